@@ -1,0 +1,33 @@
+# Two commands: `make run` trains and promotes a model on the demo corpus, `make test` runs the whole suite.
+PYTHON ?= python3
+UV_VERSION = 0.13.8
+BIN = .venv/bin
+export VIRTUAL_ENV = $(CURDIR)/.venv
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: run test env clean
+run: env
+	$(BIN)/dvc pull --quiet data.dvc
+	$(BIN)/heartml retrain
+
+test: .venv/.test
+	$(BIN)/python -m pytest
+
+env: .venv/.run
+
+.venv/bin/uv:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "HeartML needs Python 3.11 or newer; try: make PYTHON=python3.12 run")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+.venv/.run: requirements.lock pyproject.toml | .venv/bin/uv
+	$(BIN)/uv pip install --compile-bytecode --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+.venv/.test: tests/requirements.lock .venv/.run
+	$(BIN)/uv pip install --compile-bytecode --require-hashes -r tests/requirements.lock
+	touch $@
+
+clean:
+	rm -rf .venv artifacts .heartml reports

@@ -1,0 +1,117 @@
+"""The command line: `heartml COMMAND`. Heavy libraries are imported inside the command that needs them.
+
+A user's mistake ends in one line on stderr and exit status 1 (2 for wrong usage); a traceback is a fault of ours.
+"""
+
+import os
+import sys
+
+import click
+
+from heartml.errors import HeartMLError
+
+QUIET = {
+    "DO_NOT_TRACK": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
+TASK = click.option("--task", required=True, help="One of `tasks` in params.yaml, e.g. circor-murmur.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="heartml")
+def cli() -> None:
+    """From stethoscope recordings to an audited, registered heart-sound model. Not a medical device.
+
+    \b
+    Data in      simulate, ingest
+    Stages       validate, split, features, search, ensemble, evaluate, report   (`dvc repro` runs them)
+    Flow         retrain
+    Model out    predict
+
+    Start with `make run`, or: heartml ingest pascal DIR && heartml retrain
+    """
+
+
+@cli.command()
+def validate() -> None:
+    """Check recordings and signals with Great Expectations; errors stop the pipeline."""
+    from heartml import validate as stage
+
+    stage.run()
+
+
+@cli.command()
+@TASK
+def split(task: str) -> None:
+    """Draw stratified folds and a held-out part; groups never cross."""
+    from heartml import split as stage
+
+    stage.run(task)
+
+
+@cli.command()
+@TASK
+@click.option("--encoder", required=True, help="One of `encoders` in params.yaml.")
+def features(task: str, encoder: str) -> None:
+    """Turn every recording of a task into frames under one encoder."""
+    from heartml import features as stage
+
+    stage.run(task, encoder)
+
+
+@cli.command()
+@TASK
+def search(task: str) -> None:
+    """Search encoder x pooling x head x numbers; keep every trial's out-of-fold probabilities."""
+    from heartml import search as stage
+
+    stage.run(task)
+
+
+@cli.command()
+@TASK
+def ensemble(task: str) -> None:
+    """Select and fit the ensemble, its decision rule and its calibration."""
+    from heartml import ensemble as stage
+
+    stage.run(task)
+
+
+@cli.command()
+@TASK
+def evaluate(task: str) -> None:
+    """Score the ensemble and the floors on the held-out part, with intervals."""
+    from heartml import evaluate as stage
+
+    stage.run(task)
+
+
+@cli.command()
+@TASK
+def report(task: str) -> None:
+    """Write the one-page HTML report."""
+    from heartml import report as stage
+
+    stage.run(task)
+
+
+def main() -> None:
+    """Entry point of `heartml` and `python -m heartml`."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")   # before numpy is imported, or it does not count
+    try:
+        cli()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except HeartMLError as error:
+        click.echo(f"heartml: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

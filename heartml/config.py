@@ -1,0 +1,128 @@
+"""`params.yaml`, read once into frozen, typed sections. A function takes its own section, never all of them."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from heartml import paths
+from heartml.errors import HeartMLError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class ParamsError(HeartMLError):
+    """`params.yaml` cannot be used; the message names the key and what is allowed there."""
+
+
+class Section(BaseModel):
+    """A part of `params.yaml`: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class IngestParams(Section):
+    min_seconds: Positive
+    silence_peak: Share
+    duplicate_correlation: Share
+
+
+class ValidateParams(Section):
+    short_seconds: Positive
+    quiet_peak: Share
+    clipped_share: Share
+    dc_offset: Share
+    bandwidth_hz: Positive
+    near_duplicate_correlation: Share
+    min_class_groups: Count
+
+
+class SplitParams(Section):
+    folds: Annotated[int, Field(ge=2)]
+    test_share: Annotated[float, Field(gt=0, lt=1)]
+    published: Path | None
+
+
+class AudioParams(Section):
+    sample_rate_hz: Count
+    highpass_hz: Positive
+    resample_filter_width: Count
+
+
+class LogspecParams(Section):
+    bands: Count
+    low_hz: Positive
+    high_hz: Positive
+    window_s: Positive
+    hop_s: Positive
+
+
+class RandomConvParams(Section):
+    channels: Count
+    seed: int
+
+
+class SearchParams(Section):
+    trials: Count
+    batch: Count
+    workers: Annotated[int, Field(ge=0)]
+    pruning_startup_trials: Count
+
+
+class EnsembleParams(Section):
+    max_members: Count
+
+
+class EvaluateParams(Section):
+    bootstrap: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    floors: tuple[Literal["majority", "source", "metadata", "nuisance"], ...]
+
+
+class ReportParams(Section):
+    worst_errors: Annotated[int, Field(ge=0)]
+
+
+class GateParams(Section):
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    subgroup_margin: Share
+
+
+class Params(Section):
+    """All of `params.yaml`."""
+
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)]
+    encoders: Annotated[tuple[str, ...], Field(min_length=1)]
+    seed: int
+    ingest: IngestParams
+    validate_: Annotated[ValidateParams, Field(alias="validate")]
+    split: SplitParams
+    audio: AudioParams
+    logspec: LogspecParams
+    random_conv: RandomConvParams
+    search: SearchParams
+    ensemble: EnsembleParams
+    evaluate: EvaluateParams
+    report: ReportParams
+    gate: GateParams
+
+
+def load(path: Path = paths.PARAMS) -> Params:
+    """Read the parameters.
+
+    Raises:
+        ParamsError: the file is missing, is no YAML, or a key is unknown, missing or out of range.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Params.model_validate(values)
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: not found. Run heartml in the root of the repository.") from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path}: not valid YAML: {error}") from None
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ParamsError(f"{path}: " + "; ".join(lines)) from None

@@ -1,0 +1,148 @@
+"""Writing without ever losing: whole files or none, whole folders or none, one writer at a time.
+
+Everything that this project writes goes through here: to a temporary name beside the target, then a rename.
+A process killed at any moment leaves the former version whole.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from heartml.errors import HeartMLError
+
+_PR_SET_PDEATHSIG = 1
+_SIGKILL = 9
+
+
+class Busy(HeartMLError):  # noqa: N818 - reads as a state, and is caught as one
+    """Another process holds the lock, and the wait that was allowed is over."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of the file `path`; rename it over `path` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty temporary sibling of `folder`; put it in the place of `folder` when the block ends well.
+
+    Temporaries that a killed run left behind are removed first: the caller holds the stage's lock.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for orphan in folder.parent.glob(f".{folder.name}.*.tmp"):
+        shutil.rmtree(orphan)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def canonical_json(value: object) -> str:
+    """The one text of a JSON value: sorted keys, two spaces, a final newline. Not a number is refused."""
+    return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return value.as_posix()
+    raise TypeError(f"{type(value).__name__} does not go into JSON")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as canonical JSON, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(canonical_json(value), encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_parquet(path: Path, table: pd.DataFrame) -> None:
+    """Write a table without its index, whole or not at all; the same table gives the same bytes."""
+    with replacing(path) as temporary:
+        table.to_parquet(temporary, index=False, compression="zstd")
+
+
+def sha256(data: bytes) -> str:
+    """Hex SHA-256 of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_folder(folder: Path) -> str:
+    """Hex SHA-256 over the sorted (relative name, file hash) pairs of a folder."""
+    lines = [f"{sha256_file(p)}  {p.relative_to(folder).as_posix()}\n" for p in sorted(folder.rglob("*")) if p.is_file()]
+    return sha256("".join(lines).encode())
+
+
+@contextlib.contextmanager
+def exclusive(lock: Path, *, wait_s: float = float("inf"), on_wait: str = "") -> Iterator[None]:
+    """Hold the lock file `lock`; the kernel frees it when the process dies, so no lock is ever stale.
+
+    Waits up to `wait_s` seconds; prints `on_wait` (with the holder) once if it has to wait.
+
+    Raises:
+        Busy: the lock is still held by another process after `wait_s`; the message names the holder.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + wait_s
+    with lock.open("a+", encoding="utf-8") as file:
+        told = False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                holder = lock.read_text(encoding="utf-8").strip() or "another process"
+                if time.monotonic() >= deadline:
+                    raise Busy(f"{lock.name} is held by {holder}") from None
+                if on_wait and not told:
+                    print(f"{on_wait} ({holder})", flush=True)
+                    told = True
+                time.sleep(0.2)
+        file.truncate(0)
+        file.write(f"process {os.getpid()}")
+        file.flush()
+        yield
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies (Linux), so that no orphan writes later."""
+    with contextlib.suppress(OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, _SIGKILL)

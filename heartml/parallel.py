@@ -1,0 +1,60 @@
+"""Work on all cores with results in the order asked, so that the number of workers never shows in a result.
+
+Small tensors are slower on two threads than on one: every worker computes on one thread, and dies with its parent.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from typing import TypeVar
+
+from heartml.files import die_with_parent
+
+T = TypeVar("T")
+R = TypeVar("R")
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def available_workers(wanted: int) -> int:
+    """`wanted` worker processes, or one for each core that this process may use where `wanted` is 0."""
+    return wanted or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else wanted or os.cpu_count() or 1
+
+
+def single_thread() -> None:
+    """Let this process compute on one thread, torch and BLAS alike."""
+    for name in _THREAD_VARIABLES:
+        os.environ[name] = "1"
+
+
+def _start_worker() -> None:
+    die_with_parent()
+    import torch
+
+    torch.set_num_threads(1)
+
+
+class Pool:
+    """Ordered map over worker processes; with one worker, in this process."""
+
+    def __init__(self, executor: ProcessPoolExecutor | None) -> None:
+        self._executor = executor
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Results of `function` in the order of `items`, each as soon as it and those before it are there."""
+        return self._executor.map(function, items) if self._executor else map(function, items)
+
+
+@contextmanager
+def pool(workers: int) -> Iterator[Pool]:
+    """A pool of `workers` processes (see `available_workers`); pending work is cancelled on an error."""
+    single_thread()
+    if workers == 1:
+        yield Pool(None)
+        return
+    executor = ProcessPoolExecutor(workers, mp_context=get_context("forkserver"), initializer=_start_worker)
+    try:
+        yield Pool(executor)
+    finally:
+        executor.shutdown(cancel_futures=True)

@@ -1,0 +1,60 @@
+"""Where everything lies, relative to the root of the repository. Stages and services ask here; nobody else knows a path."""
+
+import os
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+DATA = Path("data")
+RECORDINGS = DATA / "recordings.parquet"
+ANNOTATIONS = DATA / "annotations.parquet"
+QUARANTINE = DATA / "quarantine.parquet"
+ARTIFACTS = Path("artifacts")
+REPORTS = Path("reports")          # the finished pages, with the registry's verdict; written by the flow
+VALIDATION = ARTIFACTS / "validation"
+STATE = Path(".heartml")   # what may be thrown away at any time: locks, caches, unfinished work; and the SQLite stores
+LOCKS = STATE / "locks"
+
+
+def audio(recording_id: str) -> Path:
+    """The lossless samples of one recording."""
+    return DATA / "audio" / recording_id[:2] / f"{recording_id}.flac"
+
+
+def cache() -> Path:
+    """Work that can be done again, addressed by content; `HEARTML_CACHE_DIR` moves it."""
+    return Path(os.environ.get("HEARTML_CACHE_DIR", STATE / "cache"))
+
+
+def folds(task: str) -> Path:
+    """recording_id -> fold or `test`."""
+    return ARTIFACTS / task / "folds.parquet"
+
+
+def features(task: str, encoder: str) -> Path:
+    """Frames of every recording of a task under one encoder."""
+    return ARTIFACTS / task / "features" / encoder
+
+
+def search(task: str) -> Path:
+    """Trials and their out-of-fold probabilities."""
+    return ARTIFACTS / task / "search"
+
+
+def out_of_fold(task: str) -> Path:
+    """The ensemble's cross-fitted probabilities for every unit that is not held out."""
+    return ARTIFACTS / task / "out_of_fold.parquet"
+
+
+def model(task: str) -> Path:
+    """The fitted ensemble."""
+    return ARTIFACTS / task / "model"
+
+
+def evaluation(task: str) -> Path:
+    """Held-out predictions, metrics, plots."""
+    return ARTIFACTS / task / "evaluation"
+
+
+def report(task: str) -> Path:
+    """The page that a person reads."""
+    return ARTIFACTS / task / "report.html"

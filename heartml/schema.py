@@ -1,0 +1,79 @@
+"""The tables that flow through the pipeline: their columns, their meaning, and a check.
+
+`recordings` carries one row a recording, `recording_id` (SHA-256 of the decoded little-endian samples: int16, or int32
+where the source is deeper than 16 bits) as its key. Labels stand in columns `label_<name>`; a missing label is null.
+"""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from heartml.errors import HeartMLError
+
+LABEL_PREFIX = "label_"
+
+RECORDINGS: Mapping[str, str] = {
+    "recording_id": "string",     # key: SHA-256 of the decoded samples
+    "dataset": "string",          # circor, pascal, simulated
+    "source": "string",           # part of the data set with its own sensor or campaign: set_a, CC2015
+    "patient_id": "string",       # publisher's id behind the data set's name: circor-9979
+    "group_id": "string",         # the child or person (or day, where persons are unknown); never crosses folds
+    "location": "string",         # auscultation location AV PV TV MV Phc, null where unknown
+    "sample_rate_hz": "int64",
+    "seconds": "float64",
+    "age_group": "string",
+    "sex": "string",
+    "source_file": "string",      # path in the publisher's layout
+    "source_sha256": "string",    # of that file
+    "licence": "string",
+}
+ANNOTATIONS: Mapping[str, str] = {
+    "recording_id": "string",
+    "start_s": "float64",
+    "end_s": "float64",
+    "state": "string",            # S1 systole S2 diastole, or unannotated
+}
+QUARANTINE: Mapping[str, str] = {
+    "dataset": "string",
+    "source_file": "string",      # key
+    "patient_id": "string",
+    "reason": "string",           # one word a rule: silent, truncated, duplicate, contradiction ...
+    "detail": "string",           # what was seen, in a sentence
+}
+FOLDS: Mapping[str, str] = {
+    "recording_id": "string",
+    "unit_id": "string",          # what is predicted: the recording or the patient
+    "group_id": "string",
+    "label": "string",            # of the unit
+    "part": "string",             # "0" ... "k-1" for a fold, or "test"
+}
+STATES = ("S1", "systole", "S2", "diastole")
+
+
+class SchemaError(HeartMLError):
+    """A table does not have the columns that its reader relies on."""
+
+
+def conform(table: pd.DataFrame, columns: Mapping[str, str], name: str) -> pd.DataFrame:
+    """A new table with the schema's columns first and typed, `label_*` columns behind them as strings.
+
+    Raises:
+        SchemaError: a column is missing or does not convert, or a key is null.
+    """
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise SchemaError(f"{name}: missing columns {', '.join(missing)}")
+    labels = sorted(c for c in table if c.startswith(LABEL_PREFIX))
+    try:
+        typed = table[[*columns, *labels]].astype({**columns, **dict.fromkeys(labels, "string")})
+    except (TypeError, ValueError) as error:
+        raise SchemaError(f"{name}: {error}") from None
+    key = next(iter(columns))
+    if typed[key].isna().any():
+        raise SchemaError(f"{name}: {key} is null in row {int(typed[key].isna().to_numpy().argmax())}")
+    return typed.reset_index(drop=True)
+
+
+def label_column(name: str) -> str:
+    """The column that carries the label `name`."""
+    return LABEL_PREFIX + name
