@@ -105,7 +105,8 @@ def sha256_file(path: Path) -> str:
 
 def sha256_folder(folder: Path) -> str:
     """Hex SHA-256 over the sorted (relative name, file hash) pairs of a folder."""
-    lines = [f"{sha256_file(p)}  {p.relative_to(folder).as_posix()}\n" for p in sorted(folder.rglob("*")) if p.is_file()]
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = [f"{sha256_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     return sha256("".join(lines).encode())
 
 

@@ -1,4 +1,4 @@
-"""Where everything lies, relative to the root of the repository. Stages and services ask here; nobody else knows a path."""
+"""Where everything lies, relative to the root of the repository. Only here is a path spelled out."""
 
 import os
 from pathlib import Path
