@@ -5,7 +5,7 @@ BIN = .venv/bin
 export VIRTUAL_ENV = $(CURDIR)/.venv
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: run test env clean
+.PHONY: run test env lock clean
 run: env
 	$(BIN)/dvc pull --quiet data.dvc
 	$(BIN)/heartml retrain
@@ -21,13 +21,20 @@ env: .venv/.run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 .venv/.run: requirements.lock pyproject.toml | .venv/bin/uv
-	$(BIN)/uv pip install --compile-bytecode --require-hashes -r requirements.lock
+	@echo "Installing the locked environment into .venv (about 6 GB; a minute with a quick network) ..."
+	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
 .venv/.test: tests/requirements.lock .venv/.run
-	$(BIN)/uv pip install --compile-bytecode --require-hashes -r tests/requirements.lock
+	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r tests/requirements.lock
 	touch $@
+
+# Resolve anew after a change of pyproject.toml. No registry host goes into the files.
+COMPILE = $(BIN)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+lock: | .venv/bin/uv
+	$(COMPILE) -o requirements.lock
+	$(COMPILE) --extra test -c requirements.lock -o tests/requirements.lock
 
 clean:
 	rm -rf .venv artifacts .heartml reports
