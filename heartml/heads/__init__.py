@@ -1,0 +1,88 @@
+"""Heads: from what an encoder says about recordings to class probabilities.
+
+A head takes either `vectors` (float64 `[cases, features]`, one pooled vector a recording or a patient) or `frames`
+(a list of float32 `[frames, dim]`, one array a recording) and gives natural logarithms of probabilities
+`[cases, classes]`, each row summing to one after `exp`. What is fitted is saved as a `State`: arrays, numbers and
+texts, never a pickle. A new head is one file and one line in `HEADS`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Inputs = NDArray[np.float64] | Sequence[NDArray[np.float32]]
+Value = float | int | str | bool
+Numbers = Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a head is fitted to.
+
+    Attributes:
+        labels: class of each case, integers `[cases]` in `0 .. classes-1`; a class may be absent.
+        classes: number of classes.
+        groups: group of each case, integers `[cases]`; inner folds of a head never cross them.
+        states: heart state of every frame of each case, int8 `[frames]` (index into `heartml.schema.STATES`, -1 where
+            unknown); `None` where the data set has no annotations. Only heads that take frames look at it.
+        frame_rate_hz: of the frames, or of the frames behind the pooled vectors.
+    """
+
+    labels: NDArray[np.int64]
+    classes: int
+    groups: NDArray[np.int64]
+    states: Sequence[NDArray[np.int8]] | None = None
+    frame_rate_hz: float = 50.0
+
+
+@dataclass(frozen=True)
+class State:
+    """A fitted head as what can be written without pickle: arrays by name, JSON numbers, texts by name."""
+
+    arrays: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    numbers: Mapping[str, object] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+
+class Suggest(Protocol):
+    """The part of an Optuna trial that a head's search space needs."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int: ...
+
+
+class Fitted(Protocol):
+    """A head after fitting."""
+
+    def log_probabilities(self, inputs: Inputs) -> NDArray[np.float64]:
+        """`[cases]` inputs -> log-probabilities `[cases, classes]`."""
+        ...
+
+    def state(self) -> State:
+        """Everything that `Head.load` needs to predict the same."""
+        ...
+
+
+class Head(Protocol):
+    """One kind of classifier; the members are the modules of this package."""
+
+    NAME: str
+    TAKES: Literal["vectors", "frames"]
+
+    def space(self, trial: Suggest) -> Numbers:
+        """The numbers of one trial, drawn from this head's search space."""
+        ...
+
+    def fit(self, inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted:
+        """Fit to `[cases]` inputs; the same arguments give the same bytes."""
+        ...
+
+    def load(self, state: State) -> Fitted:
+        """The fitted head that `Fitted.state` described."""
+        ...
+
+
+HEADS: dict[str, Callable[[], Head]] = {}
