@@ -77,6 +77,7 @@ def bootstrap_intervals(
     Resamples in which a metric is not defined (AUC with one class drawn) are left out of its interval. An interval is
     widened to contain the value: resampling biases the calibration error upwards.
     """
+    labels, decisions = np.asarray(labels), np.asarray(decisions)
     drawn: dict[str, list[Floats]] = {metric.name: [] for metric in metrics}
     for weights in group_weights(groups, resamples, rng):
         for metric in metrics:

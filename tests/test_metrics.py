@@ -1,0 +1,241 @@
+"""Laws of the metrics, and each official metric against an implementation that shares nothing with ours."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from heartml.bootstrap import group_weights
+from heartml.metrics import METRICS, MetricError, bootstrap_interval, bootstrap_intervals, paired_bootstrap
+from heartml.tasks import TASKS
+
+MURMUR = ("Present", "Unknown", "Absent")
+OUTCOME = ("Abnormal", "Normal")
+SHOWN = {"labels": [0, 0, 1, 2, 2, 2, 2, 1], "decisions": [0, 2, 1, 2, 2, 0, 1, 0]}
+
+
+def draw(seed, classes=MURMUR, n=120, groups=50):
+    """Random labels, probabilities with ties, decisions that are not the argmax, groups."""
+    rng = np.random.default_rng(seed)
+    k = len(classes)
+    labels = rng.integers(0, k, n)
+    probabilities = np.round(rng.dirichlet(np.ones(k), n) + np.eye(k)[labels] * 0.3, 1) + 1e-3
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    return labels, probabilities, rng.integers(0, k, n), rng.integers(0, groups, n)
+
+
+def score(name, labels, probabilities, decisions, classes=MURMUR):
+    return METRICS[name].function(np.asarray(labels), probabilities, np.asarray(decisions), classes)
+
+
+def slow_weighted_accuracy(labels, decisions, classes):
+    worth = {"Present": 5, "Unknown": 3, "Absent": 1, "Abnormal": 5, "Normal": 1}
+    got = sum(worth[classes[t]] for t, d in zip(labels, decisions, strict=True) if t == d)
+    return got / sum(worth[classes[t]] for t in labels)
+
+
+def slow_outcome_cost(labels, decisions, classes):
+    """Equation by equation from the paper, one patient at a time."""
+    sick = [classes[t] in {"Abnormal", "Present", "Unknown"} for t in labels]
+    referred = [classes[d] in {"Abnormal", "Present", "Unknown"} for d in decisions]
+    n = len(sick)
+    total = 0.0
+    for is_sick, is_referred in zip(sick, referred, strict=True):
+        total += 10
+        total += 10000 if is_sick and is_referred else 0
+        total += 50000 if is_sick and not is_referred else 0
+    m = sum(referred)
+    total += n * (25 + 397 * (m / n) - 1718 * (m / n) * (m / n) + 11296 * (m / n) * (m / n) * (m / n) * (m / n))
+    return total / n
+
+
+def slow_ece(labels, probabilities):
+    total = 0.0
+    for low in range(10):
+        rows = [i for i, p in enumerate(probabilities) if low / 10 < max(p) <= (low + 1) / 10]
+        if rows:
+            confidence = sum(max(probabilities[i]) for i in rows) / len(rows)
+            accuracy = sum(int(np.argmax(probabilities[i])) == labels[i] for i in rows) / len(rows)
+            total += len(rows) / len(labels) * abs(confidence - accuracy)
+    return total
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000))
+def test_each_metric_equals_an_independent_implementation(seed):
+    labels, probabilities, decisions, _ = draw(seed)
+    recalls = sk.recall_score(labels, decisions, average="macro")
+    accuracy = sk.accuracy_score(labels, decisions)
+    weighted = slow_weighted_accuracy(labels, decisions, MURMUR)
+    truth = np.eye(3)[labels]
+    expected = {
+        "accuracy": accuracy,
+        "uar": recalls,
+        "macro_f1": sk.f1_score(labels, decisions, average="macro"),
+        "macro_auc": sk.roc_auc_score(labels, probabilities, multi_class="ovr", average="macro"),
+        "weighted_accuracy": weighted,
+        "outcome_cost": slow_outcome_cost(labels, decisions, MURMUR),
+        "weighted_accuracy_and_uar": (weighted + recalls) / 2,
+        "accuracy_and_uar": (accuracy + recalls) / 2,
+        "ece": slow_ece(labels, probabilities),
+        "brier": sum(((p - t) ** 2).sum() for p, t in zip(probabilities, truth, strict=True)) / len(labels),
+    }
+    assert expected.keys() == METRICS.keys()
+    for name, value in expected.items():
+        assert score(name, labels, probabilities, decisions) == pytest.approx(value, rel=1e-12, abs=1e-12), name
+
+
+def test_two_class_metrics_equal_independent_implementations():
+    labels, probabilities, decisions, _ = draw(3, OUTCOME)
+    assert score("macro_auc", labels, probabilities, decisions, OUTCOME) == pytest.approx(
+        sk.roc_auc_score(labels, probabilities[:, 1]))
+    assert score("brier", labels, probabilities, decisions, OUTCOME) == pytest.approx(
+        2 * sk.brier_score_loss(labels, probabilities[:, 1]))
+    assert score("outcome_cost", labels, probabilities, decisions, OUTCOME) == pytest.approx(
+        slow_outcome_cost(labels, decisions, OUTCOME))
+    assert score("weighted_accuracy", labels, probabilities, decisions, OUTCOME) == pytest.approx(
+        slow_weighted_accuracy(labels, decisions, OUTCOME))
+
+
+def test_weighted_accuracy_worked_by_hand():
+    # 2 Present (1 found), 2 Unknown (1 found), 4 Absent (2 found): (5 + 3 + 2) / (10 + 6 + 4)
+    assert score("weighted_accuracy", **SHOWN, probabilities=np.full((8, 3), 1 / 3)) == 10 / 20
+
+
+@pytest.mark.parametrize(("labels", "decisions", "cost"), [
+    ([1, 1], [1, 1], 10 + 25),                                               # nobody referred, nobody sick
+    ([0, 1], [1, 1], 10 + 25 + 25000),                                       # one of two missed
+    ([0, 1], [0, 1], 10 + 25 + 397 / 2 - 1718 / 4 + 11296 / 16 + 5000),      # the half that is sick referred
+    ([0, 0], [0, 0], 10 + 25 + 397 - 1718 + 11296 + 10000),                  # everybody referred and treated
+])
+def test_outcome_cost_worked_by_hand(labels, decisions, cost):
+    assert score("outcome_cost", labels, np.full((2, 2), 0.5), decisions, OUTCOME) == pytest.approx(cost)
+
+
+@pytest.mark.parametrize("name", [n for n, m in METRICS.items() if m.greater_is_better])
+def test_perfect_predictions_score_one(name):
+    labels = np.array([0, 1, 2, 2, 1, 0, 2])
+    assert score(name, labels, np.eye(3)[labels], labels) == 1
+
+
+@pytest.mark.parametrize("name", ["ece", "brier"])
+def test_perfect_probabilities_have_no_error(name):
+    labels = np.array([0, 1, 2, 2])
+    assert score(name, labels, np.eye(3)[labels], labels) == 0
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_order_of_units_and_of_classes_does_not_matter(name):
+    labels, probabilities, decisions, groups = draw(5)
+    order = np.random.default_rng(0).permutation(len(labels))
+    swap = np.array([2, 0, 1])   # class c of MURMUR is class swap[c] of the renamed order
+    renamed = tuple(MURMUR[c] for c in np.argsort(swap))
+    value = score(name, labels, probabilities, decisions)
+    assert score(name, labels[order], probabilities[order], decisions[order]) == pytest.approx(value)
+    swapped = score(name, swap[labels], probabilities[:, np.argsort(swap)], swap[decisions], renamed)
+    assert swapped == pytest.approx(value)
+    kwargs = {"resamples": 200, "confidence": 0.9}
+    first = bootstrap_interval(METRICS[name], labels, probabilities, decisions, MURMUR, groups,
+                               rng=np.random.default_rng(1), **kwargs)
+    second = bootstrap_interval(METRICS[name], labels[order], probabilities[order], decisions[order], MURMUR,
+                                groups[order], rng=np.random.default_rng(1), **kwargs)
+    assert (first.low, first.high) == pytest.approx((second.low, second.high))
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_every_task_names_metrics_that_know_its_classes(task):
+    labels, probabilities, decisions, _ = draw(1, task.classes)
+    for name in (task.metric, *task.official):
+        assert math.isfinite(score(name, labels, probabilities, decisions, task.classes))
+
+
+def test_a_constant_score_has_auc_one_half():
+    labels = np.array([0, 1, 2, 0])
+    assert score("macro_auc", labels, np.full((4, 3), 1 / 3), labels) == 0.5
+
+
+def test_a_class_without_cases_is_left_out_of_means():
+    labels, decisions = np.array([0, 0, 2, 2]), np.array([0, 2, 2, 2])
+    assert score("uar", labels, np.eye(3)[decisions], decisions) == 0.75
+    assert math.isnan(score("macro_auc", [0, 0], np.full((2, 3), 1 / 3), [0, 0]))
+
+
+def test_wrong_classes_and_shapes_are_refused_by_name():
+    with pytest.raises(MetricError, match="not for artifact, normal"):
+        score("weighted_accuracy", [0, 1], np.eye(2), [0, 1], ("artifact", "normal"))
+    with pytest.raises(MetricError, match="3 labels"):
+        score("uar", [0, 1, 1], np.eye(2), [0, 1, 1], OUTCOME)
+    with pytest.raises(MetricError, match="no index"):
+        score("uar", [0, 2], np.eye(2), [0, 1], OUTCOME)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_interval_contains_the_value(name):
+    for seed in range(5):
+        labels, probabilities, decisions, groups = draw(seed, n=40, groups=15)
+        interval = bootstrap_interval(METRICS[name], labels, probabilities, decisions, MURMUR, groups,
+                                      resamples=200, confidence=0.9, rng=np.random.default_rng(seed))
+        assert interval.low <= interval.value <= interval.high
+        assert interval.low < interval.high
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_weights_are_whole_groups_drawn_again(name):
+    """A weighted metric equals the metric on the rows of the drawn groups, copied one by one."""
+    labels, probabilities, decisions, groups = draw(7, n=60, groups=12)
+    weights = next(group_weights(groups, 5, np.random.default_rng(2)))
+    values = METRICS[name].weighted(labels, probabilities, decisions, MURMUR, weights)
+    for row, value in zip(weights, values, strict=True):
+        per_group = [set(row[groups == group]) for group in np.unique(groups)]
+        assert all(len(times) == 1 for times in per_group), "a group is resampled whole"
+        assert sum(times.pop() for times in per_group) == len(np.unique(groups))
+        rows = np.repeat(np.arange(len(labels)), row.astype(int))
+        assert score(name, labels[rows], probabilities[rows], decisions[rows]) == pytest.approx(value)
+
+
+def test_units_of_one_group_widen_the_interval():
+    """Copying every unit twenty times within its group adds no evidence; calling the copies independent would."""
+    labels, probabilities, decisions, _ = draw(9, n=40)
+    rows = np.repeat(np.arange(40), 20)
+
+    def width(groups):
+        interval = bootstrap_interval(METRICS["accuracy"], labels[rows], probabilities[rows], decisions[rows], MURMUR,
+                                      groups, resamples=500, confidence=0.95, rng=np.random.default_rng(0))
+        return interval.high - interval.low
+
+    assert width(rows) > 3 * width(np.arange(len(rows)))
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_model_does_not_differ_from_itself(name):
+    labels, probabilities, decisions, groups = draw(11)
+    same = (probabilities, decisions)
+    difference = paired_bootstrap(METRICS[name], labels, same, same, MURMUR, groups,
+                                  resamples=200, confidence=0.95, rng=np.random.default_rng(0))
+    assert (difference.value, difference.low, difference.high, difference.p) == (0, 0, 0, 1)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_clearly_better_model_wins_whatever_the_sign_of_the_metric(name):
+    labels, probabilities, decisions, groups = draw(13)
+    good = (0.97 * np.eye(3)[labels] + 0.01, labels)
+    difference = paired_bootstrap(METRICS[name], labels, good, (probabilities, decisions), MURMUR, groups,
+                                  resamples=400, confidence=0.95, rng=np.random.default_rng(0))
+    reverse = paired_bootstrap(METRICS[name], labels, (probabilities, decisions), good, MURMUR, groups,
+                               resamples=400, confidence=0.95, rng=np.random.default_rng(0))
+    assert difference.p < 0.05 < reverse.p
+    assert difference.low <= difference.value <= difference.high
+    assert (difference.value > 0) == METRICS[name].greater_is_better
+    assert reverse.value == -difference.value
+
+
+def test_a_thousand_resamples_of_five_hundred_units_are_quick():
+    labels, probabilities, decisions, groups = draw(17, n=500, groups=300)
+    started = time.process_time()
+    bootstrap_intervals([METRICS["weighted_accuracy"], METRICS["uar"]], labels, probabilities, decisions, MURMUR,
+                        groups, resamples=1000, confidence=0.95, rng=np.random.default_rng(0))
+    assert time.process_time() - started < 1
