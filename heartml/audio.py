@@ -1,0 +1,208 @@
+"""Sound files in, samples out: `read` -> `Samples` -> `prepare` -> waveform for an encoder; `write_flac` keeps samples.
+
+Samples are int16 where the file holds 16 bits or fewer, else int32 with 24 bits in use (the rest is zero, so that FLAC
+holds them without loss). A waveform is float32 [time]. Files are decoded by libsndfile, resampled by torchaudio.
+"""
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from heartml.config import AudioParams
+from heartml.errors import HeartMLError
+from heartml.files import replacing
+
+Waveform = npt.NDArray[np.float32]
+
+MAX_SECONDS = 3600.0              # a heart recording lasts a minute; a header that lies must not fill the memory
+RATES_HZ = (500, 400_000)
+_UP_TO_16_BITS = {"PCM_S8", "PCM_U8", "PCM_16", "ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM", "VORBIS", "OPUS",
+                  "MPEG_LAYER_III", "MPEG_LAYER_II", "MPEG_LAYER_I"}
+_RIFF_UNKNOWN = 0xFFFFFFFF        # what a recorder writes that streams and cannot know the length yet
+
+
+class AudioError(HeartMLError):
+    """A file that gives no samples.
+
+    `reason` is one word: missing, not_audio, unreadable, truncated, empty, nan, stereo, rate, too_long.
+    """
+
+    def __init__(self, path: Path, reason: str, detail: str) -> None:
+        super().__init__(f"{path}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Decoded samples [time] at their own rate."""
+
+    pcm: npt.NDArray[np.int16] | npt.NDArray[np.int32]
+    sample_rate_hz: int
+
+    @property
+    def seconds(self) -> float:
+        """Duration."""
+        return len(self.pcm) / self.sample_rate_hz
+
+    @property
+    def floats(self) -> Waveform:
+        """Waveform in [-1, 1]."""
+        return self.pcm.astype(np.float32) / np.float32(-float(np.iinfo(self.pcm.dtype).min))
+
+    @cached_property
+    def recording_id(self) -> str:
+        """Hex SHA-256 of the little-endian samples."""
+        return hashlib.sha256(self.pcm.astype(self.pcm.dtype.newbyteorder("<")).tobytes()).hexdigest()
+
+
+def read(path: Path) -> Samples:
+    """Decode a mono file (or one whose channels are all the same).
+
+    Raises:
+        AudioError: see its reasons; nothing is repaired or guessed.
+    """
+    try:
+        with soundfile.SoundFile(path) as file:
+            _check_header(path, file)
+            promised, rate = file.frames, file.samplerate
+            deep = file.subtype not in _UP_TO_16_BITS
+            block = file.read(dtype="float64" if deep else "int16", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(path, *_why_unreadable(path, str(error))) from None
+    if len(block) < max(promised, _promised_by_riff(path)):
+        raise AudioError(path, "truncated", "the header promises more samples than the file holds: copy it again")
+    if len(block) == 0:
+        raise AudioError(path, "empty", "0 samples")
+    mono = _mono(path, block)
+    return Samples(_to_24_bits(path, mono) if deep else mono, rate)
+
+
+def _check_header(path: Path, file: Any) -> None:
+    if not RATES_HZ[0] <= file.samplerate <= RATES_HZ[1]:
+        raise AudioError(path, "rate", f"{file.samplerate} samples a second, not {RATES_HZ[0]} to {RATES_HZ[1]}")
+    if file.frames > MAX_SECONDS * file.samplerate:
+        raise AudioError(path, "too_long", f"the header promises {file.frames} samples, more than {MAX_SECONDS:.0f} s")
+    if file.channels > 64:
+        raise AudioError(path, "stereo", f"{file.channels} channels")
+
+
+def _why_unreadable(path: Path, message: str) -> tuple[str, str]:
+    if not path.exists():
+        return "missing", "no such file"
+    if path.is_dir():
+        return "not_audio", "a folder, not a sound file"
+    if path.stat().st_size == 0:
+        return "empty", "the file has 0 bytes"
+    if "not recognised" in message or "unknown format" in message.lower():
+        return "not_audio", "not a sound file, whatever its name says"
+    return "unreadable", message.rstrip(".")
+
+
+def _promised_by_riff(path: Path) -> int:
+    """Samples a channel that the header of a WAV file promises (libsndfile silently corrects it); 0 for other files."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if (start := file.read(12))[:4] != b"RIFF" or start[8:] != b"WAVE":
+            return 0
+        block_bytes = 0
+        while len(head := file.read(8)) == 8:
+            name, length = head[:4], struct.unpack("<I", head[4:])[0]
+            if name == b"fmt " and length >= 16:
+                block_bytes = struct.unpack("<H", file.read(16)[12:14])[0]
+                length -= 16
+            elif name == b"data":
+                missing = file.tell() + length > size and length != _RIFF_UNKNOWN
+                return length // block_bytes if missing and block_bytes else 0
+            file.seek(length + length % 2, 1)
+    return 0
+
+
+def _mono(path: Path, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """[time, channels] -> [time]; channels that differ are an error, since nobody knows which one is the heart."""
+    first = block[:, 0]
+    if not (block == first[:, None]).all() and np.isfinite(block).all():
+        raise AudioError(path, "stereo", f"{block.shape[1]} channels that differ: export one of them as a mono file")
+    return np.ascontiguousarray(first)
+
+
+def _to_24_bits(path: Path, mono: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
+    """Float samples as the upper 24 bits of int32; above full scale a power of two brings them down, no clipping."""
+    if not np.isfinite(mono).all():
+        raise AudioError(path, "nan", f"{int((~np.isfinite(mono)).sum())} samples are no numbers")
+    peak = float(np.abs(mono).max())
+    scale = 2.0 ** -max(0, int(np.ceil(np.log2(peak)))) if peak > 1 else 1.0
+    steps = np.clip(np.rint(mono * scale * 2**23), -(2**23), 2**23 - 1)
+    return (steps.astype(np.int64) << 8).astype(np.int32)
+
+
+def write_flac(path: Path, samples: Samples) -> None:
+    """Write without loss: `read(path).recording_id == samples.recording_id`."""
+    subtype = "PCM_16" if samples.pcm.dtype == np.int16 else "PCM_24"
+    with replacing(path) as temporary:
+        soundfile.write(temporary, samples.pcm, samples.sample_rate_hz, format="FLAC", subtype=subtype)
+
+
+def prepare(waveform: Waveform, sample_rate_hz: int, params: AudioParams) -> Waveform:
+    """What every encoder hears: [time] -> [time'] at `params.sample_rate_hz`, without DC, high-passed, at one level.
+
+    The level is the median over half-second windows: neither the sensor's gain nor a knock on it shows in the result.
+    Silence stays zero.
+    """
+    centred = waveform - waveform.mean(dtype=np.float64).astype(np.float32)
+    resampled = _resample(centred, sample_rate_hz, params)
+    filtered = _highpass(resampled, params)
+    level = _level(filtered, params.sample_rate_hz // 2)
+    return filtered / np.float32(level) if level > 0 else filtered
+
+
+def _resample(waveform: Waveform, sample_rate_hz: int, params: AudioParams) -> Waveform:
+    if sample_rate_hz == params.sample_rate_hz:
+        return waveform
+    import torch
+
+    return _resampler(sample_rate_hz, params)(torch.from_numpy(waveform)).numpy()  # type: ignore[no-any-return]
+
+
+_RESAMPLERS: dict[tuple[int, int, int], Any] = {}
+
+
+def _resampler(sample_rate_hz: int, params: AudioParams) -> Any:
+    """torchaudio's windowed sinc; its kernel costs more than a recording, so it is kept."""
+    from torchaudio.transforms import Resample
+
+    key = (sample_rate_hz, params.sample_rate_hz, params.resample_filter_width)
+    if key not in _RESAMPLERS:
+        _RESAMPLERS[key] = Resample(key[0], key[1], lowpass_filter_width=key[2])
+    return _RESAMPLERS[key]
+
+
+def _highpass(waveform: Waveform, params: AudioParams) -> Waveform:
+    """Zero-phase Butterworth response of order 4 (Proakis & Manolakis, Digital Signal Processing, 10.3.4) by FFT.
+
+    The ends are continued by odd reflection for a fifth of a second, four periods of 20 Hz.
+    """
+    edge = params.sample_rate_hz // 5
+    padded = np.pad(waveform, edge, mode="reflect", reflect_type="odd") if len(waveform) > 1 else np.pad(waveform, edge)
+    size = -(-len(padded) // 4096) * 4096     # a length that the FFT is fast at
+    frequency_hz = np.fft.rfftfreq(size, 1 / params.sample_rate_hz)
+    gain = np.zeros_like(frequency_hz)
+    gain[1:] = 1 / np.sqrt(1 + (params.highpass_hz / frequency_hz[1:]) ** 8)
+    filtered = np.fft.irfft(np.fft.rfft(padded, size) * gain.astype(np.float32), size)
+    return filtered[edge : edge + len(waveform)].astype(np.float32)
+
+
+def _level(waveform: Waveform, window: int) -> float:
+    """Median over windows of the root mean square; over everything where most windows are silent or none is whole."""
+    whole = len(waveform) // window
+    power = np.square(waveform, dtype=np.float64)
+    median = float(np.median(power[: whole * window].reshape(whole, window).mean(axis=1))) if whole else 0.0
+    mean = float(power.mean()) if len(power) else 0.0
+    return float(np.sqrt(median if median > mean * 1e-6 else mean))

@@ -1,0 +1,53 @@
+"""Log-spectrogram: [batch, time] -> [batch, frames, bands], band energies in natural logarithm.
+
+Triangular bands, evenly spaced in Hz (below 800 Hz the mel scale is close to that as well), each at least as wide as
+the window resolves. Frames lie wholly inside the sound: a waveform shorter than one window is continued with zeros.
+"""
+
+import torch
+from torch import Tensor
+
+from heartml.config import AudioParams, LogspecParams
+
+FLOOR = 1e-4      # of the mean power of a recording at level one: digital silence stays finite, noise is not stretched
+
+
+class Logspec:
+    """See the module; `dim` is the number of bands."""
+
+    name = "logspec"
+
+    def __init__(self, audio: AudioParams, params: LogspecParams) -> None:
+        self.sample_rate_hz = audio.sample_rate_hz
+        self.hop = round(params.hop_s * audio.sample_rate_hz)
+        self.width = round(params.window_s * audio.sample_rate_hz)
+        self.frame_rate_hz = audio.sample_rate_hz / self.hop
+        self.dim = params.bands
+        self.size = 1 << (self.width - 1).bit_length()
+        self.window = torch.hann_window(self.width)
+        self.bands = _bands(params, self.size, audio.sample_rate_hz) / float(self.window.square().sum())
+
+    def frames_in(self, samples: int) -> int:
+        """One frame for each hop that still leaves a whole window; at least one."""
+        return 1 + max(0, samples - self.width) // self.hop
+
+    def to(self, device: str) -> "Logspec":
+        """The same encoder on another device."""
+        self.window, self.bands = self.window.to(device), self.bands.to(device)
+        return self
+
+    def encode(self, batch: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """float32 [batch, time] -> float32 [batch, frames, bands]; frames of the sound never see the padding."""
+        short = max(0, self.width - batch.shape[1])
+        windows = torch.nn.functional.pad(batch, (0, short)).unfold(1, self.width, self.hop) * self.window
+        power = torch.view_as_real(torch.fft.rfft(windows, self.size)).square().sum(-1)
+        return torch.log(power @ self.bands + FLOOR)
+
+
+def _bands(params: LogspecParams, size: int, sample_rate_hz: int) -> Tensor:
+    """Triangles [size // 2 + 1, bands], each summing to one."""
+    grid_hz = torch.arange(size // 2 + 1, dtype=torch.float64) * sample_rate_hz / size
+    centres_hz = torch.linspace(params.low_hz, params.high_hz, params.bands, dtype=torch.float64)
+    half_width_hz = max((params.high_hz - params.low_hz) / (params.bands - 1), sample_rate_hz / size)
+    triangles = (1 - (grid_hz[:, None] - centres_hz[None]).abs() / half_width_hz).clamp(min=0)
+    return (triangles / triangles.sum(0)).float()

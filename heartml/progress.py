@@ -1,0 +1,15 @@
+"""One progress bar for everything that takes a while: on a terminal, on stderr, and nowhere else."""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def track(items: Iterable[T], description: str, total: float | None = None) -> Iterator[T]:
+    """Yield `items` while a bar shows how many of `total` are done; silent where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import track as bar
+
+    console = Console(stderr=True)
+    yield from bar(items, description, total=total, console=console, disable=not console.is_terminal, transient=True)
