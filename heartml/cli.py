@@ -9,6 +9,7 @@ import sys
 import click
 
 from heartml.errors import HeartMLError
+from heartml.files import die_with_parent
 
 QUIET = {
     "DO_NOT_TRACK": "true",
@@ -100,6 +101,8 @@ def report(task: str) -> None:
 
 def main() -> None:
     """Entry point of `heartml` and `python -m heartml`."""
+    if "DVC_STAGE" in os.environ:   # before the slow imports of a stage, so that no orphan comes to life
+        die_with_parent(int(os.environ.get("HEARTML_PARENT", os.getppid())))
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):

@@ -10,15 +10,16 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from heartml.errors import HeartMLError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
@@ -66,9 +67,7 @@ def canonical_json(value: object) -> str:
 
 
 def _plain(value: object) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):   # numpy is not imported for its type alone
         return value.tolist()
     if isinstance(value, Path):
         return value.as_posix()
@@ -86,7 +85,7 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def write_parquet(path: Path, table: pd.DataFrame) -> None:
+def write_parquet(path: Path, table: "pd.DataFrame") -> None:
     """Write a table without its index, whole or not at all; the same table gives the same bytes."""
     with replacing(path) as temporary:
         table.to_parquet(temporary, index=False, compression="zstd")
@@ -114,7 +113,7 @@ def sha256_folder(folder: Path) -> str:
 def exclusive(lock: Path, *, wait_s: float = float("inf"), on_wait: str = "") -> Iterator[None]:
     """Hold the lock file `lock`; the kernel frees it when the process dies, so no lock is ever stale.
 
-    Waits up to `wait_s` seconds; prints `on_wait` (with the holder) once if it has to wait.
+    Waits up to `wait_s` seconds; says `on_wait` (with the holder) once on stderr if it has to wait.
 
     Raises:
         Busy: the lock is still held by another process after `wait_s`; the message names the holder.
@@ -132,7 +131,7 @@ def exclusive(lock: Path, *, wait_s: float = float("inf"), on_wait: str = "") ->
                 if time.monotonic() >= deadline:
                     raise Busy(f"{lock.name} is held by {holder}") from None
                 if on_wait and not told:
-                    print(f"{on_wait} ({holder})", flush=True)
+                    print(f"{on_wait} ({holder})", file=sys.stderr, flush=True)
                     told = True
                 time.sleep(0.2)
         file.truncate(0)
@@ -141,9 +140,25 @@ def exclusive(lock: Path, *, wait_s: float = float("inf"), on_wait: str = "") ->
         yield
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies (Linux), so that no orphan writes later."""
+def die_with_parent(parent: int | None = None) -> None:
+    """Ask the kernel to kill this process when its parent dies (Linux), so that no orphan writes later.
+
+    `parent`, where it is known, closes the gap: if that process is gone already, this one ends here.
+    """
     with contextlib.suppress(OSError, AttributeError):
         import ctypes
 
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+    if parent is not None and os.getppid() != parent and not alive(parent):
+        os._exit(1)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process with this number runs on this machine."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
