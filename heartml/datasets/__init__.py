@@ -4,15 +4,16 @@ A member is a module: constants first (citation, licence, addresses, labels, tas
 A new member is one file and one line in `DATASETS`. Nothing here decodes audio; `heartml ingest` does.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import pandas as pd
 
+from heartml import files
 from heartml.errors import HeartMLError
-from heartml.schema import QUARANTINE
+from heartml.schema import QUARANTINE, label_column
 
 FILE_COLUMNS = (
     "source_file",      # key: path in the publisher's layout, with slashes, relative to the folder
@@ -126,9 +127,54 @@ def load(name: str) -> Dataset:
     return DATASETS[name]()
 
 
-def refuse(dataset: str, source_file: str, patient_id: str | None, reason: str, detail: str) -> dict[str, str | None]:
-    """One row of the quarantine table."""
-    return dict(zip(QUARANTINE, (dataset, source_file, patient_id, reason, detail), strict=True))
+@dataclass
+class Folder:
+    """A publisher's folder while a member reads it: its checksums, and what was refused on the way."""
+
+    root: Path
+    dataset: str
+    sums: Mapping[str, str] = field(default_factory=dict)
+    refused: list[dict[str, str | None]] = field(default_factory=list)
+
+    def refuse(self, source_file: str, patient_id: str | None, reason: str, detail: str) -> None:
+        """Add one row for the quarantine table."""
+        row = (self.dataset, source_file, patient_id, reason, detail)
+        self.refused.append(dict(zip(QUARANTINE, row, strict=True)))
+
+    def relative(self, path: Path) -> str:
+        """The name in the publisher's layout."""
+        return path.relative_to(self.root).as_posix()
+
+    def altered(self, path: Path) -> bool:
+        """Whether the publisher lists another checksum for this file."""
+        expected = self.sums.get(self.relative(path))
+        return expected is not None and files.sha256_file(path) != expected
+
+    def text(self, path: Path, patient_id: str | None) -> str:
+        """A side file's text with LF line ends; empty where it is missing, or altered (which is refused)."""
+        if not path.is_file():
+            return ""
+        if self.altered(path):
+            self.refuse(self.relative(path), patient_id, "checksum", "not the file that the publisher's checksums list")
+            return ""
+        return path.read_text(encoding="utf-8-sig", errors="replace").replace("\r\n", "\n")
+
+    def layout(
+        self,
+        recordings: Iterable[Mapping[str, object]],
+        annotations: Iterable[Mapping[str, object]],
+        labels: Iterable[str],
+        known_same: Iterable[frozenset[str]] = (),
+    ) -> Layout:
+        """The typed tables, in the order of the source files' names."""
+        table = pd.DataFrame(list(recordings), columns=[*FILE_COLUMNS, *map(label_column, labels)])
+        typed = table.astype({c: "Int64" if c == "samples" else "string" for c in table})
+        return Layout(
+            typed.sort_values("source_file", ignore_index=True),
+            pd.DataFrame(list(annotations), columns=list(ANNOTATION_COLUMNS)),
+            pd.DataFrame(self.refused, columns=list(QUARANTINE)),
+            tuple(sorted(set(known_same), key=sorted)),
+        )
 
 
 def leads_out(name: str) -> bool:
@@ -137,15 +183,10 @@ def leads_out(name: str) -> bool:
     return path.is_absolute() or ".." in path.parts
 
 
-def outside(folder: Path, path: Path) -> bool:
-    """Whether `path` (also through a link) lies outside `folder`."""
-    return not path.resolve().is_relative_to(folder.resolve())
-
-
 def checksums(path: Path) -> dict[str, str]:
     """Read a `<sha256> <name>` file, LF or CRLF; empty where the publisher gives none."""
     if not path.is_file():
         return {}
     lines = path.read_text(encoding="utf-8").splitlines()
-    pairs = (line.split(maxsplit=1) for line in lines if line.strip())
+    pairs = (line.split(maxsplit=1) for line in lines if len(line.split(maxsplit=1)) == 2)
     return {name.strip().lstrip("*"): digest.lower() for digest, name in pairs}
