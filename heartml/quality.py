@@ -1,0 +1,113 @@
+"""How good is one recording as a signal? Level, DC, clipping, bandwidth, silence: measured, then put in words.
+
+Used by validation (every recording), the report (its worst errors) and prediction (what it warns of). Pure.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from heartml.config import ValidateParams
+
+FRAME_S = 0.05
+FLAT_RUN = 3                # equal samples in a row at the rail: clipping, not a chance peak
+RAIL = 0.995                # share of the recording's own peak
+LOUD = 0.9                  # of full scale: a lower rail may be a saturated sensor, seen by its longer flat runs
+_FLOOR = 1e-10              # power, -100 dBFS
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Signal quality of one recording; amplitudes as shares of full scale.
+
+    Attributes:
+        seconds: length.
+        peak: largest absolute sample.
+        level_db: RMS without DC, dB below full scale.
+        dc: mean sample.
+        clipped_share: share of samples in flat runs at the rail.
+        bandwidth_hz: 99 % of the energy lies below (DC excluded).
+        silent_share: share of 50 ms frames below -80 dBFS.
+        contrast_db: 90th over 10th percentile of the frames' level: heart sounds above what lies between them.
+    """
+
+    seconds: float
+    peak: float
+    level_db: float
+    dc: float
+    clipped_share: float
+    bandwidth_hz: float
+    silent_share: float
+    contrast_db: float
+
+
+def measure(waveform: npt.NDArray[np.float32], sample_rate_hz: int) -> Quality:
+    """Measure samples [time] in [-1, 1]; an empty recording is all zeros."""
+    if not len(waveform):
+        return Quality(0.0, 0.0, -100.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    dc = float(np.mean(waveform, dtype=np.float64))
+    centred = np.asarray(waveform - np.float32(dc), np.float32)
+    frames_db = _frame_levels_db(centred, sample_rate_hz)
+    low, high = np.percentile(frames_db, [10, 90])
+    return Quality(
+        seconds=len(waveform) / sample_rate_hz,
+        peak=float(np.abs(waveform).max()),
+        level_db=_decibels(float(np.mean(np.square(centred, dtype=np.float64)))),
+        dc=dc,
+        clipped_share=_clipped_share(waveform),
+        bandwidth_hz=_bandwidth_hz(centred, sample_rate_hz),
+        silent_share=float(np.mean(frames_db < -80)),
+        contrast_db=float(high - low),
+    )
+
+
+def warnings(quality: Quality, params: ValidateParams) -> list[str]:
+    """What a listener should know, in words, worst first; empty for a good recording."""
+    rules = [
+        (quality.silent_share >= 0.5, f"{quality.silent_share:.0%} of it is silent"),
+        (quality.seconds < params.short_seconds, f"only {quality.seconds:.2f} s long"),
+        (quality.clipped_share > params.clipped_share, f"{quality.clipped_share:.1%} of the samples are clipped"),
+        (quality.peak < params.quiet_peak, f"very quiet: the peak is {quality.peak:.3f} of full scale"),
+        (abs(quality.dc) > params.dc_offset, f"DC offset of {quality.dc:+.2f} of full scale"),
+        (
+            quality.bandwidth_hz < params.bandwidth_hz,
+            f"muffled: 99 % of the energy lies below {quality.bandwidth_hz:.0f} Hz",
+        ),
+    ]
+    return [words for applies, words in rules if applies]
+
+
+def _decibels(power: float) -> float:
+    return float(10 * np.log10(max(power, _FLOOR)))
+
+
+def _frame_levels_db(centred: npt.NDArray[np.float32], sample_rate_hz: int) -> npt.NDArray[np.float64]:
+    """Levels of the whole frames of FRAME_S: [frames]; one frame where the recording is shorter."""
+    size = min(len(centred), max(1, int(FRAME_S * sample_rate_hz)))
+    frames = centred[: len(centred) // size * size].reshape(-1, size)
+    return np.asarray(10 * np.log10(np.maximum(np.mean(np.square(frames), axis=1, dtype=np.float64), _FLOOR)))
+
+
+def _clipped_share(waveform: npt.NDArray[np.float32]) -> float:
+    """Share of samples at the recording's own rail in runs of FLAT_RUN or more; 0 where it is not loud."""
+    peak = float(np.abs(waveform).max())
+    if peak < LOUD:
+        return 0.0
+    clipped = 0
+    for side in (waveform, -waveform):
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], side >= RAIL * peak, [False]]).astype(np.int8)))
+        runs = edges[1::2] - edges[::2]
+        clipped += int(runs[runs >= FLAT_RUN].sum())
+    return clipped / len(waveform)
+
+
+def _bandwidth_hz(centred: npt.NDArray[np.float32], sample_rate_hz: int) -> float:
+    """The frequency below which 99 % of the energy lies; 0 for silence."""
+    import scipy.fft
+
+    power = np.abs(scipy.fft.rfft(centred, scipy.fft.next_fast_len(len(centred), real=True))) ** 2
+    total = np.cumsum(power, dtype=np.float64)
+    if total[-1] <= _FLOOR:
+        return 0.0
+    return float(np.searchsorted(total, 0.99 * total[-1]) * sample_rate_hz / 2 / max(1, len(power) - 1))
