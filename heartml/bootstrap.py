@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from heartml.metrics import Metric
 
 Floats = NDArray[np.float64]
+Groups = Sequence[Any] | NDArray[Any]
 _WEIGHTS_AT_ONCE = 2_000_000   # 16 MB of weights: [resamples, units] never stands in memory as a whole
 
 
@@ -45,7 +46,7 @@ class Difference:
     p: float
 
 
-def group_weights(groups: Sequence[Any], resamples: int, rng: np.random.Generator) -> Iterator[Floats]:
+def group_weights(groups: Groups, resamples: int, rng: np.random.Generator) -> Iterator[Floats]:
     """Unit weights of `resamples` draws of whole groups, in blocks of shape [some resamples, units].
 
     The draw depends on the sorted set of groups, not on the order of the units.
@@ -60,7 +61,7 @@ def group_weights(groups: Sequence[Any], resamples: int, rng: np.random.Generato
 
 def bootstrap_interval(
     metric: "Metric", labels: NDArray[np.int_], probabilities: Floats, decisions: NDArray[np.int_],
-    classes: tuple[str, ...], groups: Sequence[Any], *, resamples: int, confidence: float, rng: np.random.Generator,
+    classes: tuple[str, ...], groups: Groups, *, resamples: int, confidence: float, rng: np.random.Generator,
 ) -> Interval:
     """Percentile interval of one metric over groups; see `bootstrap_intervals`."""
     return bootstrap_intervals([metric], labels, probabilities, decisions, classes, groups,
@@ -69,7 +70,7 @@ def bootstrap_interval(
 
 def bootstrap_intervals(
     metrics: Sequence["Metric"], labels: NDArray[np.int_], probabilities: Floats, decisions: NDArray[np.int_],
-    classes: tuple[str, ...], groups: Sequence[Any], *, resamples: int, confidence: float, rng: np.random.Generator,
+    classes: tuple[str, ...], groups: Groups, *, resamples: int, confidence: float, rng: np.random.Generator,
 ) -> dict[str, Interval]:
     """Percentile intervals of several metrics on the same resamples.
 
@@ -91,7 +92,7 @@ def bootstrap_intervals(
 
 def paired_bootstrap(
     metric: "Metric", labels: NDArray[np.int_], first: tuple[Floats, NDArray[np.int_]],
-    second: tuple[Floats, NDArray[np.int_]], classes: tuple[str, ...], groups: Sequence[Any],
+    second: tuple[Floats, NDArray[np.int_]], classes: tuple[str, ...], groups: Groups,
     *, resamples: int, confidence: float, rng: np.random.Generator,
 ) -> Difference:
     """Two models on the same units: `first` and `second` are (probabilities [n, k], decisions [n])."""

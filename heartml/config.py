@@ -24,6 +24,12 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class SimulateParams(Section):
+    children: Count
+    seed: Annotated[int, Field(ge=0)]
+    seconds: Positive
+
+
 class IngestParams(Section):
     min_seconds: Positive
     silence_peak: Share
@@ -80,6 +86,7 @@ class EvaluateParams(Section):
     bootstrap: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     floors: tuple[Literal["majority", "source", "metadata", "nuisance"], ...]
+    confounded_auc: Annotated[float, Field(ge=0.5, le=1)]
 
 
 class ReportParams(Section):
@@ -97,6 +104,7 @@ class Params(Section):
     tasks: Annotated[tuple[str, ...], Field(min_length=1)]
     encoders: Annotated[tuple[str, ...], Field(min_length=1)]
     seed: int
+    simulate: SimulateParams
     ingest: IngestParams
     validate_: Annotated[ValidateParams, Field(alias="validate")]
     split: SplitParams

@@ -17,7 +17,7 @@ from heartml.errors import HeartMLError
 
 __all__ = [
     "METRICS", "Difference", "Interval", "Metric", "MetricError", "bootstrap_interval", "bootstrap_intervals",
-    "class_auc", "confusion", "paired_bootstrap", "reliability",
+    "class_auc", "class_metrics", "confusion", "paired_bootstrap", "reliability",
 ]
 
 Floats = NDArray[np.float64]
@@ -177,6 +177,18 @@ def _of_confusion(value: OfMatrix) -> Weighted:
 
 def _mean(first: OfMatrix, second: OfMatrix) -> OfMatrix:
     return lambda matrix, classes: (first(matrix, classes) + second(matrix, classes)) / 2
+
+
+def class_metrics(c: int) -> tuple[Metric, ...]:
+    """Recall, precision and AUC of class number `c` against the rest."""
+    def auc(labels: Ints, probabilities: Floats, _: Ints, __: Classes, weights: Floats) -> Floats:
+        return class_auc(probabilities[:, c], labels == c, weights)
+
+    return (
+        Metric("recall", "Recall", True, _of_confusion(lambda m, _: _ratio(m[:, c, c], m[:, c].sum(axis=1)))),
+        Metric("precision", "Precision", True, _of_confusion(lambda m, _: _ratio(m[:, c, c], m[:, :, c].sum(axis=1)))),
+        Metric("auc", "AUC", True, auc),
+    )
 
 
 METRICS: dict[str, Metric] = {

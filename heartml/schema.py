@@ -47,6 +47,7 @@ FOLDS: Mapping[str, str] = {
     "label": "string",            # of the unit
     "part": "string",             # "0" ... "k-1" for a fold, or "test"
 }
+TEST = "test"                     # the part of `FOLDS` that is held out
 STATES = ("S1", "systole", "S2", "diastole")
 
 
@@ -63,7 +64,7 @@ def conform(table: pd.DataFrame, columns: Mapping[str, str], name: str) -> pd.Da
     missing = [column for column in columns if column not in table]
     if missing:
         raise SchemaError(f"{name}: missing columns {', '.join(missing)}")
-    labels = sorted(c for c in table if c.startswith(LABEL_PREFIX))
+    labels = sorted(c for c in map(str, table) if c.startswith(LABEL_PREFIX))
     try:
         typed = table[[*columns, *labels]].astype({**columns, **dict.fromkeys(labels, "string")})
     except (TypeError, ValueError) as error:

@@ -1,0 +1,147 @@
+"""Stage `evaluate`: the ensemble on the part it has never seen, beside floors, with intervals over groups.
+
+In: folds, recordings, signal measurements, frames, the model, its cross-fitted out-of-fold predictions.
+Out, in `artifacts/<task>/evaluation/`: `metrics.json` (every number of the report), `summary.json` (the values alone,
+for `dvc metrics show`), `predictions.parquet` and `recordings.parquet` (held-out units and their recordings), and
+`plots/*.csv` for `dvc plots show`.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from heartml import config, paths, tasks
+from heartml.assessment import HELD_OUT, OUT_OF_FOLD, Rules, assess, describe, locations, parts_of, summary
+from heartml.files import replacing_folder, write_json, write_parquet
+from heartml.floors import NUISANCE
+from heartml.frames import Frames
+from heartml.model import Model, Predictions
+from heartml.schema import TEST
+from heartml.scores import Number, Scored, abstention, calibration, confusion_rows, precision_recall, roc
+from heartml.stage import StageError, stage
+from heartml.tasks import Task
+
+OF_RECORDING = ["recording_id", "source", "location", "age_group", "sex"]
+
+
+def run(name: str) -> None:
+    """Evaluate one task."""
+    with stage("evaluate", task=name) as log:
+        params, task = config.load(), tasks.resolve(name).task
+        rules = Rules(params.evaluate, params.validate_.min_class_groups, params.seed)
+        recordings = read_recordings(name)
+        check_no_leak(recordings)
+        held_out = recordings[recordings["part"] == TEST]
+        predictions = predict(name, held_out)
+        tables = {HELD_OUT: predictions_table(predictions, describe(held_out, task)),
+                  OUT_OF_FOLD: read_out_of_fold(name, recordings)}
+        of_recording = recordings_table(predictions, held_out)
+        parts = parts_of(tables, recordings, task, params.evaluate.floors)
+        found = {"assignment": name, **assess(parts, task, rules), "locations": locations(of_recording, task, rules)}
+        with replacing_folder(paths.evaluation(name)) as folder:
+            write_json(folder / "metrics.json", found)
+            write_json(folder / "summary.json", summary(found))
+            write_parquet(folder / "predictions.parquet", tables[HELD_OUT])
+            write_parquet(folder / "recordings.parquet", of_recording)
+            write_plots(folder / "plots", {part: p.scored for part, p in parts.items()}, task, rules.min_groups)
+        for part, table in tables.items():
+            log.say(f"{len(table)} units {part.replace('_', ' ')}: {task.metric} {in_words(found[part][task.metric])}")
+
+
+def read_recordings(name: str) -> pd.DataFrame:
+    """The task's recordings with folds, description and `NUISANCE` measurements, in the folds' order.
+
+    Raises:
+        StageError: a recording of the folds is not in the data set, or was not measured.
+    """
+    folds = pd.read_parquet(paths.folds(name))
+    recordings = pd.read_parquet(paths.RECORDINGS, columns=OF_RECORDING)
+    signal = pd.read_parquet(paths.VALIDATION / "signal.parquet", columns=["recording_id", *NUISANCE])
+    for table, what in ((recordings, "in data/recordings.parquet"), (signal, "measured by validate")):
+        lost = folds[~folds["recording_id"].isin(table["recording_id"])]
+        if len(lost):
+            raise StageError(f"recording {lost['recording_id'].iloc[0][:12]} of the folds is not {what}: "
+                             "run `dvc repro`, which brings every stage up to date")
+    joined = folds.merge(recordings, on="recording_id", validate="1:1")
+    return joined.merge(signal, on="recording_id", validate="1:1")
+
+
+def check_no_leak(recordings: pd.DataFrame) -> None:
+    """A group in two parts would let the model know its examiner.
+
+    Raises:
+        StageError: a group or a unit stands in two parts, or one of the two parts is empty.
+    """
+    for key in ("group_id", "unit_id"):
+        parts = recordings.groupby(key)["part"].unique()
+        torn = parts[parts.map(len) > 1]
+        if len(torn):
+            raise StageError(f"leak: {key} {torn.index[0]} stands in parts {', '.join(sorted(torn.iloc[0]))}; "
+                             "nothing is scored. Run `heartml split` again, or mend the published split.")
+    if (recordings["part"] == TEST).all() or (recordings["part"] != TEST).all():
+        raise StageError("the folds have no held-out part, or nothing else: see `split` in params.yaml")
+
+
+def predict(name: str, held_out: pd.DataFrame) -> Predictions:
+    """What the model says about held-out recordings, in their order."""
+    model = Model.load(paths.model(name))
+    opened = {encoder: Frames.open(paths.features(name, encoder)) for encoder in model.encoders}
+    frames = {encoder: [of[i] for i in held_out["recording_id"]] for encoder, of in opened.items()}
+    return model.predict(frames, list(held_out["unit_id"]))
+
+
+def predictions_table(predictions: Predictions, units: pd.DataFrame) -> pd.DataFrame:
+    """One row a unit: unit_id, group_id, label, part, decision, p_<class>, c_<class>."""
+    known = units.loc[list(predictions.unit_ids), ["group_id", "label", "part"]].reset_index()
+    known["decision"] = pd.array([predictions.classes[d] for d in predictions.decisions], dtype="string")
+    for kind, values in (("p", predictions.probabilities), ("c", predictions.calibrated)):
+        known[[f"{kind}_{name}" for name in predictions.classes]] = values
+    return known
+
+
+def recordings_table(predictions: Predictions, held_out: pd.DataFrame) -> pd.DataFrame:
+    """One row a held-out recording: recording_id, unit_id, group_id, label (the unit's), location, p_<class>."""
+    known = held_out[["recording_id", "unit_id", "group_id", "label", "location"]].reset_index(drop=True)
+    known[[f"p_{name}" for name in predictions.classes]] = predictions.recording_probabilities
+    return known
+
+
+def read_out_of_fold(name: str, recordings: pd.DataFrame) -> pd.DataFrame:
+    """The cross-fitted predictions, held against the folds.
+
+    Raises:
+        StageError: a unit is missing, is not one of the folds', or has another label, group or part there.
+    """
+    table = pd.read_parquet(paths.out_of_fold(name))
+    rest = recordings[recordings["part"] != TEST]
+    expected = rest.groupby("unit_id", sort=False)[["group_id", "label", "part"]].first()
+    lost = sorted(set(expected.index) ^ set(table["unit_id"]))
+    if lost or table["unit_id"].duplicated().any():
+        which = lost[0] if lost else table.loc[table["unit_id"].duplicated(), "unit_id"].iloc[0]
+        raise StageError(f"unit {which}: not once in folds and once in out_of_fold.parquet. Run `dvc repro`.")
+    columns = ["group_id", "label", "part"]
+    differs = (table.set_index("unit_id").loc[expected.index, columns].astype(str) != expected.astype(str)).any(axis=1)
+    if differs.any():
+        raise StageError(f"unit {expected.index[differs][0]}: label, group or fold differs between folds and "
+                         "out_of_fold.parquet. Run `dvc repro`.")
+    return table
+
+
+def write_plots(folder: Path, scored: Mapping[str, Scored], task: Task, min_groups: int) -> None:
+    """One CSV a plot, both parts one above the other with the column `part`."""
+    folder.mkdir()
+    plots: dict[str, Callable[[Scored], pd.DataFrame]] = {
+        "confusion": confusion_rows, "roc": roc, "precision_recall": precision_recall, "calibration": calibration,
+        "abstention": lambda part: abstention(part, task, min_groups),
+    }
+    for plot, of_part in plots.items():
+        tables = [of_part(part).assign(part=name) for name, part in scored.items()]
+        pd.concat(tables).to_csv(folder / f"{plot}.csv", index=False, float_format="%.6g", lineterminator="\n")
+
+
+def in_words(number: Number) -> str:
+    """`0.812 [0.733, 0.884]`."""
+    if number["value"] is None or number["low"] is None:
+        return "not defined"
+    return f"{number['value']:.3f} [{number['low']:.3f}, {number['high']:.3f}]"
