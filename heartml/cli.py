@@ -5,6 +5,7 @@ A user's mistake ends in one line on stderr and exit status 1 (2 for wrong usage
 
 import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -34,6 +35,29 @@ def cli() -> None:
 
     Start with `make run`, or: heartml ingest pascal DIR && heartml retrain
     """
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--children", type=int, help="How many; one in twenty comes back under a second id.")
+@click.option("--seed", type=int, help="Another seed, other children; the same seed, the same bytes.")
+@click.option("--seconds", type=float, help="Length of a recording, give or take a fifth.")
+@click.option("--faults/--no-faults", default=True, show_default=True, help="Plant faults for validation to find.")
+def simulate(folder: Path, children: int | None, seed: int | None, seconds: float | None, faults: bool) -> None:
+    """Write simulated children to FOLDER, laid out as CirCor is; numbers not given come from params.yaml.
+
+    \b
+    heartml simulate demo && heartml ingest simulated demo
+    """
+    from heartml import config
+    from heartml import simulate as simulator
+
+    params = config.load().simulate
+    corpus = simulator.run(
+        folder, count=params.children if children is None else children, seed=params.seed if seed is None else seed,
+        seconds=params.seconds if seconds is None else seconds, faults=faults,
+    )
+    click.echo("\n".join(corpus.lines()))
 
 
 @cli.command()
