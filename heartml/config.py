@@ -95,7 +95,16 @@ class ReportParams(Section):
 
 class GateParams(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    bootstrap: Annotated[int, Field(ge=100)]
     subgroup_margin: Share
+    min_subgroup_groups: Count
+    catch_up_recordings: Annotated[int, Field(ge=0)]
+
+
+class FlowParams(Section):
+    stages_at_once: Count
+    retries: Annotated[int, Field(ge=0)]
+    retry_delay_s: Annotated[float, Field(ge=0)]
 
 
 class Params(Section):
@@ -116,6 +125,7 @@ class Params(Section):
     evaluate: EvaluateParams
     report: ReportParams
     gate: GateParams
+    flow: FlowParams
 
 
 def load(path: Path = paths.PARAMS) -> Params:

@@ -61,8 +61,8 @@ class Scored:
         labels, decisions = (np.array([index[x] for x in table[column]], np.int64) for column in ("label", "decision"))
         return cls(table["unit_id"].to_numpy(str), table["group_id"].to_numpy(str), labels, decisions, p, c, classes)
 
-    def take(self, mask: NDArray[np.bool_]) -> "Scored":
-        """The units where `mask` [n] holds."""
+    def take(self, mask: NDArray[np.bool_] | NDArray[np.intp]) -> "Scored":
+        """The units where `mask` [n] holds, or those with the given row numbers."""
         arrays = ("unit_ids", "groups", "labels", "decisions", "probabilities", "calibrated")
         return replace(self, **{name: getattr(self, name)[mask] for name in arrays})
 

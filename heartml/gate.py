@@ -1,0 +1,224 @@
+"""The gate between challenger and champion: held-out answers in, criteria with their numbers and a verdict out.
+
+Both models are compared on the same held-out units, with the challenger's labels and groups, and only on units that
+neither was trained on. Pure: no file, no registry, no clock.
+"""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from heartml.bootstrap import Difference, paired_bootstrap
+from heartml.config import GateParams
+from heartml.metrics import METRICS, Metric
+from heartml.schema import TEST
+from heartml.scores import Scored, task_metrics
+from heartml.tasks import Task
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One condition of promotion.
+
+    Attributes:
+        name: key, part of a tag in the registry.
+        passed: whether it holds.
+        value: what was measured, in the metric's unit or as a count; `None` where there is no number.
+        required: what `value` is held against; `None` where there is no number.
+        words: the sentence for people, with the numbers in it.
+    """
+
+    name: str
+    passed: bool
+    value: float | None
+    required: float | None
+    words: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Challenger and champion on the units that both can be judged on.
+
+    Attributes:
+        units, groups: how many were compared.
+        trained: held-out units left out because their group was in the champion's training.
+        unknown: held-out units left out because the champion never answered them.
+        challenger, champion: each metric's value on these units.
+        difference: challenger minus champion on the task's metric, with its interval.
+        subgroups: `column=value` -> gain of the challenger on the task's metric (positive is better), and its groups.
+    """
+
+    units: int
+    groups: int
+    trained: int
+    unknown: int
+    challenger: Mapping[str, float]
+    champion: Mapping[str, float]
+    difference: Difference
+    subgroups: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Promote or not, and why."""
+
+    promote: bool
+    reason: str
+    criteria: tuple[Criterion, ...]
+    comparison: Comparison | None
+
+    def as_json(self) -> dict[str, Any]:
+        """For the registry and the report; what is not a number is null."""
+        return {key: _json(value) for key, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Champion:
+    """What the gate knows about the serving model.
+
+    Attributes:
+        version: of the registered model.
+        answers: to held-out units; `None` where it answers in other classes.
+        trained_on: recording ids that it was fitted to.
+    """
+
+    version: str
+    answers: Scored | None
+    trained_on: Set[str]
+
+
+def untrained(folds: pd.DataFrame, trained_on: Set[str]) -> pd.Series:
+    """Held-out unit ids of the challenger's folds (schema.FOLDS) whose whole group the champion was not trained on."""
+    seen = folds.loc[folds["recording_id"].isin(trained_on), "group_id"]
+    held_out = folds.loc[folds["part"] == TEST].drop_duplicates("unit_id")
+    return held_out.loc[~held_out["group_id"].isin(seen), "unit_id"]
+
+
+def compare(
+    task: Task, challenger: Scored, champion: Champion, folds: pd.DataFrame, subgroups: pd.DataFrame,
+    params: GateParams, rng: np.random.Generator,
+) -> Comparison | None:
+    """Pair the answers of both models; `None` where no unit is left or the classes differ.
+
+    Args:
+        challenger: its answers to its held-out units.
+        folds: of the challenger.
+        subgroups: indexed by unit_id, one column a way to divide the units (sex, age group, source).
+    """
+    if champion.answers is None:
+        return None
+    fair = np.isin(challenger.unit_ids, untrained(folds, champion.trained_on).to_numpy(str))
+    row_of = {unit: row for row, unit in enumerate(champion.answers.unit_ids)}
+    known = np.array([unit in row_of for unit in challenger.unit_ids], dtype=bool)
+    if not (fair & known).any():
+        return None
+    first = challenger.take(fair & known)
+    second = champion.answers.take(np.array([row_of[unit] for unit in first.unit_ids], dtype=np.intp))
+    metric = METRICS[task.metric]
+    difference = paired_bootstrap(
+        metric, first.labels, (first.probabilities, first.decisions), (second.probabilities, second.decisions),
+        task.classes, first.groups, resamples=params.bootstrap, confidence=params.confidence, rng=rng,
+    )
+    return Comparison(
+        len(first.labels), len(np.unique(first.groups)), int((~fair).sum()), int((fair & ~known).sum()),
+        _values(task, first, first), _values(task, first, second), difference,
+        _subgroups(metric, first, second, subgroups.reindex(first.unit_ids), params.min_subgroup_groups),
+    )
+
+
+def _values(task: Task, truth: Scored, answers: Scored) -> dict[str, float]:
+    return {m.name: _value(m, truth, answers) for m in task_metrics(task)}
+
+
+def _value(metric: Metric, truth: Scored, answers: Scored) -> float:
+    return metric.function(truth.labels, answers.probabilities, answers.decisions, truth.classes)
+
+
+def _subgroups(
+    metric: Metric, first: Scored, second: Scored, known: pd.DataFrame, min_groups: int
+) -> dict[str, dict[str, float]]:
+    found = {}
+    for column in known:
+        for value in sorted(known[column].dropna().unique()):
+            rows = (known[column] == value).fillna(False).to_numpy(bool)
+            mine, theirs = first.take(rows), second.take(rows)
+            groups = len(np.unique(mine.groups))
+            if groups >= min_groups:
+                difference = _value(metric, mine, mine) - _value(metric, mine, theirs)
+                found[f"{column}={value}"] = {"gain": gain(metric, difference), "groups": float(groups)}
+    return found
+
+
+def gain(metric: Metric, difference: float) -> float:
+    """A difference turned so that positive is better."""
+    return difference if metric.greater_is_better else -difference
+
+
+def better_than_champion(metric: Metric, champion: str, comparison: Comparison | None, confidence: float) -> Criterion:
+    """The whole interval of the paired difference lies on the better side of zero."""
+    if comparison is None:
+        return Criterion("better", False, None, None, f"cannot be compared with champion {champion}: "
+                         "no held-out unit in common, or other classes")
+    d = comparison.difference
+    worst = min(gain(metric, d.low), gain(metric, d.high))
+    left_out = ", ".join(f"{n} left out ({why})" for n, why in (
+        (comparison.trained, "champion trained on them"), (comparison.unknown, "champion never answered them")) if n)
+    words = (f"{metric.title}: {d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}] against champion {champion} on "
+             f"{comparison.groups} held-out groups at {confidence:.0%}{'; ' + left_out if left_out else ''}")
+    return Criterion("better", bool(worst > 0), worst, 0.0, words)
+
+
+def no_subgroup_loses(comparison: Comparison | None, margin: float) -> Criterion:
+    """No subgroup that is large enough to say so loses more than the margin on the task's metric."""
+    gains = {name: s["gain"] for name, s in (comparison.subgroups if comparison else {}).items()
+             if not np.isnan(s["gain"])}
+    if not gains:
+        return Criterion("subgroups", True, None, -margin, "no subgroup is large enough to compare")
+    worst = min(gains, key=lambda name: gains[name])
+    return Criterion("subgroups", gains[worst] >= -margin, gains[worst], -margin,
+                     f"worst of {len(gains)} subgroups: {worst} {gains[worst]:+.3f}, allowed {-margin:+.3f}")
+
+
+def beats_floors(metric: Metric, value: float, against: Mapping[str, Mapping[str, float | None]]) -> Criterion:
+    """Better than every trivial predictor on the same held-out units.
+
+    Args:
+        value: the challenger's.
+        against: floor -> the challenger minus that floor, as {value, low, high}.
+    """
+    leads = {name: gain(metric, d["value"]) for name, d in against.items() if d["value"] is not None}
+    if not leads:
+        return Criterion("floors", False, None, 0.0, "no floor was evaluated")
+    best = min(leads, key=lambda name: leads[name])
+    d = against[best]
+    return Criterion("floors", leads[best] > 0, leads[best], 0.0, f"{metric.title} {value:.3f}, "
+                     f"{d['value']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}] against the best floor ({best})")
+
+
+def all_there(name: str, problems: Sequence[str], fine: str) -> Criterion:
+    """A criterion that holds when nothing is wrong; its number is how much is."""
+    return Criterion(name, not problems, float(len(problems)), 0.0, "; ".join(problems) or fine)
+
+
+def decide(criteria: Sequence[Criterion], comparison: Comparison | None, *, first: bool) -> Verdict:
+    """Promote when every criterion holds; the reason names what decided."""
+    failed = [c for c in criteria if not c.passed]
+    if failed:
+        reason = "refused: " + "; ".join(f"{c.name}: {c.words}" for c in failed)
+        return Verdict(False, reason, tuple(criteria), comparison)
+    led = "first model of this task; " if first else ""
+    words = "; ".join(c.words for c in criteria if c.name in ("better", "floors"))
+    return Verdict(True, f"promoted: {led}{words}", tuple(criteria), comparison)
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return None if np.isnan(value) else float(value)
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,249 @@
+"""The stage graph as DVC sees it: which stages there are, what each needs, which are stale, and running one of them.
+
+`dvc.yaml` is the only graph. Nothing here knows a stage by its name, and nothing here knows Prefect.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heartml import paths, recovery
+from heartml.errors import HeartMLError
+from heartml.files import Busy, exclusive
+from heartml.repro import How
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+LOCK = paths.LOCKS / "pipeline.lock"
+LOGS = paths.STATE / "logs"
+_POLL_S = 0.5
+_running: set[subprocess.Popen[str]] = set()
+
+
+class PipelineError(HeartMLError):
+    """The graph cannot be worked on; the message says what is missing and what to do."""
+
+
+class StageFailed(HeartMLError):  # noqa: N818 - reads as what happened
+    """A stage said no; the message is the stage's own error line."""
+
+
+class StageKilled(StageFailed):
+    """A stage's process died of a signal; another try can help."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One node of DVC's graph.
+
+    Attributes:
+        address: DVC's name of the stage, `search@circor-murmur` or `data.dvc`.
+        needs: addresses of the stages whose outputs it reads.
+        outs: what it writes, relative to the root.
+        runs: whether it has a command; data that DVC merely tracks has none.
+        changed: why DVC calls it stale, in words; empty where it is fresh.
+    """
+
+    address: str
+    needs: tuple[str, ...]
+    outs: tuple[str, ...]
+    runs: bool
+    changed: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The graph at one moment, every stage behind what it needs."""
+
+    stages: tuple[Stage, ...]
+
+    @property
+    def due(self) -> tuple[Stage, ...]:
+        """The stale stages and all that come after them; whether these must run shows when it is their turn."""
+        due: dict[str, Stage] = {}
+        for stage in self.stages:
+            if stage.changed or any(need in due for need in stage.needs):
+                due[stage.address] = stage
+        return tuple(due.values())
+
+    def behind(self, folder: Path) -> frozenset[str]:
+        """Addresses of the stages that write into `folder`, and of everything that these need."""
+        found: set[str] = set()
+        for stage in reversed(self.stages):
+            if any(Path(out).is_relative_to(folder) for out in stage.outs):
+                found.add(stage.address)
+            if stage.address in found:
+                found.update(stage.needs)
+        return frozenset(found)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of one stage."""
+
+    address: str
+    how: How
+    seconds: float
+
+
+@contextlib.contextmanager
+def alone(*, wait: bool = True) -> Iterator[None]:
+    """Hold this workspace's pipeline: no second retraining, no leftovers of a killed one, no `dvc repro` at work.
+
+    Raises:
+        Busy: somebody else is at work, and `wait` is false.
+    """
+    waiting = "heartml retrain: waiting for another retraining in this folder"
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive(LOCK, wait_s=float("inf") if wait else 0, on_wait=waiting))
+        except Busy as busy:
+            raise Busy(f"another retraining is at work in this folder ({busy}); not started because of --no-wait, "
+                       "which is only kept from waiting: without it this one takes its turn") from None
+        recovery.repair()
+        _await_dvc(wait=wait)
+        yield
+
+
+def _await_dvc(*, wait: bool) -> None:
+    told = False
+    while holders := recovery.dvc_at_work():
+        if not wait:
+            raise Busy(f"DVC is at work in this folder ({holders[0]}); not started because of --no-wait")
+        if not told:
+            print(f"heartml retrain: waiting for {holders[0]}", file=sys.stderr, flush=True)
+            told = True
+        time.sleep(_POLL_S)
+
+
+def plan(*, force: bool = False) -> Plan:
+    """Ask DVC for its graph and for what is stale in it; with `force` every stage that has a command is.
+
+    Raises:
+        PipelineError: DVC cannot read the graph, or data that no stage makes are missing.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(".", _wait_for_lock=True) as repo:
+            return _plan(repo, repo.status(), force=force)
+    except DvcException as error:
+        raise PipelineError(f"DVC cannot read the pipeline: {error}") from None
+
+
+def _plan(repo: "Repo", status: Mapping[str, Any], *, force: bool) -> Plan:
+    graph = repo.index.graph
+    nodes = {node.addressing: node for node in repo.index.stages}
+    needs = {address: tuple(sorted(n.addressing for n in graph.successors(node))) for address, node in nodes.items()}
+    made = [Path(out.fs_path) for node in nodes.values() for out in node.outs]
+    stages = []
+    for address in TopologicalSorter(needs).static_order():
+        node, changes = nodes[address], _changes(status.get(address, []))
+        _refuse_missing(address, node, changes, made)
+        words = ", ".join(f"{path} {how}" for path, how in changes.items())
+        stages.append(Stage(
+            address, needs[address], tuple(os.path.relpath(out.fs_path, repo.root_dir) for out in node.outs),
+            bool(node.cmd), words or ("asked for by --force" if force and node.cmd else ""),
+        ))
+    return Plan(tuple(stages))
+
+
+def _changes(entries: list[Any]) -> dict[str, str]:
+    """DVC's status of one stage, `[{"changed deps": {path: how}}, "changed command"]`, as path -> how."""
+    found: dict[str, str] = {}
+    for entry in entries:
+        for changed in entry.values() if isinstance(entry, dict) else [{"command": "changed"}]:
+            for path, how in changed.items():
+                found |= how if isinstance(how, dict) else {str(path): str(how)}   # parameters come as name -> how
+    return found
+
+
+def _refuse_missing(address: str, node: Any, changes: Mapping[str, str], made: list[Path]) -> None:
+    if not node.cmd:
+        gone = [str(out) for out in node.outs if not out.exists]
+        if gone:
+            raise PipelineError(f"{', '.join(gone)}: not here. `dvc pull {address}` fetches it from the remote, "
+                                "`heartml ingest` makes it new")
+    for dep in node.deps:
+        inside = any(Path(dep.fs_path).is_relative_to(out) or out.is_relative_to(dep.fs_path) for out in made)
+        if changes.get(str(dep)) == "deleted" and not inside:
+            raise PipelineError(f"{dep}: not here, and no stage makes it (needed by {address}). "
+                                "`heartml ingest` brings data in")
+
+
+def run(address: str, *, force: bool = False, say: Callable[[str], None]) -> Done:
+    """Run one stage in a process of its own, unless DVC finds it fresh; `say` gets its output line by line.
+
+    Its whole output is kept under `.heartml/logs`. Waits while another DVC command works on the same files.
+
+    Raises:
+        StageFailed: with the stage's own error line.
+        StageKilled: the stage died of a signal.
+    """
+    started, told = time.monotonic(), False
+    while True:
+        how, last = _reproduce(address, force=force, say=say)
+        if how is not How.BUSY:
+            break
+        if not told:
+            say(f"{address}: waiting for another DVC command: {last}")
+            told = True
+        time.sleep(_POLL_S)
+    where = f"Its whole output: {_log(address)}"
+    if how is How.KILLED:
+        raise StageKilled(f"{address}: its process was killed by a signal (out of memory?). {where}")
+    if how is How.FAILED:
+        raise StageFailed(f"{address}: {last}. {where}")
+    return Done(address, how, time.monotonic() - started)
+
+
+def _log(address: str) -> Path:
+    return LOGS / f"{address.replace('/', '_')}.log"
+
+
+def _reproduce(address: str, *, force: bool, say: Callable[[str], None]) -> tuple[How, str]:
+    """How it went, and the line that says why it failed."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "heartml.repro", address, str(os.getpid()), *(["--force"] if force else [])]
+    error, last = "", "no output"
+    with _started(command) as process, _log(address).open("w", encoding="utf-8") as log:
+        assert process.stdout
+        for raw in process.stdout:
+            line = raw.rstrip()
+            print(line, file=log, flush=True)
+            if not line:
+                continue
+            last = line
+            if line.startswith("heartml: "):
+                error = line.removeprefix("heartml: ")
+            else:
+                say(line)
+    code = process.returncode
+    how = How.KILLED if code < 0 else How(code) if code in set(How) else How.FAILED
+    return how, (error or last).rstrip(". ")
+
+
+@contextlib.contextmanager
+def _started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, encoding="utf-8", errors="replace") as process:
+        _running.add(process)
+        try:
+            yield process
+        finally:
+            _running.discard(process)
+
+
+def kill_running() -> None:
+    """End the stages that this process started; what they wrote so far is thrown away by the next run."""
+    for process in list(_running):
+        process.kill()

@@ -1,0 +1,87 @@
+"""One stage in a process of its own: `python -m heartml.repro ADDRESS PARENT [--force]`, started by pipeline.py.
+
+A process for each stage keeps DVC's locks truthful when stages run side by side, gives each its own output,
+and dies with the flow (PARENT is the flow's process). What happened is the exit status, see `How`.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from enum import IntEnum
+from pathlib import Path
+
+from heartml.files import die_with_parent
+
+
+class How(IntEnum):
+    """Exit statuses of this process."""
+
+    RAN = 0
+    FAILED = 1
+    RESTORED = 3     # an earlier run with the same inputs is in DVC's cache
+    UNCHANGED = 4
+    BUSY = 75        # another DVC command works on the same files
+    KILLED = 76      # the stage's process died of a signal: out of memory, or somebody's kill
+
+
+class _Watch(logging.Handler):
+    """Learns from DVC's messages what it did; passes warnings on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.how = How.UNCHANGED
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message.startswith("Running stage") or message.startswith("Verifying data sources"):
+            self.how = How.RAN
+        elif "is cached - skipping run" in message:
+            self.how = How.RESTORED
+        elif record.levelno >= logging.WARNING:
+            print(message, file=sys.stderr, flush=True)
+
+
+def _environment() -> None:
+    """The stage's `python` is this one, and the shell is one that execs a simple command (fish does not)."""
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    os.environ["SHELL"] = "/bin/sh"
+    os.environ["HEARTML_PARENT"] = str(os.getpid())
+
+
+def reproduce(address: str, *, force: bool) -> How:
+    """Let DVC reproduce one stage, without what it needs; its output goes to this process's own."""
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+    from dvc.stage.exceptions import StageCmdFailedError
+
+    watch = _Watch()
+    logger = logging.getLogger("dvc")
+    logger.addHandler(watch)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        Repo(_wait_for_lock=True).reproduce([address], single_item=True, force=force)
+    except DvcException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, LockError):
+            print(cause, file=sys.stderr)
+            return How.BUSY
+        if isinstance(cause, StageCmdFailedError):
+            return How.KILLED if "exited with -" in str(cause) else How.FAILED
+        print(f"heartml: {cause}", file=sys.stderr)
+        return How.FAILED
+    return watch.how
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Entry point; the arguments are ADDRESS, PARENT and perhaps --force."""
+    address, parent, *options = arguments
+    die_with_parent(int(parent))
+    _environment()
+    return reproduce(address, force="--force" in options)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
