@@ -13,7 +13,7 @@ import pandas as pd
 
 from heartml import floors
 from heartml.config import EvaluateParams
-from heartml.metrics import METRICS, class_metrics, confusion
+from heartml.metrics import METRICS, Metric, class_auc_within, confusion
 from heartml.scores import Number, Scored, intervals, per_class, scores, subgroups, task_metrics, versus
 from heartml.tasks import Task
 
@@ -121,7 +121,7 @@ def suspicions(part: Part, task: Task, rules: Rules) -> dict[str, Any]:
         if floor == "majority":
             continue
         by_floor[floor] = {
-            name: intervals(class_metrics(c)[2:], scored, scored.probabilities, rules.params, rules.seed)["auc"]
+            name: intervals([_auc_within(scored, c)], scored, scored.probabilities, rules.params, rules.seed)["auc"]
             for name, c in estimable.items()
         }
         confounded += [
@@ -129,6 +129,11 @@ def suspicions(part: Part, task: Task, rules: Rules) -> dict[str, Any]:
             for name, auc in by_floor[floor].items() if (auc["low"] or 0) >= rules.params.confounded_auc
         ]
     return {"floor_auc": by_floor, "confounded": confounded}
+
+
+def _auc_within(scored: Scored, c: int) -> Metric:
+    """AUC of class `c` within folds; the prior of a weak floor differs by fold, and would rank folds, not units."""
+    return Metric("auc", "AUC", True, lambda y, p, _, __, w: class_auc_within(p[:, c], y == c, w, scored.parts))
 
 
 def words(name: str, floor: str, auc: Number) -> str:

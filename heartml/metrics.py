@@ -8,6 +8,7 @@ Classes that do not occur are left out of means over classes, as scikit-learn do
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from heartml.errors import HeartMLError
 
 __all__ = [
     "METRICS", "Difference", "Interval", "Metric", "MetricError", "bootstrap_interval", "bootstrap_intervals",
-    "class_auc", "class_metrics", "confusion", "paired_bootstrap", "reliability",
+    "class_auc", "class_auc_within", "class_metrics", "confusion", "paired_bootstrap", "reliability",
 ]
 
 Floats = NDArray[np.float64]
@@ -80,13 +81,25 @@ def confusion(labels: Ints, decisions: Ints, k: int, weights: Floats | None = No
 
 def class_auc(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Floats:
     """Area under the ROC curve of one class against the rest, ties counted half (Mann-Whitney) -> [b]."""
+    won, pairs = _auc_pairs(scores, positive, weights)
+    return _ratio(won, pairs)
+
+
+def class_auc_within(scores: Floats, positive: NDArray[np.bool_], weights: Floats, strata: NDArray[Any]) -> Floats:
+    """The same, comparing only units of the same stratum: scores of different fits do not share a scale -> [b]."""
+    counted = [_auc_pairs(scores[s], positive[s], weights[:, s]) for s in (strata == one for one in np.unique(strata))]
+    return _ratio(np.sum([won for won, _ in counted], axis=0), np.sum([pairs for _, pairs in counted], axis=0))
+
+
+def _auc_pairs(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> tuple[Floats, Floats]:
+    """Pairs of a case and another that the scores rank well, and all such pairs, each [b]."""
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) != 0])
     ordered, is_positive = weights[:, order], positive[order]
     above = np.add.reduceat(ordered * is_positive, starts, axis=1)
     below = np.add.reduceat(ordered * ~is_positive, starts, axis=1)
     won = (above * (np.cumsum(below, axis=1) - below / 2)).sum(axis=1)
-    return _ratio(won, above.sum(axis=1) * below.sum(axis=1))
+    return won, above.sum(axis=1) * below.sum(axis=1)
 
 
 def reliability(labels: Ints, probabilities: Floats, weights: Floats) -> tuple[Floats, Floats, Floats]:

@@ -31,10 +31,11 @@ class ScoresError(HeartMLError):
 
 @dataclass(frozen=True)
 class Scored:
-    """Predictions of `n` units as arrays: ids and groups [n], labels and decisions int [n], probabilities [n, k]."""
+    """Predictions of `n` units as arrays: ids, groups, parts [n], labels, decisions int [n], probabilities [n, k]."""
 
     unit_ids: NDArray[np.str_]
     groups: NDArray[np.str_]
+    parts: NDArray[np.str_]
     labels: NDArray[np.int64]
     decisions: NDArray[np.int64]
     probabilities: Floats
@@ -59,11 +60,12 @@ class Scored:
             raise ScoresError(f"unit {table['unit_id'].iloc[int(wrong.argmax())]}: a probability is not a number")
         index = {name: number for number, name in enumerate(classes)}
         labels, decisions = (np.array([index[x] for x in table[column]], np.int64) for column in ("label", "decision"))
-        return cls(table["unit_id"].to_numpy(str), table["group_id"].to_numpy(str), labels, decisions, p, c, classes)
+        ids, groups, parts = (table[column].to_numpy(str) for column in ("unit_id", "group_id", "part"))
+        return cls(ids, groups, parts, labels, decisions, p, c, classes)
 
     def take(self, mask: NDArray[np.bool_] | NDArray[np.intp]) -> "Scored":
         """The units where `mask` [n] holds, or those with the given row numbers."""
-        arrays = ("unit_ids", "groups", "labels", "decisions", "probabilities", "calibrated")
+        arrays = ("unit_ids", "groups", "parts", "labels", "decisions", "probabilities", "calibrated")
         return replace(self, **{name: getattr(self, name)[mask] for name in arrays})
 
     def counts(self) -> dict[str, Any]:
