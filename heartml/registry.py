@@ -1,0 +1,178 @@
+"""Registered models: one version for each content key, its verdict, and the aliases `champion` and `challenger`.
+
+A version goes through three states, each readable from its tags, so that a run killed between any two of them is
+finished by the next one:
+    registered   tag `heartml.key`; alias `challenger`
+    judged       tags `heartml.verdict`, `heartml.reason`, `heartml.compared_with`, `heartml.gate.<criterion>`
+    settled      tag `heartml.settled`; alias `champion` where the verdict is `promoted`
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from heartml.errors import HeartMLError
+from heartml.files import exclusive
+from heartml.tracking import lock_of_store
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+PROMOTED, REFUSED = "promoted", "refused"
+NONE = "none"
+
+
+class RegistryError(HeartMLError):
+    """The registry cannot do what was asked; the message says what stands in the way."""
+
+
+class ChampionChanged(RegistryError):  # noqa: N818 - reads as what happened
+    """Somebody promoted another version since the gate compared: the verdict no longer counts."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered version.
+
+    Attributes:
+        name: of the registered model, `circor-murmur`.
+        number: counted by the registry, from "1".
+        run_id: the MLflow run that logged it.
+        source: address of the stored model.
+        aliases: `champion`, `challenger`, or others that people set.
+        tags: as described at the head of this module.
+        created_ms: milliseconds since 1970.
+    """
+
+    name: str
+    number: str
+    run_id: str
+    source: str
+    aliases: tuple[str, ...]
+    tags: Mapping[str, str]
+    created_ms: int
+
+    @property
+    def verdict(self) -> str | None:
+        """`promoted`, `refused`, or `None` while the gate has not spoken."""
+        return self.tags.get("heartml.verdict")
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to do for this version."""
+        return "heartml.settled" in self.tags
+
+
+def names(client: "MlflowClient") -> list[str]:
+    """All registered models."""
+    return sorted(str(model.name) for model in client.search_registered_models())
+
+
+def versions(client: "MlflowClient", name: str) -> list[Version]:
+    """All versions of a model, oldest first; empty where there is no such model."""
+    aliases = _aliases(client, name)
+    found, token = [], None
+    while True:
+        page = client.search_model_versions(f"name = '{_checked(name)}'", max_results=200, page_token=token)
+        found += [_version(entry, aliases) for entry in page]
+        token = page.token
+        if not token:
+            return sorted(found, key=lambda version: int(version.number))
+
+
+def find(client: "MlflowClient", name: str, key: str) -> Version | None:
+    """The version with this content key; the oldest, should there be several."""
+    return next((v for v in versions(client, name) if v.tags.get("heartml.key") == key), None)
+
+
+def champion(client: "MlflowClient", name: str) -> Version | None:
+    """The version that serves."""
+    return next((v for v in versions(client, name) if CHAMPION in v.aliases), None)
+
+
+def register(client: "MlflowClient", name: str, *, run_id: str, source: str, key: str) -> Version:
+    """Add a version, its key in the same transaction, and name it challenger; once for each key."""
+    from mlflow.exceptions import MlflowException
+
+    with _alone():
+        known = find(client, name, key)
+        if known:
+            return known
+        with contextlib.suppress(MlflowException):   # it exists
+            client.create_registered_model(_checked(name), description="Heart-sound classifier. Not a medical device.")
+        made = client.create_model_version(name, source=source, run_id=run_id, tags={"heartml.key": key})
+        client.set_registered_model_alias(name, CHALLENGER, str(made.version))
+        return _read(client, name, str(made.version))
+
+
+def record(client: "MlflowClient", version: Version, verdict: Mapping[str, Any], compared_with: str | None) -> None:
+    """Store the gate's verdict (`gate.Verdict.as_json`) and each criterion with its number on the version."""
+    tags = {"heartml.compared_with": compared_with or NONE, "heartml.reason": verdict["reason"]}
+    for criterion in verdict["criteria"]:
+        number = "" if criterion["value"] is None else f" ({criterion['value']:.4g})"
+        passed = "passed" if criterion["passed"] else "failed"
+        tags[f"heartml.gate.{criterion['name']}"] = f"{passed}{number}: {criterion['words']}"
+    tags["heartml.verdict"] = PROMOTED if verdict["promote"] else REFUSED   # last: it says that the others are there
+    for tag, value in tags.items():
+        client.set_model_version_tag(version.name, version.number, tag, value[:5000])
+    client.update_model_version(version.name, version.number, description=str(verdict["reason"])[:5000])
+
+
+def settle(client: "MlflowClient", version: Version) -> Version:
+    """Act on the recorded verdict: move the alias `champion`, or leave it where it is.
+
+    Raises:
+        ChampionChanged: the champion is no longer the one that this version was compared with.
+    """
+    with _alone():
+        now = _read(client, version.name, version.number)
+        serving = champion(client, version.name)
+        if now.verdict == PROMOTED and CHAMPION not in now.aliases:
+            number = serving.number if serving else NONE
+            if number != now.tags["heartml.compared_with"]:
+                raise ChampionChanged(f"{version.name}: champion is version {number} now, version {version.number} was "
+                                      f"compared with {now.tags['heartml.compared_with']}")
+            client.set_registered_model_alias(version.name, CHAMPION, version.number)
+        if now.verdict == PROMOTED and CHALLENGER in now.aliases:
+            client.delete_registered_model_alias(version.name, CHALLENGER)
+        client.set_model_version_tag(version.name, version.number, "heartml.settled", "true")
+        return _read(client, version.name, version.number)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One change at a time on this machine; across machines `compared_with` is checked before the alias moves."""
+    with exclusive(lock_of_store("registry"), on_wait="waiting for another promotion"):
+        yield
+
+
+def _read(client: "MlflowClient", name: str, number: str) -> Version:
+    return _version(client.get_model_version(name, number), _aliases(client, name))
+
+
+def _aliases(client: "MlflowClient", name: str) -> dict[str, str]:
+    """alias -> version number; empty where there is no such model."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        model = client.get_registered_model(_checked(name))
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return {}
+        raise
+    return {alias: str(number) for alias, number in model.aliases.items()}
+
+
+def _version(entry: Any, aliases: Mapping[str, str]) -> Version:
+    number = str(entry.version)
+    own = tuple(sorted(alias for alias, of in aliases.items() if of == number))
+    return Version(str(entry.name), number, str(entry.run_id), str(entry.source), own, dict(entry.tags),
+                   int(entry.creation_timestamp))
+
+
+def _checked(name: str) -> str:
+    if not name or any(c in name for c in "'\"/:`"):
+        raise RegistryError(f"{name!r} is no name of a model")
+    return name

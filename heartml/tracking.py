@@ -1,0 +1,220 @@
+"""MLflow runs: where the store is, what a run carries, and what becomes of runs that a killed process left behind.
+
+`MLFLOW_TRACKING_URI` points at a shared server; without it everything is in SQLite and a folder under `.heartml`.
+Only this module and heartml/registry.py talk to MLflow.
+"""
+
+import contextlib
+import os
+import platform
+import shutil
+import sqlite3
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from heartml import paths
+from heartml.files import alive, canonical_json, exclusive
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+STORE, STORED_FILES = paths.STATE / "mlflow.db", paths.STATE / "mlartifacts"
+_AT_ONCE = 100   # params in one log_batch, says the server
+_QUIET = {"MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one run says about one model; the names are MLflow's."""
+
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A model as MLflow stores it: code that loads it, the folder it loads, and what it needs."""
+
+    entry: Path                      # models-from-code: no pickle is written or read
+    folder: Path
+    code: Path                       # the package that `entry` imports, stored beside the model
+    requirements: tuple[str, ...]
+    example: Any                     # DataFrame: what a caller sends
+    answer: Any                      # DataFrame: what comes back
+
+
+def address() -> str:
+    """The tracking store in use."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{STORE.resolve()}"
+
+
+def connect() -> "MlflowClient":
+    """A client of the store, which is made first where it is new.
+
+    Several processes that first use a fresh SQLite at once break it for good: the schema is created under a lock.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    file = _sqlite_file()
+    if file is None:
+        return mlflow.MlflowClient(address())
+    with exclusive(lock_of_store("schema")):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        client = mlflow.MlflowClient(address())
+        with contextlib.closing(sqlite3.connect(file, timeout=60)) as store:
+            store.execute("PRAGMA journal_mode=WAL")   # readers and one writer do not wait for each other
+    return client
+
+
+def _sqlite_file() -> Path | None:
+    parts = urlsplit(address())
+    return Path(unquote(parts.path[1:])) if parts.scheme == "sqlite" and parts.path != "/:memory:" else None
+
+
+def lock_of_store(purpose: str) -> Path:
+    """A lock file that all processes on this machine which use the same store meet at."""
+    file = _sqlite_file()
+    return file.with_name(f".{file.name}.{purpose}.lock") if file else paths.LOCKS / f"mlflow.{purpose}.lock"
+
+
+def workspace() -> str:
+    """This folder on this machine: runs of one workspace are made by one process at a time."""
+    return f"{platform.node()}:{Path.cwd().resolve()}"
+
+
+def sweep(client: "MlflowClient") -> list[str]:
+    """Close runs that a killed process of this workspace left RUNNING; the caller holds the pipeline's lock."""
+    swept = []
+    for experiment in client.search_experiments():
+        for left in client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'"):
+            if left.data.tags.get("heartml.workspace") == workspace() and not _lives(left.data.tags):
+                client.set_tag(left.info.run_id, "heartml.ended", "its process was killed")
+                client.set_terminated(left.info.run_id, "KILLED")
+                swept.append(str(left.info.run_id))
+    return swept
+
+
+def _lives(tags: Mapping[str, str]) -> bool:
+    """Whether the process that made a run still lives; numbers of processes are used again, so their start counts."""
+    pid = tags.get("heartml.pid", "")
+    return pid.isdigit() and alive(int(pid)) and _started(int(pid)) == tags.get("heartml.started")
+
+
+def _started(pid: int) -> str:
+    """Start of a process in clock ticks since boot, and the boot; both from Linux's /proc."""
+    try:
+        ticks = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[19]
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text(encoding='utf-8').strip()}:{ticks}"
+    except (OSError, IndexError):
+        return ""
+
+
+@contextlib.contextmanager
+def run(client: "MlflowClient", experiment: str, name: str) -> Iterator[str]:
+    """A run that is FINISHED when the block ends well and FAILED when it does not; yields its id."""
+    tags = {
+        "heartml.workspace": workspace(), "heartml.pid": str(os.getpid()), "heartml.started": _started(os.getpid()),
+        "mlflow.runName": name, "mlflow.source.name": "heartml retrain", "mlflow.source.type": "JOB",
+    }
+    run_id = client.create_run(_experiment(client, experiment), tags=tags).info.run_id
+    try:
+        yield run_id
+    except BaseException:
+        client.set_terminated(run_id, "FAILED")
+        raise
+    client.set_terminated(run_id, "FINISHED")
+
+
+def _experiment(client: "MlflowClient", name: str) -> str:
+    """Id of the experiment, which is made first where it is new; local stores keep files under `.heartml`."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found:
+        return str(found.experiment_id)
+    place = None if os.environ.get("MLFLOW_TRACKING_URI") else str(STORED_FILES.resolve())
+    try:
+        return str(client.create_experiment(name, artifact_location=place))
+    except MlflowException:
+        found = client.get_experiment_by_name(name)   # somebody else was faster
+        if found is None:
+            raise
+        return str(found.experiment_id)
+
+
+def log(client: "MlflowClient", run_id: str, record: Record) -> None:
+    """All params, metrics and tags in as few calls as the server takes."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    now = int(time.time() * 1000)
+    metrics = [Metric(name, value, now, 0) for name, value in record.metrics.items()]
+    params = [Param(name, value[:6000]) for name, value in record.params.items()]
+    tags = [RunTag(name, value[:5000]) for name, value in record.tags.items()]
+    for start in range(0, max(map(len, (metrics, params, tags))), _AT_ONCE):
+        batch = slice(start, start + _AT_ONCE)
+        client.log_batch(run_id, metrics=metrics[batch], params=params[batch], tags=tags[batch])
+
+
+def log_data(client: "MlflowClient", run_id: str, name: str, content_hash: str, source: Mapping[str, Any]) -> None:
+    """The data set that went in, with its full content hash (MLflow's own digest has eight characters)."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    digest = content_hash.removesuffix(".dir")   # the column holds 36 characters
+    data = Dataset(name=name, digest=digest, source_type="dvc", source=canonical_json({**source, "hash": content_hash}))
+    client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+
+
+def log_files(client: "MlflowClient", run_id: str, items: Mapping[str, Path | str]) -> None:
+    """Store files, folders and texts under their names, in one upload."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, item in items.items():
+            place = Path(folder) / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(item, str):
+                place.write_text(item, encoding="utf-8")
+            elif item.is_dir():
+                shutil.copytree(item, place)
+            else:
+                shutil.copyfile(item, place)
+        client.log_artifacts(run_id, folder)
+
+
+def log_model(client: "MlflowClient", run_id: str, packed: Packed) -> str:
+    """Store the model with signature and input example; loading it runs no pickle. Returns its address in the store."""
+    import mlflow
+    from mlflow.models import infer_signature
+
+    mlflow.set_tracking_uri(address())
+    with warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
+        warnings.simplefilter("ignore")   # hints about integer columns and type hints
+        info = mlflow.pyfunc.log_model(
+            name="model", python_model=str(packed.entry), artifacts={"model": str(packed.folder)},
+            code_paths=[str(packed.code)], pip_requirements=list(packed.requirements),
+            signature=infer_signature(packed.example, packed.answer), input_example=packed.example,
+        )
+    client.update_run(run_id, "RUNNING")   # leaving `start_run` has ended it
+    return str(info.model_uri)
+
+
+def fetch(client: "MlflowClient", run_id: str, name: str, into: Path) -> Path:
+    """One stored file or folder of a run, copied below `into`.
+
+    The store's folder may have moved with the repository since (MLflow notes absolute paths): then it is found where
+    this repository keeps its files.
+    """
+    noted = Path(unquote(urlsplit(client.get_run(run_id).info.artifact_uri).path))
+    moved = STORED_FILES / run_id / "artifacts" / name
+    if not noted.exists() and moved.exists():
+        place = into / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copytree(moved, place) if moved.is_dir() else shutil.copyfile(moved, place))
+    return Path(client.download_artifacts(run_id, name, str(into)))
