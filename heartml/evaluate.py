@@ -8,11 +8,13 @@ for `dvc metrics show`), `predictions.parquet` and `recordings.parquet` (held-ou
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from heartml import config, paths, tasks
-from heartml.assessment import HELD_OUT, OUT_OF_FOLD, Rules, assess, describe, locations, parts_of, summary
+from heartml import config, folds, paths, tasks
+from heartml.assessment import HELD_OUT, OUT_OF_FOLD, PARTS, Rules, assess, describe, locations, parts_of, summary
+from heartml.config import Params
 from heartml.files import replacing_folder, write_json, write_parquet
 from heartml.floors import NUISANCE
 from heartml.frames import Frames
@@ -29,58 +31,58 @@ def run(name: str) -> None:
     """Evaluate one task."""
     with stage("evaluate", task=name) as log:
         params, task = config.load(), tasks.resolve(name).task
-        rules = Rules(params.evaluate, params.validate_.min_class_groups, params.seed)
         recordings = read_recordings(name)
-        check_no_leak(recordings)
-        held_out = recordings[recordings["part"] == TEST]
-        predictions = predict(name, held_out)
-        tables = {HELD_OUT: predictions_table(predictions, describe(held_out, task)),
-                  OUT_OF_FOLD: read_out_of_fold(name, recordings)}
-        of_recording = recordings_table(predictions, held_out)
-        parts = parts_of(tables, recordings, task, params.evaluate.floors)
-        found = {"assignment": name, **assess(parts, task, rules), "locations": locations(of_recording, task, rules)}
-        with replacing_folder(paths.evaluation(name)) as folder:
-            write_json(folder / "metrics.json", found)
-            write_json(folder / "summary.json", summary(found))
-            write_parquet(folder / "predictions.parquet", tables[HELD_OUT])
-            write_parquet(folder / "recordings.parquet", of_recording)
-            write_plots(folder / "plots", {part: p.scored for part, p in parts.items()}, task, rules.min_groups)
-        for part, table in tables.items():
-            log.say(f"{len(table)} units {part.replace('_', ' ')}: {task.metric} {in_words(found[part][task.metric])}")
+        predictions = predict(name, recordings[recordings["part"] == TEST])
+        found = write_evaluation(name, predictions, recordings, params)
+        for part in PARTS:
+            units = found["counts"][part]["units"]
+            log.say(f"{units} units {part.replace('_', ' ')}: {task.metric} {in_words(found[part][task.metric])}")
+
+
+def write_evaluation(name: str, predictions: Predictions, recordings: pd.DataFrame, params: Params) -> dict[str, Any]:
+    """Judge the held-out `predictions` and the stored out-of-fold ones, write `artifacts/<task>/evaluation`.
+
+    Returns:
+        What stands in `metrics.json`.
+    """
+    task = tasks.resolve(name).task
+    rules = Rules(params.evaluate, params.validate_.min_class_groups, params.seed)
+    held_out = recordings[recordings["part"] == TEST]
+    tables = {HELD_OUT: predictions_table(predictions, describe(held_out, task)),
+              OUT_OF_FOLD: read_out_of_fold(name, recordings)}
+    of_recording = recordings_table(predictions, held_out)
+    parts = parts_of(tables, recordings, task, params.evaluate.floors)
+    found = {"assignment": name, **assess(parts, task, rules), "locations": locations(of_recording, task, rules)}
+    with replacing_folder(paths.evaluation(name)) as folder:
+        write_json(folder / "metrics.json", found)
+        write_json(folder / "summary.json", summary(found))
+        write_parquet(folder / "predictions.parquet", tables[HELD_OUT])
+        write_parquet(folder / "recordings.parquet", of_recording)
+        write_plots(folder / "plots", {part: p.scored for part, p in parts.items()}, task, rules.min_groups)
+    return found
 
 
 def read_recordings(name: str) -> pd.DataFrame:
     """The task's recordings with folds, description and `NUISANCE` measurements, in the folds' order.
 
     Raises:
+        FoldsError: a group, a patient or near-identical audio stands in two parts: nothing is scored.
         StageError: a recording of the folds is not in the data set, or was not measured.
     """
-    folds = pd.read_parquet(paths.folds(name))
-    recordings = pd.read_parquet(paths.RECORDINGS, columns=OF_RECORDING)
+    table = folds.load(paths.folds(name))
+    recordings = pd.read_parquet(paths.RECORDINGS, columns=[*OF_RECORDING, "patient_id"])
     signal = pd.read_parquet(paths.VALIDATION / "signal.parquet", columns=["recording_id", *NUISANCE])
-    for table, what in ((recordings, "in data/recordings.parquet"), (signal, "measured by validate")):
-        lost = folds[~folds["recording_id"].isin(table["recording_id"])]
+    joined = pd.read_parquet(paths.VALIDATION / "groups.parquet", columns=["recording_id", "group_id"])
+    for other, what in ((recordings, "in data/recordings.parquet"), (signal, "measured by validate"),
+                        (joined, "in a group that validate joined")):
+        lost = table[~table["recording_id"].isin(other["recording_id"])]
         if len(lost):
             raise StageError(f"recording {lost['recording_id'].iloc[0][:12]} of the folds is not {what}: "
                              "run `dvc repro`, which brings every stage up to date")
-    joined = folds.merge(recordings, on="recording_id", validate="1:1")
-    return joined.merge(signal, on="recording_id", validate="1:1")
-
-
-def check_no_leak(recordings: pd.DataFrame) -> None:
-    """A group in two parts would let the model know its examiner.
-
-    Raises:
-        StageError: a group or a unit stands in two parts, or one of the two parts is empty.
-    """
-    for key in ("group_id", "unit_id"):
-        parts = recordings.groupby(key)["part"].unique()
-        torn = parts[parts.map(len) > 1]
-        if len(torn):
-            raise StageError(f"leak: {key} {torn.index[0]} stands in parts {', '.join(sorted(torn.iloc[0]))}; "
-                             "nothing is scored. Run `heartml split` again, or mend the published split.")
-    if (recordings["part"] == TEST).all() or (recordings["part"] != TEST).all():
-        raise StageError("the folds have no held-out part, or nothing else: see `split` in params.yaml")
+    owners = recordings[["recording_id", "patient_id"]].merge(joined, on="recording_id", validate="1:1")
+    folds.check_folds(table, owners.rename(columns={"group_id": "joined_group_id"}))
+    described = table.merge(recordings[OF_RECORDING], on="recording_id", validate="1:1")
+    return described.merge(signal, on="recording_id", validate="1:1")
 
 
 def predict(name: str, held_out: pd.DataFrame) -> Predictions:
