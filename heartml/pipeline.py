@@ -95,31 +95,35 @@ class Done:
 
 
 @contextlib.contextmanager
-def alone(*, wait: bool = True) -> Iterator[None]:
-    """Hold this workspace's pipeline: no second retraining, no leftovers of a killed one, no `dvc repro` at work.
+def alone(*, wait: bool = True, who: str = "heartml retrain") -> Iterator[None]:
+    """Hold this folder's data and artifacts: no second retraining or ingest, no leftovers of a killed one, no DVC.
+
+    Args:
+        wait: take a turn after those that are at work, and say so; else refuse.
+        who: the command that asks, for the message.
 
     Raises:
         Busy: somebody else is at work, and `wait` is false.
     """
-    waiting = "heartml retrain: waiting for another retraining in this folder"
+    waiting = f"{who}: waiting for another retraining or ingest in this folder"
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(exclusive(LOCK, wait_s=float("inf") if wait else 0, on_wait=waiting))
         except Busy as busy:
-            raise Busy(f"another retraining is at work in this folder ({busy}); not started because of --no-wait, "
-                       "which is only kept from waiting: without it this one takes its turn") from None
+            raise Busy(f"another retraining or ingest is at work in this folder ({busy}). "
+                       "Without --no-wait this one would take its turn") from None
         recovery.repair()
-        _await_dvc(wait=wait)
+        _await_dvc(who, wait=wait)
         yield
 
 
-def _await_dvc(*, wait: bool) -> None:
+def _await_dvc(who: str, *, wait: bool) -> None:
     told = False
     while holders := recovery.dvc_at_work():
         if not wait:
-            raise Busy(f"DVC is at work in this folder ({holders[0]}); not started because of --no-wait")
+            raise Busy(f"DVC is at work in this folder ({holders[0]}). Without --no-wait this one would take its turn")
         if not told:
-            print(f"heartml retrain: waiting for {holders[0]}", file=sys.stderr, flush=True)
+            print(f"{who}: waiting for {holders[0]}", file=sys.stderr, flush=True)
             told = True
         time.sleep(_POLL_S)
 

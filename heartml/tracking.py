@@ -6,7 +6,6 @@ Only this module and heartml/registry.py talk to MLflow.
 
 import contextlib
 import os
-import platform
 import shutil
 import sqlite3
 import tempfile
@@ -18,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from heartml import paths
-from heartml.files import alive, canonical_json, exclusive
+from heartml import paths, process
+from heartml.files import canonical_json, exclusive
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -86,44 +85,24 @@ def lock_of_store(purpose: str) -> Path:
     return file.with_name(f".{file.name}.{purpose}.lock") if file else paths.LOCKS / f"mlflow.{purpose}.lock"
 
 
-def workspace() -> str:
-    """This folder on this machine: runs of one workspace are made by one process at a time."""
-    return f"{platform.node()}:{Path.cwd().resolve()}"
-
-
 def sweep(client: "MlflowClient") -> list[str]:
-    """Close runs that a killed process of this workspace left RUNNING; the caller holds the pipeline's lock."""
+    """Close runs that a killed process of this machine left RUNNING; returns their ids."""
     swept = []
     for experiment in client.search_experiments():
         for left in client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'"):
-            if left.data.tags.get("heartml.workspace") == workspace() and not _lives(left.data.tags):
+            if process.dead(left.data.tags.get("heartml.process", "")):
                 client.set_tag(left.info.run_id, "heartml.ended", "its process was killed")
                 client.set_terminated(left.info.run_id, "KILLED")
                 swept.append(str(left.info.run_id))
     return swept
 
 
-def _lives(tags: Mapping[str, str]) -> bool:
-    """Whether the process that made a run still lives; numbers of processes are used again, so their start counts."""
-    pid = tags.get("heartml.pid", "")
-    return pid.isdigit() and alive(int(pid)) and _started(int(pid)) == tags.get("heartml.started")
-
-
-def _started(pid: int) -> str:
-    """Start of a process in clock ticks since boot, and the boot; both from Linux's /proc."""
-    try:
-        ticks = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[19]
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text(encoding='utf-8').strip()}:{ticks}"
-    except (OSError, IndexError):
-        return ""
-
-
 @contextlib.contextmanager
 def run(client: "MlflowClient", experiment: str, name: str) -> Iterator[str]:
     """A run that is FINISHED when the block ends well and FAILED when it does not; yields its id."""
     tags = {
-        "heartml.workspace": workspace(), "heartml.pid": str(os.getpid()), "heartml.started": _started(os.getpid()),
-        "mlflow.runName": name, "mlflow.source.name": "heartml retrain", "mlflow.source.type": "JOB",
+        "heartml.process": process.me(), "mlflow.runName": name,
+        "mlflow.source.name": "heartml retrain", "mlflow.source.type": "JOB",
     }
     run_id = client.create_run(_experiment(client, experiment), tags=tags).info.run_id
     try:
@@ -159,7 +138,7 @@ def log(client: "MlflowClient", run_id: str, record: Record) -> None:
     metrics = [Metric(name, value, now, 0) for name, value in record.metrics.items()]
     params = [Param(name, value[:6000]) for name, value in record.params.items()]
     tags = [RunTag(name, value[:5000]) for name, value in record.tags.items()]
-    for start in range(0, max(map(len, (metrics, params, tags))), _AT_ONCE):
+    for start in range(0, max(len(metrics), len(params), len(tags)), _AT_ONCE):
         batch = slice(start, start + _AT_ONCE)
         client.log_batch(run_id, metrics=metrics[batch], params=params[batch], tags=tags[batch])
 
