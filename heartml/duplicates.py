@@ -2,7 +2,7 @@
 
 Two steps. *Coarse*: the 30-75 Hz band of every recording, demodulated to 50 complex samples a second and limited in
 amplitude (a click must not decide), is correlated with every other at every lag (FFT), normalised by the energy of the
-overlap: phase is kept, so that two hearts at the same rate do not look alike. *Fine*: each candidate is verified between
+overlap: phase is kept, so that two hearts at one rate do not look alike. *Fine*: each candidate is verified between
 25 and 800 Hz, around the lag found. A heart repeats itself, so one beat on another is no proof: the overlap is at least
 a second (or four fifths of a shorter recording), a longer overlap wins over a slightly higher correlation, and the
 median half second of the overlap must correlate as well, so that one loud click on another does not count.

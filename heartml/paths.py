@@ -11,6 +11,7 @@ QUARANTINE = DATA / "quarantine.parquet"
 ARTIFACTS = Path("artifacts")
 REPORTS = Path("reports")          # the finished pages, with the registry's verdict; written by the flow
 VALIDATION = ARTIFACTS / "validation"
+SPLITS = Path("splits")            # published splits, by hand
 STATE = Path(".heartml")   # what may be thrown away at any time: locks, caches, unfinished work; and the SQLite stores
 LOCKS = STATE / "locks"
 
