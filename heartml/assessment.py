@@ -140,7 +140,7 @@ def words(name: str, floor: str, auc: Number) -> str:
     """What it means that a floor tells a class apart."""
     heard = {"source": "the sensor or campaign", "metadata": "the patient's age, sex or location",
              "nuisance": "level, length or bandwidth"}[floor]
-    return (f"{name} is confounded: {floors.FLOORS[floor].title.lower()} tells it apart "
+    return (f"{name} is confounded: {floors.FLOORS[floor].title.lower()} is enough to tell it apart "
             f"(AUC {auc['value']:.2f}, {auc['low']:.2f} to {auc['high']:.2f}). "
             f"A model may have learnt {heard}, not the heart.")
 
@@ -149,14 +149,14 @@ def locations(recordings: pd.DataFrame, task: Task, rules: Rules) -> dict[str, A
     """Patients only: what one location alone tells about the patient, by location.
 
     Args:
-        recordings: recording_id, unit_id, group_id, label (the unit's), location, p_<class>, held out; several
+        recordings: recording_id, unit_id, group_id, label (the unit's), part, location, p_<class>; several
             recordings of one patient at one location are averaged.
     """
     if task.unit != "patient":
         return {}
     p = [f"p_{name}" for name in task.classes]
     heard = recordings.dropna(subset=["location"])
-    merged = heard.groupby(["location", "unit_id", "group_id", "label"], sort=True)[p].mean().reset_index()
+    merged = heard.groupby(["location", "unit_id", "group_id", "label", "part"], sort=True)[p].mean().reset_index()
     merged["decision"] = merged["label"]   # a recording decides nothing: only probabilities are looked at here
     merged[[f"c_{name}" for name in task.classes]] = merged[p]
     found: dict[str, Any] = {}

@@ -103,8 +103,8 @@ def predictions_table(predictions: Predictions, units: pd.DataFrame) -> pd.DataF
 
 
 def recordings_table(predictions: Predictions, held_out: pd.DataFrame) -> pd.DataFrame:
-    """One row a held-out recording: recording_id, unit_id, group_id, label (the unit's), location, p_<class>."""
-    known = held_out[["recording_id", "unit_id", "group_id", "label", "location"]].reset_index(drop=True)
+    """One row a held-out recording: recording_id, unit_id, group_id, label (the unit's), part, location, p_<class>."""
+    known = held_out[["recording_id", "unit_id", "group_id", "label", "part", "location"]].reset_index(drop=True)
     known[[f"p_{name}" for name in predictions.classes]] = predictions.recording_probabilities
     return known
 

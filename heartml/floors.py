@@ -51,9 +51,12 @@ def _metadata(recordings: pd.DataFrame) -> pd.DataFrame:
 
 def _nuisance(recordings: pd.DataFrame) -> pd.DataFrame:
     """Level, DC, length, bandwidth and clipping: mean, least and most over the unit's recordings."""
-    values = recordings[list(NUISANCE)].abs().groupby(recordings["unit_id"]).agg(["mean", "min", "max"])
+    measured = recordings.set_index("unit_id")[list(NUISANCE)].abs()
+    if measured.index.is_unique:
+        return measured
+    values = measured.groupby(level=0).agg(["mean", "min", "max"])
     values.columns = [" ".join(pair) for pair in values.columns]
-    return values.T.drop_duplicates().T
+    return values
 
 
 def _nothing(recordings: pd.DataFrame) -> pd.DataFrame:

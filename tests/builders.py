@@ -1,0 +1,132 @@
+"""A small finished project in a folder: recordings, validation, folds and predictions as the stages leave them.
+
+Everything is drawn from a seed, so that a test can say what it expects. The signal is a beat of two bursts with noise
+between them for a murmur; the predictions follow the labels as far as `skill` says.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile
+
+from heartml import config, evaluate, files, paths, quality, schema
+from heartml.audio import Samples, write_flac
+from heartml.model import Predictions
+
+TASK = "simulated-murmur"
+CLASSES = ("Present", "Unknown", "Absent")
+RATE_HZ = 4000
+ROOT = Path(__file__).parents[1]
+
+
+def beat(rng: np.random.Generator, seconds: float, murmur: bool) -> tuple[np.ndarray, list[tuple[float, float, str]]]:
+    """Samples int16 [time] of regular heart beats, and their annotated states."""
+    time_s = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
+    sound = rng.normal(0, 0.003, len(time_s))
+    states, start, period = [], 0.1, rng.uniform(0.55, 0.8)
+    hiss = np.convolve(rng.normal(0, 1, len(time_s)), np.hanning(12), "same") * 0.01
+    while start + period < seconds:
+        for at, pitch_hz, loudness in ((start, 45, 0.4), (start + 0.32 * period, 60, 0.3)):
+            sound += loudness * np.sin(2 * np.pi * pitch_hz * time_s) * np.exp(-(((time_s - at - 0.05) / 0.02) ** 2))
+        edges = [start, start + 0.1, start + 0.32 * period, start + 0.32 * period + 0.1, start + period]
+        states += [(edges[i], edges[i + 1], name) for i, name in enumerate(schema.STATES)]
+        if murmur:
+            sound += hiss * ((time_s > edges[1]) & (time_s < edges[2])) * 4
+        start += period
+    return np.clip(sound * 30000, -32768, 32767).astype(np.int16), states
+
+
+def recordings_table(rng: np.random.Generator, children: int, names: dict[str, str]) -> pd.DataFrame:
+    """Children with one to four locations, one in twelve under two ids; audio is added later."""
+    rows = []
+    for child in range(children):
+        label = str(rng.choice(CLASSES, p=[0.3, 0.15, 0.55]))
+        age, sex = rng.choice(["Infant", "Child", "Adolescent"]), rng.choice(["Female", "Male"])
+        for patient in [f"simulated-{100 + child}", f"simulated-{500 + child}"][: 1 + (child % 12 == 0)]:
+            of_patient = {
+                "recording_id": "", "dataset": "simulated", "source": str(rng.choice(["CC2014", "CC2015"])),
+                "patient_id": names.get(patient, patient), "group_id": f"simulated-{100 + child}",
+                "sample_rate_hz": RATE_HZ, "seconds": 0.0,
+                "age_group": None if child % 9 == 0 else str(age), "sex": str(sex),
+                "source_sha256": "0" * 64, "licence": "Apache-2.0",
+                "label_murmur": label, "label_murmur_here": label,
+            }
+            rows += [{**of_patient, "location": location, "source_file": f"{patient}_{location}.wav"}
+                     for location in ("AV", "PV", "TV", "MV")[: rng.integers(1, 5)]]
+    return pd.DataFrame(rows)
+
+
+def write_audio(table: pd.DataFrame, rng: np.random.Generator, seconds: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Give every recording samples; returns the table with ids, and the annotations."""
+    ids, lengths, annotations = [], [], []
+    for label in table["label_murmur"]:
+        pcm, states = beat(rng, seconds * rng.uniform(0.8, 1.2), label == "Present")
+        samples = Samples(pcm, RATE_HZ)
+        write_flac(paths.audio(samples.recording_id), samples)
+        ids.append(samples.recording_id)
+        lengths.append(samples.seconds)
+        annotations += [(samples.recording_id, *state) for state in states]
+    return table.assign(recording_id=ids, seconds=lengths), pd.DataFrame(annotations, columns=list(schema.ANNOTATIONS))
+
+
+def measure(table: pd.DataFrame) -> pd.DataFrame:
+    """Signal measurements as `validate` writes them."""
+    rows = []
+    for recording_id in table["recording_id"]:
+        waveform, rate_hz = soundfile.read(paths.audio(recording_id), dtype="float32")
+        rows.append({"recording_id": recording_id, **vars(quality.measure(waveform, rate_hz))})
+    return pd.DataFrame(rows)
+
+
+def draw_folds(table: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """A fifth of the groups held out, the rest in four folds."""
+    groups = table["group_id"].unique()
+    part = dict(zip(groups, rng.permutation(np.resize(["test", "0", "1", "2", "3"], len(groups))), strict=True))
+    folds = table.assign(unit_id=table["patient_id"], label=table["label_murmur"], part=table["group_id"].map(part))
+    return schema.conform(folds[list(schema.FOLDS)], schema.FOLDS, "folds")
+
+
+def probabilities(labels: np.ndarray, rng: np.random.Generator, skill: float) -> np.ndarray:
+    """Soft answers [n, k]; `skill` 0 knows nothing."""
+    logits = skill * np.eye(len(CLASSES))[labels] + rng.gumbel(0, 1, (len(labels), len(CLASSES)))
+    return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+def predict(folds: pd.DataFrame, rng: np.random.Generator, skill: float) -> Predictions:
+    """What a model of that skill says about units and recordings."""
+    units = folds.drop_duplicates("unit_id")
+    of_unit = probabilities(np.array([CLASSES.index(x) for x in units["label"]]), rng, skill)
+    of_recording = probabilities(np.array([CLASSES.index(x) for x in folds["label"]]), rng, skill)
+    softened = np.sqrt(of_unit) / np.sqrt(of_unit).sum(axis=1, keepdims=True)
+    return Predictions(tuple(units["unit_id"]), CLASSES, of_unit, softened, of_unit.argmax(axis=1), of_recording)
+
+
+def project(root: Path, monkeypatch, *, children: int = 60, seconds: float = 3.0, skill: float = 3.0, seed: int = 0,
+            names: dict[str, str] | None = None) -> config.Params:
+    """Build everything up to the out-of-fold predictions in `root`, and make it the working folder."""
+    monkeypatch.chdir(root)
+    shutil.copy(ROOT / "params.yaml", root)
+    rng = np.random.default_rng(seed)
+    recordings, annotations = write_audio(recordings_table(rng, children, names or {}), rng, seconds)
+    files.write_parquet(paths.RECORDINGS, schema.conform(recordings, schema.RECORDINGS, "recordings"))
+    files.write_parquet(paths.ANNOTATIONS, schema.conform(annotations, schema.ANNOTATIONS, "annotations"))
+    files.write_parquet(paths.VALIDATION / "signal.parquet", measure(recordings))
+    files.write_parquet(paths.VALIDATION / "groups.parquet", recordings[["recording_id", "group_id"]])
+    folds = draw_folds(recordings, rng)
+    files.write_parquet(paths.folds(TASK), folds)
+    rest = folds[folds["part"] != "test"]
+    units = rest.drop_duplicates("unit_id").set_index("unit_id")
+    table = evaluate.predictions_table(predict(rest, rng, skill), units)
+    files.write_parquet(paths.out_of_fold(TASK), table)
+    return config.load()
+
+
+def evaluated(root: Path, monkeypatch, *, skill: float = 3.0, **options) -> dict:
+    """A project with its evaluation; returns what stands in `metrics.json`."""
+    params = project(root, monkeypatch, skill=skill, **options)
+    recordings = evaluate.read_recordings(TASK)
+    held_out = recordings[recordings["part"] == "test"]
+    predictions = predict(held_out, np.random.default_rng(1), skill)
+    return evaluate.write_evaluation(TASK, predictions, recordings, params)

@@ -1,0 +1,280 @@
+"""Laws of the evaluation: floors, classes, subgroups, leaks; on a small finished project."""
+
+import json
+from dataclasses import replace
+
+import builders
+import numpy as np
+import pandas as pd
+import pytest
+
+from heartml import evaluate, files, floors, paths
+from heartml.assessment import HELD_OUT, OUT_OF_FOLD, PARTS, Part, Rules, assess, best_floor, suspicions
+from heartml.config import EvaluateParams
+from heartml.folds import FoldsError
+from heartml.metrics import METRICS
+from heartml.scores import Scored, ScoresError, abstention, calibration, per_class, precision_recall, roc, subgroups
+from heartml.stage import StageError
+from heartml.tasks import TASKS
+
+TASK = TASKS["murmur"]
+FAST = EvaluateParams(bootstrap=100, confidence=0.9, floors=("majority", "source", "metadata", "nuisance"),
+                      confounded_auc=0.7)
+
+
+def contents(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A project, its metrics, and every file of its evaluation."""
+    with pytest.MonkeyPatch.context() as patch:
+        root = tmp_path_factory.mktemp("project")
+        found = builders.evaluated(root, patch)
+        folder = root / paths.evaluation(builders.TASK)
+        yield found, contents(folder)
+
+
+def scored(n=60, groups=30, seed=0, classes=TASK.classes):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % len(classes)
+    p = builders.probabilities(labels, rng, 1.0) if len(classes) == 3 else rng.dirichlet([1] * len(classes), n)
+    units = np.array([f"u{i}" for i in range(n)])
+    group = np.array([f"g{i % groups}" for i in range(n)])
+    return Scored(units, group, np.array(["0"] * n), labels, p.argmax(1), p, p, classes)
+
+
+def recordings(n=200, seed=0):
+    """One recording a unit; the source and the level know the label, age and sex do not."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(3, n, p=[0.3, 0.2, 0.5])
+    table = pd.DataFrame({
+        "unit_id": [f"u{i}" for i in range(n)], "group_id": [f"g{i // 2}" for i in range(n)],
+        "part": [["test", "0", "1", "2"][i // 2 % 4] for i in range(n)],
+        "source": np.where(labels == 0, "clinic", "school"), "location": "MV",
+        "age_group": rng.choice(["Infant", "Child"], n), "sex": rng.choice(["Female", "Male"], n),
+        "level_db": -30.0 + 10 * (labels == 1) + rng.normal(0, 1, n), "dc": 0.0,
+        "seconds": rng.uniform(5, 20, n), "bandwidth_hz": 300.0, "clipped_share": 0.0,
+    })
+    return table, pd.DataFrame({"unit_id": table["unit_id"], "label": labels, "part": table["part"]})
+
+
+def test_a_majority_floor_has_a_mean_recall_of_one_over_k():
+    table, units = recordings()
+    p, decisions = floors.predict("majority", table, units, TASK)
+    assert METRICS["uar"].function(units["label"].to_numpy(), p, decisions, TASK.classes) == pytest.approx(1 / 3)
+    assert np.allclose(p.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize(("floor", "knows"), [("source", "Present"), ("nuisance", "Unknown"), ("metadata", None)])
+def test_a_floor_knows_what_its_columns_give_away_and_nothing_else(floor, knows):
+    table, units = recordings()
+    p, _ = floors.predict(floor, table, units, TASK)
+    for c, name in enumerate(TASK.classes):
+        auc = METRICS["macro_auc"].function((units["label"] == c).to_numpy(int), np.c_[1 - p[:, c], p[:, c]],
+                                            np.zeros(len(units), int), ("rest", name))
+        assert (auc > 0.95) if name == knows else (auc < 0.9)
+
+
+@pytest.mark.parametrize("part", ["test", "1"])
+@pytest.mark.parametrize("floor", floors.FLOORS)
+def test_no_floor_sees_the_labels_of_the_part_that_it_predicts(floor, part):
+    table, units = recordings()
+    swapped = units.assign(label=np.where(units["part"] == part, (units["label"] + 1) % 3, units["label"]))
+    here = (units["part"] == part).to_numpy()
+    before, after = (floors.predict(floor, table, u, TASK) for u in (units, swapped))
+    assert np.array_equal(before[0][here], after[0][here])
+    assert np.array_equal(before[1][here], after[1][here])
+
+
+def test_held_out_labels_do_not_reach_any_fold():
+    table, units = recordings()
+    swapped = units.assign(label=np.where(units["part"] == "test", (units["label"] + 1) % 3, units["label"]))
+    rest = (units["part"] != "test").to_numpy()
+    for floor in floors.FLOORS:
+        before, after = (floors.predict(floor, table, u, TASK)[0] for u in (units, swapped))
+        assert np.array_equal(before[rest], after[rest])
+
+
+def test_a_class_that_a_floor_tells_apart_is_called_confounded():
+    table, units = recordings()
+    truth = scored(len(units), len(units))
+    truth = replace(truth, labels=units["label"].to_numpy(), parts=units["part"].to_numpy(str))
+    beside = {}
+    for name in FAST.floors:
+        p, decisions = floors.predict(name, table, units, TASK)
+        beside[name] = replace(truth, probabilities=p, decisions=decisions)
+    found = suspicions(Part(truth, beside, table.set_index("unit_id")), TASK, Rules(FAST, 10, 0))
+    flagged = {(entry["class"], entry["floor"]) for entry in found["confounded"]}
+    assert {("Present", "source"), ("Unknown", "nuisance")} <= flagged
+    assert not {floor for _, floor in flagged} & {"metadata", "majority"}
+    assert all("confounded" in entry["words"] for entry in found["confounded"])
+
+
+def test_a_class_with_too_few_groups_is_not_a_number():
+    few = scored(60, groups=30)
+    few = few.take((few.labels != 1) | (np.arange(60) < 20))
+    found = per_class(few, 10, FAST, 0)
+    assert found["Unknown"] == {"units": 7, "groups": 7, "estimable": False}
+    assert found["Present"]["estimable"] and set(found["Present"]) >= {"recall", "precision", "auc"}
+
+
+def test_ten_units_of_one_group_are_one_group():
+    one = replace(scored(60), groups=np.array(["g"] * 60))
+    assert not any(entry["estimable"] for entry in per_class(one, 10, FAST, 0).values())
+
+
+def test_subgroups_partition_the_units_and_keep_the_unknown():
+    part = scored(60)
+    sex = ["Female"] * 40 + [None] * 12 + ["Male"] * 8
+    found = subgroups(part, {"sex": sex}, TASK, 10, FAST, 0)["sex"]
+    assert {value: entry["units"] for value, entry in found.items()} == {"Female": 40, "Male": 8, "not given": 12}
+    assert not found["Male"]["estimable"] and "uar" not in found["Male"]
+    alone = part.take(np.arange(60) < 40)
+    assert found["Female"]["uar"]["value"] == METRICS["uar"].function(
+        alone.labels, alone.probabilities, alone.decisions, alone.classes)
+
+
+def test_curves_equal_scikit_learn_and_start_and_end_where_they_must():
+    from sklearn.metrics import auc, roc_auc_score
+
+    part = scored(150)
+    curves, ends = roc(part), precision_recall(part)
+    for c, name in enumerate(part.classes):
+        curve = curves[curves["class"] == name]
+        area = auc(curve["false_positive_rate"], curve["true_positive_rate"])
+        assert area == pytest.approx(roc_auc_score(part.labels == c, part.probabilities[:, c]))
+        recall = ends.loc[ends["class"] == name, "recall"]
+        assert (recall.iloc[0], recall.iloc[-1]) == (0, 1)
+
+
+def test_reliability_bins_add_up_to_the_calibration_error():
+    part = scored(150)
+    after = calibration(part).query("stage == 'after'")
+    ece = (after["units"] * (after["confidence"] - after["accuracy"]).abs()).sum() / after["units"].sum()
+    assert ece == pytest.approx(METRICS["ece"].function(part.labels, part.calibrated, part.decisions, part.classes))
+    assert after["units"].sum() == 150
+
+
+def test_abstaining_on_nothing_is_the_whole_part():
+    part = scored(150)
+    last = abstention(part, TASK, 10).iloc[-1]
+    assert (last["coverage"], last["units"]) == (1, 150)
+    assert last["accuracy"] == METRICS["accuracy"].function(
+        part.labels, part.probabilities, part.decisions, part.classes)
+
+
+def test_a_label_outside_the_classes_is_named():
+    table = pd.DataFrame({"unit_id": ["a"], "group_id": ["a"], "label": ["Loud"], "part": ["0"], "decision": ["Absent"],
+                          **{f"{k}_{c}": [0.3] for k in "pc" for c in TASK.classes}})
+    with pytest.raises(ScoresError, match="unit a: label 'Loud'"):
+        Scored.of(table, TASK.classes)
+
+
+def test_the_best_floor_of_a_cost_is_the_cheapest():
+    beside = {name: {"outcome_cost": {"value": value}} for name, value in (("majority", 9e3), ("source", 1e4))}
+    assert best_floor(beside, replace(TASKS["outcome"], metric="outcome_cost")) == "majority"
+
+
+def test_the_evaluation_says_everything_of_both_parts(done):
+    found, written = done
+    assert json.loads(written["metrics.json"]) == json.loads(files.canonical_json(found))
+    for part in PARTS:
+        value = found[part]["uar"]
+        assert value["low"] <= value["value"] <= value["high"]
+        assert found["counts"][part]["groups"] >= 10
+        assert found["best_floor"][part] in found["floors"]
+        assert set(found["subgroups"][part]) == {"age_group", "sex"}
+        assert np.sum(found["confusion"][part]) == found["counts"][part]["units"]
+    assert found["floors"].keys() == found["floors_out_of_fold"].keys() == set(FAST.floors)
+    assert set(found["locations"]) <= {"AV", "PV", "TV", "MV"}
+    assert "ece_before" in found[HELD_OUT]
+
+
+def test_the_summary_holds_values_of_the_metrics(done):
+    found, written = done
+    summary = json.loads(written["summary.json"])
+    assert summary["held_out.uar"] == found[HELD_OUT]["uar"]["value"]
+    assert summary["out_of_fold.macro_auc"] == found[OUT_OF_FOLD]["macro_auc"]["value"]
+    best = found["best_floor"][HELD_OUT]
+    assert summary["best_floor.uar"] == found["floors"][best]["uar"]["value"]
+
+
+def test_predictions_are_the_held_out_units_once(done, tmp_path):
+    _, written = done
+    (tmp_path / "p.parquet").write_bytes(written["predictions.parquet"])
+    table = pd.read_parquet(tmp_path / "p.parquet")
+    assert set(table["part"]) == {"test"} and table["unit_id"].is_unique
+    assert {"decision", "label", "group_id", "p_Present", "c_Absent"} <= set(table)
+
+
+def test_the_same_inputs_give_the_same_bytes(done, tmp_path, monkeypatch):
+    _, written = done
+    builders.evaluated(tmp_path, monkeypatch)
+    folder = paths.evaluation(builders.TASK)
+    assert contents(folder) == written
+
+
+def test_order_of_rows_does_not_change_a_number(tmp_path, monkeypatch):
+    params = builders.project(tmp_path, monkeypatch, children=40, seconds=1.0)
+    rows = evaluate.read_recordings(builders.TASK)
+    rules = Rules(FAST, params.validate_.min_class_groups, 0)
+    table = evaluate.read_out_of_fold(builders.TASK, rows)
+
+    def judged(order):
+        shuffled = table.iloc[order].reset_index(drop=True)
+        parts = evaluate.parts_of({HELD_OUT: shuffled, OUT_OF_FOLD: shuffled}, rows, TASK, FAST.floors)
+        return files.canonical_json(assess(parts, TASK, rules))
+
+    first, second = judged(np.arange(len(table))), judged(np.random.default_rng(0).permutation(len(table)))
+    numbers = [np.array([float(x) for x in _numbers(json.loads(text))]) for text in (first, second)]
+    assert np.allclose(*numbers, atol=1e-9)
+
+
+def _numbers(value):
+    if isinstance(value, dict):
+        return [n for key in sorted(value) for n in _numbers(value[key])]
+    if isinstance(value, list):
+        return [n for item in value for n in _numbers(item)]
+    return [value] if isinstance(value, (int, float)) and not isinstance(value, bool) else []
+
+
+def test_a_child_in_two_parts_stops_the_evaluation(tmp_path, monkeypatch):
+    builders.project(tmp_path, monkeypatch, children=24, seconds=1.0)
+    table = pd.read_parquet(paths.folds(builders.TASK))
+    group = table.loc[table["part"] == "test", "group_id"].iloc[0]
+    leaking = table.assign(group_id=table["group_id"].where(table["part"] != "0", group))
+    files.write_parquet(paths.folds(builders.TASK), leaking)
+    with pytest.raises(FoldsError, match=group):
+        evaluate.read_recordings(builders.TASK)
+
+
+def test_near_identical_audio_in_two_parts_stops_the_evaluation(tmp_path, monkeypatch):
+    builders.project(tmp_path, monkeypatch, children=24, seconds=1.0)
+    groups = pd.read_parquet(paths.VALIDATION / "groups.parquet")
+    files.write_parquet(paths.VALIDATION / "groups.parquet", groups.assign(group_id="all one"))
+    with pytest.raises(FoldsError, match="all one"):
+        evaluate.read_recordings(builders.TASK)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda table: table.iloc[1:], "not once in folds and once in out_of_fold"),
+    (lambda table: pd.concat([table, table.iloc[:1]]), "not once in folds and once in out_of_fold"),
+    (lambda table: table.assign(label="Absent"), "label, group or fold differs"),
+    (lambda table: table.assign(part="7"), "label, group or fold differs"),
+])
+def test_out_of_fold_predictions_of_other_folds_are_refused(tmp_path, monkeypatch, change, message):
+    builders.project(tmp_path, monkeypatch, children=24, seconds=1.0)
+    table = pd.read_parquet(paths.out_of_fold(builders.TASK))
+    files.write_parquet(paths.out_of_fold(builders.TASK), change(table))
+    with pytest.raises(StageError, match=message):
+        evaluate.read_out_of_fold(builders.TASK, evaluate.read_recordings(builders.TASK))
+
+
+def test_a_recording_that_was_not_measured_is_named(tmp_path, monkeypatch):
+    builders.project(tmp_path, monkeypatch, children=24, seconds=1.0)
+    signal = pd.read_parquet(paths.VALIDATION / "signal.parquet")
+    files.write_parquet(paths.VALIDATION / "signal.parquet", signal.iloc[1:])
+    with pytest.raises(StageError, match=f"{signal['recording_id'].iloc[0][:12]}.*measured by validate"):
+        evaluate.read_recordings(builders.TASK)
