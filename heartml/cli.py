@@ -3,6 +3,7 @@
 A user's mistake ends in one line on stderr and exit status 1 (2 for wrong usage); a traceback is a fault of ours.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -28,7 +29,7 @@ def cli() -> None:
     """From stethoscope recordings to an audited, registered heart-sound model. Not a medical device.
 
     \b
-    Data in      simulate, ingest
+    Data in      simulate, ingest, tasks
     Stages       validate, split, features, search, ensemble, evaluate, report   (`dvc repro` runs them)
     Flow         retrain
     Model out    predict
@@ -58,6 +59,67 @@ def simulate(folder: Path, children: int | None, seed: int | None, seconds: floa
         seconds=params.seconds if seconds is None else seconds, faults=faults,
     )
     click.echo("\n".join(corpus.lines()))
+
+
+@cli.command()
+@click.argument("dataset")
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.option("--download", is_flag=True, help="Fetch it from its publisher first; continues where it was interrupted.")
+@click.option("--into", type=click.Path(path_type=Path), help="Where to download to; else .heartml/downloads.")
+@click.option("--mirror", envvar="HEARTML_MIRROR", help="Another address with the publisher's files (HEARTML_MIRROR).")
+@click.option("--keep-tasks", is_flag=True, help="Leave `tasks` in params.yaml alone.")
+@click.option("--replace", is_flag=True, help="FOLDER is all there is: drop what was ingested before and is not in it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def ingest(dataset: str, folder: Path | None, download: bool, into: Path | None, mirror: str | None,
+           keep_tasks: bool, replace: bool, as_json: bool) -> None:
+    """Check FOLDER, in the publisher's layout, and make it the next version of the data (data.dvc).
+
+    DATASET is simulated, circor or pascal. What is refused goes into quarantine with its reason. Running it again
+    changes nothing; other data sets, and files that were ingested before, are kept.
+
+    \b
+    heartml ingest pascal ~/pascal
+    heartml ingest circor --download
+    """
+    from heartml import listing
+
+    if (folder is None) != download:
+        raise click.UsageError("name FOLDER, or --download, and not both")
+    if os.environ.get("PREFECT_API_URL"):
+        from flows.ingest import ingest as flow
+
+        outcome = flow(dataset, folder, into, mirror, keep_tasks, replace)
+    else:
+        from heartml import datasets
+        from heartml import ingest as stage
+        from heartml.download import fetch
+
+        source = folder or fetch(datasets.load(dataset), into, mirror)
+        outcome = stage.run(dataset, source, keep_tasks=keep_tasks, replace=replace)
+    if as_json:
+        click.echo(json.dumps(outcome.as_dict(), indent=2))
+    else:
+        listing.ingest(outcome)
+    if not outcome.recordings:
+        raise HeartMLError(f"no recording of {dataset} passed the checks; data/quarantine.parquet says why")
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+def tasks(as_json: bool) -> None:
+    """List the tasks that the ingested data allow, with the counts of their classes.
+
+    Write the names of those to train into `tasks` of params.yaml.
+    """
+    from dataclasses import asdict
+
+    from heartml import config, inventory, listing
+
+    params, allowed = config.load(), inventory.read()
+    if as_json:
+        click.echo(json.dumps([asdict(task) for task in allowed], indent=2))
+    else:
+        listing.tasks(allowed, params.tasks, params.validate_.min_class_groups)
 
 
 @cli.command()

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from heartml import paths
 from heartml.errors import HeartMLError
+from heartml.files import replacing
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -144,3 +145,24 @@ def load(path: Path = paths.PARAMS) -> Params:
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise ParamsError(f"{path}: " + "; ".join(lines)) from None
+
+
+def set_tasks(tasks: tuple[str, ...], path: Path = paths.PARAMS) -> None:
+    """Replace the value of `tasks` in `params.yaml`; every other character, comments too, stays as it is.
+
+    Raises:
+        ParamsError: the file would not be valid afterwards; it is left alone.
+    """
+    text = path.read_text(encoding="utf-8")
+    document = yaml.compose(text, Loader=yaml.SafeLoader)
+    value = next((v for k, v in document.value if k.value == "tasks"), None) if document else None
+    if value is None:
+        raise ParamsError(f"{path}: no key tasks")
+    before, old, after = text[: value.start_mark.index], text[: value.end_mark.index], text[value.end_mark.index :]
+    new = f"[{', '.join(tasks)}]"
+    if old.endswith("\n"):      # a list written over several lines ends where the next key begins
+        before, new = f"{before.rstrip()} ", f"{new}\n"
+    with replacing(path) as temporary:
+        temporary.write_text(before + new + after, encoding="utf-8")
+        if load(temporary).tasks != tasks:
+            raise ParamsError(f"{path}: write `tasks: [{', '.join(tasks)}]` there by hand")

@@ -96,21 +96,21 @@ class Dataset(Protocol):
 
 
 def _simulated() -> Dataset:
-    from heartml.datasets import simulated
+    import heartml.datasets.simulated as member
 
-    return simulated
+    return member
 
 
 def _circor() -> Dataset:
-    from heartml.datasets import circor
+    import heartml.datasets.circor as member
 
-    return circor
+    return member
 
 
 def _pascal() -> Dataset:
-    from heartml.datasets import pascal
+    import heartml.datasets.pascal as member
 
-    return pascal
+    return member
 
 
 DATASETS: dict[str, Callable[[], Dataset]] = {"simulated": _simulated, "circor": _circor, "pascal": _pascal}

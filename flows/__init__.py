@@ -1,0 +1,1 @@
+"""Prefect flows: time, retries, notifications. What they do stands in heartml/."""

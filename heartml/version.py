@@ -1,0 +1,148 @@
+"""The canonical data set as a version: read, built aside, put in place in one step, recorded by DVC in `data.dvc`.
+
+Audio files are named by their content and never change: a new version links those that it shares with the former one.
+A process killed at any moment leaves the former version or the new one, whole; the next ingest finishes.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from heartml import files, paths, schema
+from heartml.errors import HeartMLError
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+POINTER = Path("data.dvc")
+BUILD = paths.STATE / "ingest"              # wiped at the start of every ingest
+PUBLISHING = paths.STATE / "publishing"     # is there from before a version is put in place until DVC has recorded it
+_TABLES: Mapping[str, tuple[Path, Mapping[str, str]]] = {
+    "recordings": (paths.RECORDINGS, schema.RECORDINGS),
+    "annotations": (paths.ANNOTATIONS, schema.ANNOTATIONS),
+    "quarantine": (paths.QUARANTINE, schema.QUARANTINE),
+}
+
+
+class VersionError(HeartMLError):
+    """The data set cannot be read or recorded; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The three tables of one version."""
+
+    recordings: pd.DataFrame
+    annotations: pd.DataFrame
+    quarantine: pd.DataFrame
+
+
+def read() -> Tables:
+    """The version that lies in `data/`; empty tables where there is none."""
+    found = {}
+    for name, (path, columns) in _TABLES.items():
+        table = pd.read_parquet(path) if path.exists() else pd.DataFrame(columns=list(columns))
+        found[name] = schema.conform(table, columns, str(path))
+    return Tables(**found)
+
+
+def restore() -> None:
+    """Make sure that `data/` is the version that `data.dvc` names: a new one is built on it.
+
+    Raises:
+        VersionError: `data/` was changed by hand, or its version can be fetched from nowhere.
+    """
+    shutil.rmtree(BUILD, ignore_errors=True)
+    if PUBLISHING.exists() and paths.DATA.exists():
+        _drop_half_written_pointer()
+        return      # killed between putting in place and recording: what lies there is whole
+    if not POINTER.exists():
+        return
+    with _repo() as repo:
+        if not paths.DATA.exists():
+            repo.pull(targets=[str(POINTER)])
+        elif repo.status(targets=[str(POINTER)]):
+            raise VersionError(
+                f"{paths.DATA}/ is not the version that {POINTER} names. `dvc checkout {POINTER}` puts that version "
+                f"back, `dvc add {paths.DATA}` records what lies there; then ingest again."
+            )
+
+
+def _drop_half_written_pointer() -> None:
+    """DVC writes `data.dvc` in place; cut short by a kill it would stop DVC. The version itself is in `data/`."""
+    import yaml
+
+    try:
+        whole = not POINTER.exists() or bool(yaml.safe_load(POINTER.read_text(encoding="utf-8"))["outs"][0]["md5"])
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, IndexError):
+        whole = False
+    if not whole:
+        POINTER.unlink()
+
+
+def build(tables: Tables, flac_folder: Path) -> Path:
+    """Lay out a whole version aside: `tables`, audio linked from the former version or taken from `flac_folder`.
+
+    `flac_folder` holds `<xx>/<recording_id>.flac`. Returns the folder.
+    """
+    folder = BUILD / "data"
+    for name, (path, columns) in _TABLES.items():
+        table = schema.conform(getattr(tables, name), columns, str(path))
+        files.write_parquet(folder / path.relative_to(paths.DATA), table)
+    for recording_id in tables.recordings["recording_id"]:
+        former = paths.audio(recording_id)
+        target = folder / former.relative_to(paths.DATA)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if former.exists():
+            _link(former, target)
+        else:
+            (flac_folder / target.parent.name / target.name).rename(target)
+    return folder
+
+
+def _link(former: Path, target: Path) -> None:
+    """A second name for a file that is never written again; a copy where the file system has no links."""
+    try:
+        os.link(former, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(former, target)
+
+
+def publish(folder: Path) -> bool:
+    """Put a built version in place and have DVC record it; False where it is the one in place already."""
+    changed = not _same(folder, paths.DATA)
+    if changed:
+        with files.replacing(PUBLISHING) as temporary:
+            temporary.touch()
+        files.put_in_place(folder, paths.DATA)
+    with _repo() as repo:
+        if changed or PUBLISHING.exists() or not POINTER.exists():
+            repo.scm_context.quiet = True      # no hint about git on standard output, where --json goes
+            repo.add(str(paths.DATA))
+    PUBLISHING.unlink(missing_ok=True)
+    shutil.rmtree(BUILD, ignore_errors=True)
+    return changed
+
+
+def _same(first: Path, second: Path) -> bool:
+    """Whether two versions have the same tables; audio is named by content, and named in the tables."""
+    tables = [path.relative_to(paths.DATA) for path, _ in _TABLES.values()]
+    return all((second / t).exists() and files.sha256_file(first / t) == files.sha256_file(second / t) for t in tables)
+
+
+@contextlib.contextmanager
+def _repo() -> "Iterator[Repo]":
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(".", _wait_for_lock=True) as repo:
+            yield repo
+    except DvcException as error:
+        raise VersionError(f"DVC: {error}. Run heartml in the root of the repository.") from None
