@@ -94,7 +94,7 @@ def _unknown_labels(source: Dataset, recordings: pd.DataFrame) -> dict[str, Faul
         column = recordings[label_column(name)]
         wrong = column.notna() & ~column.isin(allowed)
         for file, label in zip(recordings.loc[wrong, "source_file"], column[wrong], strict=True):
-            faults[file] = Fault("unknown_label", f"{name} is {label!r}: {', '.join(allowed)} are known")
+            faults[file] = faults[file] or Fault("unknown_label", f"{name} is {label!r}, not {', '.join(allowed)}")
     return faults
 
 

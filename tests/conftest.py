@@ -1,0 +1,63 @@
+"""Fixtures for every test: real recordings in their publishers' layouts, projects in folders of their own.
+
+The real recordings are looked for in `../shared/datasets` beside the repository, or in HEARTML_REAL_DATA. Where they are
+missing, the tests that need them are left out, and say so.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import workspaces
+from workspaces import ROOT, Workspace
+
+REAL_DATA = Path(os.environ.get("HEARTML_REAL_DATA") or ROOT.parent / "shared" / "datasets")
+
+
+def _restored(name: str, into: Path) -> Path:
+    """The data set `name` as its publisher distributes it, every checksum held."""
+    restore = REAL_DATA / "restore.py"
+    if not restore.is_file() or not (REAL_DATA / name).is_dir():
+        pytest.skip(f"left out: the real recordings are not here (no {REAL_DATA}/{name}; HEARTML_REAL_DATA names them)")
+    done = subprocess.run([sys.executable, restore, name, into], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return into
+
+
+@pytest.fixture(scope="session")
+def real_pascal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All 832 PASCAL recordings. Do not write here."""
+    return _restored("pascal", tmp_path_factory.mktemp("pascal"))
+
+
+@pytest.fixture(scope="session")
+def real_circor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The 1,393 recordings of CirCor's development part. Do not write here."""
+    return _restored("circor-dev", tmp_path_factory.mktemp("circor"))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A project of this test's own, without data."""
+    return workspaces.make(tmp_path / "project")
+
+
+def _ingested(tmp_path_factory: pytest.TempPathFactory, dataset: str, folder: Path) -> Workspace:
+    project = workspaces.make(tmp_path_factory.mktemp(f"project-{dataset}") / "project")
+    project.run("ingest", dataset, folder)
+    project.commit(f"ingest {dataset}")
+    return project
+
+
+@pytest.fixture(scope="session")
+def ingested_pascal(tmp_path_factory: pytest.TempPathFactory, real_pascal: Path) -> Workspace:
+    """A project with PASCAL ingested. Do not write here: `ingested_pascal.copy(tmp_path / "mine")`."""
+    return _ingested(tmp_path_factory, "pascal", real_pascal)
+
+
+@pytest.fixture(scope="session")
+def ingested_circor(tmp_path_factory: pytest.TempPathFactory, real_circor: Path) -> Workspace:
+    """A project with CirCor's development part ingested. Do not write here, `copy` it."""
+    return _ingested(tmp_path_factory, "circor", real_circor)
