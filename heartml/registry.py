@@ -8,19 +8,25 @@ finished by the next one:
 """
 
 import contextlib
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+import yaml
+
+from heartml import process
 from heartml.errors import HeartMLError
 from heartml.files import exclusive
-from heartml.tracking import lock_of_store
+from heartml.tracking import STORED_FILES, address, lock_of_store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-PROMOTED, REFUSED = "promoted", "refused"
+PROMOTED, REFUSED, ABANDONED = "promoted", "refused", "abandoned"
 NONE = "none"
 
 
@@ -56,7 +62,7 @@ class Version:
 
     @property
     def verdict(self) -> str | None:
-        """`promoted`, `refused`, or `None` while the gate has not spoken."""
+        """`promoted`, `refused`, `abandoned` by a killed run, or `None` while the gate has not spoken."""
         return self.tags.get("heartml.verdict")
 
     @property
@@ -102,7 +108,8 @@ def register(client: "MlflowClient", name: str, *, run_id: str, source: str, key
             return known
         with contextlib.suppress(MlflowException):   # it exists
             client.create_registered_model(_checked(name), description="Heart-sound classifier. Not a medical device.")
-        made = client.create_model_version(name, source=source, run_id=run_id, tags={"heartml.key": key})
+        tags = {"heartml.key": key, "heartml.process": process.me()}
+        made = client.create_model_version(name, source=source, run_id=run_id, tags=tags)
         client.set_registered_model_alias(name, CHALLENGER, str(made.version))
         return _read(client, name, str(made.version))
 
@@ -139,6 +146,42 @@ def settle(client: "MlflowClient", version: Version) -> Version:
             client.delete_registered_model_alias(version.name, CHALLENGER)
         client.set_model_version_tag(version.name, version.number, "heartml.settled", "true")
         return _read(client, version.name, version.number)
+
+
+def forget_verdict(client: "MlflowClient", version: Version) -> Version:
+    """Back to `registered`: the gate has to look again."""
+    client.delete_model_version_tag(version.name, version.number, "heartml.verdict")
+    return _read(client, version.name, version.number)
+
+
+def close_abandoned(client: "MlflowClient", name: str) -> None:
+    """Versions whose process was killed before they were settled, and that no later run came back to."""
+    for version in versions(client, name):
+        if not version.settled and process.dead(version.tags.get("heartml.process", "")):
+            for tag, value in (("heartml.verdict", ABANDONED), ("heartml.settled", "true")):
+                client.set_model_version_tag(name, version.number, tag, value)
+
+
+def download(client: "MlflowClient", version: Version, into: Path) -> Path:
+    """The fitted ensemble of a version (what `heartml.model.Model.load` reads), copied below `into`.
+
+    Raises:
+        RegistryError: the stored model is gone.
+    """
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    stored = Path(urlsplit(client.get_model_version_download_uri(version.name, version.number)).path)
+    moved = STORED_FILES / Path(*stored.parts[-3:])   # models/m-<id>/artifacts: the repository may have moved since
+    try:
+        if not stored.is_dir() and moved.is_dir():
+            folder = Path(shutil.copytree(moved, into / "model"))
+        else:
+            folder = Path(download_artifacts(version.source, dst_path=str(into / "model"), tracking_uri=address()))
+        inner = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
+    except (OSError, MlflowException) as error:
+        raise RegistryError(f"{version.name} version {version.number}: its files are gone: {error}") from None
+    return folder / str(inner["flavors"]["python_function"]["artifacts"]["model"]["path"])
 
 
 @contextlib.contextmanager

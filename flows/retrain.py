@@ -1,0 +1,154 @@
+"""Retraining as a Prefect flow: DVC's stale stages as tasks, siblings side by side; then registry, gate and report.
+
+When, with which retries and who is told: that is here. What depends on what is DVC's (heartml/pipeline.py), what is
+registered and promoted is heartml/publish.py's. `heartml retrain` starts it; so does a Prefect worker (prefect.yaml).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture, as_completed
+from prefect.states import Failed
+
+from flows import sweep
+from heartml import config, paths, pipeline, publish, recovery, results
+from heartml.errors import HeartMLError
+from heartml.pipeline import Done, Plan, Stage, StageFailed, StageKilled
+from heartml.publish import Outcome
+
+Say = Callable[[str], None]
+KILLED = "Killed"
+
+
+def _can_help(_: Any, __: Any, state: State[Any]) -> bool:
+    """Another try helps a stage that was killed; its own error would only come again."""
+    return state.name == KILLED
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{address}", retry_condition_fn=_can_help)
+def stage(address: str, force: bool) -> Done | State[Any]:
+    """Run one stage of DVC's graph."""
+    try:
+        done = pipeline.run(address, force=force, say=get_run_logger().info)
+    except StageFailed as error:
+        return Failed(message=str(error), name=KILLED if isinstance(error, StageKilled) else "Failed")
+    recovery.keep()
+    return done
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="publish {name}")
+def publish_task(name: str, seconds: dict[str, float]) -> Outcome | State[Any]:
+    """Register, judge, settle and report one task's model."""
+    try:
+        return publish.publish(name, config.load(), seconds)
+    except HeartMLError as error:
+        return Failed(message=str(error))
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def open_store() -> None:
+    """A fresh MLflow store takes seconds to make: do it while the first stages run."""
+    publish.sweep()
+
+
+@flow(name="retrain", persist_result=False, on_crashed=[sweep.stop], on_cancellation=[sweep.stop])
+def retrain(wait: bool = True, force: bool = False) -> list[Outcome] | State[Any]:
+    """Bring every stage up to date, then register, judge and promote or refuse.
+
+    Args:
+        wait: take a turn behind another retraining in the same folder; otherwise fail at once.
+        force: run every stage again, fresh or not.
+    """
+    sweep.sign()
+    try:
+        with pipeline.alone(wait=wait):
+            outcomes = _retrain(force)
+    except HeartMLError as error:
+        return Failed(message=str(error))
+    failed = [outcome for outcome in outcomes if outcome.state == publish.FAILED]
+    if failed:
+        return Failed(message="; ".join(f"{o.task}: {o.reason}" for o in failed), data=outcomes)
+    return outcomes
+
+
+def _retrain(force: bool) -> list[Outcome]:
+    params, log = config.load(), get_run_logger()
+    for name in sweep.close_killed():
+        log.warning("flow run %s was left behind by a killed process: closed", name)
+    store = open_store.submit()
+    plan = pipeline.plan(force=force)
+    for entry in plan.due:
+        log.info("%s: %s", entry.address, entry.changed or "after a stage that runs")
+    seconds, failed = _run_due(plan, params.flow, force=force)
+    store.wait()
+    behind = {name: plan.behind(paths.ARTIFACTS / name) for name in params.tasks}
+    outcomes = []
+    for name, stages in behind.items():
+        reason = next((failed[address] for address in sorted(stages) if address in failed), "")
+        outcomes.append(publish.failure(name, reason) if reason else _publish(name, seconds, stages))
+    outcomes += [publish.failure(address, reason) for address, reason in failed.items()
+                 if not any(address in stages for stages in behind.values())]
+    create_markdown_artifact(results.markdown(outcomes), key="retrain-result", description="Outcome of the retraining")
+    create_table_artifact(results.table(outcomes), key="retrain-metrics", description="Metrics, floors, champion")
+    return outcomes
+
+
+def _publish(name: str, seconds: Mapping[str, float], behind: frozenset[str]) -> Outcome:
+    state = publish_task(name, {a: s for a, s in seconds.items() if a in behind}, return_state=True)
+    outcome = state.result(raise_on_failure=False)
+    return outcome if isinstance(outcome, Outcome) else publish.failure(name, str(state.message))
+
+
+def _run_due(plan: Plan, params: config.FlowParams, *, force: bool) -> tuple[dict[str, float], dict[str, str]]:
+    """Seconds of the stages that ended well, and why the others did not."""
+    progress = create_progress_artifact(0.0 if plan.due else 100.0, description="Stages up to date")
+    seconds: dict[str, float] = {}
+    failed: dict[str, str] = {}
+    for address, state in _in_turn(plan, params, failed, force=force):
+        if state.is_completed():
+            done: Done = state.result()
+            seconds[address] = done.seconds
+        else:
+            failed[address] = str(state.message)
+        update_progress_artifact(progress, 100 * (len(seconds) + len(failed)) / len(plan.due))   # type: ignore[arg-type]
+    return seconds, failed
+
+
+def _in_turn(
+    plan: Plan, params: config.FlowParams, failed: dict[str, str], *, force: bool
+) -> Iterator[tuple[str, State[Any]]]:
+    """Start each due stage when all that it needs is done; yield how each ended. A failure skips what comes after."""
+    run = stage.with_options(retries=params.retries, retry_delay_seconds=params.retry_delay_s)
+    waiting = {entry.address: entry for entry in plan.due}
+    running: dict[PrefectFuture[Any], str] = {}
+    futures: dict[str, PrefectFuture[Any]] = {}
+    while waiting or running:
+        _skip(waiting, failed)
+        ready = [e for e in waiting.values() if not any(n in waiting or n in running.values() for n in e.needs)]
+        for entry in ready[: params.stages_at_once - len(running)]:
+            before = [futures[need] for need in entry.needs if need in futures]
+            futures[entry.address] = run.submit(
+                entry.address, force=force and entry.runs, wait_for=before, return_state=False)
+            running[futures[entry.address]] = waiting.pop(entry.address).address
+        if running:
+            ended = next(as_completed(list(running)))
+            ended.wait()   # or its state would be read from the server, which learns of it later
+            yield running.pop(ended), ended.state
+
+
+def _skip(waiting: dict[str, Stage], failed: dict[str, str]) -> None:
+    """Take out the stages behind a failed one, and say why."""
+    for entry in list(waiting.values()):
+        culprit = next((need for need in entry.needs if need in failed), None)
+        if culprit:
+            failed[entry.address] = failed[culprit]
+            del waiting[entry.address]

@@ -1,0 +1,95 @@
+"""A Prefect server for one command: `python -m flows.server PORT PARENT`. It dies with PARENT, however that ends.
+
+Prefect's own ephemeral server outlives a killed flow. The history is kept under `.heartml/prefect`.
+"""
+
+import atexit
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from heartml import paths
+from heartml.errors import HeartMLError
+from heartml.files import die_with_parent
+
+HOME = paths.STATE / "prefect"
+LOG = paths.STATE / "logs" / "prefect-server.log"
+_STARTUP_S = 120
+
+
+class ServerError(HeartMLError):
+    """The private Prefect server did not start; the message says where its output lies."""
+
+
+def configured() -> bool:
+    """Whether the user has named a Prefect server, in the environment or in the active profile."""
+    if os.environ.get("PREFECT_API_URL"):
+        return True
+    profiles = Path(os.environ.get("PREFECT_HOME", Path.home() / ".prefect")) / "profiles.toml"
+    if not profiles.exists():
+        return False
+    import tomllib
+
+    content = tomllib.loads(profiles.read_text(encoding="utf-8"))
+    active = os.environ.get("PREFECT_PROFILE", content.get("active", ""))
+    return bool(content.get("profiles", {}).get(active, {}).get("PREFECT_API_URL"))
+
+
+def start() -> None:
+    """Start a server for this process alone, and name it in the environment that Prefect reads when it is imported.
+
+    It ends with this process, after Prefect's own last words to it (its exit handlers were registered later).
+
+    Raises:
+        ServerError: it does not answer in time.
+    """
+    port = _free_port()
+    os.environ.setdefault("PREFECT_HOME", str(HOME.resolve()))
+    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")   # the command prints its own lines
+    LOG.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "flows.server", str(port), str(os.getpid())]
+    with LOG.open("w", encoding="utf-8") as log:
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                                  start_new_session=True)
+    atexit.register(server.kill)   # SQLite survives it, and an orderly end takes seconds
+    import prefect  # noqa: F401 - takes about as long as the server's start, side by side
+
+    _await(server)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _await(server: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + _STARTUP_S
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{os.environ['PREFECT_API_URL']}/health", timeout=5):
+                return
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            time.sleep(0.1)
+    raise ServerError(f"the private Prefect server did not start; its output: {LOG}")
+
+
+def main(port: int, parent: int) -> None:
+    """Serve the API, without the pages and without most background services."""
+    die_with_parent(parent)
+    os.environ |= {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    del os.environ["PREFECT_API_URL"]
+    import uvicorn
+
+    uvicorn.run("prefect.server.api.server:create_app", factory=True, host="127.0.0.1", port=port,
+                log_level="error", lifespan="on")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,64 @@
+"""`heartml retrain`: ask DVC first; where nothing is stale and no server is configured, Prefect is not even imported.
+
+Otherwise the flow runs, on the configured server or on a private one that lives as long as the command.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+from flows import server
+from heartml import config, paths, pipeline, publish
+from heartml.errors import HeartMLError
+from heartml.files import replacing
+from heartml.publish import Outcome
+
+UNFINISHED = paths.STATE / "flow.unfinished"   # is there while a flow runs on a private server
+
+
+class RetrainFailed(HeartMLError):  # noqa: N818 - reads as what happened
+    """The flow did not come to an end; the message is the flow's own."""
+
+
+def retrain(*, wait: bool, force: bool) -> list[Outcome]:
+    """Bring everything up to date; one outcome a task.
+
+    Raises:
+        Busy: another retraining is at work, and `wait` is false.
+        RetrainFailed: nothing could be retrained.
+    """
+    if server.configured():
+        return _flow(wait=wait, force=force)
+    with pipeline.alone(wait=wait):
+        publish.sweep()
+        if not force and not UNFINISHED.exists() and not pipeline.plan().due:
+            params = config.load()
+            return [_publish(name, params) for name in params.tasks]
+    server.start()
+    with _unfinished():
+        return _flow(wait=wait, force=force)
+
+
+def _publish(name: str, params: config.Params) -> Outcome:
+    try:
+        return publish.publish(name, params, {})
+    except HeartMLError as error:
+        return publish.failure(name, str(error))
+
+
+@contextlib.contextmanager
+def _unfinished() -> Iterator[None]:
+    """Leave a mark until the flow has ended: after a kill the next command starts Prefect to close the run."""
+    with replacing(UNFINISHED) as temporary:
+        temporary.touch()
+    yield
+    UNFINISHED.unlink(missing_ok=True)
+
+
+def _flow(*, wait: bool, force: bool) -> list[Outcome]:
+    from flows import retrain as module
+
+    state = module.retrain(wait=wait, force=force, return_state=True)
+    outcomes = state.result(raise_on_failure=False)
+    if isinstance(outcomes, list):
+        return outcomes
+    raise RetrainFailed(str(state.message))

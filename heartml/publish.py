@@ -1,0 +1,200 @@
+"""After the stages: make sure that the model in `artifacts/` is registered, judged and settled. Idempotent.
+
+This changes the world outside, so it is a flow's act and no DVC stage: an auditor who reproduces does not promote.
+What is registered is named by its content (`lineage.content_key`); a state that a killed run left is finished here.
+"""
+
+import importlib.metadata
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heartml import lineage, paths, registry, tracking
+from heartml.errors import HeartMLError
+from heartml.files import canonical_json, read_json, replacing, sha256_file
+from heartml.registry import ChampionChanged, Version
+from heartml.tracking import Packed, Record
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from heartml.config import Params
+
+FAILED, KNOWN = "failed", "nothing new"
+_TRIES = 3
+_SERVING = ("mlflow", "click", "lightgbm", "numpy", "pandas", "pydantic", "pyyaml", "safetensors", "scikit-learn",
+            "scipy", "soundfile", "torch", "torchaudio")   # what the registered model imports
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a retraining came to, for one task.
+
+    Attributes:
+        state: `promoted`, `refused`, `nothing new`, or `failed`.
+        reason: the gate's, or the error.
+        version, run_id, report: where to look; `None` where it failed before.
+        evaluation: `metrics.json`; empty where it failed before.
+        verdict: `gate.Verdict.as_json()`; empty where it failed before.
+    """
+
+    task: str
+    state: str
+    reason: str
+    version: str | None
+    run_id: str | None
+    report: str | None
+    evaluation: Mapping[str, Any]
+    verdict: Mapping[str, Any]
+
+
+def failure(task: str, reason: str) -> Outcome:
+    """The outcome of a task whose stages did not all end well."""
+    return Outcome(task, FAILED, reason, None, None, None, {}, {})
+
+
+def publish(name: str, params: "Params", seconds: Mapping[str, float]) -> Outcome:
+    """Register, judge, settle and report one task, as far as that is not done yet.
+
+    Args:
+        seconds: how long each stage took that ran, for the run's metrics.
+    """
+    client = tracking.connect()
+    key = lineage.content_key(name)
+    version = registry.find(client, name, key)
+    if version and version.settled:
+        return _known(client, version)
+    if version is None:
+        version = _register(client, name, key, params, seconds)
+    for _ in range(_TRIES):
+        if version.verdict is None:
+            _judge(client, version, params)
+        try:
+            settled = registry.settle(client, version)
+        except ChampionChanged:
+            version = registry.forget_verdict(client, version)
+            continue
+        registry.close_abandoned(client, name)
+        return _outcome(client, settled, settled.verdict or "")
+    raise HeartMLError(f"{name}: the champion changed {_TRIES} times while version {version.number} was judged. "
+                       "Run `heartml retrain` again.")
+
+
+def _known(client: "MlflowClient", version: Version) -> Outcome:
+    serves = "is the champion" if registry.CHAMPION in version.aliases else f"was {version.verdict}"
+    found = _outcome(client, version, KNOWN)
+    return Outcome(**{**found.__dict__, "reason": f"this model is version {version.number} and {serves}"})
+
+
+def _register(
+    client: "MlflowClient", name: str, key: str, params: "Params", seconds: Mapping[str, float]
+) -> Version:
+    facts = lineage.gather(name)
+    with tracking.run(client, name, f"{name} {key[:8]}") as run_id:
+        tracking.log(client, run_id, record(name, key, facts, params, seconds))
+        tracking.log_data(client, run_id, name.rpartition("-")[0], lineage.data_hash(), {"pointer": "data.dvc"})
+        tracking.log_files(client, run_id, _files(name, facts))
+        source = tracking.log_model(client, run_id, pack(name))
+    return registry.register(client, name, run_id=run_id, source=source, key=key)
+
+
+def record(
+    name: str, key: str, facts: Mapping[str, Any], params: "Params", seconds: Mapping[str, float]
+) -> Record:
+    """What the run says in params, metrics and tags."""
+    evaluation = read_json(paths.evaluation(name) / "metrics.json")
+    tables = {part: evaluation[part] for part in ("held_out", "out_of_fold")}
+    tables |= {f"floor/{floor}": numbers for floor, numbers in evaluation["floors"].items()}
+    metrics = {
+        f"{table}/{metric}{'' if end == 'value' else '_' + end}": value
+        for table, numbers in tables.items() for metric, ends in numbers.items()
+        for end, value in ends.items() if value is not None
+    }
+    metrics |= {f"seconds/{stage.replace('@', '/')}": value for stage, value in seconds.items()}
+    code, passed = facts["code"], lineage.validation()[0]
+    tags = {
+        "heartml.key": key, "heartml.task": name, "heartml.data": facts["data"]["hash"],
+        "heartml.dvc_lock": facts["dvc_lock_sha256"] or "", "heartml.validation": "passed" if passed else "failed",
+        "heartml.code_dirty": str(code["dirty"]).lower(), "mlflow.source.git.commit": code["commit"] or "",
+        **{f"heartml.sha256.{what}": digest for what, digest in facts["outputs_sha256"].items()},
+    }
+    return Record(dict(_flat("", params.model_dump(mode="json", by_alias=True))), metrics, tags)
+
+
+def _flat(prefix: str, value: Any) -> list[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        return [pair for key, item in value.items() for pair in _flat(f"{prefix}{key}.", item)]
+    return [(prefix[:-1], value if isinstance(value, str) else canonical_json(value).strip())]
+
+
+def _files(name: str, facts: Mapping[str, Any]) -> dict[str, Path | str]:
+    """What the run keeps: enough to explain the model when this folder is gone."""
+    whole = {path: Path(path) for path in ("dvc.yaml", "dvc.lock", "params.yaml", "data.dvc", "requirements.lock")}
+    made = {
+        "folds.parquet": paths.folds(name), "evaluation": paths.evaluation(name), "validation": paths.VALIDATION,
+        "out_of_fold.parquet": paths.out_of_fold(name),
+    }
+    texts = {"lineage.json": canonical_json(facts), "dvc.lock.json": lineage.lock_as_json()}
+    if facts["code"]["dirty"]:
+        texts["code.diff"] = lineage.code_diff()
+    return {**{to: path for to, path in (whole | made).items() if path.exists()}, **texts}
+
+
+def pack(name: str) -> Packed:
+    """The model as MLflow stores it, able to load without this repository."""
+    import heartml
+    from heartml import serving
+
+    package = Path(heartml.__file__).parent
+    requirements = tuple(f"{needed}=={importlib.metadata.version(needed)}" for needed in _SERVING)
+    example = serving.example()
+    return Packed(package / "serving.py", paths.model(name), package, requirements, example,
+                  serving.answer(paths.model(name), example))
+
+
+def _judge(client: "MlflowClient", version: Version, params: "Params") -> None:
+    from heartml import contest
+
+    champion = registry.champion(client, version.name)
+    verdict = contest.judge(client, version.name, champion, params).as_json()
+    number = champion.number if champion else None
+    tracking.log_files(client, version.run_id, {"gate.json": canonical_json({**verdict, "champion": number})})
+    registry.record(client, version, verdict, number)
+
+
+def _outcome(client: "MlflowClient", version: Version, state: str) -> Outcome:
+    with tempfile.TemporaryDirectory() as folder:
+        verdict = read_json(tracking.fetch(client, version.run_id, "gate.json", Path(folder)))
+        facts = read_json(tracking.fetch(client, version.run_id, "lineage.json", Path(folder)))
+    page = paths.REPORTS / f"{version.name}.html"
+    if not _is_of(page, version):
+        _write_page(client, version, page, verdict, facts)
+    return Outcome(
+        version.name, state, verdict["reason"], version.number, version.run_id, str(page),
+        read_json(paths.evaluation(version.name) / "metrics.json"), verdict,
+    )
+
+
+def _is_of(page: Path, version: Version) -> bool:
+    """Whether the page is the one that was written for this version."""
+    return page.exists() and sha256_file(page) == version.tags.get("heartml.report")
+
+
+def _write_page(
+    client: "MlflowClient", version: Version, page: Path, verdict: Mapping[str, Any], facts: Mapping[str, Any]
+) -> None:
+    from heartml import report
+
+    registered = {"version": version.number, "run_id": version.run_id}
+    text = report.render(version.name, {**verdict, **registered}, {**facts, **registered})
+    with replacing(page) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    client.set_model_version_tag(version.name, version.number, "heartml.report", sha256_file(page))
+    tracking.log_files(client, version.run_id, {"report.html": page})
+
+
+def sweep() -> list[str]:
+    """Close the MLflow runs that killed processes left RUNNING; returns their ids."""
+    return tracking.sweep(tracking.connect())

@@ -1,0 +1,100 @@
+"""What a retraining came to, for people and for programs: a table on the terminal, Markdown, JSON.
+
+In: one `publish.Outcome` a task. Each metric stands with its interval, beside the best floor and the champion.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from heartml.publish import FAILED, Outcome
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+HEADINGS = ("Metric", "Held out", "Best floor", "Champion")
+_LABELS = {"promoted": "bold green", "refused": "yellow", "nothing new": "cyan", FAILED: "bold red"}
+
+
+def rows(outcome: Outcome) -> list[tuple[str, ...]]:
+    """One row a metric: title, value with its interval, best floor, champion on the units it was compared on."""
+    from heartml.metrics import METRICS
+
+    evaluation = outcome.evaluation
+    best = evaluation["best_floor"]["held_out"]
+    compared: Mapping[str, Any] = outcome.verdict.get("comparison") or {}
+    return [
+        (METRICS[name].title, interval(evaluation["held_out"][name]),
+         f"{_number(evaluation['floors'][best][name]['value'])} ({best})" if best else "none",
+         _number(compared.get("champion", {}).get(name)))
+        for name in evaluation["official"]
+    ]
+
+
+def interval(number: Mapping[str, float | None]) -> str:
+    """`0.812 [0.733, 0.884]`."""
+    if number["low"] is None or number["high"] is None:
+        return _number(number["value"])
+    return f"{_number(number['value'])} [{_number(number['low'])}, {_number(number['high'])}]"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def heading(outcome: Outcome) -> str:
+    """`simulated-murmur: promoted, version 1`."""
+    version = f", version {outcome.version}" if outcome.version else ""
+    return f"{outcome.task}: {outcome.state}{version}"
+
+
+def show(outcomes: Sequence[Outcome], console: "Console") -> None:
+    """Print a table for each task, the verdict with its reason, and where the report lies."""
+    from rich.table import Table
+    from rich.text import Text
+
+    for outcome in outcomes:
+        if outcome.evaluation:
+            counts = outcome.evaluation["counts"]["held_out"]
+            table = Table(title=f"{outcome.task}: {counts['units']} held-out units, {counts['groups']} groups",
+                          title_justify="left")
+            for name in HEADINGS:
+                table.add_column(name, justify="left" if name == "Metric" else "right")
+            for row in rows(outcome):
+                table.add_row(*row)
+            console.print(table)
+        console.print(Text(heading(outcome), style=_LABELS[outcome.state]))
+        console.print(Text(f"  {outcome.reason}"), soft_wrap=True)
+        if outcome.report:
+            console.print(Text(f"  report: {outcome.report}"), soft_wrap=True)
+
+
+def markdown(outcomes: Sequence[Outcome]) -> str:
+    """The same as Markdown."""
+    parts = []
+    for outcome in outcomes:
+        parts.append(f"## {heading(outcome)}\n\n{outcome.reason}\n")
+        if outcome.evaluation:
+            lines = [HEADINGS, ("---",) * len(HEADINGS), *rows(outcome)]
+            parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
+        if outcome.report:
+            parts.append(f"Report: `{outcome.report}`; MLflow run `{outcome.run_id}`\n")
+    return "\n".join(parts)
+
+
+def table(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
+    """One row a task and metric, for Prefect's table artifact."""
+    return [
+        {"Task": outcome.task, "Version": outcome.version or "-", "Outcome": outcome.state,
+         **dict(zip(HEADINGS, row, strict=True))}
+        for outcome in outcomes for row in (rows(outcome) if outcome.evaluation else [])
+    ]
+
+
+def as_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """For programs: everything but the long tables of the evaluation."""
+    kept = ("held_out", "out_of_fold", "floors", "best_floor", "counts", "metric", "classes")
+    return [
+        {**asdict(outcome), "evaluation": {key: outcome.evaluation[key] for key in kept if key in outcome.evaluation}}
+        for outcome in outcomes
+    ]
