@@ -19,11 +19,12 @@ from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Failed
 
-from flows import sweep
+from flows import sweep, voice
 from heartml import config, paths, pipeline, publish, recovery, results
 from heartml.errors import HeartMLError
 from heartml.pipeline import Done, Plan, Stage, StageFailed, StageKilled
 from heartml.publish import Outcome
+from heartml.repro import How
 
 Say = Callable[[str], None]
 KILLED = "Killed"
@@ -37,11 +38,19 @@ def _can_help(_: Any, __: Any, state: State[Any]) -> bool:
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{address}", retry_condition_fn=_can_help)
 def stage(address: str, force: bool) -> Done | State[Any]:
     """Run one stage of DVC's graph."""
-    try:
-        done = pipeline.run(address, force=force, say=get_run_logger().info)
-    except StageFailed as error:
-        return Failed(message=str(error), name=KILLED if isinstance(error, StageKilled) else "Failed")
+    log = get_run_logger()
+
+    def say(line: str) -> None:
+        log.info(line, extra=voice.AUDIBLE)
+
+    with voice.running(address):
+        try:
+            done = pipeline.run(address, force=force, say=say)
+        except StageFailed as error:
+            return Failed(message=str(error), name=KILLED if isinstance(error, StageKilled) else "Failed")
     recovery.keep()
+    if done.how is not How.RAN:
+        say(f"{address}: {done.how.name.lower()}")
     return done
 
 
@@ -49,7 +58,8 @@ def stage(address: str, force: bool) -> Done | State[Any]:
 def publish_task(name: str, seconds: dict[str, float]) -> Outcome | State[Any]:
     """Register, judge, settle and report one task's model."""
     try:
-        return publish.publish(name, config.load(), seconds)
+        with voice.running(f"publish {name}"):
+            return publish.publish(name, config.load(), seconds)
     except HeartMLError as error:
         return Failed(message=str(error))
 

@@ -6,7 +6,7 @@ Otherwise the flow runs, on the configured server or on a private one that lives
 import contextlib
 from collections.abc import Iterator
 
-from flows import server
+from flows import server, voice
 from heartml import config, paths, pipeline, publish
 from heartml.errors import HeartMLError
 from heartml.files import replacing
@@ -34,7 +34,7 @@ def retrain(*, wait: bool, force: bool) -> list[Outcome]:
             params = config.load()
             return [_publish(name, params) for name in params.tasks]
     server.start()
-    with _unfinished():
+    with _unfinished(), voice.aloud():
         return _flow(wait=wait, force=force)
 
 

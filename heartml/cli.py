@@ -31,7 +31,7 @@ def cli() -> None:
     \b
     Data in      simulate, ingest, tasks
     Stages       validate, split, features, search, ensemble, evaluate, report   (`dvc repro` runs them)
-    Flow         retrain
+    Flow         retrain, models
     Model out    predict
 
     Start with `make run`, or: heartml ingest pascal DIR && heartml retrain
@@ -183,6 +183,46 @@ def report(task: str) -> None:
     from heartml import report as stage
 
     stage.run(task)
+
+
+@cli.command()
+@click.option("--wait/--no-wait", default=True, show_default=True,
+              help="Take a turn behind another retraining, ingest or DVC command here; or say why not, status 1.")
+@click.option("--force", is_flag=True, help="Run every stage again, fresh or not.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+def retrain(wait: bool, force: bool, as_json: bool) -> None:
+    """Run every stale stage, register the model, and promote it where the gate agrees.
+
+    Reads the stages from dvc.yaml, runs the stale ones as Prefect tasks (on PREFECT_API_URL, or a private server for
+    the time), logs to MLflow (MLFLOW_TRACKING_URI, or .heartml/mlflow.db), compares with the champion on the same
+    held-out groups, and writes reports/TASK.html. Nothing new: nothing is registered. Killed: just run it again.
+
+    Exit status 0: promoted, refused by the gate, or nothing new; 1: something failed.
+    """
+    from flows import start
+    from heartml import publish, results
+
+    outcomes = start.retrain(wait=wait, force=force)
+    if as_json:
+        click.echo(json.dumps(results.as_json(outcomes), indent=2))
+    else:
+        results.show(outcomes)
+    if any(outcome.state == publish.FAILED for outcome in outcomes):
+        sys.exit(1)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+def models(as_json: bool) -> None:
+    """List registered models: versions, which is champion, and what the gate said of each."""
+    from heartml import registry, results, tracking
+
+    client = tracking.connect()
+    found = [version for name in registry.names(client) for version in registry.versions(client, name)]
+    if as_json:
+        click.echo(json.dumps([version.as_dict() for version in found], indent=2))
+    else:
+        results.show_versions(found)
 
 
 def main() -> None:

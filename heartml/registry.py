@@ -10,7 +10,7 @@ finished by the next one:
 import contextlib
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -64,6 +64,10 @@ class Version:
     def verdict(self) -> str | None:
         """`promoted`, `refused`, `abandoned` by a killed run, or `None` while the gate has not spoken."""
         return self.tags.get("heartml.verdict")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {**asdict(self), "verdict": self.verdict, "settled": self.settled}
 
     @property
     def settled(self) -> bool:

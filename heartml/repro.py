@@ -58,7 +58,7 @@ def reproduce(address: str, *, force: bool) -> How:
 
     watch = _Watch()
     logger = logging.getLogger("dvc")
-    logger.addHandler(watch)
+    logger.handlers = [watch]   # in the place of DVC's own, which print
     logger.setLevel(logging.INFO)
     logger.propagate = False
     try:

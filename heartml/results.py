@@ -5,12 +5,11 @@ In: one `publish.Outcome` a task. Each metric stands with its interval, beside t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import Any
 
 from heartml.publish import FAILED, Outcome
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from heartml.registry import Version
 
 HEADINGS = ("Metric", "Held out", "Best floor", "Champion")
 _LABELS = {"promoted": "bold green", "refused": "yellow", "nothing new": "cyan", FAILED: "bold red"}
@@ -48,11 +47,13 @@ def heading(outcome: Outcome) -> str:
     return f"{outcome.task}: {outcome.state}{version}"
 
 
-def show(outcomes: Sequence[Outcome], console: "Console") -> None:
+def show(outcomes: Sequence[Outcome]) -> None:
     """Print a table for each task, the verdict with its reason, and where the report lies."""
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
     for outcome in outcomes:
         if outcome.evaluation:
             counts = outcome.evaluation["counts"]["held_out"]
@@ -67,6 +68,20 @@ def show(outcomes: Sequence[Outcome], console: "Console") -> None:
         console.print(Text(f"  {outcome.reason}"), soft_wrap=True)
         if outcome.report:
             console.print(Text(f"  report: {outcome.report}"), soft_wrap=True)
+
+
+def show_versions(versions: Sequence[Version]) -> None:
+    """Print every registered version with its aliases and the gate's words."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("Model", "Version", "Alias", "Registered (UTC)", "Gate", title="Registered models",
+                  title_justify="left")
+    for version in versions:
+        when = datetime.fromtimestamp(version.created_ms / 1000, UTC)
+        table.add_row(version.name, version.number, ", ".join(version.aliases), f"{when:%Y-%m-%d %H:%M}",
+                      version.tags.get("heartml.reason", "not judged yet: the next `heartml retrain` does"))
+    Console().print(table if versions else "No model is registered yet: run `heartml retrain`.")
 
 
 def markdown(outcomes: Sequence[Outcome]) -> str:
