@@ -4,8 +4,8 @@ In: number of children, seed, seconds. Out, in DIR: `training_data.csv` (one row
 `<id>_<location>.wav` (4 kHz, 16 bit, mono), `.hea` (CRLF, as the publisher's), `.tsv` (start, end, heart state 0 to 4),
 `RECORDS`, `LICENSE.txt`, `SHA256SUMS.txt`. The same arguments give the same bytes; child k is the same whatever N.
 
-The signal's model and its sources: `heartml.physiology` (heart), `heartml.stethoscope` (location, noise, sensor),
-`heartml.children` (who is ill, what is heard, what is written down). Faults: `heartml.planted`.
+The model and its sources, in `heartml.simulation`: `physiology` (heart), `stethoscope` (location, noise, sensor),
+`lesions`, `children` (who is ill), `visits` (what is recorded, heard, written down), `planted` (faults).
 
 The demo corpus: `heartml simulate DIR` in the root of the repository (its numbers: `simulate` in params.yaml).
 """
@@ -19,13 +19,15 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
-from heartml import children, files, planted
-from heartml.children import COLUMNS, MAX_CHILDREN, Recording
+from heartml import files
 from heartml.errors import HeartMLError
-from heartml.physiology import SAMPLE_RATE_HZ
-from heartml.planted import Fault, Patient
 from heartml.progress import track
-from heartml.stethoscope import Pcm
+from heartml.simulation import planted, visits
+from heartml.simulation.children import draw_child
+from heartml.simulation.physiology import SAMPLE_RATE_HZ
+from heartml.simulation.planted import Fault, Patient
+from heartml.simulation.stethoscope import Pcm
+from heartml.simulation.visits import COLUMNS, MAX_CHILDREN, Recording
 
 _FOLDER = "training_data"
 _LICENCE = """\
@@ -60,7 +62,7 @@ def run(folder: Path, *, count: int, seed: int, seconds: float, faults: bool) ->
     Raises:
         SimulateError: `folder` holds something, or the numbers do not go together.
     """
-    _check(folder, count, seed, faults)
+    _check(folder, count, seed, seconds, faults)
     patients = _patients(count, seed, seconds)
     found: tuple[Fault, ...] = ()
     if faults:
@@ -70,11 +72,13 @@ def run(folder: Path, *, count: int, seed: int, seconds: float, faults: bool) ->
         return _write(temporary, track(patients, "simulate", count), found)
 
 
-def _check(folder: Path, count: int, seed: int, faults: bool) -> None:
+def _check(folder: Path, count: int, seed: int, seconds: float, faults: bool) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SimulateError(f"{folder}: is not empty, and nothing is overwritten. Name a folder that is new or empty.")
     if not 1 <= count <= MAX_CHILDREN or seed < 0:
         raise SimulateError(f"--children {count}, --seed {seed}: 1 to {MAX_CHILDREN} children, a seed from 0 on")
+    if not 1 <= seconds <= 600:
+        raise SimulateError(f"--seconds {seconds:g}: a recording has 1 to 600 seconds")
     if faults and count < planted.AMONG:
         raise SimulateError(f"faults need {planted.AMONG} children: --children {planted.AMONG} or more, or --no-faults")
 
@@ -82,13 +86,13 @@ def _check(folder: Path, count: int, seed: int, faults: bool) -> None:
 def _patients(count: int, seed: int, seconds: float) -> Iterator[Patient]:
     """Every visit of `count` children, as a row and its recordings."""
     for number in range(count):
-        for visit in children.draw_visits(seed, children.draw_child(seed, number)):
-            yield Patient(children.table_row(visit), tuple(children.record(visit, seconds)))
+        for visit in visits.draw_visits(seed, draw_child(seed, number)):
+            yield Patient(visits.table_row(visit), tuple(visits.record(visit, seconds)))
 
 
 def _visits_among(seed: int) -> int:
     """Number of visits of the first `planted.AMONG` children."""
-    return sum(len(children.draw_visits(seed, children.draw_child(seed, k))) for k in range(planted.AMONG))
+    return sum(len(visits.draw_visits(seed, draw_child(seed, k))) for k in range(planted.AMONG))
 
 
 def _write(folder: Path, patients: Iterable[Patient], faults: tuple[Fault, ...]) -> Corpus:

@@ -6,7 +6,7 @@ from heartml.datasets import Layout, Remote, circor
 
 NAME = "simulated"
 TITLE = "HeartML's simulated children"
-CITATION = "Made by `heartml simulate`; the model and its sources: heartml/physiology.py, heartml/children.py"
+CITATION = "Made by `heartml simulate`; the model and its sources stand in heartml/simulation/"
 LICENCE = "Apache-2.0"
 PUBLISHER = "heartml simulate"
 REMOTES: tuple[Remote, ...] = ()

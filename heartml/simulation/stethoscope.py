@@ -1,6 +1,6 @@
 """From the heart to the file: auscultation location, chest, breath, voices, friction, room, sensor. Pure: no files.
 
-In: signals [time] of `heartml.physiology` (S1 at the tricuspid area has RMS one), a `Scene`, a generator.
+In: signals [time] of `heartml.simulation.physiology` (S1 at the tricuspid area has RMS one), a `Scene`, a generator.
 Out: int16 [time].
 
 Sources
@@ -16,16 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heartml.physiology import SAMPLE_RATE_HZ, Array, shaped_noise, spectrum_hz
+from heartml.simulation.physiology import SAMPLE_RATE_HZ, Array, shaped_noise, spectrum_hz
 
 Pcm = NDArray[np.int16]
 
 LOCATIONS = ("AV", "PV", "TV", "MV")
 VALVE_GAIN_DB = {
-    "AV": {"s1": -3.5, "a2": 1.0, "p2": -7.0},
-    "PV": {"s1": -2.5, "a2": 0.5, "p2": -3.0},
-    "TV": {"s1": 0.0, "a2": -2.5, "p2": -7.0},
-    "MV": {"s1": 0.5, "a2": -3.5, "p2": -12.0},
+    "AV": {"s1": -3.5, "a2": 0.0, "p2": -8.0},
+    "PV": {"s1": -2.5, "a2": -0.5, "p2": -4.0},
+    "TV": {"s1": 0.0, "a2": -3.5, "p2": -8.0},
+    "MV": {"s1": 0.5, "a2": -4.5, "p2": -13.0},
 }
 _QUANTUM = 16            # 12 significant bits in a 16-bit file, as a converter of a stethoscope of that time has
 _FULL_SCALE = 32767
@@ -41,6 +41,7 @@ class Scene:
     gain_db: float           # of the recording: pressure on the chest, volume set
     chest_hz: float          # corner above which the chest damps
     noise_db: float          # room and breath together
+    hiss_db: float           # of the room, against its rumble at 32 Hz
     breath_share: float      # of the noise's power
     breath_hz: float
     breath_start: float      # phase, radians
@@ -65,8 +66,8 @@ def through(signal: Array, response: Array) -> Array:
 def background(scene: Scene, time: Array, rng: np.random.Generator) -> Array:
     """Room and breath [time] at the scene's level: a steady hiss, and a rustle that swells with each breath."""
     hz = np.maximum(spectrum_hz(len(time)), 1.0)
-    room = shaped_noise(hz**-0.6 / np.sqrt(1 + (25 / hz) ** 4), rng)
-    rustle = shaped_noise(1 / (np.sqrt(1 + (90 / hz) ** 4) * (1 + (hz / 220) ** 2)), rng)
+    room = shaped_noise(np.sqrt((32 / hz) ** 1.6 + _gain(scene.hiss_db) ** 2) / np.sqrt(1 + (25 / hz) ** 4), rng)
+    rustle = shaped_noise(1 / (np.sqrt(1 + (90 / hz) ** 4) * (1 + (hz / 150) ** 2)), rng)
     phase = 2 * np.pi * scene.breath_hz * time + scene.breath_start
     swell = np.clip(np.sin(phase), 0, None) + 0.45 * np.clip(-np.sin(phase + 0.4), 0, None)
     swell /= np.sqrt(np.mean(swell**2))
@@ -98,7 +99,7 @@ def friction(scene: Scene, time: Array, rng: np.random.Generator) -> Array:
     if not count:
         return out
     hz = np.maximum(spectrum_hz(len(time)), 1.0)
-    noise = shaped_noise(1 / np.sqrt(1 + (hz / rng.uniform(60, 500)) ** 2), rng)
+    noise = shaped_noise(1 / np.sqrt(1 + (hz / rng.uniform(80, 900)) ** 2), rng)
     length_s = np.exp(rng.uniform(np.log(0.006), np.log(0.25), count))
     centre_s = rng.uniform(0, time[-1], count)
     level = _gain(scene.rub_db) * np.exp(rng.normal(0, 0.6, count))
@@ -115,10 +116,10 @@ def _wander(count: int, rate_hz: float, rng: np.random.Generator) -> Array:
 
 
 def sensor_response(count: int) -> Array:
-    """Amplitude response of a 4 kHz digital stethoscope: high-pass at 20 Hz, falling from 700 Hz, shut at 1.9 kHz."""
+    """Amplitude response of a 4 kHz digital stethoscope: high-pass at 20 Hz, falling from 900 Hz, shut at 1.9 kHz."""
     hz = np.maximum(spectrum_hz(count), 1e-3)
     low_cut = 1 / np.sqrt(1 + (20 / hz) ** 4)
-    tilt = 1 / np.sqrt(1 + (hz / 700) ** 2)
+    tilt = 1 / np.sqrt(1 + (hz / 900) ** 2)
     anti_alias = 1 / np.sqrt(1 + (hz / 1500) ** 16)
     return low_cut * tilt * anti_alias
 

@@ -11,7 +11,7 @@ All lie among the first forty children of a corpus, whatever its size. What is p
 | silent | every sample zero | broken cables |
 | not_audio | text under the name of a .wav | exports that failed |
 | short | 0.3 s only | slipped stethoscopes |
-| clipped | 30 dB too loud | PASCAL, 11 files |
+| clipped | one sample in twenty at full scale | PASCAL, 11 files |
 | missing_file | listed by the child's .txt, and not there | BMD-HS MD_085 |
 | unknown_label | `Murmur: Presnt` | typing |
 | unrecorded_location | a murmur heard at a location of which there is no recording | CirCor |
@@ -25,8 +25,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from heartml import physiology, stethoscope
-from heartml.children import NONE, Recording
+from heartml.simulation import physiology, stethoscope
+from heartml.simulation.children import NONE
+from heartml.simulation.visits import Recording
 
 AMONG = 40          # the faults lie among this many first children
 _COPY_ID = 95_001   # beyond every other id
@@ -39,7 +40,7 @@ class Patient:
     """One id: its row of the table, its recordings, and where the files differ from what they were meant to be.
 
     Attributes:
-        row: `children.COLUMNS` -> text, as the table says.
+        row: `visits.COLUMNS` -> text, as the table says.
         recordings: one a location.
         text: what the patient's own .txt says where that is not what the table says.
         instead: recording's name -> bytes that stand in the place of its WAV file, checksum included.
@@ -122,7 +123,8 @@ def _short(patient: Patient) -> tuple[Patient, str]:
 
 
 def _clipped(patient: Patient) -> tuple[Patient, str]:
-    return _with_pcm(patient, 1, stethoscope.quantise(patient.recordings[1].pcm / 32768 * 30))
+    pcm = patient.recordings[1].pcm
+    return _with_pcm(patient, 1, stethoscope.quantise(pcm / np.quantile(np.abs(pcm), 0.95)))
 
 
 def _not_audio(patient: Patient) -> tuple[Patient, str]:

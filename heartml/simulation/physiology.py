@@ -28,7 +28,7 @@ TIMING = {                                                 # share of the phase 
     "Holosystolic": (0.0, 1.0), "Early-systolic": (0.0, 0.5), "Mid-systolic": (0.15, 0.85), "Late-systolic": (0.5, 1.0),
     "Early-diastolic": (0.0, 0.45), "Holodiastolic": (0.0, 1.0), "Mid-diastolic": (0.25, 0.7),
 }
-_BANDWIDTH_OCTAVES = {"Harsh": 0.75, "Blowing": 0.45}
+_BANDWIDTH_OCTAVES = {"Harsh": 0.95, "Blowing": 0.5}
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Heart:
     s2_s: float
     s1_hz: float
     s2_hz: float
+    snap: float                 # share of a valve's short, high partial in its amplitude
     split_s: float              # A2 to P2 at the end of expiration
     s3_db: float
     s4_db: float
@@ -135,24 +136,25 @@ def valve_sounds(heart: Heart, beats: Beats, gain_db: dict[str, float], time: Ar
     split = heart.split_s + 0.022 * np.clip(np.sin(beats.breath), 0, None)
     s1, s2, width = beats.s1_s, beats.s2_s, heart.s1_s
     loud = beats.strength
-    _add(out, s1 + 0.30 * width, heart.s1_hz, 0.13 * width, loud * _gain(gain_db["s1"]), rng)
-    _add(out, s1 + 0.55 * width, 1.25 * heart.s1_hz, 0.12 * width, loud * _gain(gain_db["s1"] - 2.5), rng)
+    _add(out, s1 + 0.30 * width, heart.s1_hz, 0.13 * width, loud * _gain(gain_db["s1"]), heart.snap, rng)
+    _add(out, s1 + 0.55 * width, 1.25 * heart.s1_hz, 0.12 * width, loud * _gain(gain_db["s1"] - 2.5), heart.snap, rng)
     a2 = s2 + 0.30 * heart.s2_s
-    _add(out, a2, heart.s2_hz, 0.12 * heart.s2_s, loud * _gain(gain_db["a2"]), rng)
-    _add(out, a2 + split, 0.9 * heart.s2_hz, 0.12 * heart.s2_s, loud * _gain(gain_db["p2"]), rng)
+    _add(out, a2, heart.s2_hz, 0.12 * heart.s2_s, loud * _gain(gain_db["a2"]), heart.snap, rng)
+    _add(out, a2 + split, 0.9 * heart.s2_hz, 0.12 * heart.s2_s, loud * _gain(gain_db["p2"]), heart.snap, rng)
     if np.isfinite(heart.s3_db):
         third = a2 + 0.13
-        _add(out, third, 38.0, 0.018, loud * _gain(heart.s3_db) * (third < beats.end_s - 0.06), rng)
+        _add(out, third, 38.0, 0.018, loud * _gain(heart.s3_db) * (third < beats.end_s - 0.06), 0.0, rng)
     if np.isfinite(heart.s4_db):
-        _add(out, beats.end_s - 0.09, 42.0, 0.016, loud * _gain(heart.s4_db), rng)
+        _add(out, beats.end_s - 0.09, 42.0, 0.016, loud * _gain(heart.s4_db), 0.0, rng)
     return out[: len(time)]
 
 
 def _add(
-    out: Array, centre_s: Array, pitch_hz: float, width_s: float, amplitude: Array, rng: np.random.Generator
+    out: Array, centre_s: Array, pitch_hz: float, width_s: float, amplitude: Array, snap: float,
+    rng: np.random.Generator,
 ) -> None:
-    """Add one valve's oscillation for every beat to `out`: a body, and two shorter, higher and fainter partials."""
-    for ratio, level, narrow in ((1.0, 1.0, 1.0), (2.3, 0.42, 0.6), (4.6, 0.13, 0.4)):
+    """Add one valve's oscillation for every beat to `out`: a body, and shorter, higher and fainter partials."""
+    for ratio, level, narrow in ((1.0, 1.0, 1.0), (2.3, 0.42, 0.6), (4.6, 0.13, 0.4), (8.5, snap, 0.14)):
         sigma = width_s * narrow
         reach = round(4 * sigma * SAMPLE_RATE_HZ)
         first = np.round(centre_s * SAMPLE_RATE_HZ).astype(int) - reach
