@@ -11,9 +11,8 @@ import numpy.typing as npt
 from heartml.config import ValidateParams
 
 FRAME_S = 0.05
-FLAT_RUN = 3                # equal samples in a row at the rail: clipping, not a chance peak
-RAIL = 0.995                # share of the recording's own peak
-LOUD = 0.9                  # of full scale: a lower rail may be a saturated sensor, seen by its longer flat runs
+LOUD = 0.9                  # of full scale: a peak below it is not the rail
+AT_RAIL = 0.999             # of the peak
 _FLOOR = 1e-10              # power, -100 dBFS
 
 
@@ -26,7 +25,7 @@ class Quality:
         peak: largest absolute sample.
         level_db: RMS without DC, dB below full scale.
         dc: mean sample.
-        clipped_share: share of samples in flat runs at the rail.
+        clipped_share: share of samples at the rail.
         bandwidth_hz: 99 % of the energy lies below (DC excluded).
         silent_share: share of 50 ms frames below -80 dBFS.
         contrast_db: 90th over 10th percentile of the frames' level: heart sounds above what lies between them.
@@ -90,16 +89,10 @@ def _frame_levels_db(centred: npt.NDArray[np.float32], sample_rate_hz: int) -> n
 
 
 def _clipped_share(waveform: npt.NDArray[np.float32]) -> float:
-    """Share of samples at the recording's own rail in runs of FLAT_RUN or more; 0 where it is not loud."""
-    peak = float(np.abs(waveform).max())
-    if peak < LOUD:
-        return 0.0
-    clipped = 0
-    for side in (waveform, -waveform):
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], side >= RAIL * peak, [False]]).astype(np.int8)))
-        runs = edges[1::2] - edges[::2]
-        clipped += int(runs[runs >= FLAT_RUN].sum())
-    return clipped / len(waveform)
+    """Share of samples at the rail: the recording's own peak, where that is loud (8 bits end at 0.992)."""
+    size = np.abs(waveform)
+    peak = size.max()
+    return float(np.mean(size >= AT_RAIL * peak)) if peak >= LOUD else 0.0
 
 
 def _bandwidth_hz(centred: npt.NDArray[np.float32], sample_rate_hz: int) -> float:

@@ -31,8 +31,8 @@ def run(task_name: str) -> None:
         if published is not None:
             left_out = units["unit_id"].nunique() - folds["unit_id"].nunique()
             log.say(f"published test part, {left_out} units left out because their group is held out")
-        for words in [*describe(folds, assignment.task), *thin_classes(folds, assignment.task)]:
-            log.say("\n  " + words)
+        for words in [describe(folds, assignment.task), *thin_classes(folds, assignment.task)]:
+            log.say(words)
 
 
 def assign_folds(
@@ -80,15 +80,16 @@ def _owners(recordings: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
     return before.merge(groups.rename(columns={"group_id": "joined_group_id"}), on="recording_id", validate="1:1")
 
 
-def describe(folds: pd.DataFrame, task: Task) -> list[str]:
-    """One line a part: units of each class, and groups."""
-    lines = []
+def describe(folds: pd.DataFrame, task: Task) -> str:
+    """`Present/Unknown/Absent: test 16/6/62 in 77 groups, fold 0 13/5/49 in 64 groups, ...`, counting units."""
+    words = []
     for part in [TEST, *fold_names(folds)]:
         own = folds[folds["part"] == part]
         counts = own.drop_duplicates("unit_id")["label"].value_counts()
-        words = ", ".join(f"{counts.get(name, 0)} {name}" for name in task.classes)
-        lines.append(f"{part if part == TEST else f'fold {part}'}: {words} in {own['group_id'].nunique()} groups")
-    return lines
+        name = part if part == TEST else f"fold {part}"
+        sizes = "/".join(str(counts.get(c, 0)) for c in task.classes)
+        words.append(f"{name} {sizes} in {own['group_id'].nunique()} groups")
+    return f"{'/'.join(task.classes)}: {', '.join(words)}"
 
 
 def thin_classes(folds: pd.DataFrame, task: Task) -> list[str]:
