@@ -8,15 +8,19 @@ a second (or four fifths of a shorter recording), a longer overlap wins over a s
 median half second of the overlap must correlate as well, so that one loud click on another does not count.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from math import gcd
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import scipy.fft
+
+from heartml.progress import track
 
 Waveform = tuple[npt.NDArray[np.float32], int]
 Floats = npt.NDArray[np.float32]
@@ -54,16 +58,20 @@ def near_duplicates(
         Columns i < j (positions), correlation (negative: polarity reversed), lag_s (start of j on the time axis of i),
         overlap_s; in the order of i, j.
     """
-    known = compare_with if compare_with is not None else ()
-    signals = [_coarse(*waveforms[i]) for i in range(len(waveforms))] + [_coarse(*known[k]) for k in range(len(known))]
+    new, known = len(waveforms), compare_with if compare_with is not None else ()
+    count = new + len(known)
 
-    def fine(position: int) -> Floats:
-        return _fine(*(waveforms[position] if position < len(waveforms) else known[position - len(waveforms)]))
+    def at(position: int) -> Waveform:
+        return waveforms[position] if position < new else known[position - new]
 
+    with ThreadPoolExecutor(threads) as executor:
+        coarse = executor.map(lambda position: _coarse(*at(position)), range(count))
+        signals = list(track(coarse, "listening", count))
+        candidates = sorted(_candidates(signals, new, threshold - COARSE_MARGIN, executor))
     rows = []
-    for i, candidates in _by_first(_candidates(signals, len(waveforms), threshold - COARSE_MARGIN, threads)):
-        first = fine(i)
-        found = ((j, _verify(first, fine(j), lag_s, threshold)) for j, lag_s in candidates)
+    for i, of_first in groupby(candidates, key=itemgetter(0)):
+        first = _fine(*at(i))
+        found = ((j, _verify(first, _fine(*at(j)), lag_s, threshold)) for _, j, lag_s in of_first)
         rows += [(i, j, *match) for j, match in found if match]
     return pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
 
@@ -124,14 +132,8 @@ def _least_overlap(first: int, second: int, rate_hz: int) -> int:
     return max(1, int(min(MIN_OVERLAP_S * rate_hz, MIN_OVERLAP_SHARE * min(first, second))))
 
 
-def _by_first(candidates: list[tuple[int, int, float]]) -> Iterator[tuple[int, list[tuple[int, float]]]]:
-    ordered = sorted(candidates)
-    for i in sorted({c[0] for c in ordered}):
-        yield i, [(j, lag) for first, j, lag in ordered if first == i]
-
-
 def _candidates(
-    signals: Sequence[Complexes], new: int, threshold: float, threads: int
+    signals: Sequence[Complexes], new: int, threshold: float, executor: ThreadPoolExecutor
 ) -> list[tuple[int, int, float]]:
     """(i, j, lag_s) of every pair, one side of it among the first `new`, that passes `threshold` in the coarse band.
 
@@ -140,9 +142,8 @@ def _candidates(
     order = sorted(range(len(signals)), key=lambda k: (len(signals[k]), k))
     blocks = [order[k : k + _ROWS] for k in range(0, len(order), _ROWS)]
     work = [(x, y) for b, x in enumerate(blocks) for y in blocks[: b + 1] if min(*x, *y) < new]
-    with ThreadPoolExecutor(threads) as executor:
-        found = executor.map(lambda pair: _compare_blocks(signals, pair[0], pair[1], new, threshold), work)
-        return [candidate for part in found for candidate in part]
+    found = executor.map(lambda pair: _compare_blocks(signals, pair[0], pair[1], new, threshold), work)
+    return [candidate for part in track(found, "comparing recordings", len(work)) for candidate in part]
 
 
 def _compare_blocks(
