@@ -205,8 +205,14 @@ def test_a_murmur_is_heard_only_where_there_is_a_recording() -> None:
                 assert row["Most audible location"] in places
 
 
-def test_the_table_is_circors(faulty: tuple[Path, dict[str, str]]) -> None:
-    assert (faulty[0] / "training_data.csv").read_text().splitlines()[0] == PUBLISHERS_COLUMNS
+def test_files_are_written_as_circors_are(faulty: tuple[Path, dict[str, str]]) -> None:
+    folder, _ = faulty
+    assert (folder / "training_data.csv").read_bytes().startswith(PUBLISHERS_COLUMNS.encode() + b"\n")
+    name = (folder / "RECORDS").read_text().splitlines()[0].removeprefix("training_data/")
+    samples, location = len(pcm(folder, name)), name.split("_")[1]
+    header = f"{name} 1 4000 {samples}\r\n{name}.wav 16+44 1 16 0 0 0 0 {location}\r\n"
+    assert (folder / "training_data" / f"{name}.hea").read_bytes() == header.encode()
+    assert (folder / "training_data" / f"{name}.wav").stat().st_size == 44 + 2 * samples
 
 
 @pytest.mark.real
