@@ -76,6 +76,7 @@ def assess(parts: Mapping[str, Part], task: Task, rules: Rules) -> dict[str, Any
         "task": task.name, "classes": task.classes, "unit": task.unit, "metric": task.metric, "positive": task.positive,
         "official": [metric.name for metric in task_metrics(task)], "confidence": rules.params.confidence,
         "min_groups": rules.min_groups, "confounded_auc": rules.params.confounded_auc,
+        "floor_order": rules.params.floors,
         "floor_titles": {name: floors.FLOORS[name].title for name in rules.params.floors},
         **{name: values["scores"] for name, values in found.items()},
         "floors": found[HELD_OUT]["floors"], "floors_out_of_fold": found[OUT_OF_FOLD]["floors"],
@@ -140,7 +141,7 @@ def words(name: str, floor: str, auc: Number) -> str:
     """What it means that a floor tells a class apart."""
     heard = {"source": "the sensor or campaign", "metadata": "the patient's age, sex or location",
              "nuisance": "level, length or bandwidth"}[floor]
-    return (f"{name} is confounded: {floors.FLOORS[floor].title.lower()} is enough to tell it apart "
+    return (f"{name} is confounded: it can be told from {floors.FLOORS[floor].title.lower()} "
             f"(AUC {auc['value']:.2f}, {auc['low']:.2f} to {auc['high']:.2f}). "
             f"A model may have learnt {heard}, not the heart.")
 

@@ -66,8 +66,8 @@ def _nothing(recordings: pd.DataFrame) -> pd.DataFrame:
 FLOORS: Mapping[str, Floor] = {
     "majority": Floor("Majority class", _nothing),
     "source": Floor("Data source alone", _source),
-    "metadata": Floor("Age, sex and location alone", _metadata),
-    "nuisance": Floor("Level, length and bandwidth alone", _nuisance, binned=True),
+    "metadata": Floor("Age, sex and place alone", _metadata),
+    "nuisance": Floor("Loudness and length alone", _nuisance, binned=True),
 }
 
 

@@ -213,9 +213,9 @@ METRICS: dict[str, Metric] = {
         Metric("macro_auc", "Macro AUC", True, _macro_auc),
         Metric("weighted_accuracy", "Weighted accuracy", True, _of_confusion(_weighted_accuracy)),
         Metric("outcome_cost", "Outcome cost a patient", False, _of_confusion(_outcome_cost)),
-        Metric("weighted_accuracy_and_uar", "Weighted accuracy and UAR, mean", True,
+        Metric("weighted_accuracy_and_uar", "Mean of weighted accuracy and UAR", True,
                _of_confusion(_mean(_weighted_accuracy, _uar))),
-        Metric("accuracy_and_uar", "Accuracy and UAR, mean", True, _of_confusion(_mean(_accuracy, _uar))),
+        Metric("accuracy_and_uar", "Mean of accuracy and UAR", True, _of_confusion(_mean(_accuracy, _uar))),
         Metric("ece", "Calibration error (ECE)", False, _ece),
         Metric("brier", "Brier score", False, _brier),
     )

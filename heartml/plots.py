@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-WIDTH, HEIGHT = 340, 300                      # of a plot with axes
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 12, 40     # margins
+WIDTH, HEIGHT = 280, 250                      # of a plot with axes
+LEFT, RIGHT, TOP, BOTTOM = 42, 10, 10, 40     # margins
 SERIES = 6                                    # colours in the style sheet
 
 
@@ -38,16 +38,16 @@ def domain(values: Sequence[float | None], *, unit: bool = True) -> tuple[float,
     low, high = np.floor(low / step) * step, np.ceil(high / step) * step
     if unit:
         low, high = max(0.0, low), min(1.0, high)
-    return (float(round(low, 6)), float(round(high, 6))) if high > low else (float(low), float(low + step))
+    return (float(round(low, 6)) + 0.0, float(round(high, 6)) + 0.0) if high > low else (float(low), float(low + step))
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Round numbers from low to high, at most `most` of them."""
     for step in (base * 10.0**power for power in range(-3, 7) for base in (1, 2, 2.5, 5)):
-        first = np.ceil(low / step - 1e-9)
-        found = np.arange(first, np.floor(high / step + 1e-9) + 1) * step
-        if len(found) <= most:
-            return [float(round(value, 6)) for value in found]
+        first, last = np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9)
+        if first <= last < first + most:
+            found = np.arange(first, last + 1) * step
+            return [float(round(value, 6)) + 0.0 for value in found]   # no minus before a zero
     return [low, high]
 
 

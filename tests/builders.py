@@ -130,3 +130,64 @@ def evaluated(root: Path, monkeypatch, *, skill: float = 3.0, **options) -> dict
     held_out = recordings[recordings["part"] == "test"]
     predictions = predict(held_out, np.random.default_rng(1), skill)
     return evaluate.write_evaluation(TASK, predictions, recordings, params)
+
+
+def searched(rng: np.random.Generator) -> None:
+    """Trials and a model's description as `search` and `ensemble` leave them."""
+    rows = [{
+        "trial": number, "state": "PRUNED" if number % 5 == 4 else "COMPLETE",
+        "value": None if number % 5 == 4 else float(np.clip(rng.normal(0.6 + 0.05 * (number % 3), 0.04), 0, 1)),
+        "encoder": ("logspec", "random_conv")[number % 2], "pooling": (None, "statistics", "modulation")[number % 3],
+        "head": ("sequence", "logistic", "trees")[number % 3], "params": "{}",
+    } for number in range(24)]
+    files.write_parquet(paths.search(TASK) / "trials.parquet", pd.DataFrame(rows))
+    members = [{"trial": n, "encoder": rows[n]["encoder"], "pooling": rows[n]["pooling"], "head": rows[n]["head"]}
+               for n in (2, 6, 9)]
+    paths.model(TASK).mkdir(parents=True, exist_ok=True)
+    files.write_json(paths.model(TASK) / "model.json", {"members": members})
+
+
+def refused() -> None:
+    """A quarantine and the result of validation."""
+    rows = [("simulated", "50031_AV.wav", "simulated-50031", "truncated", "the header promises 40000 samples"),
+            ("simulated", "50077_MV.wav", "simulated-50077", "silent", "the peak is 0.0001 of full scale"),
+            ("simulated", "50012_PV.wav", "simulated-50012", "duplicate", "the same samples as 50012_AV.wav")]
+    files.write_parquet(paths.QUARANTINE, pd.DataFrame(rows, columns=list(schema.QUARANTINE)))
+    warnings = ["Recordings are not muffled: not so for 3 of 398 (50021_AV.wav [1f00aa21]). Listen to them.",
+                "Every class has ten groups: not so for 1 of 3 (simulated murmur Unknown with 9). Ingest more."]
+    files.write_json(paths.VALIDATION / "validation.json", {"success": True, "errors": [], "warnings": warnings})
+
+
+def reported(root: Path, monkeypatch, **options) -> dict:
+    """Everything that the report reads."""
+    found = evaluated(root, monkeypatch, **options)
+    searched(np.random.default_rng(2))
+    refused()
+    return found
+
+
+def verdict(*, promote: bool, reason: str = "promoted: better", champion: str | None = "3") -> dict:
+    """What the retraining flow hands to the report: the gate's verdict and the version."""
+    difference = {"value": 0.04, "low": 0.01 if promote else -0.02, "high": 0.09, "p": 0.012}
+    compared = {
+        "units": 13, "groups": 12, "trained": 0, "unknown": 0, "difference": difference, "subgroups": {},
+        "challenger": {}, "champion": {"weighted_accuracy_and_uar": 0.71, "weighted_accuracy": 0.69, "uar": 0.73,
+                                       "macro_auc": 0.88, "accuracy": 0.74, "macro_f1": 0.7},
+    } if champion else None
+    criteria = [{"name": "better", "passed": promote, "value": difference["low"], "required": 0.0,
+                 "words": "Weighted accuracy and UAR, mean: +0.040 against champion 3 on 12 held-out groups at 95%"},
+                {"name": "validation", "passed": True, "value": 0.0, "required": 0.0,
+                 "words": "the data passed validation (2 warnings)"}]
+    return {"promote": promote, "reason": reason, "criteria": criteria, "comparison": compared, "champion": champion,
+            "version": "4", "run_id": "0f3a", "verdict": "promoted" if promote else "refused"}
+
+
+def lineage() -> dict:
+    """What `heartml.lineage.gather` finds, with the registered version."""
+    return {
+        "task": TASK, "code": {"commit": "87767dafd0", "dirty": False, "diff_sha256": None},
+        "data": {"hash": "d41d8cd98f00b204e9800998ecf8427e.dir", "files": 402, "bytes": 12_000_000},
+        "dvc_lock_sha256": "ab" * 32, "stages": {}, "outputs_sha256": {}, "params_sha256": "cd" * 32,
+        "environment": {"packages": {"torch": "2.11.0", "mlflow": "3.17.2"}}, "missing": [],
+        "version": "4", "run_id": "0f3a", "verdict": "promoted",
+    }

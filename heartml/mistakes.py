@@ -1,0 +1,94 @@
+"""The held-out units that the model was surely wrong about, each with a recording to look at and to listen to."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from heartml import listening
+from heartml.listening import Waveform
+from heartml.schema import STATES
+
+Load = Callable[[str], tuple[Waveform, int]]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One wrong decision.
+
+    Attributes:
+        unit_id, label, decision: what it is, what was said.
+        confidence: calibrated probability (class, value) of every class.
+        recording_id, place: the recording that speaks loudest for the wrong decision, and where it was taken.
+        image, sound: spectrogram and excerpt as data addresses.
+        seconds: length of the excerpt.
+        states: (state, start, width) of annotated heart states, in percent of the excerpt.
+        warnings: what is wrong with the recording, in words.
+    """
+
+    unit_id: str
+    label: str
+    decision: str
+    confidence: tuple[tuple[str, float], ...]
+    recording_id: str
+    place: str
+    image: str
+    sound: str
+    seconds: float
+    states: tuple[tuple[str, float, float], ...]
+    warnings: tuple[str, ...]
+
+
+def worst(predictions: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Wrong decisions, those first that gave the truth the least calibrated probability."""
+    wrong = predictions[predictions["decision"] != predictions["label"]]
+    truth = [row[f"c_{row['label']}"] for _, row in wrong.iterrows()]
+    return wrong.assign(truth=truth).sort_values(["truth", "unit_id"], kind="stable").head(most)
+
+
+def loudest(recordings: pd.DataFrame, unit_id: str, decision: str) -> pd.Series:
+    """The recording of a unit that gives its decision the highest probability."""
+    own = recordings[recordings["unit_id"] == unit_id].sort_values([f"p_{decision}", "recording_id"], kind="stable")
+    return own.iloc[-1]
+
+
+def show(
+    wrong: pd.DataFrame, recordings: pd.DataFrame, classes: Sequence[str], annotations: pd.DataFrame,
+    warnings: Callable[[str], Sequence[str]], load: Load,
+) -> list[Mistake]:
+    """Prepare each row of `worst` for the page.
+
+    Args:
+        recordings: recording_id, unit_id, location, p_<class> of the held-out part.
+        load: recording_id -> waveform [time], rate in Hz.
+    """
+    found = []
+    for row in wrong.to_dict("records"):
+        recording = loudest(recordings, row["unit_id"], row["decision"])
+        recording_id = str(recording["recording_id"])
+        excerpt = listening.excerpt(*load(recording_id))
+        seconds = len(excerpt) / listening.RATE_HZ
+        place = recording["location"]
+        found.append(Mistake(
+            row["unit_id"], row["label"], row["decision"], _confidence(row, classes), recording_id,
+            "" if pd.isna(place) else str(place),
+            listening.data_address("image/png", listening.spectrogram_png(excerpt)),
+            listening.data_address("audio/flac", listening.flac(excerpt)),
+            seconds, states_within(annotations[annotations["recording_id"] == recording_id], seconds),
+            tuple(warnings(recording_id)),
+        ))
+    return found
+
+
+def _confidence(row: Mapping[Any, Any], classes: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    return tuple((name, float(row[f"c_{name}"])) for name in classes)
+
+
+def states_within(annotations: pd.DataFrame, seconds: float) -> tuple[tuple[str, float, float], ...]:
+    """Annotated heart states of the first `seconds`: (state, start, width) in percent of them."""
+    known = annotations[annotations["state"].isin(STATES) & (annotations["start_s"] < seconds)].sort_values("start_s")
+    return tuple(
+        (row["state"], 100 * row["start_s"] / seconds, 100 * (min(row["end_s"], seconds) - row["start_s"]) / seconds)
+        for row in known.to_dict("records")
+    )

@@ -1,0 +1,179 @@
+"""Stage `report`: one self-contained page about one task, for a person. Verdict first.
+
+In: what validate, split, search, ensemble and evaluate left; from the retraining flow also the gate's verdict and the
+lineage. Out: `artifacts/<task>/report.html` without a verdict; `render` gives the text of the page with one. No date,
+no path and nothing that is fetched from elsewhere stands in it: the same inputs give the same bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from heartml import audio, config, datasets, figures, mistakes, paths, quality, tables, tasks, verdict
+from heartml.assessment import HELD_OUT, PARTS
+from heartml.config import Params
+from heartml.files import read_json, replacing, sha256_file, sha256_folder
+from heartml.quality import Quality
+from heartml.stage import stage
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+Json = Mapping[str, Any]
+
+
+def run(name: str) -> None:
+    """Write the page of one task, before any gate has judged it."""
+    with stage("report", task=name) as log:
+        page = render(name, None, None)
+        with replacing(paths.report(name)) as temporary:
+            temporary.write_text(page, encoding="utf-8")
+        log.say(f"{len(page) / 1e6:.2f} MB: {paths.report(name)}")
+
+
+def render(name: str, comparison: Json | None, lineage: Json | None) -> str:
+    """The whole page as HTML.
+
+    Args:
+        name: the task, `circor-murmur`; its artifacts lie in the working folder.
+        comparison: `gate.Verdict.as_json()` with `version` and `champion` (version numbers or null); `None` where no
+            gate has judged.
+        lineage: `lineage.gather(name)`; `None` where it is not known. The hashes of the artifacts are shown either way.
+    """
+    params, found = config.load(), read_json(paths.evaluation(name) / "metrics.json")
+    model = read_json(paths.model(name) / "model.json")
+    page = environment().get_template("report.html.jinja")
+    return page.render(
+        name=name, found=found, comparison=comparison,
+        **opening(name, found, model, comparison),
+        parts=[part_section(found, part, comparison) for part in PARTS],
+        locations=tables.locations(found), floor_classes=tables.floor_classes(found),
+        calibration=tables.calibration(found, PARTS),
+        mistakes=wrong(name, found, params), data=data_section(name), search=search_section(name, found),
+        members=members(model), lineage=lineage_section(name, lineage),
+        titles=verdict.TITLES, meanings=verdict.meanings(found),
+    )
+
+
+def environment() -> "Environment":
+    """Templates of this package; every value is escaped, plots are marked as markup where they are drawn."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    found = Environment(loader=PackageLoader("heartml"), autoescape=True, undefined=StrictUndefined,
+                        trim_blocks=True, lstrip_blocks=True)
+    found.filters |= {"svg": Markup, "figure": verdict.figure, "span": verdict.span, "signed": verdict.signed}
+    return found
+
+
+def opening(name: str, found: Json, model: Json, comparison: Json | None) -> dict[str, Any]:
+    """The first screen's words."""
+    assignment = tasks.resolve(name)
+    titles = " and ".join(datasets.load(dataset).TITLE for dataset in assignment.datasets)
+    encoders = {member["encoder"] for member in model["members"]}
+    what = verdict.model_in_words(len(model["members"]), len(encoders))
+    return {
+        "state": verdict.state(found, comparison), "headline": verdict.headline(found, comparison),
+        "performance": verdict.performance(found, what, titles),
+        "champion": verdict.against_champion(found, comparison),
+    }
+
+
+def part_section(found: Json, part: str, comparison: Json | None) -> dict[str, Any]:
+    """Tables and charts of the held-out part, or of the cross-fitted rest."""
+    held_out = part == HELD_OUT
+    folder = paths.evaluation(found["assignment"]) / "plots"
+
+    def plot(kind: str) -> pd.DataFrame:
+        table = pd.read_csv(folder / f"{kind}.csv", keep_default_na=False, na_values=[""])
+        return table[table["part"] == part]
+
+    classes = found["classes"]
+    charts = [figures.roc(plot("roc"), classes), figures.precision_recall(plot("precision_recall"), classes),
+              figures.calibration(plot("calibration")), figures.abstention(plot("abstention"), found["metric"])]
+    return {
+        "name": part, "title": "On the held-out part" if held_out else "Cross-fitted on everything else",
+        "counts": found["counts"][part],
+        "results": tables.results(found, part, "floors" if held_out else "floors_out_of_fold",
+                                  comparison if held_out else None),
+        "classes": tables.classes(found, part), "subgroups": tables.subgroups(found, part),
+        "confusion": confusion(found["confusion"][part]), "charts": [chart for chart in charts if chart],
+    }
+
+
+def confusion(counts: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
+    """Counts with their share of the row in whole percent, for the shade of the cell."""
+    return [[(count, round(100 * count / max(1, sum(row)))) for count in row] for row in counts]
+
+
+def wrong(name: str, found: Json, params: Params) -> list[mistakes.Mistake]:
+    """The worst held-out errors, with sound."""
+    folder = paths.evaluation(name)
+    recordings = pd.read_parquet(folder / "recordings.parquet")
+    chosen = mistakes.worst(pd.read_parquet(folder / "predictions.parquet"), params.report.worst_errors)
+    signal = pd.read_parquet(paths.VALIDATION / "signal.parquet").set_index("recording_id")
+
+    def warnings(recording_id: str) -> list[str]:
+        return quality.warnings(Quality(**signal.loc[recording_id, list(Quality.__annotations__)]), params.validate_)
+
+    def load(recording_id: str) -> tuple[Any, int]:
+        samples = audio.read(paths.audio(recording_id))
+        return samples.floats, samples.sample_rate_hz
+
+    annotations = pd.read_parquet(paths.ANNOTATIONS)
+    return mistakes.show(chosen, recordings, found["classes"], annotations, warnings, load)
+
+
+def data_section(name: str) -> dict[str, Any]:
+    """What the data are, what validation said of them, and what was refused."""
+    assignment = tasks.resolve(name)
+    recordings = pd.read_parquet(paths.RECORDINGS, columns=["recording_id", "dataset", "seconds"])
+    used = pd.read_parquet(paths.folds(name), columns=["recording_id"])
+    own = recordings[recordings["recording_id"].isin(used["recording_id"])]
+    quarantine = pd.read_parquet(paths.QUARANTINE).sort_values(["reason", "source_file"], kind="stable")
+    sources = [datasets.load(dataset) for dataset in assignment.datasets]
+    return {
+        "recordings": len(own), "hours": float(own["seconds"].sum()) / 3600,
+        "validation": read_json(paths.VALIDATION / "validation.json"),
+        "quarantined": len(quarantine),
+        "quarantine": {reason: table.to_dict("records") for reason, table in quarantine.groupby("reason", sort=True)},
+        "sources": [{"title": s.TITLE, "citation": s.CITATION, "licence": s.LICENCE} for s in sources],
+    }
+
+
+def search_section(name: str, found: Json) -> dict[str, Any]:
+    """What was tried, and which choices mattered."""
+    trials = pd.read_parquet(paths.search(name) / "trials.parquet")
+    return {
+        "trials": len(trials), "states": trials["state"].value_counts().sort_index().to_dict(),
+        "chart": figures.trials(trials, found["metric"]), "importance": figures.importance(trials),
+    }
+
+
+def members(model: Json) -> dict[str, Any]:
+    """The members of the ensemble as a small table."""
+    rows = [(m["trial"], m["encoder"], m["pooling"] or "", m["head"]) for m in model["members"]]
+    return {"columns": ("Trial", "Encoder", "Pooling", "Head"), "rows": rows}
+
+
+def lineage_section(name: str, lineage: Json | None) -> list[tuple[str, str]]:
+    """Names and hashes that lead back to what this was made of."""
+    links = [
+        ("Recordings table, SHA-256", sha256_file(paths.RECORDINGS)),
+        ("Folds, SHA-256", sha256_file(paths.folds(name))),
+        ("Model, SHA-256", sha256_folder(paths.model(name))),
+        ("Evaluation, SHA-256", sha256_folder(paths.evaluation(name))),
+    ]
+    if lineage is None:
+        return links
+    code, packages = lineage["code"], lineage["environment"]["packages"]
+    return [
+        ("Registered as", f"{name}, version {lineage['version']}"), ("MLflow run", lineage["run_id"]),
+        ("Code", f"{code['commit']}{' with uncommitted changes' if code['dirty'] else ''}"),
+        ("Data set (data.dvc)", lineage["data"]["hash"]), *links,
+        ("dvc.lock, SHA-256 as canonical JSON", lineage["dvc_lock_sha256"]),
+        ("params.yaml, SHA-256", lineage["params_sha256"]),
+        ("Packages", ", ".join(f"{package} {number}" for package, number in packages.items())),
+        *(("Missing", words) for words in lineage["missing"]),
+    ]

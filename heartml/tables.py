@@ -1,0 +1,185 @@
+"""The tables of the report: rows of words, figures and small dot-and-whisker plots, ready for the template.
+
+In: `metrics.json` of the evaluation, and from the flow the gate's verdict. Every figure is a number of these, rounded.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from heartml.metrics import METRICS
+from heartml.plots import domain, whisker
+from heartml.verdict import TITLES, figure, span
+
+Number = Mapping[str, float | None]
+NOTHING: Number = {"value": None, "low": None, "high": None}
+CLASS_COLUMNS = {"recall": "Recall", "precision": "Precision", "auc": "AUC"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure: the value, its interval in words, and both as a picture."""
+
+    figure: str
+    span: str
+    picture: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of figures on one scale; `ends` are the limits of the scale, `key` where greater is better."""
+
+    title: str
+    note: str
+    ends: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table; `cells` is empty where nothing can be estimated, and `note` says why."""
+
+    name: str
+    kind: str
+    facts: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of facts (counts), columns of figures, rows."""
+
+    caption: str
+    first: str
+    facts: tuple[str, ...]
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+def results(found: Mapping[str, Any], part: str, floors: str, gate: Mapping[str, Any] | None = None) -> Table:
+    """The model, the champion on the same units (where it is known), and the floors, one column a metric."""
+    names = found["official"]
+    compared = (gate or {}).get("comparison") or {}
+    lines: list[tuple[str, str, Mapping[str, Number]]] = [("This model", "model", found[part])]
+    if compared:
+        values = {name: {**NOTHING, "value": value} for name, value in compared["champion"].items()}
+        lines.append((f"Champion{_version(gate)}", "champion", values))
+    lines += [(found["floor_titles"][name], "floor", found[floors][name]) for name in found["floor_order"]]
+    return _table("Results", "", (), names, [(title, kind, (), numbers) for title, kind, numbers in lines],
+                  references={name: found[part][name]["value"] for name in names})
+
+
+def _version(gate: Mapping[str, Any] | None) -> str:
+    return f" (version {gate['champion']})" if gate and gate.get("champion") else ""
+
+
+def calibration(found: Mapping[str, Any], parts: Sequence[str]) -> Table:
+    """Calibration error and Brier score, before and after."""
+    lines = [(f"{_words(part)}, {when} calibration", "model" if when == "after" else "other", (),
+              {name: found[part][name + suffix] for name in ("ece", "brier")})
+             for part in parts for when, suffix in (("before", "_before"), ("after", ""))]
+    return _table("Calibration", "", (), ("ece", "brier"), lines)
+
+
+def classes(found: Mapping[str, Any], part: str) -> Table:
+    """Recall, precision and AUC by class, where there are groups enough."""
+    lines = [(name, "model", (_count(entry),),
+              entry if entry["estimable"] else None)
+             for name in found["classes"] for entry in [found["per_class"][part][name]]]
+    return _table("By class", "Class", (_counted(found),), tuple(CLASS_COLUMNS), lines,
+                  note=_too_few(found))
+
+
+def subgroups(found: Mapping[str, Any], part: str) -> list[tuple[str, Table]]:
+    """One table a way to divide the units: the task's metric and the AUC, the whole part's value as a reference."""
+    metrics = tuple(dict.fromkeys((found["metric"], "macro_auc")))
+    divisions = {"source": found["per_source"][part], **found["subgroups"][part]}
+    facts = (_counted(found),)
+    tables = []
+    for division, entries in divisions.items():
+        lines = [(value + _absent(entry), "model", (_count(entry),),
+                  entry if entry["estimable"] else None)
+                 for value, entry in entries.items()]
+        tables.append((_words(division), _table(_words(division), _words(division), facts, metrics, lines,
+                                                references={m: found[part][m]["value"] for m in metrics},
+                                                note=_too_few(found), limits=(0.0, 1.0))))
+    return tables
+
+
+def locations(found: Mapping[str, Any]) -> Table | None:
+    """What one auscultation location alone tells about a patient."""
+    lines = [(name, "model", (_count(entry),),
+              entry if entry["estimable"] else None) for name, entry in found["locations"].items()]
+    if not lines:
+        return None
+    return _table("One location alone", "Location", (_counted(found),), ("macro_auc",), lines,
+                  note=_too_few(found), limits=(0.0, 1.0),
+                  references={"macro_auc": found["held_out"]["macro_auc"]["value"]})
+
+
+def floor_classes(found: Mapping[str, Any]) -> Table:
+    """How well each floor tells each class apart (AUC); what is flagged as confounded stands out."""
+    flagged = {(entry["class"], entry["floor"]) for entry in found["confounded"]}
+    shown = [name for name in found["classes"] if any(name in numbers for numbers in found["floor_auc"].values())]
+    rows = []
+    for floor in (name for name in found["floor_order"] if name in found["floor_auc"]):
+        title, numbers = found["floor_titles"][floor], found["floor_auc"][floor]
+        cells = [_cell(f"{title}, {name}", "auc", numbers[name], (0.0, 1.0),
+                       "flag" if (name, floor) in flagged else "floor", found["confounded_auc"]) for name in shown]
+        rows.append(Row(title, "floor", (), tuple(cells)))
+    return Table("What floors know", "", (), tuple(Column(name, "", ("0", "1")) for name in shown), tuple(rows))
+
+
+def _table(
+    caption: str, first: str, facts: tuple[str, ...], names: Sequence[str],
+    lines: Iterable[tuple[str, str, tuple[str, ...], Mapping[str, Any] | None]], *,
+    references: Mapping[str, float | None] | None = None, note: str = "", limits: tuple[float, float] | None = None,
+) -> Table:
+    lines = list(lines)
+    ends = {name: limits or _limits(name, [n[name] for *_, n in lines if n and name in n]) for name in names}
+    rows = []
+    for title, kind, counts, numbers in lines:
+        cells = tuple(_cell(title, name, numbers.get(name, NOTHING), ends[name], kind, (references or {}).get(name))
+                      for name in names) if numbers else ()
+        rows.append(Row(title, kind, counts, cells, "" if numbers else note))
+    columns = tuple(_column(name, ends[name]) for name in names)
+    return Table(caption, first, facts, columns, tuple(rows))
+
+
+def _limits(name: str, numbers: Sequence[Number]) -> tuple[float, float]:
+    values = [number[key] for number in numbers for key in ("value", "low", "high")]
+    return domain(values, unit=name not in ("outcome_cost", "brier"))
+
+
+def _column(name: str, ends: tuple[float, float]) -> Column:
+    lower = name in METRICS and not METRICS[name].greater_is_better
+    shown = (figure(ends[0]), figure(ends[1])) if ends[1] > 10 else (f"{ends[0]:g}", f"{ends[1]:g}")
+    return Column(CLASS_COLUMNS.get(name) or TITLES[name], "lower is better" if lower else "", shown)
+
+
+def _cell(
+    row: str, name: str, number: Number, ends: tuple[float, float], kind: str, reference: float | None
+) -> Cell:
+    words = f"{row}, {CLASS_COLUMNS.get(name) or TITLES[name]}: {figure(number['value'])}"
+    words += f", {span(number)}" if span(number) else ""
+    return Cell(figure(number["value"]), span(number), whisker(number, ends, words, kind=kind, reference=reference))
+
+
+def _too_few(found: Mapping[str, Any]) -> str:
+    return f"not estimable: fewer than {found['min_groups']} groups"
+
+
+def _absent(entry: Mapping[str, Any]) -> str:
+    return f" (no {', no '.join(entry['absent'])})" if entry["absent"] else ""
+
+
+def _counted(found: Mapping[str, Any]) -> str:
+    return f"{found['unit'].capitalize()}s (groups)"
+
+
+def _count(entry: Mapping[str, Any]) -> str:
+    return f"{entry['units']:,} ({entry['groups']:,})"
+
+
+def _words(name: str) -> str:
+    return {"held_out": "Held out", "out_of_fold": "Cross-fitted"}.get(name, name.replace("_", " ").capitalize())
