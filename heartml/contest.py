@@ -109,7 +109,8 @@ def ask(folder: Path, recordings: pd.DataFrame) -> pd.DataFrame:
     heard = [(s.floats, s.sample_rate_hz) for s in samples]
     said = Model.load(folder).predict_audio(heard, list(recordings["unit_id"]))
     units = recordings.drop_duplicates("unit_id").set_index("unit_id").loc[list(said.unit_ids)].reset_index()
-    table = units[["unit_id", "group_id", "label"]].assign(decision=[said.classes[d] for d in said.decisions])
+    table = units[["unit_id", "group_id", "label"]].assign(
+        part=TEST, decision=[said.classes[d] for d in said.decisions])
     for kind, values in (("p", said.probabilities), ("c", said.calibrated)):
         table[[f"{kind}_{name}" for name in said.classes]] = values
     return table

@@ -1,7 +1,7 @@
 """Fixtures for every test: real recordings in their publishers' layouts, projects in folders of their own.
 
-The real recordings are looked for in `../shared/datasets` beside the repository, or in HEARTML_REAL_DATA. Where they are
-missing, the tests that need them are left out, and say so.
+The real recordings are looked for in `../shared/datasets` beside the repository, or in HEARTML_REAL_DATA. Where they
+are missing, the tests that need them are left out, and say so.
 """
 
 import os
@@ -61,3 +61,14 @@ def ingested_pascal(tmp_path_factory: pytest.TempPathFactory, real_pascal: Path)
 def ingested_circor(tmp_path_factory: pytest.TempPathFactory, real_circor: Path) -> Workspace:
     """A project with CirCor's development part ingested. Do not write here, `copy` it."""
     return _ingested(tmp_path_factory, "circor", real_circor)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new MLflow store, mlflow.db: making one takes seven seconds, a copy of it none."""
+    root = tmp_path_factory.mktemp("store")
+    code = "from heartml import tracking; tracking.connect()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    return root / ".heartml" / "mlflow.db"

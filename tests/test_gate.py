@@ -1,0 +1,172 @@
+"""The gate: better beyond chance on the same held-out groups, no subgroup worse, floors beaten; all in numbers."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from heartml import gate
+from heartml.config import GateParams
+from heartml.gate import Champion
+from heartml.metrics import METRICS
+from heartml.scores import Scored
+from heartml.tasks import TASKS
+
+TASK = TASKS["murmur"]
+PARAMS = GateParams(confidence=0.95, bootstrap=500, subgroup_margin=0.05, min_subgroup_groups=10, catch_up_recordings=0)
+UNITS = 120
+
+
+def answers(skill: float, *, seed: int, wrong: np.ndarray | None = None, right: np.ndarray | None = None) -> Scored:
+    """Answers to the same units, right with probability `skill`; never where `wrong`, always where `right` [units]."""
+    labels = np.random.default_rng(7).integers(0, 3, UNITS)
+    hit = np.random.default_rng(seed).random(UNITS) < skill
+    hit = (hit if right is None else hit | right) & ~(np.zeros(UNITS, bool) if wrong is None else wrong)
+    decisions = np.where(hit, labels, (labels + 1) % 3)
+    names = np.array(TASK.classes)
+    table = pd.DataFrame({
+        "unit_id": [f"unit-{n:03}" for n in range(UNITS)], "group_id": [f"group-{n // 2:03}" for n in range(UNITS)],
+        "label": names[labels], "part": "test", "decision": names[decisions],
+    })
+    for kind in "pc":
+        table[[f"{kind}_{name}" for name in names]] = np.eye(3)[decisions] * 0.7 + 0.1
+    return Scored.of(table, TASK.classes)
+
+
+def folds(scored: Scored) -> pd.DataFrame:
+    """Two recordings a unit, all held out."""
+    rows = [{"recording_id": f"{unit}-{r}", "unit_id": unit, "group_id": group, "label": "Absent", "part": "test"}
+            for unit, group in zip(scored.unit_ids, scored.groups, strict=True) for r in range(2)]
+    return pd.DataFrame(rows)
+
+
+def known(scored: Scored) -> pd.DataFrame:
+    return pd.DataFrame({"sex": np.where(np.arange(len(scored.unit_ids)) % 4 < 2, "Female", "Male")},
+                        index=scored.unit_ids)
+
+
+def compare(
+    challenger: Scored, champion: Scored | None, trained_on: frozenset[str] = frozenset()
+) -> gate.Comparison | None:
+    return gate.compare(TASK, challenger, Champion("3", champion, trained_on), folds(challenger), known(challenger),
+                        PARAMS, np.random.default_rng(0))
+
+
+def verdict(
+    comparison: gate.Comparison | None, *, against: dict | None = None, problems: tuple[str, ...] = ()
+) -> gate.Verdict:
+    metric = METRICS[TASK.metric]
+    floors = against or {"source": {"value": 0.3, "low": 0.1, "high": 0.5}}
+    criteria = [
+        gate.better_than_champion(metric, "3", comparison, PARAMS.confidence),
+        gate.no_subgroup_loses(comparison, PARAMS.subgroup_margin),
+        gate.beats_floors(metric, 0.8, floors),
+        gate.all_there("lineage", problems, "complete"),
+    ]
+    return gate.decide(criteria, comparison, first=False)
+
+
+def test_a_clearly_better_challenger_is_promoted_and_the_reason_has_the_number() -> None:
+    comparison = compare(answers(0.95, seed=1), answers(0.6, seed=2))
+    assert comparison
+    said = verdict(comparison)
+    assert said.promote
+    assert f"{comparison.difference.value:+.3f}" in said.reason
+    assert comparison.units == UNITS
+    assert comparison.groups == UNITS / 2
+
+
+def test_a_model_does_not_beat_itself() -> None:
+    same = answers(0.8, seed=1)
+    said = verdict(compare(same, same))
+    assert not said.promote
+    assert "better" in said.reason
+
+
+def test_a_gain_that_chance_explains_is_refused() -> None:
+    comparison = compare(answers(0.80, seed=1), answers(0.78, seed=3))
+    assert comparison
+    assert comparison.difference.low < 0 < comparison.difference.high
+    assert not verdict(comparison).promote
+
+
+def test_a_subgroup_that_loses_more_than_the_margin_stops_a_better_model() -> None:
+    boys = np.arange(UNITS) % 4 >= 2
+    better_but = answers(1.0, seed=1, wrong=boys & (np.arange(UNITS) % 3 == 0))
+    comparison = compare(better_but, answers(0.3, seed=2, right=boys))
+    assert comparison
+    assert comparison.difference.low > 0
+    said = verdict(comparison)
+    assert not said.promote
+    assert "sex=Male" in said.reason
+    [criterion] = [c for c in said.criteria if c.name == "subgroups"]
+    assert criterion.value is not None
+    assert criterion.value < -PARAMS.subgroup_margin
+
+
+def test_units_of_groups_that_the_champion_was_trained_on_do_not_count() -> None:
+    challenger = answers(0.9, seed=1)
+    trained_on = frozenset({"unit-000-1", "unit-004-0"})   # one recording is enough to know the whole group
+    comparison = compare(challenger, answers(0.6, seed=2), trained_on)
+    assert comparison
+    assert comparison.trained == 4
+    assert comparison.units == UNITS - 4
+    assert "champion trained on them" in verdict(comparison).reason
+
+
+def test_units_that_the_champion_never_answered_are_counted_and_left_out() -> None:
+    champion = answers(0.6, seed=2).take(np.arange(UNITS) >= 10)
+    comparison = compare(answers(0.9, seed=1), champion)
+    assert comparison
+    assert comparison.unknown == 10
+    assert comparison.units == UNITS - 10
+
+
+def test_the_order_of_the_champions_rows_does_not_matter() -> None:
+    challenger, champion = answers(0.9, seed=1), answers(0.6, seed=2)
+    shuffled = champion.take(np.random.default_rng(0).permutation(UNITS))
+    assert compare(challenger, champion) == compare(challenger, shuffled)
+
+
+@pytest.mark.parametrize("champion", [None, answers(0.6, seed=2).take(np.zeros(UNITS, bool))])
+def test_a_champion_that_cannot_be_compared_is_not_replaced(champion: Scored | None) -> None:
+    comparison = compare(answers(0.99, seed=1), champion)
+    assert comparison is None
+    said = verdict(comparison)
+    assert not said.promote
+    assert "cannot be compared" in said.reason
+
+
+def test_below_one_floor_is_below_the_gate() -> None:
+    floors = {"source": {"value": 0.3, "low": 0.1, "high": 0.5}, "nuisance": {"value": -0.01, "low": -0.1, "high": 0.1}}
+    said = verdict(compare(answers(0.95, seed=1), answers(0.5, seed=2)), against=floors)
+    assert not said.promote
+    assert "nuisance" in said.reason
+
+
+def test_a_missing_link_of_the_lineage_is_named() -> None:
+    said = verdict(compare(answers(0.95, seed=1), answers(0.5, seed=2)), problems=("no git commit",))
+    assert not said.promote
+    assert "lineage: no git commit" in said.reason
+
+
+def test_for_a_cost_smaller_is_better() -> None:
+    cost = METRICS["outcome_cost"]
+    cheaper = gate.beats_floors(cost, 9000, {"source": {"value": -1000.0, "low": -1500.0, "high": -500.0}})
+    dearer = gate.beats_floors(cost, 9000, {"source": {"value": 1000.0, "low": 500.0, "high": 1500.0}})
+    assert cheaper.passed
+    assert not dearer.passed
+
+
+def test_the_first_model_needs_no_champion() -> None:
+    floors = gate.beats_floors(METRICS[TASK.metric], 0.8, {"source": {"value": 0.3, "low": 0.1, "high": 0.5}})
+    said = gate.decide([floors], None, first=True)
+    assert said.promote
+    assert "first model" in said.reason
+
+
+def test_a_verdict_is_plain_json_without_nan() -> None:
+    comparison = compare(answers(0.95, seed=1), answers(0.6, seed=2))
+    text = json.dumps(verdict(comparison).as_json(), allow_nan=False)
+    assert json.loads(text)["comparison"]["units"] == UNITS

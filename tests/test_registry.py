@@ -1,0 +1,164 @@
+"""Registered versions: one for each content, one champion, and no state that a crash can leave undecided."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from heartml import registry, tracking
+from heartml.registry import CHALLENGER, CHAMPION, ChampionChanged, Version
+
+NAME = "simulated-murmur"
+PROMOTE = {"promote": True, "reason": "promoted: it is better", "criteria": [
+    {"name": "floors", "passed": True, "value": 0.25, "required": 0.0, "words": "above the floors"}]}
+REFUSE = {"promote": False, "reason": "refused: floors", "criteria": [
+    {"name": "floors", "passed": False, "value": -0.1, "required": 0.0, "words": "below the floors"}]}
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path):
+    """A client of a store of this test's own, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    Path(".heartml").mkdir()
+    shutil.copyfile(empty_store, ".heartml/mlflow.db")
+    return tracking.connect()
+
+
+def register(client, key: str) -> Version:
+    with tracking.run(client, NAME, key) as run_id:
+        tracking.log_files(client, run_id, {"gate.json": "{}"})
+    return registry.register(client, NAME, run_id=run_id, source=f"runs:/{run_id}/model", key=key)
+
+
+def judged(client, key: str, verdict: dict, compared_with: str | None) -> Version:
+    version = register(client, key)
+    registry.record(client, version, verdict, compared_with)
+    return version
+
+
+def test_the_same_content_is_registered_once(client) -> None:
+    first, again = register(client, "k1"), register(client, "k1")
+    assert first.number == again.number == "1"
+    assert register(client, "k2").number == "2"
+    assert [v.number for v in registry.versions(client, NAME)] == ["1", "2"]
+
+
+def test_a_new_version_is_a_challenger_until_it_is_judged(client) -> None:
+    version = register(client, "k1")
+    assert version.aliases == (CHALLENGER,)
+    assert version.verdict is None
+    assert not version.settled
+    assert registry.champion(client, NAME) is None
+
+
+def test_a_promoted_version_becomes_the_one_champion(client) -> None:
+    for key, before in (("k1", None), ("k2", "1")):
+        settled = registry.settle(client, judged(client, key, PROMOTE, before))
+        assert settled.aliases == (CHAMPION,)
+        assert settled.settled
+    serving = registry.champion(client, NAME)
+    assert serving
+    assert serving.number == "2"
+
+
+def test_a_refused_version_stays_challenger_and_says_why(client) -> None:
+    registry.settle(client, judged(client, "k1", PROMOTE, None))
+    settled = registry.settle(client, judged(client, "k2", REFUSE, "1"))
+    assert settled.aliases == (CHALLENGER,)
+    assert settled.tags["heartml.reason"] == "refused: floors"
+    assert settled.tags["heartml.gate.floors"] == "failed (-0.1): below the floors"
+    serving = registry.champion(client, NAME)
+    assert serving
+    assert serving.number == "1"
+
+
+def test_of_two_promotions_that_were_compared_with_the_same_champion_only_one_wins(client) -> None:
+    registry.settle(client, judged(client, "k0", PROMOTE, None))
+    rivals = [judged(client, key, PROMOTE, "1") for key in ("k1", "k2")]
+
+    def settle(version: Version) -> str:
+        try:
+            registry.settle(client, version)
+        except ChampionChanged:
+            return "lost"
+        return "won"
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(settle, rivals)) == ["lost", "won"]
+    assert len([v for v in registry.versions(client, NAME) if CHAMPION in v.aliases]) == 1
+
+
+def test_settling_twice_changes_nothing(client) -> None:
+    version = judged(client, "k1", PROMOTE, None)
+    assert registry.settle(client, version) == registry.settle(client, version)
+
+
+def test_a_promotion_that_was_cut_short_after_the_alias_moved_is_only_marked(client) -> None:
+    version = judged(client, "k1", PROMOTE, None)
+    client.set_registered_model_alias(NAME, CHAMPION, version.number)   # as far as the killed run came
+    settled = registry.settle(client, version)
+    assert settled.settled
+    assert settled.aliases == (CHAMPION,)
+
+
+def test_a_verdict_that_no_longer_counts_is_forgotten(client) -> None:
+    version = judged(client, "k1", PROMOTE, "7")
+    with pytest.raises(ChampionChanged, match="compared with 7"):
+        registry.settle(client, version)
+    assert registry.forget_verdict(client, version).verdict is None
+
+
+def test_a_killed_process_leaves_no_run_running_and_no_version_open(client) -> None:
+    code = (
+        "from heartml import registry, tracking; import os, signal\n"
+        "client = tracking.connect()\n"
+        f"with tracking.run(client, {NAME!r}, 'left') as run_id:\n"
+        f"    registry.register(client, {NAME!r}, run_id=run_id, source=f'runs:/{{run_id}}/model', key='k1')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ, "PYTHONPATH": str(root)})
+    assert done.returncode == -signal.SIGKILL
+    with tracking.run(client, NAME, "mine") as mine:
+        [left] = registry.versions(client, NAME)
+        assert tracking.sweep(client) == [left.run_id]
+        assert client.get_run(left.run_id).info.status == "KILLED"
+        assert client.get_run(mine).info.status == "RUNNING"
+    registry.close_abandoned(client, NAME)
+    [closed] = registry.versions(client, NAME)
+    assert closed.settled
+    assert closed.verdict == registry.ABANDONED
+
+
+def test_a_run_that_fails_is_marked_failed(client) -> None:
+    with pytest.raises(ZeroDivisionError), tracking.run(client, NAME, "failing") as run_id:
+        raise ZeroDivisionError
+    assert client.get_run(run_id).info.status == "FAILED"
+
+
+def test_files_are_found_after_a_move(client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tracking.run(client, NAME, "moving") as run_id:
+        tracking.log_files(client, run_id, {"folder/gate.json": "{}"})
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    (tmp_path / ".heartml").rename(moved / ".heartml")
+    monkeypatch.chdir(moved)
+    found = tracking.fetch(tracking.connect(), run_id, "folder/gate.json", tmp_path / "fetched")
+    assert found.read_text() == "{}"
+
+
+def test_processes_that_start_at_once_make_one_sound_store(tmp_path: Path) -> None:
+    code = "from heartml import tracking; tracking.connect().search_experiments()"
+    root = Path(__file__).parents[1]
+    env = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"} | {"PYTHONPATH": str(root)}
+    started = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
+               for _ in range(3)]
+    for process in started:
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
