@@ -5,8 +5,8 @@ Out: int16 [time].
 
 Sources
     Locations: S1 is loudest at the apex and the tricuspid area, S2 at the base, P2 hardly beyond the pulmonary area.
-    Chest: 12 dB an octave for S1 above some 100 Hz (Durand et al. 1990, Med Biol Eng Comput 28:269, in dogs); that it is
-        more in thick chests is our assumption.
+    Chest: 12 dB an octave for S1 above some 100 Hz (Durand et al. 1990, Med Biol Eng Comput 28:269, in dogs); that
+        thick chests damp more is our assumption.
     Breath: power falls steadily above 75 to 100 Hz, inspiration louder than expiration (Gavriely et al. 1981, J Appl
         Physiol 50:307; Pasterkamp et al. 1997, Am J Respir Crit Care Med 156:974).
     Levels: the noise between the sounds lies 6 to 12 dB under S1 in half of CirCor's recordings (measured there).
