@@ -69,8 +69,10 @@ class Fitted(Protocol):
 class Head(Protocol):
     """One kind of classifier; the members are the modules of this package."""
 
-    NAME: str
-    TAKES: Literal["vectors", "frames"]
+    @property
+    def NAME(self) -> str: ...  # noqa: N802 - a module's constant
+    @property
+    def TAKES(self) -> Literal["vectors", "frames"]: ...  # noqa: N802
 
     def space(self, trial: Suggest) -> Numbers:
         """The numbers of one trial, drawn from this head's search space."""
@@ -85,4 +87,40 @@ class Head(Protocol):
         ...
 
 
-HEADS: dict[str, Callable[[], Head]] = {}
+def _logistic() -> Head:
+    from heartml.heads import logistic
+
+    return logistic
+
+
+def _svm_rbf() -> Head:
+    from heartml.heads import svm_rbf
+
+    return svm_rbf
+
+
+def _lightgbm() -> Head:
+    from heartml.heads import boosting
+
+    return boosting
+
+
+def _extra_trees() -> Head:
+    from heartml.heads import extra_trees
+
+    return extra_trees
+
+
+def _sequence() -> Head:
+    from heartml.heads import sequence
+
+    return sequence
+
+
+HEADS: dict[str, Callable[[], Head]] = {
+    "logistic": _logistic,
+    "svm_rbf": _svm_rbf,
+    "lightgbm": _lightgbm,
+    "extra_trees": _extra_trees,
+    "sequence": _sequence,
+}

@@ -1,0 +1,180 @@
+"""Temporal convolution network: a list of `[frames, dim]` -> log-probabilities, and what each frame is.
+
+Batch norm on bands, a convolution of 5 with stride 2, six residual dilated blocks (Bai et al., An empirical evaluation
+of generic convolutional and recurrent networks, 2018), attention pooling with two heads beside the mean. Where heart
+states are known a second head learns them frame by frame, with systole split by the recording's class: what a murmur is
+is heard there. Trained on crops of 5.1 s with SpecAugment (Park et al., 2019), AdamW and one cycle of the rate.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from heartml.heads import Fitted, Inputs, Numbers, State, Suggest, Targets
+from heartml.heads.augment import Crops
+
+NAME = "sequence"
+TAKES: Literal["vectors", "frames"] = "frames"
+
+_DILATIONS = (1, 2, 4, 8, 2, 16)
+_CLASS_WEIGHT_POWER = 0.75
+_LABEL_SMOOTHING = 0.05
+_WEIGHT_DECAY = 0.03
+_SHORTEST_FRAMES = 100     # shorter recordings are repeated to this: the receptive field is 130
+_UNANNOTATED, _SYSTOLE, _FIRST_SYSTOLE = 3, 1, 4
+
+
+class _Block(nn.Module):
+    """Residual: norm, dilated convolution of 3, norm, convolution of 1."""
+
+    def __init__(self, channels: int, dilation: int, dropout: float) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(channels, channels, 3, dilation=dilation, padding=dilation, bias=False)
+        self.norm = nn.BatchNorm1d(channels)
+        self.second = nn.Conv1d(channels, channels, 1)
+        self.dropout = nn.Dropout1d(dropout)     # whole channels: a fifth of a step's time less than single values
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + cast(Tensor, self.dropout(self.second(functional.relu(self.norm(self.first(x))))))
+
+
+class Network(nn.Module):
+    """`[batch, dim, frames] -> [batch, classes], [batch, 4 + classes, frames / 2]`, both logits."""
+
+    def __init__(self, dim: int, classes: int, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(dim)
+        self.stem = nn.Conv1d(dim, channels, 5, stride=2, padding=2)
+        self.blocks = nn.Sequential(*(_Block(channels, d, dropout) for d in _DILATIONS))
+        self.last = nn.BatchNorm1d(channels)
+        self.attention = nn.Conv1d(channels, 2, 1)
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Linear(3 * channels, classes)
+        self.frame = nn.Conv1d(channels, _FIRST_SYSTOLE + classes, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = functional.relu(self.last(self.blocks(functional.relu(self.stem(self.norm(x))))))
+        weights = torch.softmax(self.attention(hidden), dim=-1)
+        attended = torch.einsum("bht,bct->bhc", weights, hidden).flatten(1)
+        pooled = torch.cat([attended, hidden.mean(-1)], dim=1)
+        return self.classify(self.dropout(pooled)), self.frame(hidden)
+
+
+@dataclass(frozen=True)
+class FittedSequence:
+    """A trained network with the numbers that rebuild it."""
+
+    network: Network
+    shape: dict[str, float]
+
+    def log_probabilities(self, inputs: Inputs) -> NDArray[np.float64]:
+        """List of `[frames, dim]` -> `[cases, classes]`."""
+        return np.stack([self.whole(frames)[0] for frames in cast(Sequence[NDArray[np.float32]], inputs)])
+
+    def whole(self, frames: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """One recording -> log-probabilities `[classes]` and frame posteriors `[frames / 2, 4 + classes]`."""
+        device = next(self.network.parameters()).device
+        repeats = -(-_SHORTEST_FRAMES // len(frames))
+        x = torch.from_numpy(np.tile(centred(frames), (repeats, 1)).T[None].copy()).to(device)
+        with torch.inference_mode():
+            logits, states = self.network(x)
+        log_p = torch.log_softmax(logits[0].double(), dim=-1).cpu().numpy()
+        posteriors = np.asarray(torch.softmax(states[0], dim=0).T.cpu().numpy(), np.float32)
+        return np.asarray(log_p), np.asarray(posteriors[: -(-len(frames) // 2)])
+
+    def state(self) -> State:
+        """Weights and shape."""
+        arrays = {name: tensor.cpu().numpy() for name, tensor in self.network.state_dict().items()}
+        return State(arrays, dict(self.shape))
+
+
+def centred(frames: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Without the recording's mean over time and bands."""
+    return np.asarray(frames - frames.mean(), np.float32)
+
+
+def space(trial: Suggest) -> Numbers:
+    """Regularisation and rate; the recipe's other numbers are fixed."""
+    return {
+        "dropout": trial.suggest_float("dropout", 0.1, 0.5),
+        "rate": trial.suggest_float("rate", 1e-3, 6e-3, log=True),
+        "frame_weight": trial.suggest_float("frame_weight", 0.1, 2.0, log=True),
+        "strength": trial.suggest_float("strength", 0.5, 1.5),
+    }
+
+
+def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted:
+    """Train `numbers["steps"]` steps of `numbers["batch"]` crops; torch's global generator is left as it was."""
+    frames = cast(Sequence[NDArray[np.float32]], inputs)
+    shape = {"dim": frames[0].shape[1], "classes": targets.classes, "channels": numbers["channels"],
+             "dropout": numbers["dropout"]}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = _build(shape).to("cuda" if torch.cuda.is_available() else "cpu")
+        _train(network, Crops.of([centred(f) for f in frames], targets, float(numbers["strength"])), targets, numbers,
+               np.random.default_rng(seed))
+    return FittedSequence(network.eval(), shape)
+
+
+def load(state: State) -> Fitted:
+    """The network behind a state."""
+    shape = cast(dict[str, float], dict(state.numbers))
+    network = _build(shape)
+    network.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.arrays.items()})
+    return FittedSequence(network.eval(), shape)
+
+
+def _build(shape: dict[str, float]) -> Network:
+    return Network(int(shape["dim"]), int(shape["classes"]), int(shape["channels"]), float(shape["dropout"]))
+
+
+def _train(network: Network, crops: Crops, targets: Targets, numbers: Numbers, rng: np.random.Generator) -> None:
+    steps, rate = int(numbers["steps"]), float(numbers["rate"])
+    device = next(network.parameters()).device
+    weights = torch.from_numpy(class_weights(targets)).float().to(device)
+    optimiser = torch.optim.AdamW(network.parameters(), rate, weight_decay=_WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + 1, pct_start=0.25)
+    network.train()
+    for rows in _batches(len(targets.labels), int(numbers["batch"]), steps, rng):
+        x, states = crops.draw(rows, rng)
+        labels = torch.from_numpy(targets.labels[rows]).to(device)
+        logits, frame_logits = network(torch.from_numpy(x).to(device).transpose(1, 2))
+        loss = functional.cross_entropy(logits, labels, weights, label_smoothing=_LABEL_SMOOTHING)
+        if states is not None:
+            known = torch.from_numpy(frame_targets(states, targets.labels[rows])).to(device)
+            loss = loss + float(numbers["frame_weight"]) * functional.cross_entropy(
+                frame_logits, known, ignore_index=-1)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimiser.step()
+        schedule.step()
+
+
+def class_weights(targets: Targets) -> NDArray[np.float64]:
+    """Inverse class frequency to the power 3/4: `[classes]`."""
+    counts = np.bincount(targets.labels, minlength=targets.classes)
+    return np.asarray((len(targets.labels) / (targets.classes * np.maximum(counts, 1))) ** _CLASS_WEIGHT_POWER)
+
+
+def frame_targets(states: NDArray[np.int8], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """States `[batch, frames]` of S1, systole, S2, diastole, unannotated (4), unknown (-1) -> classes of frames.
+
+    S1 0, diastole 1, S2 2, unannotated 3, systole of a recording of class c 4 + c; every second frame.
+    """
+    codes = np.array([0, _FIRST_SYSTOLE, 2, 1, _UNANNOTATED, -1])
+    found = codes[states[:, ::2]]
+    return np.where(found == _FIRST_SYSTOLE, _FIRST_SYSTOLE + labels[:, None], found).astype(np.int64)
+
+
+def _batches(cases: int, batch: int, steps: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+    """`steps` batches of rows; every case once before any comes again."""
+    passes = -(-steps * batch // cases)
+    order = np.concatenate([rng.permutation(cases) for _ in range(passes)])
+    return [order[i * batch : (i + 1) * batch] for i in range(steps)]
