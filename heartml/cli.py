@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from heartml.errors import HeartMLError
-from heartml.files import die_with_parent
+from heartml.process import die_with_dvc
 
 QUIET = {
     "DO_NOT_TRACK": "true",
@@ -228,7 +228,7 @@ def models(as_json: bool) -> None:
 def main() -> None:
     """Entry point of `heartml` and `python -m heartml`."""
     if "DVC_STAGE" in os.environ:   # before the slow imports of a stage, so that no orphan comes to life
-        die_with_parent(int(os.environ.get("HEARTML_PARENT", os.getppid())))
+        die_with_dvc()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):

@@ -1,10 +1,16 @@
-"""Which process made this, and does it still live? For runs that a killed process left behind on a server."""
+"""Which process made this, and does it still live? And a stage's life, tied to that of the DVC that started it."""
 
 import os
 import platform
+import signal
+import threading
+import time
 from pathlib import Path
 
-from heartml.files import alive
+from heartml.files import alive, die_with_parent
+
+_SHELLS = ("sh", "dash", "bash", "zsh", "fish", "ksh")
+_LOOK_S = 0.5
 
 
 def me() -> str:
@@ -18,13 +24,50 @@ def dead(process: str) -> bool:
     pid, _, start = rest.partition("/")
     if host != platform.node() or not pid.isdigit():
         return False
-    return not alive(int(pid)) or _start(int(pid)) != start
+    return not _lives(int(pid), start)
+
+
+def die_with_dvc() -> None:
+    """End this process when the DVC process that started it has ended, so that no orphan writes into a later run.
+
+    The kernel does that for a direct parent. A shell that does not exec its command (dash) stands between the two and
+    outlives DVC: then a thread looks after DVC. `HEARTML_PARENT` is DVC's number, where heartml/repro.py is DVC.
+    """
+    die_with_parent()
+    known = os.environ.get("HEARTML_PARENT")
+    dvc = int(known) if known else _behind_shells(os.getppid())
+    if not alive(dvc):
+        os._exit(1)
+    if dvc != os.getppid():
+        threading.Thread(target=_follow, args=(dvc, _start(dvc)), daemon=True).start()
+
+
+def _follow(pid: int, start: str) -> None:
+    while _lives(pid, start):
+        time.sleep(_LOOK_S)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _lives(pid: int, start: str) -> bool:
+    """Whether process `pid` is still the one of that start, and no zombie."""
+    return alive(pid) and _start(pid) == start and (not start or _stat(pid)[0] != "Z")
+
+
+def _behind_shells(pid: int) -> int:
+    """The first ancestor, from `pid` on, that is no shell."""
+    while Path(f"/proc/{pid}/comm").exists() and Path(f"/proc/{pid}/comm").read_text().strip() in _SHELLS:
+        pid = int(_stat(pid)[1])
+    return pid
 
 
 def _start(pid: int) -> str:
     """Boot of the machine and start of a process in clock ticks since then (Linux's /proc)."""
     try:
-        ticks = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[19]
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text(encoding='utf-8').strip()[:8]}-{ticks}"
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text(encoding='utf-8').strip()[:8]}-{_stat(pid)[19]}"
     except (OSError, IndexError):
         return ""
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat behind the name: state, parent, ..."""
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()

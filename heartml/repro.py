@@ -6,12 +6,16 @@ and dies with the flow (PARENT is the flow's process). What happened is the exit
 
 import logging
 import os
+import re
+import shutil
 import sys
 from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
 
 from heartml.files import die_with_parent
+
+_BY_SIGNAL = re.compile(r"exited with (-\d+|137|143)$")   # 128 + SIGKILL or SIGTERM, where a shell stands between
 
 
 class How(IntEnum):
@@ -43,9 +47,9 @@ class _Watch(logging.Handler):
 
 
 def _environment() -> None:
-    """The stage's `python` is this one, and the shell is one that execs a simple command (fish does not)."""
+    """The stage's `python` is this one; the shell is one that execs a simple command (dash and fish do not)."""
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    os.environ["SHELL"] = "/bin/sh"
+    os.environ["SHELL"] = shutil.which("bash") or "/bin/sh"
     os.environ["HEARTML_PARENT"] = str(os.getpid())
 
 
@@ -69,7 +73,7 @@ def reproduce(address: str, *, force: bool) -> How:
             print(cause, file=sys.stderr)
             return How.BUSY
         if isinstance(cause, StageCmdFailedError):
-            return How.KILLED if "exited with -" in str(cause) else How.FAILED
+            return How.KILLED if _BY_SIGNAL.search(str(cause)) else How.FAILED
         print(f"heartml: {cause}", file=sys.stderr)
         return How.FAILED
     return watch.how

@@ -1,0 +1,210 @@
+"""DVC's graph is the pipeline's: what is stale, in which turn, how a stage fails; and what a killed run left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import toys
+
+from heartml import pipeline, recovery
+from heartml.files import Busy
+from heartml.pipeline import PipelineError, StageFailed, StageKilled
+from heartml.repro import How
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The toy project as working folder; stages find this code."""
+    root = toys.make(tmp_path / "toy").root
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("PYTHONPATH", str(toys.ROOT))
+    return root
+
+
+def run_due(**options) -> dict[str, How]:
+    return {s.address: pipeline.run(s.address, say=lambda _: None, **options).how for s in pipeline.plan().due}
+
+
+def test_the_plan_is_dvcs_graph_with_every_stage_behind_what_it_needs(toy: Path) -> None:
+    plan = pipeline.plan()
+    order = [stage.address for stage in plan.stages]
+    assert {s.address: set(s.needs) for s in plan.stages} == {n: set(needs) for n, needs in toys.GRAPH.items()}
+    assert all(order.index(need) < order.index(s.address) for s in plan.stages for need in s.needs)
+    assert plan.behind(Path("three.txt")) == {"one", "three"}
+
+
+def test_only_what_is_stale_runs_and_what_comes_after_it(toy: Path) -> None:
+    assert set(run_due().values()) == {How.RAN}
+    assert toys.ran(toy) in (["one", "two", "three", "four"], ["one", "three", "two", "four"])
+    assert pipeline.plan().due == ()
+    toys.set_numbers(toy, three=1)
+    due = pipeline.plan().due
+    assert [s.address for s in due] == ["three", "four"]
+    assert "version.three" in due[0].changed
+    assert run_due() == {"three": How.RAN, "four": How.RAN}
+    assert toys.ran(toy) == ["three", "four"]
+
+
+def test_what_was_run_before_with_the_same_inputs_is_restored_and_stops_the_rest(toy: Path) -> None:
+    run_due()
+    toys.ran(toy)
+    (toy / "two.txt").unlink()
+    assert run_due() == {"two": How.RESTORED, "four": How.UNCHANGED}
+    assert toys.ran(toy) == []
+
+
+def test_by_force_every_stage_is_due(toy: Path) -> None:
+    run_due()
+    assert len(pipeline.plan(force=True).due) == 4
+    assert pipeline.run("one", force=True, say=lambda _: None).how is How.RAN
+
+
+def test_a_stage_that_fails_says_its_own_line_and_where_the_rest_lies(toy: Path) -> None:
+    toys.set_numbers(toy, fails="one")
+    heard: list[str] = []
+    with pytest.raises(StageFailed) as failed:
+        pipeline.run("one", say=heard.append)
+    assert str(failed.value).startswith("one: recording 3f2a: one cannot read it. Run `heartml ingest` again. ")
+    assert ".heartml/logs/one.log" in str(failed.value)
+    assert not any("Traceback" in line or "heartml:" in line for line in heard)
+
+
+def test_a_fault_of_ours_gives_its_last_line_and_keeps_the_traceback_in_the_log(toy: Path) -> None:
+    toys.set_numbers(toy, crashes="one")
+    with pytest.raises(StageFailed, match="ZeroDivisionError: a fault of ours"):
+        pipeline.run("one", say=lambda _: None)
+    assert "Traceback" in (toy / ".heartml/logs/one.log").read_text()
+
+
+def test_a_stage_that_is_killed_is_told_from_one_that_fails(toy: Path) -> None:
+    toys.set_numbers(toy, seconds={"one": 60})
+
+    def kill(line: str) -> None:
+        if line.startswith("started"):
+            os.kill(int(line.rsplit(maxsplit=1)[-1]), signal.SIGKILL)
+
+    with pytest.raises(StageKilled, match="killed by a signal"):
+        pipeline.run("one", say=kill)
+
+
+def test_data_that_nobody_makes_is_named_with_the_way_to_it(toy: Path) -> None:
+    (toy / "toy.py").rename(toy / "away.py")
+    with pytest.raises(PipelineError, match=r"toy\.py: not here, and no stage makes it.*heartml ingest"):
+        pipeline.plan()
+
+
+def test_siblings_run_side_by_side_and_end_in_one_whole_lock(toy: Path) -> None:
+    toys.set_numbers(toy, seconds={"two": 3, "three": 3})
+    pipeline.run("one", say=lambda _: None)
+    overlap: list[set[str]] = []
+    going: set[str] = set()
+
+    def sibling(name: str) -> None:
+        def say(line: str) -> None:
+            if line.startswith("started"):
+                going.add(name)
+                overlap.append(set(going))
+
+        pipeline.run(name, say=say)
+        going.discard(name)
+
+    threads = [threading.Thread(target=sibling, args=(name,)) for name in ("two", "three")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {"two", "three"} in overlap
+    assert run_due() == {"four": How.RAN}
+    assert pipeline.plan().due == ()
+
+
+def test_a_second_one_waits_or_says_who_is_at_work(toy: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    code = ("from heartml import pipeline; import time\n"
+            "with pipeline.alone(who='the first'): print('in', flush=True); time.sleep(3)")
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout
+        first.stdout.readline()
+        with pytest.raises(Busy, match=rf"process {first.pid}.*--no-wait"), pipeline.alone(wait=False):
+            pass
+        with pipeline.alone(who="the second"):
+            assert first.poll() is not None or first.wait(timeout=1) == 0
+    said = f"the second: waiting for another retraining or ingest in this folder (process {first.pid})"
+    assert said in capfd.readouterr().err
+
+
+def test_a_dvc_repro_at_work_is_waited_for(toy: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    toys.set_numbers(toy, seconds={"one": 4})
+    with subprocess.Popen([sys.executable, "-m", "dvc", "repro", "-q", "one"]) as other:
+        while not (toy / "runs.txt").exists():
+            time.sleep(0.1)
+        with pytest.raises(Busy, match="DVC is at work"), pipeline.alone(wait=False):
+            pass
+        with pipeline.alone():
+            assert (toy / "one.txt").exists()
+        assert other.wait(timeout=60) == 0
+    assert f"waiting for process {other.pid}" in capfd.readouterr().err
+    toys.ran(toy)
+    assert "one" not in run_due()
+
+
+def test_a_stage_waits_for_a_dvc_that_came_in_between(toy: Path) -> None:
+    toys.set_numbers(toy, seconds={"one": 4})
+    with subprocess.Popen([sys.executable, "-m", "dvc", "repro", "-q", "one"]) as other:
+        while not (toy / "runs.txt").exists():
+            time.sleep(0.1)
+        heard: list[str] = []
+        assert pipeline.run("one", say=heard.append).how is How.UNCHANGED
+        assert other.wait(timeout=60) == 0
+    assert any("waiting for another DVC command" in line for line in heard)
+
+
+@pytest.mark.parametrize("cut", [b"", b"schema: '2.0'\nstages:\n  one:\n    cmd: pyth", b"schema: '2.0'\nstages: \x00"])
+def test_a_lock_that_was_cut_short_by_a_kill_is_mended(toy: Path, cut: bytes) -> None:
+    run_due()
+    recovery.keep()
+    whole = (toy / "dvc.lock").read_bytes()
+    toys.ran(toy)
+    (toy / "dvc.lock").write_bytes(cut)
+    with pipeline.alone():
+        run_due()
+    assert toys.ran(toy) == []
+    assert _yaml((toy / "dvc.lock").read_bytes()) == _yaml(whole)
+
+
+def _yaml(text: bytes) -> dict:
+    import yaml
+
+    return yaml.safe_load(text)
+
+
+@pytest.mark.parametrize("left", ["dead", "recycled", "cut short"])
+def test_dvcs_locks_of_dead_processes_do_not_block(toy: Path, left: str) -> None:
+    run_due()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    rwlock = toy / ".dvc/tmp/rwlock"
+    holder = {"pid": gone.pid if left == "dead" else os.getpid(), "cmd": "dvc repro"}
+    text = json.dumps({"write": {str(toy / "one.txt"): holder}, "read": {}})
+    rwlock.write_text(text[:20] if left == "cut short" else text)
+    os.utime(rwlock, (1, 1) if left == "recycled" else None)   # this process started later than that
+    with pipeline.alone(wait=False):
+        toys.set_numbers(toy, one=1)
+        assert run_due()["one"] is How.RAN
+
+
+def test_half_written_files_of_dead_processes_are_removed(toy: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    folder = toy / "artifacts" / "circor-murmur"
+    dead, mine = folder / f".model.{gone.pid}.tmp", folder / f".folds.parquet.{os.getpid()}.tmp"
+    dead.mkdir(parents=True)
+    mine.touch()
+    with pipeline.alone():
+        assert not dead.exists()
+        assert mine.exists()
