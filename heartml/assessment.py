@@ -126,7 +126,8 @@ def suspicions(part: Part, task: Task, rules: Rules) -> dict[str, Any]:
             for name, c in estimable.items()
         }
         confounded += [
-            {"class": name, "floor": floor, "auc": auc, "words": words(name, floor, auc)}
+            {"class": name, "floor": floor, "heard": floors.FLOORS[floor].heard, "auc": auc,
+             "words": words(name, floor, auc)}
             for name, auc in by_floor[floor].items() if (auc["low"] or 0) >= rules.params.confounded_auc
         ]
     return {"floor_auc": by_floor, "confounded": confounded}
@@ -139,11 +140,9 @@ def _auc_within(scored: Scored, c: int) -> Metric:
 
 def words(name: str, floor: str, auc: Number) -> str:
     """What it means that a floor tells a class apart."""
-    heard = {"source": "the sensor or campaign", "metadata": "the patient's age, sex or location",
-             "nuisance": "level, length or bandwidth"}[floor]
     return (f"{name} is confounded: it can be told from {floors.FLOORS[floor].title.lower()} "
             f"(AUC {auc['value']:.2f}, {auc['low']:.2f} to {auc['high']:.2f}). "
-            f"A model may have learnt {heard}, not the heart.")
+            f"A model may have learnt {floors.FLOORS[floor].heard}, not the heart.")
 
 
 def locations(recordings: pd.DataFrame, task: Task, rules: Rules) -> dict[str, Any]:

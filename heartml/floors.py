@@ -25,9 +25,10 @@ BINS = 5                         # of a nuisance column, at its quantiles: level
 
 @dataclass(frozen=True)
 class Floor:
-    """What one floor looks at: `columns(recordings) -> [units, features]`, indexed by unit_id."""
+    """What one floor looks at: `columns(recordings) -> [units, features]`, indexed by unit_id; `heard`: in words."""
 
     title: str
+    heard: str
     columns: Callable[[pd.DataFrame], pd.DataFrame]
     binned: bool = False
 
@@ -64,10 +65,10 @@ def _nothing(recordings: pd.DataFrame) -> pd.DataFrame:
 
 
 FLOORS: Mapping[str, Floor] = {
-    "majority": Floor("Majority class", _nothing),
-    "source": Floor("Data source alone", _source),
-    "metadata": Floor("Age, sex and place alone", _metadata),
-    "nuisance": Floor("Loudness and length alone", _nuisance, binned=True),
+    "majority": Floor("Majority class", "nothing", _nothing),
+    "source": Floor("Data source alone", "the sensor or campaign", _source),
+    "metadata": Floor("Age, sex and place alone", "the patient's age, sex or location", _metadata),
+    "nuisance": Floor("Loudness and length alone", "level, length or bandwidth", _nuisance, binned=True),
 }
 
 

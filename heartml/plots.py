@@ -90,8 +90,9 @@ def chart(
     for line in lines:
         points = [(x_at(x), y_at(y)) for x, y in zip(line.x, line.y, strict=True)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        parts.append(f'<polyline class="curve s{line.series % SERIES}" points="{path}"/>')
         radii = line.radii if line.radii is not None else ()
+        thin = " thin" if line.radii is not None else ""
+        parts.append(f'<polyline class="curve{thin} s{line.series % SERIES}" points="{path}"/>')
         parts += [f'<circle class="point s{line.series % SERIES}" cx="{x:.1f}" cy="{y:.1f}" r="{r:.1f}"/>'
                   for (x, y), r in zip(points, radii, strict=False)]
     return _picture("".join(parts), WIDTH, HEIGHT, name)
@@ -101,7 +102,7 @@ def strip(
     rows: Mapping[str, Sequence[tuple[float, int, str]]], x_title: str, name: str, limits: tuple[float, float]
 ) -> str:
     """One row of dots for each label: (value, series, words), spread a little so that equal values stay visible."""
-    row, left, width = 34, 124, 640
+    row, left, width = 34, 110, 460
     bottom = TOP + row * len(rows)
     x_at = _scale(limits, (left, width - RIGHT))
     parts = [f'<line class="grid" x1="{x_at(t):.1f}" x2="{x_at(t):.1f}" y1="{TOP}" y2="{bottom}"/>'

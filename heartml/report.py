@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from heartml import audio, config, datasets, figures, mistakes, paths, quality, tables, tasks, verdict
+from heartml import audio, config, datasets, figures, listening, mistakes, paths, quality, tables, tasks, verdict
 from heartml.assessment import HELD_OUT, PARTS
 from heartml.config import Params
 from heartml.files import read_json, replacing, sha256_file, sha256_folder
@@ -52,7 +52,8 @@ def render(name: str, comparison: Json | None, lineage: Json | None) -> str:
         calibration=tables.calibration(found, PARTS),
         mistakes=wrong(name, found, params), data=data_section(name), search=search_section(name, found),
         members=members(model), lineage=lineage_section(name, lineage),
-        titles=verdict.TITLES, meanings=verdict.meanings(found),
+        titles=verdict.TITLES, warnings=verdict.warnings(found), excerpt_s=listening.EXCERPT_S,
+        meanings=verdict.meanings(found),
     )
 
 
@@ -98,6 +99,7 @@ def part_section(found: Json, part: str, comparison: Json | None) -> dict[str, A
         "results": tables.results(found, part, "floors" if held_out else "floors_out_of_fold",
                                   comparison if held_out else None),
         "classes": tables.classes(found, part), "subgroups": tables.subgroups(found, part),
+        "undivided": tables.undivided(found, part),
         "confusion": confusion(found["confusion"][part]), "charts": [chart for chart in charts if chart],
     }
 
@@ -131,7 +133,8 @@ def data_section(name: str) -> dict[str, Any]:
     recordings = pd.read_parquet(paths.RECORDINGS, columns=["recording_id", "dataset", "seconds"])
     used = pd.read_parquet(paths.folds(name), columns=["recording_id"])
     own = recordings[recordings["recording_id"].isin(used["recording_id"])]
-    quarantine = pd.read_parquet(paths.QUARANTINE).sort_values(["reason", "source_file"], kind="stable")
+    refused = pd.read_parquet(paths.QUARANTINE).sort_values(["reason", "source_file"], kind="stable")
+    quarantine = refused[refused["dataset"].isin(assignment.datasets)]
     sources = [datasets.load(dataset) for dataset in assignment.datasets]
     return {
         "recordings": len(own), "hours": float(own["seconds"].sum()) / 3600,

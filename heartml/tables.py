@@ -91,12 +91,14 @@ def classes(found: Mapping[str, Any], part: str) -> Table:
 
 
 def subgroups(found: Mapping[str, Any], part: str) -> list[tuple[str, Table]]:
-    """One table a way to divide the units: the task's metric and the AUC, the whole part's value as a reference."""
+    """One table a way that divides the units: the task's metric and the AUC, the whole part's value as a reference."""
     metrics = tuple(dict.fromkeys((found["metric"], "macro_auc")))
     divisions = {"source": found["per_source"][part], **found["subgroups"][part]}
     facts = (_counted(found),)
     tables = []
     for division, entries in divisions.items():
+        if len(entries) < 2:
+            continue
         lines = [(value + _absent(entry), "model", (_count(entry),),
                   entry if entry["estimable"] else None)
                  for value, entry in entries.items()]
@@ -104,6 +106,13 @@ def subgroups(found: Mapping[str, Any], part: str) -> list[tuple[str, Table]]:
                                                 references={m: found[part][m]["value"] for m in metrics},
                                                 note=_too_few(found), limits=(0.0, 1.0))))
     return tables
+
+
+def undivided(found: Mapping[str, Any], part: str) -> list[str]:
+    """What every unit has the same value of, or none, so that it divides nothing."""
+    divisions = {"source": found["per_source"][part], **found["subgroups"][part]}
+    return [f"{_words(division)}: {next(iter(entries), 'none')}"
+            for division, entries in divisions.items() if len(entries) < 2]
 
 
 def locations(found: Mapping[str, Any]) -> Table | None:

@@ -116,7 +116,7 @@ def _against_floor(found: Mapping[str, Any]) -> str:
 def against_champion(found: Mapping[str, Any], gate: Mapping[str, Any] | None) -> str:
     """How it stands against the serving model, in a sentence."""
     if gate is None:
-        return "Whether it serves is decided by the gate when `heartml retrain` registers it."
+        return "Whether it serves is decided by the gate when heartml retrain registers it."
     compared, champion = gate.get("comparison"), gate.get("champion")
     if compared is None:
         if champion:
@@ -131,3 +131,25 @@ def _signed_span(number: Mapping[str, float | None]) -> str:
     if number["low"] is None or number["high"] is None:
         return "no interval"
     return f"{signed(number['low'])} to {signed(number['high'])}"
+
+
+def warnings(found: Mapping[str, Any]) -> list[str]:
+    """What to keep in mind: classes that a floor tells apart, and held-out classes of few groups."""
+    words = []
+    for floor in found["floor_order"]:
+        flagged = [entry for entry in found["confounded"] if entry["floor"] == floor]
+        named = _listed([f"{entry['class']} (AUC {figure(entry['auc']['value'])}, {span(entry['auc'])})"
+                         for entry in flagged])
+        if flagged:
+            words.append(f"Confounded: {named} can be told from {found['floor_titles'][floor].lower()}. "
+                         f"A model may have learnt {flagged[0]['heard']}, not the heart.")
+    few = [f"{name} ({entry['groups']})" for name, entry in found["counts"][HELD_OUT]["classes"].items()
+           if entry["groups"] < found["min_groups"]]
+    if few:
+        words.append(f"Few held-out groups: {_listed(few)}. They enter the means above, with wide intervals, "
+                     "but have no number of their own.")
+    return words
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

@@ -177,6 +177,16 @@ def test_a_class_with_too_few_groups_shows_no_number(project, pages):
     assert f"not estimable: fewer than {project['min_groups']} groups" in " ".join(Page(pages["unjudged"]).words)
 
 
+def test_suspicions_are_told_on_the_first_screen(project, pages):
+    text = " ".join(" ".join(Page(pages["unjudged"]).words).split())
+    care = text[text.index("Read with care"): text.index("Cross-fitted on everything else")]
+    for entry in project["confounded"]:
+        assert f"{entry['class']} (AUC {verdict.figure(entry['auc']['value'])}" in care
+        assert project["floor_titles"][entry["floor"]].lower() in care
+    for name, entry in project["counts"]["held_out"]["classes"].items():
+        assert (f"{name} ({entry['groups']})" in care) == (entry["groups"] < project["min_groups"])
+
+
 def test_the_worst_error_comes_first_and_sounds_like_its_recording(project, pages):
     wrong = pd.read_parquet(paths.evaluation(builders.TASK) / "predictions.parquet")
     wrong = wrong[wrong["label"] != wrong["decision"]]
