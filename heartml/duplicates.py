@@ -4,7 +4,7 @@ Two steps. *Coarse*: the 30-75 Hz band of every recording, demodulated to 50 com
 amplitude (a click must not decide), is correlated with every other at every lag (FFT), normalised by the energy of the
 overlap: phase is kept, so that two hearts at one rate do not look alike. *Fine*: each candidate is verified between
 25 and 800 Hz, around the lag found. A heart repeats itself, so one beat on another is no proof: the overlap is at least
-a second (or four fifths of a shorter recording), a longer overlap wins over a slightly higher correlation, and the
+three seconds (or four fifths of a shorter recording), a longer overlap wins over a slightly higher correlation, and the
 median half second of the overlap must correlate as well, so that one loud click on another does not count.
 """
 
@@ -29,8 +29,8 @@ Complexes = npt.NDArray[np.complex64]
 COARSE_HZ, COARSE_BAND_HZ = 50, (30.0, 75.0)
 COARSE_LIMIT = 3.0            # times the median amplitude
 FINE_HZ, FINE_BAND_HZ = 2000, (25.0, 800.0)
-MIN_OVERLAP_S = 1.0
-MIN_OVERLAP_SHARE = 0.8       # of the shorter recording, where that is less than MIN_OVERLAP_S
+MIN_OVERLAP_S = 3.0           # several beats
+MIN_OVERLAP_SHARE = 0.8       # of the shorter recording, where that is less
 COARSE_MARGIN = 0.25          # a candidate may correlate this much less in the coarse band
 MEDIAN_MARGIN = 0.2           # the median window may correlate this much less than the whole
 WINDOW_S = 0.5
