@@ -35,9 +35,12 @@ class AudioError(HeartMLError):
     """
 
     def __init__(self, path: Path, reason: str, detail: str) -> None:
-        super().__init__(f"{path}: {detail}")
+        super().__init__(path, reason, detail)     # all of them, so that it travels back from a worker process
         self.reason = reason
         self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}: {self.detail}"
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,10 @@ def read(path: Path) -> Samples:
         raise AudioError(path, "truncated", "the header promises more samples than the file holds: copy it again")
     if len(block) == 0:
         raise AudioError(path, "empty", "0 samples")
+    if deep and not np.isfinite(block).all():
+        raise AudioError(path, "nan", f"{int((~np.isfinite(block)).sum())} samples are no numbers")
     mono = _mono(path, block)
-    return Samples(_to_24_bits(path, mono) if deep else mono, rate)
+    return Samples(_to_24_bits(mono) if deep else mono, rate)
 
 
 def _check_header(path: Path, file: Any) -> None:
@@ -128,15 +133,13 @@ def _promised_by_riff(path: Path) -> int:
 def _mono(path: Path, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """[time, channels] -> [time]; channels that differ are an error, since nobody knows which one is the heart."""
     first = block[:, 0]
-    if not (block == first[:, None]).all() and np.isfinite(block).all():
+    if not (block == first[:, None]).all():
         raise AudioError(path, "stereo", f"{block.shape[1]} channels that differ: export one of them as a mono file")
     return np.ascontiguousarray(first)
 
 
-def _to_24_bits(path: Path, mono: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
+def _to_24_bits(mono: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
     """Float samples as the upper 24 bits of int32; above full scale a power of two brings them down, no clipping."""
-    if not np.isfinite(mono).all():
-        raise AudioError(path, "nan", f"{int((~np.isfinite(mono)).sum())} samples are no numbers")
     peak = float(np.abs(mono).max())
     scale = 2.0 ** -max(0, int(np.ceil(np.log2(peak)))) if peak > 1 else 1.0
     steps = np.clip(np.rint(mono * scale * 2**23), -(2**23), 2**23 - 1)
