@@ -4,10 +4,12 @@ Small tensors are slower on two threads than on one: every worker computes on on
 """
 
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
 from heartml.files import die_with_parent
@@ -23,16 +25,28 @@ def available_workers(wanted: int) -> int:
 
 
 def single_thread() -> None:
-    """Let this process compute on one thread, torch and BLAS alike."""
+    """Let this process compute on one thread, torch and BLAS alike; two threads also round differently."""
     for name in _THREAD_VARIABLES:
         os.environ[name] = "1"
+    if "torch" in sys.modules:     # it has read the variables already
+        sys.modules["torch"].set_num_threads(1)
 
 
 def _start_worker() -> None:
-    die_with_parent()
-    import torch
+    """One thread (torch and BLAS read the variables when they are first imported), and no life after the main process.
 
-    torch.set_num_threads(1)
+    A forkserver's worker is the forkserver's child, and keeps it alive: only the pipe to the main process tells.
+    """
+    die_with_parent()
+    single_thread()
+    threading.Thread(target=_die_with_main_process, daemon=True).start()
+
+
+def _die_with_main_process() -> None:
+    main = parent_process()
+    assert main
+    main.join()
+    os._exit(1)
 
 
 class Pool:
