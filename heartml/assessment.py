@@ -38,12 +38,16 @@ class Part:
 
     scored: Scored
     floors: Mapping[str, Scored]
-    known: pd.DataFrame   # indexed by unit_id: source, age_group, sex, and location where a unit is a recording
+    known: pd.DataFrame   # indexed by unit_id, see `describe`
 
 
 def describe(recordings: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """One row a unit, in order of appearance: group_id, label, part, and `DESCRIBES` from its first recording."""
-    columns = ["group_id", "label", "part", *DESCRIBES, *(["location"] if task.unit == "recording" else [])]
+    """One row a unit, in order of appearance: group_id, label, part, and `DESCRIBES` from its first recording.
+
+    Where a unit is a recording also its location; and `signal` where it is known.
+    """
+    also = [*(["location"] if task.unit == "recording" else []), *(["signal"] if "signal" in recordings else [])]
+    columns = ["group_id", "label", "part", *DESCRIBES, *also]
     return recordings.groupby("unit_id", sort=False)[columns].first()
 
 
@@ -86,7 +90,7 @@ def assess(parts: Mapping[str, Part], task: Task, rules: Rules) -> dict[str, Any
 
 def _assess_part(part: Part, task: Task, rules: Rules) -> dict[str, Any]:
     scored, params, seed = part.scored, rules.params, rules.seed
-    known = {column: list(part.known[column]) for column in part.known if column in (*DESCRIBES, "location")}
+    known = {column: list(part.known[column]) for column in part.known if column in (*DESCRIBES, "location", "signal")}
     by = subgroups(scored, known, task, rules.min_groups, params, seed)
     beside = {name: intervals(task_metrics(task), f, f.probabilities, params, seed) for name, f in part.floors.items()}
     return {

@@ -7,16 +7,16 @@ for `dvc metrics show`), `predictions.parquet` and `recordings.parquet` (held-ou
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from heartml import config, folds, paths, tasks
+from heartml import config, folds, paths, quality, tasks
 from heartml.assessment import HELD_OUT, OUT_OF_FOLD, PARTS, Rules, assess, describe, locations, parts_of, summary
-from heartml.config import Params
+from heartml.config import Params, ValidateParams
 from heartml.files import replacing_folder, write_json, write_parquet
-from heartml.floors import NUISANCE
 from heartml.frames import Frames
 from heartml.model import Model, Predictions
 from heartml.schema import TEST
@@ -24,6 +24,8 @@ from heartml.scores import Number, Scored, abstention, calibration, confusion_ro
 from heartml.stage import StageError, stage
 from heartml.tasks import Task
 
+MEASURED = tuple(field.name for field in fields(quality.Quality))
+SIGNAL = {True: "with warnings", False: "without"}
 OF_RECORDING = ["recording_id", "source", "location", "age_group", "sex"]
 
 
@@ -31,7 +33,7 @@ def run(name: str) -> None:
     """Evaluate one task."""
     with stage("evaluate", task=name) as log:
         params, task = config.load(), tasks.resolve(name).task
-        recordings = read_recordings(name)
+        recordings = read_recordings(name, params.validate_)
         predictions = predict(name, recordings[recordings["part"] == TEST])
         found = write_evaluation(name, predictions, recordings, params)
         for part in PARTS:
@@ -62,8 +64,10 @@ def write_evaluation(name: str, predictions: Predictions, recordings: pd.DataFra
     return found
 
 
-def read_recordings(name: str) -> pd.DataFrame:
-    """The task's recordings with folds, description and `NUISANCE` measurements, in the folds' order.
+def read_recordings(name: str, limits: ValidateParams) -> pd.DataFrame:
+    """The task's recordings with folds, description, measurements and `signal`, in the folds' order.
+
+    `signal` says of the whole unit whether a recording of it has quality warnings: do errors gather there?
 
     Raises:
         FoldsError: a group, a patient or near-identical audio stands in two parts: nothing is scored.
@@ -71,7 +75,7 @@ def read_recordings(name: str) -> pd.DataFrame:
     """
     table = folds.load(paths.folds(name))
     recordings = pd.read_parquet(paths.RECORDINGS, columns=[*OF_RECORDING, "patient_id"])
-    signal = pd.read_parquet(paths.VALIDATION / "signal.parquet", columns=["recording_id", *NUISANCE])
+    signal = pd.read_parquet(paths.VALIDATION / "signal.parquet")
     joined = pd.read_parquet(paths.VALIDATION / "groups.parquet", columns=["recording_id", "group_id"])
     for other, what in ((recordings, "in data/recordings.parquet"), (signal, "measured by validate"),
                         (joined, "in a group that validate joined")):
@@ -82,7 +86,14 @@ def read_recordings(name: str) -> pd.DataFrame:
     owners = recordings[["recording_id", "patient_id"]].merge(joined, on="recording_id", validate="1:1")
     folds.check_folds(table, owners.rename(columns={"group_id": "joined_group_id"}))
     described = table.merge(recordings[OF_RECORDING], on="recording_id", validate="1:1")
-    return described.merge(signal, on="recording_id", validate="1:1")
+    measured = described.merge(signal, on="recording_id", validate="1:1")
+    warned = pd.Series([has_warnings(row, limits) for row in measured.to_dict("records")])
+    return measured.assign(signal=warned.groupby(measured["unit_id"]).transform("any").map(SIGNAL))
+
+
+def has_warnings(measured: Mapping[Any, Any], limits: ValidateParams) -> bool:
+    """Whether a recording with the columns of `Quality` has quality warnings."""
+    return bool(quality.warnings(quality.Quality(**{name: measured[name] for name in MEASURED}), limits))
 
 
 def predict(name: str, held_out: pd.DataFrame) -> Predictions:

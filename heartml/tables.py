@@ -162,7 +162,7 @@ def _limits(name: str, numbers: Sequence[Number]) -> tuple[float, float]:
 
 def _column(name: str, ends: tuple[float, float]) -> Column:
     lower = name in METRICS and not METRICS[name].greater_is_better
-    shown = (figure(ends[0]), figure(ends[1])) if ends[1] > 10 else (f"{ends[0]:g}", f"{ends[1]:g}")
+    shown = (f"{ends[0]:,.0f}", f"{ends[1]:,.0f}") if ends[1] > 10 else (f"{ends[0]:g}", f"{ends[1]:g}")
     return Column(CLASS_COLUMNS.get(name) or TITLES[name], "lower is better" if lower else "", shown)
 
 
@@ -191,4 +191,4 @@ def _count(entry: Mapping[str, Any]) -> str:
 
 
 def _words(name: str) -> str:
-    return {"held_out": "Held out", "out_of_fold": "Cross-fitted"}.get(name, name.replace("_", " ").capitalize())
+    return {"held_out": "Held out", "out_of_fold": "Cross-fitted", "signal": "Signal quality"}.get(name, name.replace("_", " ").capitalize())

@@ -126,7 +126,7 @@ def project(root: Path, monkeypatch, *, children: int = 60, seconds: float = 3.0
 def evaluated(root: Path, monkeypatch, *, skill: float = 3.0, **options) -> dict:
     """A project with its evaluation; returns what stands in `metrics.json`."""
     params = project(root, monkeypatch, skill=skill, **options)
-    recordings = evaluate.read_recordings(TASK)
+    recordings = evaluate.read_recordings(TASK, params.validate_)
     held_out = recordings[recordings["part"] == "test"]
     predictions = predict(held_out, np.random.default_rng(1), skill)
     return evaluate.write_evaluation(TASK, predictions, recordings, params)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heartml import evaluate, files, floors, paths
+from heartml import config, evaluate, files, floors, paths
 from heartml.assessment import HELD_OUT, OUT_OF_FOLD, PARTS, Part, Rules, assess, best_floor, suspicions
 from heartml.config import EvaluateParams
 from heartml.folds import FoldsError
@@ -185,7 +185,7 @@ def test_the_evaluation_says_everything_of_both_parts(done):
         assert value["low"] <= value["value"] <= value["high"]
         assert found["counts"][part]["groups"] >= 10
         assert found["best_floor"][part] in found["floors"]
-        assert set(found["subgroups"][part]) == {"age_group", "sex"}
+        assert set(found["subgroups"][part]) == {"age_group", "sex", "signal"}
         assert np.sum(found["confusion"][part]) == found["counts"][part]["units"]
     assert found["floors"].keys() == found["floors_out_of_fold"].keys() == set(FAST.floors)
     assert set(found["locations"]) <= {"AV", "PV", "TV", "MV"}
@@ -218,7 +218,7 @@ def test_the_same_inputs_give_the_same_bytes(done, tmp_path, monkeypatch):
 
 def test_order_of_rows_does_not_change_a_number(tmp_path, monkeypatch):
     params = builders.project(tmp_path, monkeypatch, children=40, seconds=1.0)
-    rows = evaluate.read_recordings(builders.TASK)
+    rows = evaluate.read_recordings(builders.TASK, params.validate_)
     rules = Rules(FAST, params.validate_.min_class_groups, 0)
     table = evaluate.read_out_of_fold(builders.TASK, rows)
 
@@ -247,7 +247,7 @@ def test_a_child_in_two_parts_stops_the_evaluation(tmp_path, monkeypatch):
     leaking = table.assign(group_id=table["group_id"].where(table["part"] != "0", group))
     files.write_parquet(paths.folds(builders.TASK), leaking)
     with pytest.raises(FoldsError, match=group):
-        evaluate.read_recordings(builders.TASK)
+        evaluate.read_recordings(builders.TASK, config.load().validate_)
 
 
 def test_near_identical_audio_in_two_parts_stops_the_evaluation(tmp_path, monkeypatch):
@@ -255,7 +255,7 @@ def test_near_identical_audio_in_two_parts_stops_the_evaluation(tmp_path, monkey
     groups = pd.read_parquet(paths.VALIDATION / "groups.parquet")
     files.write_parquet(paths.VALIDATION / "groups.parquet", groups.assign(group_id="all one"))
     with pytest.raises(FoldsError, match="all one"):
-        evaluate.read_recordings(builders.TASK)
+        evaluate.read_recordings(builders.TASK, config.load().validate_)
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -269,7 +269,7 @@ def test_out_of_fold_predictions_of_other_folds_are_refused(tmp_path, monkeypatc
     table = pd.read_parquet(paths.out_of_fold(builders.TASK))
     files.write_parquet(paths.out_of_fold(builders.TASK), change(table))
     with pytest.raises(StageError, match=message):
-        evaluate.read_out_of_fold(builders.TASK, evaluate.read_recordings(builders.TASK))
+        evaluate.read_out_of_fold(builders.TASK, evaluate.read_recordings(builders.TASK, config.load().validate_))
 
 
 def test_a_recording_that_was_not_measured_is_named(tmp_path, monkeypatch):
@@ -277,4 +277,20 @@ def test_a_recording_that_was_not_measured_is_named(tmp_path, monkeypatch):
     signal = pd.read_parquet(paths.VALIDATION / "signal.parquet")
     files.write_parquet(paths.VALIDATION / "signal.parquet", signal.iloc[1:])
     with pytest.raises(StageError, match=f"{signal['recording_id'].iloc[0][:12]}.*measured by validate"):
-        evaluate.read_recordings(builders.TASK)
+        evaluate.read_recordings(builders.TASK, config.load().validate_)
+
+
+def test_one_bad_recording_marks_its_unit_and_no_other(tmp_path, monkeypatch):
+    params = builders.project(tmp_path, monkeypatch, children=24, seconds=1.0)
+    signal = pd.read_parquet(paths.VALIDATION / "signal.parquet")
+    good = signal.assign(seconds=10.0, silent_share=0.0, clipped_share=0.0, peak=0.5, dc=0.0, bandwidth_hz=400.0)
+    files.write_parquet(paths.VALIDATION / "signal.parquet", good)
+    rows = evaluate.read_recordings(builders.TASK, params.validate_)
+    assert set(rows["signal"]) == {"without"}
+    several = rows["unit_id"].value_counts().index[0]
+    bad = rows.loc[rows["unit_id"] == several, "recording_id"].iloc[0]
+    worse = good.assign(clipped_share=good["clipped_share"].where(good["recording_id"] != bad, 0.9))
+    files.write_parquet(paths.VALIDATION / "signal.parquet", worse)
+    rows = evaluate.read_recordings(builders.TASK, params.validate_)
+    assert set(rows.loc[rows["signal"] == "with warnings", "unit_id"]) == {several}
+    assert (rows.loc[rows["unit_id"] == several, "signal"] == "with warnings").all()
