@@ -147,8 +147,9 @@ def _annotations(layout: Layout, accepted: pd.DataFrame, keeping: Tables) -> pd.
 
 
 def _stack(*tables: pd.DataFrame) -> pd.DataFrame:
+    """All rows; of tables without rows the one with the most columns, so that label columns stay."""
     filled = [table for table in tables if len(table)]
-    return pd.concat(filled, ignore_index=True) if filled else tables[0]
+    return pd.concat(filled, ignore_index=True) if filled else max(tables, key=lambda table: len(table.columns))
 
 
 def _one_row_a_file(quarantine: pd.DataFrame) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from heartml.schema import label_column
 from heartml.tasks import TASKS, resolve
 from heartml.version import Tables
 
-_FEW = 8          # up to so many files are decoded in this process: starting workers would take longer
+_FEW = 40         # up to so many files are decoded in this process: starting workers would take longer
 _FLAC = version.BUILD / "audio"
 
 

@@ -32,15 +32,17 @@ def tasks(allowed: Sequence["Allowed"], chosen: Sequence[str], min_groups: int) 
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("task", "unit", "class", title="what the ingested data allow", title_justify="left")
+    table = Table(title="what the ingested data allow", title_justify="left")
+    for name in ("task", "unit", "class"):
+        table.add_column(name, no_wrap=True)
     for name in ("units", "groups"):
         table.add_column(name, justify="right")
     table.add_column("")
     for task in allowed:
         for row, entry in enumerate(task.classes):
             name = f"{task.name}{' *' if task.name in chosen else ''}" if row == 0 else ""
-            few = f"fewer than {min_groups} groups: not estimable" if entry.groups < min_groups else ""
+            few = "not estimable" if entry.groups < min_groups else ""
             table.add_row(name, task.unit if row == 0 else "", entry.name, str(entry.units), str(entry.groups), few)
         table.add_row("", "", "without a label", str(task.unlabelled), "", "", style="dim", end_section=True)
     Console().print(table)
-    Console().print("* in tasks of params.yaml")
+    Console().print(f"* in tasks of params.yaml; a class with fewer than {min_groups} groups is not estimable")

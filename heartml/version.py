@@ -77,13 +77,16 @@ def restore() -> None:
 def _drop_half_written_pointer() -> None:
     """DVC writes `data.dvc` in place; cut short by a kill it would stop DVC. The version itself is in `data/`."""
     import yaml
+    from dvc.schema import COMPILED_SINGLE_STAGE_SCHEMA
+    from voluptuous import Invalid
 
     try:
-        whole = not POINTER.exists() or bool(yaml.safe_load(POINTER.read_text(encoding="utf-8"))["outs"][0]["md5"])
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, IndexError):
+        content = COMPILED_SINGLE_STAGE_SCHEMA(yaml.safe_load(POINTER.read_text(encoding="utf-8")))
+        whole = [out["path"] for out in content["outs"]] == [str(paths.DATA)]
+    except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError, Invalid, KeyError, TypeError):
         whole = False
     if not whole:
-        POINTER.unlink()
+        POINTER.unlink(missing_ok=True)
 
 
 def build(tables: Tables, flac_folder: Path) -> Path:
@@ -115,19 +118,19 @@ def _link(former: Path, target: Path) -> None:
 
 
 def publish(folder: Path) -> bool:
-    """Put a built version in place and have DVC record it; False where it is the one in place already."""
-    changed = not _same(folder, paths.DATA)
-    if changed:
+    """Put a built version in place and have DVC record it; whether `data.dvc` names another version now."""
+    former = POINTER.read_bytes() if POINTER.exists() else b""
+    if not _same(folder, paths.DATA):
         with files.replacing(PUBLISHING) as temporary:
             temporary.touch()
         files.put_in_place(folder, paths.DATA)
-    with _repo() as repo:
-        if changed or PUBLISHING.exists() or not POINTER.exists():
+    if PUBLISHING.exists() or not POINTER.exists():
+        with _repo() as repo:
             repo.scm_context.quiet = True      # no hint about git on standard output, where --json goes
             repo.add(str(paths.DATA))
     PUBLISHING.unlink(missing_ok=True)
     shutil.rmtree(BUILD, ignore_errors=True)
-    return changed
+    return POINTER.read_bytes() != former
 
 
 def _same(first: Path, second: Path) -> bool:
