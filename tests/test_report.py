@@ -291,6 +291,29 @@ def test_a_browser_shows_the_page_in_light_and_in_dark(pages, tmp_path):
     assert np.median(shown["light"]) > 0.9 and np.median(shown["dark"]) < 0.15
 
 
+MEASURE = """<script>
+const wide = [document.documentElement, ...document.querySelectorAll('.card')]
+  .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.className + ' ' + e.innerText.slice(0, 40));
+document.title = 'measured ' + document.querySelectorAll('.card').length + ' wide ' + JSON.stringify(wide);
+</script>"""
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 800, 1280])
+def test_nothing_sticks_out_sideways(pages, tmp_path, width):
+    page = tmp_path / "report.html"
+    without_policy = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", pages["promoted"])
+    page.write_text(without_policy.replace("</body>", MEASURE + "</body>"), encoding="utf-8")
+    done = subprocess.run([
+        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+        "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}",
+        f"--window-size={width},900", "--dump-dom", page.as_uri(),
+    ], capture_output=True, text=True, timeout=120, check=False)
+    found = re.search(r"<title>measured (\d+) wide (.*?)</title>", done.stdout)
+    assert found and int(found[1]) > 15, done.stderr
+    assert found[2] == "[]"
+
+
 @needs_browser
 def test_the_browser_would_have_told(tmp_path):
     page = tmp_path / "bad.html"
