@@ -90,7 +90,8 @@ def trials(table: pd.DataFrame, metric: str) -> Figure | None:
 
 
 def _trial(trial: Mapping[Any, Any]) -> str:
-    return f"trial {trial['trial']}: {trial['value']:.3f}, {trial['encoder']}, {trial['pooling']}"
+    pooling = "no pooling" if pd.isna(trial["pooling"]) else trial["pooling"]
+    return f"trial {trial['trial']}: {trial['value']:.3f}, {trial['encoder']}, {pooling}"
 
 
 def importance(table: pd.DataFrame) -> list[tuple[str, float]]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 Json = Mapping[str, Any]
+OF_MEMBER = ("trial", "encoder", "pooling", "level", "head", "weight")
 
 
 def run(name: str) -> None:
@@ -155,9 +156,10 @@ def search_section(name: str, found: Json) -> dict[str, Any]:
 
 
 def members(model: Json) -> dict[str, Any]:
-    """The members of the ensemble as a small table."""
-    rows = [(m["trial"], m["encoder"], m["pooling"] or "", m["head"]) for m in model["members"]]
-    return {"columns": ("Trial", "Encoder", "Pooling", "Head"), "rows": rows}
+    """The members of the ensemble as a small table, with what is known of them."""
+    shown = [column for column in OF_MEMBER if any(column in member for member in model["members"])]
+    rows = [["" if member.get(column) is None else member[column] for column in shown] for member in model["members"]]
+    return {"columns": [column.capitalize() for column in shown], "rows": rows}
 
 
 def lineage_section(name: str, lineage: Json | None) -> list[tuple[str, str]]:
