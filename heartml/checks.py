@@ -78,8 +78,8 @@ def _plain(suite: str, table: pd.DataFrame, result: Any, checked: set[str]) -> C
 def _shown(table: pd.DataFrame, column: str | None, checked: set[str]) -> list[str]:
     """What a person needs of a row: its names and what was checked; of tables made for checks, all of it."""
     of_recording = set(IN_WORDS) <= set(table) and "other_recording_id" not in table
-    others = [c for c in map(str, table) if c not in checked and (c in IN_WORDS or not of_recording)]
-    return [*others, *([column] if column else [])]
+    names = [c for c in map(str, table) if c in IN_WORDS or not (of_recording or c in checked)]
+    return [*names, *([column] if column and column not in names else [])]
 
 
 def _range(table: pd.DataFrame, column: str | None) -> dict[str, float] | None:

@@ -65,10 +65,13 @@ def pair_table(recordings: pd.DataFrame, pairs: pd.DataFrame, same_audio: float)
         `IN_WORDS`, the same with `other_` before, correlation, joins ("pascal-103 + pascal-146" where groups differ),
         contradiction (two labels, the same audio), ambiguity (two labels, nearly the same audio).
     """
-    known = recordings[[*IN_WORDS, "group_id", *_compared_labels(recordings)]]
-    table = pairs.merge(known, left_on="recording_id_a", right_on="recording_id").merge(
+    known = recordings[[*IN_WORDS, "group_id", *_compared_labels(recordings)]].copy()
+    known["place"] = recordings["dataset"] + " " + recordings["source_file"] + " " + recordings["recording_id"]
+    turned = pairs.rename(columns={"recording_id_a": "recording_id_b", "recording_id_b": "recording_id_a"})
+    table = pd.concat([pairs, turned]).merge(known, left_on="recording_id_a", right_on="recording_id").merge(
         known.add_prefix("other_"), left_on="recording_id_b", right_on="other_recording_id"
     )
+    table = table[table["place"] < table["other_place"]]         # each pair once, the first file first
     same = table["correlation"] >= same_audio
     words = _two_labels(table, _compared_labels(recordings))
     apart = table["group_id"] != table["other_group_id"]

@@ -46,8 +46,8 @@ def run() -> None:
         log.say(f"{len(quarantine)} files in quarantine")
         log.say(f"{len(result['errors'])} errors, {len(result['warnings'])} warnings: {folder / 'index.html'}")
         if not result["success"]:
-            raise StageError(f"the data is not fit for training:\n  {chr(10).join(result['errors'])}\n"
-                             f"All of it: {folder / 'index.html'}")
+            errors = "\n  ".join(result["errors"])
+            raise StageError(f"the data is not fit for training:\n  {errors}\nAll of it: {folder / 'index.html'}")
         shutil.rmtree(FAILED, ignore_errors=True)
 
 
