@@ -225,6 +225,41 @@ def models(as_json: bool) -> None:
         results.show_versions(found)
 
 
+@cli.command()
+@click.argument("named", metavar="INPUT...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--model", "wanted", help="A folder, NAME, NAME@ALIAS or NAME/VERSION; else the task's champion, or what "
+                                        "the last `dvc repro` made where there is no champion.")
+@click.option("--task", help="Whose champion, where params.yaml names several tasks.")
+@click.option("--csv", "to", type=click.Path(path_type=Path, dir_okay=False), help="Write the answers to this file.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def predict(named: tuple[Path, ...], wanted: str | None, task: str | None, to: Path | None, as_json: bool) -> None:
+    """Score recordings: probabilities, decision, calibrated confidence, and what is wrong with the signal.
+
+    INPUT is a sound file, a folder of them, or a CSV with a column `path` and, where known, `patient_id` and
+    `location`. A task about patients takes files named like 2530_AV.wav as one patient's, any other file as a patient.
+
+    A file that cannot be scored says why, the others are scored, and the exit status is 1. Not a medical device.
+
+    \b
+    heartml predict recording.wav
+    heartml predict visits.csv --model circor-murmur/3 --csv answers.csv
+    """
+    from heartml import answers
+    from heartml import predict as scoring
+
+    result = scoring.run(named, wanted, task)
+    if to:
+        answers.write_csv(result, to)
+    if as_json:
+        click.echo(answers.as_json(result))
+    else:
+        answers.show(result)
+    for heard in result.faults:
+        click.echo(f"heartml: {answers.complaint(heard)}", err=True)
+    if result.faults:
+        sys.exit(1)
+
+
 def main() -> None:
     """Entry point of `heartml` and `python -m heartml`."""
     if "DVC_STAGE" in os.environ:   # before the slow imports of a stage, so that no orphan comes to life

@@ -1,0 +1,119 @@
+"""What a person names on the command line -> recordings to score: files, folders, tables of patients and locations."""
+
+import csv
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from heartml.errors import HeartMLError
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
+_CIRCOR_NAME = re.compile(r"(?P<patient>\d+)_(?P<location>AV|PV|TV|MV|Phc)(_\d+)?")   # 2530_AV.wav, 2530_AV_1.wav
+
+
+class InputsError(HeartMLError):
+    """Nothing to score, or a table that does not say what to score; the message names the row and the way out."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file to score; patient and location as far as a table or the file's name says them."""
+
+    path: Path
+    patient_id: str | None = None
+    location: str | None = None
+
+
+def gather(named: Sequence[Path]) -> list[Item]:
+    """Every file behind `named`, each once, in the order named; a folder's in the order of their names.
+
+    Raises:
+        InputsError: a folder without sound files, or a table without a column `path`.
+    """
+    items = [item for path in named for item in _behind(path)]
+    unique = {(item.path.absolute(), item.patient_id): item for item in items}
+    return list(unique.values())
+
+
+def _behind(path: Path) -> list[Item]:
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not _hidden(p.relative_to(path)))
+        if not found:
+            raise InputsError(f"{path}: no sound files in this folder ({' '.join(SUFFIXES)})")
+        return [_named(p) for p in found]
+    return _table(path) if path.suffix.lower() == ".csv" else [_named(path)]
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _named(path: Path) -> Item:
+    match = _CIRCOR_NAME.fullmatch(path.stem)
+    return Item(path, match["patient"], match["location"]) if match else Item(path)
+
+
+def _table(path: Path) -> list[Item]:
+    """Rows of a CSV: `path` (relative to the CSV's folder), and `patient_id`, `location` where there are such columns."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputsError(f"{path}: not a table that can be read: {error}") from None
+    lines = text.splitlines()
+    head = lines[0] if lines else ""
+    rows = csv.DictReader(lines, delimiter=";" if head.count(";") > head.count(",") else ",")
+    columns = {name.strip().lower(): name for name in rows.fieldnames or ()}
+    if "path" not in columns:
+        raise InputsError(f"{path}: no column `path` among {', '.join(columns) or 'none'}; `patient_id` and `location` "
+                          "are read as well where they are there")
+    items = [_row(path, number, {key: (row[name] or "").strip() for key, name in columns.items()})
+             for number, row in enumerate(rows, start=2)]
+    if not items:
+        raise InputsError(f"{path}: the table has no rows")
+    return items
+
+
+def _row(table: Path, number: int, row: dict[str, str]) -> Item:
+    if not row["path"]:
+        raise InputsError(f"{table}, line {number}: the column `path` is empty")
+    named = _named(table.parent / row["path"])
+    return Item(named.path, row.get("patient_id") or named.patient_id, row.get("location") or named.location)
+
+
+def units(items: Sequence[Item], unit: Literal["recording", "patient"]) -> list[str]:
+    """The unit of each item [n]: its patient, or itself where the task or the patient says nothing of others.
+
+    Patients that two folders number alike are two patients, and carry their folder's name.
+    """
+    if unit == "recording":
+        return [str(item.path) for item in items]
+    folders: dict[str, set[Path]] = {}
+    for item in items:
+        folders.setdefault(item.patient_id or "", set()).add(item.path.parent)
+    return [_patient(item, len(folders[item.patient_id or ""]) > 1) for item in items]
+
+
+def _patient(item: Item, ambiguous: bool) -> str:
+    if item.patient_id is None:
+        return str(item.path)
+    return str(item.path.parent / item.patient_id) if ambiguous else item.patient_id
+
+
+def printable(text: object) -> str:
+    """`text` without what a terminal or a file would choke on: control characters and undecodable bytes are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
+
+
+def blocks(unit_of: Iterable[str], size: int) -> list[list[int]]:
+    """Positions in blocks of about `size`; a unit's positions are never divided."""
+    members: dict[str, list[int]] = {}
+    for position, unit in enumerate(unit_of):
+        members.setdefault(unit, []).append(position)
+    found: list[list[int]] = [[]]
+    for positions in members.values():
+        if len(found[-1]) >= size:
+            found.append([])
+        found[-1] += positions
+    return found

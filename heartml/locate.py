@@ -1,0 +1,148 @@
+"""Which model answers? The champion of the registry, a version of it, or a folder; and a copy of it on this disk.
+
+Asking MLflow takes a second and a half. A local store's answer is kept for as long as its file is the same, byte count
+and time of change; versions never change, so a copied model is copied once.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from heartml import paths
+from heartml.errors import HeartMLError
+from heartml.files import exclusive, read_json, replacing_folder, sha256, write_json
+
+LOCAL_STORE = paths.STATE / "mlflow.db"     # where tracking.py keeps it when no MLFLOW_TRACKING_URI says otherwise
+
+
+class NoModel(HeartMLError):  # noqa: N818 - reads as what is the case
+    """There is no such model; the message says which there are, or how to get one."""
+
+
+@dataclass(frozen=True)
+class Located:
+    """A model's folder, and where it comes from, in words for the person who reads its answers.
+
+    Attributes:
+        name: registered model and task, `circor-murmur`; `None` for a folder that somebody named.
+        version: the registry's number, `None` outside the registry.
+    """
+
+    folder: Path
+    words: str
+    name: str | None
+    version: str | None
+
+
+def locate(wanted: str | None, task: str | None, tasks: Sequence[str]) -> Located:
+    """The model behind `--model` and `--task`.
+
+    Args:
+        wanted: a folder, `name`, `name@alias`, `name/VERSION`; `None`: the champion of the task.
+        task: e.g. `circor-murmur`; `None`: the one in `tasks`.
+
+    Raises:
+        NoModel: there is none, or it is not clear which is meant.
+    """
+    if wanted is None:
+        name = task or _only(tasks)
+        return _from_registry(name, "@champion", required=False) or _from_artifacts(name)
+    if (Path(wanted) / "model.json").is_file():
+        return Located(Path(wanted), f"the folder {wanted}", None, None)
+    if Path(wanted).exists():
+        raise NoModel(f"{wanted}: no model in it (no model.json)")
+    name, sign, which = _parts(wanted)
+    found = _from_registry(name, f"{sign}{which}", required=True)
+    assert found
+    return found
+
+
+def _only(tasks: Sequence[str]) -> str:
+    if len(tasks) == 1:
+        return tasks[0]
+    raise NoModel(f"params.yaml names several tasks: choose one with --task ({', '.join(tasks)})")
+
+
+def _parts(wanted: str) -> tuple[str, str, str]:
+    """`circor-murmur/3` -> name, sign, version; a name alone means its champion."""
+    for sign in ("@", "/"):
+        name, found, which = wanted.rpartition(sign)
+        if found and name and which:
+            return name, sign, which
+    return wanted, "@", "champion"
+
+
+def _from_artifacts(task: str) -> Located:
+    folder = paths.model(task)
+    if not (folder / "model.json").is_file():
+        raise NoModel(f"{task}: no champion in the registry and no model in {folder}. Run `heartml retrain` first, or "
+                      "name another with --model (`heartml models` lists them)")
+    return Located(folder, f"{folder}, not registered as champion", task, None)
+
+
+def _from_registry(name: str, which: str, *, required: bool) -> Located | None:
+    """The version of `name` that `@alias` or `/VERSION` means; `None` where there is none and none is required."""
+    state = _state()
+    lookup = paths.cache() / "models" / f"{sha256(f'{name}{which}'.encode())[:16]}.json"
+    known = _remembered(lookup, state)
+    if known is None:
+        known = _ask(name, which) if state or "MLFLOW_TRACKING_URI" in os.environ else {}
+        if state and known == _existing(known):
+            write_json(lookup, {"state": state, "found": known})
+    if not known:
+        if required:
+            raise NoModel(f"{name}{which}: not in the registry; `heartml models` lists what is")
+        return None
+    version = known["version"]
+    words = f"{name} version {version}" + (", the champion" if which == "@champion" else "")
+    return Located(Path(known["folder"]), words, name, version)
+
+
+def _existing(known: dict[str, str]) -> dict[str, str] | None:
+    return known if not known or (Path(known["folder"]) / "model.json").is_file() else None
+
+
+def _remembered(lookup: Path, state: str | None) -> dict[str, str] | None:
+    """What was found when the store was in this state; `None` where it has to be asked again."""
+    if state is None:
+        return None
+    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+        kept: dict[str, Any] = read_json(lookup)
+        if kept["state"] == state:
+            return _existing(kept["found"])
+    return None
+
+
+def _state() -> str | None:
+    """What changes whenever the local store does; `None` where the store is another, or none."""
+    if "MLFLOW_TRACKING_URI" in os.environ or not LOCAL_STORE.is_file():
+        return None
+    parts = [LOCAL_STORE, LOCAL_STORE.with_name(f"{LOCAL_STORE.name}-wal")]
+    stats = [part.stat() for part in parts if part.is_file() and part.stat().st_size]
+    return " ".join([str(LOCAL_STORE.resolve()), *(f"{s.st_size} {s.st_mtime_ns}" for s in stats)])
+
+
+def _ask(name: str, which: str) -> dict[str, str]:
+    """Ask the registry; version and folder of a copy, or nothing."""
+    from heartml import registry, tracking
+
+    client = tracking.connect()
+    number, alias = which.removeprefix("/"), which.removeprefix("@")
+    versions = registry.versions(client, name)
+    version = next((v for v in versions if v.number == number or alias in v.aliases), None)
+    if version is None:
+        return {}
+    folder = paths.cache() / "models" / f"{name}-{version.number}-{sha256(version.source.encode())[:16]}"
+    with exclusive(paths.LOCKS / "models.lock"):
+        if (folder / "model.json").is_file():
+            return {"version": version.number, "folder": str(folder)}
+        with replacing_folder(folder) as temporary:
+            inner = registry.download(client, version, temporary / "download")
+            shutil.copytree(inner, temporary, dirs_exist_ok=True)
+            shutil.rmtree(temporary / "download")
+    return {"version": version.number, "folder": str(folder)}

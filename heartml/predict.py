@@ -1,0 +1,149 @@
+"""Score recordings with a finished model: files in, one answer a unit (recording or patient) out.
+
+What cannot be scored says why and does not keep the others from being scored. The entry checks are those of ingest,
+the warnings those of validation.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from heartml import admission, audio, config, inputs, locate, parallel, quality
+from heartml.admission import Facts, Fault, Stated
+from heartml.config import Params
+from heartml.inputs import Item
+from heartml.locate import Located, NoModel
+from heartml.model import Model, Predictions
+from heartml.progress import track
+
+AT_ONCE = 64      # recordings in memory together
+NOTICE = "Not a medical device: for research, not for diagnosis."
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One recording: what it is, how good it is, and what it alone says.
+
+    Attributes:
+        fault: why it could not be scored, or `None`.
+        warnings: about its quality, in words.
+        probabilities: class -> what the model makes of this recording alone; empty where there is a fault.
+    """
+
+    item: Item
+    seconds: float
+    fault: Fault | None
+    warnings: tuple[str, ...]
+    probabilities: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says of one unit.
+
+    Attributes:
+        confidence: calibrated probability of the decided class.
+        calibrated: class -> calibrated probability.
+        probabilities: class -> what the decision rule looked at.
+        recordings: those that were scored, and those with a fault.
+    """
+
+    unit_id: str
+    decision: str
+    confidence: float
+    calibrated: Mapping[str, float]
+    probabilities: Mapping[str, float]
+    recordings: tuple[Heard, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Of all its recordings, each with the recording's name where there are several; and what is missing."""
+        several = len(self.recordings) > 1
+        words = [f"{h.item.path.name}: {w}" if several else w for h in self.recordings for w in h.warnings]
+        missing = sum(h.fault is not None for h in self.recordings)
+        return (*((f"{missing} of {len(self.recordings)} recordings not usable",) if missing else ()), *words)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Answers for all units with at least one usable recording, and the recordings that had a fault."""
+
+    model: Located
+    task: str
+    unit: str
+    classes: tuple[str, ...]
+    answers: tuple[Answer, ...]
+    faults: tuple[Heard, ...]
+
+
+def run(named: Sequence[Path], wanted: str | None, task: str | None) -> Result:
+    """Score everything behind `named` with the model that `wanted` and `task` mean (see `locate.locate`)."""
+    parallel.single_thread()
+    params = config.load()
+    items = inputs.gather(named)
+    located = locate.locate(wanted, task, params.tasks)
+    model = Model.load(located.folder)
+    if task not in (None, model.assignment_name):
+        raise NoModel(f"--task {task}: {located.words} answers {model.assignment_name}")
+    return score(items, model, located, params)
+
+
+def score(items: Sequence[Item], model: Model, located: Located, params: Params) -> Result:
+    """Answers of `model`, block by block, so that a large folder does not have to fit into memory."""
+    unit_of = inputs.units(items, model.task.unit)
+    blocks = inputs.blocks(unit_of, AT_ONCE)
+    answers: list[Answer] = []
+    faults: list[Heard] = []
+    for block in track(blocks, "predict", len(blocks)):
+        found, refused = _score_block([items[i] for i in block], [unit_of[i] for i in block], model, params)
+        answers += found
+        faults += refused
+    return Result(located, model.assignment_name, model.task.unit, model.task.classes, tuple(answers), tuple(faults))
+
+
+def _score_block(
+    items: Sequence[Item], unit_of: Sequence[str], model: Model, params: Params
+) -> tuple[list[Answer], list[Heard]]:
+    heard, waveforms = zip(*(listen(item, params) for item in items), strict=True)
+    usable = [i for i, waveform in enumerate(waveforms) if waveform is not None]
+    refused = [h for h in heard if h.fault]
+    if not usable:
+        return [], refused
+    said = model.predict_audio([waveforms[i] for i in usable], [unit_of[i] for i in usable])
+    complete = list(heard)
+    for row, i in zip(said.recording_probabilities, usable, strict=True):
+        complete[i] = Heard(**{**vars(heard[i]), "probabilities": _by_class(said.classes, row)})
+    members: dict[str, list[Heard]] = {}
+    for unit, recording in zip(unit_of, complete, strict=True):
+        members.setdefault(unit, []).append(recording)
+    return [_answer(said, n, tuple(members[unit])) for n, unit in enumerate(said.unit_ids)], refused
+
+
+def listen(item: Item, params: Params) -> tuple[Heard, tuple[audio.Waveform, int] | None]:
+    """Read one file; its waveform and rate, or `None` where it has a fault."""
+    try:
+        samples = audio.read(item.path)
+    except audio.AudioError as error:
+        return Heard(item, 0.0, Fault(error.reason, error.detail), (), {}), None
+    waveform = samples.floats
+    peak = float(np.abs(waveform - waveform.mean(dtype=np.float64)).max())
+    facts = Facts("", samples.sample_rate_hz, len(waveform), peak, "")
+    fault = admission.judge(facts, Stated(None, None, None), params.ingest)
+    if fault:
+        return Heard(item, samples.seconds, fault, (), {}), None
+    warnings = quality.warnings(quality.measure(waveform, samples.sample_rate_hz), params.validate_)
+    return Heard(item, samples.seconds, None, tuple(warnings), {}), (waveform, samples.sample_rate_hz)
+
+
+def _answer(said: Predictions, n: int, recordings: tuple[Heard, ...]) -> Answer:
+    decided = int(said.decisions[n])
+    return Answer(
+        said.unit_ids[n], said.classes[decided], float(said.calibrated[n, decided]),
+        _by_class(said.classes, said.calibrated[n]), _by_class(said.classes, said.probabilities[n]), recordings,
+    )
+
+
+def _by_class(classes: Sequence[str], row: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]") -> dict[str, float]:
+    return dict(zip(classes, map(float, row), strict=True))
