@@ -56,7 +56,7 @@ def _named(path: Path) -> Item:
 
 
 def _table(path: Path) -> list[Item]:
-    """Rows of a CSV: `path` (relative to the CSV's folder), and `patient_id`, `location` where there are such columns."""
+    """Rows of a CSV: `path` (relative to the CSV's folder), and `patient_id`, `location` where it has these columns."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -150,7 +150,7 @@ def pack(name: str) -> Packed:
     package = Path(heartml.__file__).parent
     requirements = tuple(f"{needed}=={importlib.metadata.version(needed)}" for needed in _SERVING)
     example = serving.example()
-    return Packed(package / "serving.py", paths.model(name), package, requirements, example,
+    return Packed(package / "serving.py", paths.model(name), paths.PARAMS, package, requirements, example,
                   serving.answer(paths.model(name), example))
 
 

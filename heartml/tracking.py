@@ -39,10 +39,11 @@ class Record:
 
 @dataclass(frozen=True)
 class Packed:
-    """A model as MLflow stores it: code that loads it, the folder it loads, and what it needs."""
+    """A model as MLflow stores it: code that loads it, the folder and the parameters it loads, and what it needs."""
 
     entry: Path                      # models-from-code: no pickle is written or read
     folder: Path
+    params: Path                     # params.yaml of the time: the entry checks of what is sent
     code: Path                       # the package that `entry` imports, stored beside the model
     requirements: tuple[str, ...]
     example: Any                     # DataFrame: what a caller sends
@@ -176,7 +177,8 @@ def log_model(client: "MlflowClient", run_id: str, packed: Packed) -> str:
     with warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
         warnings.simplefilter("ignore")   # hints about integer columns and type hints
         info = mlflow.pyfunc.log_model(
-            name="model", python_model=str(packed.entry), artifacts={"model": str(packed.folder)},
+            name="model", python_model=str(packed.entry),
+            artifacts={"model": str(packed.folder), "params": str(packed.params)},
             code_paths=[str(packed.code)], pip_requirements=list(packed.requirements),
             signature=infer_signature(packed.example, packed.answer), input_example=packed.example,
         )

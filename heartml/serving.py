@@ -1,0 +1,128 @@
+"""The registered model behind MLflow's pyfunc: a table of samples in, a table of decisions out. No pickle anywhere.
+
+In: `samples` (array of numbers, full scale is 1), `sample_rate_hz`, and optionally `unit_id`: rows of one patient share
+it; without it each row is a unit of its own. Out, one row a unit in the order of arrival: `unit_id`, `decision`,
+`confidence` (calibrated probability of the decision), `c_<class>` (calibrated), `p_<class>` (what the decision rule
+looks at), `warnings`. MLflow runs this file when it loads the model; importing it does nothing.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.pyfunc.model import PythonModel
+
+from heartml import admission, audio, config, parallel, quality
+from heartml.admission import Facts, Stated
+from heartml.audio import Waveform
+from heartml.config import Params
+from heartml.model import Model
+
+MAX_ROWS = 256                   # one request: a ward round, not a data set
+MAX_SAMPLES = 30_000_000         # of all rows together: an hour at 8 kHz, 120 MB
+Sound = tuple[Waveform, int]
+
+
+class Classifier(PythonModel):
+    """A fitted ensemble (artifact `model`) with the parameters of its entry checks (artifact `params`)."""
+
+    def load_context(self, context: Any) -> None:
+        """Read the ensemble once, when the server starts."""
+        parallel.single_thread()
+        self.model = Model.load(Path(context.artifacts["model"]))
+        self.params = config.load(Path(context.artifacts["params"]))
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Answers to `model_input`, as the module says."""
+        return respond(self.model, self.params, model_input)
+
+
+def answer(folder: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """What a server of the ensemble in `folder` answers to `table`."""
+    return respond(Model.load(folder), config.load(), table)
+
+
+def example() -> pd.DataFrame:
+    """What a caller sends: one patient heard at two places, and a recording that belongs to nobody else."""
+    time_s = np.arange(2 * 4000) / 4000
+    beats = np.sin(2 * np.pi * 50 * time_s) * np.sin(2 * np.pi * 0.75 * time_s) ** 20
+    samples = [np.round(level * beats, 4).tolist() for level in (0.5, 0.3, 0.4)]
+    return pd.DataFrame({"samples": samples, "sample_rate_hz": [4000] * 3, "unit_id": ["2530", "2530", None]})
+
+
+def respond(model: Model, params: Params, table: pd.DataFrame) -> pd.DataFrame:
+    """What `model` says of `table`; see the module for both.
+
+    Raises:
+        MlflowException: a row cannot be used, and which (HTTP status 400).
+    """
+    if not 0 < len(table) <= MAX_ROWS:
+        raise _refused(f"{len(table)} rows in one request, not 1 to {MAX_ROWS}")
+    sounds: list[Sound] = []
+    for row, (samples, rate) in enumerate(zip(table["samples"], table["sample_rate_hz"], strict=True)):
+        sounds.append(_sound(row, samples, rate, MAX_SAMPLES - sum(len(waveform) for waveform, _ in sounds)))
+        _admit(row, *sounds[-1], params)
+    unit_of = _units(table)
+    said = model.predict_audio(sounds, unit_of)
+    columns: dict[str, Any] = {
+        "unit_id": list(said.unit_ids), "decision": [said.classes[d] for d in said.decisions],
+        "confidence": said.calibrated[np.arange(len(said.unit_ids)), said.decisions],
+        **{f"c_{name}": said.calibrated[:, k] for k, name in enumerate(said.classes)},
+        **{f"p_{name}": said.probabilities[:, k] for k, name in enumerate(said.classes)},
+    }
+    words = _warnings(sounds, unit_of, params)
+    return pd.DataFrame({**columns, "warnings": ["; ".join(words[unit]) for unit in said.unit_ids]})
+
+
+def _sound(row: int, samples: Any, rate: Any, budget: int) -> Sound:
+    """One row as float32 waveform and rate."""
+    low, high = audio.RATES_HZ
+    if not isinstance(rate, (int, float, np.number)) or not low <= rate <= high or rate != int(rate):
+        raise _refused(f"row {row}: `sample_rate_hz` is {rate}, not a whole number from {low} to {high}")
+    if not isinstance(samples, (list, tuple, np.ndarray)) or not len(samples):
+        raise _refused(f"row {row}: `samples` is no array of numbers, or an empty one")
+    if len(samples) > min(budget, audio.MAX_SECONDS * rate):
+        raise _refused(f"row {row}: {len(samples)} samples are too many; at most {audio.MAX_SECONDS:.0f} s a row and "
+                       f"{MAX_SAMPLES} samples a request")
+    try:
+        waveform = np.asarray(samples, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise _refused(f"row {row}: `samples` holds something that is no number") from None
+    if waveform.ndim != 1 or not np.isfinite(waveform).all():
+        raise _refused(f"row {row}: `samples` is not one row of finite numbers")
+    return waveform, int(rate)
+
+
+def _admit(row: int, waveform: Waveform, rate: int, params: Params) -> None:
+    """The entry checks of ingest."""
+    peak = float(np.abs(waveform - waveform.mean(dtype=np.float64)).max())
+    fault = admission.judge(Facts("", rate, len(waveform), peak, ""), Stated(None, None, None), params.ingest)
+    if fault:
+        raise _refused(f"row {row}: {fault.detail} [{fault.reason}]")
+
+
+def _warnings(sounds: Sequence[Sound], unit_of: Sequence[str], params: Params) -> dict[str, list[str]]:
+    """Unit -> what is wrong with its recordings' signal."""
+    words: dict[str, list[str]] = {unit: [] for unit in unit_of}
+    for unit, sound in zip(unit_of, sounds, strict=True):
+        words[unit] += quality.warnings(quality.measure(*sound), params.validate_)
+    return words
+
+
+def _units(table: pd.DataFrame) -> list[str]:
+    """The unit of each row; a row that names none is its own."""
+    named: Sequence[Any] = table["unit_id"].tolist() if "unit_id" in table else [None] * len(table)
+    return [f"row {row}" if pd.isna(unit) or unit == "" else str(unit) for row, unit in enumerate(named)]
+
+
+def _refused(words: str) -> MlflowException:
+    return MlflowException(words, error_code=INVALID_PARAMETER_VALUE)
+
+
+if __name__ != "heartml.serving":     # MLflow runs the file under a name of its own, and asks for the model
+    set_model(Classifier())
