@@ -321,3 +321,10 @@ def test_the_browser_would_have_told(tmp_path):
     _, console, asked = look(page, "light", tmp_path)
     assert any("nope" in line for line in console)
     assert asked == ["http://example.org/x.png"]
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.814, "0.81"), (0.996, "1.00"), (15123.4, "15,123"), (None, "–")])
+def test_figures_are_rounded_numbers(value, text):
+    assert verdict.figure(value) == text
+    assert verdict.signed(-0.052) == "−0.05" and verdict.signed(0.26) == "+0.26"
+    assert verdict.span({"low": 0.731, "high": 0.884}) == "0.73 to 0.88"
