@@ -75,17 +75,19 @@ def ingest(dataset: str, folder: Path | None, download: bool, into: Path | None,
     """Check FOLDER, in the publisher's layout, and make it the next version of the data (data.dvc).
 
     DATASET is simulated, circor or pascal. What is refused goes into quarantine with its reason. Running it again
-    changes nothing; other data sets, and files that were ingested before, are kept.
+    changes nothing; other data sets, and files that were ingested before, are kept. With a Prefect server configured
+    (PREFECT_API_URL) this runs as the flow `ingest`.
 
     \b
     heartml ingest pascal ~/pascal
     heartml ingest circor --download
     """
+    from flows.server import configured
     from heartml import listing
 
     if (folder is None) != download:
         raise click.UsageError("name FOLDER, or --download, and not both")
-    if os.environ.get("PREFECT_API_URL"):
+    if configured():
         from flows.ingest import ingest as flow
 
         outcome = flow(dataset, folder, into, mirror, keep_tasks, replace)
@@ -269,9 +271,12 @@ def main() -> None:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")   # before numpy is imported, or it does not count
     try:
-        cli()
-    except KeyboardInterrupt:
+        sys.exit(cli(standalone_mode=False) or 0)
+    except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except HeartMLError as error:
         click.echo(f"heartml: {error}", err=True)
         sys.exit(1)

@@ -1,15 +1,19 @@
 """Ingest: every file becomes a recording or a row of the quarantine; nothing is lost, whatever happens on the way."""
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import shutil
 import signal
+import socket
 import struct
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -637,6 +641,72 @@ def test_without_prefect_the_command_starts_no_server(workspace: Workspace, tmp_
     done = subprocess.run([workspace.command()[0], "-c", code], cwd=workspace.root, env=workspace.environment,
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# The flow
+
+
+@pytest.fixture
+def prefect_api(workspace: Workspace, tmp_path: Path) -> Iterator[str]:
+    """The address of a Prefect server that dies with this test."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"http://127.0.0.1:{port}/api"
+    command = [sys.executable, "-m", "flows.server", str(port), str(os.getpid())]
+    home = {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_API_URL": address}
+    with subprocess.Popen(command, cwd=workspace.root, env={**workspace.environment, **home},
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
+                break
+            time.sleep(0.2)
+        yield address
+        server.kill()
+
+
+def asked(address: str, what: str) -> list[dict[str, object]]:
+    request = urllib.request.Request(f"{address}/{what}/filter", b"{}", {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.load(response)
+
+
+@pytest.mark.slow
+def test_with_a_server_the_command_is_a_flow_that_shows_there_and_does_the_same(
+    workspace: Workspace, prefect_api: str, tmp_path: Path
+) -> None:
+    folder, plain = publishers.pascal(tmp_path / "publisher"), workspace.copy(tmp_path / "plain")
+    plain.run("ingest", "pascal", folder)
+    workspace.run("ingest", "pascal", folder, PREFECT_API_URL=prefect_api, PREFECT_HOME=str(tmp_path / "prefect"))
+    assert state(workspace.root) == state(plain.root)
+    runs, artifacts = asked(prefect_api, "flow_runs"), asked(prefect_api, "artifacts")
+    assert [(run["state_type"], run["parameters"]["dataset"]) for run in runs] == [("COMPLETED", "pascal")]
+    assert [artifact["key"] for artifact in artifacts] == ["ingest-pascal"]
+    assert {"what": "recordings", "number": 13} in json.loads(artifacts[0]["data"])
+    failed = workspace.run("ingest", "pascal", tmp_path, check=False, PREFECT_API_URL=prefect_api,
+                           PREFECT_HOME=str(tmp_path / "prefect"))
+    assert failed.returncode == 1
+    assert "Name the folder above" in failed.stderr.splitlines()[-1]
+    assert {run["state_type"] for run in asked(prefect_api, "flow_runs")} == {"COMPLETED", "FAILED"}
+    assert all(run["run_count"] == 1 for run in asked(prefect_api, "task_runs")), "nothing was retried"
+
+
+@pytest.mark.parametrize("kind", ["hardlink", "symlink"])
+def test_a_cache_that_is_linked_is_built_upon(here: Workspace, tmp_path: Path, kind: str) -> None:
+    subprocess.run(["dvc", "config", "cache.type", kind], check=True, env=here.environment)
+    folder = publishers.circor(tmp_path / "publisher", publishers.children()[:3])
+    ingest.run("circor", folder)
+    first = version.POINTER.read_text()
+    ingest.run("circor", publishers.circor(tmp_path / "publisher"))
+    assert_whole()
+    second = state()
+    for pointer in (first, version.POINTER.read_text()):
+        version.POINTER.write_text(pointer)
+        subprocess.run(["dvc", "checkout", "-q", "data.dvc"], check=True, env=here.environment)
+        assert_whole()
+    assert state() == second
 
 
 # The real recordings, by the faults that they have
