@@ -70,7 +70,7 @@ def open_store() -> None:
     publish.sweep()
 
 
-@flow(name="retrain", persist_result=False, on_crashed=[sweep.stop], on_cancellation=[sweep.stop])
+@flow(name="retrain", persist_result=False)
 def retrain(wait: bool = True, force: bool = False) -> list[Outcome] | State[Any]:
     """Bring every stage up to date, then register, judge and promote or refuse.
 
@@ -98,7 +98,8 @@ def _retrain(force: bool) -> list[Outcome]:
     plan = pipeline.plan(force=force)
     for entry in plan.due:
         log.info("%s: %s", entry.address, entry.changed or "after a stage that runs")
-    seconds, failed = _run_due(plan, params.flow, force=force)
+    with pipeline.stopping_on_error():
+        seconds, failed = _run_due(plan, params.flow, force=force)
     store.wait()
     behind = {name: plan.behind(paths.ARTIFACTS / name) for name in params.tasks}
     outcomes = []

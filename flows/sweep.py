@@ -10,7 +10,7 @@ from prefect.client.schemas.filters import FlowFilter, FlowRunFilter, TaskRunFil
 from prefect.context import FlowRunContext
 from prefect.states import Crashed
 
-from heartml import pipeline, process
+from heartml import process
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -51,7 +51,3 @@ def _close_tasks(client: Any, flow_run_id: "UUID") -> None:
     for run in left:
         client.set_task_run_state(run.id, Crashed(message=_GONE), force=True)
 
-
-def stop(flow: Any, flow_run: Any, state: Any) -> None:
-    """Hook of a crashed or cancelled flow: end the stages that it started."""
-    pipeline.kill_running()

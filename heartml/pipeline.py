@@ -7,6 +7,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ LOCK = paths.LOCKS / "pipeline.lock"
 LOGS = paths.STATE / "logs"
 _POLL_S = 0.5
 _running: set[subprocess.Popen[str]] = set()
+_stopping = threading.Event()
 
 
 class PipelineError(HeartMLError):
@@ -196,6 +198,8 @@ def run(address: str, *, force: bool = False, say: Callable[[str], None]) -> Don
     started, told = time.monotonic(), False
     while True:
         how, last = _reproduce(address, force=force, say=say)
+        if _stopping.is_set():
+            raise StageFailed(f"{address}: stopped")
         if how is not How.BUSY:
             break
         if not told:
@@ -247,7 +251,17 @@ def _started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
             _running.discard(process)
 
 
-def kill_running() -> None:
-    """End the stages that this process started; what they wrote so far is thrown away by the next run."""
-    for process in list(_running):
-        process.kill()
+@contextlib.contextmanager
+def stopping_on_error() -> Iterator[None]:
+    """Where the block is left by an error or Ctrl-C, end the stages that this process started.
+
+    What they wrote so far is thrown away by the next run.
+    """
+    _stopping.clear()
+    try:
+        yield
+    except BaseException:
+        _stopping.set()
+        for process in list(_running):
+            process.kill()
+        raise
