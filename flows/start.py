@@ -34,6 +34,8 @@ def retrain(*, wait: bool, force: bool) -> list[Outcome]:
             params = config.load()
             return [_publish(name, params) for name in params.tasks]
     server.start()
+    from flows import retrain as _  # noqa: F401 - sets Prefect's logging up, which would silence a voice raised before
+
     with _unfinished(), voice.aloud():
         return _flow(wait=wait, force=force)
 

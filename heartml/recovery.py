@@ -85,7 +85,8 @@ def _holders(content: dict[str, Any]) -> list[dict[str, Any]]:
     living: dict[int, dict[str, Any]] = {}
     for entry in entries:
         try:
-            if psutil.Process(entry["pid"]).create_time() <= written:
+            holder = psutil.Process(entry["pid"])
+            if holder.create_time() <= written and holder.status() != psutil.STATUS_ZOMBIE:
                 living[entry["pid"]] = entry
         except psutil.NoSuchProcess:
             continue
