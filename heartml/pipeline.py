@@ -222,7 +222,8 @@ def _reproduce(address: str, *, force: bool, say: Callable[[str], None]) -> tupl
     """How it went, and the line that says why it failed."""
     LOGS.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "heartml.repro", address, str(os.getpid()), *(["--force"] if force else [])]
-    error, last = "", "no output"
+    error: list[str] = []
+    last = "no output"
     with _started(command) as process, _log(address).open("w", encoding="utf-8") as log:
         assert process.stdout
         for raw in process.stdout:
@@ -231,13 +232,13 @@ def _reproduce(address: str, *, force: bool, say: Callable[[str], None]) -> tupl
             if not line:
                 continue
             last = line
-            if line.startswith("heartml: "):
-                error = line.removeprefix("heartml: ")
+            if error or line.startswith("heartml: "):   # the last thing that a stage says, in one line or more
+                error.append(line.removeprefix("heartml: "))
             else:
                 say(line)
     code = process.returncode
     how = How.KILLED if code < 0 else How(code) if code in set(How) else How.FAILED
-    return how, (error or last).rstrip(". ")
+    return how, ("\n".join(error) or last).rstrip(". ")
 
 
 @contextlib.contextmanager
