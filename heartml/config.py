@@ -1,10 +1,10 @@
 """`params.yaml`, read once into frozen, typed sections. A function takes its own section, never all of them."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from heartml import paths
 from heartml.errors import HeartMLError
@@ -29,6 +29,23 @@ class SimulateParams(Section):
     children: Count
     seed: Annotated[int, Field(ge=0)]
     seconds: Positive
+
+
+class PerTask(Section):
+    """A section whose keys may be replaced for one task, under `tasks.<task>.<key>`."""
+
+    tasks: dict[str, dict[str, Any]] = {}
+
+    def of(self, task: str) -> Self:
+        """The section as it is for `task`."""
+        own = self.tasks.get(task, {})
+        return type(self).model_validate({**self.model_dump(exclude={"tasks"}), **own})
+
+    @model_validator(mode="after")
+    def _every_task_is_valid(self) -> Self:
+        for task in self.tasks:
+            self.of(task)
+        return self
 
 
 class IngestParams(Section):
@@ -72,14 +89,41 @@ class RandomConvParams(Section):
     seed: int
 
 
-class SearchParams(Section):
+class SequenceParams(Section):
+    steps: Count
+    batch: Count
+    channels: Count
+
+
+class StartParams(Section):
+    encoder: str
+    level: Literal["recording", "unit"]
+    pooling: str | None
+    head: str
+    numbers: dict[str, float | int]
+
+
+class SearchParams(PerTask):
     trials: Count
+    sequence_trials: Annotated[int, Field(ge=0)]
     batch: Count
     workers: Annotated[int, Field(ge=0)]
     pruning_startup_trials: Count
+    heads: Annotated[tuple[str, ...], Field(min_length=1)]
+    poolings: dict[str, tuple[str, ...]]
+    sequence: SequenceParams
+    starts: tuple[StartParams, ...]
 
 
-class EnsembleParams(Section):
+class StackingParams(Section):
+    stack_c: Positive
+    segments_c: Positive
+    rule_ridge: Positive
+    calibration_ridge: Positive
+
+
+class EnsembleParams(PerTask):
+    rounds: Count
     max_members: Count
 
 
@@ -122,6 +166,7 @@ class Params(Section):
     logspec: LogspecParams
     random_conv: RandomConvParams
     search: SearchParams
+    stacking: StackingParams
     ensemble: EnsembleParams
     evaluate: EvaluateParams
     report: ReportParams

@@ -1,18 +1,33 @@
 """The fitted ensemble: from frames, or straight from audio, to probabilities, a decision and a calibrated confidence.
 
-One folder, no pickle: `model.json` (task, parameters of audio and encoders, members, stacker, decision rule,
-calibration), `model.safetensors` (arrays), `*.lightgbm.txt` (trees).
+One folder, no pickle: `model.json` (task, what made the frames, members, weights, decision rule, calibration),
+`model.safetensors` (arrays) and `<trial>-<n>.lightgbm.txt` (trees).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heartml.tasks import Task
+from heartml import encoders
+from heartml.calibration import Calibration
+from heartml.combination import Combination, judge, mean
+from heartml.decision import Rule
+from heartml.errors import HeartMLError
+from heartml.files import read_json, replacing, write_json
+from heartml.heads import Answer, State
+from heartml.members import Member, Sounds, Spec
+from heartml.readings import Reader, Reading, evidence
+from heartml.tasks import Task, resolve
+
+FORMAT = 1
+
+
+class ModelError(HeartMLError):
+    """The folder holds no model that this version can use, or the input does not fit it."""
 
 
 @dataclass(frozen=True)
@@ -36,36 +51,153 @@ class Predictions:
     recording_probabilities: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
 class Model:
     """A fitted ensemble of one task.
 
     Attributes:
-        task: what is predicted.
         assignment_name: `circor-murmur`; the registered model's name.
-        encoders: names of the encoders whose frames `predict` needs.
+        members: trial -> fitted member.
+        made_by: encoder -> what made its frames (`heartml.encoders.Spec` as JSON, `frame_rate_hz`, `dim`).
     """
 
-    task: Task
     assignment_name: str
-    encoders: tuple[str, ...]
+    members: Mapping[int, Member]
+    combination: Combination
+    made_by: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def task(self) -> Task:
+        """What is predicted."""
+        return resolve(self.assignment_name).task
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Names of the encoders whose frames `predict` needs."""
+        return tuple(sorted(self.made_by))
+
+    @classmethod
+    def assemble(
+        cls, name: str, specs: Mapping[int, Spec], heads: Mapping[int, Sequence[State]], combination: Combination,
+        made_by: Mapping[str, Mapping[str, Any]],
+    ) -> Self:
+        """A model from saved heads: what is used after loading is what is used before saving."""
+        members = {t: Member(s, tuple(s.family.load(state) for state in heads[t])) for t, s in specs.items()}
+        return cls(name, members, combination, made_by)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read a model that `save` wrote."""
-        ...
+        """Read a model that `save` wrote.
+
+        Raises:
+            ModelError: the folder holds no model, or one of another format.
+        """
+        from safetensors.numpy import load_file
+
+        if not (folder / "model.json").exists():
+            raise ModelError(f"{folder}: no model here (no model.json). Run `heartml retrain`.")
+        told = read_json(folder / "model.json")
+        if told.get("format") != FORMAT:
+            raise ModelError(f"{folder}: model format {told.get('format')}, this version reads {FORMAT}. Retrain.")
+        arrays = load_file(folder / "model.safetensors")
+        specs = {entry["trial"]: Spec.from_json(entry) for entry in told["members"]}
+        heads = {entry["trial"]: [_head(folder, arrays, entry["trial"], n, numbers)
+                                  for n, numbers in enumerate(entry["heads"])] for entry in told["members"]}
+        return cls.assemble(told["assignment"], specs, heads, _combination(told, arrays), told["encoders"])
 
     def save(self, folder: Path) -> None:
         """Write into the existing, empty `folder`; the same model gives the same bytes."""
-        ...
+        from safetensors.numpy import save_file
 
-    def predict(
-        self, frames: Mapping[str, Sequence[NDArray[np.float32]]], unit_of: Sequence[str]
-    ) -> Predictions:
-        """Frames of every recording under each of `encoders`, and the unit that each recording belongs to."""
-        ...
+        arrays: dict[str, NDArray[np.generic]] = {}
+        members = []
+        for trial, member in self.members.items():
+            states = [head.state() for head in member.heads]
+            for n, state in enumerate(states):
+                arrays |= {f"{trial}-{n}.{key}": array for key, array in state.arrays.items()}
+                for key, text in state.texts.items():
+                    with replacing(folder / f"{trial}-{n}.{key}") as file:
+                        file.write_text(text, encoding="utf-8")
+            members.append({"trial": trial, **member.spec.to_json(), "heads": [dict(s.numbers) for s in states]})
+        arrays |= _combination_arrays(self.combination)
+        with replacing(folder / "model.safetensors") as file:
+            save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, file)
+        write_json(folder / "model.json", {
+            "format": FORMAT, "assignment": self.assignment_name, "task": self.task.name,
+            "classes": self.task.classes, "unit": self.task.unit, "encoders": self.made_by, "members": members,
+            **_combination_numbers(self.combination),
+        })
+
+    def predict(self, frames: Mapping[str, Sequence[NDArray[np.float32]]], unit_of: Sequence[str]) -> Predictions:
+        """Frames of every recording under each of `encoders`, and the unit that each recording belongs to.
+
+        Raises:
+            ModelError: no recordings, or frames and units do not match.
+        """
+        if not unit_of or any(len(frames[encoder]) != len(unit_of) for encoder in self.encoders):
+            raise ModelError(f"{len(unit_of)} recordings: frames of each encoder and one unit for each are needed")
+        unit_ids = tuple(dict.fromkeys(unit_of))
+        row = {unit_id: number for number, unit_id in enumerate(unit_ids)}
+        unit = np.array([row[unit_id] for unit_id in unit_of])
+        sounds = Sounds(frames, {name: float(made["frame_rate_hz"]) for name, made in self.made_by.items()}, unit)
+        answers = {trial: member.answer(sounds) for trial, member in self.members.items()}
+        seen = {r: evidence(r.kind, answers[r.trial], unit) for r in self.combination.weights}
+        said = judge(self.combination, seen)
+        return Predictions(unit_ids, self.task.classes, np.exp(said.log_p), said.calibrated, said.decisions,
+                           np.exp(self._alone(answers, sounds)))
+
+    def _alone(self, answers: Mapping[int, Answer], sounds: Sounds) -> NDArray[np.float64]:
+        """Log-probabilities of each recording `[r, k]`: the members that hear recordings, by their weights.
+
+        Where no member does, each recording is taken for a unit of its own.
+        """
+        weights = {r: w for r, w in self.combination.weights.items() if self.members[r.trial].spec.level == "recording"}
+        if weights:
+            return mean({r: answers[r.trial].log_p for r in weights}, weights)
+        each = Sounds(sounds.frames, sounds.rates_hz, np.arange(len(sounds.unit)))
+        apart = {trial: member.answer(each) for trial, member in self.members.items()}
+        readings = self.combination.weights
+        return self.combination.log_p({r: evidence(r.kind, apart[r.trial], each.unit) for r in readings})
 
     def predict_audio(
         self, waveforms: Sequence[tuple[NDArray[np.float32], int]], unit_of: Sequence[str]
     ) -> Predictions:
         """`(samples in [-1, 1], sample_rate_hz)` of every recording, and its unit; everything else is in the model."""
-        ...
+        frames = {}
+        for name in self.encoders:
+            spec = encoders.Spec.from_json(self.made_by[name])
+            encoder = encoders.load(spec)
+            frames[name] = [encoders.frames_of(encoder, spec, w, rate).astype(np.float32) for w, rate in waveforms]
+        return self.predict(frames, unit_of)
+
+
+def _head(
+    folder: Path, arrays: Mapping[str, NDArray[np.generic]], trial: int, n: int, numbers: Mapping[str, object]
+) -> State:
+    prefix = f"{trial}-{n}."
+    own = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+    texts = {path.name.removeprefix(prefix): path.read_text(encoding="utf-8") for path in folder.glob(f"{prefix}*.txt")}
+    return State(own, numbers, texts)
+
+
+def _combination_numbers(combination: Combination) -> dict[str, Any]:
+    readings = [{"trial": r.trial, "kind": r.kind, "weight": w} for r, w in combination.weights.items()]
+    calibration = combination.calibration
+    return {"readings": readings, "rule": {"biases": combination.rule.biases},
+            "calibration": {"scale": calibration.scale, "biases": calibration.biases}}
+
+
+def _combination_arrays(combination: Combination) -> dict[str, NDArray[np.generic]]:
+    return {f"reader-{reading.trial}-{reading.kind}.{key}": array
+            for reading, reader in combination.readers.items() for key, array in reader.arrays().items()}
+
+
+def _combination(told: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]) -> Combination:
+    weights = {Reading(entry["trial"], entry["kind"]): float(entry["weight"]) for entry in told["readings"]}
+    readers = {}
+    for reading in weights:
+        prefix = f"reader-{reading.trial}-{reading.kind}."
+        own = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+        readers[reading] = Reader.from_arrays(own)
+    calibration = Calibration(float(told["calibration"]["scale"]), np.array(told["calibration"]["biases"]))
+    return Combination(weights, readers, Rule(np.array(told["rule"]["biases"])), calibration)

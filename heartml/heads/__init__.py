@@ -54,11 +54,19 @@ class Suggest(Protocol):
     def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int: ...
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a fitted head says: log-probabilities `[cases, classes]`, and `[cases, details]` figures for a stacker."""
+
+    log_p: NDArray[np.float64]
+    details: NDArray[np.float64] | None = None
+
+
 class Fitted(Protocol):
     """A head after fitting."""
 
-    def log_probabilities(self, inputs: Inputs) -> NDArray[np.float64]:
-        """`[cases]` inputs -> log-probabilities `[cases, classes]`."""
+    def answer(self, inputs: Inputs) -> Answer:
+        """What it says about `[cases]` inputs."""
         ...
 
     def state(self) -> State:

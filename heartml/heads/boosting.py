@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from heartml.heads import Fitted, Inputs, Numbers, State, Suggest, Targets
-from heartml.heads.estimators import Floats, case_weights, normalised, vectors_of
+from heartml.heads import Answer, Fitted, Inputs, Numbers, State, Suggest, Targets
+from heartml.heads.estimators import case_weights, normalised, vectors_of
 
 NAME = "lightgbm"
 TAKES: Literal["vectors", "frames"] = "vectors"
@@ -22,9 +22,10 @@ class FittedBoosting:
 
     booster: Any
 
-    def log_probabilities(self, inputs: Inputs) -> Floats:
+    def answer(self, inputs: Inputs) -> Answer:
         """`[cases, features] -> [cases, classes]`."""
-        return normalised(np.asarray(self.booster.predict(vectors_of(inputs), raw_score=True, num_threads=1), float))
+        scores = self.booster.predict(vectors_of(inputs), raw_score=True, num_threads=1)
+        return Answer(normalised(np.asarray(scores, float)))
 
     def state(self) -> State:
         """Trees as text."""

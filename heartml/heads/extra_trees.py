@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from heartml.heads import Fitted, Inputs, Numbers, State, Suggest, Targets
+from heartml.heads import Answer, Fitted, Inputs, Numbers, State, Suggest, Targets
 from heartml.heads.estimators import SMALLEST, Floats, case_weights, spread, vectors_of
 
 NAME = "extra_trees"
@@ -35,7 +35,7 @@ class Forest:
     depth: int
     classes: int
 
-    def log_probabilities(self, inputs: Inputs) -> Floats:
+    def answer(self, inputs: Inputs) -> Answer:
         """`[cases, features] -> [cases, classes]`."""
         x = vectors_of(inputs).astype(np.float32)     # what scikit-learn compares with its thresholds
         node = np.broadcast_to(self.roots, (len(x), len(self.roots)))
@@ -44,7 +44,7 @@ class Forest:
             goes_left = x[rows, self.feature[node]] <= self.threshold[node]
             node = np.where(goes_left, self.left[node], self.right[node])
         mean = self.value[node].mean(axis=1, dtype=np.float64)
-        return spread(np.log(np.maximum(mean, SMALLEST)), self.present, self.classes)
+        return Answer(spread(np.log(np.maximum(mean, SMALLEST)), self.present, self.classes))
 
     def state(self) -> State:
         """Nodes, in the smallest types that hold them."""

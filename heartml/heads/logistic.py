@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from heartml.heads import Fitted, Inputs, Numbers, State, Suggest, Targets
-from heartml.heads.estimators import Floats, vectors_of
+from heartml.heads import Answer, Fitted, Inputs, Numbers, State, Suggest, Targets
+from heartml.heads.estimators import case_weights, vectors_of
 from heartml.heads.softmax import Softmax
 
 NAME = "logistic"
@@ -17,9 +17,9 @@ class FittedLogistic:
 
     softmax: Softmax
 
-    def log_probabilities(self, inputs: Inputs) -> Floats:
+    def answer(self, inputs: Inputs) -> Answer:
         """`[cases, features] -> [cases, classes]`."""
-        return self.softmax.log_probabilities(vectors_of(inputs))
+        return Answer(self.softmax.log_probabilities(vectors_of(inputs)))
 
     def state(self) -> State:
         """Coefficients."""
@@ -33,10 +33,10 @@ def space(trial: Suggest) -> Numbers:
 
 def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted:
     """Numbers: `c`, `balance`."""
-    return FittedLogistic(Softmax.fit(vectors_of(inputs), targets, c=float(numbers["c"]),
-                                      balance=float(numbers["balance"])))
+    weights, c = case_weights(targets, float(numbers["balance"])), float(numbers["c"])
+    return FittedLogistic(Softmax.fit(vectors_of(inputs), targets.labels, targets.classes, weights, c))
 
 
 def load(state: State) -> Fitted:
     """The scores behind a state."""
-    return FittedLogistic(Softmax.from_arrays(dict(state.arrays)))
+    return FittedLogistic(Softmax.from_arrays(state.arrays))

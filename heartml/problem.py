@@ -1,0 +1,117 @@
+"""What search and ensemble work on: the recordings of a task that are not held out, their units, labels and folds.
+
+Units (recordings or patients) stand in the order of their ids, recordings in the order of the folds' table; everything
+else is an index into these. The held-out part is left behind here, so that nothing after this can look at it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from heartml import folds, paths, schema
+from heartml.tasks import Task, resolve
+
+Ints = NDArray[np.int64]
+UNANNOTATED = len(schema.STATES)
+UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """`r` recordings of `u` units.
+
+    Attributes:
+        unit: `[r]`, index of each recording's unit.
+        heard: `[r]`, class that the recording itself shows, the unit's where that is not known.
+        labels, groups, parts: `[u]`, class, code of the group, and number of the fold of each unit.
+    """
+
+    name: str
+    task: Task
+    recording_ids: tuple[str, ...]
+    unit_ids: tuple[str, ...]
+    group_ids: tuple[str, ...]
+    unit: Ints
+    heard: Ints
+    labels: Ints
+    groups: Ints
+    parts: Ints
+
+    @property
+    def folds(self) -> int:
+        """Number of folds."""
+        return int(self.parts.max()) + 1
+
+    def recordings_of(self, units: NDArray[np.bool_]) -> Ints:
+        """Rows of the recordings of the units where `units` `[u]` holds."""
+        return np.flatnonzero(units[self.unit])
+
+
+def load(name: str) -> Problem:
+    """Read folds and recordings of a task."""
+    table = folds.load(paths.folds(name))
+    recordings = pd.read_parquet(paths.RECORDINGS)
+    return build(name, table[table["part"] != folds.TEST], recordings)
+
+
+def build(name: str, table: pd.DataFrame, recordings: pd.DataFrame) -> Problem:
+    """The problem behind rows of `schema.FOLDS` without the held-out part."""
+    task = resolve(name).task
+    code = {label: c for c, label in enumerate(task.classes)}
+    units = table.drop_duplicates("unit_id").sort_values("unit_id")
+    row_of = {unit_id: row for row, unit_id in enumerate(units["unit_id"])}
+    group_row = {group_id: row for row, group_id in enumerate(sorted(set(units["group_id"])))}
+    labels = np.array([code[label] for label in units["label"]])
+    unit = np.array([row_of[unit_id] for unit_id in table["unit_id"]])
+    return Problem(
+        name, task, tuple(table["recording_id"]), tuple(units["unit_id"]), tuple(units["group_id"]), unit,
+        _heard(table, recordings, task, labels[unit]), labels, np.array([group_row[g] for g in units["group_id"]]),
+        np.array([int(part) for part in units["part"]]),
+    )
+
+
+def _heard(table: pd.DataFrame, recordings: pd.DataFrame, task: Task, labels: Ints) -> Ints:
+    """The recording's own class where the task names a label for it and it is one of the task's classes."""
+    column = schema.label_column(task.recording_label or task.label)
+    if task.recording_label is None or column not in recordings:
+        return labels
+    own = recordings.set_index("recording_id")[column].reindex(table["recording_id"])
+    code = {label: c for c, label in enumerate(task.classes)}
+    return np.array([code.get(value, label) for value, label in zip(own, labels, strict=True)])
+
+
+def states(
+    recording_ids: Sequence[str], counts: Sequence[int], frame_rate_hz: float, seconds: Sequence[float],
+    annotations: pd.DataFrame,
+) -> list[NDArray[np.int8]] | None:
+    """Heart state of every frame of each recording, `None` where no recording has annotations.
+
+    Args:
+        counts: frames of each recording; they lie in the middle of its `seconds`.
+
+    Returns:
+        Index into `schema.STATES`, `UNANNOTATED` between annotations, `UNKNOWN` in recordings without any.
+    """
+    known = annotations[annotations["recording_id"].isin(recording_ids)]
+    if not len(known):
+        return None
+    of_recording = dict(tuple(known.groupby("recording_id")))
+    found = []
+    for recording_id, count, length_s in zip(recording_ids, counts, seconds, strict=True):
+        first_s = (length_s - (count - 1) / frame_rate_hz) / 2
+        centres_s = first_s + np.arange(count, dtype=np.float64) / frame_rate_hz
+        rows = of_recording.get(recording_id)
+        found.append(np.full(count, UNKNOWN, np.int8) if rows is None else _states(rows, centres_s))
+    return found
+
+
+def _states(rows: pd.DataFrame, centres_s: NDArray[np.float64]) -> NDArray[np.int8]:
+    code = {state: number for number, state in enumerate(schema.STATES)}
+    ordered = rows.sort_values("start_s")
+    which = np.searchsorted(ordered["start_s"].to_numpy(), centres_s, side="right") - 1
+    inside = (which >= 0) & (centres_s < ordered["end_s"].to_numpy()[np.maximum(which, 0)])
+    codes = np.array([code.get(state, UNANNOTATED) for state in ordered["state"]], np.int8)
+    return np.where(inside, codes[np.maximum(which, 0)], UNANNOTATED).astype(np.int8)

@@ -1,0 +1,100 @@
+"""Readings: how a member's answer about recordings becomes log-probabilities of units.
+
+`direct`: it already is about units. `stack`: logistic regression on mean, maximum, minimum and mean of the two highest
+log-probabilities over a patient's recordings. `segments`: the same with the soft segments of the sequence head.
+Stacking per patient is worth .03 in mean recall over any fixed rule on CirCor.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heartml.config import StackingParams
+from heartml.heads import Answer
+from heartml.heads.softmax import Softmax
+from heartml.members import Spec
+from heartml.tasks import Task
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Kind = Literal["direct", "stack", "segments"]
+KINDS: tuple[Kind, ...] = ("direct", "stack", "segments")
+
+
+@dataclass(frozen=True, order=True)
+class Reading:
+    """One way to read one trial."""
+
+    trial: int
+    kind: Kind
+
+
+def kinds(spec: Spec, task: Task, answer: Answer) -> tuple[Kind, ...]:
+    """The readings that an answer allows; the first one scores the trial."""
+    first: Kind = "direct" if spec.level == "unit" or task.unit == "recording" else "stack"
+    return (first,) if answer.details is None else (first, "segments")
+
+
+def evidence(kind: Kind, answer: Answer, unit: Ints) -> Floats:
+    """What the reading looks at: `[r or u, k]` answers, `[r]` unit of each recording -> `[u, columns]`."""
+    if kind == "direct":
+        return answer.log_p
+    rows = [np.flatnonzero(unit == u) for u in range(int(unit.max()) + 1)]
+    stacked = np.stack([_over_recordings(answer.log_p[r]) for r in rows])
+    if kind == "stack" or answer.details is None:
+        return stacked
+    details = answer.details
+    return np.hstack([stacked, np.stack([_summary(details[r]) for r in rows])])
+
+
+def _over_recordings(log_p: Floats) -> Floats:
+    """Mean, maximum, minimum, mean of the two highest: `[recordings, k] -> [4 k]`."""
+    return np.concatenate([_summary(log_p), np.sort(log_p, axis=0)[-2:].mean(0)])
+
+
+def _summary(values: Floats) -> Floats:
+    return np.concatenate([values.mean(0), values.max(0), values.min(0)])
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A fitted reading; `direct` has nothing to fit."""
+
+    softmax: Softmax | None
+
+    @classmethod
+    def fit(cls, kind: Kind, seen: Floats, labels: Ints, gains: Floats, params: StackingParams) -> "Reader":
+        """Fitted to evidence `[n, columns]`, units weighted by the gain of their class."""
+        if kind == "direct":
+            return cls(None)
+        c = params.stack_c if kind == "stack" else params.segments_c
+        return cls(Softmax.fit(seen, labels, len(gains), gains[labels], c))
+
+    def __call__(self, seen: Floats) -> Floats:
+        """Evidence `[n, columns]` -> log-probabilities `[n, k]`."""
+        return seen if self.softmax is None else self.softmax.log_probabilities(seen)
+
+    def arrays(self) -> Mapping[str, NDArray[np.generic]]:
+        """For saving; `from_arrays` is the way back."""
+        return {} if self.softmax is None else self.softmax.arrays()
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> "Reader":
+        """What `arrays` described."""
+        return cls(Softmax.from_arrays(arrays) if arrays else None)
+
+
+def cross_read(
+    kind: Kind, seen: Floats, labels: Ints, parts: Ints, gains: Floats, params: StackingParams
+) -> Floats:
+    """Log-probabilities `[n, k]` of each fold, read by what the other folds taught."""
+    if kind == "direct":
+        return seen
+    log_p = np.zeros((len(seen), len(gains)))
+    for part in np.unique(parts):
+        here = parts == part
+        log_p[here] = Reader.fit(kind, seen[~here], labels[~here], gains, params)(seen[here])
+    return log_p

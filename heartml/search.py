@@ -1,0 +1,216 @@
+"""Stage `search`: encoder x level x pooling x head x numbers, scored out of fold, every trial's answers kept.
+
+In: folds, recordings, annotations, frames. Out, in `artifacts/<task>/search/`: `trials.parquet` (trial, state, value,
+encoder, level, pooling, head, numbers as JSON), `probabilities.parquet` (trial, recording_id or unit_id, p_<class>),
+`details/<trial>.npy` (figures for stackers, float32 `[recordings, n]` in the problem's order) and
+`heads/<trial>-<fold>.safetensors` (fitted heads that are too dear to be fitted again).
+
+The folds of a trial are fitted in waves, one fold of every trial of the batch at a time, and a trial whose running
+value falls behind is pruned between waves. Unfinished work lies under `.heartml/search/`, addressed by content.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from heartml import bench, config, files, parallel, paths, trials
+from heartml.bench import Bench, Job
+from heartml.combination import Terms, cross_fitted
+from heartml.config import EnsembleParams, Params, SearchParams, StackingParams
+from heartml.heads import Answer
+from heartml.members import Spec
+from heartml.metrics import METRICS
+from heartml.parallel import Pool
+from heartml.problem import Problem
+from heartml.progress import track
+from heartml.readings import Reading, evidence, kinds
+from heartml.stage import stage
+from heartml.trials import Asked, Outcome
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+ALONE = EnsembleParams(rounds=1, max_members=1)     # a trial is scored by itself
+
+
+def run(name: str) -> None:
+    """Search one task."""
+    params = config.load()
+    with stage("search", task=name) as log:
+        data = bench.opened(name, params.encoders, Path.cwd())
+        key = f"{name}-{content_key(name, params)[:16]}"
+        folder = paths.STATE / "search" / key
+        study = trials.open_study(folder / "optuna.journal", key)
+        hunt = Hunt(data, name, params, folder)
+        with parallel.pool(parallel.available_workers(hunt.search.workers)) as workers:
+            hunt.all_batches(study, workers)
+        write(name, data.problem, list(trials.told(study)), hunt)
+        shutil.rmtree(folder)
+        log.say(in_words(data.problem, pd.read_parquet(paths.search(name) / "trials.parquet")))
+
+
+def content_key(name: str, params: Params) -> str:
+    """Hash of everything that decides the outcome: data, frames, parameters; code changes with its own hash in DVC."""
+    tables = [files.sha256_file(path) for path in (paths.folds(name), paths.RECORDINGS, paths.ANNOTATIONS)]
+    frames = [files.sha256_folder(paths.features(name, encoder)) for encoder in params.encoders]
+    numbers = [params.search.of(name).model_dump(exclude={"workers"}), params.stacking.model_dump(), params.seed]
+    return files.sha256(files.canonical_json([name, tables, frames, params.encoders, numbers]).encode())
+
+
+@dataclass(frozen=True)
+class Hunt:
+    """The search of one task."""
+
+    data: Bench
+    name: str
+    params: Params
+    folder: Path
+
+    @property
+    def search(self) -> SearchParams:
+        """The parameters of this task's search."""
+        return self.params.search.of(self.name)
+
+    def all_batches(self, study: "Study", workers: Pool) -> None:
+        """Ask, evaluate and tell batch after batch."""
+        finished = {slot for slot, _, _ in trials.told(study)}
+        problem, encoders = self.data.problem, self.params.encoders
+        for number, batch in enumerate(plan := trials.plan(self.search, encoders)):
+            left = [slot for slot in batch if slot.number not in finished]
+            asked = trials.ask(study, left, self.search, problem.task, encoders, self.params.seed)
+            self._evaluate(study, asked, workers, f"search: batch {number + 1} of {len(plan)}")
+            trials.tell(study, asked)
+
+    def _evaluate(self, study: "Study", asked: Sequence[Asked], workers: Pool, words: str) -> None:
+        """Set the outcome of every trial that has none yet."""
+        alive: dict[int, list[float]] = {one: [] for one in range(len(asked)) if asked[one].outcome is None}
+        for wave in self._waves(study):
+            jobs = [self.job(asked[one].slot.number, asked[one].spec, fold) for fold in wave for one in alive]
+            jobs.sort(key=lambda job: job.spec.family.TAKES == "vectors")     # the long ones first
+            for _ in track(workers.map(bench.work, jobs), words, len(jobs)):
+                pass
+            for one in list(alive):
+                alive[one] += [self._running(asked[one], fold) for fold in wave]
+                last = wave[-1] == self.data.problem.folds - 1
+                if not last and trials.should_prune(study, asked[one], alive[one], self.search):
+                    asked[one].outcome = Outcome(tuple(alive.pop(one)), None)
+        for one, running in alive.items():
+            answer = self.answers(asked[one].slot.number, asked[one].spec)
+            asked[one].outcome = Outcome(tuple(running), value(asked[one].spec, answer, self.data.problem,
+                                                               self.params.stacking))
+
+    def _waves(self, study: "Study") -> list[list[int]]:
+        """Fold by fold once pruning is possible; before that all at once, which keeps every worker busy."""
+        folds = list(range(self.data.problem.folds))
+        possible = len(list(trials.told(study))) >= self.search.pruning_startup_trials
+        return [[fold] for fold in folds] if possible else [folds]
+
+    def job(self, slot: int, spec: Spec, fold: int) -> Job:
+        """One fit."""
+        seed = trials.derive(self.params.seed, slot, fold)
+        return Job(self.name, self.params.encoders, Path.cwd(), spec, fold, seed, self.file(slot, fold))
+
+    def file(self, slot: int, fold: int) -> Path:
+        """Where the result of one fit lies."""
+        return self.folder / f"{slot}-{fold}.safetensors"
+
+    def _running(self, asked: Asked, fold: int) -> float:
+        """Macro AUC of the folds so far, chance where it is not defined; decisions of so few units would be noise."""
+        problem = self.data.problem
+        seen = problem.parts <= fold
+        answers = [bench.read_answer(self.file(asked.slot.number, f)) for f in range(fold + 1)]
+        log_p = joined(asked.spec, answers, problem).log_p
+        heard = asked.spec.level == "recording"
+        rows = problem.recordings_of(seen) if heard else np.flatnonzero(seen)
+        labels = (problem.heard if heard else problem.labels)[rows]
+        auc = METRICS["macro_auc"].function(labels, np.exp(log_p[rows]), labels, problem.task.classes)
+        return 0.5 if math.isnan(auc) else auc
+
+    def answers(self, slot: int, spec: Spec) -> Answer:
+        """The out-of-fold answers of a finished trial; fits that are missing are made."""
+        for fold in range(self.data.problem.folds):
+            bench.work(self.job(slot, spec, fold))
+        folds = [bench.read_answer(self.file(slot, fold)) for fold in range(self.data.problem.folds)]
+        return joined(spec, folds, self.data.problem)
+
+
+def joined(spec: Spec, folds: Sequence[Answer], problem: Problem) -> Answer:
+    """Answers of the first folds, put where their recordings (or units) stand; zeros elsewhere."""
+    cases = len(problem.recording_ids) if spec.level == "recording" else len(problem.unit_ids)
+    log_p = np.zeros((cases, folds[0].log_p.shape[1]))
+    details = None if folds[0].details is None else np.zeros((cases, folds[0].details.shape[1]))
+    for fold, answer in enumerate(folds):
+        here = problem.parts == fold
+        rows = problem.recordings_of(here) if spec.level == "recording" else np.flatnonzero(here)
+        log_p[rows] = answer.log_p
+        if details is not None and answer.details is not None:
+            details[rows] = answer.details
+    return Answer(log_p, details)
+
+
+def value(spec: Spec, answer: Answer, problem: Problem, stacking: StackingParams) -> float:
+    """The task's metric of a trial alone, its reading and its decision rule cross-fitted."""
+    kind = kinds(spec, problem.task, answer)[0]
+    seen = {Reading(0, kind): evidence(kind, answer, problem.unit)}
+    verdicts = cross_fitted(seen, problem.labels, problem.parts, Terms(problem.task, stacking, ALONE))
+    metric = METRICS[problem.task.metric]
+    found = metric.function(problem.labels, np.exp(verdicts.log_p), verdicts.decisions, problem.task.classes)
+    return found if metric.greater_is_better else -found
+
+
+def write(name: str, problem: Problem, finished: Sequence[tuple[int, Spec, Outcome]], hunt: Hunt) -> None:
+    """Write the stage's outputs; the same trials give the same bytes."""
+    ordered = sorted(finished, key=lambda trial: trial[0])
+    complete = {slot: (spec, hunt.answers(slot, spec)) for slot, spec, outcome in ordered if outcome.value is not None}
+    with files.replacing_folder(paths.search(name)) as folder:
+        files.write_parquet(folder / "trials.parquet", trials_table(ordered))
+        files.write_parquet(folder / "probabilities.parquet", probabilities_table(complete, problem))
+        (folder / "details").mkdir()
+        (folder / "heads").mkdir()
+        for slot, (spec, answer) in complete.items():
+            if answer.details is not None:
+                np.save(folder / "details" / f"{slot}.npy", answer.details.astype(np.float32))
+            if spec.family.TAKES == "frames":
+                for fold in range(problem.folds):
+                    shutil.copyfile(hunt.file(slot, fold), folder / "heads" / f"{slot}-{fold}.safetensors")
+
+
+def trials_table(ordered: Sequence[tuple[int, Spec, Outcome]]) -> pd.DataFrame:
+    """One row a trial."""
+    rows = [
+        {"trial": slot, "state": "PRUNED" if outcome.value is None else "COMPLETE", "value": outcome.value,
+         "folds": len(outcome.steps), "encoder": spec.encoder, "level": spec.level, "pooling": spec.pooling,
+         "head": spec.head, "numbers": json.dumps(dict(spec.numbers), sort_keys=True)}
+        for slot, spec, outcome in ordered
+    ]
+    text = dict.fromkeys(("state", "encoder", "level", "pooling", "head", "numbers"), "string")
+    return pd.DataFrame(rows).astype({"trial": "int64", "value": "float64", "folds": "int64", **text})
+
+
+def probabilities_table(complete: Mapping[int, tuple[Spec, Answer]], problem: Problem) -> pd.DataFrame:
+    """Out-of-fold probabilities of complete trials: one row a recording, or a unit where the trial is about units."""
+    tables = []
+    for slot, (spec, answer) in complete.items():
+        heard = spec.level == "recording"
+        units = [problem.unit_ids[u] for u in problem.unit] if heard else list(problem.unit_ids)
+        table = pd.DataFrame({"trial": slot, "recording_id": list(problem.recording_ids) if heard else None,
+                              "unit_id": units})
+        table[[f"p_{label}" for label in problem.task.classes]] = np.exp(answer.log_p)
+        tables.append(table.astype({"recording_id": "string", "unit_id": "string"}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def in_words(problem: Problem, table: pd.DataFrame) -> str:
+    """`312 recordings in, 16 trials out (3 pruned), best 7 (svm_rbf) .712`."""
+    best = table.sort_values("value", ascending=False, kind="stable").iloc[0]
+    pruned = int((table["state"] == "PRUNED").sum())
+    return (f"{len(problem.recording_ids)} recordings of {len(problem.unit_ids)} units in, {len(table)} trials out "
+            f"({pruned} pruned), best {best['trial']} ({best['encoder']}, {best['head']}) with "
+            f"{problem.task.metric} {best['value']:.3f}")

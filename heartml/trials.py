@@ -1,0 +1,203 @@
+"""Optuna's part of the search: which trial is tried next, from a storage that survives a kill.
+
+A trial has a slot; everything random about it follows from (seed, slot). A batch is asked for before any of it is told,
+and told in the order asked, so the number of workers never shows. After a kill the trials that were left running are
+told FAIL, and their slots are asked for again: with the parameters they had, or, where they had none yet, from the
+same history with the same seed.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import optuna
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from heartml.config import SearchParams, StartParams
+from heartml.heads import HEADS, Numbers
+from heartml.members import Level, Spec
+from heartml.tasks import Task
+
+STORAGE = "HEARTML_OPTUNA_STORAGE"     # a URL; a shared service takes the place of the journal
+_SLOT, _SPEC, _OUTCOME = "slot", "spec", "outcome"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One trial of the plan: what must be known before Optuna is asked."""
+
+    number: int
+    sequence: bool
+    start: StartParams | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended: the running values of its folds, and its value unless it was pruned."""
+
+    steps: tuple[float, ...]
+    value: float | None
+
+
+@dataclass
+class Asked:
+    """A trial that runs: Optuna's handle, and the outcome where an earlier run already had it."""
+
+    slot: Slot
+    spec: Spec
+    handle: optuna.Trial
+    outcome: Outcome | None
+
+
+def plan(params: SearchParams, encoders: Sequence[str]) -> list[list[Slot]]:
+    """Batches of slots: all starts that are enabled first, then `params.batch` at a time, `params.trials` in all."""
+    starts = [s for s in params.starts if s.encoder in encoders and s.head in params.heads]
+    frames = [s for s in starts if HEADS[s.head]().TAKES == "frames"][: params.sequence_trials]
+    starts = [*frames, *(s for s in starts if HEADS[s.head]().TAKES == "vectors")][: params.trials]
+    more = params.sequence_trials - len(frames) if "sequence" in params.heads else 0
+    slots = [Slot(number, s in frames, s) for number, s in enumerate(starts)]
+    slots += [Slot(number, number - len(starts) < more, None) for number in range(len(starts), params.trials)]
+    later = range(len(starts), len(slots), params.batch)
+    return [batch for batch in [slots[: len(starts)], *(slots[i : i + params.batch] for i in later)] if batch]
+
+
+def open_study(journal: Path, key: str) -> optuna.Study:
+    """The study `key`, in the journal or behind `HEARTML_OPTUNA_STORAGE`; what a killed run left running is failed."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    url = os.environ.get(STORAGE)
+    storage: BaseStorage | str = url or JournalStorage(JournalFileBackend(str(_mended(journal))))
+    study = optuna.create_study(storage=storage, study_name=key, direction="maximize", load_if_exists=True)
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)
+    return study
+
+
+def _mended(journal: Path) -> Path:
+    """The journal without a last line that a kill cut short, and without a dead process's lock.
+
+    The caller holds the stage's own lock, which the kernel frees.
+    """
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    journal.with_name(journal.name + ".lock").unlink(missing_ok=True)
+    if journal.exists():
+        whole = journal.read_bytes()
+        end = whole.rfind(b"\n") + 1
+        if end < len(whole):
+            os.truncate(journal, end)
+    return journal
+
+
+def ask(study: optuna.Study, batch: Sequence[Slot], params: SearchParams, task: Task, encoders: Sequence[str],
+        seed: int) -> list[Asked]:
+    """Ask for the trials of one batch, in order."""
+    return [_ask(study, slot, params, task, encoders, seed) for slot in batch]
+
+
+def _ask(study: optuna.Study, slot: Slot, params: SearchParams, task: Task, encoders: Sequence[str],
+         seed: int) -> Asked:
+    earlier = _earlier(study, slot)
+    known = earlier.params if earlier else _fixed(slot, task) if slot.start else {}
+    study.sampler = _sampler(known, derive(seed, slot.number))
+    handle = study.ask()
+    handle.set_user_attr(_SLOT, slot.number)
+    spec = suggest(handle, slot, params, task, encoders)
+    handle.set_user_attr(_SPEC, json.dumps(spec.to_json(), sort_keys=True))
+    stored = earlier.user_attrs.get(_OUTCOME) if earlier else None
+    outcome = Outcome(tuple(stored["steps"]), stored["value"]) if stored else None
+    return Asked(slot, spec, handle, outcome)
+
+
+def _earlier(study: optuna.Study, slot: Slot) -> optuna.trial.FrozenTrial | None:
+    """The latest failed trial of a slot whose parameters were all asked for."""
+    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    own = [t for t in failed if t.user_attrs.get(_SLOT) == slot.number and _SPEC in t.user_attrs]
+    return own[-1] if own else None
+
+
+def _sampler(known: dict[str, Any], seed: int) -> optuna.samplers.BaseSampler:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        tpe = optuna.samplers.TPESampler(seed=seed, multivariate=False, warn_independent_sampling=False)
+        return optuna.samplers.PartialFixedSampler(known, tpe) if known else tpe
+
+
+def _fixed(slot: Slot, task: Task) -> dict[str, Any]:
+    """A start as Optuna parameters, under the names that `suggest` uses."""
+    start = slot.start
+    assert start is not None
+    numbers = {f"{start.head}.{name}": value for name, value in start.numbers.items()}
+    if slot.sequence:
+        return {f"{start.head}.encoder": start.encoder, **numbers}
+    level = start.level if task.unit == "patient" else "recording"
+    return {"encoder": start.encoder, "level": level, f"{start.encoder}.pooling": start.pooling, "head": start.head,
+            **numbers}
+
+
+class _Named:
+    """A trial whose numbers are named after the head, so that heads do not share a distribution."""
+
+    def __init__(self, trial: optuna.Trial, head: str) -> None:
+        self.trial, self.head = trial, head
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return self.trial.suggest_float(f"{self.head}.{name}", low, high, log=log)
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        return self.trial.suggest_int(f"{self.head}.{name}", low, high, log=log)
+
+
+def suggest(trial: optuna.Trial, slot: Slot, params: SearchParams, task: Task, encoders: Sequence[str]) -> Spec:
+    """The search space: encoder x level x pooling x head x the head's own numbers."""
+    if slot.sequence:
+        encoder = trial.suggest_categorical("sequence.encoder", list(encoders))
+        numbers: Numbers = {**HEADS["sequence"]().space(_Named(trial, "sequence")), **params.sequence.model_dump()}
+        return Spec(encoder, "sequence", "recording", None, numbers)
+    encoder = trial.suggest_categorical("encoder", list(encoders))
+    levels = ["recording", "unit"] if task.unit == "patient" else ["recording"]
+    level = cast(Level, trial.suggest_categorical("level", levels))
+    pooling = trial.suggest_categorical(f"{encoder}.pooling", list(params.poolings[encoder]))
+    head = trial.suggest_categorical("head", [h for h in params.heads if HEADS[h]().TAKES == "vectors"])
+    return Spec(encoder, head, level, pooling, HEADS[head]().space(_Named(trial, head)))
+
+
+def tell(study: optuna.Study, asked: Sequence[Asked]) -> None:
+    """Tell a batch's outcomes in the order asked; all are written down before the first is told."""
+    for one in asked:
+        assert one.outcome is not None
+        one.handle.set_user_attr(_OUTCOME, {"steps": list(one.outcome.steps), "value": one.outcome.value})
+    for one in asked:
+        outcome = one.outcome
+        assert outcome is not None
+        for step, value in enumerate(outcome.steps):
+            one.handle.report(value, step)
+        state = TrialState.PRUNED if outcome.value is None else TrialState.COMPLETE
+        study.tell(one.handle, outcome.value, state=state)
+
+
+def told(study: optuna.Study) -> Iterator[tuple[int, Spec, Outcome]]:
+    """Slot, spec and outcome of every finished trial."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
+        stored = trial.user_attrs[_OUTCOME]
+        spec = Spec.from_json(json.loads(trial.user_attrs[_SPEC]))
+        yield int(trial.user_attrs[_SLOT]), spec, Outcome(tuple(stored["steps"]), stored["value"])
+
+
+def should_prune(study: optuna.Study, asked: Asked, steps: Sequence[float], params: SearchParams) -> bool:
+    """Whether the trial's running value is below the median of the finished trials of earlier batches."""
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=params.pruning_startup_trials, n_warmup_steps=1)
+    frozen = study.get_trials(deepcopy=True)[asked.handle.number]
+    frozen.intermediate_values = dict(enumerate(steps))
+    return bool(pruner.prune(study, frozen))
+
+
+def derive(seed: int, *places: int) -> int:
+    """A seed for one place: slot, or slot and fold."""
+    return int(np.random.SeedSequence([seed, *places]).generate_state(1)[0])
