@@ -97,15 +97,16 @@ def score(items: Sequence[Item], model: Model, located: Located, params: Params)
     answers: list[Answer] = []
     faults: list[Heard] = []
     for block in track(blocks, "predict", len(blocks)):
-        found, refused = _score_block([items[i] for i in block], [unit_of[i] for i in block], model, params)
+        found, refused = score_block([items[i] for i in block], [unit_of[i] for i in block], model, params)
         answers += found
         faults += refused
     return Result(located, model.assignment_name, model.task.unit, model.task.classes, tuple(answers), tuple(faults))
 
 
-def _score_block(
+def score_block(
     items: Sequence[Item], unit_of: Sequence[str], model: Model, params: Params
 ) -> tuple[list[Answer], list[Heard]]:
+    """Answers to the units `unit_of` [n] of a block of items [n], and its recordings that cannot be scored."""
     heard, waveforms = zip(*(listen(item, params) for item in items), strict=True)
     usable = [i for i, waveform in enumerate(waveforms) if waveform is not None]
     refused = [h for h in heard if h.fault]
