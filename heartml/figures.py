@@ -10,7 +10,7 @@ import pandas as pd
 from heartml.plots import Line, chart, domain, strip
 from heartml.verdict import TITLES
 
-CHOICES = ("encoder", "pooling", "head")
+CHOICES = ("encoder", "level", "pooling", "head")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 Json = Mapping[str, Any]
-OF_MEMBER = ("trial", "encoder", "pooling", "level", "head", "weight")
 
 
 def run(name: str) -> None:
@@ -156,10 +155,14 @@ def search_section(name: str, found: Json) -> dict[str, Any]:
 
 
 def members(model: Json) -> dict[str, Any]:
-    """The members of the ensemble as a small table, with what is known of them."""
-    shown = [column for column in OF_MEMBER if any(column in member for member in model["members"])]
-    rows = [["" if member.get(column) is None else member[column] for column in shown] for member in model["members"]]
-    return {"columns": [column.capitalize() for column in shown], "rows": rows}
+    """What the ensemble listens to: one row a reading of a member, with its weight."""
+    by_trial = {member["trial"]: member for member in model["members"]}
+    rows = []
+    for reading in model["readings"]:
+        member = by_trial[reading["trial"]]
+        rows.append((reading["trial"], member["encoder"], member["pooling"] or "", member["head"],
+                     f"{member['level']}s", reading["kind"], f"{reading['weight']:g}"))
+    return {"columns": ("Trial", "Encoder", "Pooling", "Head", "Hears", "Reading", "Weight"), "rows": rows}
 
 
 def lineage_section(name: str, lineage: Json | None) -> list[tuple[str, str]]:

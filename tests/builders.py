@@ -137,14 +137,17 @@ def searched(rng: np.random.Generator) -> None:
     rows = [{
         "trial": number, "state": "PRUNED" if number % 5 == 4 else "COMPLETE",
         "value": None if number % 5 == 4 else float(np.clip(rng.normal(0.6 + 0.05 * (number % 3), 0.04), 0, 1)),
-        "encoder": ("logspec", "random_conv")[number % 2], "pooling": (None, "statistics", "modulation")[number % 3],
-        "head": ("sequence", "logistic", "trees")[number % 3], "params": "{}",
+        "folds": 1 if number % 5 == 4 else 4, "encoder": ("logspec", "random_conv")[number % 2],
+        "level": ("recording", "unit")[number % 2], "pooling": (None, "statistics", "modulation")[number % 3],
+        "head": ("sequence", "logistic", "trees")[number % 3], "numbers": "{}",
     } for number in range(24)]
     files.write_parquet(paths.search(TASK) / "trials.parquet", pd.DataFrame(rows))
-    members = [{"trial": n, "encoder": rows[n]["encoder"], "pooling": rows[n]["pooling"], "head": rows[n]["head"]}
-               for n in (2, 6, 9)]
-    paths.model(TASK).mkdir(parents=True, exist_ok=True)
-    files.write_json(paths.model(TASK) / "model.json", {"members": members})
+    told = ("trial", "encoder", "level", "pooling", "head")
+    files.write_json(paths.model(TASK) / "model.json", {
+        "members": [{key: rows[n][key] for key in told} for n in (2, 6, 9)],
+        "readings": [{"trial": n, "kind": kind, "weight": weight}
+                     for n, kind, weight in ((2, "mean", 0.5), (6, "stack", 0.25), (9, "stack", 0.25))],
+    })
 
 
 def refused() -> None:

@@ -246,8 +246,8 @@ def test_a_whisker_lies_where_its_numbers_say():
 
 def test_importance_is_the_share_of_the_differences_that_a_choice_explains():
     table = pd.DataFrame({"encoder": ["a", "a", "b", "b"], "pooling": ["x", "y", "x", "y"], "head": ["h"] * 4,
-                          "value": [0.1, 0.1, 0.5, 0.5]})
-    assert dict(importance(table)) == pytest.approx({"encoder": 1, "pooling": 0, "head": 0})
+                          "level": ["unit"] * 4, "value": [0.1, 0.1, 0.5, 0.5]})
+    assert dict(importance(table)) == pytest.approx({"encoder": 1, "pooling": 0, "head": 0, "level": 0})
 
 
 def test_every_metric_has_a_title_and_a_meaning(project):
