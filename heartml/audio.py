@@ -58,7 +58,8 @@ class Samples:
     @property
     def floats(self) -> Waveform:
         """Waveform in [-1, 1]."""
-        return self.pcm.astype(np.float32) / np.float32(-float(np.iinfo(self.pcm.dtype).min))
+        full_scale = -float(np.iinfo(self.pcm.dtype).min)
+        return np.multiply(self.pcm, np.float32(1 / full_scale), dtype=np.float32)
 
     @cached_property
     def recording_id(self) -> str:
@@ -187,11 +188,13 @@ def _highpass(waveform: Waveform, params: AudioParams) -> Waveform:
 
     The ends are continued by odd reflection for a fifth of a second, four periods of 20 Hz.
     """
+    import scipy.fft  # in float32 twice as fast as numpy's
+
     edge = params.sample_rate_hz // 5
     padded = np.pad(waveform, edge, mode="reflect", reflect_type="odd") if len(waveform) > 1 else np.pad(waveform, edge)
-    size = -(-len(padded) // 4096) * 4096     # a length that the FFT is fast at
-    filtered = np.fft.irfft(np.fft.rfft(padded, size) * _butterworth(size, params), size)
-    return filtered[edge : edge + len(waveform)].astype(np.float32, copy=False)
+    size = -(-len(padded) // 4096) * 4096     # few lengths, and the FFT is fast at them
+    filtered = scipy.fft.irfft(scipy.fft.rfft(padded, size) * _butterworth(size, params), size)
+    return np.asarray(filtered[edge : edge + len(waveform)], np.float32)
 
 
 @lru_cache(maxsize=64)
