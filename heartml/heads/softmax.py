@@ -52,4 +52,4 @@ class Softmax:
         """What `arrays` described."""
         floats = {k: np.asarray(v, np.float64) for k, v in arrays.items()}
         return cls(Scale(floats["mean"], floats["deviation"]), floats["coefficients"], floats["intercepts"],
-                   np.asarray(arrays["present"], np.int64), int(arrays["classes"]))
+                   np.asarray(arrays["present"], np.int64), int(arrays["classes"].item()))   # saved as [1]
