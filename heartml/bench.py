@@ -107,7 +107,7 @@ def work(job: Job) -> None:
 
 def write_result(file: Path, answer: Answer, state: State | None) -> None:
     """Write one fold's result, whole or not at all."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     arrays: dict[str, NDArray[np.generic]] = {"log_p": answer.log_p}
     if answer.details is not None:
@@ -117,7 +117,7 @@ def write_result(file: Path, answer: Answer, state: State | None) -> None:
         arrays |= {f"head.{key}": value for key, value in state.arrays.items()}
         numbers = {"numbers": json.dumps(dict(state.numbers), sort_keys=True)}
     with replacing(file) as temporary:
-        save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, temporary, numbers)
+        temporary.write_bytes(save({key: np.ascontiguousarray(value) for key, value in arrays.items()}, numbers))
 
 
 def read_answer(file: Path) -> Answer:

@@ -64,7 +64,7 @@ class ValidateParams(Section):
     min_class_groups: Count
 
 
-class SplitParams(Section):
+class SplitParams(PerTask):
     folds: Annotated[int, Field(ge=2)]
     test_share: Annotated[float, Field(gt=0, lt=1)]
     published: Path | None

@@ -107,7 +107,7 @@ class Model:
 
     def save(self, folder: Path) -> None:
         """Write into the existing, empty `folder`; the same model gives the same bytes."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         arrays: dict[str, NDArray[np.generic]] = {}
         members = []
@@ -121,7 +121,7 @@ class Model:
             members.append({"trial": trial, **member.spec.to_json(), "heads": [dict(s.numbers) for s in states]})
         arrays |= _combination_arrays(self.combination)
         with replacing(folder / "model.safetensors") as file:
-            save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, file)
+            file.write_bytes(save({key: np.ascontiguousarray(array) for key, array in arrays.items()}))
         write_json(folder / "model.json", {
             "format": FORMAT, "assignment": self.assignment_name, "task": self.task.name,
             "classes": self.task.classes, "unit": self.task.unit, "encoders": self.made_by, "members": members,

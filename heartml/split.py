@@ -22,8 +22,9 @@ def run(task_name: str) -> None:
         recordings = pd.read_parquet(paths.RECORDINGS)
         groups = pd.read_parquet(paths.VALIDATION / "groups.parquet")
         units = label_units(recordings, groups, assignment)
-        published = read_published(params.split.published) if params.split.published else None
-        folds = assign_folds(units, params.split, params.seed, published)
+        own = params.split.of(task_name)
+        published = read_published(own.published) if own.published else None
+        folds = assign_folds(units, own, params.seed, published)
         check_folds(folds, _owners(recordings, groups))
         files.write_parquet(paths.folds(task_name), schema.conform(folds, schema.FOLDS, "folds"))
         log.say(f"{len(recordings)} recordings in")

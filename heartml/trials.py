@@ -125,7 +125,7 @@ def _sampler(known: dict[str, Any], seed: int) -> optuna.samplers.BaseSampler:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        tpe = optuna.samplers.TPESampler(seed=seed, multivariate=False, warn_independent_sampling=False)
+        tpe = optuna.samplers.TPESampler(seed=seed, multivariate=False)
         return optuna.samplers.PartialFixedSampler(known, tpe) if known else tpe
 
 
