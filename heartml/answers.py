@@ -10,7 +10,7 @@ from heartml.inputs import printable
 from heartml.predict import NOTICE, Answer, Heard, Result
 
 if TYPE_CHECKING:
-    from rich.text import Text
+    from rich.table import Table
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")     # what a spreadsheet would calculate when it opens the file
 
@@ -18,33 +18,44 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")     # what a spreadsheet would calcu
 def show(result: Result) -> None:
     """Print the answers as a table on standard output; faults are the caller's to print."""
     from rich.console import Console
-    from rich.table import Table
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)      # a file or a pipe has no edge to fold at
     if result.answers:
-        several = any(len(answer.recordings) > 1 for answer in result.answers)
-        table = Table(title=result.task, title_justify="left")
-        table.add_column(result.unit, overflow="fold")
-        for name in (*(("recordings",) if several else ()), "decision", "confidence", *result.classes):
-            table.add_column(name, justify="left" if name == "decision" else "right")
-        table.add_column("signal quality", overflow="fold")
-        for answer in result.answers:
-            table.add_row(*_cells(answer, several))
-        console.print(table)
-    for line in (f"Model: {result.model.words}.",
-                 "Probabilities and confidence are calibrated. The decision follows the task's metric, which weighs "
-                 "classes: it need not be the most probable class.", NOTICE):
-        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        console.print(_table(result))
+    lines = [f"{_name(answer, result)}: {'; '.join(answer.warnings)}" for answer in result.answers if answer.warnings]
+    lines = ["Signal quality", *(f"  {line}" for line in lines), ""] if lines else []
+    for line in (*lines, f"Model: {result.model.words}.",
+                 "Behind each decision stands its confidence; all probabilities are calibrated. The decision follows "
+                 "the task's metric, which weighs classes, and need not be the most probable one.", NOTICE):
+        console.print(printable(line), markup=False, highlight=False)
 
 
-def _cells(answer: Answer, several: bool) -> list["Text"]:
+def _table(result: Result) -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
     from rich.text import Text
 
-    usable = sum(h.fault is None for h in answer.recordings)
-    words = [printable(answer.unit_id), *([str(usable)] if several else [])]
-    words += [answer.decision, f"{answer.confidence:.0%}", *(f"{p:.3f}" for p in answer.calibrated.values())]
-    cells = [Text(word) for word in words]
-    return [*cells, Text(printable("; ".join(answer.warnings)) or "good", "yellow" if answer.warnings else "dim")]
+    several = any(len(answer.recordings) > 1 for answer in result.answers)
+    table = Table(title=result.task, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(f"{result.unit} (recordings)" if several else result.unit, overflow="fold")
+    table.add_column("decision", no_wrap=True)
+    for name in result.classes:
+        table.add_column(name, justify="right", no_wrap=True)
+    for answer in result.answers:
+        usable = sum(heard.fault is None for heard in answer.recordings)
+        first = printable(_name(answer, result)) + (f" ({usable})" if several else "")
+        numbers = [f"{probability:.3f}" for probability in answer.calibrated.values()]
+        table.add_row(*map(Text, [first, f"{answer.decision} {answer.confidence:.0%}", *numbers]))
+    return table
+
+
+def _name(answer: Answer, result: Result) -> str:
+    """The unit as short as it is clear: a file's name without its folder, where no other file is called the same."""
+    names = [Path(other.unit_id).name for other in result.answers]
+    own = Path(answer.unit_id).name
+    return own if names.count(own) == 1 else answer.unit_id
 
 
 def complaint(heard: Heard) -> str:
