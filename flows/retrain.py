@@ -100,6 +100,7 @@ def _retrain(force: bool) -> list[Outcome]:
         log.info("%s: %s", entry.address, entry.changed or "after a stage that runs")
     with pipeline.stopping_on_error():
         seconds, failed = _run_due(plan, params.flow, force=force)
+    recovery.order([entry.address for entry in plan.stages])
     store.wait()
     behind = {name: plan.behind(paths.ARTIFACTS / name) for name in params.tasks}
     outcomes = []

@@ -183,6 +183,18 @@ def _yaml(text: bytes) -> dict:
     return yaml.safe_load(text)
 
 
+def test_the_order_in_which_siblings_ended_does_not_show_in_the_lock(toy: Path) -> None:
+    texts = []
+    for first, second in (("two", "three"), ("three", "two")):
+        (toy / "dvc.lock").unlink(missing_ok=True)
+        for address in ("one", first, second, "four"):
+            pipeline.run(address, say=lambda _: None)
+        recovery.order([stage.address for stage in pipeline.plan().stages])
+        texts.append((toy / "dvc.lock").read_text())
+    assert texts[0] == texts[1]
+    assert pipeline.plan().due == ()
+
+
 @pytest.mark.parametrize("left", ["dead", "recycled", "cut short"])
 def test_dvcs_locks_of_dead_processes_do_not_block(toy: Path, left: str) -> None:
     run_due()
