@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 POINTER = Path("data.dvc")
 BUILD = paths.STATE / "ingest"              # wiped at the start of every ingest
 PUBLISHING = paths.STATE / "publishing"     # is there from before a version is put in place until DVC has recorded it
+RESTORING = paths.STATE / "restoring"       # is there while DVC brings a version back
 _TABLES: Mapping[str, tuple[Path, Mapping[str, str]]] = {
     "recordings": (paths.RECORDINGS, schema.RECORDINGS),
     "annotations": (paths.ANNOTATIONS, schema.ANNOTATIONS),
@@ -65,13 +66,20 @@ def restore() -> None:
     if not POINTER.exists():
         return
     with _repo() as repo:
-        if not paths.DATA.exists():
-            repo.pull(targets=[str(POINTER)])
+        if not paths.DATA.exists() or RESTORING.exists():
+            _mark(RESTORING)
+            repo.pull(targets=[str(POINTER)], force=True)
+            RESTORING.unlink()
         elif repo.status(targets=[str(POINTER)]):
             raise VersionError(
                 f"{paths.DATA}/ is not the version that {POINTER} names. `dvc checkout {POINTER}` puts that version "
                 f"back, `dvc add {paths.DATA}` records what lies there; then ingest again."
             )
+
+
+def _mark(path: Path) -> None:
+    with files.replacing(path) as temporary:
+        temporary.touch()
 
 
 def _drop_half_written_pointer() -> None:
@@ -121,8 +129,7 @@ def publish(folder: Path) -> bool:
     """Put a built version in place and have DVC record it; whether `data.dvc` names another version now."""
     former = POINTER.read_bytes() if POINTER.exists() else b""
     if not _same(folder, paths.DATA):
-        with files.replacing(PUBLISHING) as temporary:
-            temporary.touch()
+        _mark(PUBLISHING)
         files.put_in_place(folder, paths.DATA)
     if PUBLISHING.exists() or not POINTER.exists():
         with _repo() as repo:

@@ -476,6 +476,18 @@ def test_on_a_clone_the_version_is_fetched_first(here: Workspace, tmp_path: Path
     assert recordings()["dataset"].value_counts().to_dict() == {"circor": 12, "pascal": 13}
 
 
+def test_a_fetch_that_was_killed_is_finished(here: Workspace, tmp_path: Path) -> None:
+    folder = publishers.circor(tmp_path / "circor")
+    ingest.run("circor", folder)
+    before = state()
+    next(Path("data/audio").rglob("*.flac")).unlink()
+    paths.RECORDINGS.unlink()
+    version.RESTORING.touch()      # as it is while DVC puts files back
+    assert not ingest.run("circor", folder).changed
+    assert state() == before
+    assert not version.RESTORING.exists()
+
+
 def test_a_version_that_is_nowhere_is_an_error_and_not_an_empty_start(here: Workspace, tmp_path: Path) -> None:
     ingest.run("circor", publishers.circor(tmp_path / "circor"))
     for name in ("data", ".dvc/cache"):
