@@ -25,7 +25,7 @@ from heartml.stage import StageError, stage
 from heartml.tasks import Task
 
 MEASURED = tuple(field.name for field in fields(quality.Quality))
-SIGNAL = {True: "with warnings", False: "without"}
+SIGNAL = {True: "with warnings", False: "no warnings"}
 OF_RECORDING = ["recording_id", "source", "location", "age_group", "sex"]
 
 

@@ -1,4 +1,4 @@
-"""The held-out units that the model was surely wrong about, each with a recording to look at and to listen to."""
+"""The units that the model was surely wrong about, each with a recording to look at and to listen to."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import pandas as pd
 
 from heartml import listening
 from heartml.listening import Waveform
-from heartml.schema import STATES
+from heartml.schema import STATES, TEST
 
 Load = Callable[[str], tuple[Waveform, int]]
 
@@ -18,6 +18,7 @@ class Mistake:
     """One wrong decision.
 
     Attributes:
+        part: `Held out` or `Cross-fitted`.
         unit_id, label, decision: what it is, what was said.
         confidence: calibrated probability (class, value) of every class.
         recording_id, place: the recording that speaks loudest for the wrong decision, and where it was taken.
@@ -27,6 +28,7 @@ class Mistake:
         warnings: what is wrong with the recording, in words.
     """
 
+    part: str
     unit_id: str
     label: str
     decision: str
@@ -41,16 +43,17 @@ class Mistake:
 
 
 def worst(predictions: pd.DataFrame, most: int) -> pd.DataFrame:
-    """Wrong decisions, those first that gave the truth the least calibrated probability."""
+    """Wrong decisions, held-out ones first, then those that gave the truth the least calibrated probability."""
     wrong = predictions[predictions["decision"] != predictions["label"]]
-    truth = [row[f"c_{row['label']}"] for _, row in wrong.iterrows()]
-    return wrong.assign(truth=truth).sort_values(["truth", "unit_id"], kind="stable").head(most)
+    truth = [row[f"c_{row['label']}"] for row in wrong.to_dict("records")]
+    ranked = wrong.assign(truth=truth, seen=wrong["part"] != TEST)
+    return ranked.sort_values(["seen", "truth", "unit_id"], kind="stable").head(most)
 
 
 def loudest(recordings: pd.DataFrame, unit_id: str, decision: str) -> pd.Series:
-    """The recording of a unit that gives its decision the highest probability."""
-    own = recordings[recordings["unit_id"] == unit_id].sort_values([f"p_{decision}", "recording_id"], kind="stable")
-    return own.iloc[-1]
+    """The recording of a unit that gives its decision the highest probability; the last one where that is unknown."""
+    own = recordings[recordings["unit_id"] == unit_id]
+    return own.sort_values([f"p_{decision}", "recording_id"], kind="stable", na_position="first").iloc[-1]
 
 
 def show(
@@ -60,7 +63,7 @@ def show(
     """Prepare each row of `worst` for the page.
 
     Args:
-        recordings: recording_id, unit_id, location, p_<class> of the held-out part.
+        recordings: recording_id, unit_id, location, p_<class> (null where a recording was not asked alone).
         load: recording_id -> waveform [time], rate in Hz.
     """
     found = []
@@ -71,7 +74,8 @@ def show(
         seconds = len(excerpt) / listening.RATE_HZ
         place = recording["location"]
         found.append(Mistake(
-            row["unit_id"], row["label"], row["decision"], _confidence(row, classes), recording_id,
+            "Cross-fitted" if row["seen"] else "Held out", row["unit_id"], row["label"], row["decision"],
+            _confidence(row, classes), recording_id,
             "" if pd.isna(place) else str(place),
             listening.data_address("image/png", listening.spectrogram_png(excerpt)),
             listening.data_address("audio/flac", listening.flac(excerpt)),

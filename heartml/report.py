@@ -110,10 +110,15 @@ def confusion(counts: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
 
 
 def wrong(name: str, found: Json, params: Params) -> list[mistakes.Mistake]:
-    """The worst held-out errors, with sound."""
+    """The worst errors, with sound."""
     folder = paths.evaluation(name)
-    recordings = pd.read_parquet(folder / "recordings.parquet")
-    chosen = mistakes.worst(pd.read_parquet(folder / "predictions.parquet"), params.report.worst_errors)
+    predictions = [pd.read_parquet(path) for path in (folder / "predictions.parquet", paths.out_of_fold(name))]
+    chosen = mistakes.worst(pd.concat(predictions, ignore_index=True), params.report.worst_errors)
+    places = pd.read_parquet(paths.RECORDINGS, columns=["recording_id", "location"])
+    units = pd.read_parquet(paths.folds(name), columns=["recording_id", "unit_id"])
+    answers = ["recording_id", *(f"p_{label}" for label in found["classes"])]
+    alone = pd.read_parquet(folder / "recordings.parquet", columns=answers)
+    recordings = units.merge(places, on="recording_id").merge(alone, on="recording_id", how="left")
     signal = pd.read_parquet(paths.VALIDATION / "signal.parquet").set_index("recording_id")
 
     def warnings(recording_id: str) -> list[str]:

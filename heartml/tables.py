@@ -111,7 +111,7 @@ def subgroups(found: Mapping[str, Any], part: str) -> list[tuple[str, Table]]:
 def undivided(found: Mapping[str, Any], part: str) -> list[str]:
     """What every unit has the same value of, or none, so that it divides nothing."""
     divisions = {"source": found["per_source"][part], **found["subgroups"][part]}
-    return [f"{_words(division)}: {next(iter(entries), 'none')}"
+    return [f"{_words(division).lower()} ({next(iter(entries), 'none')})"
             for division, entries in divisions.items() if len(entries) < 2]
 
 
@@ -179,7 +179,7 @@ def _too_few(found: Mapping[str, Any]) -> str:
 
 
 def _absent(entry: Mapping[str, Any]) -> str:
-    return f" (no {', no '.join(entry['absent'])})" if entry["absent"] else ""
+    return f" (no {', no '.join(entry['absent'])})" if entry["absent"] and entry["estimable"] else ""
 
 
 def _counted(found: Mapping[str, Any]) -> str:
@@ -191,4 +191,5 @@ def _count(entry: Mapping[str, Any]) -> str:
 
 
 def _words(name: str) -> str:
-    return {"held_out": "Held out", "out_of_fold": "Cross-fitted", "signal": "Signal quality"}.get(name, name.replace("_", " ").capitalize())
+    known = {"held_out": "Held out", "out_of_fold": "Cross-fitted", "signal": "Signal quality"}
+    return known.get(name, name.replace("_", " ").capitalize())

@@ -286,7 +286,7 @@ def test_one_bad_recording_marks_its_unit_and_no_other(tmp_path, monkeypatch):
     good = signal.assign(seconds=10.0, silent_share=0.0, clipped_share=0.0, peak=0.5, dc=0.0, bandwidth_hz=400.0)
     files.write_parquet(paths.VALIDATION / "signal.parquet", good)
     rows = evaluate.read_recordings(builders.TASK, params.validate_)
-    assert set(rows["signal"]) == {"without"}
+    assert set(rows["signal"]) == {"no warnings"}
     several = rows["unit_id"].value_counts().index[0]
     bad = rows.loc[rows["unit_id"] == several, "recording_id"].iloc[0]
     worse = good.assign(clipped_share=good["clipped_share"].where(good["recording_id"] != bad, 0.9))

@@ -18,7 +18,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heartml import files, listening, paths, plots, report, verdict
+from heartml import files, listening, mistakes, paths, plots, report, verdict
 from heartml.figures import importance
 from heartml.metrics import METRICS
 
@@ -198,6 +198,15 @@ def test_the_worst_error_comes_first_and_sounds_like_its_recording(project, page
     kind, content = first["src"].split(";base64,")
     played, rate_hz = soundfile.read(io.BytesIO(__import__("base64").b64decode(content)))
     assert kind == "data:audio/flac" and rate_hz == 8000 and 2 < len(played) / rate_hz < 9
+
+
+def test_held_out_errors_stand_before_cross_fitted_ones_and_fill_up():
+    table = pd.DataFrame({
+        "unit_id": list("abcd"), "part": ["0", "test", "test", "1"], "label": "Absent",
+        "decision": ["Present", "Present", "Absent", "Present"], "c_Absent": [0.01, 0.4, 0.9, 0.001], "c_Present": 0.5,
+    })
+    assert list(mistakes.worst(table, 3)["unit_id"]) == ["b", "d", "a"]
+    assert list(mistakes.worst(table, 1)["unit_id"]) == ["b"]
 
 
 @given(st.integers(0, 1000))
