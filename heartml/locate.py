@@ -6,18 +6,15 @@ and time of change; versions never change, so a copied model is copied once.
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heartml import paths
+from heartml import paths, tracking
 from heartml.errors import HeartMLError
 from heartml.files import exclusive, read_json, replacing_folder, sha256, write_json
-
-LOCAL_STORE = paths.STATE / "mlflow.db"     # where tracking.py keeps it when no MLFLOW_TRACKING_URI says otherwise
 
 
 class NoModel(HeartMLError):  # noqa: N818 - reads as what is the case
@@ -91,7 +88,7 @@ def _from_registry(name: str, which: str, *, required: bool) -> Located | None:
     lookup = paths.cache() / "models" / f"{sha256(f'{name}{which}'.encode())[:16]}.json"
     known = _remembered(lookup, state)
     if known is None:
-        known = _ask(name, which) if state or "MLFLOW_TRACKING_URI" in os.environ else {}
+        known = _ask(name, which) if state or tracking.sqlite_file() is None else {}
         if state and known == _existing(known):
             write_json(lookup, {"state": state, "found": known})
     if not known:
@@ -119,17 +116,18 @@ def _remembered(lookup: Path, state: str | None) -> dict[str, str] | None:
 
 
 def _state() -> str | None:
-    """What changes whenever the local store does; `None` where the store is another, or none."""
-    if "MLFLOW_TRACKING_URI" in os.environ or not LOCAL_STORE.is_file():
+    """What changes whenever the store on this disk does; `None` where there is none."""
+    store = tracking.sqlite_file()
+    if store is None or not store.is_file():
         return None
-    parts = [LOCAL_STORE, LOCAL_STORE.with_name(f"{LOCAL_STORE.name}-wal")]
+    parts = [store, store.with_name(f"{store.name}-wal")]     # SQLite's file, and what it has not yet written there
     stats = [part.stat() for part in parts if part.is_file() and part.stat().st_size]
-    return " ".join([str(LOCAL_STORE.resolve()), *(f"{s.st_size} {s.st_mtime_ns}" for s in stats)])
+    return " ".join([str(store.resolve()), *(f"{s.st_size} {s.st_mtime_ns}" for s in stats)])
 
 
 def _ask(name: str, which: str) -> dict[str, str]:
     """Ask the registry; version and folder of a copy, or nothing."""
-    from heartml import registry, tracking
+    from heartml import registry
 
     client = tracking.connect()
     number, alias = which.removeprefix("/"), which.removeprefix("@")

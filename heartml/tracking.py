@@ -64,7 +64,7 @@ def connect() -> "MlflowClient":
         os.environ.setdefault(name, value)
     import mlflow
 
-    file = _sqlite_file()
+    file = sqlite_file()
     if file is None:
         return mlflow.MlflowClient(address())
     with exclusive(lock_of_store("schema")):
@@ -75,14 +75,15 @@ def connect() -> "MlflowClient":
     return client
 
 
-def _sqlite_file() -> Path | None:
+def sqlite_file() -> Path | None:
+    """The file of a store on this disk, there or not; `None` where the store is a server."""
     parts = urlsplit(address())
     return Path(unquote(parts.path[1:])) if parts.scheme == "sqlite" and parts.path != "/:memory:" else None
 
 
 def lock_of_store(purpose: str) -> Path:
     """A lock file that all processes on this machine which use the same store meet at."""
-    file = _sqlite_file()
+    file = sqlite_file()
     return file.with_name(f".{file.name}.{purpose}.lock") if file else paths.LOCKS / f"mlflow.{purpose}.lock"
 
 

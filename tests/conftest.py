@@ -72,3 +72,12 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
                           env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
     return root / ".heartml" / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of two small fitted models: one about patients, one about recordings."""
+    import tiny
+
+    root = tmp_path_factory.mktemp("models")
+    return {name: tiny.fit(root / name, name) for name in ("simulated-murmur", "pascal-sounds")}

@@ -22,13 +22,6 @@ TASK = "simulated-murmur"
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="session")
-def fitted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders of a model about patients and of one about recordings."""
-    root = tmp_path_factory.mktemp("models")
-    return {name: tiny.fit(root / name, name) for name in (TASK, "pascal-sounds")}
-
-
 @pytest.fixture
 def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitted: dict[str, Path]) -> Path:
     """A working folder with parameters, a model and `wards/`: two patients and a recording of nobody in particular."""
