@@ -4,11 +4,11 @@ Two steps. *Coarse*: the 30-75 Hz band of every recording, demodulated to 50 com
 amplitude (a click must not decide), is correlated with every other at every lag (FFT), normalised by the energy of the
 overlap: phase is kept, so that two hearts at one rate do not look alike. *Fine*: each candidate is verified between
 25 and 800 Hz, around the lag found. A heart repeats itself, so one beat on another is no proof: the overlap is at least
-three seconds (or four fifths of a shorter recording), a longer overlap wins over a slightly higher correlation, and the
-median half second of the overlap must correlate as well, so that one loud click on another does not count.
+three seconds (or four fifths of a shorter recording), and a longer overlap wins over a slightly higher correlation. Hum
+correlates at any lag, so the lag found must explain far more than its neighbours do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from math import gcd
@@ -32,8 +32,8 @@ FINE_HZ, FINE_BAND_HZ = 2000, (25.0, 800.0)
 MIN_OVERLAP_S = 3.0           # several beats
 MIN_OVERLAP_SHARE = 0.8       # of the shorter recording, where that is less
 COARSE_MARGIN = 0.25          # a candidate may correlate this much less in the coarse band
-MEDIAN_MARGIN = 0.2           # the median window may correlate this much less than the whole
-WINDOW_S = 0.5
+RIVAL_S = (0.06, 0.2)         # lags this far beside the best one: a sound of the heart is shorter, the next one further
+RIVAL_MARGIN = 0.5            # the best lag leaves at most this share of what they leave unexplained
 _ROWS = 64                    # recordings in one block: what fits the processor's cache
 _TINY = 1e-12
 _COLUMNS = {"i": "int64", "j": "int64", "correlation": "float64", "lag_s": "float64", "overlap_s": "float64"}
@@ -210,33 +210,26 @@ def _verify(first: Floats, second: Floats, lag_s: float, threshold: float) -> tu
     """(correlation, lag_s, overlap_s) of two fine signals near a coarse lag; None where they are not the same audio."""
     reach = round(1.5 * FINE_HZ / COARSE_HZ)
     guess = round(lag_s * FINE_HZ)
-    best = max((_at(first, second, lag) for lag in range(guess - reach, guess + reach + 1)), key=lambda m: abs(m[0]))
-    correlation, lag, overlap = best
-    median = _median_window(first, second, lag) * np.sign(correlation)
-    if abs(correlation) < threshold or median < threshold - MEDIAN_MARGIN:
+    correlation, lag, overlap = _best(first, second, range(guess - reach, guess + reach + 1))
+    if abs(correlation) < threshold:
+        return None
+    near, far = (round(s * FINE_HZ) for s in RIVAL_S)
+    rival = max(abs(_best(first, second, range(lag + k * near, lag + k * far, 2 * k))[0]) for k in (-1, 1))
+    if 1 - correlation**2 > RIVAL_MARGIN * (1 - rival**2):
         return None
     return correlation, lag / FINE_HZ, overlap / FINE_HZ
 
 
-def _overlapping(first: Floats, second: Floats, lag: int) -> tuple[Floats, Floats]:
-    """The common stretch of two signals, the second starting at `lag` on the axis of the first."""
-    end = min(len(first), lag + len(second))
-    start = max(0, lag)
-    return first[start:end], second[start - lag : end - lag]
+def _best(first: Floats, second: Floats, lags: Iterable[int]) -> tuple[float, int, int]:
+    """(correlation, lag, overlap) at the lag of the largest absolute correlation."""
+    return max((_at(first, second, lag) for lag in lags), key=lambda match: abs(match[0]))
 
 
 def _at(first: Floats, second: Floats, lag: int) -> tuple[float, int, int]:
-    """(correlation, lag, overlap) at one lag."""
-    a, b = _overlapping(first, second, lag)
+    """(correlation, lag, overlap) where the second starts at `lag` on the axis of the first."""
+    start, end = max(0, lag), min(len(first), lag + len(second))
+    a, b = first[start:end], second[start - lag : end - lag]
     if len(a) < _least_overlap(len(first), len(second), FINE_HZ) - FINE_HZ // COARSE_HZ:
         return 0.0, lag, len(a)
     energy = float(np.dot(a, a)) * float(np.dot(b, b))
     return (float(np.dot(a, b)) / energy**0.5 if energy > _TINY else 0.0), lag, len(a)
-
-
-def _median_window(first: Floats, second: Floats, lag: int) -> float:
-    """Median correlation of the overlap's windows of WINDOW_S."""
-    a, b = _overlapping(first, second, lag)
-    count = max(1, int(len(a) / (WINDOW_S * FINE_HZ)))
-    pairs = zip(np.array_split(a, count), np.array_split(b, count), strict=True)
-    return float(np.median([np.dot(x, y) / max(_TINY, float(np.linalg.norm(x) * np.linalg.norm(y))) for x, y in pairs]))

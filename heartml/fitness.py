@@ -134,7 +134,8 @@ def class_table(recordings: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
     The classes of a task stand there even where nothing carries them.
     """
     known = recordings.drop(columns="group_id").merge(groups, on="recording_id", validate="1:1")
-    classes = {schema.label_column(task.label): task.classes for task in TASKS.values()}
+    classes = {schema.label_column(name): task.classes for task in TASKS.values()
+               for name in (task.label, task.recording_label) if name}
     rows = []
     for dataset, own in known.groupby("dataset"):
         for column in (c for c in label_columns(own) if own[c].notna().any()):

@@ -35,8 +35,8 @@ class Axis:
 
 
 def number(value: float) -> str:
-    """Three significant digits; thousands in full."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    """Three significant digits; thousands in full, next to nothing as 0."""
+    return f"{value:,.0f}" if abs(value) >= 1000 or abs(value) < 1e-6 else f"{value:.3g}"
 
 
 def histogram(table: pd.DataFrame, axis: Axis, sources: Sequence[str]) -> Markup:

@@ -60,11 +60,20 @@ def test_hearts_that_beat_at_one_rate_are_different_hearts() -> None:
 
 
 def test_one_loud_click_on_another_is_no_copy() -> None:
-    click = 20 * np.hanning(40) * np.sin(np.arange(40))
+    click = 100 * np.hanning(40) * np.sin(np.arange(40))
     sounds = [heart(seed) for seed in (21, 22)]
     for sound in sounds:
         sound[9000:9040] += click.astype(np.float32)
     assert pairs_of(sounds) == set()
+
+
+@pytest.mark.parametrize("hertz", [50, 60])
+def test_hum_from_the_mains_is_no_copy(hertz: float) -> None:
+    time_s = np.arange(8 * RATE_HZ) / RATE_HZ
+    hum = [0.5 * np.sin(2 * np.pi * hertz * time_s + phase).astype(np.float32) for phase in (0, 1)]
+    first, second = heart(31) + hum[0], heart(32) + hum[1]
+    assert hum[0].std() > 3 * heart(31).std()
+    assert pairs_of([first, second, 0.5 * first[3000:]]) == {(0, 2)}
 
 
 def test_one_common_beat_is_no_copy() -> None:

@@ -80,10 +80,24 @@ def test_a_rare_class_is_in_every_part_where_it_has_enough_groups() -> None:
 
 def test_no_single_group_makes_up_the_held_out_part_of_a_class() -> None:
     recordings = children(200).assign(label_murmur="Absent")
-    recordings.loc[recordings.index[:90], ["label_murmur", "group_id"]] = ["Present", "circor-session"]
-    recordings.loc[recordings.index[90:120], "label_murmur"] = "Present"
+    recordings.loc[recordings.index[:16], ["label_murmur", "group_id"]] = ["Present", "circor-session"]
+    recordings.loc[recordings.index[16:120], "label_murmur"] = "Present"      # 24 of them are held out
     for seed in range(10):
         assert parts_of(drawn(torn_apart(recordings), seed=seed))["circor-session"] != TEST
+
+
+def test_groups_with_a_rare_label_are_placed_first_and_the_others_level_the_rest() -> None:
+    """Twelve sessions of one rare and eight common recordings each, beside a hundred persons: as PASCAL's days."""
+    rows = [(f"day{k}", "rare" if r == 0 else "common") for k in range(12) for r in range(9)]
+    rows += [(f"person{k}", "common") for k in range(100)]
+    table = pd.DataFrame(rows, columns=["group_id", "label"]).assign(source="a")
+    table["recording_id"] = table["unit_id"] = [f"r{k:03}" for k in range(len(table))]
+    for seed in range(5):
+        drawn_parts = draw.draw(draw.group_table(table), dict.fromkeys("0123", 0.25), seed)
+        placed = table.assign(part=table["group_id"].map(drawn_parts))
+        counts = pd.crosstab(placed["part"], placed["label"])
+        assert counts["rare"].tolist() == [3, 3, 3, 3]
+        assert counts["common"].max() - counts["common"].min() <= 1
 
 
 def torn_apart(recordings: pd.DataFrame) -> pd.DataFrame:
