@@ -181,12 +181,13 @@ def lineage_section(name: str, lineage: Json | None) -> list[tuple[str, str]]:
     if lineage is None:
         return links
     code, packages = lineage["code"], lineage["environment"]["packages"]
-    return [
+    found = [
         ("Registered as", f"{name}, version {lineage['version']}"), ("MLflow run", lineage["run_id"]),
-        ("Code", f"{code['commit']}{' with uncommitted changes' if code['dirty'] else ''}"),
+        ("Code", code["commit"] and f"{code['commit']}{' with uncommitted changes' if code['dirty'] else ''}"),
         ("Data set (data.dvc)", lineage["data"]["hash"]), *links,
         ("dvc.lock, SHA-256 as canonical JSON", lineage["dvc_lock_sha256"]),
         ("params.yaml, SHA-256", lineage["params_sha256"]),
         ("Packages", ", ".join(f"{package} {number}" for package, number in packages.items())),
         *(("Missing", words) for words in lineage["missing"]),
     ]
+    return [(what, value or "not known") for what, value in found]
