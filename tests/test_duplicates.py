@@ -59,11 +59,13 @@ def test_hearts_that_beat_at_one_rate_are_different_hearts() -> None:
     assert pairs_of([heart(seed, period_s=0.8) for seed in range(10, 20)], 0.8) == set()
 
 
-def test_one_loud_click_on_another_is_no_copy() -> None:
-    click = 100 * np.hanning(40) * np.sin(np.arange(40))
+@pytest.mark.parametrize(("hertz", "seconds"), [(640, 0.01), (50, 0.06)])
+def test_one_loud_knock_on_another_is_no_copy(hertz: float, seconds: float) -> None:
+    time_s = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
+    knock = (30 * np.hanning(len(time_s)) * np.sin(2 * np.pi * hertz * time_s)).astype(np.float32)
     sounds = [heart(seed) for seed in (21, 22)]
     for sound in sounds:
-        sound[9000:9040] += click.astype(np.float32)
+        sound[9000 : 9000 + len(knock)] += knock
     assert pairs_of(sounds) == set()
 
 
