@@ -1,0 +1,157 @@
+"""Feature extraction in hours of audio per second of one core, against the same log-mel through librosa, in one run.
+
+python benchmarks/features.py [FOLDER] [--minutes 30] [--json FILE]
+
+FOLDER holds sound files; without it `data/audio` is taken, and where there is none, simulated sounds. Two questions are
+kept apart: the log-spectrogram alone (samples in memory at 4 kHz), and everything from the file to the frames, where
+both sides pay the same decoder. librosa is asked twice: with the transform's size that HeartML uses, and with its own
+default size. The first call of each is printed by itself: librosa compiles there (its compiler's cache starts empty).
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from threadpoolctl import threadpool_limits
+
+from heartml import audio, config, encoders, inputs
+
+PARAMS = config.load(Path(__file__).parents[1] / "params.yaml")
+RATE_HZ = PARAMS.audio.sample_rate_hz
+MEL = {
+    "sr": RATE_HZ, "win_length": round(PARAMS.logspec.window_s * RATE_HZ), "center": False, "power": 2.0,
+    "hop_length": round(PARAMS.logspec.hop_s * RATE_HZ), "n_mels": PARAMS.logspec.bands,
+    "fmin": PARAMS.logspec.low_hz, "fmax": PARAMS.logspec.high_hz,
+}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("data/audio"))
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as made, threadpool_limits(1):
+        os.environ["NUMBA_CACHE_DIR"] = made
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        paths, what = choose(options.folder, options.minutes, Path(made))
+        rows = measure(paths)
+    show(rows, what)
+    if options.json:
+        options.json.write_text(json.dumps({"audio": what, "rows": rows}, indent=2) + "\n")
+
+
+def choose(folder: Path, minutes: float, made: Path) -> tuple[list[Path], str]:
+    """Files of about `minutes` in all, every n-th of the folder's, and what they are in words."""
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in inputs.SUFFIXES) if folder.is_dir() else []
+    if not found:
+        found, folder = simulate(made), Path("simulated noise")
+    seconds = np.array([audio.read(path).seconds for path in found])
+    step = max(1, int(seconds.sum() / (60 * minutes)))
+    chosen = found[::step]
+    total = seconds[::step].sum()
+    return chosen, f"{len(chosen)} files, {total / 60:.1f} min, from {folder.name}"
+
+
+def simulate(folder: Path) -> list[Path]:
+    """Ninety recordings of 20 s at 4 kHz."""
+    rng = np.random.default_rng(0)
+    for number in range(90):
+        pcm = rng.normal(0, 3000, 20 * 4000).astype(np.int16)
+        audio.write_flac(folder / f"{number:03}.flac", audio.Samples(pcm, 4000))
+    return sorted(folder.glob("*.flac"))
+
+
+def measure(paths: list[Path]) -> list[dict[str, object]]:
+    """One row a way: CPU-seconds of the first call, hours of audio per CPU-second after it."""
+    import librosa
+    import torchaudio
+
+    spec = encoders.spec("logspec", PARAMS)
+    encoder = encoders.load(spec)
+    samples = [audio.read(path) for path in paths]
+    waveforms = [audio.prepare(s.floats, s.sample_rate_hz, PARAMS.audio) for s in samples]
+    hours = sum(len(w) for w in waveforms) / RATE_HZ / 3600
+    transform = torchaudio.transforms.MelSpectrogram(
+        RATE_HZ, encoder.size, MEL["win_length"], MEL["hop_length"], MEL["fmin"], MEL["fmax"], n_mels=MEL["n_mels"],
+        center=False)
+
+    def ours(waveform: np.ndarray) -> object:
+        return encoder.encode(torch.from_numpy(waveform)[None])
+
+    def theirs(n_fft: int) -> Callable[[np.ndarray], object]:
+        def log_mel(waveform: np.ndarray) -> object:
+            return librosa.power_to_db(librosa.feature.melspectrogram(y=waveform, n_fft=n_fft, **MEL))
+        return log_mel
+
+    def torchaudios(waveform: np.ndarray) -> object:
+        return transform(torch.from_numpy(waveform)[None]).add(1e-4).log()
+
+    def ours_from_file(path: Path) -> object:
+        read = audio.read(path)
+        return encoders.frames_of(encoder, spec, read.floats, read.sample_rate_hz)
+
+    def theirs_from_file(n_fft: int) -> Callable[[Path], object]:
+        return lambda path: theirs(n_fft)(librosa.load(path, sr=RATE_HZ)[0])
+
+    long_enough = [w for w in waveforms if len(w) >= 2048]
+    size = encoder.size
+    with torch.inference_mode():
+        ways = [
+            ("log-spectrogram alone", "HeartML logspec", ours, long_enough),
+            ("log-spectrogram alone", f"librosa, n_fft={size}", theirs(size), long_enough),
+            ("log-spectrogram alone", "librosa, n_fft=2048 (its default)", theirs(2048), long_enough),
+            ("log-spectrogram alone", f"torchaudio, n_fft={size}", torchaudios, long_enough),
+            ("from the file", "HeartML: read, DC, high-pass, level, logspec", ours_from_file, paths),
+            ("from the file", f"librosa.load + log-mel, n_fft={size}", theirs_from_file(size), paths),
+            ("from the file", "librosa.load + log-mel, n_fft=2048", theirs_from_file(2048), paths),
+        ]
+        rows = [{"part": part, "way": way, **timed(work, items, hours)} for part, way, work, items in ways]
+    for row in rows:
+        own = next(r for r in rows if r["part"] == row["part"])
+        row["faster_warm"] = row["cpu_s_per_hour"] / own["cpu_s_per_hour"]
+        row["faster_with_first_call"] = row["new_process_s"] / own["new_process_s"]
+    return rows
+
+
+def timed(work: Callable, items: list, hours: float) -> dict[str, float]:
+    """CPU-seconds: of the first call, and the best of three rounds over everything."""
+    started = time.process_time()
+    work(items[0])
+    first = time.process_time() - started
+    rounds = []
+    for _ in range(3):
+        started = time.process_time()
+        for item in items:
+            work(item)
+        rounds.append(time.process_time() - started)
+    best = min(rounds)
+    return {"first_call_s": first, "cpu_s_per_hour": best / hours, "hours_per_s": hours / best,
+            "new_process_s": first + best}
+
+
+def show(rows: list[dict[str, object]], what: str) -> None:
+    """The table."""
+    table = Table(title=f"{what}; one core, one thread, CPU time, best of three", title_justify="left")
+    for column in ("", "way", "first call s", "CPU-s per hour", "hours of audio per s", "HeartML faster, warm",
+                   "first call included"):
+        table.add_column(column, justify="left" if column in ("", "way") else "right")
+    for row in rows:
+        table.add_row(row["part"], row["way"], f"{row['first_call_s']:.2f}", f"{row['cpu_s_per_hour']:.3f}",
+                      f"{row['hours_per_s']:.2f}", f"{row['faster_warm']:.1f} x", f"{row['faster_with_first_call']:.0f} x")
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+if __name__ == "__main__":
+    main()
