@@ -149,7 +149,8 @@ def show(rows: list[dict[str, object]], what: str) -> None:
         table.add_column(column, justify="left" if column in ("", "way") else "right")
     for row in rows:
         table.add_row(row["part"], row["way"], f"{row['first_call_s']:.2f}", f"{row['cpu_s_per_hour']:.3f}",
-                      f"{row['hours_per_s']:.2f}", f"{row['faster_warm']:.1f} x", f"{row['faster_with_first_call']:.0f} x")
+                      f"{row['hours_per_s']:.2f}", f"{row['faster_warm']:.1f} x",
+                      f"{row['faster_with_first_call']:.0f} x")
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
