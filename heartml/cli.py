@@ -126,7 +126,15 @@ def tasks(as_json: bool) -> None:
 
 @cli.command()
 def validate() -> None:
-    """Check recordings and signals with Great Expectations; errors stop the pipeline."""
+    """Check recordings and signals with Great Expectations; errors stop the pipeline.
+
+    \b
+    artifacts/validation/index.html       what was found, for a person
+    artifacts/validation/validation.json  the same for a program, with the rows
+    .heartml/validation-failed/           both, where the data is not fit
+
+    Limits stand in `validate` and `ingest` of params.yaml.
+    """
     from heartml import validate as stage
 
     stage.run()
@@ -135,7 +143,11 @@ def validate() -> None:
 @cli.command()
 @TASK
 def split(task: str) -> None:
-    """Draw stratified folds and a held-out part; groups never cross."""
+    """Draw stratified folds and a held-out part; groups never cross.
+
+    Nearly the same audio counts as one group (validation finds it). A published split, a CSV of patient_id,part in
+    splits/, takes the place of the draw: name it as `split.published` in params.yaml.
+    """
     from heartml import split as stage
 
     stage.run(task)
