@@ -9,6 +9,7 @@ one file each and write one file each. `heartml retrain` with nothing new is tim
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -40,14 +41,16 @@ def main() -> None:
         for _ in range(options.rounds):        # in turn, so that a loaded machine is loaded for all
             for name, (command, where) in jobs.items():
                 times[name].append(run(command, where))
-    rows = [{"command": name, "wall_s": statistics.median(found)} for name, found in times.items()]
+    rows = [{"command": name, "wall_s": statistics.median(w for w, _ in found),
+             "cpu_s": statistics.median(c for _, c in found)} for name, found in times.items()]
     for row in rows:
-        row["times_empty"] = row["wall_s"] / rows[0]["wall_s"]
+        row |= {"times_empty": row["wall_s"] / rows[0]["wall_s"], "times_empty_cpu": row["cpu_s"] / rows[0]["cpu_s"]}
     table = Table(title=f"median of {options.rounds}", title_justify="left")
-    for column in ("command", "wall s", "times the empty project's"):
+    for column in ("command", "wall s", "times the empty project's", "CPU s", "times"):
         table.add_column(column, justify="left" if column == "command" else "right")
     for row in rows:
-        table.add_row(row["command"], f"{row['wall_s']:.2f}", f"{row['times_empty']:.2f}")
+        table.add_row(row["command"], f"{row['wall_s']:.2f}", f"{row['times_empty']:.2f}", f"{row['cpu_s']:.2f}",
+                      f"{row['times_empty_cpu']:.2f}")
     Console().print(table)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
@@ -63,13 +66,14 @@ def make_empty(folder: Path) -> Path:
     return folder
 
 
-def run(command: list[str], where: Path) -> float:
-    """Wall seconds of one process."""
-    started = time.perf_counter()
+def run(command: list[str], where: Path) -> tuple[float, float]:
+    """Wall and CPU seconds of one process and its children."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(command, cwd=where, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)} in {where}\n{done.stdout}\n{done.stderr}")
-    return time.perf_counter() - started
+    wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 if __name__ == "__main__":

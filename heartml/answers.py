@@ -29,7 +29,7 @@ def show(result: Result) -> None:
     for line in (*lines, f"Model: {result.model.words}.",
                  "Behind each decision stands its confidence; all probabilities are calibrated. The decision follows "
                  "the task's metric, which weighs classes, and need not be the most probable one.", NOTICE):
-        console.print(printable(line), markup=False, highlight=False)
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def _table(result: Result) -> "Table":

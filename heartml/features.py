@@ -1,5 +1,8 @@
 """Stage `features`: `artifacts/<task>/folds.parquet` and `data/audio` in, `artifacts/<task>/features/<encoder>` out.
 
+The folds name every recording by the hash of its samples, and samples that are read are held against it: so the folds
+alone decide the outcome, and DVC need not look at `data/audio`.
+
 Frames are kept in a store that is addressed by the encoder's fingerprint and the recording's content, so one more
 recording costs one recording's work, and a run that was killed goes on where it stopped. Then they are packed.
 
