@@ -90,6 +90,7 @@ class RandomConvParams(Section):
 
 
 class SequenceParams(Section):
+    encoders: Annotated[tuple[str, ...], Field(min_length=1)]
     steps: Count
     batch: Count
     channels: Count

@@ -157,8 +157,9 @@ class _Named:
 def suggest(trial: optuna.Trial, slot: Slot, params: SearchParams, task: Task, encoders: Sequence[str]) -> Spec:
     """The search space: encoder x level x pooling x head x the head's own numbers."""
     if slot.sequence:
-        encoder = trial.suggest_categorical("sequence.encoder", list(encoders))
-        numbers: Numbers = {**HEADS["sequence"]().space(_Named(trial, "sequence")), **params.sequence.model_dump()}
+        encoder = trial.suggest_categorical("sequence.encoder", [e for e in params.sequence.encoders if e in encoders])
+        fixed = params.sequence.model_dump(exclude={"encoders"})
+        numbers: Numbers = {**HEADS["sequence"]().space(_Named(trial, "sequence")), **fixed}
         return Spec(encoder, "sequence", "recording", None, numbers)
     encoder = trial.suggest_categorical("encoder", list(encoders))
     levels = ["recording", "unit"] if task.unit == "patient" else ["recording"]
@@ -171,8 +172,7 @@ def suggest(trial: optuna.Trial, slot: Slot, params: SearchParams, task: Task, e
 def tell(study: optuna.Study, asked: Sequence[Asked]) -> None:
     """Tell a batch's outcomes in the order asked; all are written down before the first is told."""
     for one in asked:
-        assert one.outcome is not None
-        one.handle.set_user_attr(_OUTCOME, {"steps": list(one.outcome.steps), "value": one.outcome.value})
+        write_down(one)
     for one in asked:
         outcome = one.outcome
         assert outcome is not None
@@ -180,6 +180,13 @@ def tell(study: optuna.Study, asked: Sequence[Asked]) -> None:
             one.handle.report(value, step)
         state = TrialState.PRUNED if outcome.value is None else TrialState.COMPLETE
         study.tell(one.handle, outcome.value, state=state)
+
+
+def write_down(asked: Asked) -> None:
+    """Keep a trial's outcome with the trial, before any of its batch is told."""
+    outcome = asked.outcome
+    assert outcome is not None
+    asked.handle.set_user_attr(_OUTCOME, {"steps": list(outcome.steps), "value": outcome.value})
 
 
 def told(study: optuna.Study) -> Iterator[tuple[int, Spec, Outcome]]:

@@ -90,10 +90,12 @@ def load(state: State) -> Fitted:
 
 
 def inner_folds(targets: Targets, seed: int) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Stratified folds that no group crosses."""
+    """Stratified folds that no group crosses; fewer where a class is so rare that it would be in few of them."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    folds = StratifiedGroupKFold(min(_INNER_FOLDS, len(np.unique(targets.groups))), shuffle=True, random_state=seed)
+    rarest = int(np.unique(targets.labels, return_counts=True)[1].min())
+    count = min(_INNER_FOLDS, max(2, rarest), len(np.unique(targets.groups)))
+    folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     return list(folds.split(targets.labels, targets.labels, targets.groups))
 
 
@@ -121,7 +123,7 @@ def _machine(x: Floats, first: NDArray[np.bool_], cases: Floats, c: float, gamma
 
     if first.all() or not first.any():
         return np.zeros(len(x)), 1.0 if first.any() else -1.0 if len(first) else 0.0
-    machine = SVC(C=c, gamma=gamma).fit(x, first, sample_weight=cases)
+    machine = SVC(C=c, gamma=gamma, random_state=0).fit(x, first, sample_weight=cases)
     weights = np.zeros(len(x))
     weights[machine.support_] = machine.dual_coef_[0]
     return weights, float(machine.intercept_[0])

@@ -1,0 +1,75 @@
+"""What a pooled vector must and must not depend on."""
+
+import numpy as np
+import pytest
+
+from heartml import pooling
+
+RATE_HZ = 50.0
+
+
+def noise(seed: int, frames: int = 400, dim: int = 12) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(frames, dim)).astype(np.float32)
+
+
+def modulated(rate_hz: float, band: int, seconds: float = 12) -> np.ndarray:
+    frames = np.zeros((int(seconds * RATE_HZ), 4), np.float32)
+    frames[:, band] = np.sin(2 * np.pi * rate_hz * np.arange(len(frames)) / RATE_HZ)
+    return frames
+
+
+@pytest.mark.parametrize("name", pooling.POOLINGS)
+@pytest.mark.parametrize("frame_rate_hz", [12.5, 50.0])
+def test_every_length_gives_one_finite_size(name: str, frame_rate_hz: float) -> None:
+    vectors = pooling.pool(name, [noise(n, frames=n) for n in (1, 2, 30, 500)], frame_rate_hz)
+    assert vectors.shape[0] == 4
+    assert np.isfinite(vectors).all()
+
+
+def test_a_recording_played_twice_has_the_same_moments() -> None:
+    once = noise(1)
+    twice = np.concatenate([once, once])
+    for name in ("moments", "statistics"):
+        first, second = pooling.POOLINGS[name](once, RATE_HZ), pooling.POOLINGS[name](twice, RATE_HZ)
+        np.testing.assert_allclose(first, second, atol=0.02)
+
+
+def test_moments_are_those_of_each_band() -> None:
+    frames = noise(2)
+    mean, deviation, most = pooling.moments(frames, RATE_HZ).reshape(3, -1)
+    for band in range(frames.shape[1]):
+        values = [float(v) for v in frames[:, band]]
+        assert mean[band] == pytest.approx(sum(values) / len(values))
+        assert deviation[band] ** 2 == pytest.approx(sum((v - mean[band]) ** 2 for v in values) / len(values))
+        assert most[band] == max(values)
+
+
+@pytest.mark.parametrize("pool", [pooling.modulation, pooling.rhythm])
+def test_level_does_not_change_modulation_or_rhythm(pool) -> None:
+    frames = noise(3)
+    np.testing.assert_allclose(pool(frames, RATE_HZ), pool(frames + 5, RATE_HZ), atol=1e-3)
+
+
+@pytest.mark.parametrize(("rate_hz", "place"), [(0.75, 0), (1.25, 1), (4.0, 4), (11.5, 7), (16.5, 8)])
+def test_a_modulation_shows_in_its_own_band_and_rate(rate_hz: float, place: int) -> None:
+    power = pooling.modulation(modulated(rate_hz, band=2), RATE_HZ).reshape(9, 4)
+    assert np.unravel_index(power.argmax(), power.shape) == (place, 2)
+
+
+def test_rhythm_peaks_at_the_beat() -> None:
+    period_s = 0.8
+    beat = np.zeros((1000, 6), np.float32)
+    beat[:: round(period_s * RATE_HZ)] = 1
+    total = pooling.rhythm(beat, RATE_HZ).reshape(3, -1)[0]
+    lags_s = 0.1 + 0.05 * np.arange(total.size)
+    assert lags_s[total.argmax()] == pytest.approx(period_s, abs=0.026)
+
+
+def test_a_patient_is_the_same_in_any_order_of_its_recordings() -> None:
+    vectors = noise(4, frames=9)
+    unit = np.array([0, 1, 0, 2, 2, 1, 0, 0, 1])
+    order = np.random.default_rng(0).permutation(9)
+    mixed = pooling.per_unit(vectors[order], unit[order])
+    np.testing.assert_allclose(pooling.per_unit(vectors, unit), mixed, atol=1e-6)
+    one = pooling.per_unit(vectors, unit)[1].reshape(3, -1)
+    np.testing.assert_allclose(one, [vectors[[1, 5, 8]].mean(0), vectors[[1, 5, 8]].max(0), vectors[[1, 5, 8]].min(0)])

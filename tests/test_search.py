@@ -1,0 +1,187 @@
+"""The search: the same bytes whatever the workers, and after any kill; nothing is scored on what it was fitted to."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import problems
+import pytest
+from problems import NAME, ROOT
+
+from heartml import config, paths, problem, search, trials
+from heartml.files import sha256_folder
+from heartml.members import Spec
+from heartml.tasks import TASKS
+
+SEQUENCE = {"encoder": "logspec", "level": "recording", "pooling": None, "head": "sequence",
+            "numbers": {"dropout": 0.1, "rate": 0.005, "frame_weight": 1.0, "strength": 0.5}}
+UNIT = {"encoder": "logspec", "level": "unit", "pooling": "statistics", "head": "logistic",
+        "numbers": {"c": 0.01, "balance": 1.0}}
+SMALL = {"trials": 9, "sequence_trials": 1, "batch": 3, "pruning_startup_trials": 4, "starts": [SEQUENCE, UNIT],
+         "heads": ["logistic", "svm_rbf", "sequence"], "sequence": {"encoders": ["logspec"], "steps": 6, "batch": 8, "channels": 8}, "tasks": {}}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose search ran once, on one worker, in this process."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        problems.write(root, **SMALL)
+        search.run(NAME)
+    return root
+
+
+def table(root: Path) -> pd.DataFrame:
+    return pd.read_parquet(root / paths.search(NAME) / "trials.parquet")
+
+
+def test_the_plan_holds_every_slot_once_and_no_more_sequence_trials_than_allowed() -> None:
+    params = config.load(ROOT / "params.yaml").search
+    for wanted in (1, 5, 16, 40):
+        for sequences in (0, 1, 4):
+            own = params.model_copy(update={"trials": wanted, "sequence_trials": sequences})
+            slots = [slot for batch in trials.plan(own, ["logspec"]) for slot in batch]
+            assert [slot.number for slot in slots] == list(range(wanted))
+            assert sum(slot.sequence for slot in slots) <= sequences
+            assert sum(slot.sequence for slot in slots) == sequences or wanted < 16
+            assert all(slot.start is None or slot.start.encoder == "logspec" for slot in slots)
+
+
+def test_every_enabled_start_is_tried_as_it_stands(undisturbed: Path) -> None:
+    first = table(undisturbed).iloc[:2].to_dict("records")
+    for row, start in zip(first, (SEQUENCE, UNIT), strict=True):
+        assert (row["head"], row["encoder"], row["level"]) == (start["head"], start["encoder"], start["level"])
+        numbers = json.loads(row["numbers"])
+        assert {name: numbers[name] for name in start["numbers"]} == start["numbers"]
+
+
+def test_outputs_are_complete(undisturbed: Path) -> None:
+    rows, folder = table(undisturbed), undisturbed / paths.search(NAME)
+    assert list(rows["trial"]) == list(range(SMALL["trials"]))
+    assert set(rows["state"]) <= {"COMPLETE", "PRUNED"}
+    assert (rows["value"].isna() == (rows["state"] == "PRUNED")).all()
+    probabilities = pd.read_parquet(folder / "probabilities.parquet")
+    assert set(probabilities["trial"]) == set(rows.loc[rows["state"] == "COMPLETE", "trial"])
+    folds = pd.read_parquet(undisturbed / paths.folds(NAME))
+    known = folds[folds["part"] != "test"]
+    for trial, part in probabilities.groupby("trial"):
+        level = rows.set_index("trial").loc[trial, "level"]
+        key = "recording_id" if level == "recording" else "unit_id"
+        assert part[key].is_unique
+        assert set(part[key]) == set(known[key])
+    np.testing.assert_allclose(probabilities.filter(like="p_").sum(axis=1), 1)
+    assert not list((undisturbed / paths.STATE / "search").iterdir())      # the unfinished work is gone
+
+
+def test_the_held_out_part_is_never_answered(undisturbed: Path) -> None:
+    folds = pd.read_parquet(undisturbed / paths.folds(NAME))
+    held_out = folds[folds["part"] == "test"]
+    probabilities = pd.read_parquet(undisturbed / paths.search(NAME) / "probabilities.parquet")
+    assert len(held_out)
+    assert not set(probabilities["unit_id"]) & set(held_out["unit_id"])
+    assert not set(probabilities["recording_id"].dropna()) & set(held_out["recording_id"])
+
+
+def test_two_workers_give_the_bytes_of_one(undisturbed: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    problems.write(tmp_path, **SMALL | {"workers": 2})
+    search.run(NAME)
+    assert sha256_folder(paths.search(NAME)) == sha256_folder(undisturbed / paths.search(NAME))
+
+
+def killed_run(root: Path, when) -> None:
+    """Start the stage in a process and kill it as soon as `when()` holds."""
+    process = subprocess.Popen([sys.executable, "-m", "heartml", "search", "--task", NAME], cwd=root,
+                               env={"PYTHONPATH": str(ROOT), "PATH": ""}, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not when():
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_a_search_killed_twice_ends_with_the_same_bytes(undisturbed: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    problems.write(tmp_path, **SMALL)
+    killed_run(tmp_path, lambda: len(list(tmp_path.glob(".heartml/search/*/*.safetensors"))) >= 2)
+    killed_run(tmp_path, lambda: len(list(tmp_path.glob(".heartml/search/*/[45]-*.safetensors"))) >= 2)
+    assert not paths.search(NAME).exists()
+    search.run(NAME)
+    assert sha256_folder(paths.search(NAME)) == sha256_folder(undisturbed / paths.search(NAME))
+
+
+@pytest.mark.parametrize("told", [0, 1, 2])
+def test_a_kill_between_asking_and_telling_changes_no_trial(tmp_path: Path, told: int) -> None:
+    def outcome(spec: Spec) -> trials.Outcome:
+        return trials.Outcome((0.5, 0.6), float(spec.numbers["c"]) if "c" in spec.numbers else 0.3)
+
+    def hunt(journal: Path, kill_at: int | None) -> list:
+        params = config.load(ROOT / "params.yaml").search.model_copy(update={"trials": 20, "sequence_trials": 0})
+        for number, batch in enumerate(trials.plan(params, ["logspec", "random_conv"])):
+            study = trials.open_study(journal, "study")
+            if number == kill_at:      # as if killed: asked for, written down, `told` of them told
+                asked = trials.ask(study, batch, params, TASKS["murmur"], ["logspec", "random_conv"], 1)
+                for one in asked:
+                    one.outcome = outcome(one.spec)
+                if told:
+                    for one in asked:
+                        trials.write_down(one)
+                trials.tell(study, asked[:told])
+                with journal.open("ab") as file:
+                    file.write(b'{"op_code":5,"cut short')
+                journal.with_name(journal.name + ".lock").symlink_to(journal)
+                study = trials.open_study(journal, "study")
+            finished = {slot for slot, _, _ in trials.told(study)}
+            left = [slot for slot in batch if slot.number not in finished]
+            asked = trials.ask(study, left, params, TASKS["murmur"], ["logspec", "random_conv"], 1)
+            for one in asked:
+                one.outcome = one.outcome or outcome(one.spec)
+            trials.tell(study, asked)
+        return sorted(trials.told(study), key=lambda trial: trial[0])
+
+    whole = hunt(tmp_path / "whole" / "journal", None)
+    assert len(whole) == 20
+    assert len({repr(spec) for _, spec, _ in whole}) > 15
+    assert hunt(tmp_path / "killed" / "journal", 2) == whole
+
+
+def test_another_seed_or_another_fold_is_another_search(undisturbed: Path, monkeypatch) -> None:
+    monkeypatch.chdir(undisturbed)
+    params = config.load()
+    key = search.content_key(NAME, params)
+    assert search.content_key(NAME, params.model_copy(update={"seed": 1})) != key
+    faster = params.model_copy(update={"search": params.search.model_copy(update={"workers": 7})})
+    assert search.content_key(NAME, faster) == key
+
+
+def test_no_fold_is_answered_by_what_it_taught(undisturbed: Path, monkeypatch) -> None:
+    """Fold 1's labels may change at will: the answers of a fold 1 trial stay the same, those of fold 0 do not."""
+    from heartml import bench
+
+    monkeypatch.chdir(undisturbed)
+    data = bench.opened(NAME, ("logspec", "random_conv"), undisturbed)
+    spec = Spec("logspec", "logistic", "recording", "statistics", {"c": 0.1, "balance": 1.0})
+    turned = np.where(data.problem.parts[data.problem.unit] == 1, (data.problem.heard + 1) % 3, data.problem.heard)
+    other = bench.Bench(problem.Problem(**{**data.problem.__dict__, "heard": turned}), data.sounds, data.encoders,
+                        data.annotations, data.seconds)
+    for fold, same in ((1, True), (0, False)):
+        here = data.problem.parts == fold
+        answers = [d.answer(d.fit(spec, ~here, 0), spec, here).log_p for d in (data, other)]
+        assert np.allclose(*answers) == same
+
+
+def test_states_of_frames_lie_where_the_annotation_says() -> None:
+    annotations = pd.DataFrame({"recording_id": "a", "start_s": [0.05, 0.15, 0.45], "end_s": [0.15, 0.35, 0.55],
+                                "state": ["S1", "systole", "unannotated"]})
+    found = problem.states(["a", "b"], [9, 3], 10.0, [1.0, 0.5], annotations)      # frames at .1, .2, ... .9 s
+    assert found[0].tolist() == [0, 1, 1, 4, 4, 4, 4, 4, 4]
+    assert found[1].tolist() == [-1, -1, -1]
+    assert problem.states(["b"], [3], 10.0, [0.5], annotations) is None
