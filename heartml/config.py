@@ -1,5 +1,6 @@
 """`params.yaml`, read once into frozen, typed sections. A function takes its own section, never all of them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -31,15 +32,21 @@ class SimulateParams(Section):
     seconds: Positive
 
 
+def _merged(values: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with the keys of `own` in their place; a mapping replaces only the keys it has."""
+    nested = {key: _merged(values[key], value) for key, value in own.items()
+              if isinstance(value, dict) and isinstance(values.get(key), dict)}
+    return {**values, **own, **nested}
+
+
 class PerTask(Section):
-    """A section whose keys may be replaced for one task, under `tasks.<task>.<key>`."""
+    """A section whose keys may be replaced for one task, under `tasks.<task>.<key>`, nested keys one by one."""
 
     tasks: dict[str, dict[str, Any]] = {}
 
     def of(self, task: str) -> Self:
         """The section as it is for `task`."""
-        own = self.tasks.get(task, {})
-        return type(self).model_validate({**self.model_dump(exclude={"tasks"}), **own})
+        return type(self).model_validate(_merged(self.model_dump(exclude={"tasks"}), self.tasks.get(task, {})))
 
     @model_validator(mode="after")
     def _every_task_is_valid(self) -> Self:

@@ -57,10 +57,12 @@ class Asked:
 
 def plan(params: SearchParams, encoders: Sequence[str]) -> list[list[Slot]]:
     """Batches of slots: all starts that are enabled first, then `params.batch` at a time, `params.trials` in all."""
+    possible = "sequence" in params.heads and bool(set(params.sequence.encoders) & set(encoders))
+    sequences = params.sequence_trials if possible else 0
     starts = [s for s in params.starts if s.encoder in encoders and s.head in params.heads]
-    frames = [s for s in starts if HEADS[s.head]().TAKES == "frames"][: params.sequence_trials]
-    starts = [*frames, *(s for s in starts if HEADS[s.head]().TAKES == "vectors")][: params.trials]
-    more = params.sequence_trials - len(frames) if "sequence" in params.heads else 0
+    frames = [s for s in starts if s.head == "sequence" and s.encoder in params.sequence.encoders][:sequences]
+    starts = [*frames, *(s for s in starts if s.head != "sequence")][: params.trials]
+    more = sequences - len(frames)
     slots = [Slot(number, s in frames, s) for number, s in enumerate(starts)]
     slots += [Slot(number, number - len(starts) < more, None) for number in range(len(starts), params.trials)]
     later = range(len(starts), len(slots), params.batch)

@@ -23,7 +23,8 @@ SEQUENCE = {"encoder": "logspec", "level": "recording", "pooling": None, "head":
 UNIT = {"encoder": "logspec", "level": "unit", "pooling": "statistics", "head": "logistic",
         "numbers": {"c": 0.01, "balance": 1.0}}
 SMALL = {"trials": 9, "sequence_trials": 1, "batch": 3, "pruning_startup_trials": 4, "starts": [SEQUENCE, UNIT],
-         "heads": ["logistic", "svm_rbf", "sequence"], "sequence": {"encoders": ["logspec"], "steps": 6, "batch": 8, "channels": 8}, "tasks": {}}
+         "heads": ["logistic", "svm_rbf", "sequence"], "tasks": {},
+         "sequence": {"encoders": ["logspec"], "steps": 6, "batch": 8, "channels": 8}}
 
 
 @pytest.fixture(scope="module")
