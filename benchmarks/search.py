@@ -49,8 +49,11 @@ def measure(task: str, kind: str, trials: int, workers: int) -> dict[str, object
     with tempfile.TemporaryDirectory() as folder:
         root = copy(task, Path(folder), kind, trials, workers)
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "heartml", "search", "--task", task], cwd=root, check=True,
-                       capture_output=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
+        done = subprocess.run([sys.executable, "-m", "heartml", "search", "--task", task], cwd=root, check=False,
+                              text=True, capture_output=True,
+                              env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
+        if done.returncode:
+            sys.exit(done.stderr)
         wall = time.perf_counter() - started
         outcome = files.sha256_folder(root / paths.search(task))
     return {"kind": kind, "trials": trials, "workers": workers, "wall_s": wall,

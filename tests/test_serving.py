@@ -134,6 +134,17 @@ def test_a_server_refuses_and_says_which_row(address: str) -> None:
     assert "sample_rate_hz" in json.dumps(told)
 
 
+def test_the_stored_model_brings_its_own_code(project: Path) -> None:
+    stored = next((project / ".heartml" / "mlartifacts").rglob("MLmodel")).parent
+    code = (f"import sys, mlflow; mlflow.pyfunc.load_model({str(stored)!r}); "
+            "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('heartml.') and m.__file__), sep='\\n')")
+    done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True,
+                          env={**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"})
+    used = done.stdout.split()
+    assert any(file.endswith("model.py") for file in used)
+    assert all(file.startswith(str(stored)) for file in used)
+
+
 def test_the_stored_model_holds_no_pickle(project: Path) -> None:
     stored = [path for path in (project / ".heartml" / "mlartifacts").rglob("*") if path.is_file()]
     assert any(path.name == "model.safetensors" for path in stored)
