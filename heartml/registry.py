@@ -8,19 +8,17 @@ finished by the next one:
 """
 
 import contextlib
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import yaml
 
 from heartml import process
 from heartml.errors import HeartMLError
 from heartml.files import exclusive
-from heartml.tracking import STORED_FILES, address, lock_of_store
+from heartml.tracking import address, lock_of_store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -175,13 +173,8 @@ def download(client: "MlflowClient", version: Version, into: Path) -> Path:
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    stored = Path(urlsplit(client.get_model_version_download_uri(version.name, version.number)).path)
-    moved = STORED_FILES / Path(*stored.parts[-3:])   # models/m-<id>/artifacts: the repository may have moved since
     try:
-        if not stored.is_dir() and moved.is_dir():
-            folder = Path(shutil.copytree(moved, into / "model"))
-        else:
-            folder = Path(download_artifacts(version.source, dst_path=str(into / "model"), tracking_uri=address()))
+        folder = Path(download_artifacts(version.source, dst_path=str(into / "model"), tracking_uri=address()))
         inner = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
     except (OSError, MlflowException) as error:
         raise RegistryError(f"{version.name} version {version.number}: its files are gone: {error}") from None

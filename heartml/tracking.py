@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 STORE, STORED_FILES = paths.STATE / "mlflow.db", paths.STATE / "mlartifacts"
+_PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
+           ("model_versions", "storage_location"))
 _AT_ONCE = 100   # params in one log_batch, says the server
 _QUIET = {"MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 
@@ -72,7 +74,23 @@ def connect() -> "MlflowClient":
         client = mlflow.MlflowClient(address())
         with contextlib.closing(sqlite3.connect(file, timeout=60)) as store:
             store.execute("PRAGMA journal_mode=WAL")   # readers and one writer do not wait for each other
+            if not os.environ.get("MLFLOW_TRACKING_URI"):
+                _follow_move(store)
     return client
+
+
+def _follow_move(store: sqlite3.Connection) -> None:
+    """MLflow notes where files lie as absolute paths: in a repository that was moved or copied, mend them."""
+    here = str(STORED_FILES.resolve())
+    found = store.execute("SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE ?",
+                          (f"%/{STORED_FILES}",)).fetchall()
+    for (before,) in found:
+        if before != here:
+            for table, column in _PLACES:
+                store.execute(f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? "
+                              f"OR substr({column}, 1, ?) = ?",
+                              (here, len(before) + 1, before, len(before) + 1, f"{before}/"))
+    store.commit()
 
 
 def sqlite_file() -> Path | None:
@@ -188,15 +206,5 @@ def log_model(client: "MlflowClient", run_id: str, packed: Packed) -> str:
 
 
 def fetch(client: "MlflowClient", run_id: str, name: str, into: Path) -> Path:
-    """One stored file or folder of a run, copied below `into`.
-
-    The store's folder may have moved with the repository since (MLflow notes absolute paths): then it is found where
-    this repository keeps its files.
-    """
-    noted = Path(unquote(urlsplit(client.get_run(run_id).info.artifact_uri).path))
-    moved = STORED_FILES / run_id / "artifacts" / name
-    if not noted.exists() and moved.exists():
-        place = into / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        return Path(shutil.copytree(moved, place) if moved.is_dir() else shutil.copyfile(moved, place))
+    """One stored file or folder of a run, copied below `into`."""
     return Path(client.download_artifacts(run_id, name, str(into)))

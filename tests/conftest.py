@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import small
 import workspaces
 from workspaces import ROOT, Workspace
 
@@ -81,3 +82,18 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
     root = tmp_path_factory.mktemp("models")
     return {name: tiny.fit(root / name, name) for name in ("simulated-murmur", "pascal-sounds")}
+
+
+@pytest.fixture(scope="session")
+def small_project(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Workspace:
+    """A small project with data, where no stage has run yet. Do not write here, `copy` it."""
+    return small.make(tmp_path_factory.mktemp("small") / "project", empty_store)
+
+
+@pytest.fixture(scope="session")
+def retrained(tmp_path_factory: pytest.TempPathFactory, small_project: Workspace) -> Workspace:
+    """The small project after one undisturbed `heartml retrain`; what it printed: `.heartml/said`. `copy` it."""
+    project = small_project.copy(tmp_path_factory.mktemp("retrained") / "project")
+    done = project.run("retrain")
+    (project / ".heartml/said").write_text(done.stdout)
+    return project

@@ -149,8 +149,13 @@ def test_files_are_found_after_a_move(client, tmp_path: Path, monkeypatch: pytes
     moved.mkdir()
     (tmp_path / ".heartml").rename(moved / ".heartml")
     monkeypatch.chdir(moved)
-    found = tracking.fetch(tracking.connect(), run_id, "folder/gate.json", tmp_path / "fetched")
+    there = tracking.connect()
+    found = tracking.fetch(there, run_id, "folder/gate.json", tmp_path / "fetched")
     assert found.read_text() == "{}"
+    with tracking.run(there, NAME, "later") as later:
+        tracking.log_files(there, later, {"gate.json": "{}"})
+    assert (moved / ".heartml/mlartifacts" / later / "artifacts/gate.json").exists()
+    assert not (tmp_path / ".heartml").exists(), "nothing is written where the repository was"
 
 
 def test_processes_that_start_at_once_make_one_sound_store(tmp_path: Path) -> None:

@@ -1,0 +1,185 @@
+"""`heartml retrain`: stale stages as Prefect tasks, one registered version a content, little beside the stages."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small
+import yaml
+from small import STAGES, TASK
+from workspaces import ROOT, Workspace
+
+NOTHING_NEW_S = 10.0
+TRIES = 3   # of a wall clock measurement: other programs run here too
+
+
+@pytest.fixture
+def mine(retrained: Workspace, tmp_path: Path) -> Workspace:
+    """A copy of the retrained project."""
+    return retrained.copy(tmp_path / "project")
+
+
+def test_a_fresh_project_ends_with_a_promoted_model_and_a_table(retrained: Workspace) -> None:
+    said = (retrained / ".heartml/said").read_text()
+    metrics = json.loads((retrained / f"artifacts/{TASK}/evaluation/metrics.json").read_text())
+    uar = metrics["held_out"]["uar"]
+    assert f"{uar['value']:.3f} [{uar['low']:.3f}, {uar['high']:.3f}]" in said
+    best = metrics["best_floor"]["held_out"]
+    assert f"{metrics['floors'][best]['uar']['value']:.3f} ({best})" in said
+    assert f"{TASK}: promoted, version 1" in said
+    assert f"report: reports/{TASK}.html" in said
+    assert (retrained / f"reports/{TASK}.html").exists()
+    assert small.registered(retrained) == [(1, "promoted", "champion")]
+
+
+def test_the_stages_ran_as_prefect_tasks_and_dvc_finds_them_fresh(retrained: Workspace) -> None:
+    assert small.flow_states(retrained) == ["COMPLETED"]
+    tasks = dict(small.rows(retrained / ".heartml/prefect/prefect.db", "select name, state_type from task_run"))
+    assert {*STAGES, f"publish {TASK}"} <= set(tasks)
+    assert set(tasks.values()) == {"COMPLETED"}
+    artifacts = small.rows(retrained / ".heartml/prefect/prefect.db", "select type, data from artifact")
+    assert [float(data) for kind, data in artifacts if kind == "progress"] == [100]
+    assert {"markdown", "table"} <= {kind for kind, _ in artifacts}
+    done = subprocess.run([sys.executable, "-m", "dvc", "status"], cwd=retrained.root, env=retrained.environment,
+                          capture_output=True, text=True, check=True)
+    assert "up to date" in done.stdout
+
+
+def test_a_retraining_with_nothing_new_registers_nothing_and_is_quick(mine: Workspace) -> None:
+    code = ("import sys; from flows import start; [outcome] = start.retrain(wait=True, force=False);"
+            "print(outcome.state, outcome.version, [m for m in ('prefect', 'torch') if m in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], cwd=mine.root, env=mine.environment, capture_output=True,
+                          text=True, check=False)
+    assert done.stdout.strip() == "nothing new 1 []", done.stderr
+    took = []
+    for _ in range(TRIES):
+        started = time.monotonic()
+        assert "nothing new, version 1" in mine.run("retrain").stdout
+        took.append(time.monotonic() - started)
+        if took[-1] < NOTHING_NEW_S:
+            break
+    assert min(took) < NOTHING_NEW_S
+    assert small.registered(mine) == [(1, "promoted", "champion")]
+    assert small.flow_states(mine) == ["COMPLETED"], "no second flow was started"
+
+
+def test_where_every_stage_is_fresh_an_empty_registry_is_filled(mine: Workspace, empty_store: Path) -> None:
+    small.unregister(mine, empty_store)
+    found = json.loads(mine.run("retrain", "--json").stdout)
+    assert [(one["state"], one["version"]) for one in found] == [("promoted", "1")]
+    assert small.flow_states(mine) == ["COMPLETED"], "no second flow was started"
+
+
+def test_a_stage_that_fails_says_its_own_line(mine: Workspace) -> None:
+    numbers = yaml.safe_load((mine / "params.yaml").read_text())
+    numbers["split"]["published"] = "nowhere.csv"
+    (mine / "params.yaml").write_text(yaml.safe_dump(numbers, sort_keys=False))
+    done = mine.run("retrain", check=False)
+    assert done.returncode == 1
+    assert f"{TASK}: failed" in done.stdout
+    assert f"split@{TASK}: " in done.stdout
+    assert "nowhere.csv" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert small.flow_states(mine) == ["COMPLETED", "FAILED"]
+    assert small.registered(mine) == [(1, "promoted", "champion")]
+
+
+def test_of_two_at_once_one_waits_and_finds_nothing_left_to_do(mine: Workspace, retrained: Workspace) -> None:
+    small.forget(mine, f"evaluate@{TASK}")
+    first = mine.start("retrain")
+    lock = mine / ".heartml/locks/pipeline.lock"
+    while str(first.pid) not in lock.read_text():
+        time.sleep(0.05)
+    refused = mine.run("retrain", "--no-wait", check=False)
+    second = mine.start("retrain")
+    said = [process.communicate(timeout=300)[0] for process in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0], said
+    assert refused.returncode == 1
+    assert f"process {first.pid}" in refused.stderr
+    assert "waiting for another retraining" in said[1]
+    assert small.lock(mine) == small.lock(retrained)
+    assert small.registered(mine) == [(1, "promoted", "champion")]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A real Prefect server, and the environment that names it."""
+    home = tmp_path_factory.mktemp("prefect")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    named = {"PREFECT_HOME": str(home), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+             "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port),
+               "--no-ui"]
+    with (home / "log").open("w") as log, subprocess.Popen(
+        command, env={**os.environ, **named, "PREFECT_API_URL": ""}, stdout=log, stderr=log,
+    ) as process:
+        deadline = time.monotonic() + 120
+        while True:
+            assert process.poll() is None, (home / "log").read_text()
+            assert time.monotonic() < deadline, (home / "log").read_text()
+            try:
+                with urllib.request.urlopen(f"{named['PREFECT_API_URL']}/health", timeout=5):
+                    break
+            except OSError:
+                time.sleep(0.2)
+        yield named
+        process.terminate()
+
+
+def ask(server: dict[str, str], what: str, **filters: object) -> list[dict[str, Any]]:
+    """Read from the server's API."""
+    request = urllib.request.Request(f"{server['PREFECT_API_URL']}/{what}/filter", json.dumps(filters).encode(),
+                                     {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        found: list[dict[str, Any]] = json.load(answer)
+        return found
+
+
+def test_on_a_configured_server_the_flow_appears_with_tasks_and_result(mine: Workspace, server: dict[str, str]) -> None:
+    small.forget(mine, f"report@{TASK}")
+    done = mine.run("retrain", **server)
+    assert "nothing new, version 1" in done.stdout
+    [run] = ask(server, "flow_runs", flows={"name": {"any_": ["retrain"]}})
+    assert run["state_type"] == "COMPLETED"
+    tasks = {task["name"]: task["state_type"] for task in ask(server, "task_runs")}
+    assert tasks[f"report@{TASK}"] == "COMPLETED"
+    assert tasks[f"publish {TASK}"] == "COMPLETED"
+    assert not any(task.startswith(("search", "ensemble")) for task in tasks), "fresh stages are not started"
+    markdown = [a for a in ask(server, "artifacts") if a["type"] == "markdown"]
+    assert f"{TASK}: nothing new, version 1" in markdown[0]["data"]
+    assert small.flow_states(mine) == ["COMPLETED"], "and not on the private one"
+
+
+def test_every_deployment_can_be_deployed(mine: Workspace, server: dict[str, str]) -> None:
+    shutil.copyfile(ROOT / "prefect.yaml", mine / "prefect.yaml")
+    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
+    for command in (["work-pool", "create", "heartml", "--type", "process"], ["deploy", "--all"]):
+        done = subprocess.run([*prefect, *command], cwd=mine.root, env={**mine.environment, **server},
+                              capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    found = {d["entrypoint"]: d for d in ask(server, "deployments")}
+    wanted = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    assert set(found) == {d["entrypoint"] for d in wanted}
+    weekly = found["flows/retrain.py:retrain"]
+    assert weekly["concurrency_limit"] == 1 or weekly["global_concurrency_limit"]["limit"] == 1
+    assert weekly["concurrency_options"]["collision_strategy"] == "ENQUEUE"
+    assert [s["schedule"]["cron"] for s in weekly["schedules"]] == ["0 3 * * 0"]
+    assert weekly["enforce_parameter_schema"]
+
+
+def test_models_lists_versions_with_the_gates_words(retrained: Workspace) -> None:
+    [version] = json.loads(retrained.run("models", "--json").stdout)
+    assert version["aliases"] == ["champion"]
+    assert re.match(r"promoted: first model of this task; ", version["tags"]["heartml.reason"])
