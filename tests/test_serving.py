@@ -137,7 +137,7 @@ def test_a_server_refuses_and_says_which_row(address: str) -> None:
 def test_the_stored_model_brings_its_own_code(project: Path) -> None:
     stored = next((project / ".heartml" / "mlartifacts").rglob("MLmodel")).parent
     code = (f"import sys, mlflow; mlflow.pyfunc.load_model({str(stored)!r}); "
-            "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('heartml.') and m.__file__), sep='\\n')")
+            "print(*(m.__file__ for name, m in sys.modules.items() if name.startswith('heartml.')), sep='\\n')")
     done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True,
                           env={**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"})
     used = done.stdout.split()
