@@ -9,7 +9,6 @@ them costs no fit and beats one network on all data. The others are fitted once 
 """
 
 import functools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +17,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from heartml import bench, config, files, parallel, paths, trials
+from heartml import bench, config, files, parallel, paths, space, trial_files
 from heartml.bench import Bench
 from heartml.combination import Combination, Terms, Verdicts, cross_fitted, fit
-from heartml.heads import Answer, State
+from heartml.heads import State
 from heartml.members import Spec
 from heartml.metrics import METRICS
 from heartml.model import Model
 from heartml.problem import Problem
 from heartml.progress import track
-from heartml.readings import Floats, Reading, evidence, kinds
-from heartml.stage import StageError, stage
+from heartml.readings import Reading
+from heartml.stage import stage
 
 
 def run(name: str) -> None:
@@ -36,8 +35,8 @@ def run(name: str) -> None:
     params = config.load()
     with stage("ensemble", task=name) as log:
         data = bench.opened(name, params.encoders, Path.cwd())
-        specs = read_specs(name)
-        seen = read_evidence(name, specs, data.problem)
+        specs = trial_files.read_specs(paths.search(name))
+        seen = trial_files.read_evidence(paths.search(name), specs, data.problem)
         terms = Terms(data.problem.task, params.stacking, params.ensemble.of(name))
         verdicts = cross_fitted(seen, data.problem.labels, data.problem.parts, terms)
         combination = fit(seen, data.problem.labels, data.problem.parts, terms)
@@ -47,53 +46,6 @@ def run(name: str) -> None:
             Model.assemble(name, used, heads, combination, encoder_specs(data, used)).save(folder)
         files.write_parquet(paths.out_of_fold(name), out_of_fold_table(data.problem, verdicts))
         log.say(in_words(data.problem, specs, combination, verdicts))
-
-
-def read_specs(name: str) -> dict[int, Spec]:
-    """Spec of every complete trial.
-
-    Raises:
-        StageError: there is none.
-    """
-    table = pd.read_parquet(paths.search(name) / "trials.parquet")
-    complete = table[table["state"] == "COMPLETE"]
-    if not len(complete):
-        raise StageError(f"{name}: no trial of the search is complete. Raise `search.trials` and run `dvc repro`.")
-    return {int(row["trial"]): spec_of(row) for row in complete.to_dict("records")}
-
-
-def spec_of(row: Mapping[Any, Any]) -> Spec:
-    """The spec in a row of `trials.parquet`."""
-    pooling = None if pd.isna(row["pooling"]) else str(row["pooling"])
-    return Spec(row["encoder"], row["head"], row["level"], pooling, json.loads(row["numbers"]))
-
-
-def read_evidence(name: str, specs: Mapping[int, Spec], problem: Problem) -> dict[Reading, Floats]:
-    """Out-of-fold evidence `[u, columns]` of every reading of every complete trial."""
-    table = pd.read_parquet(paths.search(name) / "probabilities.parquet")
-    columns = [f"p_{label}" for label in problem.task.classes]
-    found = {}
-    for trial, rows in table.groupby("trial"):
-        spec = specs[int(str(trial))]
-        check_order(rows, spec, problem)
-        details = paths.search(name) / "details" / f"{trial}.npy"
-        answer = Answer(np.log(rows[columns].to_numpy(np.float64)),
-                        np.load(details, allow_pickle=False).astype(np.float64) if details.exists() else None)
-        for kind in kinds(spec, problem.task, answer):
-            found[Reading(int(str(trial)), kind)] = evidence(kind, answer, problem.unit)
-    return found
-
-
-def check_order(rows: pd.DataFrame, spec: Spec, problem: Problem) -> None:
-    """The search's rows stand in the problem's order.
-
-    Raises:
-        StageError: search and folds are not of one making.
-    """
-    key, expected = ("recording_id", problem.recording_ids) if spec.level == "recording" else (
-        "unit_id", problem.unit_ids)
-    if tuple(rows[key]) != expected:
-        raise StageError(f"{problem.name}: the search was made on other folds. Run `dvc repro`.")
 
 
 @dataclass(frozen=True)
@@ -115,20 +67,15 @@ def heads_of(
     with parallel.pool(1 if len(again) < 2 else parallel.available_workers(params.search.of(name).workers)) as pool:
         states = pool.map(refit, [(trial, used[trial]) for trial in again])
         fitted = dict(zip(again, track(states, "ensemble: fit", len(again)), strict=True))
-    return {trial: (fitted[trial],) if trial in fitted else kept(name, trial, data.problem.folds) for trial in used}
+    folder, folds = paths.search(name), data.problem.folds
+    return {trial: (fitted[trial],) if trial in fitted else trial_files.kept(folder, trial, folds) for trial in used}
 
 
 def _refit(context: Refit, member: tuple[int, Spec]) -> State:
     trial, spec = member
     data = bench.opened(context.name, context.encoders, context.root)
     everything = np.ones(len(data.problem.unit_ids), bool)
-    return data.fit(spec, everything, trials.derive(context.seed, trial, data.problem.folds)).state()
-
-
-def kept(name: str, trial: int, folds: int) -> tuple[State, ...]:
-    """The heads that the search kept of a trial."""
-    folder = paths.search(name) / "heads"
-    return tuple(bench.read_state(folder / f"{trial}-{fold}.safetensors") for fold in range(folds))
+    return data.fit(spec, everything, space.derive(context.seed, trial, data.problem.folds)).state()
 
 
 def encoder_specs(data: Bench, used: Mapping[int, Spec]) -> dict[str, dict[str, Any]]:

@@ -1,18 +1,14 @@
 """Stage `search`: encoder x level x pooling x head x numbers, scored out of fold, every trial's answers kept.
 
-In: folds, recordings, annotations, frames. Out, in `artifacts/<task>/search/`: `trials.parquet` (trial, state, value,
-encoder, level, pooling, head, numbers as JSON), `probabilities.parquet` (trial, recording_id or unit_id, p_<class>),
-`details/<trial>.npy` (figures for stackers, float32 `[recordings, n]` in the problem's order) and
-`heads/<trial>-<fold>.safetensors` (fitted heads that are too dear to be fitted again).
+In: folds, recordings, annotations, frames. Out, in `artifacts/<task>/search/`: see `heartml.trial_files`.
 
 The folds of a trial are fitted in waves, one fold of every trial of the batch at a time, and a trial whose running
 value falls behind is pruned between waves. Unfinished work lies under `.heartml/search/`, addressed by content.
 """
 
-import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from heartml import bench, config, files, parallel, paths, trials
+from heartml import bench, config, files, parallel, paths, space, trial_files, trials
 from heartml.bench import Bench, Job
 from heartml.combination import Terms, cross_fitted
 from heartml.config import EnsembleParams, Params, SearchParams, StackingParams
@@ -44,6 +40,7 @@ def run(name: str) -> None:
     """Search one task."""
     params = config.load()
     with stage("search", task=name) as log:
+        space.check(params.search.of(name), params.encoders)
         data = bench.opened(name, params.encoders, Path.cwd())
         key = f"{name}-{content_key(name, params)[:16]}"
         folder = paths.STATE / "search" / key
@@ -51,7 +48,8 @@ def run(name: str) -> None:
         hunt = Hunt(data, name, params, folder)
         with parallel.pool(parallel.available_workers(hunt.search.workers)) as workers:
             hunt.all_batches(study, workers)
-        write(name, data.problem, list(trials.told(study)), hunt)
+        with files.replacing_folder(paths.search(name)) as outputs:
+            trial_files.write(outputs, data.problem, list(trials.told(study)), hunt.answers, hunt.file)
         shutil.rmtree(folder)
         log.say(in_words(data.problem, pd.read_parquet(paths.search(name) / "trials.parquet")))
 
@@ -82,20 +80,27 @@ class Hunt:
         """Ask, evaluate and tell batch after batch."""
         finished = {slot for slot, _, _ in trials.told(study)}
         problem, encoders = self.data.problem, self.params.encoders
-        for number, batch in enumerate(plan := trials.plan(self.search, encoders)):
+        for number, batch in enumerate(plan := space.plan(self.search, encoders)):
             left = [slot for slot in batch if slot.number not in finished]
             asked = trials.ask(study, left, self.search, problem.task, encoders, self.params.seed)
             self._evaluate(study, asked, workers, f"search: batch {number + 1} of {len(plan)}")
             trials.tell(study, asked)
+        complete = [(slot, spec) for slot, spec, outcome in trials.told(study) if outcome.value is not None]
+        self._fit([self.job(slot, spec, fold) for slot, spec in complete for fold in range(problem.folds)], workers,
+                  "search: fits that a shared storage knows of and this machine does not")
+
+    def _fit(self, jobs: Sequence[Job], workers: Pool, words: str) -> None:
+        """Do the jobs whose result is not there, the long ones first."""
+        left = sorted((j for j in jobs if not j.file.exists()), key=lambda job: job.spec.family.TAKES == "vectors")
+        for _ in track(workers.map(bench.work, left), words, len(left)):
+            pass
 
     def _evaluate(self, study: "Study", asked: Sequence[Asked], workers: Pool, words: str) -> None:
         """Set the outcome of every trial that has none yet."""
         alive: dict[int, list[float]] = {one: [] for one in range(len(asked)) if asked[one].outcome is None}
         for wave in self._waves(study):
             jobs = [self.job(asked[one].slot.number, asked[one].spec, fold) for fold in wave for one in alive]
-            jobs.sort(key=lambda job: job.spec.family.TAKES == "vectors")     # the long ones first
-            for _ in track(workers.map(bench.work, jobs), words, len(jobs)):
-                pass
+            self._fit(jobs, workers, words)
             for one in list(alive):
                 alive[one] += [self._running(asked[one], fold) for fold in wave]
                 last = wave[-1] == self.data.problem.folds - 1
@@ -114,7 +119,7 @@ class Hunt:
 
     def job(self, slot: int, spec: Spec, fold: int) -> Job:
         """One fit."""
-        seed = trials.derive(self.params.seed, slot, fold)
+        seed = space.derive(self.params.seed, slot, fold)
         return Job(self.name, self.params.encoders, Path.cwd(), spec, fold, seed, self.file(slot, fold))
 
     def file(self, slot: int, fold: int) -> Path:
@@ -134,9 +139,7 @@ class Hunt:
         return 0.5 if math.isnan(auc) else auc
 
     def answers(self, slot: int, spec: Spec) -> Answer:
-        """The out-of-fold answers of a finished trial; fits that are missing are made."""
-        for fold in range(self.data.problem.folds):
-            bench.work(self.job(slot, spec, fold))
+        """The out-of-fold answers of a trial whose folds are all fitted."""
         folds = [bench.read_answer(self.file(slot, fold)) for fold in range(self.data.problem.folds)]
         return joined(spec, folds, self.data.problem)
 
@@ -163,48 +166,6 @@ def value(spec: Spec, answer: Answer, problem: Problem, stacking: StackingParams
     metric = METRICS[problem.task.metric]
     found = metric.function(problem.labels, np.exp(verdicts.log_p), verdicts.decisions, problem.task.classes)
     return found if metric.greater_is_better else -found
-
-
-def write(name: str, problem: Problem, finished: Sequence[tuple[int, Spec, Outcome]], hunt: Hunt) -> None:
-    """Write the stage's outputs; the same trials give the same bytes."""
-    ordered = sorted(finished, key=lambda trial: trial[0])
-    complete = {slot: (spec, hunt.answers(slot, spec)) for slot, spec, outcome in ordered if outcome.value is not None}
-    with files.replacing_folder(paths.search(name)) as folder:
-        files.write_parquet(folder / "trials.parquet", trials_table(ordered))
-        files.write_parquet(folder / "probabilities.parquet", probabilities_table(complete, problem))
-        (folder / "details").mkdir()
-        (folder / "heads").mkdir()
-        for slot, (spec, answer) in complete.items():
-            if answer.details is not None:
-                np.save(folder / "details" / f"{slot}.npy", answer.details.astype(np.float32))
-            if spec.family.TAKES == "frames":
-                for fold in range(problem.folds):
-                    shutil.copyfile(hunt.file(slot, fold), folder / "heads" / f"{slot}-{fold}.safetensors")
-
-
-def trials_table(ordered: Sequence[tuple[int, Spec, Outcome]]) -> pd.DataFrame:
-    """One row a trial."""
-    rows = [
-        {"trial": slot, "state": "PRUNED" if outcome.value is None else "COMPLETE", "value": outcome.value,
-         "folds": len(outcome.steps), "encoder": spec.encoder, "level": spec.level, "pooling": spec.pooling,
-         "head": spec.head, "numbers": json.dumps(dict(spec.numbers), sort_keys=True)}
-        for slot, spec, outcome in ordered
-    ]
-    text = dict.fromkeys(("state", "encoder", "level", "pooling", "head", "numbers"), "string")
-    return pd.DataFrame(rows).astype({"trial": "int64", "value": "float64", "folds": "int64", **text})
-
-
-def probabilities_table(complete: Mapping[int, tuple[Spec, Answer]], problem: Problem) -> pd.DataFrame:
-    """Out-of-fold probabilities of complete trials: one row a recording, or a unit where the trial is about units."""
-    tables = []
-    for slot, (spec, answer) in complete.items():
-        heard = spec.level == "recording"
-        units = [problem.unit_ids[u] for u in problem.unit] if heard else list(problem.unit_ids)
-        table = pd.DataFrame({"trial": slot, "recording_id": list(problem.recording_ids) if heard else None,
-                              "unit_id": units})
-        table[[f"p_{label}" for label in problem.task.classes]] = np.exp(answer.log_p)
-        tables.append(table.astype({"recording_id": "string", "unit_id": "string"}))
-    return pd.concat(tables, ignore_index=True)
 
 
 def in_words(problem: Problem, table: pd.DataFrame) -> str:

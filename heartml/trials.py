@@ -11,30 +11,21 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import optuna
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from heartml.config import SearchParams, StartParams
-from heartml.heads import HEADS, Numbers
-from heartml.members import Level, Spec
+from heartml import space
+from heartml.config import SearchParams
+from heartml.members import Spec
+from heartml.space import Slot
 from heartml.tasks import Task
 
 STORAGE = "HEARTML_OPTUNA_STORAGE"     # a URL; a shared service takes the place of the journal
 _SLOT, _SPEC, _OUTCOME = "slot", "spec", "outcome"
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One trial of the plan: what must be known before Optuna is asked."""
-
-    number: int
-    sequence: bool
-    start: StartParams | None
 
 
 @dataclass(frozen=True)
@@ -53,20 +44,6 @@ class Asked:
     spec: Spec
     handle: optuna.Trial
     outcome: Outcome | None
-
-
-def plan(params: SearchParams, encoders: Sequence[str]) -> list[list[Slot]]:
-    """Batches of slots: all starts that are enabled first, then `params.batch` at a time, `params.trials` in all."""
-    possible = "sequence" in params.heads and bool(set(params.sequence.encoders) & set(encoders))
-    sequences = params.sequence_trials if possible else 0
-    starts = [s for s in params.starts if s.encoder in encoders and s.head in params.heads]
-    frames = [s for s in starts if s.head == "sequence" and s.encoder in params.sequence.encoders][:sequences]
-    starts = [*frames, *(s for s in starts if s.head != "sequence")][: params.trials]
-    more = sequences - len(frames)
-    slots = [Slot(number, s in frames, s) for number, s in enumerate(starts)]
-    slots += [Slot(number, number - len(starts) < more, None) for number in range(len(starts), params.trials)]
-    later = range(len(starts), len(slots), params.batch)
-    return [batch for batch in [slots[: len(starts)], *(slots[i : i + params.batch] for i in later)] if batch]
 
 
 def open_study(journal: Path, key: str) -> optuna.Study:
@@ -104,11 +81,11 @@ def ask(study: optuna.Study, batch: Sequence[Slot], params: SearchParams, task: 
 def _ask(study: optuna.Study, slot: Slot, params: SearchParams, task: Task, encoders: Sequence[str],
          seed: int) -> Asked:
     earlier = _earlier(study, slot)
-    known = earlier.params if earlier else _fixed(slot, task) if slot.start else {}
-    study.sampler = _sampler(known, derive(seed, slot.number))
+    known = earlier.params if earlier else space.fixed(slot, task) if slot.start else {}
+    study.sampler = _sampler(known, space.derive(seed, slot.number))
     handle = study.ask()
     handle.set_user_attr(_SLOT, slot.number)
-    spec = suggest(handle, slot, params, task, encoders)
+    spec = space.suggest(handle, slot, params, task, encoders)
     handle.set_user_attr(_SPEC, json.dumps(spec.to_json(), sort_keys=True))
     stored = earlier.user_attrs.get(_OUTCOME) if earlier else None
     outcome = Outcome(tuple(stored["steps"]), stored["value"]) if stored else None
@@ -129,46 +106,6 @@ def _sampler(known: dict[str, Any], seed: int) -> optuna.samplers.BaseSampler:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         tpe = optuna.samplers.TPESampler(seed=seed, multivariate=False)
         return optuna.samplers.PartialFixedSampler(known, tpe) if known else tpe
-
-
-def _fixed(slot: Slot, task: Task) -> dict[str, Any]:
-    """A start as Optuna parameters, under the names that `suggest` uses."""
-    start = slot.start
-    assert start is not None
-    numbers = {f"{start.head}.{name}": value for name, value in start.numbers.items()}
-    if slot.sequence:
-        return {f"{start.head}.encoder": start.encoder, **numbers}
-    level = start.level if task.unit == "patient" else "recording"
-    return {"encoder": start.encoder, "level": level, f"{start.encoder}.pooling": start.pooling, "head": start.head,
-            **numbers}
-
-
-class _Named:
-    """A trial whose numbers are named after the head, so that heads do not share a distribution."""
-
-    def __init__(self, trial: optuna.Trial, head: str) -> None:
-        self.trial, self.head = trial, head
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        return self.trial.suggest_float(f"{self.head}.{name}", low, high, log=log)
-
-    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
-        return self.trial.suggest_int(f"{self.head}.{name}", low, high, log=log)
-
-
-def suggest(trial: optuna.Trial, slot: Slot, params: SearchParams, task: Task, encoders: Sequence[str]) -> Spec:
-    """The search space: encoder x level x pooling x head x the head's own numbers."""
-    if slot.sequence:
-        encoder = trial.suggest_categorical("sequence.encoder", [e for e in params.sequence.encoders if e in encoders])
-        fixed = params.sequence.model_dump(exclude={"encoders"})
-        numbers: Numbers = {**HEADS["sequence"]().space(_Named(trial, "sequence")), **fixed}
-        return Spec(encoder, "sequence", "recording", None, numbers)
-    encoder = trial.suggest_categorical("encoder", list(encoders))
-    levels = ["recording", "unit"] if task.unit == "patient" else ["recording"]
-    level = cast(Level, trial.suggest_categorical("level", levels))
-    pooling = trial.suggest_categorical(f"{encoder}.pooling", list(params.poolings[encoder]))
-    head = trial.suggest_categorical("head", [h for h in params.heads if HEADS[h]().TAKES == "vectors"])
-    return Spec(encoder, head, level, pooling, HEADS[head]().space(_Named(trial, head)))
 
 
 def tell(study: optuna.Study, asked: Sequence[Asked]) -> None:
@@ -205,8 +142,3 @@ def should_prune(study: optuna.Study, asked: Asked, steps: Sequence[float], para
     frozen = study.get_trials(deepcopy=True)[asked.handle.number]
     frozen.intermediate_values = dict(enumerate(steps))
     return bool(pruner.prune(study, frozen))
-
-
-def derive(seed: int, *places: int) -> int:
-    """A seed for one place: slot, or slot and fold."""
-    return int(np.random.SeedSequence([seed, *places]).generate_state(1)[0])

@@ -180,12 +180,13 @@ def test_inner_folds_keep_groups_whole() -> None:
 
 def test_balance_lifts_the_rare_class() -> None:
     inputs, _ = data("logistic")
-    labels = np.where(np.arange(90) < 8, 1, 0)
-    rare = [
-        np.exp(HEADS[name]().fit(inputs, Targets(labels, 2, np.arange(90)), {**NUMBERS[name], "balance": b, "least_leaf": 6}, 0)
-               .answer(data("logistic", seed=3)[0]).log_p)[:, 1].mean()
-        for name in ("logistic", "svm_rbf", "lightgbm", "extra_trees") for b in (0.0, 1.0)
-    ]
+    targets = Targets(np.where(np.arange(90) < 8, 1, 0), 2, np.arange(90))
+    rare = []
+    for name in ("logistic", "svm_rbf", "lightgbm", "extra_trees"):
+        for balance in (0.0, 1.0):
+            numbers = {**NUMBERS[name], "balance": balance, "least_leaf": 6}
+            fitted = HEADS[name]().fit(inputs, targets, numbers, 0)
+            rare.append(np.exp(fitted.answer(data("logistic", seed=3)[0]).log_p)[:, 1].mean())
     assert all(low < high for low, high in zip(rare[::2], rare[1::2], strict=True)), rare
 
 

@@ -13,7 +13,7 @@ import problems
 import pytest
 from problems import NAME, ROOT
 
-from heartml import config, paths, problem, search, trials
+from heartml import config, paths, problem, search, space, trials
 from heartml.files import sha256_folder
 from heartml.members import Spec
 from heartml.tasks import TASKS
@@ -47,7 +47,7 @@ def test_the_plan_holds_every_slot_once_and_no_more_sequence_trials_than_allowed
     for wanted in (1, 5, 16, 40):
         for sequences in (0, 1, 4):
             own = params.model_copy(update={"trials": wanted, "sequence_trials": sequences})
-            slots = [slot for batch in trials.plan(own, ["logspec"]) for slot in batch]
+            slots = [slot for batch in space.plan(own, ["logspec"]) for slot in batch]
             assert [slot.number for slot in slots] == list(range(wanted))
             assert sum(slot.sequence for slot in slots) <= sequences
             assert sum(slot.sequence for slot in slots) == sequences or wanted < 16
@@ -126,7 +126,7 @@ def test_a_kill_between_asking_and_telling_changes_no_trial(tmp_path: Path, told
 
     def hunt(journal: Path, kill_at: int | None) -> list:
         params = config.load(ROOT / "params.yaml").search.model_copy(update={"trials": 20, "sequence_trials": 0})
-        for number, batch in enumerate(trials.plan(params, ["logspec", "random_conv"])):
+        for number, batch in enumerate(space.plan(params, ["logspec", "random_conv"])):
             study = trials.open_study(journal, "study")
             if number == kill_at:      # as if killed: asked for, written down, `told` of them told
                 asked = trials.ask(study, batch, params, TASKS["murmur"], ["logspec", "random_conv"], 1)
@@ -186,3 +186,32 @@ def test_states_of_frames_lie_where_the_annotation_says() -> None:
     assert found[0].tolist() == [0, 1, 1, 4, 4, 4, 4, 4, 4]
     assert found[1].tolist() == [-1, -1, -1]
     assert problem.states(["b"], [3], 10.0, [0.5], annotations) is None
+
+
+def test_a_database_in_place_of_the_journal_gives_the_same_bytes_even_on_another_machine(
+    undisturbed: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """The second project finds every trial told in the shared storage, and only makes the fits."""
+    monkeypatch.setenv("HEARTML_OPTUNA_STORAGE", f"sqlite:///{tmp_path / 'shared.db'}")
+    for machine in ("first", "second"):
+        root = tmp_path / machine
+        root.mkdir()
+        monkeypatch.chdir(root)
+        problems.write(root, **SMALL)
+        search.run(NAME)
+        assert sha256_folder(paths.search(NAME)) == sha256_folder(undisturbed / paths.search(NAME))
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"heads": ["logistic", "perceptron"]}, "search.heads: 'perceptron' is not known"),
+    ({"heads": ["sequence"]}, "at least one head that takes pooled vectors"),
+    ({"poolings": {"logspec": ["moments"]}}, "search.poolings: nothing for encoder random_conv"),
+    ({"poolings": {"logspec": ["median"], "random_conv": ["moments"]}}, "search.poolings.logspec: 'median'"),
+    ({"starts": [{**UNIT, "numbers": {"C": 1.0}}]}, r"starts\[0\].numbers: 'C' is not known, there are c, balance"),
+    ({"starts": [{**SEQUENCE, "pooling": "moments"}]}, r"search.starts\[0\]: head sequence takes frames"),
+])
+def test_parameters_that_name_nothing_are_refused(tmp_path: Path, monkeypatch, change: dict, words: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    problems.write(tmp_path, children=10, folds=2, **SMALL | change)
+    with pytest.raises(space.SearchError, match=words):
+        search.run(NAME)

@@ -119,7 +119,7 @@ def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted
     frames = cast(Sequence[NDArray[np.float32]], inputs)
     shape: dict[str, Value] = {"dim": frames[0].shape[1], "classes": targets.classes, "channels": numbers["channels"],
              "dropout": numbers["dropout"], "states": targets.states is not None}
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         torch.manual_seed(seed)
         network = _build(shape).to("cuda" if torch.cuda.is_available() else "cpu")
         _train(network, Crops.of([centred(f) for f in frames], targets, float(numbers["strength"])), targets, numbers,
@@ -153,8 +153,9 @@ def _train(network: Network, crops: Crops, targets: Targets, numbers: Numbers, r
         loss = functional.cross_entropy(logits, labels, weights, label_smoothing=_LABEL_SMOOTHING)
         if states is not None:
             known = torch.from_numpy(frame_targets(states, targets.labels[rows])).to(device)
+            flat = frame_logits.transpose(1, 2).flatten(0, 1)     # in two dimensions a GPU adds in any order
             loss = loss + float(numbers["frame_weight"]) * functional.cross_entropy(
-                frame_logits, known, ignore_index=-1)
+                flat, known.flatten(), ignore_index=-1)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)

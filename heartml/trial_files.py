@@ -1,0 +1,127 @@
+"""The search's outputs, written and read in one place.
+
+`trials.parquet` (trial, state, value, folds, encoder, level, pooling, head, numbers as JSON), `probabilities.parquet`
+(trial, recording_id or unit_id, p_<class>; one row a recording, or a unit where the trial is about units),
+`details/<trial>.npy` (figures for stackers, float32 `[recordings, n]` in the problem's order), and
+`heads/<trial>-<fold>.safetensors` (fitted heads that are too dear to be fitted again).
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from heartml import bench, files
+from heartml.heads import Answer, State
+from heartml.members import Spec
+from heartml.problem import Problem
+from heartml.readings import Floats, Reading, evidence, kinds
+from heartml.stage import StageError
+from heartml.trials import Outcome
+
+Finished = Sequence[tuple[int, Spec, Outcome]]
+
+
+def write(
+    folder: Path, problem: Problem, finished: Finished, answers: Callable[[int, Spec], Answer],
+    result_of: Callable[[int, int], Path],
+) -> None:
+    """Write into the empty `folder`; the same trials give the same bytes.
+
+    Args:
+        answers: slot and spec -> out-of-fold answers of a complete trial.
+        result_of: slot and fold -> file of one fit's result.
+    """
+    ordered = sorted(finished, key=lambda trial: trial[0])
+    complete = {slot: (spec, answers(slot, spec)) for slot, spec, outcome in ordered if outcome.value is not None}
+    files.write_parquet(folder / "trials.parquet", trials_table(ordered))
+    files.write_parquet(folder / "probabilities.parquet", probabilities_table(complete, problem))
+    (folder / "details").mkdir()
+    (folder / "heads").mkdir()
+    for slot, (spec, answer) in complete.items():
+        if answer.details is not None:
+            np.save(folder / "details" / f"{slot}.npy", answer.details.astype(np.float32))
+        if spec.family.TAKES == "frames":
+            for fold in range(problem.folds):
+                shutil.copyfile(result_of(slot, fold), folder / "heads" / f"{slot}-{fold}.safetensors")
+
+
+def trials_table(ordered: Finished) -> pd.DataFrame:
+    """One row a trial."""
+    rows = [
+        {"trial": slot, "state": "PRUNED" if outcome.value is None else "COMPLETE", "value": outcome.value,
+         "folds": len(outcome.steps), "encoder": spec.encoder, "level": spec.level, "pooling": spec.pooling,
+         "head": spec.head, "numbers": json.dumps(dict(spec.numbers), sort_keys=True)}
+        for slot, spec, outcome in ordered
+    ]
+    text = dict.fromkeys(("state", "encoder", "level", "pooling", "head", "numbers"), "string")
+    return pd.DataFrame(rows).astype({"trial": "int64", "value": "float64", "folds": "int64", **text})
+
+
+def probabilities_table(complete: Mapping[int, tuple[Spec, Answer]], problem: Problem) -> pd.DataFrame:
+    """Out-of-fold probabilities of complete trials: one row a recording, or a unit where the trial is about units."""
+    tables = []
+    for slot, (spec, answer) in complete.items():
+        heard = spec.level == "recording"
+        units = [problem.unit_ids[u] for u in problem.unit] if heard else list(problem.unit_ids)
+        table = pd.DataFrame({"trial": slot, "recording_id": list(problem.recording_ids) if heard else None,
+                              "unit_id": units})
+        table[[f"p_{label}" for label in problem.task.classes]] = np.exp(answer.log_p)
+        tables.append(table.astype({"recording_id": "string", "unit_id": "string"}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def read_specs(folder: Path) -> dict[int, Spec]:
+    """Spec of every complete trial.
+
+    Raises:
+        StageError: there is none.
+    """
+    table = pd.read_parquet(folder / "trials.parquet")
+    complete = table[table["state"] == "COMPLETE"]
+    if not len(complete):
+        raise StageError(f"{folder}: no trial of the search is complete. Raise `search.trials` and run `dvc repro`.")
+    return {int(row["trial"]): spec_of(row) for row in complete.to_dict("records")}
+
+
+def spec_of(row: Mapping[Any, Any]) -> Spec:
+    """The spec in a row of `trials.parquet`."""
+    pooling = None if pd.isna(row["pooling"]) else str(row["pooling"])
+    return Spec(row["encoder"], row["head"], row["level"], pooling, json.loads(row["numbers"]))
+
+
+def read_evidence(folder: Path, specs: Mapping[int, Spec], problem: Problem) -> dict[Reading, Floats]:
+    """Out-of-fold evidence `[u, columns]` of every reading of every complete trial."""
+    table = pd.read_parquet(folder / "probabilities.parquet")
+    columns = [f"p_{label}" for label in problem.task.classes]
+    found = {}
+    for trial, rows in table.groupby("trial"):
+        spec = specs[int(str(trial))]
+        check_order(rows, spec, problem)
+        details = folder / "details" / f"{trial}.npy"
+        answer = Answer(np.log(rows[columns].to_numpy(np.float64)),
+                        np.load(details, allow_pickle=False).astype(np.float64) if details.exists() else None)
+        for kind in kinds(spec, problem.task, answer):
+            found[Reading(int(str(trial)), kind)] = evidence(kind, answer, problem.unit)
+    return found
+
+
+def check_order(rows: pd.DataFrame, spec: Spec, problem: Problem) -> None:
+    """The search's rows stand in the problem's order.
+
+    Raises:
+        StageError: search and folds are not of one making.
+    """
+    key, expected = ("recording_id", problem.recording_ids) if spec.level == "recording" else (
+        "unit_id", problem.unit_ids)
+    if tuple(rows[key]) != expected:
+        raise StageError(f"{problem.name}: the search was made on other folds. Run `dvc repro`.")
+
+
+def kept(folder: Path, trial: int, folds: int) -> tuple[State, ...]:
+    """The heads that the search kept of a trial."""
+    return tuple(bench.read_state(folder / "heads" / f"{trial}-{fold}.safetensors") for fold in range(folds))
