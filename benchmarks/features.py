@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from heartml import audio, config, encoders, inputs
+from heartml import audio, config, encoders
+from heartml.predict import inputs
 
 PARAMS = config.load(Path(__file__).parents[1] / "params.yaml")
 RATE_HZ = PARAMS.audio.sample_rate_hz

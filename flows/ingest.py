@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 
 from heartml import ingest as stage
 from heartml.datasets import load
-from heartml.download import fetch
+from heartml.ingest.download import fetch
 
 
 @task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[10, 60, 300])

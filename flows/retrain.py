@@ -20,11 +20,11 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Failed
 
 from flows import sweep, voice
-from heartml import config, paths, pipeline, publish, recovery, results
+from heartml import config, paths, pipeline, publish
 from heartml.errors import HeartMLError
-from heartml.pipeline import Done, Plan, Stage, StageFailed, StageKilled
-from heartml.publish import Outcome
-from heartml.repro import How
+from heartml.pipeline import Done, Plan, Stage, StageFailed, StageKilled, recovery
+from heartml.pipeline.repro import How
+from heartml.publish import Outcome, results
 
 Say = Callable[[str], None]
 KILLED = "Killed"

@@ -1,4 +1,4 @@
-"""Scoring as a flow: a folder or a table of recordings in, a Parquet table of probabilities out. See heartml/batch.py.
+"""Scoring as a flow: a folder or a table of recordings in, a Parquet table of probabilities out.
 
 A block is a task: one whose process dies is tried again, and a flow that is run again goes on where the last one was.
 """
@@ -10,8 +10,8 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows import sweep
-from heartml import batch
-from heartml.batch import Batch
+from heartml.predict import batch
+from heartml.predict.batch import Batch
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=[5, 60])

@@ -94,7 +94,7 @@ def ingest(dataset: str, folder: Path | None, download: bool, into: Path | None,
     else:
         from heartml import datasets
         from heartml import ingest as stage
-        from heartml.download import fetch
+        from heartml.ingest.download import fetch
 
         source = folder or fetch(datasets.load(dataset), into, mirror)
         outcome = stage.run(dataset, source, keep_tasks=keep_tasks, replace=replace)
@@ -115,7 +115,8 @@ def tasks(as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from heartml import config, inventory, listing
+    from heartml import config, listing
+    from heartml.ingest import inventory
 
     params, allowed = config.load(), inventory.read()
     if as_json:
@@ -214,7 +215,8 @@ def retrain(wait: bool, force: bool, as_json: bool) -> None:
     Exit status 0: promoted, refused by the gate, or nothing new; 1: something failed.
     """
     from flows import start
-    from heartml import publish, results
+    from heartml import publish
+    from heartml.publish import results
 
     outcomes = start.retrain(wait=wait, force=force)
     if as_json:
@@ -229,7 +231,8 @@ def retrain(wait: bool, force: bool, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def models(as_json: bool) -> None:
     """List registered models: versions, which is champion, and what the gate said of each."""
-    from heartml import registry, results, tracking
+    from heartml import registry, tracking
+    from heartml.publish import results
 
     client = tracking.connect()
     found = [version for name in registry.names(client) for version in registry.versions(client, name)]
@@ -258,8 +261,8 @@ def predict(named: tuple[Path, ...], wanted: str | None, task: str | None, to: P
     heartml predict recording.wav
     heartml predict visits.csv --model circor-murmur/3 --csv answers.csv
     """
-    from heartml import answers
     from heartml import predict as scoring
+    from heartml.predict import answers
 
     result = scoring.run(named, wanted, task)
     if to:

@@ -17,16 +17,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from heartml import bench, config, files, parallel, paths, space, trial_files
-from heartml.bench import Bench
-from heartml.combination import Combination, Terms, Verdicts, cross_fitted, fit
+from heartml import config, files, parallel, paths
 from heartml.heads import State
-from heartml.members import Spec
+from heartml.learning import bench, space, trial_files
+from heartml.learning.bench import Bench
+from heartml.learning.combination import Combination, Terms, Verdicts, cross_fitted, fit
+from heartml.learning.members import Spec
+from heartml.learning.problem import Problem
+from heartml.learning.readings import Reading
 from heartml.metrics import METRICS
 from heartml.model import Model
-from heartml.problem import Problem
 from heartml.progress import track
-from heartml.readings import Reading
 from heartml.stage import stage
 
 

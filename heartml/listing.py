@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from heartml.ingest import Outcome
-    from heartml.inventory import Allowed
+    from heartml.ingest.inventory import Allowed
 
 
 def ingest(outcome: "Outcome") -> None:

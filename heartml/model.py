@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartml import encoders
-from heartml.calibration import Calibration
-from heartml.combination import Combination, judge, mean
-from heartml.decision import Rule
 from heartml.errors import HeartMLError
 from heartml.files import read_json, replacing, write_json
 from heartml.heads import Answer, State
-from heartml.members import Member, Sounds, Spec
-from heartml.readings import Reader, Reading, evidence
+from heartml.learning.calibration import Calibration
+from heartml.learning.combination import Combination, judge, mean
+from heartml.learning.decision import Rule
+from heartml.learning.members import Member, Sounds, Spec
+from heartml.learning.readings import Reader, Reading, evidence
 from heartml.tasks import Task, resolve
 
 FORMAT = 1

@@ -31,7 +31,8 @@ def die_with_dvc() -> None:
     """End this process when the DVC process that started it has ended, so that no orphan writes into a later run.
 
     The kernel does that for a direct parent. A shell that does not exec its command (dash) stands between the two and
-    outlives DVC: then a thread looks after DVC. `HEARTML_PARENT` is DVC's number, where heartml/repro.py is DVC.
+    outlives DVC: then a thread looks after DVC. `HEARTML_PARENT` is DVC's number, where
+    heartml/pipeline/repro.py is DVC.
     """
     die_with_parent()
     known = os.environ.get("HEARTML_PARENT")

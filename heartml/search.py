@@ -16,19 +16,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from heartml import bench, config, files, parallel, paths, space, trial_files, trials
-from heartml.bench import Bench, Job
-from heartml.combination import Terms, cross_fitted
+from heartml import config, files, parallel, paths
 from heartml.config import EnsembleParams, Params, SearchParams, StackingParams
 from heartml.heads import Answer
-from heartml.members import Spec
+from heartml.learning import bench, space, trial_files, trials
+from heartml.learning.bench import Bench, Job
+from heartml.learning.combination import Terms, cross_fitted
+from heartml.learning.members import Spec
+from heartml.learning.problem import Problem
+from heartml.learning.readings import Reading, evidence, kinds
+from heartml.learning.trials import Asked, Outcome
 from heartml.metrics import METRICS
 from heartml.parallel import Pool
-from heartml.problem import Problem
 from heartml.progress import track
-from heartml.readings import Reading, evidence, kinds
 from heartml.stage import stage
-from heartml.trials import Asked, Outcome
 
 if TYPE_CHECKING:
     from optuna import Study

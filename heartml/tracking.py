@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from heartml import paths, process
@@ -23,6 +23,7 @@ from heartml.files import canonical_json, exclusive
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+Client: TypeAlias = "MlflowClient"   # what the rest of the project calls it: MLflow is named in the services only
 STORE, STORED_FILES = paths.STATE / "mlflow.db", paths.STATE / "mlartifacts"
 _PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
            ("model_versions", "storage_location"))

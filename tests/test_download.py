@@ -17,7 +17,7 @@ import pytest
 from workspaces import Workspace
 
 from heartml.datasets import circor, pascal
-from heartml.download import DownloadError, fetch
+from heartml.ingest.download import DownloadError, fetch
 
 
 @dataclass

@@ -10,15 +10,16 @@ import pytest
 from problems import NAME, ROOT
 from threadpoolctl import threadpool_limits
 
-from heartml import combination, config, ensemble, paths, search
-from heartml.calibration import Calibration
-from heartml.combination import Terms
-from heartml.decision import Rule, class_gains
+from heartml import config, ensemble, paths, search
 from heartml.files import sha256_file, sha256_folder
 from heartml.heads import Answer
-from heartml.members import Spec, normalised
+from heartml.learning import combination
+from heartml.learning.calibration import Calibration
+from heartml.learning.combination import Terms
+from heartml.learning.decision import Rule, class_gains
+from heartml.learning.members import Spec, normalised
+from heartml.learning.readings import Reading, cross_read, evidence, kinds
 from heartml.metrics import METRICS
-from heartml.readings import Reading, cross_read, evidence, kinds
 from heartml.stage import StageError
 from heartml.tasks import TASKS
 

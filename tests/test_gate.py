@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heartml import gate
 from heartml.config import GateParams
-from heartml.gate import Champion
 from heartml.metrics import METRICS
+from heartml.publish import gate
+from heartml.publish.gate import Champion
 from heartml.scores import Scored
 from heartml.tasks import TASKS
 

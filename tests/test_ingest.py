@@ -25,10 +25,11 @@ import workspaces
 from publishers import BUILDERS, RATE_HZ, Child, sound, wav
 from workspaces import Workspace
 
-from heartml import admission, audio, config, files, ingest, inventory, paths, quality, schema, version
+from heartml import admission, audio, config, files, ingest, paths, quality, schema
 from heartml.datasets import DATASETS
 from heartml.datasets import load as load_dataset
 from heartml.errors import HeartMLError
+from heartml.ingest import inventory, version
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -11,9 +11,9 @@ import tiny
 from heartml import encoders
 from heartml.files import sha256_folder
 from heartml.heads import HEADS, Targets
-from heartml.members import Member, Spec
+from heartml.learning.members import Member, Spec
+from heartml.learning.readings import Reading
 from heartml.model import Model, ModelError, Predictions
-from heartml.readings import Reading
 
 UNITS = ["b", "a", "b", "a", "c", "b"]
 KINDS = ["murmur", "clean", "murmur", "clean", "noise", "clean"]

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import toys
 
-from heartml import pipeline, recovery
+from heartml import pipeline
 from heartml.files import Busy
-from heartml.pipeline import PipelineError, StageFailed, StageKilled
-from heartml.repro import How
+from heartml.pipeline import PipelineError, StageFailed, StageKilled, recovery
+from heartml.pipeline.repro import How
 
 
 @pytest.fixture

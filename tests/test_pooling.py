@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from heartml import pooling
+from heartml.learning import pooling
 
 RATE_HZ = 50.0
 

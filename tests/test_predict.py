@@ -11,12 +11,13 @@ import soundfile
 import tiny
 from click.testing import CliRunner, Result
 
-from heartml import inputs, locate, paths, predict
+from heartml import paths, predict
 from heartml.audio import write_flac
 from heartml.cli import cli
-from heartml.inputs import InputsError, Item
-from heartml.locate import NoModel
 from heartml.model import Model
+from heartml.predict import inputs, locate
+from heartml.predict.inputs import InputsError, Item
+from heartml.predict.locate import NoModel
 
 TASK = "simulated-murmur"
 ROOT = Path(__file__).parents[1]

@@ -16,10 +16,10 @@ import tiny
 import yaml
 from builders import TASK
 
-from heartml import config, contest, evaluate, files, gate, lineage, paths, publish, registry, tasks, tracking
+from heartml import config, evaluate, files, lineage, paths, publish, registry, tasks, tracking
 from heartml.config import Params
 from heartml.errors import HeartMLError
-from heartml.publish import KNOWN, Outcome
+from heartml.publish import KNOWN, Outcome, contest, gate
 from heartml.registry import CHALLENGER, CHAMPION, PROMOTED, REFUSED
 
 GIT = ("git", "-c", "user.name=test", "-c", "user.email=test@example.org")

@@ -18,9 +18,10 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heartml import files, listening, mistakes, paths, plots, report, verdict
-from heartml.figures import importance
+from heartml import files, paths, report
 from heartml.metrics import METRICS
+from heartml.report import listening, mistakes, plots, verdict
+from heartml.report.figures import importance
 
 HOSTILE = "simulated-<script>alert('x')</script>&\"quoted\""
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")

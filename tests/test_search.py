@@ -13,9 +13,10 @@ import problems
 import pytest
 from problems import NAME, ROOT
 
-from heartml import config, paths, problem, search, space, trials
+from heartml import config, paths, search
 from heartml.files import sha256_folder
-from heartml.members import Spec
+from heartml.learning import problem, space, trials
+from heartml.learning.members import Spec
 from heartml.tasks import TASKS
 
 SEQUENCE = {"encoder": "logspec", "level": "recording", "pooling": None, "head": "sequence",
@@ -165,7 +166,7 @@ def test_another_seed_or_another_fold_is_another_search(undisturbed: Path, monke
 
 def test_no_fold_is_answered_by_what_it_taught(undisturbed: Path, monkeypatch) -> None:
     """Fold 1's labels may change at will: the answers of a fold 1 trial stay the same, those of fold 0 do not."""
-    from heartml import bench
+    from heartml.learning import bench
 
     monkeypatch.chdir(undisturbed)
     data = bench.opened(NAME, ("logspec", "random_conv"), undisturbed)

@@ -19,8 +19,9 @@ import soundfile
 import tiny
 from mlflow.exceptions import MlflowException
 
-from heartml import locate, paths, predict, publish, registry, serving, tracking
+from heartml import paths, predict, publish, registry, serving, tracking
 from heartml.model import Model
+from heartml.predict import locate
 
 TASK = "simulated-murmur"
 ROOT = Path(__file__).parents[1]

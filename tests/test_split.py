@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from workspaces import ROOT, Workspace
 
-from heartml import config, draw, files, folds, paths, split, units
+from heartml import config, files, folds, paths, split
 from heartml.config import SplitParams
 from heartml.folds import TEST, FoldsError, check_folds
-from heartml.published import read_published
+from heartml.split import draw, units
+from heartml.split.published import read_published
 from heartml.stage import StageError
 from heartml.tasks import resolve
 

@@ -5,15 +5,16 @@ from pathlib import Path
 import numpy as np
 from builders import RATE_HZ, beat
 
-from heartml import config, encoders, pooling, tasks
+from heartml import config, encoders, tasks
 from heartml.audio import Samples
-from heartml.calibration import Calibration
-from heartml.combination import Combination
-from heartml.decision import Rule
 from heartml.heads import HEADS, Targets
-from heartml.members import Spec
+from heartml.learning import pooling
+from heartml.learning.calibration import Calibration
+from heartml.learning.combination import Combination
+from heartml.learning.decision import Rule
+from heartml.learning.members import Spec
+from heartml.learning.readings import Reader, Reading
 from heartml.model import Model
-from heartml.readings import Reader, Reading
 
 PARAMS = config.load(Path(__file__).parents[1] / "params.yaml")
 

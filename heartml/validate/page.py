@@ -10,8 +10,8 @@ import jinja2
 import pandas as pd
 
 from heartml.config import ValidateParams
-from heartml.histogram import Axis, histogram, number
-from heartml.validation_template import TEMPLATE
+from heartml.validate.histogram import Axis, histogram, number
+from heartml.validate.template import TEMPLATE
 
 _COLOURS = 4        # in the style sheet
 

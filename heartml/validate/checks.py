@@ -14,8 +14,8 @@ from great_expectations.data_context.types.base import (
     ProgressBarsConfig,
 )
 
-from heartml.expectations import Suites
-from heartml.fitness import IN_WORDS
+from heartml.validate.expectations import Suites
+from heartml.validate.fitness import IN_WORDS
 
 ROWS_SHOWN = 20
 SEVERITIES = {"critical": "error", "warning": "warning", "info": "note"}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from heartml.config import StackingParams
 from heartml.heads import Answer
 from heartml.heads.softmax import Softmax
-from heartml.members import Spec
+from heartml.learning.members import Spec
 from heartml.tasks import Task
 
 Floats = NDArray[np.float64]

@@ -12,8 +12,8 @@ import numpy as np
 from heartml.config import SearchParams, StartParams
 from heartml.errors import HeartMLError
 from heartml.heads import HEADS, Numbers
-from heartml.members import Level, Spec
-from heartml.pooling import POOLINGS
+from heartml.learning.members import Level, Spec
+from heartml.learning.pooling import POOLINGS
 from heartml.tasks import Task
 
 if TYPE_CHECKING:

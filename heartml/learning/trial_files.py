@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from heartml import bench, files
+from heartml import files
 from heartml.heads import Answer, State
-from heartml.members import Spec
-from heartml.problem import Problem
-from heartml.readings import Floats, Reading, evidence, kinds
+from heartml.learning import bench
+from heartml.learning.members import Spec
+from heartml.learning.problem import Problem
+from heartml.learning.readings import Floats, Reading, evidence, kinds
+from heartml.learning.trials import Outcome
 from heartml.stage import StageError
-from heartml.trials import Outcome
 
 Finished = Sequence[tuple[int, Spec, Outcome]]
 

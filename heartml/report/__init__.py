@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from heartml import audio, config, datasets, figures, listening, mistakes, paths, quality, tables, tasks, verdict
+from heartml import audio, config, datasets, paths, quality, tasks
 from heartml.assessment import HELD_OUT, PARTS
 from heartml.config import Params
 from heartml.files import read_json, replacing, sha256_file, sha256_folder
 from heartml.quality import Quality
+from heartml.report import figures, listening, mistakes, tables, verdict
 from heartml.stage import stage
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def environment() -> "Environment":
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    found = Environment(loader=PackageLoader("heartml"), autoescape=True, undefined=StrictUndefined,
+    found = Environment(loader=PackageLoader("heartml.report"), autoescape=True, undefined=StrictUndefined,
                         trim_blocks=True, lstrip_blocks=True)
     found.filters |= {"svg": Markup, "figure": verdict.figure, "span": verdict.span, "signed": verdict.signed}
     return found

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from heartml import pooling
 from heartml.heads import HEADS, Answer, Fitted, Head, Inputs, Numbers, Targets
-from heartml.problem import Problem
+from heartml.learning import pooling
+from heartml.learning.problem import Problem
 
 Floats = NDArray[np.float64]
 Level = Literal["recording", "unit"]

@@ -6,13 +6,14 @@ A published split (a CSV of patient_id,part) takes the place of the draw for the
 
 import pandas as pd
 
-from heartml import config, draw, files, paths, schema
+from heartml import config, files, paths, schema
 from heartml.config import SplitParams
 from heartml.folds import TEST, check_folds, fold_names
-from heartml.published import read_published
+from heartml.split import draw
+from heartml.split.published import read_published
+from heartml.split.units import label_units
 from heartml.stage import StageError, stage
 from heartml.tasks import Task, resolve
-from heartml.units import label_units
 
 
 def run(task_name: str) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from heartml import config, files, inputs, locate, paths, predict
-from heartml.inputs import Item
-from heartml.locate import Located
+from heartml import config, files, paths, predict
 from heartml.model import Model
-from heartml.predict import AT_ONCE, Answer, Heard
+from heartml.predict import AT_ONCE, Answer, Heard, inputs, locate
+from heartml.predict.inputs import Item
+from heartml.predict.locate import Located
 
 
 @dataclass(frozen=True)

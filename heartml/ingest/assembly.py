@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from heartml import identity
 from heartml.admission import Facts, Fault, Stated, judge
 from heartml.config import IngestParams
 from heartml.datasets import Dataset, Layout
+from heartml.ingest import identity
+from heartml.ingest.version import Tables
 from heartml.schema import LABEL_PREFIX, QUARANTINE, RECORDINGS, label_column
 from heartml.tasks import TASKS
-from heartml.version import Tables
 
 _MISSING_FILE = "missing_file"
 

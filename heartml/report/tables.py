@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from heartml.metrics import METRICS
-from heartml.plots import domain, whisker
-from heartml.verdict import TITLES, figure, span
+from heartml.report.plots import domain, whisker
+from heartml.report.verdict import TITLES, figure, span
 
 Number = Mapping[str, float | None]
 NOTHING: Number = {"value": None, "low": None, "high": None}

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from heartml.decision import Floats, Ints, scaled
+from heartml.learning.decision import Floats, Ints, scaled
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from heartml import listening
-from heartml.listening import Waveform
+from heartml.report import listening
+from heartml.report.listening import Waveform
 from heartml.schema import STATES, TEST
 
 Load = Callable[[str], tuple[Waveform, int]]

@@ -18,9 +18,8 @@ from heartml.registry import ChampionChanged, Version
 from heartml.tracking import Packed, Record
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
     from heartml.config import Params
+    from heartml.tracking import Client
 
 FAILED, KNOWN = "failed", "nothing new"
 _TRIES = 3
@@ -82,14 +81,14 @@ def publish(name: str, params: "Params", seconds: Mapping[str, float]) -> Outcom
                        "Run `heartml retrain` again.")
 
 
-def _known(client: "MlflowClient", version: Version) -> Outcome:
+def _known(client: "Client", version: Version) -> Outcome:
     serves = "is the champion" if registry.CHAMPION in version.aliases else f"was {version.verdict}"
     found = _outcome(client, version, KNOWN)
     return Outcome(**{**found.__dict__, "reason": f"this model is version {version.number} and {serves}"})
 
 
 def _register(
-    client: "MlflowClient", name: str, key: str, params: "Params", seconds: Mapping[str, float]
+    client: "Client", name: str, key: str, params: "Params", seconds: Mapping[str, float]
 ) -> Version:
     facts = lineage.gather(name)
     with tracking.run(client, name, f"{name} {key[:8]}") as run_id:
@@ -154,8 +153,8 @@ def pack(name: str) -> Packed:
                   serving.answer(paths.model(name), example))
 
 
-def _judge(client: "MlflowClient", version: Version, params: "Params") -> None:
-    from heartml import contest
+def _judge(client: "Client", version: Version, params: "Params") -> None:
+    from heartml.publish import contest
 
     champion = registry.champion(client, version.name)
     verdict = contest.judge(client, version.name, champion, params).as_json()
@@ -164,7 +163,7 @@ def _judge(client: "MlflowClient", version: Version, params: "Params") -> None:
     registry.record(client, version, verdict, number)
 
 
-def _outcome(client: "MlflowClient", version: Version, state: str) -> Outcome:
+def _outcome(client: "Client", version: Version, state: str) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         verdict = read_json(tracking.fetch(client, version.run_id, "gate.json", Path(folder)))
         facts = read_json(tracking.fetch(client, version.run_id, "lineage.json", Path(folder)))
@@ -183,7 +182,7 @@ def _is_of(page: Path, version: Version) -> bool:
 
 
 def _write_page(
-    client: "MlflowClient", version: Version, page: Path, verdict: Mapping[str, Any], facts: Mapping[str, Any]
+    client: "Client", version: Version, page: Path, verdict: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> None:
     from heartml import report
 

@@ -9,16 +9,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from heartml import admission, assembly, config, paths, pipeline, recall, version
+from heartml import admission, config, paths, pipeline, recall
 from heartml.admission import Facts, Job
 from heartml.config import IngestParams
 from heartml.datasets import Dataset, Layout, LayoutError
 from heartml.datasets import load as load_dataset
+from heartml.ingest import assembly, version
+from heartml.ingest.version import Tables
 from heartml.parallel import available_workers, pool
 from heartml.progress import track
 from heartml.schema import label_column
 from heartml.tasks import TASKS, resolve
-from heartml.version import Tables
 
 _FEW = 40         # up to so many files are decoded in this process: starting workers would take longer
 _FLAC = version.BUILD / "audio"

@@ -1,4 +1,4 @@
-"""One stage in a process of its own: `python -m heartml.repro ADDRESS PARENT [--force]`, started by pipeline.py.
+"""One stage in a process of its own: `python -m heartml.pipeline.repro ADDRESS PARENT [--force]`, from the package.
 
 A process for each stage keeps DVC's locks truthful when stages run side by side, gives each its own output,
 and dies with the flow (PARENT is the flow's process). What happened is the exit status, see `How`.

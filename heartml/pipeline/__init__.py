@@ -15,10 +15,11 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heartml import paths, recovery
+from heartml import paths
 from heartml.errors import HeartMLError
 from heartml.files import Busy, exclusive
-from heartml.repro import How
+from heartml.pipeline import recovery
+from heartml.pipeline.repro import How
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -221,7 +222,7 @@ def _log(address: str) -> Path:
 def _reproduce(address: str, *, force: bool, say: Callable[[str], None]) -> tuple[How, str]:
     """How it went, and the line that says why it failed."""
     LOGS.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "heartml.repro", address, str(os.getpid()), *(["--force"] if force else [])]
+    command = [sys.executable, "-m", "heartml.pipeline.repro", address, str(os.getpid())] + ["--force"] * force
     error: list[str] = []
     last = "no output"
     with _started(command) as process, _log(address).open("w", encoding="utf-8") as log:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from heartml import admission, audio, config, inputs, locate, parallel, quality
+from heartml import admission, audio, config, parallel, quality
 from heartml.admission import Facts, Fault, Stated
 from heartml.config import Params
-from heartml.inputs import Item
-from heartml.locate import Located, NoModel
 from heartml.model import Model, Predictions
+from heartml.predict import inputs, locate
+from heartml.predict.inputs import Item
+from heartml.predict.locate import Located, NoModel
 from heartml.progress import track
 
 AT_ONCE = 64      # recordings in memory together

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heartml.files import replacing
-from heartml.inputs import printable
 from heartml.predict import NOTICE, Answer, Heard, Result
+from heartml.predict.inputs import printable
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -15,12 +15,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from heartml import members, paths, problem
+from heartml import paths
 from heartml.files import replacing
 from heartml.frames import Frames
 from heartml.heads import Answer, Fitted, State
-from heartml.members import Sounds, Spec
-from heartml.problem import Problem
+from heartml.learning import members, problem
+from heartml.learning.members import Sounds, Spec
+from heartml.learning.problem import Problem
 
 
 class OfRecordings(Sequence[NDArray[np.float32]]):

@@ -13,12 +13,14 @@ from typing import Any
 
 import pandas as pd
 
-from heartml import checks, config, expectations, files, fitness, paths, recall, schema, validation_page
+from heartml import config, files, paths, recall, schema
 from heartml.config import Params
-from heartml.fitness import IN_WORDS
 from heartml.parallel import available_workers
 from heartml.progress import track
 from heartml.stage import StageError, stage
+from heartml.validate import checks, expectations, fitness
+from heartml.validate import page as validation_page
+from heartml.validate.fitness import IN_WORDS
 
 FAILED = paths.STATE / "validation-failed"
 ROUNDING_S = 0.1        # publishers round the times of heart states

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from heartml.plots import Line, chart, domain, strip
-from heartml.verdict import TITLES
+from heartml.report.plots import Line, chart, domain, strip
+from heartml.report.verdict import TITLES
 
 CHOICES = ("encoder", "level", "pooling", "head")
 

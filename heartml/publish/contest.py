@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from heartml import assessment, audio, gate, lineage, paths, registry, tracking
+from heartml import assessment, audio, lineage, paths, registry, tracking
 from heartml.config import Params
 from heartml.errors import HeartMLError
 from heartml.files import read_json
-from heartml.gate import Champion, Criterion, Verdict
 from heartml.metrics import METRICS
 from heartml.model import Model
+from heartml.publish import gate
+from heartml.publish.gate import Champion, Criterion, Verdict
 from heartml.registry import Version
 from heartml.schema import TEST
 from heartml.scores import Scored
 from heartml.tasks import Assignment, Task, resolve
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from heartml.tracking import Client
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Held:
     evaluation: Mapping[str, Any]
 
 
-def judge(client: "MlflowClient", name: str, champion: Version | None, params: Params) -> Verdict:
+def judge(client: "Client", name: str, champion: Version | None, params: Params) -> Verdict:
     """The gate's verdict on the model that lies in `artifacts/`, against the registered champion."""
     assignment = resolve(name)
     task, held = assignment.task, held_out(assignment)
@@ -82,7 +83,7 @@ def held_out(assignment: Assignment) -> Held:
     return Held(answers, folds, known[list(assessment.DESCRIBES)], read_json(folder / "metrics.json"))
 
 
-def of_champion(client: "MlflowClient", champion: Version, task: Task, held: Held, limit: int) -> Champion:
+def of_champion(client: "Client", champion: Version, task: Task, held: Held, limit: int) -> Champion:
     """The champion's answers, to units that came after it too where these have at most `limit` recordings."""
     with tempfile.TemporaryDirectory() as folder:
         stored = tracking.fetch(client, champion.run_id, "evaluation/predictions.parquet", Path(folder))

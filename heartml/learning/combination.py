@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heartml.calibration import Calibration
 from heartml.config import EnsembleParams, StackingParams
-from heartml.decision import Rule, class_gains
-from heartml.members import normalised
-from heartml.readings import Floats, Ints, Reader, Reading, cross_read
+from heartml.learning.calibration import Calibration
+from heartml.learning.decision import Rule, class_gains
+from heartml.learning.members import normalised
+from heartml.learning.readings import Floats, Ints, Reader, Reading, cross_read
 from heartml.tasks import Task
 
 

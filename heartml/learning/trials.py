@@ -18,10 +18,10 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from heartml import space
 from heartml.config import SearchParams
-from heartml.members import Spec
-from heartml.space import Slot
+from heartml.learning import space
+from heartml.learning.members import Spec
+from heartml.learning.space import Slot
 from heartml.tasks import Task
 
 STORAGE = "HEARTML_OPTUNA_STORAGE"     # a URL; a shared service takes the place of the journal
