@@ -1,7 +1,7 @@
 """Retraining as a Prefect flow: DVC's stale stages as tasks, siblings side by side; then registry, gate and report.
 
-When, with which retries and who is told: that is here. What depends on what is DVC's (heartml/pipeline.py), what is
-registered and promoted is heartml/publish.py's. `heartml retrain` starts it; so does a Prefect worker (prefect.yaml).
+When, with which retries and who is told: that is here. What depends on what is DVC's (heartml/pipeline), what is
+registered and promoted is heartml/publish's. `heartml retrain` starts it; so does a Prefect worker (prefect.yaml).
 """
 
 from collections.abc import Callable, Iterator, Mapping
