@@ -122,7 +122,7 @@ def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted
     with torch.random.fork_rng(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         torch.manual_seed(seed)
         network = _build(shape).to("cuda" if torch.cuda.is_available() else "cpu")
-        _train(network, Crops.of([centred(f) for f in frames], targets, float(numbers["strength"])), targets, numbers,
+        _train(network, Crops.of((centred(f) for f in frames), targets, float(numbers["strength"])), targets, numbers,
                np.random.default_rng(seed))
     return FittedSequence(network.eval(), shape)
 

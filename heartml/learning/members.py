@@ -6,7 +6,7 @@ pooled vectors over all recordings of a patient at once.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,23 @@ class Spec:
         return HEADS[self.head]()
 
 
+class Rows(Sequence[NDArray[np.float32]]):
+    """Some rows of a sequence of frames, taken when asked for: a thousand recordings need not be in memory."""
+
+    def __init__(self, frames: Sequence[NDArray[np.float32]], rows: NDArray[np.int64]) -> None:
+        self._frames, self._rows = frames, rows
+
+    @overload
+    def __getitem__(self, row: int) -> NDArray[np.float32]: ...
+    @overload
+    def __getitem__(self, row: slice) -> "Rows": ...
+    def __getitem__(self, row: int | slice) -> "NDArray[np.float32] | Rows":
+        return Rows(self._frames, self._rows[row]) if isinstance(row, slice) else self._frames[int(self._rows[row])]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
 class Sounds:
     """Frames of `r` recordings under each encoder, pooled when asked, once.
 
@@ -64,8 +81,7 @@ class Sounds:
     def inputs(self, spec: Spec, rows: NDArray[np.int64]) -> Inputs:
         """What the spec's head takes, for recordings or units `rows`."""
         if spec.pooling is None:
-            frames = self.frames[spec.encoder]
-            return [frames[row] for row in rows]
+            return Rows(self.frames[spec.encoder], rows)
         return self._pooled(spec.encoder, spec.pooling, spec.level)[rows]
 
     def _pooled(self, encoder: str, name: str, level: Level) -> Floats:
