@@ -222,7 +222,7 @@ def _log(address: str) -> Path:
 def _reproduce(address: str, *, force: bool, say: Callable[[str], None]) -> tuple[How, str]:
     """How it went, and the line that says why it failed."""
     LOGS.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "heartml.pipeline.repro", address, str(os.getpid())] + ["--force"] * force
+    command = [sys.executable, "-m", "heartml.pipeline", address, str(os.getpid())] + ["--force"] * force
     error: list[str] = []
     last = "no output"
     with _started(command) as process, _log(address).open("w", encoding="utf-8") as log:

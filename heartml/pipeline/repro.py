@@ -1,4 +1,4 @@
-"""One stage in a process of its own: `python -m heartml.pipeline.repro ADDRESS PARENT [--force]`, from the package.
+"""One stage in a process of its own: `python -m heartml.pipeline ADDRESS PARENT [--force]`, see `__main__`.
 
 A process for each stage keeps DVC's locks truthful when stages run side by side, gives each its own output,
 and dies with the flow (PARENT is the flow's process). What happened is the exit status, see `How`.
@@ -85,7 +85,3 @@ def main(arguments: Sequence[str]) -> int:
     die_with_parent(int(parent))
     _environment()
     return reproduce(address, force="--force" in options)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
