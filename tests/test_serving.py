@@ -217,7 +217,7 @@ def test_a_champion_is_found_by_every_name(project: Path) -> None:
 
 
 def test_a_second_look_asks_nobody_until_the_registry_changes(project: Path) -> None:
-    code = "import sys; from heartml import locate; print(locate.locate(None, None, ['simulated-murmur']).version)"
+    code = "import sys; from heartml.predict import locate; print(locate.locate(None, None, ['simulated-murmur']).version)"
     asked = "; print('mlflow' in sys.modules)"
 
     def look() -> list[str]:
