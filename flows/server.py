@@ -23,7 +23,7 @@ _STARTUP_S = 120
 
 
 class ServerError(HeartMLError):
-    """The private Prefect server did not start; the message says where its output lies."""
+    """There is no Prefect server where there should be one; the message says what to do."""
 
 
 def configured() -> bool:
@@ -38,6 +38,24 @@ def configured() -> bool:
     content = tomllib.loads(profiles.read_text(encoding="utf-8"))
     active = os.environ.get("PREFECT_PROFILE", content.get("active", ""))
     return bool(content.get("profiles", {}).get(active, {}).get("PREFECT_API_URL"))
+
+
+def check() -> None:
+    """Find out in a second whether the configured server is there; Prefect itself tries for minutes, then gives a page.
+
+    Raises:
+        ServerError: nothing answers at its address.
+    """
+    address = os.environ.get("PREFECT_API_URL", "")
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=10):
+            pass
+    except urllib.error.HTTPError:
+        pass   # it answers, and may want to know who asks
+    except (OSError, ValueError) as error:
+        if address:
+            raise ServerError(f"PREFECT_API_URL={address}: no Prefect server answers ({error}). Start it, or unset "
+                              "PREFECT_API_URL to retrain without one") from None
 
 
 def start() -> None:

@@ -24,9 +24,11 @@ def retrain(*, wait: bool, force: bool) -> list[Outcome]:
 
     Raises:
         Busy: another retraining is at work, and `wait` is false.
+        ServerError: the configured server does not answer.
         RetrainFailed: nothing could be retrained.
     """
     if server.configured():
+        server.check()
         return _flow(wait=wait, force=force)
     with pipeline.alone(wait=wait):
         publish.sweep()

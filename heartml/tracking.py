@@ -10,6 +10,8 @@ import shutil
 import sqlite3
 import tempfile
 import time
+import urllib.error
+import urllib.request
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from heartml import paths, process
+from heartml.errors import HeartMLError
 from heartml.files import canonical_json, exclusive
 
 if TYPE_CHECKING:
@@ -29,6 +32,10 @@ _PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("log
            ("model_versions", "storage_location"))
 _AT_ONCE = 100   # params in one log_batch, says the server
 _QUIET = {"MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+
+
+class TrackingError(HeartMLError):
+    """The tracking store cannot be used; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,11 @@ def connect() -> "MlflowClient":
     """A client of the store, which is made first where it is new.
 
     Several processes that first use a fresh SQLite at once break it for good: the schema is created under a lock.
+
+    Raises:
+        TrackingError: nothing answers at `MLFLOW_TRACKING_URI`.
     """
+    _check()
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     import mlflow
@@ -92,6 +103,20 @@ def _follow_move(store: sqlite3.Connection) -> None:
                               f"OR substr({column}, 1, ?) = ?",
                               (here, len(before) + 1, before, len(before) + 1, f"{before}/"))
     store.commit()
+
+
+def _check() -> None:
+    """Find out in a second whether a server is there; MLflow itself tries for minutes."""
+    if not address().startswith(("http://", "https://")):
+        return
+    try:
+        with urllib.request.urlopen(f"{address().rstrip('/')}/health", timeout=10):
+            pass
+    except urllib.error.HTTPError:
+        pass   # it answers, and may want to know who asks
+    except (OSError, ValueError) as error:
+        raise TrackingError(f"MLFLOW_TRACKING_URI={address()}: no MLflow server answers ({error}). Start it, or unset "
+                            "MLFLOW_TRACKING_URI to keep runs in .heartml") from None
 
 
 def sqlite_file() -> Path | None:

@@ -183,3 +183,18 @@ def test_models_lists_versions_with_the_gates_words(retrained: Workspace) -> Non
     [version] = json.loads(retrained.run("models", "--json").stdout)
     assert version["aliases"] == ["champion"]
     assert re.match(r"promoted: first model of this task; ", version["tags"]["heartml.reason"])
+
+
+@pytest.mark.parametrize("name", ["PREFECT_API_URL", "MLFLOW_TRACKING_URI"])
+def test_a_server_that_is_not_there_is_named_at_once(mine: Workspace, name: str) -> None:
+    done = mine.run("retrain", check=False, timeout_s=60, **{name: "http://127.0.0.1:1/api"})
+    assert done.returncode == 1
+    assert f"{name}=http://127.0.0.1:1/api" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_data_the_way_to_it_is_named(mine: Workspace) -> None:
+    shutil.rmtree(mine / "data")
+    done = mine.run("retrain", check=False)
+    assert done.returncode == 1
+    assert "`dvc pull data.dvc` fetches it" in done.stderr
