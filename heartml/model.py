@@ -132,11 +132,14 @@ class Model:
         """Frames of every recording under each of `encoders`, and the unit that each recording belongs to.
 
         Raises:
-            ModelError: no recordings, or frames and units do not match.
+            ModelError: no recordings, frames and units do not match, or two recordings share a unit although the task's
+                unit is the recording.
         """
         if not unit_of or any(len(frames[encoder]) != len(unit_of) for encoder in self.encoders):
             raise ModelError(f"{len(unit_of)} recordings: frames of each encoder and one unit for each are needed")
         unit_ids = tuple(dict.fromkeys(unit_of))
+        if self.task.unit == "recording" and len(unit_ids) < len(unit_of):
+            raise ModelError(f"{self.assignment_name} judges recordings one by one: each needs a unit of its own")
         row = {unit_id: number for number, unit_id in enumerate(unit_ids)}
         unit = np.array([row[unit_id] for unit_id in unit_of])
         sounds = Sounds(frames, {name: float(made["frame_rate_hz"]) for name, made in self.made_by.items()}, unit)

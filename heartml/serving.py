@@ -1,7 +1,8 @@
 """The registered model behind MLflow's pyfunc: a table of samples in, a table of decisions out. No pickle anywhere.
 
 In: `samples` (array of numbers, full scale is 1), `sample_rate_hz`, and optionally `unit_id`: rows of one patient share
-it; without it each row is a unit of its own. Out, one row a unit in the order of arrival: `unit_id`, `decision`,
+it; without it each row is a unit of its own. Where the task's unit is the recording, every row is, and `unit_id` is but
+its name. Out, one row a unit in the order of arrival: `unit_id`, `decision`,
 `confidence` (calibrated probability of the decision), `c_<class>` (calibrated), `p_<class>` (what the decision rule
 looks at), `warnings`. MLflow runs this file when it loads the model; importing it does nothing.
 """
@@ -67,10 +68,12 @@ def respond(model: Model, params: Params, table: pd.DataFrame) -> pd.DataFrame:
     for row, (samples, rate) in enumerate(zip(table["samples"], table["sample_rate_hz"], strict=True)):
         sounds.append(_sound(row, samples, rate, MAX_SAMPLES - sum(len(waveform) for waveform, _ in sounds)))
         _admit(row, *sounds[-1], params)
-    unit_of = _units(table)
+    named = _units(table)
+    alone = model.task.unit == "recording"
+    unit_of = [f"{row}" for row in range(len(named))] if alone else named
     said = model.predict_audio(sounds, unit_of)
     columns: dict[str, Any] = {
-        "unit_id": list(said.unit_ids), "decision": [said.classes[d] for d in said.decisions],
+        "unit_id": named if alone else list(said.unit_ids), "decision": [said.classes[d] for d in said.decisions],
         "confidence": said.calibrated[np.arange(len(said.unit_ids)), said.decisions],
         **{f"c_{name}": said.calibrated[:, k] for k, name in enumerate(said.classes)},
         **{f"p_{name}": said.probabilities[:, k] for k, name in enumerate(said.classes)},

@@ -123,6 +123,14 @@ def test_rows_without_a_unit_are_units(address: str) -> None:
     assert [row["unit_id"] for row in told["predictions"]] == ["row 0", "row 1"]
 
 
+def test_where_the_recording_is_the_unit_every_row_has_an_answer(fitted: dict[str, Path]) -> None:
+    said = serving.answer(fitted["pascal-sounds"], serving.example())
+    assert said["unit_id"].tolist() == ["2530", "2530", "row 2"]
+    alone = serving.answer(fitted["pascal-sounds"], serving.example().iloc[[1]])
+    numbers = [column for column in said if said[column].dtype == float]
+    assert said.loc[1, numbers].to_numpy(float) == pytest.approx(alone.loc[0, numbers].to_numpy(float), abs=1e-6)
+
+
 def test_a_server_refuses_and_says_which_row(address: str) -> None:
     sent = table("clean", "clean")
     sent.at[1, "samples"] = [0.0] * 8000
@@ -217,7 +225,8 @@ def test_a_champion_is_found_by_every_name(project: Path) -> None:
 
 
 def test_a_second_look_asks_nobody_until_the_registry_changes(project: Path) -> None:
-    code = "import sys; from heartml.predict import locate; print(locate.locate(None, None, ['simulated-murmur']).version)"
+    code = ("import sys; from heartml.predict import locate; "
+            "print(locate.locate(None, None, ['simulated-murmur']).version)")
     asked = "; print('mlflow' in sys.modules)"
 
     def look() -> list[str]:
