@@ -209,6 +209,7 @@ def test_a_database_in_place_of_the_journal_gives_the_same_bytes_even_on_another
     ({"poolings": {"logspec": ["moments"]}}, "search.poolings: nothing for encoder random_conv"),
     ({"poolings": {"logspec": ["median"], "random_conv": ["moments"]}}, "search.poolings.logspec: 'median'"),
     ({"starts": [{**UNIT, "numbers": {"C": 1.0}}]}, r"starts\[0\].numbers: 'C' is not known, there are c, balance"),
+    ({"starts": [{**UNIT, "numbers": {"c": 9.0}}]}, r"starts\[0\].numbers: c 9 lies outside of 0.0001 to 1"),
     ({"starts": [{**SEQUENCE, "pooling": "moments"}]}, r"search.starts\[0\]: head sequence takes frames"),
 ])
 def test_parameters_that_name_nothing_are_refused(tmp_path: Path, monkeypatch, change: dict, words: str) -> None:

@@ -109,8 +109,8 @@ def space(trial: Suggest) -> Numbers:
     return {
         "dropout": trial.suggest_float("dropout", 0.1, 0.5),
         "rate": trial.suggest_float("rate", 1e-3, 6e-3, log=True),
-        "frame_weight": trial.suggest_float("frame_weight", 0.1, 2.0, log=True),
-        "strength": trial.suggest_float("strength", 0.5, 1.5),
+        "frame_weight": trial.suggest_float("frame_weight", 0.1, 4.0, log=True),
+        "strength": trial.suggest_float("strength", 0.5, 2.0),
     }
 
 

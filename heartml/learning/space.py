@@ -54,7 +54,12 @@ def check(params: SearchParams, encoders: Sequence[str]) -> None:
             raise SearchError(f"{where}: head {start.head} takes {HEADS[start.head]().TAKES}, pooling {start.pooling}")
         if start.pooling is not None:
             _known(f"{where}.pooling", [start.pooling], params.poolings.get(start.encoder, ()))
-        _known(f"{where}.numbers", start.numbers, numbers_of(start.head))
+        ranges = numbers_of(start.head)
+        _known(f"{where}.numbers", start.numbers, ranges)
+        for name, figure in start.numbers.items():
+            low, high = ranges[name]
+            if not low <= figure <= high:
+                raise SearchError(f"{where}.numbers: {name} {figure:g} lies outside of {low:g} to {high:g}")
 
 
 def _known(where: str, names: Iterable[str], known: Iterable[str]) -> None:
@@ -63,18 +68,25 @@ def _known(where: str, names: Iterable[str], known: Iterable[str]) -> None:
         raise SearchError(f"{where}: {strange[0]!r} is not known, there are {', '.join(known)}")
 
 
-def numbers_of(head: str) -> tuple[str, ...]:
-    """Names of the numbers in a head's search space."""
-    return tuple(HEADS[head]().space(_Lowest()))
+def numbers_of(head: str) -> dict[str, tuple[float, float]]:
+    """Names and ranges of the numbers in a head's search space."""
+    ranges = _Ranges({})
+    HEADS[head]().space(ranges)
+    return ranges.found
 
 
-class _Lowest:
-    """A trial that always suggests the lower end."""
+@dataclass(frozen=True)
+class _Ranges:
+    """A trial that notes the ranges it is asked about."""
+
+    found: dict[str, tuple[float, float]]
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        self.found[name] = (low, high)
         return low
 
     def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        self.found[name] = (low, high)
         return low
 
 
