@@ -170,9 +170,11 @@ def download(client: "MlflowClient", version: Version, into: Path) -> Path:
     Raises:
         RegistryError: the stored model is gone.
     """
+    import mlflow
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
+    mlflow.set_tracking_uri(address())   # a `models:/` source is looked up there, whatever `tracking_uri` says
     try:
         folder = Path(download_artifacts(version.source, dst_path=str(into / "model"), tracking_uri=address()))
         inner = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
