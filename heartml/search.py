@@ -34,6 +34,7 @@ from heartml.stage import stage
 if TYPE_CHECKING:
     from optuna import Study
 
+KEY_DIGITS = 16
 ALONE = EnsembleParams(rounds=1, max_members=1)     # a trial is scored by itself
 
 
@@ -43,7 +44,7 @@ def run(name: str) -> None:
     with stage("search", task=name) as log:
         space.check(params.search.of(name), params.encoders)
         data = bench.opened(name, params.encoders, Path.cwd())
-        key = f"{name}-{content_key(name, params)[:16]}"
+        key = f"{name}-{content_key(name, params)[:KEY_DIGITS]}"
         folder = paths.STATE / "search" / key
         study = trials.open_study(folder / "optuna.journal", key)
         hunt = Hunt(data, name, params, folder)
@@ -51,7 +52,8 @@ def run(name: str) -> None:
             hunt.all_batches(study, workers)
         with files.replacing_folder(paths.search(name)) as outputs:
             trial_files.write(outputs, data.problem, list(trials.told(study)), hunt.answers, hunt.file)
-        shutil.rmtree(folder)
+        for unfinished in folder.parent.glob(f"{name}-{'?' * KEY_DIGITS}"):     # this one, and those of older data
+            shutil.rmtree(unfinished)
         log.say(in_words(data.problem, pd.read_parquet(paths.search(name) / "trials.parquet")))
 
 

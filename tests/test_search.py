@@ -94,7 +94,10 @@ def test_the_held_out_part_is_never_answered(undisturbed: Path) -> None:
 def test_two_workers_give_the_bytes_of_one(undisturbed: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     problems.write(tmp_path, **SMALL | {"workers": 2})
+    left_behind = tmp_path / paths.STATE / "search" / f"{NAME}-0123456789abcdef"
+    left_behind.mkdir(parents=True)
     search.run(NAME)
+    assert not left_behind.exists()
     assert sha256_folder(paths.search(NAME)) == sha256_folder(undisturbed / paths.search(NAME))
 
 
