@@ -33,7 +33,7 @@ class Workspace:
         """`heartml ARGUMENTS` with this Python."""
         return [sys.executable, "-m", "heartml", *map(str, arguments)]
 
-    def run(self, *arguments: object, check: bool = True, timeout_s: float = 300, **env: str) -> "Done":
+    def run(self, *arguments: object, check: bool = True, timeout_s: float = 900, **env: str) -> "Done":
         """Run `heartml ARGUMENTS` here; with `check` a failure shows what it printed."""
         done = subprocess.run(self.command(*arguments), cwd=self.root, env={**self.environment, **env}, text=True,
                               capture_output=True, check=False, timeout=timeout_s, stdin=subprocess.DEVNULL)
