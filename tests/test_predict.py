@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -242,3 +245,12 @@ def test_only_circor_like_names_name_a_patient() -> None:
              "normal__103_1305031931979_B.wav": (None, None), "AV.wav": (None, None)}
     for name, (patient, location) in named.items():
         assert inputs._named(Path(name)) == Item(Path(name), patient, location)
+
+
+def test_a_prediction_loads_no_library_that_it_has_no_use_for(ward: Path) -> None:
+    code = ("import sys\nfrom pathlib import Path\nfrom heartml import predict\nfrom heartml.predict import answers\n"
+            "answers.show(predict.run([Path('wards')], None, None))\n"
+            "print(*(m for m in ('pandas', 'sklearn', 'mlflow', 'optuna', 'lightgbm', 'prefect') if m in sys.modules))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.stdout.splitlines()[-1] == ""

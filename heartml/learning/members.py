@@ -6,14 +6,16 @@ pooled vectors over all recordings of a patient at once.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heartml.heads import HEADS, Answer, Fitted, Head, Inputs, Numbers, Targets
 from heartml.learning import pooling
-from heartml.learning.problem import Problem
+
+if TYPE_CHECKING:
+    from heartml.learning.problem import Problem  # with pandas, which a finished model has no use for
 
 Floats = NDArray[np.float64]
 Level = Literal["recording", "unit"]
@@ -112,7 +114,7 @@ class Member:
 
 
 def fit(
-    spec: Spec, problem: Problem, sounds: Sounds, units: NDArray[np.bool_], seed: int,
+    spec: Spec, problem: "Problem", sounds: Sounds, units: NDArray[np.bool_], seed: int,
     states: Sequence[NDArray[np.int8]] | None = None,
 ) -> Fitted:
     """Fit a spec's head to the units where `units` `[u]` holds; `states` of every recording, see `problem.states`."""
