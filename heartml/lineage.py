@@ -46,15 +46,22 @@ def output_hashes(task: str) -> dict[str, str]:
 
 
 def data_hash() -> str:
-    """The content hash of the data set, from `data.dvc`."""
+    """The content hash of the data set, from `data.dvc`.
+
+    Raises:
+        LineageError: the file is missing, or cut short.
+    """
     return str(_data()["md5"])
 
 
 def _data() -> dict[str, Any]:
     try:
-        return dict(yaml.safe_load(DATA_DVC.read_text(encoding="utf-8"))["outs"][0])
+        found = dict(yaml.safe_load(DATA_DVC.read_text(encoding="utf-8"))["outs"][0])
     except (FileNotFoundError, KeyError, TypeError, IndexError, yaml.YAMLError):
-        raise LineageError(f"{DATA_DVC}: missing or unreadable. `heartml ingest` writes it.") from None
+        found = {}
+    if not found.get("md5"):
+        raise LineageError(f"{DATA_DVC}: missing or unreadable. `heartml ingest` writes it.")
+    return found
 
 
 def gather(task: str) -> dict[str, Any]:
