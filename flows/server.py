@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -19,7 +20,8 @@ from heartml.files import die_with_parent
 
 HOME = paths.STATE / "prefect"
 LOG = paths.STATE / "logs" / "prefect-server.log"
-_STARTUP_S = 120
+_STARTUP_S = 180   # on a machine that does ten other things
+_STARTS = 5
 
 
 class ServerError(HeartMLError):
@@ -61,7 +63,8 @@ def check() -> None:
 def start() -> None:
     """Start a server for this process alone, and name it in the environment that Prefect reads when it is imported.
 
-    It ends with this process, after Prefect's own last words to it (its exit handlers were registered later).
+    It ends with this process, after Prefect's own last words to it (its exit handlers were registered later). Should
+    it die before, another takes its place and its history.
 
     Raises:
         ServerError: it does not answer in time.
@@ -69,16 +72,40 @@ def start() -> None:
     port = _free_port()
     os.environ.setdefault("PREFECT_HOME", str(HOME.resolve()))
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")   # the command prints its own lines
-    LOG.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "flows.server", str(port), str(os.getpid())]
-    with LOG.open("w", encoding="utf-8") as log:
-        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                                  start_new_session=True)
-    atexit.register(server.kill)   # SQLite survives it, and an orderly end takes seconds
+    for handler in ("CONSOLE", "DEBUG"):   # the command prints its own lines
+        os.environ.setdefault(f"PREFECT_LOGGING_HANDLERS_{handler}_LEVEL", "CRITICAL")
+    serving = _Server(port)
+    atexit.register(serving.end)
+    threading.Thread(target=serving.keep, daemon=True).start()
     import prefect  # noqa: F401 - takes about as long as the server's start, side by side
 
-    _await(server)
+    _await(serving)
+
+
+class _Server:
+    """The process that serves; started by the thread that keeps it, which it would die with."""
+
+    def __init__(self, port: int) -> None:
+        self.starts = 0
+        self._port, self._ended = port, False
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def keep(self) -> None:
+        """Start the server, and start it again when it has died; not for ever, should it be unable to live."""
+        LOG.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "flows.server", str(self._port), str(os.getpid())]
+        while not self._ended and self.starts < _STARTS:
+            self.starts += 1
+            with LOG.open("a", encoding="utf-8") as log:
+                self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
+                                                 stderr=subprocess.STDOUT, start_new_session=True)
+            self._process.wait()
+
+    def end(self) -> None:
+        """End it at once: SQLite survives that, and an orderly end takes seconds."""
+        self._ended = True
+        if self._process:
+            self._process.kill()
 
 
 def _free_port() -> int:
@@ -87,9 +114,9 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _await(server: "subprocess.Popen[bytes]") -> None:
+def _await(serving: _Server) -> None:
     deadline = time.monotonic() + _STARTUP_S
-    while time.monotonic() < deadline and server.poll() is None:
+    while time.monotonic() < deadline and serving.starts < _STARTS:
         try:
             with urllib.request.urlopen(f"{os.environ['PREFECT_API_URL']}/health", timeout=5):
                 return

@@ -59,9 +59,15 @@ def _unfinished() -> Iterator[None]:
 
 
 def _flow(*, wait: bool, force: bool) -> list[Outcome]:
+    import httpx
+
     from flows import retrain as module
 
-    state = module.retrain(wait=wait, force=force, return_state=True)
+    try:
+        state = module.retrain(wait=wait, force=force, return_state=True)
+    except httpx.HTTPError as error:
+        words = f"the Prefect server went away ({error}). Nothing that is done is lost: run it again."
+        raise RetrainFailed(words) from None
     outcomes = state.result(raise_on_failure=False)
     if isinstance(outcomes, list):
         return outcomes

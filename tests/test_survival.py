@@ -168,6 +168,18 @@ def test_ctrl_c_ends_the_stages_and_says_so_in_the_exit_status(mine: Workspace, 
     assert small.lock(mine) == small.lock(retrained)
 
 
+def test_a_private_server_that_dies_is_started_again(mine: Workspace, retrained: Workspace) -> None:
+    small.forget(mine, f"search@{TASK}")
+    flow = mine.start("retrain")
+    next(process for name, process in at_work(flow) if name == f"search@{TASK}")
+    [server] = [process for process in family(flow) if process.cmdline()[1:3] == ["-m", "flows.server"]]
+    server.kill()
+    said = flow.communicate(timeout=900)[0]
+    assert flow.returncode == 0, said
+    assert small.lock(mine) == small.lock(retrained)
+    assert small.flow_states(mine) == ["COMPLETED", "COMPLETED"]
+
+
 def test_two_forced_reproductions_give_the_same_bytes(mine: Workspace, retrained: Workspace) -> None:
     again = [sys.executable, "-m", "dvc", "repro", "-q", "--force"]
     subprocess.run(again, cwd=mine.root, env=mine.environment, check=True)
