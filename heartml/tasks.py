@@ -3,6 +3,7 @@
 A task's full name is `<data set>-<task>`, for instance `circor-murmur`; several data sets are joined with `+`.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,6 +55,11 @@ TASKS = {
 }
 
 
+# Several tasks under one name. A case with several labels at once (a murmur's descriptors, diseases that come together)
+# is one task a label: each has its own search, interval and decision, and a label that is missing costs only its own.
+GROUPS: dict[str, tuple[str, ...]] = {}
+
+
 class TaskError(HeartMLError):
     """No such task; the message lists those there are."""
 
@@ -78,3 +84,17 @@ def resolve(name: str) -> Assignment:
         known = ", ".join(f"<data set>-{t}" for t in TASKS)
         raise TaskError(f"no task {name!r}: write {known}, for instance circor-murmur (`tasks` in params.yaml)")
     return Assignment(name, tuple(datasets.split("+")), TASKS[task])
+
+
+def expand(names: Iterable[str]) -> tuple[str, ...]:
+    """Full names with `<data set>-<group>` replaced by the group's tasks, each once, in order.
+
+    Raises:
+        TaskError: as `resolve`.
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        datasets, _, last = name.rpartition("-")
+        for one in (f"{datasets}-{task}" for task in GROUPS[last]) if last in GROUPS else (name,):
+            found[resolve(one).name] = None
+    return tuple(found)
