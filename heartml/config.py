@@ -126,6 +126,7 @@ class SearchParams(PerTask):
 class StackingParams(Section):
     stack_c: Positive
     segments_c: Positive
+    rule_temperature: Positive
     rule_ridge: Positive
     calibration_ridge: Positive
 

@@ -41,7 +41,7 @@ def run(name: str) -> None:
         terms = Terms(data.problem.task, params.stacking, params.ensemble.of(name))
         verdicts = cross_fitted(seen, data.problem.labels, data.problem.parts, terms)
         combination = fit(seen, data.problem.labels, data.problem.parts, terms)
-        used = {trial: specs[trial] for trial in sorted({reading.trial for reading in combination.weights})}
+        used = {trial: specs[trial] for trial in sorted({t for reading in combination.weights for t in reading.trials})}
         heads = heads_of(name, params, used, data)
         with files.replacing_folder(paths.model(name)) as folder:
             Model.assemble(name, used, heads, combination, encoder_specs(data, used)).save(folder)
@@ -108,6 +108,7 @@ def in_words(
 
 def member_words(reading: Reading, weight: float, specs: Mapping[int, Spec]) -> str:
     """`0.3 x sequence on logspec (trial 0, stack)`."""
-    spec = specs[reading.trial]
-    return f"{weight:g} x {spec.head} on {spec.encoder} (trial {reading.trial}, {reading.kind})"
+    spec, trials = specs[reading.trials[0]], reading.trials
+    which = f"trial {trials[0]}" if len(trials) == 1 else f"trials {', '.join(map(str, trials))}"
+    return f"{weight:g} x {spec.head} on {spec.encoder} ({which}, {reading.kind})"
 

@@ -20,10 +20,10 @@ from heartml.learning.calibration import Calibration
 from heartml.learning.combination import Combination, judge, mean
 from heartml.learning.decision import Rule
 from heartml.learning.members import Member, Sounds, Spec
-from heartml.learning.readings import Reader, Reading, evidence
+from heartml.learning.readings import Reader, Reading, answer_of, evidence
 from heartml.tasks import Task, resolve
 
-FORMAT = 1
+FORMAT = 2
 
 
 class ModelError(HeartMLError):
@@ -144,7 +144,7 @@ class Model:
         unit = np.array([row[unit_id] for unit_id in unit_of])
         sounds = Sounds(frames, {name: float(made["frame_rate_hz"]) for name, made in self.made_by.items()}, unit)
         answers = {trial: member.answer(sounds) for trial, member in self.members.items()}
-        seen = {r: evidence(r.kind, answers[r.trial], unit) for r in self.combination.weights}
+        seen = {r: evidence(r.kind, answer_of(r, answers), unit) for r in self.combination.weights}
         said = judge(self.combination, seen)
         return Predictions(unit_ids, self.task.classes, np.exp(said.log_p), said.calibrated, said.decisions,
                            np.exp(self._alone(answers, sounds)))
@@ -154,13 +154,16 @@ class Model:
 
         Where no member does, each recording is taken for a unit of its own.
         """
-        weights = {r: w for r, w in self.combination.weights.items() if self.members[r.trial].spec.level == "recording"}
+        weights = {r: w for r, w in self.combination.weights.items() if self._hears(r)}
         if weights:
-            return mean({r: answers[r.trial].log_p for r in weights}, weights)
+            return mean({r: answer_of(r, answers).log_p for r in weights}, weights)
         each = Sounds(sounds.frames, sounds.rates_hz, np.arange(len(sounds.unit)))
         apart = {trial: member.answer(each) for trial, member in self.members.items()}
         readings = self.combination.weights
-        return self.combination.log_p({r: evidence(r.kind, apart[r.trial], each.unit) for r in readings})
+        return self.combination.log_p({r: evidence(r.kind, answer_of(r, apart), each.unit) for r in readings})
+
+    def _hears(self, reading: Reading) -> bool:
+        return self.members[reading.trials[0]].spec.level == "recording"
 
     def predict_audio(
         self, waveforms: Sequence[tuple[NDArray[np.float32], int]], unit_of: Sequence[str]
@@ -184,22 +187,22 @@ def _head(
 
 
 def _combination_numbers(combination: Combination) -> dict[str, Any]:
-    readings = [{"trial": r.trial, "kind": r.kind, "weight": w} for r, w in combination.weights.items()]
+    readings = [{"trials": r.trials, "kind": r.kind, "weight": w} for r, w in combination.weights.items()]
     calibration = combination.calibration
     return {"readings": readings, "rule": {"biases": combination.rule.biases},
             "calibration": {"scale": calibration.scale, "biases": calibration.biases}}
 
 
 def _combination_arrays(combination: Combination) -> dict[str, NDArray[np.generic]]:
-    return {f"reader-{reading.trial}-{reading.kind}.{key}": array
+    return {f"reader-{reading}.{key}": array
             for reading, reader in combination.readers.items() for key, array in reader.arrays().items()}
 
 
 def _combination(told: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]) -> Combination:
-    weights = {Reading(entry["trial"], entry["kind"]): float(entry["weight"]) for entry in told["readings"]}
+    weights = {Reading(tuple(entry["trials"]), entry["kind"]): float(entry["weight"]) for entry in told["readings"]}
     readers = {}
     for reading in weights:
-        prefix = f"reader-{reading.trial}-{reading.kind}."
+        prefix = f"reader-{reading}."
         own = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
         readers[reading] = Reader.from_arrays(own)
     calibration = Calibration(float(told["calibration"]["scale"]), np.array(told["calibration"]["biases"]))

@@ -164,7 +164,7 @@ def joined(spec: Spec, folds: Sequence[Answer], problem: Problem) -> Answer:
 def value(spec: Spec, answer: Answer, problem: Problem, stacking: StackingParams) -> float:
     """The task's metric of a trial alone, its reading and its decision rule cross-fitted."""
     kind = kinds(spec, problem.task, answer)[0]
-    seen = {Reading(0, kind): evidence(kind, answer, problem.unit)}
+    seen = {Reading((0,), kind): evidence(kind, answer, problem.unit)}
     verdicts = cross_fitted(seen, problem.labels, problem.parts, Terms(problem.task, stacking, ALONE))
     metric = METRICS[problem.task.metric]
     found = metric.function(problem.labels, np.exp(verdicts.log_p), verdicts.decisions, problem.task.classes)

@@ -26,7 +26,7 @@ from heartml.tasks import TASKS
 PARAMS = config.load(ROOT / "params.yaml")
 TERMS = Terms(TASKS["murmur"], PARAMS.stacking, PARAMS.ensemble)
 K = 3
-SMALL = {"trials": 5, "sequence_trials": 1, "batch": 3, "pruning_startup_trials": 9, "tasks": {},
+SMALL = {"trials": 5, "network_trials": {"sequence": 1}, "batch": 3, "pruning_startup_trials": 9, "tasks": {},
          "heads": ["logistic", "lightgbm", "svm_rbf", "sequence"],
          "sequence": {"encoders": ["logspec"], "steps": 8, "batch": 8, "channels": 8},
          "starts": [
@@ -65,7 +65,7 @@ def test_the_rule_moves_decisions_towards_the_metric() -> None:
     labels, _, log_p, _ = units(4000)
     skewed = log_p + np.array([-1.5, 1.5, 1.0])
     classes, uar = TASKS["murmur"].classes, METRICS["uar"]
-    rule = Rule.fit(skewed, labels, class_gains("uar", labels, classes), ridge=1e-4)
+    rule = Rule.fit(skewed, labels, class_gains("uar", labels, classes), temperature=0.2, ridge=1e-4)
     found = uar.function(labels, np.exp(log_p), rule.decide(skewed), classes)
     assert found > uar.function(labels, np.exp(log_p), skewed.argmax(1), classes) + 0.1
     assert found > uar.function(labels, np.exp(log_p), log_p.argmax(1), classes) - 0.01
@@ -74,14 +74,14 @@ def test_the_rule_moves_decisions_towards_the_metric() -> None:
 def test_the_ridge_leaves_decisions_alone_where_units_are_few() -> None:
     labels, _, log_p, _ = units(40)
     gains = class_gains("uar", labels, TASKS["murmur"].classes)
-    sizes = [np.abs(Rule.fit(log_p, labels, gains, ridge).biases).max() for ridge in (1e-3, 0.1, 10)]
+    sizes = [np.abs(Rule.fit(log_p, labels, gains, 0.2, ridge).biases).max() for ridge in (1e-3, 0.1, 10)]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] < 0.05
 
 
 def test_decisions_come_from_the_rule_and_probabilities_do_not() -> None:
     labels, parts, log_p, _ = units()
-    seen = {Reading(0, "direct"): log_p}
+    seen = {Reading((0,), "direct"): log_p}
     fitted = combination.fit(seen, labels, parts, TERMS)
     other = combination.Combination(fitted.weights, fitted.readers, Rule(np.array([9.0, 0, 0])), fitted.calibration)
     first, second = combination.judge(fitted, seen), combination.judge(other, seen)
@@ -92,7 +92,7 @@ def test_decisions_come_from_the_rule_and_probabilities_do_not() -> None:
 
 def test_calibration_changes_confidence_and_no_decision() -> None:
     labels, parts, log_p, _ = units(2000)
-    seen = {Reading(0, "direct"): normalised(4 * log_p)}      # four times too sure
+    seen = {Reading((0,), "direct"): normalised(4 * log_p)}      # four times too sure
     fitted = combination.fit(seen, labels, parts, TERMS)
     other = combination.Combination(fitted.weights, fitted.readers, fitted.rule, Calibration(1.0, np.zeros(K)))
     first, second = combination.judge(fitted, seen), combination.judge(other, seen)
@@ -109,8 +109,8 @@ def macro_auc(labels: np.ndarray, log_p: np.ndarray) -> float:
 
 def useless(seed: int, n: int = 150):
     rng = np.random.default_rng(seed)
-    wide = {Reading(t, "segments"): rng.normal(size=(n, 30)) for t in range(2)}
-    narrow = {Reading(t, "direct"): normalised(rng.normal(size=(n, K))) for t in range(2, 8)}
+    wide = {Reading((t,), "segments"): rng.normal(size=(n, 30)) for t in range(2)}
+    narrow = {Reading((t,), "direct"): normalised(rng.normal(size=(n, K))) for t in range(2, 8)}
     return {**wide, **narrow}, rng.choice(K, n, p=[0.3, 0.2, 0.5]), np.arange(n) % 5
 
 
@@ -138,11 +138,11 @@ def test_a_fold_s_own_labels_do_not_change_its_verdicts() -> None:
 def test_selection_takes_what_helps_and_not_more_than_allowed() -> None:
     labels, _, good, rng = units(600)
     second = normalised(rng.normal(size=good.shape) + 1.5 * np.eye(K)[labels])
-    noise = {Reading(t, "direct"): normalised(3 * rng.normal(size=good.shape)) for t in range(2, 20)}
-    log_p = {Reading(0, "direct"): good, Reading(1, "direct"): second, **noise}
+    noise = {Reading((t,), "direct"): normalised(3 * rng.normal(size=good.shape)) for t in range(2, 20)}
+    log_p = {Reading((0,), "direct"): good, Reading((1,), "direct"): second, **noise}
     weights = combination.select(log_p, labels, np.ones(K), rounds=10, max_members=5)
     assert sum(weights.values()) == pytest.approx(1)
-    assert {r.trial for r in weights} == {0, 1}
+    assert {r.trials for r in weights} == {(0,), (1,)}
     alone = combination.select(log_p, labels, np.ones(K), rounds=10, max_members=1)
     assert len(alone) == 1
     assert combination.loss(combination.mean(log_p, weights), labels, np.ones(K)) < min(

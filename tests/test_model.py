@@ -117,7 +117,7 @@ def test_members_about_units_are_asked_about_single_recordings_too(folder: Path,
     fitted = HEADS["logistic"]().fit(np.random.default_rng(0).normal(size=(30, 9 * 48)),
                                      Targets(np.arange(30) % 3, 3, np.arange(30)), {"c": 1.0, "balance": 1.0}, 0)
     member = Member(Spec("logspec", "logistic", "unit", "moments", {}), (fitted,))
-    direct, stack = Reading(0, "direct"), Reading(0, "stack")
+    direct, stack = Reading((0,), "direct"), Reading((0,), "stack")
     old = model.combination
     readers = {direct: type(old.readers[stack])(None)}
     model = Model(model.assignment_name, {0: member}, type(old)({direct: 1.0}, readers, old.rule, old.calibration),

@@ -44,7 +44,7 @@ def fit(folder: Path, name: str = "simulated-murmur", encoder: str = "logspec") 
     kind = "stack" if task.unit == "patient" else "direct"
     flat = np.zeros(len(task.classes))
     reader = Reader.fit(kind, np.tile(fitted.answer(vectors).log_p, (1, 4)), labels, flat + 1, PARAMS.stacking)
-    combination = Combination({Reading(0, kind): 1.0}, {Reading(0, kind): reader}, Rule(flat), Calibration(1.0, flat))
+    combination = Combination({Reading((0,), kind): 1.0}, {Reading((0,), kind): reader}, Rule(flat), Calibration(1.0, flat))
     made_by = {encoder: {**spec.to_json(), "frame_rate_hz": loaded.frame_rate_hz, "dim": loaded.dim}}
     folder.mkdir(parents=True)
     Model.assemble(name, {0: member}, {0: [fitted.state()]}, combination, made_by).save(folder)

@@ -70,19 +70,19 @@ def fit(seen: Mapping[Reading, Floats], labels: Ints, parts: Ints, terms: Terms)
     weights = select(log_p, labels, gains, terms.ensemble.rounds, terms.ensemble.max_members)
     together = mean(log_p, weights)
     readers = {r: Reader.fit(r.kind, seen[r], labels, gains, params) for r in weights}
-    rule = Rule.fit(together, labels, gains, params.rule_ridge)
+    rule = Rule.fit(together, labels, gains, params.rule_temperature, params.rule_ridge)
     return Combination(weights, readers, rule, Calibration.fit(together, labels, params.calibration_ridge))
 
 
 def select(
     log_p: Mapping[Reading, Floats], labels: Ints, gains: Floats, rounds: int, max_members: int
 ) -> dict[Reading, float]:
-    """Add, `rounds` times, the reading that helps the mean most; at most `max_members` trials are used."""
+    """Add, `rounds` times, the reading that helps the mean most; at most `max_members` trials or committees."""
     chosen: list[Reading] = []
     total = np.zeros((len(labels), len(gains)))
     for _ in range(rounds):
-        members = {reading.trial for reading in chosen}
-        allowed = [r for r in log_p if len(members) < max_members or r.trial in members]
+        members = {reading.trials for reading in chosen}
+        allowed = [r for r in log_p if len(members) < max_members or r.trials in members]
         losses = [loss((total + log_p[r]) / (len(chosen) + 1), labels, gains) for r in allowed]
         chosen.append(allowed[int(np.argmin(losses))])
         total = total + log_p[chosen[-1]]

@@ -107,10 +107,14 @@ class Member:
         """What the member says about every recording (or unit) of `sounds`."""
         cases = len(sounds.unit) if self.spec.level == "recording" else int(sounds.unit.max()) + 1
         inputs = sounds.inputs(self.spec, np.arange(cases))
-        answers = [head.answer(inputs) for head in self.heads]
-        details = [a.details for a in answers if a.details is not None]
-        log_p = normalised(np.mean([a.log_p for a in answers], axis=0))
-        return Answer(log_p, np.mean(details, axis=0) if details else None)
+        return together([head.answer(inputs) for head in self.heads])
+
+
+def together(answers: Sequence[Answer]) -> Answer:
+    """The mean of what several heads say about the same cases, in log-probabilities and in details."""
+    details = [a.details for a in answers if a.details is not None]
+    log_p = normalised(np.mean([a.log_p for a in answers], axis=0))
+    return Answer(log_p, np.mean(details, axis=0) if details else None)
 
 
 def fit(

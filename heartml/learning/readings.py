@@ -1,4 +1,4 @@
-"""Readings: how a member's answer about recordings becomes log-probabilities of units.
+"""Readings: how what members answer about recordings becomes log-probabilities of units.
 
 `direct`: it already is about units. `stack`: logistic regression on mean, maximum, minimum and mean of the two highest
 log-probabilities over a patient's recordings. `segments`: the same with the soft segments of the sequence head.
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from heartml.config import StackingParams
 from heartml.heads import Answer
 from heartml.heads.softmax import Softmax
-from heartml.learning.members import Spec
+from heartml.learning.members import Spec, together
 from heartml.tasks import Task
 
 Floats = NDArray[np.float64]
@@ -26,10 +26,31 @@ KINDS: tuple[Kind, ...] = ("direct", "stack", "segments")
 
 @dataclass(frozen=True, order=True)
 class Reading:
-    """One way to read one trial."""
+    """One way to read one trial, or a committee of trials whose answers are averaged before they are read."""
 
-    trial: int
+    trials: tuple[int, ...]
     kind: Kind
+
+    def __str__(self) -> str:
+        return f"{'+'.join(map(str, self.trials))}-{self.kind}"
+
+
+def readings(answers: Mapping[int, Answer], specs: Mapping[int, Spec], task: Task) -> list[Reading]:
+    """Every reading of complete trials: each trial of vectors alone, those of frames of one head as a committee.
+
+    Networks differ by chance: averaged, they say more than any of them, and there is nothing to choose by luck.
+    """
+    committees: dict[tuple[object, ...], list[int]] = {}
+    for trial, spec in sorted(specs.items()):
+        key = (spec.head, spec.encoder) if spec.family.TAKES == "frames" else (trial,)
+        committees.setdefault(key, []).append(trial)
+    return [Reading(tuple(trials), kind) for trials in committees.values()
+            for kind in kinds(specs[trials[0]], task, answers[trials[0]])]
+
+
+def answer_of(reading: Reading, answers: Mapping[int, Answer]) -> Answer:
+    """The mean answer of the trials that a reading reads."""
+    return together([answers[trial] for trial in reading.trials])
 
 
 def kinds(spec: Spec, task: Task, answer: Answer) -> tuple[Kind, ...]:

@@ -1,6 +1,6 @@
 """What the search may try: the plan of slots, the starts that come first, and the space that Optuna draws from.
 
-Slots of the sequence head are planned, not drawn, because one costs as much as all others together.
+Slots of heads that are networks are planned, not drawn: one costs as much as all pooled heads together.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Slot:
-    """One trial of the plan: what must be known before Optuna is asked."""
+    """One trial of the plan: what must be known before Optuna is asked. `network`: its head, if that takes frames."""
 
     number: int
-    sequence: bool
+    network: str | None
     start: StartParams | None
 
 
@@ -39,14 +39,30 @@ def check(params: SearchParams, encoders: Sequence[str]) -> None:
     Raises:
         SearchError: naming the first one that is not.
     """
-    missing = [encoder for encoder in encoders if not params.poolings.get(encoder)]
-    if missing:
-        raise SearchError(f"search.poolings: nothing for encoder {missing[0]}. Give it some of {', '.join(POOLINGS)}.")
     for encoder, names in params.poolings.items():
         _known(f"search.poolings.{encoder}", names, POOLINGS)
     _known("search.heads", params.heads, HEADS)
-    if all(HEADS[head]().TAKES == "frames" for head in params.heads):
+    if set(networks(params)) == set(params.heads):
         raise SearchError("search.heads: at least one head that takes pooled vectors is needed")
+    _known("search.network_trials", params.network_trials, [head for head in HEADS if HEADS[head]().TAKES == "frames"])
+    _check_encoders(params, encoders)
+    _check_starts(params)
+
+
+def _check_encoders(params: SearchParams, encoders: Sequence[str]) -> None:
+    heard = {encoder for head in networks(params) for encoder in params.network(head).encoders}
+    missing = [encoder for encoder in encoders if not params.poolings.get(encoder) and encoder not in heard]
+    if missing:
+        raise SearchError(f"search.poolings: nothing for encoder {missing[0]}. Give it some of {', '.join(POOLINGS)}.")
+    if not pooled(params, encoders):
+        raise SearchError(f"search.poolings: nothing for any of {', '.join(encoders)}, which pooled heads need")
+    for head in networks(params):
+        own = params.network(head).encoders
+        if params.network_trials.get(head) and not set(own) & set(encoders):
+            raise SearchError(f"search.heads: {head} hears {' or '.join(own)}. Add that to `encoders`.")
+
+
+def _check_starts(params: SearchParams) -> None:
     for number, start in enumerate(params.starts):
         where = f"search.starts[{number}]"
         _known(f"{where}.head", [start.head], HEADS)
@@ -90,16 +106,33 @@ class _Ranges:
         return low
 
 
+def networks(params: SearchParams) -> list[str]:
+    """The heads that take frames, among those that are enabled."""
+    return [head for head in params.heads if HEADS[head]().TAKES == "frames"]
+
+
+def pooled(params: SearchParams, encoders: Sequence[str]) -> list[str]:
+    """The encoders that pooled heads may hear."""
+    return [encoder for encoder in encoders if params.poolings.get(encoder)]
+
+
 def plan(params: SearchParams, encoders: Sequence[str]) -> list[list[Slot]]:
     """Batches of slots: all starts that are enabled first, then `params.batch` at a time, `params.trials` in all."""
-    possible = "sequence" in params.heads and bool(set(params.sequence.encoders) & set(encoders))
-    sequences = params.sequence_trials if possible else 0
-    starts = [s for s in params.starts if s.encoder in encoders and s.head in params.heads]
-    frames = [s for s in starts if s.head == "sequence" and s.encoder in params.sequence.encoders][:sequences]
-    starts = [*frames, *(s for s in starts if s.head != "sequence")][: params.trials]
-    more = sequences - len(frames)
-    slots = [Slot(number, s in frames, s) for number, s in enumerate(starts)]
-    slots += [Slot(number, number - len(starts) < more, None) for number in range(len(starts), params.trials)]
+    enabled = [s for s in params.starts if s.encoder in encoders and s.head in params.heads]
+    first: list[tuple[str | None, StartParams]] = []
+    more: list[str | None] = []
+    for head in networks(params):
+        own = set(params.network(head).encoders) & set(encoders)
+        wanted = params.network_trials.get(head, 0) if own else 0
+        mine = [s for s in enabled if s.head == head and s.encoder in own][:wanted]
+        first += [(head, s) for s in mine]
+        more += [head] * (wanted - len(mine))
+    first += [(None, s) for s in enabled if s.head not in networks(params)]
+    starts = first[: params.trials]
+    left = params.trials - len(starts)
+    rest = [*more, *[None] * left][:left]
+    slots = [Slot(number, head, s) for number, (head, s) in enumerate(starts)]
+    slots += [Slot(len(starts) + number, head, None) for number, head in enumerate(rest)]
     later = range(len(starts), len(slots), params.batch)
     return [batch for batch in [slots[: len(starts)], *(slots[i : i + params.batch] for i in later)] if batch]
 
@@ -109,7 +142,7 @@ def fixed(slot: Slot, task: Task) -> dict[str, Any]:
     start = slot.start
     assert start is not None
     numbers = {f"{start.head}.{name}": value for name, value in start.numbers.items()}
-    if slot.sequence:
+    if slot.network:
         return {f"{start.head}.encoder": start.encoder, **numbers}
     level = start.level if task.unit == "patient" else "recording"
     return {"encoder": start.encoder, "level": level, f"{start.encoder}.pooling": start.pooling, "head": start.head,
@@ -131,17 +164,24 @@ class _Named:
 
 def suggest(trial: "optuna.Trial", slot: Slot, params: SearchParams, task: Task, encoders: Sequence[str]) -> Spec:
     """The search space: encoder x level x pooling x head x the head's own numbers."""
-    if slot.sequence:
-        encoder = trial.suggest_categorical("sequence.encoder", [e for e in params.sequence.encoders if e in encoders])
-        fixed = params.sequence.model_dump(exclude={"encoders"})
-        numbers: Numbers = {**HEADS["sequence"]().space(_Named(trial, "sequence")), **fixed}
-        return Spec(encoder, "sequence", "recording", None, numbers)
-    encoder = trial.suggest_categorical("encoder", list(encoders))
+    if slot.network:
+        heard = [e for e in params.network(slot.network).encoders if e in encoders]
+        encoder = trial.suggest_categorical(f"{slot.network}.encoder", heard)
+        numbers = HEADS[slot.network]().space(_Named(trial, slot.network))
+        return Spec(encoder, slot.network, "recording", None, {**numbers, **fixed_numbers(params, slot.network)})
+    encoder = trial.suggest_categorical("encoder", pooled(params, encoders))
     levels = ["recording", "unit"] if task.unit == "patient" else ["recording"]
     level = cast(Level, trial.suggest_categorical("level", levels))
     pooling = trial.suggest_categorical(f"{encoder}.pooling", list(params.poolings[encoder]))
     head = trial.suggest_categorical("head", [h for h in params.heads if HEADS[h]().TAKES == "vectors"])
     return Spec(encoder, head, level, pooling, HEADS[head]().space(_Named(trial, head)))
+
+
+def fixed_numbers(params: SearchParams, head: str) -> Numbers:
+    """What a head that takes frames is given beside the numbers of its space: its own section and its training."""
+    own = params.network(head).model_dump(mode="json", exclude={"encoders", "training"})
+    numbers = {**params.training_of(head).model_dump(mode="json"), **own}
+    return {name: value for name, value in numbers.items() if value is not None}
 
 
 def derive(seed: int, *places: int) -> int:

@@ -20,7 +20,7 @@ from heartml.heads import Answer, State
 from heartml.learning import bench
 from heartml.learning.members import Spec
 from heartml.learning.problem import Problem
-from heartml.learning.readings import Floats, Reading, evidence, kinds
+from heartml.learning.readings import Floats, Reading, answer_of, evidence, readings
 from heartml.learning.trials import Outcome
 from heartml.stage import StageError
 
@@ -99,16 +99,15 @@ def read_evidence(folder: Path, specs: Mapping[int, Spec], problem: Problem) -> 
     """Out-of-fold evidence `[u, columns]` of every reading of every complete trial."""
     table = pd.read_parquet(folder / "probabilities.parquet")
     columns = [f"p_{label}" for label in problem.task.classes]
-    found = {}
+    answers = {}
     for trial, rows in table.groupby("trial"):
-        spec = specs[int(str(trial))]
-        check_order(rows, spec, problem)
+        check_order(rows, specs[int(str(trial))], problem)
         details = folder / "details" / f"{trial}.npy"
-        answer = Answer(np.log(rows[columns].to_numpy(np.float64)),
-                        np.load(details, allow_pickle=False).astype(np.float64) if details.exists() else None)
-        for kind in kinds(spec, problem.task, answer):
-            found[Reading(int(str(trial)), kind)] = evidence(kind, answer, problem.unit)
-    return found
+        answers[int(str(trial))] = Answer(
+            np.log(rows[columns].to_numpy(np.float64)),
+            np.load(details, allow_pickle=False).astype(np.float64) if details.exists() else None)
+    return {reading: evidence(reading.kind, answer_of(reading, answers), problem.unit)
+            for reading in readings(answers, specs, problem.task)}
 
 
 def check_order(rows: pd.DataFrame, spec: Spec, problem: Problem) -> None:

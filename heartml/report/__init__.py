@@ -165,8 +165,8 @@ def members(model: Json) -> dict[str, Any]:
     by_trial = {member["trial"]: member for member in model["members"]}
     rows = []
     for reading in model["readings"]:
-        member = by_trial[reading["trial"]]
-        rows.append((reading["trial"], member["encoder"], member["pooling"] or "", member["head"],
+        member = by_trial[reading["trials"][0]]
+        rows.append((", ".join(map(str, reading["trials"])), member["encoder"], member["pooling"] or "", member["head"],
                      f"{member['level']}s", reading["kind"], f"{reading['weight']:g}"))
     return {"columns": ("Trial", "Encoder", "Pooling", "Head", "Hears", "Reading", "Weight"), "rows": rows}
 
