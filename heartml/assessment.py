@@ -4,7 +4,7 @@ In: predictions of the held-out part and the cross-fitted ones of the rest, as t
 recordings behind them, one row each, joined with their folds and signal measurements. Out: plain values for JSON.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,8 +14,9 @@ import pandas as pd
 from heartml import floors
 from heartml.config import EvaluateParams
 from heartml.metrics import METRICS, Metric, class_auc_within, confusion
+from heartml.schema import label_column
 from heartml.scores import Number, Scored, intervals, per_class, scores, subgroups, task_metrics, versus
-from heartml.tasks import Task
+from heartml.tasks import Assignment, Task
 
 HELD_OUT, OUT_OF_FOLD = "held_out", "out_of_fold"
 PARTS = (HELD_OUT, OUT_OF_FOLD)
@@ -49,6 +50,25 @@ def describe(recordings: pd.DataFrame, task: Task) -> pd.DataFrame:
     also = [*(["location"] if task.unit == "recording" else []), *(["signal"] if "signal" in recordings else [])]
     columns = ["group_id", "label", "part", *DESCRIBES, *also]
     return recordings.groupby("unit_id", sort=False)[columns].first()
+
+
+def left_out(
+    recordings: pd.DataFrame, groups: pd.DataFrame, assignment: Assignment, learnt: Collection[str]
+) -> dict[str, dict[str, int]]:
+    """Classes that are in the data and, being rare (`Task.rare`), in no fold: class -> its units and groups.
+
+    Args:
+        recordings: recording_id, dataset, patient_id and the task's label; of all data sets.
+        groups: recording_id, group_id as validation joined them.
+        learnt: classes that stand in the folds.
+    """
+    task, column = assignment.task, label_column(assignment.task.label)
+    if task.rare == "kept":
+        return {}
+    own = recordings[recordings["dataset"].isin(assignment.datasets)].merge(groups, on="recording_id", validate="1:1")
+    found = {name: own[own[column] == name] for name in task.classes if name not in learnt}
+    unit = "patient_id" if task.unit == "patient" else "recording_id"
+    return {name: {"units": of[unit].nunique(), "groups": of["group_id"].nunique()} for name, of in found.items()}
 
 
 def parts_of(

@@ -1,6 +1,7 @@
 """`params.yaml`, read once into frozen, typed sections. A function takes its own section, never all of them."""
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -40,13 +41,20 @@ def _merged(values: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class PerTask(Section):
-    """A section whose keys may be replaced for one task, under `tasks.<task>.<key>`, nested keys one by one."""
+    """A section whose keys may be replaced for some tasks, under `tasks.<task>.<key>`, nested keys one by one.
+
+    `<task>` may hold wildcards, `"*-systolic_*"`; where several fit a task, the later one has the last word.
+    """
 
     tasks: dict[str, dict[str, Any]] = {}
 
     def of(self, task: str) -> Self:
         """The section as it is for `task`."""
-        return type(self).model_validate(_merged(self.model_dump(exclude={"tasks"}), self.tasks.get(task, {})))
+        values = self.model_dump(exclude={"tasks"})
+        for pattern, own in self.tasks.items():
+            if fnmatchcase(task, pattern):
+                values = _merged(values, own)
+        return type(self).model_validate(values)
 
     @model_validator(mode="after")
     def _every_task_is_valid(self) -> Self:

@@ -6,7 +6,7 @@ for `dvc metrics show`), `predictions.parquet` and `recordings.parquet` (held-ou
 `plots/*.csv` for `dvc plots show`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,23 @@ from typing import Any
 import pandas as pd
 
 from heartml import config, folds, paths, quality, tasks
-from heartml.assessment import HELD_OUT, OUT_OF_FOLD, PARTS, Rules, assess, describe, locations, parts_of, summary
+from heartml.assessment import (
+    HELD_OUT,
+    OUT_OF_FOLD,
+    PARTS,
+    Rules,
+    assess,
+    describe,
+    left_out,
+    locations,
+    parts_of,
+    summary,
+)
 from heartml.config import Params, ValidateParams
 from heartml.files import replacing_folder, write_json, write_parquet
 from heartml.frames import Frames
 from heartml.model import Model, Predictions
-from heartml.schema import TEST
+from heartml.schema import TEST, label_column
 from heartml.scores import Number, Scored, abstention, calibration, confusion_rows, precision_recall, roc
 from heartml.stage import StageError, stage
 from heartml.tasks import Task
@@ -54,7 +65,8 @@ def write_evaluation(name: str, predictions: Predictions, recordings: pd.DataFra
               OUT_OF_FOLD: read_out_of_fold(name, recordings)}
     of_recording = recordings_table(predictions, held_out)
     parts = parts_of(tables, recordings, task, params.evaluate.floors)
-    found = {"assignment": name, **assess(parts, task, rules), "locations": locations(of_recording, task, rules)}
+    found = {"assignment": name, **assess(parts, task, rules), "locations": locations(of_recording, task, rules),
+             "left_out": read_left_out(name, set(recordings["label"]))}
     with replacing_folder(paths.evaluation(name)) as folder:
         write_json(folder / "metrics.json", found)
         write_json(folder / "summary.json", summary(found))
@@ -89,6 +101,15 @@ def read_recordings(name: str, limits: ValidateParams) -> pd.DataFrame:
     measured = described.merge(signal, on="recording_id", validate="1:1")
     warned = pd.Series([has_warnings(row, limits) for row in measured.to_dict("records")])
     return measured.assign(signal=warned.groupby(measured["unit_id"]).transform("any").map(SIGNAL))
+
+
+def read_left_out(name: str, learnt: Collection[str]) -> dict[str, dict[str, int]]:
+    """The task's classes that are too rare to be in the folds, see `assessment.left_out`."""
+    assignment = tasks.resolve(name)
+    columns = ["recording_id", "dataset", "patient_id", label_column(assignment.task.label)]
+    recordings = pd.read_parquet(paths.RECORDINGS, columns=columns)
+    groups = pd.read_parquet(paths.VALIDATION / "groups.parquet", columns=["recording_id", "group_id"])
+    return left_out(recordings, groups, assignment, learnt)
 
 
 def has_warnings(measured: Mapping[Any, Any], limits: ValidateParams) -> bool:

@@ -3,7 +3,7 @@
 A task's full name is `<data set>-<task>`, for instance `circor-murmur`; several data sets are joined with `+`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +24,11 @@ class Task:
         recording_label: label that says what this one recording shows, where it is known
             better than the unit's (a murmur is heard at some locations only); `None`: the unit's label.
         positive: the class whose recall and predictive value clinicians ask for, or `None`.
+        rare: what becomes of a class with too few groups in all the data (see `estimable`). `kept`: it is learnt and
+            enters the means, and has no number of its own. `left out`: its units enter no fold, no fit and no number,
+            and are named wherever the task is reported. A class of one to nine people is in the training of some folds
+            and not of others, and would weigh in a mean over classes as much as one of fifty: that is the luck of the
+            draw. What such a task says and scores is about the classes that are left, and never about the rare ones.
     """
 
     name: str
@@ -34,6 +39,35 @@ class Task:
     official: tuple[str, ...]
     recording_label: str | None = None
     positive: str | None = None
+    rare: Literal["kept", "left out"] = "kept"
+
+
+_SHAPES = ("Crescendo", "Decrescendo", "Diamond", "Plateau")
+_PITCHES = ("Low", "Medium", "High")
+_QUALITIES = ("Blowing", "Harsh", "Musical")
+_DESCRIPTORS = {                 # of CirCor's murmurs, in the order in which a clinician says them
+    "systolic_timing": ("Early-systolic", "Mid-systolic", "Late-systolic", "Holosystolic"),
+    "systolic_shape": _SHAPES,
+    "systolic_grading": ("I/VI", "II/VI", "III/VI"),
+    "systolic_pitch": _PITCHES,
+    "systolic_quality": _QUALITIES,
+    "diastolic_timing": ("Early-diastolic", "Mid-diastolic", "Late-diastolic", "Holodiastolic"),
+    "diastolic_shape": _SHAPES,
+    "diastolic_grading": ("I/IV", "II/IV", "III/IV", "IV/IV"),
+    "diastolic_pitch": _PITCHES,
+    "diastolic_quality": _QUALITIES,
+}
+
+
+DISEASES = ("aortic_stenosis", "aortic_regurgitation", "mitral_regurgitation", "mitral_stenosis")
+_OFFICIAL = ("uar", "macro_auc", "accuracy", "macro_f1")
+
+
+def _descriptor(name: str, classes: tuple[str, ...]) -> Task:
+    """One feature of a murmur; only patients whose murmur is described have the label."""
+    phase, feature = name.split("_")
+    return Task(name, f"{phase}_murmur_{feature}", classes, "patient", "uar",
+                ("macro_f1", "uar", "macro_auc", "accuracy"), rare="left out")
 
 
 TASKS = {
@@ -51,13 +85,20 @@ TASKS = {
             "sounds", "sound", ("artifact", "extrahls", "extrastole", "murmur", "normal"), "recording",
             "accuracy_and_uar", ("accuracy", "uar", "macro_auc", "macro_f1"), None, "murmur",
         ),
+        *(_descriptor(name, classes) for name, classes in _DESCRIPTORS.items()),
+        Task(   # UAR is the MAcc of PhysioNet 2016 (mean of sensitivity and specificity) without its terms for quality
+            "normal", "normal", ("Abnormal", "Normal"), "recording", "uar", _OFFICIAL, None, "Abnormal",
+        ),
+        Task("valves", "valve", ("AS", "MR", "MS", "MVP", "N"), "recording", "uar", _OFFICIAL),
+        Task("disease", "disease", ("Diseased", "Normal"), "patient", "uar", _OFFICIAL, None, "Diseased"),
+        *(Task(name, name, ("Present", "Absent"), "patient", "uar", _OFFICIAL, None, "Present") for name in DISEASES),
     )
 }
 
 
 # Several tasks under one name. A case with several labels at once (a murmur's descriptors, diseases that come together)
 # is one task a label: each has its own search, interval and decision, and a label that is missing costs only its own.
-GROUPS: dict[str, tuple[str, ...]] = {}
+GROUPS: dict[str, tuple[str, ...]] = {"descriptors": tuple(_DESCRIPTORS), "diseases": DISEASES}
 
 
 class TaskError(HeartMLError):
@@ -80,10 +121,23 @@ def resolve(name: str) -> Assignment:
         TaskError: the name has another form or no such task exists.
     """
     datasets, _, task = name.rpartition("-")
+    if datasets and task in GROUPS:
+        several = ", ".join(f"{datasets}-{one}" for one in GROUPS[task])
+        raise TaskError(f"{name!r} is several tasks: `heartml tasks --use {name}` writes {several} into params.yaml")
     if not datasets or task not in TASKS:
         known = ", ".join(f"<data set>-{t}" for t in TASKS)
         raise TaskError(f"no task {name!r}: write {known}, for instance circor-murmur (`tasks` in params.yaml)")
     return Assignment(name, tuple(datasets.split("+")), TASKS[task])
+
+
+def estimable(task: Task, groups: Mapping[str, int], min_groups: int) -> tuple[str, ...]:
+    """The classes that enough groups carry to say anything about them, in the task's order.
+
+    Args:
+        groups: class -> number of groups that carry it in all the data that are labelled for the task.
+        min_groups: `validate.min_class_groups`.
+    """
+    return tuple(name for name in task.classes if groups.get(name, 0) >= min_groups)
 
 
 def expand(names: Iterable[str]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from heartml import tasks
 from heartml.datasets import ANNOTATION_COLUMNS, Folder, Layout, LayoutError, Remote, checksums, leads_out
 from heartml.schema import label_column
 
@@ -26,26 +27,14 @@ PUBLISHER = "https://physionet.org/content/circor-heart-sound/1.0.3/"
 REMOTES = (
     Remote("https://physionet.org/files/circor-heart-sound/1.0.3/", "SHA256SUMS.txt", ("training_data.csv", "RECORDS")),
 )
-TASKS = ("murmur", "outcome")
+TASKS = ("murmur", "outcome", *tasks.GROUPS["descriptors"])     # the first one is what `heartml ingest` puts to work
 
 _MURMUR = ("Present", "Unknown", "Absent")
-_SHAPES = ("Crescendo", "Decrescendo", "Diamond", "Plateau")
-_PITCHES = ("Low", "Medium", "High")
-_QUALITIES = ("Blowing", "Harsh", "Musical")
 LABELS: Mapping[str, tuple[str, ...]] = {
     "murmur": _MURMUR,
     "murmur_here": _MURMUR,
     "outcome": ("Abnormal", "Normal"),
-    "systolic_murmur_timing": ("Early-systolic", "Mid-systolic", "Late-systolic", "Holosystolic"),
-    "systolic_murmur_shape": _SHAPES,
-    "systolic_murmur_grading": ("I/VI", "II/VI", "III/VI"),
-    "systolic_murmur_pitch": _PITCHES,
-    "systolic_murmur_quality": _QUALITIES,
-    "diastolic_murmur_timing": ("Early-diastolic", "Mid-diastolic", "Late-diastolic", "Holodiastolic"),
-    "diastolic_murmur_shape": _SHAPES,
-    "diastolic_murmur_grading": ("I/IV", "II/IV", "III/IV", "IV/IV"),
-    "diastolic_murmur_pitch": _PITCHES,
-    "diastolic_murmur_quality": _QUALITIES,
+    **{tasks.TASKS[name].label: tasks.TASKS[name].classes for name in tasks.GROUPS["descriptors"]},
 }
 
 _FOLDER = "training_data"

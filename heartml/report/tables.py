@@ -85,7 +85,8 @@ def classes(found: Mapping[str, Any], part: str) -> Table:
     """Recall, precision and AUC by class, where there are groups enough."""
     lines = [(name, "model", (_count(entry),),
               entry if entry["estimable"] else None)
-             for name in found["classes"] for entry in [found["per_class"][part][name]]]
+             for name in found["classes"] if name not in found["left_out"]
+             for entry in [found["per_class"][part][name]]]
     return _table("By class", "Class", (_counted(found),), tuple(CLASS_COLUMNS), lines,
                   note=_too_few(found))
 

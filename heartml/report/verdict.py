@@ -97,7 +97,7 @@ def performance(found: Mapping[str, Any], model: str, data: str) -> tuple[str, s
     """What it was asked, and how well it answered, against the best floor: words, the figure, words."""
     metric, counts = found["metric"], found["counts"][HELD_OUT]
     number, confidence = found[HELD_OUT][metric], f"{100 * found['confidence']:g} %"
-    *others, last = found["classes"]
+    *others, last = [name for name in found["classes"] if name not in found["left_out"]]
     before = (f"{model} sorts {counts['units']} {found['unit']}s that it has never heard ({counts['groups']} groups; "
               f"{data}) into {', '.join(others)} or {last}. {METRICS[metric].title}:")
     interval = f"({confidence} interval {span(number)})" if span(number) else ""
@@ -143,8 +143,13 @@ def warnings(found: Mapping[str, Any]) -> list[str]:
         if flagged:
             words.append(f"Confounded: {named} can be told from {found['floor_titles'][floor].lower()}. "
                          f"A model may have learnt {flagged[0]['heard']}, not the heart.")
+    rare = [f"{name} ({entry['groups']})" for name, entry in found["left_out"].items()]
+    if rare:
+        words.append(f"Not estimable: {_listed(rare)}, with fewer than {found['min_groups']} groups in all the data. "
+                     f"Such {found['unit']}s are in no fold, no fit and no number of this page: means and decisions "
+                     "are about the other classes.")
     few = [f"{name} ({entry['groups']})" for name, entry in found["counts"][HELD_OUT]["classes"].items()
-           if entry["groups"] < found["min_groups"]]
+           if entry["groups"] < found["min_groups"] and name not in found["left_out"]]
     if few:
         words.append(f"Few held-out groups: {_listed(few)}. They enter the means above, with wide intervals, "
                      "but have no number of their own.")

@@ -1,7 +1,8 @@
 """Stage `split`: a task's recordings become stratified, grouped folds and a held-out test part.
 
 In: recordings (labels), the groups that validation joined over near-duplicates. Out: `folds.parquet` (schema.FOLDS).
-A published split (a CSV of patient_id,part) takes the place of the draw for the test part.
+A published split (a CSV of patient_id,part) takes the place of the draw for the test part. Where the task leaves rare
+classes out (`Task.rare`), their units stand in no fold, and the log names them.
 """
 
 import pandas as pd
@@ -11,7 +12,7 @@ from heartml.config import SplitParams
 from heartml.folds import TEST, check_folds, fold_names
 from heartml.split import draw
 from heartml.split.published import read_published
-from heartml.split.units import label_units
+from heartml.split.units import label_units, without_rare
 from heartml.stage import StageError, stage
 from heartml.tasks import Task, resolve
 
@@ -22,7 +23,8 @@ def run(task_name: str) -> None:
     with stage("split", task=task_name) as log:
         recordings = pd.read_parquet(paths.RECORDINGS)
         groups = pd.read_parquet(paths.VALIDATION / "groups.parquet")
-        units = label_units(recordings, groups, assignment)
+        labelled = label_units(recordings, groups, assignment)
+        units = without_rare(labelled, assignment, params.validate_.min_class_groups)
         own = params.split.of(task_name)
         published = read_published(own.published) if own.published else None
         folds = assign_folds(units, own, params.seed, published)
@@ -30,6 +32,8 @@ def run(task_name: str) -> None:
         files.write_parquet(paths.folds(task_name), schema.conform(folds, schema.FOLDS, "folds"))
         log.say(f"{len(recordings)} recordings in")
         log.say(f"{len(folds)} with a label for {task_name} out")
+        for label, rare in labelled[~labelled["label"].isin(units["label"])].groupby("label"):
+            log.say(f"{label} left out: {rare['unit_id'].nunique()} {assignment.task.unit}s, too few to estimate")
         if published is not None:
             left_out = units["unit_id"].nunique() - folds["unit_id"].nunique()
             log.say(f"published test part, {left_out} units left out because their group is held out")
@@ -98,6 +102,8 @@ def thin_classes(folds: pd.DataFrame, task: Task) -> list[str]:
     """A warning for each class that is missing from a part."""
     warnings = []
     for name in task.classes:
+        if task.rare == "left out" and not (folds["label"] == name).any():
+            continue
         present = set(folds.loc[folds["label"] == name, "part"])
         absent = [part for part in [TEST, *fold_names(folds)] if part not in present]
         if absent:

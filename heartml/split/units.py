@@ -7,7 +7,7 @@ import pandas as pd
 
 from heartml import schema
 from heartml.stage import StageError
-from heartml.tasks import Assignment
+from heartml.tasks import Assignment, estimable
 
 
 def label_units(recordings: pd.DataFrame, groups: pd.DataFrame, assignment: Assignment) -> pd.DataFrame:
@@ -35,6 +35,24 @@ def label_units(recordings: pd.DataFrame, groups: pd.DataFrame, assignment: Assi
     return units[columns].sort_values(["unit_id", "recording_id"], ignore_index=True)
 
 
+def without_rare(units: pd.DataFrame, assignment: Assignment, min_groups: int) -> pd.DataFrame:
+    """The units that the task learns from: where it leaves rare classes out, those of the estimable ones.
+
+    Raises:
+        StageError: fewer than two classes are left; the message says how many groups each has, and the way out.
+    """
+    if assignment.task.rare == "kept":
+        return units
+    groups = units.groupby("label")["group_id"].nunique()
+    kept = estimable(assignment.task, {str(name): int(n) for name, n in groups.items()}, min_groups)
+    if len(kept) < 2:
+        found = ", ".join(f"{name} {groups.get(name, 0)}" for name in assignment.task.classes)
+        raise StageError(f"{assignment.name} is not estimable: fewer than two of its classes have {min_groups} groups "
+                         f"({found}). Take it out of `tasks` in params.yaml, or ingest more patients; `heartml tasks` "
+                         "counts what there is.")
+    return units[units["label"].isin(kept)].reset_index(drop=True)
+
+
 def _patient_labels(table: pd.DataFrame, column: str) -> "pd.Series[str]":
     """The patient's label for each of its recordings.
 
@@ -58,6 +76,6 @@ def _check_labels(units: pd.DataFrame, assignment: Assignment) -> None:
         row = strange.iloc[0]
         raise StageError(f"{len(strange)} recordings have a label that {assignment.name} does not know, first "
                          f"{row['label']!r} of {row['source_file']}: expected {', '.join(classes)}")
-    if units["label"].nunique() < 2:
+    if assignment.task.rare == "kept" and units["label"].nunique() < 2:
         found = units["label"].iloc[0] if len(units) else "none"
         raise StageError(f"{assignment.name}: nothing to tell apart, labels found: {found}. Ingest more recordings.")

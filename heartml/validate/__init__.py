@@ -87,8 +87,9 @@ def tables_of(
     recordings: pd.DataFrame, annotations: pd.DataFrame, quarantine: pd.DataFrame, signal: pd.DataFrame,
     pairs: pd.DataFrame, groups: pd.DataFrame, params: Params,
 ) -> dict[str, pd.DataFrame]:
-    """Suite -> the table that it is about."""
+    """Suite -> the table that it is about; and `labels`: every class of every label."""
     named = recordings.drop_duplicates("recording_id")
+    labels = fitness.class_table(named, groups)
     ends = annotations.merge(named[[*IN_WORDS, "seconds"]], on="recording_id", how="left")
     return {
         "recordings": recordings,
@@ -96,7 +97,8 @@ def tables_of(
         "signals": named[[*IN_WORDS, "source"]].merge(signal, on="recording_id"),
         "pairs": fitness.pair_table(named, pairs, params.ingest.duplicate_correlation),
         "patients": fitness.patient_table(recordings),
-        "classes": fitness.class_table(named, groups),
+        "labels": labels,
+        "classes": fitness.learnt_when_rare(labels),
         "quarantine": quarantine,
     }
 
@@ -120,7 +122,7 @@ def summarise(tables: Mapping[str, pd.DataFrame], groups: pd.DataFrame, found: S
             "quarantined": len(quarantine),
         },
         "checks": list(found),
-        "classes": checks.records(tables["classes"]),
+        "classes": checks.records(tables["labels"]),
         "quarantined_by_reason": {str(k): int(v) for k, v in quarantine["reason"].value_counts().sort_index().items()},
     }
 

@@ -145,3 +145,9 @@ def class_table(recordings: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
                 rows.append((dataset, column.removeprefix(schema.LABEL_PREFIX), value, len(has),
                              has["patient_id"].nunique(), has["group_id"].nunique()))
     return pd.DataFrame(rows, columns=["dataset", "label", "value", "recordings", "patients", "groups"])
+
+
+def learnt_when_rare(classes: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `class_table` to warn of: a task that leaves rare classes out names them itself."""
+    left_out = {task.label for task in TASKS.values() if task.rare == "left out"}
+    return classes[~classes["label"].isin(left_out)].reset_index(drop=True)
