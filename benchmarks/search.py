@@ -68,9 +68,9 @@ def copy(task: str, root: Path, kind: str, trials: int, workers: int) -> Path:
     shutil.copytree(paths.features(task, "x").parent, root / paths.features(task, "x").parent)
     params = yaml.safe_load(paths.PARAMS.read_text())
     sequence = trials if kind == "sequence head" else 0
-    params["search"] |= {"trials": trials, "sequence_trials": sequence, "workers": workers}
+    params["search"] |= {"trials": trials, "network_trials": {"sequence": sequence}, "workers": workers}
     for own in params["search"].get("tasks", {}).values():
-        own.pop("sequence_trials", None)
+        own.pop("network_trials", None)
     if not sequence:
         params["search"]["starts"] = [s for s in params["search"]["starts"] if s["head"] != "sequence"]
     (root / paths.PARAMS).write_text(yaml.safe_dump(params))

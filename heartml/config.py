@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,6 +15,8 @@ from heartml.files import replacing
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Perturbation = Literal["white_snr_db", "room_snr_db", "speech_snr_db", "friction_snr_db", "lowpass_hz", "highpass_hz",
+                       "gain_db", "clipped_share", "clock_share"]
 
 
 class ParamsError(HeartMLError):
@@ -104,11 +106,52 @@ class RandomConvParams(Section):
     seed: int
 
 
-class SequenceParams(Section):
+class TrainingParams(Section):
+    chunk_s: Positive
+    inference_chunk_s: Positive | None
+    mixup: Annotated[float, Field(ge=0)]
+    loss: Literal["cross_entropy", "focal"]
+    focal_gamma: Annotated[float, Field(ge=0)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    class_weight_power: Share
+    optimiser: Literal["adamw", "adam", "sgd"]
+    sgd_momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    schedule: Literal["one_cycle", "cosine", "constant"]
+    warmup_share: Annotated[float, Field(ge=0, lt=1)]
+    gradient_clip: Positive | None
+    accumulation: Count
+    mixed_precision: Literal["auto", "off"]
+
+
+class NetworkParams(Section):
+    """What a head that takes frames is trained on, how long, and the keys of `search.training` that it replaces."""
+
     encoders: Annotated[tuple[str, ...], Field(min_length=1)]
     steps: Count
     batch: Count
+    training: dict[str, Any] = {}
+
+
+class SequenceParams(NetworkParams):
     channels: Count
+
+
+class ResnetParams(NetworkParams):
+    backbone: str
+    pooling: Literal["avg", "max", "attention"]
+    weights: Path | None
+    weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
+
+    @model_validator(mode="after")
+    def _weights_are_known_by_content(self) -> Self:
+        if (self.weights is None) != (self.weights_sha256 is None):
+            raise ValueError("weights and weights_sha256 (of that file) belong together")
+        return self
+
+
+class FcnnParams(NetworkParams):
+    pass
 
 
 class StartParams(Section):
@@ -121,14 +164,32 @@ class StartParams(Section):
 
 class SearchParams(PerTask):
     trials: Count
-    sequence_trials: Annotated[int, Field(ge=0)]
+    network_trials: dict[str, Annotated[int, Field(ge=0)]]
     batch: Count
     workers: Annotated[int, Field(ge=0)]
     pruning_startup_trials: Count
     heads: Annotated[tuple[str, ...], Field(min_length=1)]
     poolings: dict[str, tuple[str, ...]]
+    training: TrainingParams
     sequence: SequenceParams
+    resnet: ResnetParams
+    fcnn: FcnnParams
     starts: tuple[StartParams, ...]
+
+    def network(self, head: str) -> NetworkParams:
+        """The section of a head that takes frames."""
+        return cast(NetworkParams, getattr(self, head))
+
+    def training_of(self, head: str) -> TrainingParams:
+        """`training` with the keys in their place that the head replaces."""
+        return TrainingParams.model_validate({**self.training.model_dump(), **self.network(head).training})
+
+    @model_validator(mode="after")
+    def _every_network_can_be_trained(self) -> Self:
+        for name, kind in type(self).model_fields.items():
+            if isinstance(kind.annotation, type) and issubclass(kind.annotation, NetworkParams):
+                self.training_of(name)
+        return self
 
 
 class StackingParams(Section):
@@ -149,6 +210,11 @@ class EvaluateParams(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     floors: tuple[Literal["majority", "source", "metadata", "nuisance"], ...]
     confounded_auc: Annotated[float, Field(ge=0.5, le=1)]
+
+
+class RobustnessParams(Section):
+    max_units: Count
+    conditions: dict[Perturbation, tuple[float, ...]]
 
 
 class ReportParams(Section):
@@ -186,6 +252,7 @@ class Params(Section):
     stacking: StackingParams
     ensemble: EnsembleParams
     evaluate: EvaluateParams
+    robustness: RobustnessParams
     report: ReportParams
     gate: GateParams
     flow: FlowParams

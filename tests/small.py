@@ -31,7 +31,7 @@ def _shrink(params: Path) -> None:
     numbers: dict[str, Any] = yaml.safe_load(params.read_text())
     numbers["split"]["folds"] = 3
     starts = [start for start in numbers["search"]["starts"] if start["head"] == "logistic"]
-    numbers["search"] |= {"trials": 3, "sequence_trials": 0, "batch": 3, "pruning_startup_trials": 3, "tasks": {},
+    numbers["search"] |= {"trials": 3, "network_trials": {}, "batch": 3, "pruning_startup_trials": 3, "tasks": {},
                           "heads": ["logistic", "extra_trees"], "starts": starts[:2]}
     numbers["evaluate"] |= {"bootstrap": 100, "floors": ["majority"]}   # nine held-out children tell no more
     numbers["gate"]["bootstrap"] = 100

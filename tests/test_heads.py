@@ -4,24 +4,28 @@ import functools
 import json
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from heartml import config
 from heartml.heads import HEADS, State, Targets, svm_rbf
 from heartml.heads.augment import Crops
 from heartml.heads.estimators import Scale, case_weights
 from heartml.heads.sequence import frame_targets
+from heartml.learning import space
 from heartml.parallel import single_thread
 
+PARAMS = config.load(Path(__file__).parents[1] / "params.yaml").search
 NUMBERS = {
     "logistic": {"c": 0.1, "balance": 1.0},
     "svm_rbf": {"c": 3.0, "gamma": 0.5, "balance": 0.5},
     "lightgbm": {"trees": 20, "leaves": 4, "rate": 0.2, "columns": 0.5, "least_cases": 5, "balance": 0.5},
     "extra_trees": {"trees": 20, "least_leaf": 1, "columns": 0.3, "balance": 0.5},
-    "sequence": {"steps": 25, "batch": 16, "channels": 16, "dropout": 0.1, "rate": 1e-2, "frame_weight": 0.5,
-                 "strength": 0.5},
+    "sequence": {**space.fixed_numbers(PARAMS, "sequence"), "steps": 25, "batch": 16, "channels": 16, "dropout": 0.1,
+                 "rate": 1e-2, "frame_weight": 0.5, "strength": 0.5},
 }
 NAMES = sorted(HEADS)
 CLASSES = 3
@@ -194,7 +198,7 @@ def test_a_crop_and_its_states_are_of_one_moment() -> None:
     length = [40, 300, 600]
     frames = [np.arange(n, dtype=np.float32)[:, None] for n in length]
     states = [(np.arange(n) // 10 % 4).astype(np.int8) for n in length]
-    crops = Crops.of(frames, Targets(np.zeros(3, int), 1, np.arange(3), states), strength=0.0)
+    crops = Crops.of(frames, Targets(np.zeros(3, int), 1, np.arange(3), states), strength=0.0, chunk_s=5.1)
     rows = np.array([0, 1, 2, 2, 1])
     drawn, seen = crops.draw(rows, np.random.default_rng(0))
     assert drawn.shape == (5, 255, 1)
@@ -210,7 +214,7 @@ def test_augmentation_never_reaches_another_recording() -> None:
     targets = Targets(np.zeros(4, int), 1, np.arange(4))
     rng = np.random.default_rng(1)
     for _ in range(20):
-        drawn, _ = Crops.of(frames, targets, 1.0).draw(np.arange(4), rng)
+        drawn, _ = Crops.of(frames, targets, 1.0, 5.1).draw(np.arange(4), rng)
         assert (np.abs(drawn - 1000.0 * np.arange(4)[:, None, None]) < 20).all()
 
 

@@ -24,7 +24,8 @@ SEQUENCE = {"encoder": "logspec", "level": "recording", "pooling": None, "head":
             "numbers": {"dropout": 0.1, "rate": 0.005, "frame_weight": 1.0, "strength": 0.5}}
 UNIT = {"encoder": "logspec", "level": "unit", "pooling": "statistics", "head": "logistic",
         "numbers": {"c": 0.01, "balance": 1.0}}
-SMALL = {"trials": 9, "sequence_trials": 1, "batch": 3, "pruning_startup_trials": 4, "starts": [SEQUENCE, UNIT],
+SMALL = {"trials": 9, "network_trials": {"sequence": 1}, "batch": 3, "pruning_startup_trials": 4,
+         "starts": [SEQUENCE, UNIT],
          "heads": ["logistic", "svm_rbf", "sequence"], "tasks": {},
          "sequence": {"encoders": ["logspec"], "steps": 6, "batch": 8, "channels": 8}}
 
@@ -48,11 +49,11 @@ def test_the_plan_holds_every_slot_once_and_no_more_sequence_trials_than_allowed
     params = config.load(ROOT / "params.yaml").search
     for wanted in (1, 5, 16, 40):
         for sequences in (0, 1, 4):
-            own = params.model_copy(update={"trials": wanted, "sequence_trials": sequences})
+            own = params.model_copy(update={"trials": wanted, "network_trials": {"sequence": sequences}})
             slots = [slot for batch in space.plan(own, ["logspec"]) for slot in batch]
             assert [slot.number for slot in slots] == list(range(wanted))
-            assert sum(slot.sequence for slot in slots) <= sequences
-            assert sum(slot.sequence for slot in slots) == sequences or wanted < 16
+            assert sum(slot.network == "sequence" for slot in slots) <= sequences
+            assert sum(slot.network == "sequence" for slot in slots) == sequences or wanted < 16
             assert all(slot.start is None or slot.start.encoder == "logspec" for slot in slots)
 
 
@@ -130,7 +131,7 @@ def test_a_kill_between_asking_and_telling_changes_no_trial(tmp_path: Path, told
         return trials.Outcome((0.5, 0.6), float(spec.numbers["c"]) if "c" in spec.numbers else 0.3)
 
     def hunt(journal: Path, kill_at: int | None) -> list:
-        params = config.load(ROOT / "params.yaml").search.model_copy(update={"trials": 20, "sequence_trials": 0})
+        params = config.load(ROOT / "params.yaml").search.model_copy(update={"trials": 20, "network_trials": {}})
         for number, batch in enumerate(space.plan(params, ["logspec", "random_conv"])):
             study = trials.open_study(journal, "study")
             if number == kill_at:      # as if killed: asked for, written down, `told` of them told

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from heartml.heads import Targets
 
-_CROP_S = 5.1
 _TEMPO = 0.13
 _TILT = 0.5            # natural logarithm of power from the lowest to the highest band, standard deviation
 _GAIN = 0.3
@@ -41,13 +40,15 @@ class Crops:
     strength: float
 
     @classmethod
-    def of(cls, frames: Iterable[NDArray[np.float32]], targets: Targets, strength: float) -> Self:
-        """Pack recordings and, where there are any, their heart states."""
+    def of(
+        cls, frames: Iterable[NDArray[np.float32]], targets: Targets, strength: float, chunk_s: float
+    ) -> Self:
+        """Pack recordings and, where there are any, their heart states, for crops of `chunk_s` seconds."""
         halves = [one.astype(np.float16) for one in frames]
         length = np.array([len(f) for f in halves])
         states = None if targets.states is None else np.concatenate(list(targets.states))
         rate = targets.frame_rate_hz
-        return cls(np.concatenate(halves), states, np.cumsum(length) - length, length, round(_CROP_S * rate),
+        return cls(np.concatenate(halves), states, np.cumsum(length) - length, length, max(1, round(chunk_s * rate)),
                    max(1, round(_MASK_S * rate)), strength)
 
     def draw(

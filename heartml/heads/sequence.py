@@ -3,7 +3,7 @@
 Batch norm on bands, a convolution of 5 with stride 2, six residual dilated blocks (Bai et al., An empirical evaluation
 of generic convolutional and recurrent networks, 2018), attention pooling with two heads beside the mean. Where heart
 states are known a second head learns them frame by frame, with systole split by the recording's class: what a murmur is
-is heard there. Trained on crops of 5.1 s with SpecAugment (Park et al., 2019), AdamW and one cycle of the rate.
+is heard there. Trained on crops with SpecAugment (Park et al., 2019) by `heartml.heads.training`.
 """
 
 from collections.abc import Sequence
@@ -18,16 +18,13 @@ from torch.nn import functional
 
 from heartml.heads import Answer, Fitted, Inputs, Numbers, State, Suggest, Targets, Value
 from heartml.heads.augment import Crops
+from heartml.heads.training import Recipe, ask, centred, parts, repeated, train
 from heartml.soft_segments import FIRST_SYSTOLE, UNANNOTATED, describe
 
 NAME = "sequence"
 TAKES: Literal["vectors", "frames"] = "frames"
 
 _DILATIONS = (1, 2, 4, 8, 2, 16)
-_CLASS_WEIGHT_POWER = 0.75
-_LABEL_SMOOTHING = 0.05
-_WEIGHT_DECAY = 0.03
-_SHORTEST_FRAMES = 100     # shorter recordings are repeated to this: the receptive field is 130
 
 
 class _Block(nn.Module):
@@ -84,24 +81,15 @@ class FittedSequence:
 
     def whole(self, frames: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """One recording -> log-probabilities `[classes]` and frame posteriors `[frames / 2, 4 + classes]`."""
-        device = next(self.network.parameters()).device
-        repeats = -(-_SHORTEST_FRAMES // len(frames))
-        x = torch.from_numpy(np.tile(centred(frames), (repeats, 1)).T[None].copy()).to(device)
-        with torch.inference_mode():
-            logits, states = self.network(x)
-        log_p = torch.log_softmax(logits[0].double(), dim=-1).cpu().numpy()
-        posteriors = np.asarray(torch.softmax(states[0], dim=0).T.cpu().numpy(), np.float32)
-        return np.asarray(log_p), np.asarray(posteriors[: -(-len(frames) // 2)])
+        pieces = parts(centred(frames), cast(int | None, self.shape.get("inference_frames")))
+        log_p, posteriors = ask(self.network, [repeated(piece) for piece in pieces])
+        own = [p[: -(-len(piece) // 2)] for p, piece in zip(posteriors, pieces, strict=True)]
+        return log_p, np.concatenate(own)
 
     def state(self) -> State:
         """Weights and shape."""
         arrays = {name: tensor.cpu().numpy() for name, tensor in self.network.state_dict().items()}
         return State(arrays, dict(self.shape))
-
-
-def centred(frames: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Without the recording's mean over time and bands."""
-    return np.asarray(frames - frames.mean(), np.float32)
 
 
 def space(trial: Suggest) -> Numbers:
@@ -115,16 +103,17 @@ def space(trial: Suggest) -> Numbers:
 
 
 def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted:
-    """Train `numbers["steps"]` steps of `numbers["batch"]` crops; torch's global generator is left as it was."""
-    frames = cast(Sequence[NDArray[np.float32]], inputs)
+    """Numbers: `channels`, `dropout`, `frame_weight`, `strength`, and those of a `Recipe`."""
+    frames, recipe = cast(Sequence[NDArray[np.float32]], inputs), Recipe.of(numbers)
     shape: dict[str, Value] = {"dim": frames[0].shape[1], "classes": targets.classes, "channels": numbers["channels"],
              "dropout": numbers["dropout"], "states": targets.states is not None}
-    with torch.random.fork_rng(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-        torch.manual_seed(seed)
-        network = _build(shape).to("cuda" if torch.cuda.is_available() else "cpu")
-        _train(network, Crops.of((centred(f) for f in frames), targets, float(numbers["strength"])), targets, numbers,
-               np.random.default_rng(seed))
-    return FittedSequence(network.eval(), shape)
+    if (size := recipe.inference_frames(targets.frame_rate_hz)) is not None:
+        shape["inference_frames"] = size
+    crops = Crops.of((centred(f) for f in frames), targets, float(numbers["strength"]), recipe.chunk_s)
+    weight = float(numbers["frame_weight"])
+    network = train(lambda: _build(shape), crops, targets, recipe, seed,
+                    lambda logits, states, labels: weight * frame_loss(logits, states, labels))
+    return FittedSequence(network, shape)
 
 
 def load(state: State) -> Fitted:
@@ -139,34 +128,11 @@ def _build(shape: dict[str, Value]) -> Network:
     return Network(int(shape["dim"]), int(shape["classes"]), int(shape["channels"]), float(shape["dropout"]))
 
 
-def _train(network: Network, crops: Crops, targets: Targets, numbers: Numbers, rng: np.random.Generator) -> None:
-    steps, rate = int(numbers["steps"]), float(numbers["rate"])
-    device = next(network.parameters()).device
-    weights = torch.from_numpy(class_weights(targets)).float().to(device)
-    optimiser = torch.optim.AdamW(network.parameters(), rate, weight_decay=_WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + 1, pct_start=0.25)
-    network.train()
-    for rows in _batches(len(targets.labels), int(numbers["batch"]), steps, rng):
-        x, states = crops.draw(rows, rng)
-        labels = torch.from_numpy(targets.labels[rows]).to(device)
-        logits, frame_logits = network(torch.from_numpy(x).to(device).transpose(1, 2))
-        loss = functional.cross_entropy(logits, labels, weights, label_smoothing=_LABEL_SMOOTHING)
-        if states is not None:
-            known = torch.from_numpy(frame_targets(states, targets.labels[rows])).to(device)
-            flat = frame_logits.transpose(1, 2).flatten(0, 1)     # in two dimensions a GPU adds in any order
-            loss = loss + float(numbers["frame_weight"]) * functional.cross_entropy(
-                flat, known.flatten(), ignore_index=-1)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimiser.step()
-        schedule.step()
-
-
-def class_weights(targets: Targets) -> NDArray[np.float64]:
-    """Inverse class frequency to the power 3/4: `[classes]`."""
-    counts = np.bincount(targets.labels, minlength=targets.classes)
-    return np.asarray((len(targets.labels) / (targets.classes * np.maximum(counts, 1))) ** _CLASS_WEIGHT_POWER)
+def frame_loss(logits: Tensor, states: NDArray[np.int8], labels: NDArray[np.int64]) -> Tensor:
+    """Cross-entropy of `[batch, 4 + classes, frames / 2]` against states `[batch, frames]`, where they are known."""
+    known = torch.from_numpy(frame_targets(states, labels)).to(logits.device)
+    flat = logits.transpose(1, 2).flatten(0, 1)     # in two dimensions a GPU adds in any order
+    return functional.cross_entropy(flat, known.flatten(), ignore_index=-1)
 
 
 def frame_targets(states: NDArray[np.int8], labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -177,10 +143,3 @@ def frame_targets(states: NDArray[np.int8], labels: NDArray[np.int64]) -> NDArra
     codes = np.array([0, FIRST_SYSTOLE, 2, 1, UNANNOTATED, -1])
     found = codes[states[:, ::2]]
     return np.where(found == FIRST_SYSTOLE, FIRST_SYSTOLE + labels[:, None], found).astype(np.int64)
-
-
-def _batches(cases: int, batch: int, steps: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
-    """`steps` batches of rows; every case once before any comes again."""
-    passes = -(-steps * batch // cases)
-    order = np.concatenate([rng.permutation(cases) for _ in range(passes)])
-    return [order[i * batch : (i + 1) * batch] for i in range(steps)]
