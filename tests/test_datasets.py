@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 import publishers
 import pytest
-from publishers import BUILDERS, Child
+from publishers import Child
+from simulated_publishers import BUILDERS
 
 from heartml import datasets
 from heartml.datasets import ANNOTATION_COLUMNS, DATASETS, FILE_COLUMNS, Layout, LayoutError, circor, pascal

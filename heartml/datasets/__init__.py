@@ -113,7 +113,28 @@ def _pascal() -> Dataset:
     return member
 
 
-DATASETS: dict[str, Callable[[], Dataset]] = {"simulated": _simulated, "circor": _circor, "pascal": _pascal}
+def _bmdhs() -> Dataset:
+    import heartml.datasets.bmdhs as member
+
+    return member
+
+
+def _physionet2016() -> Dataset:
+    import heartml.datasets.physionet2016 as member
+
+    return member
+
+
+def _yaseen() -> Dataset:
+    import heartml.datasets.yaseen as member
+
+    return member
+
+
+DATASETS: dict[str, Callable[[], Dataset]] = {
+    "simulated": _simulated, "circor": _circor, "pascal": _pascal, "bmdhs": _bmdhs, "physionet2016": _physionet2016,
+    "yaseen": _yaseen,
+}
 
 
 def load(name: str) -> Dataset:
