@@ -12,10 +12,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from heartml import encoders
 from heartml.errors import HeartMLError
 from heartml.files import read_json, replacing, write_json
 from heartml.heads import Answer, State
+from heartml.hearing import Hearing, Sound
 from heartml.learning.calibration import Calibration
 from heartml.learning.combination import Combination, judge, mean
 from heartml.learning.decision import Rule
@@ -137,16 +137,27 @@ class Model:
         """
         if not unit_of or any(len(frames[encoder]) != len(unit_of) for encoder in self.encoders):
             raise ModelError(f"{len(unit_of)} recordings: frames of each encoder and one unit for each are needed")
-        unit_ids = tuple(dict.fromkeys(unit_of))
-        if self.task.unit == "recording" and len(unit_ids) < len(unit_of):
+        return self.hear(Hearing.of_frames(frames, self.made_by, unit_of))
+
+    def predict_audio(self, waveforms: Sequence[Sound], unit_of: Sequence[str]) -> Predictions:
+        """`(samples in [-1, 1], sample_rate_hz)` of every recording, and its unit; everything else is in the model."""
+        return self.hear(Hearing(waveforms, unit_of))
+
+    def hear(self, hearing: Hearing) -> Predictions:
+        """The same for recordings that other models hear as well: what these have made of them is not made again.
+
+        Raises:
+            ModelError: no recordings, or two share a unit although the task's unit is the recording.
+        """
+        if not hearing.unit_of:
+            raise ModelError(f"{self.assignment_name}: no recordings to judge")
+        if self.task.unit == "recording" and len(hearing.unit_ids) < len(hearing.unit_of):
             raise ModelError(f"{self.assignment_name} judges recordings one by one: each needs a unit of its own")
-        row = {unit_id: number for number, unit_id in enumerate(unit_ids)}
-        unit = np.array([row[unit_id] for unit_id in unit_of])
-        sounds = Sounds(frames, {name: float(made["frame_rate_hz"]) for name, made in self.made_by.items()}, unit)
+        sounds = hearing.sounds(self.made_by)
         answers = {trial: member.answer(sounds) for trial, member in self.members.items()}
-        seen = {r: evidence(r.kind, answer_of(r, answers), unit) for r in self.combination.weights}
+        seen = {r: evidence(r.kind, answer_of(r, answers), sounds.unit) for r in self.combination.weights}
         said = judge(self.combination, seen)
-        return Predictions(unit_ids, self.task.classes, np.exp(said.log_p), said.calibrated, said.decisions,
+        return Predictions(hearing.unit_ids, self.task.classes, np.exp(said.log_p), said.calibrated, said.decisions,
                            np.exp(self._alone(answers, sounds)))
 
     def _alone(self, answers: Mapping[int, Answer], sounds: Sounds) -> NDArray[np.float64]:
@@ -157,24 +168,13 @@ class Model:
         weights = {r: w for r, w in self.combination.weights.items() if self._hears(r)}
         if weights:
             return mean({r: answer_of(r, answers).log_p for r in weights}, weights)
-        each = Sounds(sounds.frames, sounds.rates_hz, np.arange(len(sounds.unit)))
+        each = sounds.apart()
         apart = {trial: member.answer(each) for trial, member in self.members.items()}
         readings = self.combination.weights
         return self.combination.log_p({r: evidence(r.kind, answer_of(r, apart), each.unit) for r in readings})
 
     def _hears(self, reading: Reading) -> bool:
         return self.members[reading.trials[0]].spec.level == "recording"
-
-    def predict_audio(
-        self, waveforms: Sequence[tuple[NDArray[np.float32], int]], unit_of: Sequence[str]
-    ) -> Predictions:
-        """`(samples in [-1, 1], sample_rate_hz)` of every recording, and its unit; everything else is in the model."""
-        frames = {}
-        for name in self.encoders:
-            spec = encoders.Spec.from_json(self.made_by[name])
-            encoder = encoders.load(spec)
-            frames[name] = [encoders.frames_of(encoder, spec, w, rate).astype(np.float32) for w, rate in waveforms]
-        return self.predict(frames, unit_of)
 
 
 def _head(

@@ -77,8 +77,19 @@ class Sounds:
         self, frames: Mapping[str, Sequence[NDArray[np.float32]]], rates_hz: Mapping[str, float],
         unit: NDArray[np.int64],
     ) -> None:
-        self.frames, self.rates_hz, self.unit = frames, rates_hz, unit
-        self._vectors: dict[tuple[str, str, Level], Floats] = {}
+        self.frames, self.rates_hz, self.unit = dict(frames), dict(rates_hz), unit
+        self._of_recordings: dict[tuple[str, str], Floats] = {}
+        self._of_units: dict[tuple[str, str], Floats] = {}
+
+    def add(self, encoder: str, frames: Sequence[NDArray[np.float32]], rate_hz: float) -> None:
+        """The frames of one encoder more."""
+        self.frames[encoder], self.rates_hz[encoder] = frames, rate_hz
+
+    def apart(self) -> "Sounds":
+        """The same recordings, each a unit of its own; what was pooled of a recording is not pooled again."""
+        other = Sounds(self.frames, self.rates_hz, np.arange(len(self.unit)))
+        other._of_recordings = self._of_recordings
+        return other
 
     def inputs(self, spec: Spec, rows: NDArray[np.int64]) -> Inputs:
         """What the spec's head takes, for recordings or units `rows`."""
@@ -87,13 +98,14 @@ class Sounds:
         return self._pooled(spec.encoder, spec.pooling, spec.level)[rows]
 
     def _pooled(self, encoder: str, name: str, level: Level) -> Floats:
-        key = (encoder, name, level)
-        if key not in self._vectors:
-            self._vectors[key] = (
-                pooling.pool(name, self.frames[encoder], self.rates_hz[encoder]) if level == "recording"
-                else pooling.per_unit(self._pooled(encoder, name, "recording"), self.unit)
-            )
-        return self._vectors[key]
+        key = (encoder, name)
+        if key not in self._of_recordings:
+            self._of_recordings[key] = pooling.pool(name, self.frames[encoder], self.rates_hz[encoder])
+        if level == "recording":
+            return self._of_recordings[key]
+        if key not in self._of_units:
+            self._of_units[key] = pooling.per_unit(self._of_recordings[key], self.unit)
+        return self._of_units[key]
 
 
 @dataclass(frozen=True)
