@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -41,9 +42,10 @@ class Workspace:
         return done
 
     def start(self, *arguments: object, **env: str) -> "subprocess.Popen[str]":
-        """Start `heartml ARGUMENTS` here, to be waited for or killed."""
+        """Start `heartml ARGUMENTS` here, to be waited for or killed; Ctrl-C reaches it, as it does in a terminal."""
         return subprocess.Popen(self.command(*arguments), cwd=self.root, env={**self.environment, **env}, text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                                preexec_fn=_hear_ctrl_c)
 
     def commit(self, message: str = "state") -> None:
         """Commit all that git does not ignore."""
@@ -57,6 +59,11 @@ class Workspace:
 
 
 Done = subprocess.CompletedProcess[str]
+
+
+def _hear_ctrl_c() -> None:
+    """A suite that was started in the background ignores SIGINT, and its children would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def make(root: Path) -> Workspace:
