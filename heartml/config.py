@@ -217,6 +217,11 @@ class RobustnessParams(Section):
     conditions: dict[Perturbation, tuple[float, ...]]
 
 
+class PredictParams(Section):
+    least_confidence: Share
+    loudest_lead: Share
+
+
 class ReportParams(Section):
     worst_errors: Annotated[int, Field(ge=0)]
 
@@ -254,6 +259,7 @@ class Params(Section):
     evaluate: EvaluateParams
     robustness: RobustnessParams
     report: ReportParams
+    predict: PredictParams
     gate: GateParams
     flow: FlowParams
 

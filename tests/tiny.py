@@ -19,6 +19,12 @@ from heartml.model import Model
 PARAMS = config.load(Path(__file__).parents[1] / "params.yaml")
 
 
+TAUGHT = {
+    "murmur": {"murmur": "Present", "noise": "Unknown", "clean": "Absent"},
+    "sounds": {"murmur": "murmur", "noise": "artifact", "clean": "normal"},
+}
+
+
 def sound(kind: str, seed: int, seconds: float = 3.0) -> Samples:
     """`murmur`, `clean`, or `noise` without any beat."""
     rng = np.random.default_rng(seed)
@@ -28,10 +34,9 @@ def sound(kind: str, seed: int, seconds: float = 3.0) -> Samples:
 
 
 def fit(folder: Path, name: str = "simulated-murmur", encoder: str = "logspec") -> Path:
-    """Teach a model for `name` (murmur: Present, Unknown, Absent; sounds: murmur, artifact, normal); save it."""
+    """Teach a model for `name` to tell `TAUGHT` kinds of sound apart, of any other task its first three classes."""
     task = tasks.resolve(name).task
-    taught = {"murmur": "Present", "noise": "Unknown", "clean": "Absent"} if task.unit == "patient" else {
-        "murmur": "murmur", "noise": "artifact", "clean": "normal"}
+    taught = TAUGHT.get(task.name) or dict(zip(("murmur", "noise", "clean"), task.classes, strict=False))
     spec, member = encoders.spec(encoder, PARAMS), Spec(encoder, "logistic", "recording", "statistics", {})
     loaded = encoders.load(spec)
     kinds = [kind for kind in taught for _ in range(12)]
@@ -44,7 +49,8 @@ def fit(folder: Path, name: str = "simulated-murmur", encoder: str = "logspec") 
     kind = "stack" if task.unit == "patient" else "direct"
     flat = np.zeros(len(task.classes))
     reader = Reader.fit(kind, np.tile(fitted.answer(vectors).log_p, (1, 4)), labels, flat + 1, PARAMS.stacking)
-    combination = Combination({Reading((0,), kind): 1.0}, {Reading((0,), kind): reader}, Rule(flat), Calibration(1.0, flat))
+    reading = Reading((0,), kind)
+    combination = Combination({reading: 1.0}, {reading: reader}, Rule(flat), Calibration(1.0, flat))
     made_by = {encoder: {**spec.to_json(), "frame_rate_hz": loaded.frame_rate_hz, "dim": loaded.dim}}
     folder.mkdir(parents=True)
     Model.assemble(name, {0: member}, {0: [fitted.state()]}, combination, made_by).save(folder)

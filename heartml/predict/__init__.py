@@ -13,10 +13,13 @@ import numpy as np
 from heartml import admission, audio, config, parallel, quality
 from heartml.admission import Facts, Fault, Stated
 from heartml.config import Params
-from heartml.model import Model, Predictions
-from heartml.predict import inputs, locate
+from heartml.hearing import Hearing
+from heartml.model import Predictions
+from heartml.predict import inputs, locate, panel, wording
 from heartml.predict.inputs import Item
 from heartml.predict.locate import Located, NoModel
+from heartml.predict.panel import Panel
+from heartml.predict.wording import Description
 from heartml.progress import track
 
 AT_ONCE = 64      # recordings in memory together
@@ -49,6 +52,7 @@ class Answer:
         calibrated: class -> calibrated probability.
         probabilities: class -> what the decision rule looked at.
         recordings: those that were scored, and those with a fault.
+        description: of the murmur, where there is one; `None` where there is none or the task is another.
     """
 
     unit_id: str
@@ -57,6 +61,7 @@ class Answer:
     calibrated: Mapping[str, float]
     probabilities: Mapping[str, float]
     recordings: tuple[Heard, ...]
+    description: Description | None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -85,27 +90,29 @@ def run(named: Sequence[Path], wanted: str | None, task: str | None) -> Result:
     params = config.load()
     items = inputs.gather(named)
     located = locate.locate(wanted, task, params.tasks)
-    model = Model.load(located.folder)
-    if task not in (None, model.assignment_name):
-        raise NoModel(f"--task {task}: {located.words} answers {model.assignment_name}")
-    return score(items, model, located, params)
+    models = panel.load(located)
+    answers = models.model.assignment_name
+    if task not in (None, answers):
+        raise NoModel(f"--task {task}: {located.words} answers {answers}")
+    return score(items, models, located, params)
 
 
-def score(items: Sequence[Item], model: Model, located: Located, params: Params) -> Result:
-    """Answers of `model`, block by block, so that a large folder does not have to fit into memory."""
+def score(items: Sequence[Item], models: Panel, located: Located, params: Params) -> Result:
+    """Answers of the models, block by block, so that a large folder does not have to fit into memory."""
+    model = models.model
     unit_of = inputs.units(items, model.task.unit)
     blocks = inputs.blocks(unit_of, AT_ONCE)
     answers: list[Answer] = []
     faults: list[Heard] = []
     for block in track(blocks, "predict", len(blocks)):
-        found, refused = score_block([items[i] for i in block], [unit_of[i] for i in block], model, params)
+        found, refused = score_block([items[i] for i in block], [unit_of[i] for i in block], models, params)
         answers += found
         faults += refused
     return Result(located, model.assignment_name, model.task.unit, model.task.classes, tuple(answers), tuple(faults))
 
 
 def score_block(
-    items: Sequence[Item], unit_of: Sequence[str], model: Model, params: Params
+    items: Sequence[Item], unit_of: Sequence[str], models: Panel, params: Params
 ) -> tuple[list[Answer], list[Heard]]:
     """Answers to the units `unit_of` [n] of a block of items [n], and its recordings that cannot be scored."""
     heard, waveforms = zip(*(listen(item, params) for item in items), strict=True)
@@ -113,14 +120,26 @@ def score_block(
     refused = [h for h in heard if h.fault]
     if not usable:
         return [], refused
-    said = model.predict_audio([waveforms[i] for i in usable], [unit_of[i] for i in usable])
+    hearing = Hearing([waveform for waveform in waveforms if waveform is not None], [unit_of[i] for i in usable])
+    said = models.model.hear(hearing)
     complete = list(heard)
     for row, i in zip(said.recording_probabilities, usable, strict=True):
         complete[i] = Heard(**{**vars(heard[i]), "probabilities": _by_class(said.classes, row)})
     members: dict[str, list[Heard]] = {}
     for unit, recording in zip(unit_of, complete, strict=True):
         members.setdefault(unit, []).append(recording)
-    return [_answer(said, n, tuple(members[unit])) for n, unit in enumerate(said.unit_ids)], refused
+    features = models.features(hearing, said)
+    described = {
+        row: wording.describe(of_unit, _murmur_at(members[said.unit_ids[row]], models), params.predict)
+        for row, of_unit in features.items()
+    }
+    return [_answer(said, n, tuple(members[unit]), described.get(n)) for n, unit in enumerate(said.unit_ids)], refused
+
+
+def _murmur_at(recordings: Sequence[Heard], models: Panel) -> list[tuple[str | None, float]]:
+    """Location and probability of a murmur of each usable recording."""
+    present = str(models.model.task.positive)
+    return [(heard.item.location, heard.probabilities[present]) for heard in recordings if heard.fault is None]
 
 
 def listen(item: Item, params: Params) -> tuple[Heard, tuple[audio.Waveform, int] | None]:
@@ -139,11 +158,12 @@ def listen(item: Item, params: Params) -> tuple[Heard, tuple[audio.Waveform, int
     return Heard(item, samples.seconds, None, tuple(warnings), {}), (waveform, samples.sample_rate_hz)
 
 
-def _answer(said: Predictions, n: int, recordings: tuple[Heard, ...]) -> Answer:
+def _answer(said: Predictions, n: int, recordings: tuple[Heard, ...], description: Description | None) -> Answer:
     decided = int(said.decisions[n])
     return Answer(
         said.unit_ids[n], said.classes[decided], float(said.calibrated[n, decided]),
         _by_class(said.classes, said.calibrated[n]), _by_class(said.classes, said.probabilities[n]), recordings,
+        description,
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from heartml.files import replacing
 from heartml.predict import NOTICE, Answer, Heard, Result
 from heartml.predict.inputs import printable
+from heartml.predict.wording import Description
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,8 +26,11 @@ def show(result: Result) -> None:
     if result.answers:
         console.print(_table(result))
     lines = [f"{_name(answer, result)}: {'; '.join(answer.warnings)}" for answer in result.answers if answer.warnings]
+    murmurs = [f"{_name(answer, result)}: {answer.description.phrase_with_confidence}"
+               for answer in result.answers if answer.description and answer.description.phrase]
+    described = ["Murmurs, each feature with its confidence", *(f"  {line}" for line in murmurs), ""] if murmurs else []
     lines = ["Signal quality", *(f"  {line}" for line in lines), ""] if lines else []
-    for line in (*lines, f"Model: {result.model.words}.",
+    for line in (*described, *lines, f"Model: {result.model.words}.",
                  "Behind each decision stands its confidence; all probabilities are calibrated. The decision follows "
                  "the task's metric, which weighs classes, and need not be the most probable one.", NOTICE):
         console.print(printable(line), markup=False, highlight=False, soft_wrap=not console.is_terminal)
@@ -78,7 +82,15 @@ def as_json(result: Result) -> str:
 def _of_unit(answer: Answer) -> dict[str, Any]:
     return {"unit_id": answer.unit_id, "decision": answer.decision, "confidence": answer.confidence,
             "calibrated": dict(answer.calibrated), "probabilities": dict(answer.probabilities),
+            "description": _of_murmur(answer.description) if answer.description else None,
             "warnings": list(answer.warnings)}
+
+
+def _of_murmur(description: Description) -> dict[str, Any]:
+    features = [{"name": feature.name, "decision": feature.decision, "confidence": feature.confidence,
+                 "said": feature in description.said, "calibrated": dict(feature.calibrated), "model": feature.model}
+                for feature in description.features]
+    return {"phrase": description.phrase, "loudest_at": description.loudest_at, "features": features}
 
 
 def _of_recording(heard: Heard) -> dict[str, Any]:
@@ -92,22 +104,23 @@ def write_csv(result: Result, path: Path) -> None:
     """One row a unit, then one for each file that was not scored; no cell that a spreadsheet would calculate.
 
     Columns: unit_id, decision, confidence, c_<class> (calibrated), p_<class> (what the decision rule looked at),
-    recordings, warnings, error, model.
+    description (of a murmur), recordings, warnings, error, model.
     """
     columns = ["unit_id", "decision", "confidence", *(f"c_{name}" for name in result.classes),
-               *(f"p_{name}" for name in result.classes), "recordings", "warnings", "error", "model"]
+               *(f"p_{name}" for name in result.classes), "description", "recordings", "warnings", "error", "model"]
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         for answer in result.answers:
             numbers = [answer.confidence, *answer.calibrated.values(), *answer.probabilities.values()]
             files = "; ".join(str(h.item.path) for h in answer.recordings if not h.fault)
-            words = (files, "; ".join(answer.warnings), "", result.model.words)
+            murmur = answer.description.phrase_with_confidence if answer.description else ""
+            words = (murmur, files, "; ".join(answer.warnings), "", result.model.words)
             writer.writerow([_cell(answer.unit_id), _cell(answer.decision), *(f"{x:.6f}" for x in numbers),
                              *map(_cell, words)])
         for heard in result.faults:
             blank = [""] * (2 + 2 * len(result.classes))
-            words = (str(heard.item.path), "", complaint(heard), result.model.words)
+            words = ("", str(heard.item.path), "", complaint(heard), result.model.words)
             writer.writerow([_cell(heard.item.patient_id or heard.item.path), *blank, *map(_cell, words)])
 
 

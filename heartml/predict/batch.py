@@ -13,8 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from heartml import config, files, paths, predict
-from heartml.model import Model
-from heartml.predict import AT_ONCE, Answer, Heard, inputs, locate
+from heartml.predict import AT_ONCE, Answer, Heard, inputs, locate, panel
 from heartml.predict.inputs import Item
 from heartml.predict.locate import Located
 
@@ -46,8 +45,10 @@ def plan(source: Path, model: str | None, task: str | None) -> Batch:
     """Divide the recordings behind `source` into blocks, for the model that `model` and `task` mean."""
     located = locate.locate(model, task, config.load().tasks)
     items = inputs.gather([source])
-    unit_of = inputs.units(items, Model.load(located.folder).task.unit)
-    of_model = files.sha256_folder(located.folder)
+    models = panel.load(located)
+    unit_of = inputs.units(items, models.model.task.unit)
+    folders = [located.folder, *(descriptor.located.folder for descriptor in models.descriptors)]
+    of_model = "".join(map(files.sha256_folder, folders))
     folder = paths.STATE / "score" / files.sha256(f"{source.absolute()} {of_model}".encode())[:16]
     blocks = [
         _block([items[i] for i in positions], [unit_of[i] for i in positions], of_model, folder)
@@ -74,9 +75,9 @@ def score(block: Block, located: Located) -> bool:
     """Score a block, unless that is done; whether it was to do."""
     if block.kept.exists():
         return False
-    model = Model.load(located.folder)
-    answers, faults = predict.score_block(list(block.items), list(block.unit_of), model, config.load())
-    files.write_parquet(block.kept, table(answers, faults, located, model.task.classes))
+    models = panel.load(located)
+    answers, faults = predict.score_block(list(block.items), list(block.unit_of), models, config.load())
+    files.write_parquet(block.kept, table(answers, faults, located, models.model.task.classes))
     return True
 
 
@@ -91,7 +92,8 @@ def finish(batch: Batch, to: Path) -> pd.DataFrame:
 def table(
     answers: Sequence[Answer], faults: Sequence[Heard], located: Located, classes: Sequence[str]
 ) -> pd.DataFrame:
-    """One row a unit: unit_id, decision, confidence, c_<class>, p_<class>, recordings, warnings, model, version, fault.
+    """One row a unit: unit_id, decision, confidence, c_<class>, p_<class>, description (of a murmur), recordings,
+    warnings, model, version, fault.
 
     A recording that cannot be scored is a row of its own: its path as unit_id, why in `fault`, no decision.
     """
@@ -100,14 +102,16 @@ def table(
         {"unit_id": a.unit_id, "decision": a.decision, "confidence": a.confidence,
          **{f"c_{name}": a.calibrated[name] for name in classes},
          **{f"p_{name}": a.probabilities[name] for name in classes},
+         "description": a.description.phrase_with_confidence if a.description else "",
          "recordings": len(a.recordings), "warnings": "; ".join(a.warnings), **model, "fault": None}
         for a in answers
     ] + [
-        {"unit_id": str(heard.item.path), "recordings": 0, "warnings": "", **model,
+        {"unit_id": str(heard.item.path), "description": "", "recordings": 0, "warnings": "", **model,
          "fault": f"{heard.fault.reason}: {heard.fault.detail}" if heard.fault else None}
         for heard in faults
     ]
     numbers = {f"{kind}_{name}": "float64" for kind in "cp" for name in classes} | {"confidence": "float64"}
-    texts = dict.fromkeys(("unit_id", "decision", "warnings", "model", "version", "fault"), "string")
-    columns = ["unit_id", "decision", *numbers, "recordings", "warnings", "model", "version", "fault"]
+    last = ("recordings", "warnings", "model", "version", "fault")
+    texts = dict.fromkeys(("unit_id", "decision", "description", *last[1:]), "string")
+    columns = ["unit_id", "decision", *numbers, "description", *last]
     return pd.DataFrame(rows, columns=columns).astype({**numbers, **texts, "recordings": "int64"})

@@ -59,6 +59,22 @@ def locate(wanted: str | None, task: str | None, tasks: Sequence[str]) -> Locate
     return found
 
 
+def beside(model: Located, tasks: Sequence[str]) -> list[Located]:
+    """The models of other tasks that may speak beside `model`, those there are, in the order of `tasks`.
+
+    Beside a registered model champions alone: what the gate refused stays silent. Beside a model that nobody has
+    registered also what the last `dvc repro` made.
+    """
+    found = []
+    for task in tasks:
+        champion = _from_registry(task, "@champion", required=False)
+        if champion is None and model.version is None:
+            with contextlib.suppress(NoModel):
+                champion = _from_artifacts(task)
+        found += [champion] if champion else []
+    return found
+
+
 def _only(tasks: Sequence[str]) -> str:
     if len(tasks) == 1:
         return tasks[0]
