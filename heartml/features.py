@@ -42,10 +42,10 @@ def run(task: str, encoder: str) -> None:
         store = Store.of(spec, device())
         missing = [i for i in recording_ids if i not in store]
         encode(missing, spec, store, device())
-        loaded = encoders.load(spec)
+        encoder_used = encoders.load(spec)
         with replacing_folder(paths.features(task, encoder)) as folder:
-            frames.write(folder, store.view(recording_ids), loaded.frame_rate_hz, spec.to_json())
-        log.say(f"{len(recording_ids)} recordings in, {len(missing)} of them new, {loaded.dim} values a frame")
+            frames.write(folder, store.view(recording_ids), encoder_used.frame_rate_hz, spec.to_json())
+        log.say(f"{len(recording_ids)} recordings in, {len(missing)} of them new, {encoder_used.dim} values a frame")
 
 
 def device() -> str:
@@ -101,7 +101,7 @@ def encode(recording_ids: Sequence[str], spec: Spec, store: Store, device: str, 
     count = 1 if len(recording_ids) <= ALONE else parallel.available_workers(workers)
     with parallel.pool(count) as pool:
         if device == "cpu":
-            work: Iterable[object] = pool.map(functools.partial(_encode_one, _text(spec), store), recording_ids)
+            work: Iterable[object] = pool.map(functools.partial(_encode_one, text_of(spec), store), recording_ids)
         else:
             waveforms = pool.map(functools.partial(_prepared, spec), recording_ids)
             work = _encode_in_batches(encoders.load(spec).to(device), waveforms, store, device)
@@ -109,19 +109,20 @@ def encode(recording_ids: Sequence[str], spec: Spec, store: Store, device: str, 
             pass
 
 
-def _text(spec: Spec) -> str:
+def text_of(spec: Spec) -> str:
+    """A spec that can be sent to a worker."""
     return json.dumps(spec.to_json(), sort_keys=True)
 
 
 @functools.lru_cache(maxsize=4)
-def _loaded(text: str) -> tuple[Spec, Encoder]:
-    """A worker makes its encoder once."""
+def loaded(text: str) -> tuple[Spec, Encoder]:
+    """The spec in `text_of` and its encoder; a worker makes it once."""
     spec = Spec.from_json(json.loads(text))
     return spec, encoders.load(spec)
 
 
 def _encode_one(text: str, store: Store, recording_id: str) -> None:
-    spec, encoder = _loaded(text)
+    spec, encoder = loaded(text)
     samples = _samples(recording_id)
     store.put(recording_id, encoders.frames_of(encoder, spec, samples.floats, samples.sample_rate_hz))
 
