@@ -30,7 +30,7 @@ def cli() -> None:
 
     \b
     Data in      simulate, ingest, tasks
-    Stages       validate, split, features, search, ensemble, evaluate, report   (`dvc repro` runs them)
+    Stages       validate, split, features, search, ensemble, evaluate, robustness, report   (`dvc repro` runs them)
     Flow         retrain, models
     Model out    predict
 
@@ -74,13 +74,27 @@ def ingest(dataset: str, folder: Path | None, download: bool, into: Path | None,
            keep_tasks: bool, replace: bool, as_json: bool) -> None:
     """Check FOLDER, in the publisher's layout, and make it the next version of the data (data.dvc).
 
-    DATASET is simulated, circor or pascal. What is refused goes into quarantine with its reason. Running it again
-    changes nothing; other data sets, and files that were ingested before, are kept. With a Prefect server configured
-    (PREFECT_API_URL) this runs as the flow `ingest`.
+    DATASET is simulated, circor, pascal, bmdhs, physionet2016, yaseen or generic. What is refused goes into quarantine
+    with its reason. Running it again changes nothing; other data sets, and files that were ingested before, are kept.
+    With a Prefect server configured (PREFECT_API_URL) this runs as the flow `ingest`.
 
     \b
     heartml ingest pascal ~/pascal
     heartml ingest circor --download
+    heartml ingest generic ~/clinic/clinic.yaml
+
+    generic is any labelled collection: a CSV with a row a recording, and beside it a mapping file, whose name becomes
+    the data set's. Needed: title, citation, licence, table, columns.path, labels.
+
+    \b
+    title: Heart sounds of our clinic         # clinic.yaml
+    citation: Personal communication (2026)
+    licence: CC-BY-4.0
+    table: recordings.csv
+    columns: {path: file, patient: subject, group: family, location: site, age: age, sex: sex, source: device}
+    values: {location: {apex: MV}, sex: {f: Female}}        # other values are kept as they are
+    labels:
+      murmur: {column: diagnosis, classes: {systolic murmur: Present, normal: Absent}}     # a task, its classes
     """
     from flows.server import configured
     from heartml import listing
@@ -107,17 +121,28 @@ def ingest(dataset: str, folder: Path | None, download: bool, into: Path | None,
 
 
 @cli.command()
+@click.option("--use", multiple=True, metavar="NAME...", help="Train these: writes `tasks` of params.yaml.")
+@click.argument("more", nargs=-1, metavar="")
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
-def tasks(as_json: bool) -> None:
-    """List the tasks that the ingested data allow, with the counts of their classes.
+def tasks(use: tuple[str, ...], more: tuple[str, ...], as_json: bool) -> None:
+    """List the tasks that the ingested data allow, with the counts of their classes; or choose those to train.
 
-    Write the names of those to train into `tasks` of params.yaml.
+    A task is named <data set>-<task>; data sets joined with + are used together. A group's name, such as
+    bmdhs-diseases, stands for those of its tasks that the data can teach.
+
+    \b
+    heartml tasks
+    heartml tasks --use circor-murmur bmdhs-diseases
     """
     from dataclasses import asdict
 
     from heartml import config, listing
     from heartml.ingest import inventory
 
+    if more and not use:
+        raise click.UsageError(f"--use {' '.join(more)}? Without --use this lists tasks.")
+    if use:
+        config.set_tasks(inventory.choose((*use, *more), config.load().validate_.min_class_groups))
     params, allowed = config.load(), inventory.read()
     if as_json:
         click.echo(json.dumps([asdict(task) for task in allowed], indent=2))
@@ -187,6 +212,18 @@ def ensemble(task: str) -> None:
 def evaluate(task: str) -> None:
     """Score the ensemble and the floors on the held-out part, with intervals."""
     from heartml import evaluate as stage
+
+    stage.run(task)
+
+
+@cli.command()
+@TASK
+def robustness(task: str) -> None:
+    """Score the held-out part again under noise and through worse sensors.
+
+    The conditions stand in `robustness` of params.yaml; the report draws what they cost.
+    """
+    from heartml import robustness as stage
 
     stage.run(task)
 

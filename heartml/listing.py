@@ -1,5 +1,6 @@
 """What commands print for a person: tables on standard output."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -46,3 +47,5 @@ def tasks(allowed: Sequence["Allowed"], chosen: Sequence[str], min_groups: int) 
         table.add_row("", "", "without a label", str(task.unlabelled), "", "", style="dim", end_section=True)
     Console().print(table)
     Console().print(f"* in tasks of params.yaml; a class with fewer than {min_groups} groups is not estimable")
+    for group, count in Counter(task.group for task in allowed if task.group).items():
+        Console().print(f"{group} stands for {count} of these: heartml tasks --use {group}")

@@ -8,12 +8,18 @@ DATA = Path("data")
 RECORDINGS = DATA / "recordings.parquet"
 ANNOTATIONS = DATA / "annotations.parquet"
 QUARANTINE = DATA / "quarantine.parquet"
+COLLECTIONS = DATA / "collections"   # how data sets without a publisher's layout are to be read
 ARTIFACTS = Path("artifacts")
 REPORTS = Path("reports")          # the finished pages, with the registry's verdict; written by the flow
 VALIDATION = ARTIFACTS / "validation"
 SPLITS = Path("splits")            # published splits, by hand
 STATE = Path(".heartml")   # what may be thrown away at any time: locks, caches, unfinished work; and the SQLite stores
 LOCKS = STATE / "locks"
+
+
+def collection(dataset: str) -> Path:
+    """The mapping file of a data set that was ingested as `generic`."""
+    return COLLECTIONS / f"{dataset}.yaml"
 
 
 def audio(recording_id: str) -> Path:
@@ -54,6 +60,16 @@ def model(task: str) -> Path:
 def evaluation(task: str) -> Path:
     """Held-out predictions, metrics, plots."""
     return ARTIFACTS / task / "evaluation"
+
+
+def robustness(task: str) -> Path:
+    """The held-out scores under noise and through worse sensors."""
+    return ARTIFACTS / task / "robustness.json"
+
+
+def robustness_plot(task: str) -> Path:
+    """The same as a table for `dvc plots show`."""
+    return ARTIFACTS / task / "robustness.csv"
 
 
 def report(task: str) -> Path:

@@ -1,4 +1,4 @@
-"""BMD-HS, PhysioNet 2016 and Yaseen 2018 in miniature: their publishers' layouts, the simulator's hearts.
+"""BMD-HS, PhysioNet 2016, Yaseen 2018 and a clinic in miniature: publishers' layouts, the simulator's hearts.
 
 The sounds are `heartml.simulation`'s (children's hearts, whatever the label says of adults); names, tables and quirks
 are the publishers'. `BUILDERS` holds one builder for each data set, those of `publishers` too; of what they write
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import publishers
+import yaml
 from publishers import wav
 
 from heartml.simulation import visits
@@ -181,4 +182,36 @@ def yaseen(folder: Path, each: int = 3) -> Path:
     return folder
 
 
-BUILDERS = {**publishers.BUILDERS, "bmdhs": bmdhs, "physionet2016": physionet2016, "yaseen": yaseen}
+# Any labelled collection
+
+MAPPING = {
+    "title": "Heart sounds of a clinic", "citation": "Personal communication (2026)", "licence": "CC-BY-4.0",
+    "table": "recordings.csv",
+    "columns": {"path": "file", "patient": "subject", "location": "site", "age": "years", "sex": "sex",
+                "source": "device"},
+    "values": {"location": {"apex": "MV", "tricuspid": "TV"}, "sex": {"f": "Female", "m": "Male"}},
+    "labels": {"murmur": {"column": "murmur", "classes": {"yes": "Present", "no": "Absent"}}},
+}
+
+
+def generic(folder: Path, name: str = "generic", *, patients: int = 6, first: int = 400, **mapping: object) -> Path:
+    """Write a clinic's CSV, its sounds at 8 kHz, and the mapping file `name`.yaml; every second patient is ill.
+
+    Args:
+        first: number of the first simulated child.
+        mapping: what takes the place of keys of `MAPPING`.
+    """
+    (folder / "sounds").mkdir(parents=True, exist_ok=True)
+    rows = [["file", "subject", "site", "years", "sex", "device", "murmur"]]
+    for k in range(patients):
+        ill = ("MR",) if k % 2 == 0 else ()
+        for site, location in MAPPING["values"]["location"].items():
+            file = f"sounds/{k}_{site}.wav"
+            (folder / file).write_bytes(wav(at_rate(heart(first + k, location, ill=ill), 8000), 8000))
+            rows.append([file, f"P{k}", site, str(30 + 7 * k), "fm"[k % 2], "Littmann", "yes" if ill else "no"])
+    (folder / "recordings.csv").write_text("\n".join(",".join(row) for row in rows) + "\n")
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump({**MAPPING, **mapping}, sort_keys=False))
+    return folder
+
+
+BUILDERS = {**publishers.BUILDERS, "bmdhs": bmdhs, "physionet2016": physionet2016, "yaseen": yaseen, "generic": generic}

@@ -43,7 +43,7 @@ def test_a_member_says_whose_it_is_and_what_it_is_for(name: str) -> None:
 
 @MEMBERS
 def test_a_member_reads_its_publishers_layout(name: str, tmp_path: Path) -> None:
-    member, folder = datasets.load(name), BUILDERS[name](tmp_path / name)
+    member, folder = datasets.bind(name, BUILDERS[name](tmp_path / name))
     layout = member.read(folder)
     table = layout.recordings
     assert list(table) == [*FILE_COLUMNS, *map(label_column, member.LABELS)]

@@ -27,8 +27,7 @@ from simulated_publishers import BUILDERS
 from workspaces import Workspace
 
 from heartml import admission, audio, config, files, ingest, paths, quality, schema
-from heartml.datasets import DATASETS
-from heartml.datasets import load as load_dataset
+from heartml.datasets import DATASETS, bind
 from heartml.errors import HeartMLError
 from heartml.ingest import inventory, version
 
@@ -76,12 +75,13 @@ def assert_whole(root: Path = Path()) -> None:
 def test_the_tables_follow_the_schema_and_carry_every_file(here: Workspace, tmp_path: Path, name: str) -> None:
     folder = BUILDERS[name](tmp_path / "publisher")
     outcome = ingest.run(name, folder)
-    table, layout = recordings(), load_dataset(name).read(folder)
+    source, _ = bind(name, folder)
+    table, layout = recordings(), source.read(folder)
     pd.testing.assert_frame_equal(table, schema.conform(table, schema.RECORDINGS, "recordings"))
     assert set(table["source_file"]) | set(quarantine()) == set(layout.recordings["source_file"])
     assert table["recording_id"].is_unique
     assert set(table["dataset"]) == {name}
-    assert set(table["licence"]) == {load_dataset(name).LICENCE}
+    assert set(table["licence"]) == {source.LICENCE}
     lengths_s = [soundfile.info(folder / file).duration for file in table["source_file"]]
     assert table["seconds"].tolist() == pytest.approx(lengths_s)
     for row in table.itertuples():

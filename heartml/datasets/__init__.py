@@ -4,6 +4,7 @@ A member is a module: constants first (citation, licence, addresses, labels, tas
 A new member is one file and one line in `DATASETS`. Nothing here decodes audio; `heartml ingest` does.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -11,7 +12,7 @@ from typing import Protocol
 
 import pandas as pd
 
-from heartml import files
+from heartml import files, paths
 from heartml.errors import HeartMLError
 from heartml.schema import QUARANTINE, label_column
 
@@ -27,6 +28,7 @@ FILE_COLUMNS = (
     "age_group",
     "sex",
 )
+_BAND_YEARS = 10
 ANNOTATION_COLUMNS = ("source_file", "start_s", "end_s", "state")
 
 
@@ -125,6 +127,12 @@ def _physionet2016() -> Dataset:
     return member
 
 
+def _generic() -> Dataset:
+    import heartml.datasets.generic as member
+
+    return member
+
+
 def _yaseen() -> Dataset:
     import heartml.datasets.yaseen as member
 
@@ -133,19 +141,39 @@ def _yaseen() -> Dataset:
 
 DATASETS: dict[str, Callable[[], Dataset]] = {
     "simulated": _simulated, "circor": _circor, "pascal": _pascal, "bmdhs": _bmdhs, "physionet2016": _physionet2016,
-    "yaseen": _yaseen,
+    "yaseen": _yaseen, "generic": _generic,
 }
 
 
 def load(name: str) -> Dataset:
-    """The data set `name`.
+    """The data set `name`: a member of the family, or a collection that was ingested as `generic`.
 
     Raises:
         LayoutError: there is no such data set; the message lists those there are.
     """
+    if paths.collection(name).exists():
+        from heartml.datasets import generic
+
+        return generic.collection(paths.collection(name))
     if name not in DATASETS:
         raise LayoutError(f"no data set {name!r}: there are {', '.join(DATASETS)}")
     return DATASETS[name]()
+
+
+def bind(name: str, path: Path) -> tuple[Dataset, Path]:
+    """The data set that `path` holds, and the folder of its files; `generic` takes its name from a mapping file there.
+
+    Raises:
+        LayoutError: there is no such data set, no such folder, or a mapping file cannot be used.
+    """
+    if name == "generic" and path.exists():
+        from heartml.datasets import generic
+
+        return generic.bind(path)
+    source = load(name)
+    if not path.is_dir():
+        raise LayoutError(f"{path}: no such folder. Name the one in which {source.TITLE} lies, or add --download.")
+    return source, path
 
 
 @dataclass
@@ -196,6 +224,14 @@ class Folder:
             pd.DataFrame(self.refused, columns=list(QUARANTINE)),
             tuple(sorted(set(known_same), key=sorted)),
         )
+
+
+def age_band(age: str) -> str | None:
+    """An age group: years become a band of ten (`20-29`), a group's name stays, and nothing is `None`."""
+    if not re.fullmatch(r"\d+(\.\d*)?", age):
+        return age or None
+    first = int(float(age)) // _BAND_YEARS * _BAND_YEARS
+    return f"{first}-{first + _BAND_YEARS - 1}"
 
 
 def leads_out(name: str) -> bool:

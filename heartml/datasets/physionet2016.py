@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from heartml.datasets import Folder, Layout, LayoutError, Remote, checksums, leads_out
+from heartml.datasets import Folder, Layout, LayoutError, Remote, age_band, checksums, leads_out
 from heartml.schema import label_column
 
 NAME = "physionet2016"
@@ -41,7 +41,6 @@ _APPENDICES = ("Online_Appendix_training_set.csv", "Online Appendix_training set
 _SIDE_FILES = (".hea", ".dat", ".csv", ".txt", ".mat", "")
 _SUBJECTS = {"training-a": re.compile(r"(C\d+)S\d", re.IGNORECASE), "training-c": re.compile(r"(id\d+)", re.IGNORECASE)}
 _SEXES = {"m": "Male", "male": "Male", "f": "Female", "female": "Female"}
-_BAND_YEARS = 10
 
 
 def read(folder: Path) -> Layout:
@@ -123,7 +122,7 @@ def _recording(
         "patient_id": patient_id,
         "group": patient_id or f"{NAME}-{path.stem}",
         "source": part,
-        "age_group": _age_group(about.get("Age (year)", "")),
+        "age_group": age_band(about.get("Age (year)", "")),
         "sex": _SEXES.get(about.get("Gender", "").lower()),
         label_column("normal"): next(iter(said)) or None,
     }
@@ -146,14 +145,6 @@ def _subject(part: str, about: Mapping[str, str]) -> str | None:
 def _whole(text: str) -> str:
     """`14`, also of `14.0`; empty where it is no number."""
     return text.partition(".")[0] if re.fullmatch(r"\d+(\.0*)?", text) else ""
-
-
-def _age_group(years: str) -> str | None:
-    """`20-29`."""
-    if not re.fullmatch(r"\d+(\.\d*)?", years):
-        return None
-    first = int(float(years)) // _BAND_YEARS * _BAND_YEARS
-    return f"{first}-{first + _BAND_YEARS - 1}"
 
 
 def _refuse_missing_files(source: Folder, part: str, answers: Mapping[str, set[str]], there: set[str]) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 from heartml import admission, config, paths, pipeline, recall
 from heartml.admission import Facts, Job
 from heartml.config import IngestParams
-from heartml.datasets import Dataset, Layout, LayoutError
-from heartml.datasets import load as load_dataset
+from heartml.datasets import Dataset, Layout, bind
+from heartml.datasets.generic import Collection
 from heartml.ingest import assembly, version
 from heartml.ingest.version import Tables
 from heartml.parallel import available_workers, pool
@@ -66,6 +66,7 @@ def run(dataset: str, folder: Path, *, keep_tasks: bool = False, replace: bool =
     """Ingest `folder` as data set `dataset`; waits while another ingest or a retraining is at work here.
 
     Args:
+        folder: in the publisher's layout; for `generic` a mapping file, or the folder of the only one.
         keep_tasks: leave `tasks` in `params.yaml` alone, whatever the data allow.
         replace: drop what was ingested of this data set before and is not in `folder`.
 
@@ -73,24 +74,28 @@ def run(dataset: str, folder: Path, *, keep_tasks: bool = False, replace: bool =
         LayoutError: the folder is not this data set.
         VersionError: `data/` is not the version that `data.dvc` names.
     """
-    params, source = config.load(), load_dataset(dataset)
-    if not folder.is_dir():
-        raise LayoutError(f"{folder}: no such folder. Name the one in which {source.TITLE} lies, or add --download.")
+    params = config.load()
+    source, root = bind(dataset, folder)
     with pipeline.alone(who="heartml ingest"):
-        layout = source.read(folder)
+        layout = source.read(root)
         version.restore()
         former = version.read()
-        keeping = assembly.kept(former, dataset, layout, nothing=replace)
-        facts = _examine(layout, folder, params.ingest)
+        keeping = assembly.kept(former, source.NAME, layout, nothing=replace)
+        facts = _examine(layout, root, params.ingest)
         admitted = assembly.admit(source, layout, facts, keeping.recordings, params.ingest)
         samples = {i: _samples(i) for i in admitted.candidates["recording_id"]}
-        pairs = recall.near_duplicates(dataset, samples, params.ingest.duplicate_correlation, available_workers(0))
+        pairs = recall.near_duplicates(source.NAME, samples, params.ingest.duplicate_correlation, available_workers(0))
         tables = assembly.next_tables(source, layout, admitted, pairs, former, keeping)
-        changed = version.publish(version.build(tables, _FLAC))
+        changed = version.publish(version.build(tables, _FLAC, _mapping(source)))
         tasks = params.tasks if keep_tasks else _tasks(source, params.tasks, tables)
         if tasks != params.tasks:
             config.set_tasks(tasks)
-    return _outcome(dataset, former, tables, changed, tasks, tasks != params.tasks)
+    return _outcome(source.NAME, former, tables, changed, tasks, tasks != params.tasks)
+
+
+def _mapping(source: Dataset) -> dict[str, str]:
+    """Data set -> its mapping file, for a collection that has one."""
+    return {source.NAME: source.text} if isinstance(source, Collection) else {}
 
 
 def _samples(recording_id: str) -> Path:

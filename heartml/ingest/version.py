@@ -97,15 +97,24 @@ def _drop_half_written_pointer() -> None:
         POINTER.unlink(missing_ok=True)
 
 
-def build(tables: Tables, flac_folder: Path) -> Path:
+def build(tables: Tables, flac_folder: Path, mappings: Mapping[str, str]) -> Path:
     """Lay out a whole version aside: `tables`, audio linked from the former version or taken from `flac_folder`.
 
-    `flac_folder` holds `<xx>/<recording_id>.flac`. Returns the folder.
+    Args:
+        flac_folder: holds `<xx>/<recording_id>.flac`.
+        mappings: data set -> its mapping file; those of other data sets are kept.
+
+    Returns:
+        The folder.
     """
     folder = BUILD / "data"
     for name, (path, columns) in _TABLES.items():
         table = schema.conform(getattr(tables, name), columns, str(path))
         files.write_parquet(folder / path.relative_to(paths.DATA), table)
+    former_mappings = {path.stem: path.read_text(encoding="utf-8") for path in paths.COLLECTIONS.glob("*.yaml")}
+    for dataset, text in (former_mappings | dict(mappings)).items():
+        with files.replacing(folder / paths.collection(dataset).relative_to(paths.DATA)) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     for recording_id in tables.recordings["recording_id"]:
         former = paths.audio(recording_id)
         target = folder / former.relative_to(paths.DATA)
@@ -141,9 +150,10 @@ def publish(folder: Path) -> bool:
 
 
 def _same(first: Path, second: Path) -> bool:
-    """Whether two versions have the same tables; audio is named by content, and named in the tables."""
-    tables = [path.relative_to(paths.DATA) for path, _ in _TABLES.values()]
-    return all((second / t).exists() and files.sha256_file(first / t) == files.sha256_file(second / t) for t in tables)
+    """Whether two versions have the same tables and mappings; audio is named by content, and named in the tables."""
+    mappings = (first / paths.COLLECTIONS.relative_to(paths.DATA)).glob("*.yaml")
+    told = [*(path.relative_to(paths.DATA) for path, _ in _TABLES.values()), *(m.relative_to(first) for m in mappings)]
+    return all((second / t).exists() and files.sha256_file(first / t) == files.sha256_file(second / t) for t in told)
 
 
 @contextlib.contextmanager

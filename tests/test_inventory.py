@@ -1,0 +1,89 @@
+"""`heartml tasks`: what the data can teach, alone and together, and how that gets into params.yaml."""
+
+import json
+from pathlib import Path
+
+import pytest
+import simulated_publishers as made
+from workspaces import Workspace
+
+from heartml import config
+from heartml.ingest import inventory
+from heartml.tasks import GROUPS, TASKS, TaskError, expand, resolve
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A project with BMD-HS and two clinics. Do not write here, `copy` it."""
+    import workspaces
+
+    root = tmp_path_factory.mktemp("three")
+    project = workspaces.make(root / "project")
+    project.run("ingest", "bmdhs", made.bmdhs(root / "bmdhs"))
+    project.run("ingest", "generic", made.generic(root / "a", "clinic"))
+    project.run("ingest", "generic", made.generic(root / "b", "ward", first=420))
+    return project
+
+
+@pytest.fixture
+def here(three: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    mine = three.copy(tmp_path / "mine")
+    monkeypatch.chdir(mine.root)
+    return mine
+
+
+def test_tasks_of_one_data_set_then_those_of_several_together(here: Workspace) -> None:
+    listed = json.loads(here.run("tasks", "--json").stdout)
+    diseases = [f"bmdhs-{name}" for name in GROUPS["diseases"]]
+    assert [task["name"] for task in listed] == [
+        "bmdhs-disease", *diseases, "clinic-murmur", "ward-murmur", "clinic+ward-murmur"]
+    together = listed[-1]
+    assert {entry["name"]: entry["units"] for entry in together["classes"]} == {"Present": 6, "Unknown": 0, "Absent": 6}
+    assert {task["name"] for task in listed if task["group"] == "bmdhs-diseases"} == set(diseases)
+
+
+def test_a_group_is_told_with_the_number_of_its_tasks(here: Workspace) -> None:
+    assert "bmdhs-diseases stands for 4 of these: heartml tasks --use bmdhs-diseases" in here.run("tasks").stdout
+
+
+def test_use_writes_tasks_with_groups_replaced_by_their_tasks(here: Workspace) -> None:
+    printed = here.run("tasks", "--use", "clinic+ward-murmur", "bmdhs-diseases").stdout
+    assert config.load().tasks == ("clinic+ward-murmur", *(f"bmdhs-{name}" for name in GROUPS["diseases"]))
+    assert "bmdhs-aortic_stenosis *" in printed
+
+
+@pytest.mark.parametrize(("names", "words"), [
+    (("--use", "pascal-sounds"), "pascal-sounds: fewer than two classes in data/"),
+    (("--use", "clinic-normal"), "clinic-normal: fewer than two classes"),
+    (("--use", "clinic-murmurs"), "no task 'clinic-murmurs'"),
+    (("clinic-murmur",), "--use clinic-murmur?"),
+])
+def test_what_the_data_cannot_teach_is_not_written(here: Workspace, names: tuple[str, ...], words: str) -> None:
+    before = config.load().tasks
+    done = here.run("tasks", *names, check=False)
+    assert done.returncode in (1, 2)
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert config.load().tasks == before
+
+
+def test_of_a_group_only_what_the_data_can_teach_is_chosen(here: Workspace) -> None:
+    import pandas as pd
+
+    from heartml import paths
+
+    table = pd.read_parquet(paths.RECORDINGS)
+    assert len(inventory.chosen(["bmdhs-diseases"], table, 1)) == 4
+    nobody = table.assign(label_aortic_stenosis=pd.array(["Absent"] * len(table), dtype="string"))
+    assert inventory.chosen(["bmdhs-diseases"], nobody, 1) == tuple(f"bmdhs-{name}" for name in GROUPS["diseases"][1:])
+
+
+def test_a_group_is_no_task_and_its_name_leads_to_the_command() -> None:
+    with pytest.raises(TaskError, match=r"heartml tasks --use bmdhs-diseases` writes bmdhs-aortic_stenosis"):
+        resolve("bmdhs-diseases")
+
+
+def test_groups_hold_tasks_and_no_task_has_a_groups_name() -> None:
+    assert not set(GROUPS) & set(TASKS)
+    for group, tasks in GROUPS.items():
+        assert expand([f"circor-{group}"]) == tuple(f"circor-{name}" for name in tasks)
