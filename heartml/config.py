@@ -106,6 +106,11 @@ class RandomConvParams(Section):
     seed: int
 
 
+class AmplitudeParams(Section):
+    window_s: Positive
+    hop_s: Positive
+
+
 class TrainingParams(Section):
     chunk_s: Positive
     inference_chunk_s: Positive | None
@@ -129,7 +134,7 @@ class NetworkParams(Section):
 
     encoders: Annotated[tuple[str, ...], Field(min_length=1)]
     steps: Count
-    batch: Count
+    batch: Annotated[int, Field(ge=2)]     # a batch norm of one recording is nothing
     training: dict[str, Any] = {}
 
 
@@ -213,7 +218,7 @@ class EvaluateParams(Section):
 
 
 class RobustnessParams(Section):
-    max_units: Count
+    max_recordings: Count
     conditions: dict[Perturbation, tuple[float, ...]]
 
 
@@ -253,6 +258,7 @@ class Params(Section):
     audio: AudioParams
     logspec: LogspecParams
     random_conv: RandomConvParams
+    amplitude: AmplitudeParams
     search: SearchParams
     stacking: StackingParams
     ensemble: EnsembleParams

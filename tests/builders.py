@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from heartml import config, evaluate, files, paths, quality, schema
+from heartml import config, evaluate, files, paths, quality, robustness, schema, tasks
 from heartml.audio import Samples, write_flac
 from heartml.model import Predictions
+from heartml.robustness import Condition
 
 TASK = "simulated-murmur"
 CLASSES = ("Present", "Unknown", "Absent")
@@ -132,6 +133,20 @@ def evaluated(root: Path, monkeypatch, *, skill: float = 3.0, **options) -> dict
     return evaluate.write_evaluation(TASK, predictions, recordings, params)
 
 
+def listened(rng: np.random.Generator) -> None:
+    """What `robustness` leaves of a model that hears less and less."""
+    params, folds = config.load(), pd.read_parquet(paths.folds(TASK))
+    held_out = folds[folds["part"] == "test"]
+    conditions = [Condition(kind, level) for kind, level in (
+        ("white_snr_db", 20.0), ("white_snr_db", 0.0), ("speech_snr_db", 20.0), ("speech_snr_db", 0.0),
+        ("lowpass_hz", 200.0), ("clock_share", -0.02))]
+    said = [predict(held_out, rng, skill) for skill in (3.0, 3.0, 0.2, 3.0, 1.0, 0.5, 3.0)]
+    rules = robustness.Rules(tasks.resolve(TASK).task, params.evaluate, params.seed)
+    files.write_json(paths.robustness(TASK), {
+        "assignment": TASK, "held_out_units": held_out["unit_id"].nunique(),
+        **robustness.judge(said, conditions, held_out, rules)})
+
+
 def searched(rng: np.random.Generator) -> None:
     """Trials and a model's description as `search` and `ensemble` leave them."""
     rows = [{
@@ -164,6 +179,7 @@ def refused() -> None:
 def reported(root: Path, monkeypatch, **options) -> dict:
     """Everything that the report reads."""
     found = evaluated(root, monkeypatch, **options)
+    listened(np.random.default_rng(3))
     searched(np.random.default_rng(2))
     refused()
     return found

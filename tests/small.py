@@ -13,7 +13,7 @@ from workspaces import Workspace
 
 TASK = "simulated-murmur"
 STAGES = ("validate", f"split@{TASK}", f"features@{TASK}-logspec", f"features@{TASK}-random_conv", f"search@{TASK}",
-          f"ensemble@{TASK}", f"evaluate@{TASK}", f"report@{TASK}")
+          f"ensemble@{TASK}", f"evaluate@{TASK}", f"robustness@{TASK}", f"report@{TASK}")
 
 
 def make(root: Path, empty_store: Path) -> Workspace:
@@ -34,6 +34,7 @@ def _shrink(params: Path) -> None:
     numbers["search"] |= {"trials": 3, "network_trials": {}, "batch": 3, "pruning_startup_trials": 3, "tasks": {},
                           "heads": ["logistic", "extra_trees"], "starts": starts[:2]}
     numbers["evaluate"] |= {"bootstrap": 100, "floors": ["majority"]}   # nine held-out children tell no more
+    numbers["robustness"]["conditions"] = {"white_snr_db": [0], "clock_share": [0.02]}
     numbers["gate"]["bootstrap"] = 100
     numbers["flow"] = {"stages_at_once": 2, "retries": 1, "retry_delay_s": 0}
     params.write_text(yaml.safe_dump(numbers, sort_keys=False))

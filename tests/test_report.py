@@ -92,7 +92,8 @@ def numbers_in(value):
 @pytest.mark.parametrize("kind", ["unjudged", "promoted", "refused", "first"])
 def test_every_number_in_a_table_of_results_stands_in_the_metrics(project, pages, kind):
     gate = {"unjudged": None}.get(kind, builders.verdict(promote=True))
-    allowed = numbers_in(project) + (numbers_in(gate["comparison"]) if gate else [])
+    heard = numbers_in(files.read_json(paths.robustness(builders.TASK)))
+    allowed = numbers_in(project) + (numbers_in(gate["comparison"]) if gate else []) + heard + [abs(n) for n in heard]
     shown = {verdict.figure(n) for n in allowed} | {f"{n:,}" for n in allowed if isinstance(n, int)}
     text = re.sub(r"fewer than (\d+) groups", r"\1", " ".join(Page(pages[kind]).cells))
     found = re.findall(r"\d[\d,]*\.?\d*", text)
@@ -186,6 +187,21 @@ def test_suspicions_are_told_on_the_first_screen(project, pages):
         assert project["floor_titles"][entry["floor"]].lower() in care
     for name, entry in project["counts"]["held_out"]["classes"].items():
         assert (f"{name} ({entry['groups']})" in care) == (entry["groups"] < project["min_groups"])
+
+
+def test_what_noise_costs_is_drawn_and_told(project, pages):
+    found = files.read_json(paths.robustness(builders.TASK))
+    page = Page(pages["unjudged"])
+    labels = " ".join(a["aria-label"] for _, a in page.tags if "aria-label" in a)
+    text = " ".join(" ".join(page.words).split())
+    section = text[text.index("Robustness All"): text.index("Worst errors", text.index("Robustness All"))]
+    for entry in found["conditions"]:
+        change = entry["change"]
+        assert f"{entry['title']}, {entry['words']}" in section
+        assert f"{verdict.signed(change['value'])} {verdict.span(change)}" in section
+        assert f"{entry['title']}, {entry['words']}, Macro AUC: " in labels
+    assert "Macro AUC against the loudness of added noise" in labels
+    assert "Confidence against the loudness of added noise" in labels
 
 
 def test_the_worst_error_comes_first_and_sounds_like_its_recording(project, pages):

@@ -133,7 +133,7 @@ def _files(name: str, facts: Mapping[str, Any]) -> dict[str, Path | str]:
     whole = {path: Path(path) for path in ("dvc.yaml", "dvc.lock", "params.yaml", "data.dvc", "requirements.lock")}
     made = {
         "folds.parquet": paths.folds(name), "evaluation": paths.evaluation(name), "validation": paths.VALIDATION,
-        "out_of_fold.parquet": paths.out_of_fold(name),
+        "out_of_fold.parquet": paths.out_of_fold(name), "robustness.json": paths.robustness(name),
     }
     texts = {"lineage.json": canonical_json(facts), "dvc.lock.json": lineage.lock_as_json()}
     if facts["code"]["dirty"]:

@@ -1,8 +1,8 @@
 """Stage `report`: one self-contained page about one task, for a person. Verdict first.
 
-In: what validate, split, search, ensemble and evaluate left; from the retraining flow also the gate's verdict and the
-lineage. Out: `artifacts/<task>/report.html` without a verdict; `render` gives the text of the page with one. No date,
-no path and nothing that is fetched from elsewhere stands in it: the same inputs give the same bytes.
+In: what validate, split, search, ensemble, evaluate and robustness left; from the retraining flow also the gate's
+verdict and the lineage. Out: `artifacts/<task>/report.html` without a verdict; `render` gives the text of the page with
+one. No date, no path and nothing that is fetched from elsewhere stands in it: the same inputs give the same bytes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,6 +51,7 @@ def render(name: str, comparison: Json | None, lineage: Json | None) -> str:
         parts=[part_section(found, part, comparison) for part in PARTS],
         locations=tables.locations(found), floor_classes=tables.floor_classes(found),
         calibration=tables.calibration(found, PARTS),
+        robustness=robustness_section(name),
         mistakes=wrong(name, found, params), data=data_section(name), search=search_section(name, found),
         members=members(model), lineage=lineage_section(name, lineage),
         titles=verdict.TITLES, warnings=verdict.warnings(found), excerpt_s=listening.EXCERPT_S,
@@ -108,6 +109,12 @@ def part_section(found: Json, part: str, comparison: Json | None) -> dict[str, A
 def confusion(counts: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
     """Counts with their share of the row in whole percent, for the shade of the cell."""
     return [[(count, round(100 * count / max(1, sum(row)))) for count in row] for row in counts]
+
+
+def robustness_section(name: str) -> dict[str, Any]:
+    """What noise and worse sensors do to the held-out scores."""
+    found = read_json(paths.robustness(name))
+    return {"found": found, "charts": figures.noise(found), "table": tables.robustness(found)}
 
 
 def wrong(name: str, found: Json, params: Params) -> list[mistakes.Mistake]:

@@ -1,6 +1,6 @@
 """The charts of the report, from the tables that the stages left: curves, calibration, abstention, trials."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +69,44 @@ def abstention(table: pd.DataFrame, metric: str) -> Figure | None:
                 x_limits=(float(table["coverage"].min()), 1.0), y_limits=limits)
     return Figure("Deciding only when sure", "From right to left the least sure decisions are left to a human.", svg,
                   _legend(lines))
+
+
+def noise(found: Mapping[str, Any]) -> list[Figure]:
+    """The metric, the AUC and the mean confidence against the signal-to-noise ratio, one line a kind of noise."""
+    def drawn(title: str, caption: str, of: Callable[[Mapping[str, Any]], float | None]) -> Figure | None:
+        points: dict[str, list[tuple[float, float]]] = {}
+        for condition in found["conditions"]:
+            value = of(condition)
+            if condition["kind"].endswith("_snr_db") and value is not None:
+                points.setdefault(condition["title"], []).append((condition["level"], value))
+        return _against_noise(title, caption, points, of(found["clean"]))
+
+    metric = found["metric"]
+    wanted = {TITLES[name]: _score(name) for name in dict.fromkeys((metric, "macro_auc"))}
+    figures = [drawn(title, "From right to left the noise grows; at 0 dB it is as loud as the heart.", of)
+               for title, of in wanted.items()]
+    sureness = drawn("Confidence", "What the model says of its own decisions: it should fall as the scores do.",
+                     lambda entry: entry["sureness"])
+    return [figure for figure in (*figures, sureness) if figure]
+
+
+def _score(name: str) -> Callable[[Mapping[str, Any]], float | None]:
+    return lambda entry: entry["scores"][name]["value"]
+
+
+def _against_noise(
+    title: str, caption: str, points: Mapping[str, list[tuple[float, float]]], clean: float | None
+) -> Figure | None:
+    lines = [Line(name, [x for x, _ in sorted(of)], [y for _, y in sorted(of)], series)
+             for series, (name, of) in enumerate(points.items()) if len(of) > 1]
+    if not lines or clean is None:
+        return None
+    limits = (min(min(line.x) for line in lines), max(max(line.x) for line in lines))
+    lines.append(Line("As recorded", limits, (clean, clean), 5))
+    y_limits = domain([value for line in lines for value in line.y], unit=max(max(line.y) for line in lines) <= 1)
+    svg = chart(lines, "Signal-to-noise ratio, dB", title, f"{title} against the loudness of added noise",
+                x_limits=limits, y_limits=y_limits)
+    return Figure(title, caption, svg, _legend(lines))
 
 
 def trials(table: pd.DataFrame, metric: str) -> Figure | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from heartml.metrics import METRICS
 from heartml.report.plots import domain, whisker
-from heartml.report.verdict import TITLES, figure, span
+from heartml.report.verdict import TITLES, figure, signed, span
 
 Number = Mapping[str, float | None]
 NOTHING: Number = {"value": None, "low": None, "high": None}
@@ -65,7 +65,7 @@ def results(found: Mapping[str, Any], part: str, floors: str, gate: Mapping[str,
         values = {name: {**NOTHING, "value": value} for name, value in compared["champion"].items()}
         lines.append((f"Champion{_version(gate)}", "champion", values))
     lines += [(found["floor_titles"][name], "floor", found[floors][name]) for name in found["floor_order"]]
-    return _table("Results", "", (), names, [(title, kind, (), numbers) for title, kind, numbers in lines],
+    return table("Results", "", (), names, [(title, kind, (), numbers) for title, kind, numbers in lines],
                   references={name: found[part][name]["value"] for name in names})
 
 
@@ -78,7 +78,7 @@ def calibration(found: Mapping[str, Any], parts: Sequence[str]) -> Table:
     lines = [(f"{_words(part)}, {when} calibration", "model" if when == "after" else "other", (),
               {name: found[part][name + suffix] for name in ("ece", "brier")})
              for part in parts for when, suffix in (("before", "_before"), ("after", ""))]
-    return _table("Calibration", "", (), ("ece", "brier"), lines)
+    return table("Calibration", "", (), ("ece", "brier"), lines)
 
 
 def classes(found: Mapping[str, Any], part: str) -> Table:
@@ -87,7 +87,7 @@ def classes(found: Mapping[str, Any], part: str) -> Table:
               entry if entry["estimable"] else None)
              for name in found["classes"] if name not in found["left_out"]
              for entry in [found["per_class"][part][name]]]
-    return _table("By class", "Class", (_counted(found),), tuple(CLASS_COLUMNS), lines,
+    return table("By class", "Class", (_counted(found),), tuple(CLASS_COLUMNS), lines,
                   note=_too_few(found))
 
 
@@ -103,7 +103,7 @@ def subgroups(found: Mapping[str, Any], part: str) -> list[tuple[str, Table]]:
         lines = [(value + _absent(entry), "model", (_count(entry),),
                   entry if entry["estimable"] else None)
                  for value, entry in entries.items()]
-        tables.append((_words(division), _table(_words(division), _words(division), facts, metrics, lines,
+        tables.append((_words(division), table(_words(division), _words(division), facts, metrics, lines,
                                                 references={m: found[part][m]["value"] for m in metrics},
                                                 note=_too_few(found), limits=(0.0, 1.0))))
     return tables
@@ -122,7 +122,7 @@ def locations(found: Mapping[str, Any]) -> Table | None:
               entry if entry["estimable"] else None) for name, entry in found["locations"].items()]
     if not lines:
         return None
-    return _table("One location alone", "Location", (_counted(found),), ("macro_auc",), lines,
+    return table("One location alone", "Location", (_counted(found),), ("macro_auc",), lines,
                   note=_too_few(found), limits=(0.0, 1.0),
                   references={"macro_auc": found["held_out"]["macro_auc"]["value"]})
 
@@ -140,7 +140,26 @@ def floor_classes(found: Mapping[str, Any]) -> Table:
     return Table("What floors know", "", (), tuple(Column(name, "", ("0", "1")) for name in shown), tuple(rows))
 
 
-def _table(
+def robustness(found: Mapping[str, Any]) -> Table:
+    """The scores as recorded and under each condition, and the paired difference between both."""
+    metrics = tuple(dict.fromkeys((found["metric"], "macro_auc")))
+    lines = [("As recorded", "model", found["clean"]["scores"], NOTHING)]
+    lines += [(f"{c['title']}, {c['words']}", "other", c["scores"], c["change"]) for c in found["conditions"]]
+    references = {name: found["clean"]["scores"][name]["value"] for name in metrics}
+    ends = {name: _limits(name, [scores[name] for _, _, scores, _ in lines]) for name in metrics}
+    changes = domain([change[key] for *_, change in lines for key in ("value", "low", "high")] + [0.0], unit=False)
+    rows = []
+    for title, kind, scores, change in lines:
+        cells = [_cell(title, name, scores[name], ends[name], kind, references[name]) for name in metrics]
+        words = f"{title}, change: {signed(change['value'])}"
+        drawn = Cell(signed(change["value"]), span(change), whisker(change, changes, words, kind=kind, reference=0.0))
+        rows.append(Row(title, kind, (), (*cells, drawn if change is not NOTHING else Cell("", "", ""))))
+    columns = (*(_column(name, ends[name]) for name in metrics),
+               Column("Change", "paired", (f"{changes[0]:g}", f"{changes[1]:g}")))
+    return Table("Robustness", "Condition", (), columns, tuple(rows))
+
+
+def table(
     caption: str, first: str, facts: tuple[str, ...], names: Sequence[str],
     lines: Iterable[tuple[str, str, tuple[str, ...], Mapping[str, Any] | None]], *,
     references: Mapping[str, float | None] | None = None, note: str = "", limits: tuple[float, float] | None = None,

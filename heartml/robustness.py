@@ -1,0 +1,187 @@
+"""Stage `robustness`: the held-out part once more, through worse ears. What is a score worth outside of the clinic?
+
+In: folds, the audio of the held-out part, the model. Out: `artifacts/<task>/robustness.json` (the scores of every
+condition of `robustness.conditions`, with intervals over groups, and their paired difference from the recordings as
+they are) and `robustness.csv` (the same for `dvc plots show`).
+
+Recordings are named by the hash of their samples, so the folds and the model decide the outcome. The noise of a
+recording is drawn from the seed, the recording's name and the kind of noise: neither the number of workers nor the
+other recordings show in it.
+"""
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from heartml import audio, config, folds, parallel, paths, perturb, tasks
+from heartml.config import EvaluateParams
+from heartml.files import replacing, sha256, write_json
+from heartml.model import Model, Predictions
+from heartml.progress import track
+from heartml.schema import TEST
+from heartml.scores import Scored, intervals, number, task_metrics, versus
+from heartml.stage import StageError, stage
+from heartml.tasks import Task
+
+Judged = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A kind of `perturb.KINDS` at one level."""
+
+    kind: str
+    level: float
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """What is listened to: the model of `task` in the project `root`, recordings [r] and the unit of each [r]."""
+
+    root: Path
+    task: str
+    recording_ids: tuple[str, ...]
+    unit_of: tuple[str, ...]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Rules:
+    """With which numbers to judge."""
+
+    task: Task
+    params: EvaluateParams
+    seed: int
+
+
+def run(name: str) -> None:
+    """Measure one task's model under every condition."""
+    with stage("robustness", task=name) as log:
+        params = config.load()
+        table = folds.load(paths.folds(name))
+        chosen = sample(table[table["part"] == TEST], params.robustness.max_recordings, params.seed)
+        conditions = [Condition(k, x) for k, levels in params.robustness.conditions.items() for x in levels]
+        hearing = Hearing(Path.cwd(), name, tuple(chosen["recording_id"]), tuple(chosen["unit_id"]), params.seed)
+        rules = Rules(tasks.resolve(name).task, params.evaluate, params.seed)
+        found = {"assignment": name, "held_out_units": int(table.loc[table["part"] == TEST, "unit_id"].nunique()),
+                 **judge(hear(hearing, conditions), conditions, chosen, rules)}
+        write_json(paths.robustness(name), found)
+        with replacing(paths.robustness_plot(name)) as temporary:
+            plot(found).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        log.say(f"{len(chosen)} recordings of {found['units']} held-out units under {len(conditions)} conditions")
+        log.say(in_words(found))
+
+
+def sample(held_out: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
+    """At most `most` recordings (of one unit at least): whole units, classes in proportion, drawn by lot.
+
+    Args:
+        held_out: schema.FOLDS; its order is kept.
+    """
+    units = held_out.groupby("unit_id").agg(label=("label", "first"), recordings=("label", "size")).reset_index()
+    units = units.assign(lot=[sha256(f"{seed} {unit}".encode()) for unit in units["unit_id"]]).sort_values("lot")
+    by_label = units.groupby("label")["lot"]
+    units = units.assign(place=(by_label.cumcount() + 0.5) / by_label.transform("size")).sort_values(["place", "lot"])
+    fits = units["recordings"].cumsum() <= max(most, units["recordings"].iloc[0])
+    return held_out[held_out["unit_id"].isin(units.loc[fits, "unit_id"])].reset_index(drop=True)
+
+
+def hear(hearing: Hearing, conditions: Sequence[Condition], workers: int = 0) -> list[Predictions]:
+    """What the model says of the recordings as they are, and under each condition."""
+    every = [None, *conditions]
+    count = min(parallel.available_workers(workers), len(every))
+    with parallel.pool(count) as pool:
+        said: Iterable[Predictions] = pool.map(functools.partial(answer, hearing), every)
+        return list(track(said, f"robustness {hearing.task}", len(every)))
+
+
+def answer(hearing: Hearing, condition: Condition | None) -> Predictions:
+    """What the model says of the recordings [r] under one condition; `None`: as they are."""
+    model, heard = _opened(hearing)
+    if condition is None:
+        return model.predict_audio(heard, hearing.unit_of)
+    worse = [(spoilt(waveform, rate, condition, recording_id, hearing.seed), rate)
+             for (waveform, rate), recording_id in zip(heard, hearing.recording_ids, strict=True)]
+    return model.predict_audio(worse, hearing.unit_of)
+
+
+def spoilt(
+    waveform: audio.Waveform, rate_hz: int, condition: Condition, recording_id: str, seed: int
+) -> audio.Waveform:
+    """One recording [time] under a condition; its noise depends on nothing but seed, recording and kind."""
+    entropy = int(sha256(f"{seed} {recording_id} {condition.kind}".encode())[:32], 16)
+    return perturb.KINDS[condition.kind].apply(waveform, rate_hz, condition.level, np.random.default_rng(entropy))
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(hearing: Hearing) -> tuple[Model, list[tuple[audio.Waveform, int]]]:
+    """The model and the recordings, once a worker.
+
+    Raises:
+        StageError: the samples of a recording are not those it is named after.
+    """
+    heard = []
+    for recording_id in hearing.recording_ids:
+        samples = audio.read(hearing.root / paths.audio(recording_id))
+        if samples.recording_id != recording_id:
+            raise StageError(f"recording {recording_id[:12]}: its samples are not those it is named after. "
+                             "Run `dvc checkout data.dvc`, or `heartml ingest` again.")
+        heard.append((samples.floats, samples.sample_rate_hz))
+    return Model.load(hearing.root / paths.model(hearing.task)), heard
+
+
+def judge(
+    said: Sequence[Predictions], conditions: Sequence[Condition], chosen: pd.DataFrame, rules: Rules
+) -> Judged:
+    """What stands in `robustness.json`; the first of `said` is about the recordings as they are."""
+    clean, *others = [scored(one, chosen) for one in said]
+    return {
+        "metric": rules.task.metric, "official": [metric.name for metric in task_metrics(rules.task)],
+        "confidence": rules.params.confidence, "unit": rules.task.unit,
+        "units": len(clean.labels), "groups": len(np.unique(clean.groups)), "recordings": len(chosen),
+        "clean": _scores(clean, rules),
+        "conditions": [
+            {"kind": c.kind, "title": perturb.KINDS[c.kind].title, "level": c.level,
+             "words": perturb.KINDS[c.kind].level(c.level), **_scores(one, rules),
+             "change": versus(one, clean, rules.task, rules.params, rules.seed)}
+            for c, one in zip(conditions, others, strict=True)
+        ],
+    }
+
+
+def scored(said: Predictions, chosen: pd.DataFrame) -> Scored:
+    """Predictions beside what the folds know of their units."""
+    units = chosen.drop_duplicates("unit_id").set_index("unit_id").loc[list(said.unit_ids)]
+    index = {name: row for row, name in enumerate(said.classes)}
+    labels = np.array([index[label] for label in units["label"]], np.int64)
+    return Scored(np.array(said.unit_ids), units["group_id"].to_numpy(str), units["part"].to_numpy(str), labels,
+                  said.decisions, said.probabilities, said.calibrated, said.classes)
+
+
+def _scores(one: Scored, rules: Rules) -> Judged:
+    """The task's metrics with their intervals, and how sure the model is on average."""
+    sure = one.calibrated[np.arange(len(one.labels)), one.decisions]
+    return {"scores": intervals(task_metrics(rules.task), one, one.probabilities, rules.params, rules.seed),
+            "sureness": number(float(sure.mean()))}
+
+
+def plot(found: Mapping[str, Any]) -> pd.DataFrame:
+    """condition, value, low, high of the task's metric; one row a condition, the recordings as they are first."""
+    rows = [("As recorded", found["clean"])]
+    rows += [(f"{c['title']}, {c['words']}", c) for c in found["conditions"]]
+    return pd.DataFrame([{"condition": words, **entry["scores"][found["metric"]]} for words, entry in rows])
+
+
+def in_words(found: Mapping[str, Any]) -> str:
+    """The score as it is and the largest loss: `uar 0.76; Speech, 0 dB SNR -0.21`."""
+    values = [c["change"]["value"] for c in found["conditions"] if c["change"]["value"] is not None]
+    words = f"{found['metric']} {found['clean']['scores'][found['metric']]['value']:.3f} as recorded"
+    if not values:
+        return words
+    largest = max(found["conditions"], key=lambda c: abs(c["change"]["value"] or 0.0))
+    return f"{words}, {largest['change']['value']:+.3f} at most ({largest['title']}, {largest['words']})"
