@@ -160,7 +160,7 @@ def searched(rng: np.random.Generator) -> None:
     told = ("trial", "encoder", "level", "pooling", "head")
     files.write_json(paths.model(TASK) / "model.json", {
         "members": [{key: rows[n][key] for key in told} for n in (2, 6, 9)],
-        "readings": [{"trial": n, "kind": kind, "weight": weight}
+        "readings": [{"trials": [n], "kind": kind, "weight": weight}
                      for n, kind, weight in ((2, "mean", 0.5), (6, "stack", 0.25), (9, "stack", 0.25))],
     })
 
