@@ -109,11 +109,12 @@ def test_an_unknown_encoder_is_named_with_those_there_are() -> None:
 
 def test_the_fingerprint_changes_with_what_changes_the_frames() -> None:
     seen = {encoders.fingerprint(encoders.spec(name, PARAMS)) for name in ENCODERS}
-    changes = {"audio": {"highpass_hz": 25.0}, "logspec": {"bands": 40}, "random_conv": {"seed": 8}}
+    changes = {"audio": {"highpass_hz": 25.0}, "logspec": {"bands": 40}, "random_conv": {"seed": 8},
+               "amplitude": {"hop_s": 0.004}}
     for section, change in changes.items():
         params = PARAMS.model_copy(update={section: getattr(PARAMS, section).model_copy(update=change)})
         seen |= {encoders.fingerprint(encoders.spec(name, params)) for name in ENCODERS}
-    assert len(seen) == 2 + 2 + 2 + 1      # the seed of random_conv is none of logspec's business
+    assert len(seen) == 3 + 3 + 2 + 1 + 1      # the seed of random_conv is none of logspec's business
     assert encoders.fingerprint(encoders.spec("logspec", PARAMS)) in seen
 
 
@@ -140,6 +141,15 @@ def test_white_noise_is_flat_and_power_counts_in_nepers() -> None:
     once, tenfold = alone(encoder, noise).exp().mean(0).log(), alone(encoder, 10 * noise).exp().mean(0).log()
     assert once.numpy() == pytest.approx(np.zeros(48), abs=0.15)
     assert (tenfold - once).numpy() == pytest.approx(np.full(48, np.log(100)), abs=0.01)
+
+
+def test_a_sine_has_its_frequency_and_its_amplitude_in_every_frame() -> None:
+    encoder = encoders.load(encoders.spec("amplitude", PARAMS))
+    for tone_hz, amplitude in ((250, 1.0), (500, 0.2), (875, 3.0)):
+        sine = amplitude * np.sin(2 * np.pi * tone_hz * np.arange(4000) / RATE_HZ + 0.4)
+        khz, loud = alone(encoder, sine.astype(np.float32)).numpy().T
+        assert khz == pytest.approx(np.full(len(khz), tone_hz / 1000))
+        assert loud == pytest.approx(np.full(len(loud), amplitude), rel=1e-3)
 
 
 def test_random_filters_come_from_the_seed_alone() -> None:

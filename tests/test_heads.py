@@ -26,6 +26,9 @@ NUMBERS = {
     "extra_trees": {"trees": 20, "least_leaf": 1, "columns": 0.3, "balance": 0.5},
     "sequence": {**space.fixed_numbers(PARAMS, "sequence"), "steps": 25, "batch": 16, "channels": 16, "dropout": 0.1,
                  "rate": 1e-2, "frame_weight": 0.5, "strength": 0.5},
+    "resnet": {**space.fixed_numbers(PARAMS, "resnet"), "steps": 30, "batch": 16, "backbone": "test_resnet",
+               "dropout": 0.1, "rate": 3e-3, "strength": 0.2},
+    "fcnn": {**space.fixed_numbers(PARAMS, "fcnn"), "steps": 40, "batch": 16, "dropout": 0.3, "rate": 3e-3},
 }
 NAMES = sorted(HEADS)
 CLASSES = 3
@@ -38,10 +41,10 @@ def data(name: str, cases: int = 90, seed: int = 0, classes: int = CLASSES):
     targets = Targets(labels, classes, np.arange(cases) // 2)
     if HEADS[name]().TAKES == "vectors":
         return rng.normal(size=(cases, 10)) + 1.5 * np.eye(10)[labels], targets
-    frames = [rng.normal(size=(rng.integers(60, 300), 6)).astype(np.float32) for _ in range(cases)]
+    frames = [rng.normal(size=(rng.integers(60, 300), 12)).astype(np.float32) for _ in range(cases)]
     states = [np.resize(np.repeat(np.arange(4), 8), len(f)).astype(np.int8) for f in frames]
     for one, state, label in zip(frames, states, labels, strict=True):
-        one[state == 1, label] += 2.0
+        one[state == 1, 4 * label : 4 * label + 4] += 2.0
     return frames, replace(targets, states=states)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from heartml import audio
-from heartml.config import AudioParams, LogspecParams, Params, RandomConvParams, Section
+from heartml.config import AmplitudeParams, AudioParams, LogspecParams, Params, RandomConvParams, Section
 from heartml.errors import HeartMLError
 
 if TYPE_CHECKING:
@@ -84,6 +84,12 @@ def _random_conv(spec: Spec) -> Encoder:
     return random_conv.RandomConv(spec.audio, cast(LogspecParams, spec.sections["logspec"]), own)
 
 
+def _amplitude(spec: Spec) -> Encoder:
+    from heartml.encoders import amplitude
+
+    return amplitude.Amplitude(spec.audio, cast(AmplitudeParams, spec.sections["amplitude"]))
+
+
 @dataclass(frozen=True)
 class Member:
     """How an encoder is made, and from which sections of `params.yaml`."""
@@ -95,6 +101,7 @@ class Member:
 ENCODERS: dict[str, Member] = {
     "logspec": Member(_logspec, ("logspec",)),
     "random_conv": Member(_random_conv, ("logspec", "random_conv")),
+    "amplitude": Member(_amplitude, ("amplitude",)),
 }
 
 

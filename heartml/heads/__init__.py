@@ -125,10 +125,24 @@ def _sequence() -> Head:
     return sequence
 
 
+def _resnet() -> Head:
+    from heartml.heads import resnet
+
+    return resnet
+
+
+def _fcnn() -> Head:
+    from heartml.heads import fcnn
+
+    return fcnn
+
+
 HEADS: dict[str, Callable[[], Head]] = {
     "logistic": _logistic,
     "svm_rbf": _svm_rbf,
     "lightgbm": _lightgbm,
     "extra_trees": _extra_trees,
     "sequence": _sequence,
+    "resnet": _resnet,
+    "fcnn": _fcnn,
 }

@@ -47,6 +47,10 @@ def check(params: SearchParams, encoders: Sequence[str]) -> None:
     _known("search.network_trials", params.network_trials, [head for head in HEADS if HEADS[head]().TAKES == "frames"])
     _check_encoders(params, encoders)
     _check_starts(params)
+    if "resnet" in params.heads:
+        from heartml.heads import resnet
+
+        resnet.check(params.resnet)
 
 
 def _check_encoders(params: SearchParams, encoders: Sequence[str]) -> None:

@@ -1,0 +1,42 @@
+"""Loudest frequency and its amplitude, frame by frame: [batch, time] -> [batch, frames, 2].
+
+What the published fully connected baseline hears (github.com/akshaldhal/heartbeat-sound, `preprocessor1.py`): the
+strongest bin of a short Fourier transform, its frequency (here in kHz) and its amplitude. Frames lie wholly inside the
+sound: a waveform shorter than one window is continued with zeros.
+"""
+
+import torch
+from torch import Tensor
+
+from heartml.config import AmplitudeParams, AudioParams
+
+
+class Amplitude:
+    """See the module."""
+
+    name = "amplitude"
+    dim = 2
+
+    def __init__(self, audio: AudioParams, params: AmplitudeParams) -> None:
+        self.sample_rate_hz = audio.sample_rate_hz
+        self.hop = round(params.hop_s * audio.sample_rate_hz)
+        self.width = round(params.window_s * audio.sample_rate_hz)
+        self.frame_rate_hz = audio.sample_rate_hz / self.hop
+        self.window = torch.hann_window(self.width)
+
+    def frames_in(self, samples: int) -> int:
+        """One frame for each hop that still leaves a whole window; at least one."""
+        return 1 + max(0, samples - self.width) // self.hop
+
+    def to(self, device: str) -> "Amplitude":
+        """The same encoder on another device."""
+        self.window = self.window.to(device)
+        return self
+
+    def encode(self, batch: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """float32 [batch, time] -> float32 [batch, frames, (kHz, amplitude)]; a sine of amplitude one has one."""
+        short = max(0, self.width - batch.shape[1])
+        windows = torch.nn.functional.pad(batch, (0, short)).unfold(1, self.width, self.hop) * self.window
+        amplitude, loudest = torch.fft.rfft(windows).abs().max(dim=-1)
+        khz = loudest * (self.sample_rate_hz / self.width / 1000)
+        return torch.stack([khz, amplitude * 2 / self.window.sum()], dim=-1)
