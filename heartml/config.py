@@ -205,6 +205,12 @@ class StackingParams(Section):
     calibration_ridge: Positive
 
 
+class ProtocolParams(Section):
+    inner_folds: Annotated[int, Field(ge=2)]
+    networks: Count
+    epochs: Count
+
+
 class EnsembleParams(PerTask):
     rounds: Count
     max_members: Count
@@ -261,6 +267,7 @@ class Params(Section):
     amplitude: AmplitudeParams
     search: SearchParams
     stacking: StackingParams
+    protocol: ProtocolParams
     ensemble: EnsembleParams
     evaluate: EvaluateParams
     robustness: RobustnessParams
