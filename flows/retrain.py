@@ -24,7 +24,7 @@ from heartml import config, paths, pipeline, publish
 from heartml.errors import HeartMLError
 from heartml.pipeline import Done, Plan, Stage, StageFailed, StageKilled, recovery
 from heartml.pipeline.repro import How
-from heartml.publish import Outcome, results
+from heartml.publish import Outcome, description, results
 
 Say = Callable[[str], None]
 KILLED = "Killed"
@@ -109,6 +109,7 @@ def _retrain(force: bool) -> list[Outcome]:
         outcomes.append(publish.failure(name, reason) if reason else _publish(name, seconds, stages))
     outcomes += [publish.failure(address, reason) for address, reason in failed.items()
                  if not any(address in stages for stages in behind.values())]
+    description.write(outcomes)
     create_markdown_artifact(results.markdown(outcomes), key="retrain-result", description="Outcome of the retraining")
     create_table_artifact(results.table(outcomes), key="retrain-metrics", description="Metrics, floors, champion")
     return outcomes

@@ -10,7 +10,7 @@ from flows import server, voice
 from heartml import config, paths, pipeline, publish
 from heartml.errors import HeartMLError
 from heartml.files import replacing
-from heartml.publish import Outcome
+from heartml.publish import Outcome, description
 
 UNFINISHED = paths.STATE / "flow.unfinished"   # is there while a flow runs on a private server
 
@@ -34,7 +34,9 @@ def retrain(*, wait: bool, force: bool) -> list[Outcome]:
         publish.sweep()
         if not force and not UNFINISHED.exists() and not pipeline.plan().due:
             params = config.load()
-            return [_publish(name, params) for name in params.tasks]
+            outcomes = [_publish(name, params) for name in params.tasks]
+            description.write(outcomes)
+            return outcomes
     server.start()
     from flows import retrain as _  # noqa: F401 - sets Prefect's logging up, which would silence a voice raised before
 

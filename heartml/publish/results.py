@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from heartml.publish import FAILED, Outcome
+from heartml.publish import FAILED, Outcome, description
 from heartml.registry import Version
 
 HEADINGS = ("Metric", "Held out", "Best floor", "Champion")
@@ -68,6 +68,8 @@ def show(outcomes: Sequence[Outcome]) -> None:
         console.print(Text(f"  {outcome.reason}"), soft_wrap=True)
         if outcome.report:
             console.print(Text(f"  report: {outcome.report}"), soft_wrap=True)
+    for page in description.pages(outcomes):
+        console.print(Text(f"all features of the murmur: {page}"), soft_wrap=True)
 
 
 def show_versions(versions: Sequence[Version]) -> None:
