@@ -264,6 +264,40 @@ def retrain(wait: bool, force: bool, as_json: bool) -> None:
         sys.exit(1)
 
 
+@cli.group()
+def protocol() -> None:
+    """Score our models by a published study's own protocol, on the publisher's files."""
+
+
+@protocol.command("circor-m2d")
+@click.argument("named", metavar="DIR", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--splits", "first", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              metavar="CSV...", help="One or several CSVs of patient_id,part (train, validation, test).")
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs of each split.")
+@click.option("--json", "to", type=click.Path(path_type=Path, dir_okay=False), help="Write all numbers to this file.")
+def circor_m2d(named: tuple[Path, ...], first: Path, seeds: int, to: Path | None) -> None:
+    """CirCor murmurs by the protocol of the M2D study (arXiv 2404.17107).
+
+    DIR is CirCor in the publisher's layout, or any part of it. For each split: one network under the paper's rule and
+    the ensemble, W.acc, UAR and recalls on its test patients, also without those whose twin id is in development,
+    and the 2022 challenge's outcome cost. Run it in a project (it reads params.yaml). Killed: just run it again.
+
+    \b
+    heartml protocol circor-m2d DIR --splits split1.csv split2.csv split3.csv --json out.json
+    """
+    from heartml import config, files
+    from heartml.protocol import circor_m2d as study
+    from heartml.protocol import table
+
+    folders, more = [p for p in named if p.is_dir()], [p for p in named if not p.is_dir()]
+    if len(folders) != 1:
+        raise click.UsageError(f"name one folder, not {len(folders)}")
+    found = study.run(folders[0], [first, *more], config.load(), seeds)
+    table.show(found)
+    if to:
+        files.write_json(to, found)
+
+
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def models(as_json: bool) -> None:

@@ -19,10 +19,19 @@ def read_published(path: Path) -> "pd.Series[str]":
     """
     if not path.resolve().is_relative_to(paths.SPLITS.resolve()):
         raise StageError(f"{path} (`split.published` in params.yaml): put it into {paths.SPLITS}/, which DVC watches")
+    return read_parts(path)
+
+
+def read_parts(path: Path) -> "pd.Series[str]":
+    """Patient id -> part, from a CSV with the columns patient_id and part, wherever it lies.
+
+    Raises:
+        StageError: as `read_published`, but for the place.
+    """
     try:
         table = pd.read_csv(path, dtype="string", usecols=["patient_id", "part"])
     except (OSError, ValueError) as error:
-        raise StageError(f"{path} (`split.published` in params.yaml): {error}") from None
+        raise StageError(f"{path}: {error}") from None
     for row, (patient, part) in enumerate(zip(table["patient_id"], table["part"], strict=True), start=2):
         if part not in PARTS or pd.isna(patient):
             raise StageError(f"{path} line {row}: patient {patient}, part {part}: expected {', '.join(PARTS)}")

@@ -1,0 +1,175 @@
+"""Everything that one split needs fitted, as jobs whose results are kept as files: a killed run goes on from there.
+
+Parts of a split are numbers: inner folds `0 .. k-1` of the development patients, and `k` for the test part. A fit
+leaves out the test part and, to be stacked, one inner fold; it answers for what it left out.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+import heartml
+from heartml import files
+from heartml.config import Params
+from heartml.heads import Answer
+from heartml.learning import bench, problem, space
+from heartml.learning.bench import Bench, OfRecordings
+from heartml.learning.members import Sounds, Spec, together
+from heartml.learning.problem import Problem
+from heartml.protocol.cohort import ENCODER, open_cohort
+from heartml.tasks import TASKS
+
+SINGLE = "single"
+CHUNK_S = 5.0          # arXiv 2404.17107: logits of 5 s chunks are averaged over a recording
+Key = int | str        # number of a trial, or `SINGLE`
+
+
+@dataclass(frozen=True)
+class Job:
+    """Fit `spec` for task `name` to all parts but `without`, answer for the parts `about`, into `file`."""
+
+    cohort: Path
+    folds: Path
+    name: str
+    spec: Spec
+    without: tuple[int, ...]
+    about: tuple[int, ...]
+    seed: int
+    file: Path
+
+
+def work(job: Job) -> None:
+    """Do one job unless its file is there; runs in a worker process."""
+    if job.file.exists():
+        return
+    data = opened(job.cohort, job.folds, job.name)
+    fitted = data.fit(job.spec, ~np.isin(data.problem.parts, job.without), job.seed)
+    answer = data.answer(fitted, job.spec, np.isin(data.problem.parts, job.about))
+    bench.write_result(job.file, answer, None)
+
+
+@functools.lru_cache(maxsize=2)
+def opened(cohort: Path, folds: Path, name: str) -> Bench:
+    """The workbench of one task on one split."""
+    source = open_cohort(cohort)
+    found = problem.build(name, pd.read_parquet(folds), source.recordings)
+    frames = source.frames
+    sounds = Sounds({ENCODER: OfRecordings(frames, found.recording_ids)}, {ENCODER: frames.frame_rate_hz}, found.unit)
+    seconds = source.recordings.set_index("recording_id").loc[list(found.recording_ids), "seconds"]
+    return Bench(found, sounds, {ENCODER: frames}, source.annotations, tuple(seconds))
+
+
+@dataclass(frozen=True)
+class Fits:
+    """The fits of one task on one split with one seed; `specs` by trial, `folds` the number of inner folds."""
+
+    cohort: Path
+    table: Path
+    name: str
+    specs: Mapping[int, Spec]
+    single: Spec | None
+    folds: int
+    seed: int
+    folder: Path
+
+    @property
+    def problem(self) -> Problem:
+        """Recordings, units and parts."""
+        return opened(self.cohort, self.table, self.name).problem
+
+    def jobs(self) -> Iterator[Job]:
+        """What is to be done; networks are bagged over the inner folds, other heads fitted once more for the test."""
+        test = self.folds
+        if self.single:
+            yield self._job(SINGLE, self.single, (test,), (test,))
+        for trial, spec in self.specs.items():
+            bagged = spec.family.TAKES == "frames"
+            for fold in range(self.folds):
+                yield self._job(trial, spec, (fold, test), (fold, test) if bagged else (fold,))
+            if not bagged:
+                yield self._job(trial, spec, (test,), (test,))
+
+    def _job(self, key: Key, spec: Spec, without: tuple[int, ...], about: tuple[int, ...]) -> Job:
+        number = len(self.specs) if key == SINGLE else int(key)
+        seed = space.derive(self.seed, number, without[0])
+        return Job(self.cohort, self.table, self.name, spec, without, about, seed, self._file(key, without))
+
+    def _file(self, key: Key, without: Sequence[int]) -> Path:
+        return self.folder / f"{self.name}-{self.seed}-{key}-{'-'.join(map(str, without))}.safetensors"
+
+    def answers(self) -> dict[int, Answer]:
+        """What every trial says about all cases, none of which it was fitted to."""
+        return {trial: self._answer(trial, spec) for trial, spec in self.specs.items()}
+
+    def single_answer(self) -> Answer:
+        """What the single network says about the recordings of the test part."""
+        return bench.read_answer(self._file(SINGLE, (self.folds,)))
+
+    def _answer(self, trial: int, spec: Spec) -> Answer:
+        parts = self.problem.parts[self.problem.unit] if spec.level == "recording" else self.problem.parts
+        test, bagged = self.folds, spec.family.TAKES == "frames"
+        pieces: dict[int, list[Answer]] = {part: [] for part in range(test + 1)}
+        for fold in range(test):
+            said = bench.read_answer(self._file(trial, (fold, test)))
+            about = parts[np.isin(parts, (fold, test) if bagged else (fold,))]
+            pieces[fold].append(_rows(said, about == fold))
+            if bagged:
+                pieces[test].append(_rows(said, about == test))
+        if not bagged:
+            pieces[test].append(bench.read_answer(self._file(trial, (test,))))
+        return _placed({part: together(answers) for part, answers in pieces.items()}, parts)
+
+
+def _rows(answer: Answer, which: NDArray[np.bool_]) -> Answer:
+    return Answer(answer.log_p[which], None if answer.details is None else answer.details[which])
+
+
+def _placed(pieces: Mapping[int, Answer], parts: NDArray[np.int64]) -> Answer:
+    """Answers of parts, put where their cases stand."""
+    first = pieces[0]
+    log_p = np.zeros((len(parts), first.log_p.shape[1]))
+    details = None if first.details is None else np.zeros((len(parts), first.details.shape[1]))
+    for part, answer in pieces.items():
+        log_p[parts == part] = answer.log_p
+        if details is not None and answer.details is not None:
+            details[parts == part] = answer.details
+    return Answer(log_p, details)
+
+
+def specs_of(name: str, task_name: str, params: Params, recordings: int, *, networks: bool) -> dict[int, Spec]:
+    """The starts of the search as they stand in `params.yaml`, nothing drawn: slot -> spec.
+
+    Args:
+        recordings: of the development patients; a network passes over them `protocol.epochs` times.
+        networks: whether network heads are among them.
+    """
+    from optuna.trial import FixedTrial
+
+    wanted = {"sequence": params.protocol.networks} if networks else {}
+    search = params.search.of(name).model_copy(update={"network_trials": wanted})
+    task, found = TASKS[task_name], {}
+    for slot in (slot for slot in space.plan(search, (ENCODER,))[0] if slot.start is not None):
+        spec = space.suggest(FixedTrial(space.fixed(slot, task)), slot, search, task, (ENCODER,))   # type: ignore[arg-type]
+        if slot.network:
+            steps = -(-params.protocol.epochs * recordings // int(spec.numbers["batch"]))
+            spec = Spec(spec.encoder, spec.head, spec.level, spec.pooling, {**spec.numbers, "steps": steps})
+        found[slot.number] = spec
+    return found
+
+
+def chunked(spec: Spec) -> Spec:
+    """The same network, heard in chunks as the paper's rule has it."""
+    return Spec(spec.encoder, spec.head, spec.level, spec.pooling, {**spec.numbers, "inference_chunk_s": CHUNK_S})
+
+
+def code_fingerprint() -> str:
+    """SHA-256 over the code that decides a fit's outcome: results of other code are not taken for this one's."""
+    root = Path(str(heartml.__file__)).parent
+    folders = ("heads", "learning", "protocol", "encoders")
+    sources = sorted(path for folder in folders for path in (root / folder).glob("*.py"))
+    return files.sha256("".join(files.sha256_file(path) for path in [*sources, root / "soft_segments.py"]).encode())

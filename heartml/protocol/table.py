@@ -1,0 +1,60 @@
+"""What `heartml protocol` prints: the paper's columns for both systems, and its own best numbers above them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from heartml.tasks import TASKS
+
+PAPER = (("M2D, published (arXiv 2404.17107)", ".832", ".713"), ("its ensemble of best W.acc", ".837", ".716"),
+         ("its ensemble of best UAR", ".832", ".733"))
+CLASSES = TASKS["murmur"].classes
+TITLES = {"single": "one network, the paper's rule", "ensemble": "ensemble, stacked per patient"}
+
+
+def show(found: Mapping[str, Any]) -> None:
+    """Print the outcome of a run."""
+    runs = len(found["splits"])
+    table = Table(title=f"CirCor murmur, mean and SD over {runs} splits and seeds", title_justify="left")
+    for name in ("", "W.acc", "UAR", *CLASSES, "twin-free W.acc", "twin-free UAR", "outcome cost"):
+        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
+    for title, w_acc, uar in PAPER:
+        table.add_row(title, w_acc, uar, style="dim")
+    for system, title in TITLES.items():
+        row, sd = found[system], found[system]["sd"]
+        cells = [_cell(row.get(key), sd.get(key)) for key in ("w_acc", "uar")]
+        cells += [_cell(row["recall"].get(name), sd["recall"].get(name)) for name in CLASSES]
+        cells += [_cell(row.get(key), sd.get(key)) for key in ("w_acc_twin_free", "uar_twin_free")]
+        cost = row.get("outcome_cost")
+        table.add_row(title, *cells, "" if cost is None else f"{cost:,.0f}")
+    console = Console(width=None if Console().is_terminal else 170)
+    console.print(table)
+    for line in remarks(found):
+        console.print(line, markup=False)
+
+
+def remarks(found: Mapping[str, Any]) -> list[str]:
+    """What the table does not say."""
+    data = found["data"]
+    lines = [f"{data['patients']} ids of {data['children']} children, {data['recordings']} recordings; files refused: "
+             f"{', '.join(f'{n} {reason}' for reason, n in data['refused'].items()) or 'none'}"]
+    for one in found["splits"]:
+        parts = " / ".join(str(one["patients"][name]) for name in ("train", "validation", "test"))
+        lacking = f", {one['not_here']} of its patients are not in this folder" if one["not_here"] else ""
+        lines.append(f"{one['split']}, seed {one['seed']}: {parts} patients, {one['twins']} test patients have a twin "
+                     f"in development{lacking}")
+    for system in TITLES if found["pooled"] else ():
+        numbers = ", ".join(f"{name} {value:.3f} [{low:.3f}, {high:.3f}]"
+                            for name, (value, low, high) in found["pooled"][system].items())
+        lines.append(f"all {found['pooled']['patients']} test patients together, {TITLES[system]}: {numbers}")
+    if not all(one["patients"]["test"] == 236 for one in found["splits"]):
+        lines.append("These are not the paper's test parts: the published rows are for orientation only.")
+    return lines
+
+
+def _cell(value: float | None, sd: float | None) -> str:
+    if value is None:
+        return "not defined"
+    return f"{value:.3f}" + ("" if sd is None else f" ({sd:.3f})")
