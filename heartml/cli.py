@@ -32,6 +32,7 @@ def cli() -> None:
     Data in      simulate, ingest, tasks
     Stages       validate, split, features, search, ensemble, evaluate, robustness, report   (`dvc repro` runs them)
     Flow         retrain, models
+    Evaluation   leave-out
     Model out    predict
 
     Start with `make run`, or: heartml ingest pascal DIR && heartml retrain
@@ -296,6 +297,32 @@ def circor_m2d(named: tuple[Path, ...], first: Path, seeds: int, to: Path | None
     table.show(found)
     if to:
         files.write_json(to, found)
+
+
+@cli.command("leave-out")
+@click.argument("task")
+@click.option("--by", type=click.Choice(["dataset", "source"]), default="dataset", show_default=True,
+              help="What is left out: data sets of the task, or sources within them (a sensor, a campaign).")
+@click.option("--json", "to", type=click.Path(path_type=Path, dir_okay=False), help="Write every number to this file.")
+def leave_out(task: str, by: str, to: Path | None) -> None:
+    """Score TASK on each collection in turn, with a model that has learnt from the others alone.
+
+    Search, ensemble and decision rule see nothing of what is left out; a group that is in it and elsewhere is left out
+    whole. Beside it: the floors, and what the task's own model says of the same units. Takes a search a collection;
+    killed, the same command goes on. Needs a task that was retrained.
+
+    \b
+    heartml leave-out circor+simulated-murmur --json left-out.json
+    heartml leave-out physionet2016-normal --by source
+    """
+    from heartml import leave_out as evaluation
+    from heartml import listing
+    from heartml.files import write_json
+
+    found = evaluation.run(task, "source" if by == "source" else "dataset")
+    if to:
+        write_json(to, found)
+    listing.leave_out(found)
 
 
 @cli.command()

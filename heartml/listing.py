@@ -1,8 +1,8 @@
 """What commands print for a person: tables on standard output."""
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from heartml.ingest import Outcome
@@ -28,6 +28,39 @@ def ingest(outcome: "Outcome") -> None:
         console.print(f"params.yaml: tasks is now [{', '.join(outcome.tasks)}] (--keep-tasks leaves it).", markup=False)
 
 
+def leave_out(found: Mapping[str, Any]) -> None:
+    """Print what `heartml leave-out` found: one row a collection that was left out."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from heartml.evaluate import in_words
+    from heartml.metrics import METRICS
+
+    metric = found["metric"]
+    table = Table(title=f"{found['task']}, one {found['by']} left out", title_justify="left")
+    for name in ("left out", "", METRICS[metric].title, METRICS["macro_auc"].title):
+        table.add_column(name, no_wrap=True)
+    for one in found["left_out"]:
+        best, floors = one["best_floor"], one["floors"]
+        rows = [("learnt without", one["scores"]), ("learnt with", one["in_collection"]),
+                ("difference", {metric: one["difference"]}), *([(f"floor: {best}", floors[best])] if best else [])]
+        for row, (what, numbers) in enumerate(rows):
+            name = (one["value"], f"{one['units']} units", f"{one['groups']} groups", "")[row]
+            auc = in_words(numbers["macro_auc"]) if "macro_auc" in numbers else ""
+            table.add_row(name, what, in_words(numbers[metric]), auc, end_section=row == len(rows) - 1)
+    console = Console()
+    console.print(table)
+    for one in found["left_out"]:
+        few = [name for name, entry in one["per_class"].items() if entry["units"] and not entry["estimable"]]
+        if few:
+            console.print(f"{one['value']}: fewer than {found['min_groups']} groups of {', '.join(few)}: "
+                          "its numbers rest on few")
+        if one["unheard"]:
+            console.print(f"{one['value']}: nothing else carries {', '.join(one['unheard'])}: it cannot be recognised")
+    console.print(f"Intervals at {found['confidence']:.0%}, over groups. Learnt with: the task's own model, which "
+                  "knows the collection; each unit by a fit that had not seen its group.")
+
+
 def tasks(allowed: Sequence["Allowed"], chosen: Sequence[str], min_groups: int) -> None:
     """Print the tasks that the data allow; `chosen` ones stand in params.yaml."""
     from rich.console import Console
@@ -44,7 +77,8 @@ def tasks(allowed: Sequence["Allowed"], chosen: Sequence[str], min_groups: int) 
             name = f"{task.name}{' *' if task.name in chosen else ''}" if row == 0 else ""
             few = "not estimable" if entry.groups < min_groups else ""
             table.add_row(name, task.unit if row == 0 else "", entry.name, str(entry.units), str(entry.groups), few)
-        table.add_row("", "", "without a label", str(task.unlabelled), "", "", style="dim", end_section=True)
+        lost = "task not estimable" if sum(entry.groups >= min_groups for entry in task.classes) < 2 else ""
+        table.add_row("", "", "without a label", str(task.unlabelled), "", lost, style="dim", end_section=True)
     Console().print(table)
     Console().print(f"* in tasks of params.yaml; a class with fewer than {min_groups} groups is not estimable")
     for group, count in Counter(task.group for task in allowed if task.group).items():

@@ -6,6 +6,7 @@ Only this module and heartml/registry.py talk to MLflow.
 
 import contextlib
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -31,6 +32,7 @@ STORE, STORED_FILES = paths.STATE / "mlflow.db", paths.STATE / "mlartifacts"
 _PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
            ("model_versions", "storage_location"))
 _AT_ONCE = 100   # params in one log_batch, says the server
+_NOT_IN_A_KEY = re.compile(r"[^\w\-. :/]", re.ASCII)
 _QUIET = {"MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 
 
@@ -176,14 +178,19 @@ def _experiment(client: "MlflowClient", name: str) -> str:
         return str(found.experiment_id)
 
 
+def _named(name: str) -> str:
+    """A key that MLflow takes: `seconds/split/circor.simulated-murmur`; a data set's `+` is not among its letters."""
+    return _NOT_IN_A_KEY.sub("_", name.replace("+", "."))
+
+
 def log(client: "MlflowClient", run_id: str, record: Record) -> None:
     """All params, metrics and tags in as few calls as the server takes."""
     from mlflow.entities import Metric, Param, RunTag
 
     now = int(time.time() * 1000)
-    metrics = [Metric(name, value, now, 0) for name, value in record.metrics.items()]
-    params = [Param(name, value[:6000]) for name, value in record.params.items()]
-    tags = [RunTag(name, value[:5000]) for name, value in record.tags.items()]
+    metrics = [Metric(_named(name), value, now, 0) for name, value in record.metrics.items()]
+    params = [Param(_named(name), value[:6000]) for name, value in record.params.items()]
+    tags = [RunTag(_named(name), value[:5000]) for name, value in record.tags.items()]
     for start in range(0, max(len(metrics), len(params), len(tags)), _AT_ONCE):
         batch = slice(start, start + _AT_ONCE)
         client.log_batch(run_id, metrics=metrics[batch], params=params[batch], tags=tags[batch])

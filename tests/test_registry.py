@@ -49,6 +49,16 @@ def test_the_same_content_is_registered_once(client) -> None:
     assert [v.number for v in registry.versions(client, NAME)] == ["1", "2"]
 
 
+def test_a_task_on_several_data_sets_has_a_name_that_mlflow_takes(client) -> None:
+    name = "circor+simulated-murmur"
+    with tracking.run(client, name, name) as run_id:
+        tracking.log(client, run_id, tracking.Record({f"of/{name}": "1"}, {f"seconds/split/{name}": 2.0}, {name: "x"}))
+        tracking.log_files(client, run_id, {"gate.json": "{}"})
+    assert client.get_run(run_id).data.metrics == {"seconds/split/circor.simulated-murmur": 2.0}
+    version = registry.register(client, name, run_id=run_id, source=f"runs:/{run_id}/model", key="k1")
+    assert [v.number for v in registry.versions(client, name)] == [version.number]
+
+
 def test_a_new_version_is_a_challenger_until_it_is_judged(client) -> None:
     version = register(client, "k1")
     assert version.aliases == (CHALLENGER,)

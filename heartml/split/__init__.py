@@ -49,8 +49,17 @@ def assign_folds(
     Raises:
         StageError: too few groups, or a patient that the published split does not know.
     """
-    folds = [str(k) for k in range(params.folds)]
     held_out = _draw_test(units, params, seed) if published is None else _published_test(units, published)
+    return place(units, held_out, params, seed)
+
+
+def place(units: pd.DataFrame, held_out: pd.DataFrame, params: SplitParams, seed: int) -> pd.DataFrame:
+    """schema.FOLDS: the rows `held_out` as the test part, all of other groups in folds that are drawn.
+
+    Raises:
+        StageError: too few groups.
+    """
+    folds = [str(k) for k in range(params.folds)]
     others = units[~units["group_id"].isin(held_out["group_id"])]
     drawn = draw.draw(draw.group_table(others), dict.fromkeys(folds, 1 / params.folds), seed)
     placed = pd.concat([held_out.assign(part=TEST), others.assign(part=others["group_id"].map(drawn))]).sort_index()
