@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from heartml import config, folds, paths, quality, tasks
+from heartml import beats, config, folds, paths, quality, tasks
 from heartml.assessment import (
     HELD_OUT,
     OUT_OF_FOLD,
@@ -45,11 +45,16 @@ def run(name: str) -> None:
     with stage("evaluate", task=name) as log:
         params, task = config.load(), tasks.resolve(name).task
         recordings = read_recordings(name, params.validate_)
-        predictions = predict(name, recordings[recordings["part"] == TEST])
+        held_out = recordings[recordings["part"] == TEST]
+        heart = beats.write(name, held_out)
+        predictions = predict(name, held_out)
         found = write_evaluation(name, predictions, recordings, params)
         for part in PARTS:
             units = found["counts"][part]["units"]
             log.say(f"{units} units {part.replace('_', ' ')}: {task.metric} {in_words(found[part][task.metric])}")
+        if heart:
+            f1 = ", ".join(f"{state} {heart['network'][f'{state.lower()}_f1']:.3f}" for state in ("S1", "S2"))
+            log.say(f"heart states: F1 of onsets {f1}")
 
 
 def write_evaluation(name: str, predictions: Predictions, recordings: pd.DataFrame, params: Params) -> dict[str, Any]:

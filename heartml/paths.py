@@ -62,6 +62,11 @@ def evaluation(task: str) -> Path:
     return ARTIFACTS / task / "evaluation"
 
 
+def heart_states(task: str) -> Path:
+    """Heart states of the held-out recordings as the model hears them, and how well they agree with annotations."""
+    return ARTIFACTS / task / "heart_states"
+
+
 def robustness(task: str) -> Path:
     """The held-out scores under noise and through worse sensors."""
     return ARTIFACTS / task / "robustness.json"

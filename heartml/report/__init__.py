@@ -52,6 +52,7 @@ def render(name: str, comparison: Json | None, lineage: Json | None) -> str:
         locations=tables.locations(found), floor_classes=tables.floor_classes(found),
         calibration=tables.calibration(found, PARTS),
         robustness=robustness_section(name),
+        heart_states=tables.heart_states(read_json(paths.heart_states(name) / "measures.json")),
         mistakes=wrong(name, found, params), data=data_section(name), search=search_section(name, found),
         members=members(model), lineage=lineage_section(name, lineage),
         titles=verdict.TITLES, warnings=verdict.warnings(found), excerpt_s=listening.EXCERPT_S,
@@ -137,7 +138,8 @@ def wrong(name: str, found: Json, params: Params) -> list[mistakes.Mistake]:
         return samples.floats, samples.sample_rate_hz
 
     annotations = pd.read_parquet(paths.ANNOTATIONS)
-    return mistakes.show(chosen, recordings, found["classes"], annotations, warnings, load)
+    heard = pd.read_parquet(paths.heart_states(name) / "states.parquet")
+    return mistakes.show(chosen, recordings, found["classes"], annotations, heard, warnings, load)
 
 
 def data_section(name: str) -> dict[str, Any]:

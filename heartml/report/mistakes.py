@@ -24,7 +24,8 @@ class Mistake:
         recording_id, place: the recording that speaks loudest for the wrong decision, and where it was taken.
         image, sound: spectrogram and excerpt as data addresses.
         seconds: length of the excerpt.
-        states: (state, start, width) of annotated heart states, in percent of the excerpt.
+        states, heard: (state, start, width) of heart states, annotated and as the model's network heard them, in
+            percent of the excerpt.
         warnings: what is wrong with the recording, in words.
     """
 
@@ -39,6 +40,7 @@ class Mistake:
     sound: str
     seconds: float
     states: tuple[tuple[str, float, float], ...]
+    heard: tuple[tuple[str, float, float], ...]
     warnings: tuple[str, ...]
 
 
@@ -58,12 +60,13 @@ def loudest(recordings: pd.DataFrame, unit_id: str, decision: str) -> pd.Series:
 
 def show(
     wrong: pd.DataFrame, recordings: pd.DataFrame, classes: Sequence[str], annotations: pd.DataFrame,
-    warnings: Callable[[str], Sequence[str]], load: Load,
+    heard: pd.DataFrame, warnings: Callable[[str], Sequence[str]], load: Load,
 ) -> list[Mistake]:
     """Prepare each row of `worst` for the page.
 
     Args:
         recordings: recording_id, unit_id, location, p_<class> (null where a recording was not asked alone).
+        annotations, heard: heart states of the publisher, and of the model's network.
         load: recording_id -> waveform [time], rate in Hz.
     """
     found = []
@@ -79,7 +82,7 @@ def show(
             "" if pd.isna(place) else str(place),
             listening.data_address("image/png", listening.spectrogram_png(excerpt)),
             listening.data_address("audio/flac", listening.flac(excerpt)),
-            seconds, states_within(annotations[annotations["recording_id"] == recording_id], seconds),
+            seconds, *(states_within(t[t["recording_id"] == recording_id], seconds) for t in (annotations, heard)),
             tuple(warnings(recording_id)),
         ))
     return found
@@ -90,7 +93,7 @@ def _confidence(row: Mapping[Any, Any], classes: Sequence[str]) -> tuple[tuple[s
 
 
 def states_within(annotations: pd.DataFrame, seconds: float) -> tuple[tuple[str, float, float], ...]:
-    """Annotated heart states of the first `seconds`: (state, start, width) in percent of them."""
+    """Heart states of the first `seconds`: (state, start, width) in percent of them."""
     known = annotations[annotations["state"].isin(STATES) & (annotations["start_s"] < seconds)].sort_values("start_s")
     return tuple(
         (row["state"], 100 * row["start_s"] / seconds, 100 * (min(row["end_s"], seconds) - row["start_s"]) / seconds)

@@ -140,6 +140,17 @@ def floor_classes(found: Mapping[str, Any]) -> Table:
     return Table("What floors know", "", (), tuple(Column(name, "", ("0", "1")) for name in shown), tuple(rows))
 
 
+def heart_states(measures: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Network and loudness alone against the annotation: title, frames, F1 of S1, F1 of S2, error of the rate."""
+    def row(title: str, m: Mapping[str, float]) -> tuple[str, ...]:
+        error = m["heart_rate_error_median_per_min"]
+        return (title, *(figure(m[key]) for key in ("frame_accuracy", "s1_f1", "s2_f1")),
+                "none told" if error is None else f"{error:.1f} (90 %: {m['heart_rate_error_p90_per_min']:.1f})")
+
+    titles = {"network": "Model's network", "by_loudness": "Peaks of loudness alone"}
+    return [row(title, measures[key]) for key, title in titles.items() if measures.get(key)]
+
+
 def robustness(found: Mapping[str, Any]) -> Table:
     """The scores as recorded and under each condition, and the paired difference between both."""
     metrics = tuple(dict.fromkeys((found["metric"], "macro_auc")))
