@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from heartml.errors import HeartMLError
 from heartml.files import read_json, replacing, write_json
-from heartml.heads import Answer, State
+from heartml.heads import Answer, State, TellsStates
 from heartml.hearing import Hearing, Sound
 from heartml.learning.calibration import Calibration
 from heartml.learning.combination import Combination, judge, mean
 from heartml.learning.decision import Rule
 from heartml.learning.members import Member, Sounds, Spec
 from heartml.learning.readings import Reader, Reading, answer_of, evidence
+from heartml.segmentation import Segmentation, decode
 from heartml.tasks import Task, resolve
 
 FORMAT = 2
@@ -172,6 +173,20 @@ class Model:
         apart = {trial: member.answer(each) for trial, member in self.members.items()}
         readings = self.combination.weights
         return self.combination.log_p({r: evidence(r.kind, answer_of(r, apart), each.unit) for r in readings})
+
+    def heart_states(self, frames: Mapping[str, NDArray[np.float32]], seconds: float) -> Segmentation | None:
+        """Heart states of one recording, by the first network that learnt them; `None` where none did.
+
+        Args:
+            frames: encoder -> `[frames, dim]`; they lie in the middle of the recording's `seconds`.
+        """
+        for member in self.members.values():
+            head, own = member.heads[0], member.spec.encoder
+            said = head.frame_posteriors(frames[own]) if isinstance(head, TellsStates) else None
+            if said is not None:
+                rate_hz = float(self.made_by[own]["frame_rate_hz"])
+                return decode(said, rate_hz / 2, (seconds - (len(frames[own]) - 1) / rate_hz) / 2)
+        return None
 
     def _hears(self, reading: Reading) -> bool:
         return self.members[reading.trials[0]].spec.level == "recording"

@@ -8,7 +8,7 @@ texts, never a pickle. A new head is one file and one line in `HEADS`.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,18 @@ class Fitted(Protocol):
 
     def state(self) -> State:
         """Everything that `Head.load` needs to predict the same."""
+        ...
+
+
+@runtime_checkable
+class TellsStates(Protocol):
+    """A fitted head that may say what each frame is."""
+
+    def frame_posteriors(self, frames: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """`[frames, dim]` -> `[frames / 2, 4 + classes]`, columns as in `heartml.soft_segments`, one for two frames.
+
+        `None` where the head was fitted without heart states.
+        """
         ...
 
 

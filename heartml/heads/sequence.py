@@ -86,6 +86,10 @@ class FittedSequence:
         own = [p[: -(-len(piece) // 2)] for p, piece in zip(posteriors, pieces, strict=True)]
         return log_p, np.concatenate(own)
 
+    def frame_posteriors(self, frames: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """What each second frame is, where heart states were learnt."""
+        return self.whole(frames)[1] if self.shape["states"] else None
+
     def state(self) -> State:
         """Weights and shape."""
         arrays = {name: tensor.cpu().numpy() for name, tensor in self.network.state_dict().items()}
