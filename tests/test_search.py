@@ -16,7 +16,7 @@ from problems import NAME, ROOT
 
 from heartml import config, paths, search
 from heartml.files import sha256_folder
-from heartml.learning import bench, problem, space, trials
+from heartml.learning import bench, problem, space, trial_files, trials
 from heartml.learning.members import Spec
 from heartml.tasks import TASKS
 
@@ -55,6 +55,52 @@ def test_the_plan_holds_every_slot_once_and_no_more_sequence_trials_than_allowed
             assert sum(slot.network == "sequence" for slot in slots) <= sequences
             assert sum(slot.network == "sequence" for slot in slots) == sequences or wanted < 16
             assert all(slot.start is None or slot.start.encoder == "logspec" for slot in slots)
+
+
+def test_every_network_head_has_the_slots_it_was_promised_and_no_other() -> None:
+    params = config.load(ROOT / "params.yaml").search
+    heads, encoders = [*params.heads, "resnet", "fcnn"], ["logspec", "amplitude"]
+    for wanted in ({"sequence": 1, "resnet": 2, "fcnn": 1}, {"sequence": 0, "resnet": 3}, {"fcnn": 2}):
+        own = params.model_copy(update={"heads": tuple(heads), "network_trials": wanted, "trials": 20})
+        slots = [slot for batch in space.plan(own, encoders) for slot in batch]
+        found = {head: sum(slot.network == head for slot in slots) for head in ("sequence", "resnet", "fcnn")}
+        assert found == {"sequence": 0, "resnet": 0, "fcnn": 0} | wanted
+        assert all(slot.network == slot.start.head for slot in slots if slot.network and slot.start)
+        assert len(slots) == 20
+
+
+def test_pooled_heads_never_draw_an_encoder_that_only_networks_hear() -> None:
+    params = config.load(ROOT / "params.yaml").search
+    own = params.model_copy(update={"heads": (*params.heads, "fcnn")})
+    space.check(own, ["logspec", "amplitude"])
+    assert space.pooled(own, ["logspec", "amplitude"]) == ["logspec"]
+    with pytest.raises(space.SearchError, match="nothing for encoder amplitude"):
+        space.check(params, ["logspec", "amplitude"])
+
+
+def test_the_heads_that_a_search_keeps_say_what_it_wrote(tmp_path: Path, monkeypatch) -> None:
+    training = {"encoders": ["logspec"], "steps": 3, "batch": 8}
+    params = config.load(ROOT / "params.yaml").search
+    starts = [{"encoder": "logspec", "level": "recording", "pooling": None, "head": "resnet",
+               "numbers": {"dropout": 0.1, "rate": 0.001, "strength": 0.5}}, UNIT]
+    monkeypatch.chdir(tmp_path)
+    problems.write(tmp_path, **SMALL | {
+        "trials": 3, "heads": ["logistic", "resnet", "fcnn"], "network_trials": {"resnet": 1, "fcnn": 1},
+        "starts": starts, "fcnn": {**params.fcnn.model_dump(), **training},
+        "resnet": {**params.resnet.model_dump(), **training, "backbone": "test_resnet"}})
+    search.run(NAME)
+    rows = table(tmp_path)
+    assert list(rows["head"]) == ["resnet", "logistic", "fcnn"]
+    data = bench.opened(NAME, ("logspec", "random_conv"), tmp_path)
+    written = pd.read_parquet(paths.search(NAME) / "probabilities.parquet")
+    for trial in (0, 2):
+        spec = trial_files.read_specs(paths.search(NAME))[trial]
+        said = written[written["trial"] == trial].set_index("recording_id").filter(like="p_")
+        for fold, state in enumerate(trial_files.kept(paths.search(NAME), trial, 3)):
+            here = data.problem.parts == fold
+            answer = data.answer(spec.family.load(state), spec, here)
+            ids = [data.problem.recording_ids[row] for row in data.problem.recordings_of(here)]
+            np.testing.assert_allclose(np.exp(answer.log_p), said.loc[ids], atol=1e-6)
 
 
 def test_every_enabled_start_is_tried_as_it_stands(undisturbed: Path) -> None:
@@ -217,6 +263,8 @@ def test_a_database_in_place_of_the_journal_gives_the_same_bytes_even_on_another
 
 @pytest.mark.parametrize(("change", "words"), [
     ({"heads": ["logistic", "perceptron"]}, "search.heads: 'perceptron' is not known"),
+    ({"heads": ["logistic", "fcnn"], "network_trials": {"fcnn": 1}}, "search.heads: fcnn hears amplitude"),
+    ({"network_trials": {"logistic": 1}}, "search.network_trials: 'logistic' is not known, there are sequence"),
     ({"heads": ["sequence"]}, "at least one head that takes pooled vectors"),
     ({"poolings": {"logspec": ["moments"]}}, "search.poolings: nothing for encoder random_conv"),
     ({"poolings": {"logspec": ["median"], "random_conv": ["moments"]}}, "search.poolings.logspec: 'median'"),

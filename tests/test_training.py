@@ -127,6 +127,13 @@ def test_rates_rise_while_warm_and_never_again(schedule: str) -> None:
     assert shares[-1] == (1 if schedule == "constant" else pytest.approx(0, abs=0.01))
 
 
+@pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "constant"])
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 9])
+def test_any_number_of_steps_can_be_taken(schedule: str, steps: int) -> None:
+    for warm in (0.0, 0.25, 0.9):
+        assert np.isfinite(trained(schedule=schedule, steps=steps, warmup_share=warm)).all()
+
+
 def test_parts_are_the_recording_in_order_and_nearly_of_one_length() -> None:
     for frames in (1, 7, 99, 100, 149, 151, 730, 1001):
         recording = np.arange(frames * 2, dtype=np.float32).reshape(frames, 2)

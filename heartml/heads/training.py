@@ -157,8 +157,9 @@ def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 def _schedule(optimiser: torch.optim.Optimizer, recipe: Recipe) -> torch.optim.lr_scheduler.LRScheduler:
     """One cycle (Smith and Topin, 2019), or a linear warm-up before a half cosine or a constant rate."""
     if recipe.schedule == "one_cycle":
-        return torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, recipe.rate, total_steps=recipe.steps + 1, pct_start=recipe.warmup_share)
+        total = recipe.steps + 1
+        warm = recipe.warmup_share if recipe.warmup_share * total > 1 else 0.0     # torch divides by what is less
+        return torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=total, pct_start=warm)
     return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_share(step, recipe))
 
 
