@@ -82,7 +82,8 @@ def show(
             "" if pd.isna(place) else str(place),
             listening.data_address("image/png", listening.spectrogram_png(excerpt)),
             listening.data_address("audio/flac", listening.flac(excerpt)),
-            seconds, *(states_within(t[t["recording_id"] == recording_id], seconds) for t in (annotations, heard)),
+            seconds, states_within(annotations[annotations["recording_id"] == recording_id], seconds),
+            states_within(heard[heard["recording_id"] == recording_id], seconds),
             tuple(warnings(recording_id)),
         ))
     return found
