@@ -14,23 +14,33 @@ import pandas as pd
 from heartml import floors
 from heartml.config import EvaluateParams
 from heartml.metrics import METRICS, Metric, class_auc_within, confusion
+from heartml.referral import referral
 from heartml.schema import label_column
 from heartml.scores import Number, Scored, intervals, per_class, scores, subgroups, task_metrics, versus
 from heartml.tasks import Assignment, Task
 
 HELD_OUT, OUT_OF_FOLD = "held_out", "out_of_fold"
 PARTS = (HELD_OUT, OUT_OF_FOLD)
-GATHERED = ("counts", "against_floors", "best_floor", "per_class", "per_source", "subgroups", "confusion")
+GATHERED = ("counts", "against_floors", "best_floor", "per_class", "per_source", "subgroups", "confusion",
+            "referral")
 DESCRIBES = ("source", "age_group", "sex")
 
 
 @dataclass(frozen=True)
 class Rules:
-    """With which numbers to judge: resamples and confidence, fewest groups for a number, seed of the resamples."""
+    """With which numbers to judge.
+
+    Attributes:
+        params: resamples, confidence, floors.
+        min_groups: fewest groups for a number.
+        seed: of the resamples.
+        refer_below: confidence below which the model leaves a decision to a human; 0: it decides everything.
+    """
 
     params: EvaluateParams
     min_groups: int
     seed: int
+    refer_below: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -122,6 +132,7 @@ def _assess_part(part: Part, task: Task, rules: Rules) -> dict[str, Any]:
         "per_class": per_class(scored, rules.min_groups, params, seed),
         "per_source": by.pop("source"),
         "subgroups": by,
+        "referral": referral(scored, task, rules.refer_below, rules.min_groups, params, seed),
         "confusion": confusion(scored.labels, scored.decisions, len(task.classes))[0].astype(int),
     }
 

@@ -211,6 +211,10 @@ class ProtocolParams(Section):
     epochs: Count
 
 
+class DecisionParams(PerTask):
+    refer_below: Share
+
+
 class EnsembleParams(PerTask):
     rounds: Count
     max_members: Count
@@ -268,6 +272,7 @@ class Params(Section):
     search: SearchParams
     stacking: StackingParams
     protocol: ProtocolParams
+    decision: DecisionParams
     ensemble: EnsembleParams
     evaluate: EvaluateParams
     robustness: RobustnessParams

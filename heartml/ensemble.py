@@ -44,7 +44,8 @@ def run(name: str) -> None:
         used = {trial: specs[trial] for trial in sorted({t for reading in combination.weights for t in reading.trials})}
         heads = heads_of(name, params, used, data)
         with files.replacing_folder(paths.model(name)) as folder:
-            Model.assemble(name, used, heads, combination, encoder_specs(data, used)).save(folder)
+            refer_below = params.decision.of(name).refer_below
+            Model.assemble(name, used, heads, combination, encoder_specs(data, used), refer_below).save(folder)
         files.write_parquet(paths.out_of_fold(name), out_of_fold_table(data.problem, verdicts))
         log.say(in_words(data.problem, specs, combination, verdicts))
 

@@ -1,7 +1,7 @@
 """The fitted ensemble: from frames, or straight from audio, to probabilities, a decision and a calibrated confidence.
 
-One folder, no pickle: `model.json` (task, what made the frames, members, weights, decision rule, calibration),
-`model.safetensors` (arrays) and `<trial>-<n>.lightgbm.txt` (trees).
+One folder, no pickle: `model.json` (task, what made the frames, members, weights, decision rule, calibration, the
+confidence below which a human decides), `model.safetensors` (arrays) and `<trial>-<n>.lightgbm.txt` (trees).
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +25,7 @@ from heartml.segmentation import Segmentation, decode
 from heartml.tasks import Task, resolve
 
 FORMAT = 2
+REFER = "refer"     # the decision to leave the decision to a human
 
 
 class ModelError(HeartMLError):
@@ -42,6 +43,7 @@ class Predictions:
         calibrated: `[n, k]`, what to show as confidence; never what decides.
         decisions: `[n]` integers, index into `classes`.
         recording_probabilities: `[r, k]`, what each recording alone says, in the order given.
+        refer_below: decisions that are less sure than this are left to a human.
     """
 
     unit_ids: tuple[str, ...]
@@ -50,6 +52,23 @@ class Predictions:
     calibrated: NDArray[np.float64]
     decisions: NDArray[np.int64]
     recording_probabilities: NDArray[np.float64]
+    refer_below: float = 0.0
+
+    @property
+    def confidence(self) -> NDArray[np.float64]:
+        """Calibrated probability of each decision: `[n]`."""
+        return self.calibrated[np.arange(len(self.decisions)), self.decisions]
+
+    @property
+    def leanings(self) -> list[str]:
+        """The class decided for, however unsure: `[n]`."""
+        return [self.classes[decision] for decision in self.decisions]
+
+    @property
+    def verdicts(self) -> list[str]:
+        """The same with `REFER` in the place of decisions that are not sure enough: `[n]`."""
+        return [REFER if unsure else said
+                for said, unsure in zip(self.leanings, self.confidence < self.refer_below, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -60,12 +79,14 @@ class Model:
         assignment_name: `circor-murmur`; the registered model's name.
         members: trial -> fitted member.
         made_by: encoder -> what made its frames (`heartml.encoders.Spec` as JSON, `frame_rate_hz`, `dim`).
+        refer_below: see `Predictions`; 0 for models that were saved before there was one: they refer nothing.
     """
 
     assignment_name: str
     members: Mapping[int, Member]
     combination: Combination
     made_by: Mapping[str, Mapping[str, Any]]
+    refer_below: float = 0.0
 
     @property
     def task(self) -> Task:
@@ -80,11 +101,11 @@ class Model:
     @classmethod
     def assemble(
         cls, name: str, specs: Mapping[int, Spec], heads: Mapping[int, Sequence[State]], combination: Combination,
-        made_by: Mapping[str, Mapping[str, Any]],
+        made_by: Mapping[str, Mapping[str, Any]], refer_below: float = 0.0,
     ) -> Self:
         """A model from saved heads: what is used after loading is what is used before saving."""
         members = {t: Member(s, tuple(s.family.load(state) for state in heads[t])) for t, s in specs.items()}
-        return cls(name, members, combination, made_by)
+        return cls(name, members, combination, made_by, refer_below)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -104,7 +125,8 @@ class Model:
         specs = {entry["trial"]: Spec.from_json(entry) for entry in told["members"]}
         heads = {entry["trial"]: [_head(folder, arrays, entry["trial"], n, numbers)
                                   for n, numbers in enumerate(entry["heads"])] for entry in told["members"]}
-        return cls.assemble(told["assignment"], specs, heads, _combination(told, arrays), told["encoders"])
+        return cls.assemble(told["assignment"], specs, heads, _combination(told, arrays), told["encoders"],
+                            float(told.get("refer_below", 0.0)))
 
     def save(self, folder: Path) -> None:
         """Write into the existing, empty `folder`; the same model gives the same bytes."""
@@ -126,7 +148,7 @@ class Model:
         write_json(folder / "model.json", {
             "format": FORMAT, "assignment": self.assignment_name, "task": self.task.name,
             "classes": self.task.classes, "unit": self.task.unit, "encoders": self.made_by, "members": members,
-            **_combination_numbers(self.combination),
+            "refer_below": self.refer_below, **_combination_numbers(self.combination),
         })
 
     def predict(self, frames: Mapping[str, Sequence[NDArray[np.float32]]], unit_of: Sequence[str]) -> Predictions:
@@ -159,7 +181,7 @@ class Model:
         seen = {r: evidence(r.kind, answer_of(r, answers), sounds.unit) for r in self.combination.weights}
         said = judge(self.combination, seen)
         return Predictions(hearing.unit_ids, self.task.classes, np.exp(said.log_p), said.calibrated, said.decisions,
-                           np.exp(self._alone(answers, sounds)))
+                           np.exp(self._alone(answers, sounds)), self.refer_below)
 
     def _alone(self, answers: Mapping[int, Answer], sounds: Sounds) -> NDArray[np.float64]:
         """Log-probabilities of each recording `[r, k]`: the members that hear recordings, by their weights.

@@ -40,7 +40,7 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Hearing:
+class Listening:
     """What is listened to: the model of `task` in the project `root`, recordings [r] and the unit of each [r]."""
 
     root: Path
@@ -66,10 +66,10 @@ def run(name: str) -> None:
         table = folds.load(paths.folds(name))
         chosen = sample(table[table["part"] == TEST], params.robustness.max_recordings, params.seed)
         conditions = [Condition(k, x) for k, levels in params.robustness.conditions.items() for x in levels]
-        hearing = Hearing(Path.cwd(), name, tuple(chosen["recording_id"]), tuple(chosen["unit_id"]), params.seed)
+        listening = Listening(Path.cwd(), name, tuple(chosen["recording_id"]), tuple(chosen["unit_id"]), params.seed)
         rules = Rules(tasks.resolve(name).task, params.evaluate, params.seed)
         found = {"assignment": name, "held_out_units": int(table.loc[table["part"] == TEST, "unit_id"].nunique()),
-                 **judge(hear(hearing, conditions), conditions, chosen, rules)}
+                 **judge(hear(listening, conditions), conditions, chosen, rules)}
         write_json(paths.robustness(name), found)
         with replacing(paths.robustness_plot(name)) as temporary:
             plot(found).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
@@ -91,23 +91,23 @@ def sample(held_out: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
     return held_out[held_out["unit_id"].isin(units.loc[fits, "unit_id"])].reset_index(drop=True)
 
 
-def hear(hearing: Hearing, conditions: Sequence[Condition], workers: int = 0) -> list[Predictions]:
+def hear(listening: Listening, conditions: Sequence[Condition], workers: int = 0) -> list[Predictions]:
     """What the model says of the recordings as they are, and under each condition."""
     every = [None, *conditions]
     count = min(parallel.available_workers(workers), len(every))
     with parallel.pool(count) as pool:
-        said: Iterable[Predictions] = pool.map(functools.partial(answer, hearing), every)
-        return list(track(said, f"robustness {hearing.task}", len(every)))
+        said: Iterable[Predictions] = pool.map(functools.partial(answer, listening), every)
+        return list(track(said, f"robustness {listening.task}", len(every)))
 
 
-def answer(hearing: Hearing, condition: Condition | None) -> Predictions:
+def answer(listening: Listening, condition: Condition | None) -> Predictions:
     """What the model says of the recordings [r] under one condition; `None`: as they are."""
-    model, heard = _opened(hearing)
+    model, heard = _opened(listening)
     if condition is None:
-        return model.predict_audio(heard, hearing.unit_of)
-    worse = [(spoilt(waveform, rate, condition, recording_id, hearing.seed), rate)
-             for (waveform, rate), recording_id in zip(heard, hearing.recording_ids, strict=True)]
-    return model.predict_audio(worse, hearing.unit_of)
+        return model.predict_audio(heard, listening.unit_of)
+    worse = [(spoilt(waveform, rate, condition, recording_id, listening.seed), rate)
+             for (waveform, rate), recording_id in zip(heard, listening.recording_ids, strict=True)]
+    return model.predict_audio(worse, listening.unit_of)
 
 
 def spoilt(
@@ -119,20 +119,20 @@ def spoilt(
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(hearing: Hearing) -> tuple[Model, list[tuple[audio.Waveform, int]]]:
+def _opened(listening: Listening) -> tuple[Model, list[tuple[audio.Waveform, int]]]:
     """The model and the recordings, once a worker.
 
     Raises:
         StageError: the samples of a recording are not those it is named after.
     """
     heard = []
-    for recording_id in hearing.recording_ids:
-        samples = audio.read(hearing.root / paths.audio(recording_id))
+    for recording_id in listening.recording_ids:
+        samples = audio.read(listening.root / paths.audio(recording_id))
         if samples.recording_id != recording_id:
             raise StageError(f"recording {recording_id[:12]}: its samples are not those it is named after. "
                              "Run `dvc checkout data.dvc`, or `heartml ingest` again.")
         heard.append((samples.floats, samples.sample_rate_hz))
-    return Model.load(hearing.root / paths.model(hearing.task)), heard
+    return Model.load(listening.root / paths.model(listening.task)), heard
 
 
 def judge(
@@ -165,9 +165,8 @@ def scored(said: Predictions, chosen: pd.DataFrame) -> Scored:
 
 def _scores(one: Scored, rules: Rules) -> Judged:
     """The task's metrics with their intervals, and how sure the model is on average."""
-    sure = one.calibrated[np.arange(len(one.labels)), one.decisions]
     return {"scores": intervals(task_metrics(rules.task), one, one.probabilities, rules.params, rules.seed),
-            "sureness": number(float(sure.mean()))}
+            "sureness": number(float(one.confidence.mean()))}
 
 
 def plot(found: Mapping[str, Any]) -> pd.DataFrame:

@@ -68,6 +68,11 @@ class Scored:
         arrays = ("unit_ids", "groups", "parts", "labels", "decisions", "probabilities", "calibrated")
         return replace(self, **{name: getattr(self, name)[mask] for name in arrays})
 
+    @property
+    def confidence(self) -> Floats:
+        """Calibrated probability of each decision [n]."""
+        return self.calibrated[np.arange(len(self.labels)), self.decisions]
+
     def counts(self) -> dict[str, Any]:
         """Units and groups, in all and by class."""
         by_class = {name: self.take(self.labels == c) for c, name in enumerate(self.classes)}
@@ -211,8 +216,7 @@ def calibration(scored: Scored) -> pd.DataFrame:
 
 def abstention(scored: Scored, task: Task, min_groups: int) -> pd.DataFrame:
     """coverage, units, and the task's metric and accuracy on the units whose decision is the most sure."""
-    sureness = scored.calibrated[np.arange(len(scored.labels)), scored.decisions]
-    order = np.argsort(-sureness, kind="stable")
+    order = np.argsort(-scored.confidence, kind="stable")
     rows = []
     for coverage in COVERAGES:
         kept = np.zeros(len(order), dtype=bool)

@@ -2,9 +2,10 @@
 
 In: `samples` (array of numbers, full scale is 1), `sample_rate_hz`, and optionally `unit_id`: rows of one patient share
 it; without it each row is a unit of its own. Where the task's unit is the recording, every row is, and `unit_id` is but
-its name. Out, one row a unit in the order of arrival: `unit_id`, `decision`,
-`confidence` (calibrated probability of the decision), `c_<class>` (calibrated), `p_<class>` (what the decision rule
-looks at), `warnings`. MLflow runs this file when it loads the model; importing it does nothing.
+its name. Out, one row a unit in the order of arrival: `unit_id`, `decision` (a class, or `refer`),
+`confidence` (calibrated probability of `leaning`), `c_<class>` (calibrated), `p_<class>` (what the decision rule looks
+at), `leaning` (the class, also where it is to refer), `warnings`. MLflow runs this file when it loads the model;
+importing it does nothing.
 """
 
 from collections.abc import Sequence
@@ -73,10 +74,11 @@ def respond(model: Model, params: Params, table: pd.DataFrame) -> pd.DataFrame:
     unit_of = [f"{row}" for row in range(len(named))] if alone else named
     said = model.predict_audio(sounds, unit_of)
     columns: dict[str, Any] = {
-        "unit_id": named if alone else list(said.unit_ids), "decision": [said.classes[d] for d in said.decisions],
-        "confidence": said.calibrated[np.arange(len(said.unit_ids)), said.decisions],
+        "unit_id": named if alone else list(said.unit_ids), "decision": said.verdicts,
+        "confidence": said.confidence,
         **{f"c_{name}": said.calibrated[:, k] for k, name in enumerate(said.classes)},
         **{f"p_{name}": said.probabilities[:, k] for k, name in enumerate(said.classes)},
+        "leaning": said.leanings,
     }
     words = _warnings(sounds, unit_of, params)
     return pd.DataFrame({**columns, "warnings": ["; ".join(words[unit]) for unit in said.unit_ids]})

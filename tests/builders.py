@@ -101,7 +101,7 @@ def predict(folds: pd.DataFrame, rng: np.random.Generator, skill: float) -> Pred
     of_unit = probabilities(np.array([CLASSES.index(x) for x in units["label"]]), rng, skill)
     of_recording = probabilities(np.array([CLASSES.index(x) for x in folds["label"]]), rng, skill)
     softened = np.sqrt(of_unit) / np.sqrt(of_unit).sum(axis=1, keepdims=True)
-    return Predictions(tuple(units["unit_id"]), CLASSES, of_unit, softened, of_unit.argmax(axis=1), of_recording)
+    return Predictions(tuple(units["unit_id"]), CLASSES, of_unit, softened, of_unit.argmax(axis=1), of_recording, 0.5)
 
 
 def project(root: Path, monkeypatch, *, children: int = 60, seconds: float = 3.0, skill: float = 3.0, seed: int = 0,

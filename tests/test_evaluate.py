@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heartml import config, evaluate, files, floors, paths
+from heartml import config, evaluate, files, floors, paths, scores
 from heartml.assessment import HELD_OUT, OUT_OF_FOLD, PARTS, Part, Rules, assess, best_floor, suspicions
 from heartml.config import EvaluateParams
 from heartml.folds import FoldsError
 from heartml.metrics import METRICS
+from heartml.referral import referral
 from heartml.scores import Scored, ScoresError, abstention, calibration, per_class, precision_recall, roc, subgroups
 from heartml.stage import StageError
 from heartml.tasks import TASKS
@@ -163,6 +164,32 @@ def test_abstaining_on_nothing_is_the_whole_part():
     assert (last["coverage"], last["units"]) == (1, 150)
     assert last["accuracy"] == METRICS["accuracy"].function(
         part.labels, part.probabilities, part.decisions, part.classes)
+
+
+def test_where_nothing_is_unsure_everything_is_decided():
+    part = scored(150, groups=60)
+    found = referral(part, TASK, 0.0, 10, FAST, 0)
+    assert found["referred"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert (found["units"], found["groups"], found["absent"]) == (150, 60, [])
+    assert found["scores"]["uar"] == scores.scores(part, TASK, FAST, 0)["uar"]
+
+
+def test_referring_everything_leaves_nothing_to_score():
+    found = referral(scored(150), TASK, 1.01, 10, FAST, 0)
+    assert found["referred"]["value"] == 1 and found["units"] == 0 and not found["estimable"]
+    assert "scores" not in found and found["absent"] == list(TASK.classes)
+    assert all(of["referred"] == of["units"] for of in found["classes"].values())
+
+
+def test_an_operating_point_lies_on_the_abstention_curve():
+    part = scored(200, groups=80)
+    limit = float(np.sort(part.confidence)[60])      # 30 % lie below
+    found, curve = referral(part, TASK, limit, 10, FAST, 0), abstention(part, TASK, 10).set_index("coverage")
+    assert found["referred"]["value"] == pytest.approx(0.3)
+    assert found["referred"]["low"] < 0.3 < found["referred"]["high"]
+    assert found["units"] == curve.loc[0.7, "units"] == 140
+    assert found["scores"]["accuracy"]["value"] == pytest.approx(curve.loc[0.7, "accuracy"])
+    assert sum(of["referred"] for of in found["classes"].values()) == 60
 
 
 def test_a_label_outside_the_classes_is_named():

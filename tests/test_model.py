@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from heartml.files import sha256_folder
 from heartml.heads import HEADS, Targets
 from heartml.learning.members import Member, Spec
 from heartml.learning.readings import Reading
-from heartml.model import Model, ModelError, Predictions
+from heartml.model import REFER, Model, ModelError, Predictions
 
 UNITS = ["b", "a", "b", "a", "c", "b"]
 KINDS = ["murmur", "clean", "murmur", "clean", "noise", "clean"]
@@ -64,6 +65,33 @@ def test_frames_and_audio_give_one_answer(folder: Path, waveforms) -> None:
     loaded = encoders.load(spec)
     frames = [encoders.frames_of(loaded, spec, x, rate).astype(np.float32) for x, rate in waveforms]
     same(model.predict({"logspec": frames}, UNITS), model.predict_audio(waveforms, UNITS))
+
+
+def test_what_is_not_sure_enough_is_referred_and_a_saved_model_says_the_same(
+    folder: Path, waveforms, tmp_path: Path
+) -> None:
+    plain = Model.load(folder).predict_audio(waveforms, [str(n) for n in range(6)])
+    assert plain.verdicts == plain.leanings, "a model without a limit decides everything"
+    limit = float(np.sort(plain.confidence)[3])
+    (tmp_path / "careful").mkdir()
+    replace(Model.load(folder), refer_below=limit).save(tmp_path / "careful")
+    said = Model.load(tmp_path / "careful").predict_audio(waveforms, [str(n) for n in range(6)])
+    assert [verdict == REFER for verdict in said.verdicts] == (plain.confidence < limit).tolist()
+    assert said.verdicts.count(REFER) == 3
+    assert said.leanings == plain.leanings
+    same(said, plain)
+
+
+def test_a_model_that_was_saved_before_there_was_a_limit_decides_everything(
+    folder: Path, waveforms, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "old")
+    told = json.loads((tmp_path / "old/model.json").read_text())
+    del told["refer_below"]
+    (tmp_path / "old/model.json").write_text(json.dumps(told))
+    old = Model.load(tmp_path / "old")
+    assert old.refer_below == 0
+    assert REFER not in old.predict_audio(waveforms, UNITS).verdicts
 
 
 def test_a_patient_is_judged_by_its_own_recordings_in_any_order(folder: Path, waveforms) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,25 @@ def test_csv_json_and_folder_say_the_same(ward: Path) -> None:
         assert row["decision"] == answer["decision"]
         assert float(row["c_Present"]) == pytest.approx(answer["calibrated"]["Present"], abs=1e-6)
         assert float(row["p_Absent"]) == pytest.approx(answer["probabilities"]["Absent"], abs=1e-6)
+
+
+def test_an_unsure_decision_is_left_to_a_human_and_that_is_no_fault(ward: Path) -> None:
+    before = answers("wards")
+    surest = max(before.values(), key=lambda answer: answer.confidence)
+    careful = replace(Model.load(paths.model(TASK)), refer_below=surest.confidence)
+    shutil.rmtree(paths.model(TASK))
+    paths.model(TASK).mkdir()
+    careful.save(paths.model(TASK))
+    done = invoke("wards", "--csv", "out.csv", "--json")
+    assert done.exit_code == 0
+    told = {answer["unit_id"]: answer for answer in json.loads(done.stdout)["answers"]}
+    rows = {row[0]: dict(zip(cells("out.csv")[0], row, strict=True)) for row in cells("out.csv")[1:]}
+    for unit, was in before.items():
+        assert told[unit]["decision"] == ("refer" if unit != surest.unit_id else was.decision)
+        assert (told[unit]["leaning"], told[unit]["confidence"]) == (was.decision, pytest.approx(was.confidence))
+        assert (rows[unit]["decision"], rows[unit]["leaning"]) == (told[unit]["decision"], was.decision)
+    shown = invoke("wards").stdout
+    assert shown.count("refer (") == len(before) - 1
 
 
 def test_a_name_cannot_write_on_the_terminal(ward: Path) -> None:

@@ -189,6 +189,46 @@ def test_suspicions_are_told_on_the_first_screen(project, pages):
         assert (f"{name} ({entry['groups']})" in care) == (entry["groups"] < project["min_groups"])
 
 
+def test_what_is_left_to_a_human_is_told_and_marked_on_the_curve(project, pages):
+    page = Page(pages["unjudged"])
+    text = " ".join(" ".join(page.words).split())
+    told = text[text.index("Left to a human"): text.index("The dashed line is the whole part")]
+    for part in ("held_out", "out_of_fold"):
+        left = project["referral"][part]
+        assert left["below"] == 0.5 and 0 < left["referred"]["value"] < 1
+        assert f"{round(100 * left['referred']['value'])} % of the" in told
+        for name, of in left["classes"].items():
+            assert f"{name} {of['referred']} of {of['units']}" in told
+        if left["estimable"]:
+            assert f"{verdict.figure(left['scores'][project['metric']]['value'])} " in told
+    estimable = [project["referral"][part]["estimable"] for part in ("held_out", "out_of_fold")]
+    assert True in estimable
+    curves = [svg for svg in re.findall(r"<svg.*?</svg>", pages["unjudged"], re.DOTALL) if "left undecided" in svg]
+    dots = [svg.count("<circle") for svg in curves]
+    assert dots == [2 * one for one in estimable][-len(dots):], "a dot a line"
+
+
+def test_a_model_that_refers_nothing_marks_nothing(project):
+    nothing = {part: {**left, "below": 0.0} for part, left in project["referral"].items()}
+    assert report.tables.referral({**project, "referral": nothing}, ("held_out", "out_of_fold")) is None
+    table = pd.read_csv(paths.evaluation(builders.TASK) / "plots/abstention.csv")
+    drawn = report.figures.abstention(table[table["part"] == "held_out"], project["metric"], nothing["held_out"])
+    assert "<circle" not in drawn.svg
+
+
+def test_a_patients_places_reliability_and_abstention_are_shown(project, pages):
+    page = Page(pages["unjudged"])
+    labels = " ".join(a["aria-label"] for _, a in page.tags if "aria-label" in a)
+    estimable = [name for name, entry in project["locations"].items() if entry["estimable"]]
+    assert estimable
+    for name in estimable:
+        assert f"{name}, Macro AUC: {verdict.figure(project['locations'][name]['macro_auc']['value'])}" in labels
+    for words in ("by source", "by age group", "by sex"):
+        assert labels.count(f"held-out part, {words}") == labels.count(f"everything else, {words}") == 1
+    assert labels.count("Reliability diagram before and after calibration") == 2
+    assert labels.count("Scores when the least sure are left undecided") == 2
+
+
 def test_what_noise_costs_is_drawn_and_told(project, pages):
     found = files.read_json(paths.robustness(builders.TASK))
     page = Page(pages["unjudged"])

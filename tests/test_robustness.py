@@ -12,7 +12,7 @@ from small import TASK as SMALL_TASK
 from workspaces import Workspace
 
 from heartml import audio, config, files, folds, paths, robustness, tasks
-from heartml.robustness import Condition, Hearing, Rules
+from heartml.robustness import Condition, Listening, Rules
 from heartml.schema import TEST
 from heartml.stage import StageError
 
@@ -41,8 +41,8 @@ def held_out() -> pd.DataFrame:
     return table[table["part"] == TEST].reset_index(drop=True)
 
 
-def asked(chosen: pd.DataFrame, root: Path, seed: int = 3) -> Hearing:
-    return Hearing(root, TASK, tuple(chosen["recording_id"]), tuple(chosen["unit_id"]), seed)
+def asked(chosen: pd.DataFrame, root: Path, seed: int = 3) -> Listening:
+    return Listening(root, TASK, tuple(chosen["recording_id"]), tuple(chosen["unit_id"]), seed)
 
 
 def judged(root: Path, *conditions: Condition) -> dict:

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,16 @@ def test_what_is_absurd_is_refused(name: str, fitted: dict[str, Path]) -> None:
     sent = pd.DataFrame({**table("clean").to_dict(orient="series"), **one})
     with pytest.raises(MlflowException, match=words):
         serving.respond(Model.load(fitted[TASK]), tiny.PARAMS, sent)
+
+
+def test_a_server_refers_what_the_model_refers(fitted: dict[str, Path], tmp_path: Path) -> None:
+    plain = serving.respond(Model.load(fitted["simulated-murmur"]), tiny.PARAMS, serving.example())
+    assert plain["decision"].tolist() == plain["leaning"].tolist()
+    careful = replace(Model.load(fitted["simulated-murmur"]), refer_below=float(plain["confidence"].max()))
+    careful.save(tmp_path)
+    said = serving.respond(Model.load(tmp_path), tiny.PARAMS, serving.example())
+    assert sorted(said["decision"] == "refer") == [False, *[True] * (len(said) - 1)]
+    pd.testing.assert_frame_equal(said.drop(columns="decision"), plain.drop(columns="decision"))
 
 
 def test_a_request_has_a_limit(fitted: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,9 @@ class Answer:
     """What the model says of one unit.
 
     Attributes:
-        confidence: calibrated probability of the decided class.
+        decision: a class, or `heartml.model.REFER` where the model is not sure enough.
+        leaning: the class that it would have decided for.
+        confidence: calibrated probability of that class.
         calibrated: class -> calibrated probability.
         probabilities: class -> what the decision rule looked at.
         recordings: those that were scored, and those with a fault.
@@ -57,6 +59,7 @@ class Answer:
 
     unit_id: str
     decision: str
+    leaning: str
     confidence: float
     calibrated: Mapping[str, float]
     probabilities: Mapping[str, float]
@@ -159,9 +162,8 @@ def listen(item: Item, params: Params) -> tuple[Heard, tuple[audio.Waveform, int
 
 
 def _answer(said: Predictions, n: int, recordings: tuple[Heard, ...], description: Description | None) -> Answer:
-    decided = int(said.decisions[n])
     return Answer(
-        said.unit_ids[n], said.classes[decided], float(said.calibrated[n, decided]),
+        said.unit_ids[n], said.verdicts[n], said.leanings[n], float(said.confidence[n]),
         _by_class(said.classes, said.calibrated[n]), _by_class(said.classes, said.probabilities[n]), recordings,
         description,
     )

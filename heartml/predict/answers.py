@@ -51,8 +51,14 @@ def _table(result: Result) -> "Table":
         usable = sum(heard.fault is None for heard in answer.recordings)
         first = printable(_name(answer, result)) + (f" ({usable})" if several else "")
         numbers = [f"{probability:.3f}" for probability in answer.calibrated.values()]
-        table.add_row(*map(Text, [first, f"{answer.decision} {answer.confidence:.0%}", *numbers]))
+        table.add_row(*map(Text, [first, _decided(answer), *numbers]))
     return table
+
+
+def _decided(answer: Answer) -> str:
+    """`Present 81%`, or `refer (Present 28%)`."""
+    words = f"{answer.leaning} {answer.confidence:.0%}"
+    return words if answer.decision == answer.leaning else f"{answer.decision} ({words})"
 
 
 def _name(answer: Answer, result: Result) -> str:
@@ -80,8 +86,9 @@ def as_json(result: Result) -> str:
 
 
 def _of_unit(answer: Answer) -> dict[str, Any]:
-    return {"unit_id": answer.unit_id, "decision": answer.decision, "confidence": answer.confidence,
-            "calibrated": dict(answer.calibrated), "probabilities": dict(answer.probabilities),
+    return {"unit_id": answer.unit_id, "decision": answer.decision, "leaning": answer.leaning,
+            "confidence": answer.confidence, "calibrated": dict(answer.calibrated),
+            "probabilities": dict(answer.probabilities),
             "description": _of_murmur(answer.description) if answer.description else None,
             "warnings": list(answer.warnings)}
 
@@ -104,10 +111,12 @@ def write_csv(result: Result, path: Path) -> None:
     """One row a unit, then one for each file that was not scored; no cell that a spreadsheet would calculate.
 
     Columns: unit_id, decision, confidence, c_<class> (calibrated), p_<class> (what the decision rule looked at),
-    description (of a murmur), recordings, warnings, error, model.
+    leaning (the class, also where the decision is to refer), description (of a murmur), recordings, warnings, error,
+    model.
     """
     columns = ["unit_id", "decision", "confidence", *(f"c_{name}" for name in result.classes),
-               *(f"p_{name}" for name in result.classes), "description", "recordings", "warnings", "error", "model"]
+               *(f"p_{name}" for name in result.classes),
+               "leaning", "description", "recordings", "warnings", "error", "model"]
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
@@ -115,12 +124,12 @@ def write_csv(result: Result, path: Path) -> None:
             numbers = [answer.confidence, *answer.calibrated.values(), *answer.probabilities.values()]
             files = "; ".join(str(h.item.path) for h in answer.recordings if not h.fault)
             murmur = answer.description.phrase_with_confidence if answer.description else ""
-            words = (murmur, files, "; ".join(answer.warnings), "", result.model.words)
+            words = (answer.leaning, murmur, files, "; ".join(answer.warnings), "", result.model.words)
             writer.writerow([_cell(answer.unit_id), _cell(answer.decision), *(f"{x:.6f}" for x in numbers),
                              *map(_cell, words)])
         for heard in result.faults:
             blank = [""] * (2 + 2 * len(result.classes))
-            words = ("", str(heard.item.path), "", complaint(heard), result.model.words)
+            words = ("", "", str(heard.item.path), "", complaint(heard), result.model.words)
             writer.writerow([_cell(heard.item.patient_id or heard.item.path), *blank, *map(_cell, words)])
 
 

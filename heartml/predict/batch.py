@@ -92,8 +92,8 @@ def finish(batch: Batch, to: Path) -> pd.DataFrame:
 def table(
     answers: Sequence[Answer], faults: Sequence[Heard], located: Located, classes: Sequence[str]
 ) -> pd.DataFrame:
-    """One row a unit: unit_id, decision, confidence, c_<class>, p_<class>, description (of a murmur), recordings,
-    warnings, model, version, fault.
+    """One row a unit: unit_id, decision, confidence, c_<class>, p_<class>, leaning, description (of a murmur),
+    recordings, warnings, model, version, fault.
 
     A recording that cannot be scored is a row of its own: its path as unit_id, why in `fault`, no decision.
     """
@@ -102,6 +102,7 @@ def table(
         {"unit_id": a.unit_id, "decision": a.decision, "confidence": a.confidence,
          **{f"c_{name}": a.calibrated[name] for name in classes},
          **{f"p_{name}": a.probabilities[name] for name in classes},
+         "leaning": a.leaning,
          "description": a.description.phrase_with_confidence if a.description else "",
          "recordings": len(a.recordings), "warnings": "; ".join(a.warnings), **model, "fault": None}
         for a in answers
@@ -112,6 +113,6 @@ def table(
     ]
     numbers = {f"{kind}_{name}": "float64" for kind in "cp" for name in classes} | {"confidence": "float64"}
     last = ("recordings", "warnings", "model", "version", "fault")
-    texts = dict.fromkeys(("unit_id", "decision", "description", *last[1:]), "string")
-    columns = ["unit_id", "decision", *numbers, "description", *last]
+    texts = dict.fromkeys(("unit_id", "decision", "leaning", "description", *last[1:]), "string")
+    columns = ["unit_id", "decision", *numbers, "leaning", "description", *last]
     return pd.DataFrame(rows, columns=columns).astype({**numbers, **texts, "recordings": "int64"})

@@ -50,7 +50,7 @@ def render(name: str, comparison: Json | None, lineage: Json | None) -> str:
         **opening(name, found, model, comparison),
         parts=[part_section(found, part, comparison) for part in PARTS],
         locations=tables.locations(found), floor_classes=tables.floor_classes(found),
-        calibration=tables.calibration(found, PARTS),
+        calibration=tables.calibration(found, PARTS), referral=tables.referral(found, PARTS),
         robustness=robustness_section(name),
         heart_states=tables.heart_states(read_json(paths.heart_states(name) / "measures.json")),
         mistakes=wrong(name, found, params), data=data_section(name), search=search_section(name, found),
@@ -95,7 +95,8 @@ def part_section(found: Json, part: str, comparison: Json | None) -> dict[str, A
 
     classes = found["classes"]
     charts = [figures.roc(plot("roc"), classes), figures.precision_recall(plot("precision_recall"), classes),
-              figures.calibration(plot("calibration")), figures.abstention(plot("abstention"), found["metric"])]
+              figures.calibration(plot("calibration")),
+              figures.abstention(plot("abstention"), found["metric"], found["referral"][part])]
     return {
         "name": part, "title": "On the held-out part" if held_out else "Cross-fitted on everything else",
         "counts": found["counts"][part],

@@ -57,18 +57,24 @@ def calibration(table: pd.DataFrame) -> Figure:
                   svg, _legend(lines))
 
 
-def abstention(table: pd.DataFrame, metric: str) -> Figure | None:
-    """What the metrics become when the least sure units are left to a human."""
+def abstention(table: pd.DataFrame, metric: str, referral: Mapping[str, Any]) -> Figure | None:
+    """What the metrics become when the least sure units are left to a human, and where the model does that."""
     if len(table) < 2:
         return None
+    at = 1 - referral["referred"]["value"]
     shown = [name for name in dict.fromkeys((metric, "accuracy")) if table[name].notna().all()]
     lines = [Line(TITLES[name], list(table["coverage"]), list(table[name]), number)
              for number, name in enumerate(shown)]
-    limits = domain([value for line in lines for value in line.y], unit=max(map(max, (x.y for x in lines))) <= 1)
-    svg = chart(lines, "Share of units decided", "Score on these", "Scores when the least sure are left undecided",
-                x_limits=(float(table["coverage"].min()), 1.0), y_limits=limits)
-    return Figure("Deciding only when sure", "From right to left the least sure decisions are left to a human.", svg,
-                  _legend(lines))
+    points = [Line(TITLES[name], [at], [referral["scores"][name]["value"]], number, [5.0])
+              for number, name in enumerate(shown)] if referral["below"] > 0 and referral["estimable"] else []
+    drawn = [*lines, *points]
+    limits = domain([value for line in drawn for value in line.y], unit=max(map(max, (x.y for x in drawn))) <= 1)
+    svg = chart(drawn, "Share of units decided", "Score on these", "Scores when the least sure are left undecided",
+                x_limits=(min([float(table["coverage"].min()), *(at for _ in points)]), 1.0), y_limits=limits)
+    caption = "From right to left the least sure decisions are left to a human."
+    if points:
+        caption += f" Dots: where the model does that, below a confidence of {referral['below']:.2f}."
+    return Figure("Deciding only when sure", caption, svg, _legend(lines))
 
 
 def noise(found: Mapping[str, Any]) -> list[Figure]:

@@ -81,6 +81,18 @@ def calibration(found: Mapping[str, Any], parts: Sequence[str]) -> Table:
     return table("Calibration", "", (), ("ece", "brier"), lines)
 
 
+def referral(found: Mapping[str, Any], parts: Sequence[str]) -> Table | None:
+    """The metrics on everything, and on what is left where unsure decisions go to a human."""
+    if not any(found["referral"][part]["below"] for part in parts):
+        return None
+    lines: list[tuple[str, str, tuple[str, ...], Mapping[str, Any] | None]] = []
+    for part in parts:
+        left, counts = found["referral"][part], found["counts"][part]
+        lines += [(f"{_words(part)}, all", "other", (_count(counts),), found[part]),
+                  (f"{_words(part)}, decided{_absent(left)}", "model", (_count(left),), left.get("scores"))]
+    return table("Left to a human", "", (_counted(found),), found["official"], lines, note=_too_few(found))
+
+
 def classes(found: Mapping[str, Any], part: str) -> Table:
     """Recall, precision and AUC by class, where there are groups enough."""
     lines = [(name, "model", (_count(entry),),
