@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 from workspaces import ROOT
 
-from heartml import config, evaluate, files, folds, paths, split
+from heartml import config, evaluate, files, folds, listing, paths, split
 from heartml.assessment import left_out
 from heartml.datasets import load
 from heartml.heads import HEADS
+from heartml.ingest import inventory
 from heartml.report import verdict
 from heartml.schema import label_column
 from heartml.stage import StageError
@@ -151,3 +152,22 @@ def test_a_descriptor_metric_is_a_mean_over_the_classes_that_are_there() -> None
     certain = np.eye(4)[right]
     assert METRICS["uar"].function(labels, certain, right, classes) == 0.75
     assert METRICS["macro_f1"].function(labels, certain, right, classes) == pytest.approx((2 / 3 + 4 / 5) / 2)
+
+
+def test_the_list_of_tasks_says_which_are_not_estimable(
+    project: pd.DataFrame, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    both = project.copy()
+    both.loc[:1, label_column("diastolic_murmur_timing")] = "Mid-diastolic"
+    allowed = [task for task in inventory.allowed(both) if task.name.endswith("_timing")]
+    listing.tasks(allowed, (), 10)
+    said = capsys.readouterr().out
+    assert "circor-systolic_timing" in said.split("circor-diastolic_timing")[0]
+    assert "task not estimable" not in said.split("circor-diastolic_timing")[0]
+    assert "task not estimable" in said.split("circor-diastolic_timing")[1]
+
+
+def test_choosing_all_descriptors_leaves_out_what_cannot_be_estimated(project: pd.DataFrame) -> None:
+    assert inventory.choose(["circor-descriptors"], 10) == ("circor-systolic_timing",)
+    assert inventory.choose(["circor-descriptors"], 1) == ("circor-systolic_timing",), "diastolic: one class alone"
