@@ -210,6 +210,11 @@ class Model:
                 return decode(said, rate_hz / 2, (seconds - (len(frames[own]) - 1) / rate_hz) / 2)
         return None
 
+    def hearts(self, hearing: Hearing, seconds: Sequence[float]) -> list[Segmentation | None]:
+        """Heart states of every recording of `seconds` that is heard."""
+        frames = hearing.sounds(self.made_by).frames
+        return [self.heart_states({name: of[n] for name, of in frames.items()}, s) for n, s in enumerate(seconds)]
+
     def _hears(self, reading: Reading) -> bool:
         return self.members[reading.trials[0]].spec.level == "recording"
 

@@ -5,7 +5,7 @@ the warnings those of validation.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from heartml.predict.locate import Located, NoModel
 from heartml.predict.panel import Panel
 from heartml.predict.wording import Description
 from heartml.progress import track
+from heartml.segmentation import Segmentation
 
 AT_ONCE = 64      # recordings in memory together
 NOTICE = "Not a medical device: for research, not for diagnosis."
@@ -34,6 +35,7 @@ class Heard:
         fault: why it could not be scored, or `None`.
         warnings: about its quality, in words.
         probabilities: class -> what the model makes of this recording alone; empty where there is a fault.
+        heart: its heart states, where a network of the model learnt to tell them.
     """
 
     item: Item
@@ -41,6 +43,7 @@ class Heard:
     fault: Fault | None
     warnings: tuple[str, ...]
     probabilities: Mapping[str, float]
+    heart: Segmentation | None = None
 
 
 @dataclass(frozen=True)
@@ -126,8 +129,9 @@ def score_block(
     hearing = Hearing([waveform for waveform in waveforms if waveform is not None], [unit_of[i] for i in usable])
     said = models.model.hear(hearing)
     complete = list(heard)
-    for row, i in zip(said.recording_probabilities, usable, strict=True):
-        complete[i] = Heard(**{**vars(heard[i]), "probabilities": _by_class(said.classes, row)})
+    hearts = models.model.hearts(hearing, [heard[i].seconds for i in usable])
+    for row, heart, i in zip(said.recording_probabilities, hearts, usable, strict=True):
+        complete[i] = replace(heard[i], probabilities=_by_class(said.classes, row), heart=heart)
     members: dict[str, list[Heard]] = {}
     for unit, recording in zip(unit_of, complete, strict=True):
         members.setdefault(unit, []).append(recording)

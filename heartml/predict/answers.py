@@ -9,6 +9,8 @@ from heartml.files import replacing
 from heartml.predict import NOTICE, Answer, Heard, Result
 from heartml.predict.inputs import printable
 from heartml.predict.wording import Description
+from heartml.schema import STATES
+from heartml.segmentation import Segmentation
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,9 +30,11 @@ def show(result: Result) -> None:
     lines = [f"{_name(answer, result)}: {'; '.join(answer.warnings)}" for answer in result.answers if answer.warnings]
     murmurs = [f"{_name(answer, result)}: {answer.description.phrase_with_confidence}"
                for answer in result.answers if answer.description and answer.description.phrase]
+    rates = [f"{_name(answer, result)}: {rate}" for answer in result.answers if (rate := _heart_rate(answer))]
+    rates = ["Heart rate a minute", *(f"  {line}" for line in rates), ""] if rates else []
     described = ["Murmurs, each feature with its confidence", *(f"  {line}" for line in murmurs), ""] if murmurs else []
     lines = ["Signal quality", *(f"  {line}" for line in lines), ""] if lines else []
-    for line in (*described, *lines, f"Model: {result.model.words}.",
+    for line in (*rates, *described, *lines, f"Model: {result.model.words}.",
                  "Behind each decision stands its confidence; all probabilities are calibrated. The decision follows "
                  "the task's metric, which weighs classes, and need not be the most probable one.", NOTICE):
         console.print(printable(line), markup=False, highlight=False, soft_wrap=not console.is_terminal)
@@ -66,6 +70,15 @@ def _name(answer: Answer, result: Result) -> str:
     names = [Path(other.unit_id).name for other in result.answers]
     own = Path(answer.unit_id).name
     return own if names.count(own) == 1 else answer.unit_id
+
+
+def _heart_rate(answer: Answer) -> str:
+    """`104`, or `98 to 107 in 4 recordings`; empty where no recording tells."""
+    told = [heard.heart.heart_rate_per_min for heard in answer.recordings if heard.heart]
+    rates = sorted(rate for rate in told if rate is not None)
+    if not rates:
+        return ""
+    return f"{rates[0]:.0f}" if len(rates) == 1 else f"{rates[0]:.0f} to {rates[-1]:.0f} in {len(rates)} recordings"
 
 
 def complaint(heard: Heard) -> str:
@@ -104,7 +117,12 @@ def _of_recording(heard: Heard) -> dict[str, Any]:
     fault = {"reason": heard.fault.reason, "detail": heard.fault.detail} if heard.fault else None
     return {"path": str(heard.item.path), "patient_id": heard.item.patient_id, "location": heard.item.location,
             "seconds": heard.seconds, "error": fault, "warnings": list(heard.warnings),
-            "probabilities": dict(heard.probabilities)}
+            "probabilities": dict(heard.probabilities), "heart": _of_heart(heard.heart) if heard.heart else None}
+
+
+def _of_heart(heart: Segmentation) -> dict[str, Any]:
+    return {"rate_per_min": heart.heart_rate_per_min,
+            **{f"{state.lower()}_onsets_s": [round(float(t), 3) for t in heart.onsets_s(state)] for state in STATES}}
 
 
 def write_csv(result: Result, path: Path) -> None:
