@@ -5,10 +5,12 @@ where the source is deeper than 16 bits) as its key. Labels stand in columns `la
 """
 
 from collections.abc import Mapping
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from heartml.errors import HeartMLError
+
+if TYPE_CHECKING:
+    import pandas as pd  # a prediction has no use for it
 
 LABEL_PREFIX = "label_"
 
@@ -55,7 +57,7 @@ class SchemaError(HeartMLError):
     """A table does not have the columns that its reader relies on."""
 
 
-def conform(table: pd.DataFrame, columns: Mapping[str, str], name: str) -> pd.DataFrame:
+def conform(table: "pd.DataFrame", columns: Mapping[str, str], name: str) -> "pd.DataFrame":
     """A new table with the schema's columns first and typed, `label_*` columns behind them as strings.
 
     Raises:
