@@ -45,7 +45,7 @@ class Workspace:
         """Start `heartml ARGUMENTS` here, to be waited for or killed; Ctrl-C reaches it, as it does in a terminal."""
         return subprocess.Popen(self.command(*arguments), cwd=self.root, env={**self.environment, **env}, text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                                preexec_fn=_hear_ctrl_c)
+                                preexec_fn=_hear_ctrl_c)  # noqa: PLW1509 - the suite has no threads
 
     def commit(self, message: str = "state") -> None:
         """Commit all that git does not ignore."""
