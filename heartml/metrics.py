@@ -4,6 +4,7 @@ Conventions, once: `labels` and `decisions` are int [n], indices into `classes`;
 `weights` is float [b, n], one row a bootstrap resample, so that `Metric.weighted` gives b values at once and
 `Metric.function` is the same with every weight 1. Confusion matrices are [b, k, k], truth in rows, decision in columns.
 Classes that do not occur are left out of means over classes, as scikit-learn does. What is not defined is NaN.
+A task that leaves rare classes out (`tasks.Task.rare`) has no units of them: its means are over the estimable classes.
 """
 
 from collections.abc import Callable

@@ -13,7 +13,7 @@ from heartml.assessment import left_out
 from heartml.datasets import load
 from heartml.heads import HEADS
 from heartml.ingest import inventory
-from heartml.report import verdict
+from heartml.report import tables, verdict
 from heartml.schema import label_column
 from heartml.stage import StageError
 from heartml.tasks import GROUPS, TASKS, estimable, expand, resolve
@@ -94,6 +94,10 @@ def test_groups_are_counted_as_validation_joined_them(project: pd.DataFrame) -> 
 def test_a_task_without_two_estimable_classes_is_refused_with_the_way_out(project: pd.DataFrame) -> None:
     with pytest.raises(StageError, match=r"not estimable.*Early-diastolic 2.*Take it out of `tasks`"):
         split.run("circor-diastolic_timing")
+    nobody = project.assign(**{label_column("diastolic_murmur_timing"): pd.array([None] * len(project), "string")})
+    files.write_parquet(paths.RECORDINGS, nobody)
+    with pytest.raises(StageError, match=r"not estimable.*Early-diastolic 0.*Take it out of `tasks`"):
+        split.run("circor-diastolic_timing")
     assert not paths.folds("circor-diastolic_timing").exists()
 
 
@@ -118,6 +122,9 @@ def test_the_page_names_what_is_left_out_once_and_asks_about_the_rest(
     assert len(words) == 1
     assert words[0].startswith("Not estimable: Unknown (2), with fewer than 10 groups in all the data.")
     assert "Unknown" not in verdict.performance(told, "A model", "data")[0]
+    for part in ("held_out", "out_of_fold"):
+        assert [row.name for row in tables.classes(told, part).rows] == ["Present", "Absent"]
+        assert not any("no Unknown" in row.name for _, table in tables.subgroups(told, part) for row in table.rows)
 
 
 def test_rare_descriptor_classes_do_not_drown_validation_in_warnings(project: pd.DataFrame) -> None:

@@ -89,7 +89,7 @@ def referral(found: Mapping[str, Any], parts: Sequence[str]) -> Table | None:
     for part in parts:
         left, counts = found["referral"][part], found["counts"][part]
         lines += [(f"{_words(part)}, all", "other", (_count(counts),), found[part]),
-                  (f"{_words(part)}, decided{_absent(left)}", "model", (_count(left),), left.get("scores"))]
+                  (f"{_words(part)}, decided{_absent(left, found)}", "model", (_count(left),), left.get("scores"))]
     return table("Left to a human", "", (_counted(found),), found["official"], lines, note=_too_few(found))
 
 
@@ -112,7 +112,7 @@ def subgroups(found: Mapping[str, Any], part: str) -> list[tuple[str, Table]]:
     for division, entries in divisions.items():
         if len(entries) < 2:
             continue
-        lines = [(value + _absent(entry), "model", (_count(entry),),
+        lines = [(value + _absent(entry, found), "model", (_count(entry),),
                   entry if entry["estimable"] else None)
                  for value, entry in entries.items()]
         tables.append((_words(division), table(_words(division), _words(division), facts, metrics, lines,
@@ -221,8 +221,9 @@ def _too_few(found: Mapping[str, Any]) -> str:
     return f"not estimable: fewer than {found['min_groups']} groups"
 
 
-def _absent(entry: Mapping[str, Any]) -> str:
-    return f" (no {', no '.join(entry['absent'])})" if entry["absent"] and entry["estimable"] else ""
+def _absent(entry: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    absent = [name for name in entry["absent"] if name not in found["left_out"]]
+    return f" (no {', no '.join(absent)})" if absent and entry["estimable"] else ""
 
 
 def _counted(found: Mapping[str, Any]) -> str:

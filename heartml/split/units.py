@@ -29,7 +29,7 @@ def label_units(recordings: pd.DataFrame, groups: pd.DataFrame, assignment: Assi
         raise StageError(f"recording {lost[:12]} is in no group: run `heartml validate` (or `dvc repro`) first.")
     unit = "patient_id" if task.unit == "patient" else "recording_id"
     label = _patient_labels(table, column) if task.unit == "patient" else table[column]
-    units = table.assign(unit_id=table[unit], label=label).dropna(subset=["unit_id", "label"])
+    units = table.assign(unit_id=table[unit], label=label.astype("string")).dropna(subset=["unit_id", "label"])
     _check_labels(units, assignment)
     columns = ["recording_id", "unit_id", "group_id", "label", "patient_id", "source"]
     return units[columns].sort_values(["unit_id", "recording_id"], ignore_index=True)
