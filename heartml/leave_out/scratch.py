@@ -36,7 +36,7 @@ def evaluated(name: str, by: str, folds: pd.DataFrame, params: Params) -> Path:
             _lay_out(root, name, folds, params)
             for stage in STAGES:
                 _run(stage, name, root)
-            shutil.rmtree(root / paths.search(name))
+        shutil.rmtree(root / paths.search(name), ignore_errors=True)     # the evaluation is all that is asked for
     return root / paths.evaluation(name)
 
 
@@ -61,8 +61,8 @@ def _lay_out(root: Path, name: str, folds: pd.DataFrame, params: Params) -> None
     for path in (paths.DATA, paths.VALIDATION, *(paths.features(name, encoder) for encoder in params.encoders)):
         link = root / path
         link.parent.mkdir(parents=True, exist_ok=True)
-        if not link.is_symlink():
-            link.symlink_to(path.resolve())
+        link.unlink(missing_ok=True)      # the project may have moved since
+        link.symlink_to(path.resolve())
     shutil.copyfile(paths.PARAMS, root / paths.PARAMS)
     files.write_parquet(root / paths.folds(name), folds)
 
