@@ -24,6 +24,7 @@ PARTS = (HELD_OUT, OUT_OF_FOLD)
 GATHERED = ("counts", "against_floors", "best_floor", "per_class", "per_source", "subgroups", "confusion",
             "referral")
 DESCRIBES = ("source", "age_group", "sex")
+DIVIDES = (*DESCRIBES, "location", "signal", "session")      # the columns by which subgroups are scored
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,10 @@ class Part:
 def describe(recordings: pd.DataFrame, task: Task) -> pd.DataFrame:
     """One row a unit, in order of appearance: group_id, label, part, and `DESCRIBES` from its first recording.
 
-    Where a unit is a recording also its location; and `signal` where it is known.
+    Where a unit is a recording also its location; and `signal` and `session` where they are known.
     """
-    also = [*(["location"] if task.unit == "recording" else []), *(["signal"] if "signal" in recordings else [])]
+    also = [*(["location"] if task.unit == "recording" else []),
+            *(name for name in ("signal", "session") if name in recordings and recordings[name].notna().any())]
     columns = ["group_id", "label", "part", *DESCRIBES, *also]
     return recordings.groupby("unit_id", sort=False)[columns].first()
 
@@ -120,7 +122,7 @@ def assess(parts: Mapping[str, Part], task: Task, rules: Rules) -> dict[str, Any
 
 def _assess_part(part: Part, task: Task, rules: Rules) -> dict[str, Any]:
     scored, params, seed = part.scored, rules.params, rules.seed
-    known = {column: list(part.known[column]) for column in part.known if column in (*DESCRIBES, "location", "signal")}
+    known = {column: list(part.known[column]) for column in part.known if column in DIVIDES}
     by = subgroups(scored, known, task, rules.min_groups, params, seed)
     beside = {name: intervals(task_metrics(task), f, f.probabilities, params, seed) for name, f in part.floors.items()}
     return {

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from heartml import beats, config, folds, paths, quality, tasks
+from heartml import beats, config, folds, paths, quality, schema, tasks
 from heartml.assessment import (
     HELD_OUT,
     OUT_OF_FOLD,
@@ -36,6 +36,8 @@ from heartml.stage import StageError, stage
 from heartml.tasks import Task
 
 MEASURED = tuple(field.name for field in fields(quality.Quality))
+SESSION = {True: "heard in training", False: "new"}
+LEAKS = ("patient_id", "joined_group_id", schema.SESSION)
 SIGNAL = {True: "with warnings", False: "no warnings"}
 OF_RECORDING = ["recording_id", "source", "location", "age_group", "sex"]
 
@@ -71,6 +73,7 @@ def write_evaluation(name: str, predictions: Predictions, recordings: pd.DataFra
     of_recording = recordings_table(predictions, held_out)
     parts = parts_of(tables, recordings, task, params.evaluate.floors)
     found = {"assignment": name, **assess(parts, task, rules), "locations": locations(of_recording, task, rules),
+             "leaks": leaks(recordings),
              "left_out": read_left_out(name, set(recordings["label"]))}
     with replacing_folder(paths.evaluation(name)) as folder:
         write_json(folder / "metrics.json", found)
@@ -85,13 +88,15 @@ def read_recordings(name: str, limits: ValidateParams) -> pd.DataFrame:
     """The task's recordings with folds, description, measurements and `signal`, in the folds' order.
 
     `signal` says of the whole unit whether a recording of it has quality warnings: do errors gather there?
+    `session` says whether a recording of it was made in a session that training has heard; null where none is known.
 
     Raises:
         FoldsError: a group, a patient or near-identical audio stands in two parts: nothing is scored.
         StageError: a recording of the folds is not in the data set, or was not measured.
     """
     table = folds.load(paths.folds(name))
-    recordings = pd.read_parquet(paths.RECORDINGS, columns=[*OF_RECORDING, "patient_id"])
+    whole = pd.read_parquet(paths.RECORDINGS)
+    recordings = whole[[*OF_RECORDING, "patient_id"]].assign(**{schema.SESSION: whole.get(schema.SESSION)})
     signal = pd.read_parquet(paths.VALIDATION / "signal.parquet")
     joined = pd.read_parquet(paths.VALIDATION / "groups.parquet", columns=["recording_id", "group_id"])
     for other, what in ((recordings, "in data/recordings.parquet"), (signal, "measured by validate"),
@@ -101,11 +106,25 @@ def read_recordings(name: str, limits: ValidateParams) -> pd.DataFrame:
             raise StageError(f"recording {lost['recording_id'].iloc[0][:12]} of the folds is not {what}: "
                              "run `dvc repro`, which brings every stage up to date")
     owners = recordings[["recording_id", "patient_id"]].merge(joined, on="recording_id", validate="1:1")
-    folds.check_folds(table, owners.rename(columns={"group_id": "joined_group_id"}))
-    described = table.merge(recordings[OF_RECORDING], on="recording_id", validate="1:1")
+    owners = owners.rename(columns={"group_id": "joined_group_id"})
+    folds.check_folds(table, owners)
+    described = table.merge(owners, on="recording_id", validate="1:1").merge(
+        recordings[[*OF_RECORDING, schema.SESSION]], on="recording_id", validate="1:1")
     measured = described.merge(signal, on="recording_id", validate="1:1")
     warned = pd.Series([has_warnings(row, limits) for row in measured.to_dict("records")])
-    return measured.assign(signal=warned.groupby(measured["unit_id"]).transform("any").map(SIGNAL))
+    heard = folds.trained_beside(measured, schema.SESSION).groupby(measured["unit_id"]).transform("max")
+    return measured.assign(signal=warned.groupby(measured["unit_id"]).transform("any").map(SIGNAL),
+                           session=heard.map(SESSION))
+
+
+def leaks(recordings: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """What could be on both sides of a split -> how many of it there are, and how many are.
+
+    Persons and near-identical audio never are (`folds.check_folds`). A session that holds several known persons may
+    be: room, sensor and day are the same then, and the subgroups `session` say what that is worth.
+    """
+    found = {column: folds.crossing(recordings, column) for column in LEAKS}
+    return {column: {"there": there, "crossing": crossing} for column, (there, crossing) in found.items()}
 
 
 def read_left_out(name: str, learnt: Collection[str]) -> dict[str, dict[str, int]]:

@@ -60,6 +60,23 @@ def check_folds(folds: pd.DataFrame, owners: pd.DataFrame | None = None) -> None
             _check_one_value(joined, column, "part")
 
 
+def crossing(folds: pd.DataFrame, column: str) -> tuple[int, int]:
+    """How many values of `column` there are, and how many of them stand in several parts."""
+    parts = folds.dropna(subset=[column]).groupby(column)["part"].nunique()
+    return len(parts), int((parts > 1).sum())
+
+
+def trained_beside(folds: pd.DataFrame, column: str) -> "pd.Series[bool]":
+    """Whether what learns for a row's part hears the same value of `column`; null where the row has none.
+
+    The held-out part is judged by what learnt from all folds, a fold by what learnt from the other folds.
+    """
+    parts = {value: set(of) for value, of in folds.dropna(subset=[column]).groupby(column)["part"]}
+    beside = [pd.NA if pd.isna(value) else bool(parts[value] - {part, TEST})
+              for value, part in zip(folds[column], folds["part"], strict=True)]
+    return pd.Series(beside, index=folds.index, dtype="boolean")
+
+
 def _check_parts(folds: pd.DataFrame) -> None:
     parts = set(folds["part"])
     expected = {TEST, *(str(k) for k in range(max(2, len(parts) - 1)))}

@@ -29,6 +29,8 @@ RECORDINGS: Mapping[str, str] = {
     "source_sha256": "string",    # of that file
     "licence": "string",
 }
+SESSION = "session_id"            # what was recorded on one occasion (a day of one clinic), where the publisher tells
+OPTIONAL: Mapping[str, str] = {SESSION: "string"}      # of `RECORDINGS`; left out where no data set knows it
 ANNOTATIONS: Mapping[str, str] = {
     "recording_id": "string",
     "start_s": "float64",
@@ -58,7 +60,7 @@ class SchemaError(HeartMLError):
 
 
 def conform(table: "pd.DataFrame", columns: Mapping[str, str], name: str) -> "pd.DataFrame":
-    """A new table with the schema's columns first and typed, `label_*` columns behind them as strings.
+    """A new table with the schema's columns first and typed, behind them as strings `OPTIONAL` and `label_*` columns.
 
     Raises:
         SchemaError: a column is missing or does not convert, or a key is null.
@@ -66,9 +68,9 @@ def conform(table: "pd.DataFrame", columns: Mapping[str, str], name: str) -> "pd
     missing = [column for column in columns if column not in table]
     if missing:
         raise SchemaError(f"{name}: missing columns {', '.join(missing)}")
-    labels = sorted(c for c in map(str, table) if c.startswith(LABEL_PREFIX))
+    more = [*(c for c in OPTIONAL if c in table), *sorted(c for c in map(str, table) if c.startswith(LABEL_PREFIX))]
     try:
-        typed = table[[*columns, *labels]].astype({**columns, **dict.fromkeys(labels, "string")})
+        typed = table[[*columns, *more]].astype({**columns, **dict.fromkeys(more, "string")})
     except (TypeError, ValueError) as error:
         raise SchemaError(f"{name}: {error}") from None
     key = next(iter(columns))

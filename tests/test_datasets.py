@@ -212,6 +212,14 @@ def test_pascal_groups_by_patient_or_by_day(tmp_path: Path) -> None:
     for name, day in days.items():
         assert table.loc[f"set_a/{name}.wav", "group"] == f"pascal-day-{day}"
         assert pd.isna(table.loc[f"set_a/{name}.wav", "patient_id"])
+        assert table.loc[f"set_a/{name}.wav", "session"] == f"pascal-set_a-{day}"
+
+
+def test_pascal_sessions_are_days_of_one_sensor(tmp_path: Path) -> None:
+    table = by_file(pascal.read(publishers.pascal(tmp_path)))
+    assert table.loc["set_b/normal__103_1305031931979_D31.wav", "session"] == "pascal-set_b-20110510"
+    assert table.loc["set_b/normal_noisynormal_101_1305030823364_B_1.wav", "session"] == "pascal-set_b-20110510"
+    assert table["session"].notna().all()
 
 
 def test_pascal_refuses_a_file_without_a_row(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from heartml.config import EvaluateParams
 from heartml.folds import FoldsError
 from heartml.metrics import METRICS
 from heartml.referral import referral
+from heartml.report import verdict
 from heartml.scores import Scored, ScoresError, abstention, calibration, per_class, precision_recall, roc, subgroups
 from heartml.stage import StageError
 from heartml.tasks import TASKS
@@ -111,6 +112,34 @@ def test_a_class_that_a_floor_tells_apart_is_called_confounded():
     assert {("Present", "source"), ("Unknown", "nuisance")} <= flagged
     assert not {floor for _, floor in flagged} & {"metadata", "majority"}
     assert all("confounded" in entry["words"] for entry in found["confounded"])
+
+
+@pytest.mark.parametrize(("planted", "floor"), [("source", "source"), ("sex", "metadata"), ("level_db", "nuisance")])
+def test_a_label_that_its_company_gives_away_is_called_confounded(tmp_path, monkeypatch, planted, floor):
+    """End to end: the metrics name class and floor, the page says so on its first screen with the floor's score."""
+    params = builders.project(tmp_path, monkeypatch, children=80, seconds=1.0)
+    recordings, signal = pd.read_parquet(paths.RECORDINGS), pd.read_parquet(paths.VALIDATION / "signal.parquet")
+    rng = np.random.default_rng(0)
+    ill = recordings["label_murmur"] == "Present"
+    recordings = recordings.assign(source="one", sex="Female", age_group="Child", location="AV")
+    signal = signal.assign(level_db=rng.normal(-30, 1, len(signal)), dc=0.0, seconds=10.0, bandwidth_hz=300.0,
+                           clipped_share=0.0)
+    if planted == "level_db":
+        loud = signal["recording_id"].isin(recordings.loc[ill, "recording_id"])
+        signal = signal.assign(level_db=signal["level_db"] + 9 * loud)
+    else:
+        recordings = recordings.assign(**{planted: np.where(ill, "Male", "Female")})
+    files.write_parquet(paths.RECORDINGS, recordings)
+    files.write_parquet(paths.VALIDATION / "signal.parquet", signal)
+    rows = evaluate.read_recordings(builders.TASK, params.validate_)
+    predictions = builders.predict(rows[rows["part"] == "test"], np.random.default_rng(1), 3.0)
+    found = evaluate.write_evaluation(builders.TASK, predictions, rows, params)
+    assert {entry["floor"] for entry in found["confounded"]} == {floor}
+    told = next(entry for entry in found["confounded"] if entry["class"] == "Present")
+    assert told["auc"]["value"] > 0.95
+    [words] = [words for words in verdict.warnings(found) if words.startswith("Confounded")]
+    assert f"Present (AUC {verdict.figure(told['auc']['value'])}" in words
+    assert found["floor_titles"][floor].lower() in words
 
 
 def test_a_class_with_too_few_groups_is_not_a_number():
@@ -305,6 +334,29 @@ def test_a_recording_that_was_not_measured_is_named(tmp_path, monkeypatch):
     files.write_parquet(paths.VALIDATION / "signal.parquet", signal.iloc[1:])
     with pytest.raises(StageError, match=f"{signal['recording_id'].iloc[0][:12]}.*measured by validate"):
         evaluate.read_recordings(builders.TASK, config.load().validate_)
+
+
+def test_a_session_on_both_sides_is_counted_and_scored_apart(tmp_path, monkeypatch):
+    params = builders.project(tmp_path, monkeypatch, children=60, seconds=1.0)
+    rows = evaluate.read_recordings(builders.TASK, params.validate_)
+    assert evaluate.leaks(rows)["session_id"] == {"there": 0, "crossing": 0}
+    assert evaluate.leaks(rows)["patient_id"]["there"] > 50
+    recordings = pd.read_parquet(paths.RECORDINGS)
+    part = recordings["recording_id"].map(rows.set_index("recording_id")["part"])
+    half = recordings["group_id"].map(lambda group: int(group.split("-")[1]) % 2 == 0)
+    sessions = ("day " + part.astype(str)).where(half, "open day")
+    files.write_parquet(paths.RECORDINGS, recordings.assign(session_id=sessions))
+    rows = evaluate.read_recordings(builders.TASK, params.validate_)
+    found = evaluate.leaks(rows)
+    assert found["session_id"] == {"there": 6, "crossing": 1}
+    assert {found[column]["crossing"] for column in found if column != "session_id"} == {0}
+    predictions = builders.predict(rows[rows["part"] == "test"], np.random.default_rng(1), 3.0)
+    metrics = evaluate.write_evaluation(builders.TASK, predictions, rows, params)
+    for name in PARTS:
+        by = metrics["subgroups"][name]["session"]
+        assert set(by) == {"heard in training", "new"}
+        assert sum(entry["units"] for entry in by.values()) == metrics["counts"][name]["units"]
+    assert metrics["leaks"] == found
 
 
 def test_one_bad_recording_marks_its_unit_and_no_other(tmp_path, monkeypatch):

@@ -92,6 +92,20 @@ def test_the_tables_follow_the_schema_and_carry_every_file(here: Workspace, tmp_
     assert outcome.changed
 
 
+def test_a_session_is_kept_where_the_publisher_tells_and_costs_no_column_elsewhere(
+    here: Workspace, tmp_path: Path
+) -> None:
+    ingest.run("circor", publishers.circor(tmp_path / "circor"))
+    assert schema.SESSION not in recordings(), "data sets that know no session keep the bytes they had"
+    ingest.run("pascal", publishers.pascal(tmp_path / "pascal"))
+    sessions = recordings().set_index("source_file").groupby("dataset")[schema.SESSION]
+    assert sessions.count().to_dict() == {"circor": 0, "pascal": (recordings()["dataset"] == "pascal").sum()}
+    before = state()
+    assert not ingest.run("circor", tmp_path / "circor").changed
+    assert not ingest.run("pascal", tmp_path / "pascal").changed
+    assert state() == before
+
+
 def test_the_recording_is_named_by_its_samples_and_kept_without_loss(here: Workspace, tmp_path: Path) -> None:
     ingest.run("circor", publishers.circor(tmp_path / "publisher"))
     table = recordings().set_index("source_file")

@@ -101,6 +101,32 @@ def test_groups_with_a_rare_label_are_placed_first_and_the_others_level_the_rest
         assert counts["common"].max() - counts["common"].min() <= 1
 
 
+def test_a_session_that_crosses_is_counted_and_said_and_one_that_does_not_is_not() -> None:
+    found = drawn(children(120))
+    alone = found[["recording_id"]].assign(session_id=found["group_id"])
+    assert split.torn_sessions(found, alone) == []
+    assert split.torn_sessions(found, alone.drop(columns="session_id")) == []
+    parts = found.set_index("recording_id")["part"]
+    days = alone.assign(session_id=[f"day {parts[i]}" for i in alone["recording_id"]])
+    assert split.torn_sessions(found, days) == []
+    first = days["recording_id"][parts.loc[days["recording_id"]].to_numpy() == "0"].iloc[0]
+    crossing = days.assign(session_id=days["session_id"].where(days["recording_id"] != first, "day 1"))
+    assert split.torn_sessions(found, crossing) == [
+        "warning: 1 of 6 sessions stand in several parts, with different people"]
+
+
+def test_what_training_hears_beside_a_part_is_what_it_learns_from() -> None:
+    table = pd.DataFrame({
+        "part": ["0", "1", "1", TEST, TEST, "0", TEST, "1"],
+        "session_id": ["both", "both", "one", "out", "shared", "shared", None, "out"],
+    })
+    beside = folds.trained_beside(table, "session_id")
+    assert beside.tolist()[:6] == [True, True, False, True, True, False], "the held-out part teaches nobody"
+    assert beside.isna().tolist() == [False] * 6 + [True, False]
+    assert not beside[7]
+    assert folds.crossing(table, "session_id") == (4, 3)
+
+
 def torn_apart(recordings: pd.DataFrame) -> pd.DataFrame:
     """The same recordings with every recording a patient of its own: labels cannot contradict each other then."""
     return recordings.assign(patient_id=recordings["source_file"])

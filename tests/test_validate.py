@@ -235,7 +235,13 @@ def rare_class() -> str:
     return "simulated murmur Unknown with 4"
 
 
+def shared_session() -> str:
+    change(lambda t: t.assign(session_id=[f"day {k // 2}" if k > 3 else "one day" for k in range(len(t))]))
+    return "(one day)"
+
+
 @pytest.mark.parametrize(("plant", "title"), [
+    (shared_session, "recorded in one session belongs to one group"),
     (short, "last at least 1.5 s"), (quiet, "Not too quiet"), (clipped, "are clipped"), (offset, "DC offset"),
     (muffled, "Not muffled"), (half_silent, "half of a recording is silent"),
     (state_after_the_end, "lie inside their recording"), (rare_class, "at least 8 groups"),

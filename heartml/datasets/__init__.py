@@ -23,6 +23,7 @@ FILE_COLUMNS = (
     "samples",          # number of samples that the publisher states, null where unknown
     "patient_id",       # `<data set>-<publisher's id>`, null where persons are unknown
     "group",            # what never crosses folds, before known twins are merged: the patient, or the day
+    "session",          # what was recorded on one occasion: a day of one clinic; null where the publisher does not tell
     "source",           # part with its own sensor or campaign: set_a, CC2015
     "location",         # AV PV TV MV Phc, null where unknown
     "age_group",

@@ -9,6 +9,7 @@ import csv
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from heartml.datasets import ANNOTATION_COLUMNS, Folder, Layout, LayoutError, Remote, checksums, leads_out
@@ -50,6 +51,14 @@ class _Name:
     @property
     def patient_id(self) -> str | None:
         return f"{NAME}-{self.tail.split('_')[0]}" if self.part == "set_b" else None
+
+    @property
+    def session(self) -> str | None:
+        """The day and the app or stethoscope: set_a's names are times of the clock, set_b's hold milliseconds (UTC)."""
+        if self.part == "set_a":
+            return f"{NAME}-{self.part}-{self.tail[:8]}"
+        stamp = next((word for word in self.tail.split("_")[1:] if len(word) == 13 and word.isdigit()), None)
+        return stamp and f"{NAME}-{self.part}-{datetime.fromtimestamp(int(stamp) / 1000, UTC):%Y%m%d}"
 
     @property
     def group(self) -> str:
@@ -131,6 +140,7 @@ def _recording(
         "pcm_sha256": sums.get(relative),
         "patient_id": name.patient_id,
         "group": name.group,
+        "session": name.session,
         "source": name.part,
         label_column("sound"): label or None,
     }

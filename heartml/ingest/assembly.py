@@ -14,7 +14,7 @@ from heartml.config import IngestParams
 from heartml.datasets import Dataset, Layout
 from heartml.ingest import identity
 from heartml.ingest.version import Tables
-from heartml.schema import LABEL_PREFIX, QUARANTINE, RECORDINGS, label_column
+from heartml.schema import LABEL_PREFIX, QUARANTINE, RECORDINGS, SESSION, label_column
 from heartml.tasks import TASKS
 
 _MISSING_FILE = "missing_file"
@@ -77,8 +77,10 @@ def admit(
         seconds=[fact.seconds for fact in about],
         source_sha256=[fact.source_sha256 for fact in about],
         licence=source.LICENCE,
+        **{SESSION: passed["session"]},
     )
     columns = [c for c in RECORDINGS if c != "group_id"] + ["group"]
+    columns += [SESSION] if SESSION in before or fresh[SESSION].notna().any() else []
     columns += _labels(fresh)
     old = before.assign(group=before["group_id"]).reindex(columns=columns)
     candidates = pd.concat([fresh[columns], old], ignore_index=True) if len(old) else fresh[columns]

@@ -235,5 +235,6 @@ def _count(entry: Mapping[str, Any]) -> str:
 
 
 def _words(name: str) -> str:
-    known = {"held_out": "Held out", "out_of_fold": "Cross-fitted", "signal": "Signal quality"}
+    known = {"held_out": "Held out", "out_of_fold": "Cross-fitted", "signal": "Signal quality",
+             "session": "Recording session"}
     return known.get(name, name.replace("_", " ").capitalize())

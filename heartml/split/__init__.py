@@ -9,7 +9,7 @@ import pandas as pd
 
 from heartml import config, files, paths, schema
 from heartml.config import SplitParams
-from heartml.folds import TEST, check_folds, fold_names
+from heartml.folds import TEST, check_folds, crossing, fold_names
 from heartml.split import draw
 from heartml.split.published import read_published
 from heartml.split.units import label_units, without_rare
@@ -37,7 +37,8 @@ def run(task_name: str) -> None:
         if published is not None:
             left_out = units["unit_id"].nunique() - folds["unit_id"].nunique()
             log.say(f"published test part, {left_out} units left out because their group is held out")
-        for words in [describe(folds, assignment.task), *thin_classes(folds, assignment.task)]:
+        for words in [describe(folds, assignment.task), *thin_classes(folds, assignment.task),
+                      *torn_sessions(folds, recordings)]:
             log.say(words)
 
 
@@ -93,6 +94,14 @@ def _owners(recordings: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
     """recording_id, and what must not cross parts: patients, and groups before and after joining."""
     before = recordings[["recording_id", "patient_id", "group_id"]]
     return before.merge(groups.rename(columns={"group_id": "joined_group_id"}), on="recording_id", validate="1:1")
+
+
+def torn_sessions(folds: pd.DataFrame, recordings: pd.DataFrame) -> list[str]:
+    """A warning where recordings of one session stand in several parts: one room, sensor and day."""
+    if schema.SESSION not in recordings:
+        return []
+    there, torn = crossing(folds.merge(recordings[["recording_id", schema.SESSION]], on="recording_id"), schema.SESSION)
+    return [f"warning: {torn} of {there} sessions stand in several parts, with different people"] if torn else []
 
 
 def describe(folds: pd.DataFrame, task: Task) -> str:

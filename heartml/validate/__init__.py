@@ -97,6 +97,7 @@ def tables_of(
         "signals": named[[*IN_WORDS, "source"]].merge(signal, on="recording_id"),
         "pairs": fitness.pair_table(named, pairs, params.ingest.duplicate_correlation),
         "patients": fitness.patient_table(recordings),
+        "sessions": fitness.session_table(named, groups),
         "labels": labels,
         "classes": fitness.learnt_when_rare(labels),
         "quarantine": quarantine,
@@ -144,7 +145,7 @@ def name_row(row: Mapping[str, Any]) -> str:
     if "recording_id" in row:
         patient = f", {row['patient_id']}" if row["patient_id"] else ""
         return f"{row['source_file']} [{row['recording_id'][:8]}{patient}]"
-    return str(row.get("patient_id") or row.get("source_file"))
+    return str(row.get("patient_id") or row.get(schema.SESSION) or row.get("source_file"))
 
 
 def write(

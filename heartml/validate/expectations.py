@@ -33,6 +33,11 @@ def suites(ingest: IngestParams, params: ValidateParams, labels: Sequence[str]) 
         "signals": _of_signals(ingest, params),
         "pairs": _of_pairs(ingest, params),
         "patients": _of_patients(),
+        "sessions": [_expect(
+            gxe.ExpectColumnValuesToBeBetween, "warning", "What was recorded in one session belongs to one group",
+            "Where persons are known nothing is joined; the report scores sessions that training has heard apart.",
+            column="groups", max_value=1,
+        )],
         "classes": [_expect(
             gxe.ExpectColumnValuesToBeBetween, "warning",
             f"Every class has at least {params.min_class_groups} groups; below that it is not estimable",

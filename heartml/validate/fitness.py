@@ -114,6 +114,16 @@ def patient_table(recordings: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
+def session_table(recordings: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
+    """One row a session, where sessions are known: data set, recordings, groups (after joining)."""
+    if schema.SESSION not in recordings:
+        return pd.DataFrame(columns=[schema.SESSION, "dataset", "recordings", "groups"]).astype({"groups": "int64"})
+    known = recordings.dropna(subset=[schema.SESSION]).drop(columns="group_id").merge(groups, on="recording_id")
+    table = known.groupby(schema.SESSION).agg(
+        dataset=("dataset", "first"), recordings=("recording_id", "size"), groups=("group_id", "nunique"))
+    return table.reset_index()
+
+
 def _several(known: pd.DataFrame, columns: list[str]) -> "pd.Series[str]":
     """patient_id -> `label_sound: extrastole, normal`, for patients with more than one value in a column."""
     found: dict[str, str] = {}
