@@ -145,7 +145,7 @@ class SequenceParams(NetworkParams):
 class ResnetParams(NetworkParams):
     backbone: str
     pooling: Literal["avg", "max", "attention"]
-    weights: Path | None
+    weights: str | None
     weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
 
     @model_validator(mode="after")

@@ -207,14 +207,15 @@ def test_weights_come_from_a_local_file_that_is_the_one_meant(tmp_path: Path) ->
     import timm
     from safetensors.torch import save_file
 
-    from heartml.files import sha256_file
+    from heartml.files import canonical_json, sha256_file
 
     torch.manual_seed(5)
     theirs = timm.create_model("test_resnet", num_classes=7)      # three channels and a classifier, as they are given
     file = tmp_path / "backbone.safetensors"
     save_file(theirs.state_dict(), file)
-    good = {"weights": file, "weights_sha256": sha256_file(file)}
+    good = {"weights": str(file), "weights_sha256": sha256_file(file)}
     check_resnet(resnet(**good))
+    assert sha256_file(file) in canonical_json(resnet(**good).model_dump())      # so another file is another search
     numbers = {**space.fixed_numbers(SEARCH.model_copy(update={"resnet": resnet(**good)}), "resnet"), "steps": 1,
                "dropout": 0.0, "rate": 1e-8, "strength": 0.5}
     frames = [np.random.default_rng(n).normal(size=(120, 8)).astype(np.float32) for n in range(40)]
@@ -225,7 +226,8 @@ def test_weights_come_from_a_local_file_that_is_the_one_meant(tmp_path: Path) ->
     np.testing.assert_allclose(state[f"backbone.{first}.weight"], expected, atol=1e-5)
     name = next(k for k in theirs.state_dict() if k.startswith("layer2") and k.endswith("conv1.weight"))
     np.testing.assert_allclose(state[f"backbone.{name}"], theirs.state_dict()[name], atol=1e-5)
-    for changed, words in (({"weights": tmp_path / "none"}, "does not exist"), ({"weights_sha256": "0" * 64}, "has "),
+    for changed, words in (({"weights": str(tmp_path / "none")}, "does not exist"),
+                           ({"weights_sha256": "0" * 64}, "has "),
                            ({"backbone": "resnet10t"}, "does not fit the backbone")):
         with pytest.raises(ResnetError, match=words):
             check_resnet(resnet(**{**good, **changed}))

@@ -122,7 +122,7 @@ def check(params: ResnetParams) -> None:
         raise ResnetError(f"search.resnet.backbone: {params.backbone} gives no map of features, channels first, for a "
                           "picture of any size; resnet10t does, as do other residual and convolutional networks")
     if params.weights is not None:
-        _load_weights(backbone, params.weights, str(params.weights_sha256))
+        _load_weights(backbone, Path(params.weights), str(params.weights_sha256))
 
 
 def _backbone(name: str) -> Any:
