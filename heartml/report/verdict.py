@@ -37,6 +37,7 @@ def meanings(found: Mapping[str, Any]) -> list[tuple[str, str]]:
                   "nearly the same. Groups never cross folds."),
         ("Interval", f"Where {found['confidence']:.0%} of the values lie when whole groups are drawn again at random."),
         ("Held out", "Never seen by search, fitting, selection, decision rule or calibration."),
+        ("Session", "What was recorded on one occasion, a day of one clinic with one sensor, where it is known."),
         ("Floor", "A simple predictor that hears nothing: the majority class, or a regression on the data source, on "
                   "age, sex and location, or on level, length and bandwidth."),
         *((TITLES[name], _MEANINGS[name]) for name in (*found["official"], "ece", "brier")),
