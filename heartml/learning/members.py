@@ -78,6 +78,7 @@ class Sounds:
         unit: NDArray[np.int64],
     ) -> None:
         self.frames, self.rates_hz, self.unit = dict(frames), dict(rates_hz), unit
+        self._whole: tuple[Sounds, NDArray[np.int64]] | None = None
         self._of_recordings: dict[tuple[str, str], Floats] = {}
         self._of_units: dict[tuple[str, str], Floats] = {}
 
@@ -91,6 +92,12 @@ class Sounds:
         other._of_recordings = self._of_recordings
         return other
 
+    def some(self, rows: NDArray[np.int64], unit: NDArray[np.int64]) -> "Sounds":
+        """Recordings `rows` `[n]` with units of their own `[n]`; each is pooled once for all that it is part of."""
+        other = Sounds({name: Rows(of, rows) for name, of in self.frames.items()}, self.rates_hz, unit)
+        other._whole = self, rows
+        return other
+
     def inputs(self, spec: Spec, rows: NDArray[np.int64]) -> Inputs:
         """What the spec's head takes, for recordings or units `rows`."""
         if spec.pooling is None:
@@ -99,7 +106,10 @@ class Sounds:
 
     def _pooled(self, encoder: str, name: str, level: Level) -> Floats:
         key = (encoder, name)
-        if key not in self._of_recordings:
+        if key not in self._of_recordings and self._whole:
+            whole, rows = self._whole
+            self._of_recordings[key] = whole._pooled(encoder, name, "recording")[rows]
+        elif key not in self._of_recordings:
             self._of_recordings[key] = pooling.pool(name, self.frames[encoder], self.rates_hz[encoder])
         if level == "recording":
             return self._of_recordings[key]

@@ -58,10 +58,19 @@ def opened(cohort: Path, folds: Path, name: str) -> Bench:
     """The workbench of one task on one split."""
     source = open_cohort(cohort)
     found = problem.build(name, pd.read_parquet(folds), source.recordings)
-    frames = source.frames
-    sounds = Sounds({ENCODER: OfRecordings(frames, found.recording_ids)}, {ENCODER: frames.frame_rate_hz}, found.unit)
-    seconds = source.recordings.set_index("recording_id").loc[list(found.recording_ids), "seconds"]
-    return Bench(found, sounds, {ENCODER: frames}, source.annotations, tuple(seconds))
+    row = {recording_id: n for n, recording_id in enumerate(source.recordings["recording_id"])}
+    rows = np.array([row[recording_id] for recording_id in found.recording_ids])
+    seconds = source.recordings["seconds"].to_numpy()[rows]
+    return Bench(found, _everything(cohort).some(rows, found.unit), {ENCODER: source.frames}, source.annotations,
+                 tuple(seconds))
+
+
+@functools.lru_cache(maxsize=1)
+def _everything(cohort: Path) -> Sounds:
+    """All recordings of a cohort, so that what is pooled of one serves every split."""
+    source = open_cohort(cohort)
+    ids, frames = tuple(source.recordings["recording_id"]), source.frames
+    return Sounds({ENCODER: OfRecordings(frames, ids)}, {ENCODER: frames.frame_rate_hz}, np.arange(len(ids)))
 
 
 @dataclass(frozen=True)
