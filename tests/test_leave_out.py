@@ -181,14 +181,24 @@ def test_other_parameters_are_another_run_and_the_old_one_is_swept_away(
     left: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(left.copy(tmp_path / "mine").root)
-    params, there = config.load(), set(scratch.FOLDER.glob(f"{NAME}-dataset-{'?' * 16}"))
-    planned = [pd.read_parquet(root / paths.folds(NAME)) for root in sorted(there)]
-    scratch.sweep(NAME, "dataset", planned, params)
-    assert set(scratch.FOLDER.glob(f"{NAME}-dataset-{'?' * 16}")) == there
-    assert len(there) == 2
+    params = config.load()
+    planned = [pd.read_parquet(root / paths.folds(NAME)) for root in sorted(scratch.FOLDER.glob(f"{NAME}-dataset-{'?' * 16}"))]
+    made_before = planned_roots(planned, params)
+    for name in made_before:
+        (scratch.FOLDER / name).mkdir(exist_ok=True)
     scratch.sweep(NAME, "source", planned, params)
-    scratch.sweep(NAME, "dataset", planned, params.model_copy(update={"seed": params.seed + 1}))
-    assert not set(scratch.FOLDER.glob(f"{NAME}-dataset-{'?' * 16}"))
+    scratch.sweep(NAME, "dataset", planned, params)
+    assert {path.name for path in scratch.FOLDER.glob(f"{NAME}-dataset-{'?' * 16}")} == made_before
+    assert len(made_before) == 2
+    other = params.model_copy(update={"seed": params.seed + 1})
+    assert not planned_roots(planned, other) & made_before
+    scratch.sweep(NAME, "dataset", planned, other)
+    assert not list(scratch.FOLDER.glob(f"{NAME}-dataset-{'?' * 16}"))
+
+
+def planned_roots(planned: list[pd.DataFrame], params: config.Params) -> set[str]:
+    """Names of the folders that this code would work in."""
+    return {scratch.root_of(NAME, "dataset", table, params).name for table in planned}
 
 
 @pytest.mark.parametrize(("arguments", "words"), [

@@ -30,7 +30,7 @@ class RoundError(HeartMLError):
 
 def evaluated(name: str, by: str, folds: pd.DataFrame, params: Params) -> Path:
     """Learn task `name` on the folds of `folds`, score its test part; the folder of the evaluation."""
-    root = _root(name, by, folds, params)
+    root = root_of(name, by, folds, params)
     with files.exclusive(root.with_suffix(".lock"), on_wait=f"{root}: waiting for another run of this"):
         if not (root / "done-evaluate").exists():
             _lay_out(root, name, folds, params)
@@ -42,13 +42,14 @@ def evaluated(name: str, by: str, folds: pd.DataFrame, params: Params) -> Path:
 
 def sweep(name: str, by: str, current: Iterable[pd.DataFrame], params: Params) -> None:
     """Remove what earlier data, parameters or code have left."""
-    kept = {_root(name, by, folds, params).name for folds in current}
+    kept = {root_of(name, by, folds, params).name for folds in current}
     for root in FOLDER.glob(f"{name}-{by}-{'?' * _KEY_DIGITS}"):
         if root.name not in kept:
             shutil.rmtree(root)
 
 
-def _root(name: str, by: str, folds: pd.DataFrame, params: Params) -> Path:
+def root_of(name: str, by: str, folds: pd.DataFrame, params: Params) -> Path:
+    """The folder of one round: another for other folds, data, frames, parameters or code."""
     code = [files.sha256_file(path) for path in sorted(_CODE.rglob("*.py"))]
     data = [files.sha256_file(path) for path in (paths.RECORDINGS, paths.ANNOTATIONS)]
     frames = [files.sha256_folder(paths.features(name, encoder)) for encoder in params.encoders]
