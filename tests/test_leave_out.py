@@ -182,7 +182,8 @@ def test_other_parameters_are_another_run_and_the_old_one_is_swept_away(
 ) -> None:
     monkeypatch.chdir(left.copy(tmp_path / "mine").root)
     params = config.load()
-    planned = [pd.read_parquet(root / paths.folds(NAME)) for root in sorted(scratch.FOLDER.glob(f"{NAME}-dataset-{'?' * 16}"))]
+    done = sorted(scratch.FOLDER.glob(f"{NAME}-dataset-{'?' * 16}"))
+    planned = [pd.read_parquet(root / paths.folds(NAME)) for root in done]
     made_before = planned_roots(planned, params)
     for name in made_before:
         (scratch.FOLDER / name).mkdir(exist_ok=True)
