@@ -64,6 +64,7 @@ def _annotated(recording_ids: set[str]) -> dict[str, Segmentation]:
 
 def _annotations(recording_ids: set[str]) -> Iterator[tuple[str, Segmentation]]:
     table = pd.read_parquet(paths.ANNOTATIONS)
-    for recording_id, rows in table[table["recording_id"].isin(recording_ids)].groupby("recording_id"):
+    lasting = table[table["end_s"] > table["start_s"]]
+    for recording_id, rows in lasting[lasting["recording_id"].isin(recording_ids)].groupby("recording_id"):
         ordered = rows.sort_values("start_s")
         yield str(recording_id), of_annotation(list(ordered["start_s"]), list(ordered["end_s"]), list(ordered["state"]))

@@ -11,6 +11,7 @@ from problems import NAME, ROOT
 from threadpoolctl import threadpool_limits
 
 from heartml import config, ensemble, paths, search
+from heartml.config import EnsembleParams
 from heartml.files import sha256_file, sha256_folder
 from heartml.heads import Answer
 from heartml.learning import combination
@@ -135,18 +136,25 @@ def test_a_fold_s_own_labels_do_not_change_its_verdicts() -> None:
     assert not np.allclose(first.log_p[parts == 2], second.log_p[parts == 2])
 
 
+def test_how_sharp_an_answer_is_does_not_choose_it() -> None:
+    labels, _, good, _ = units(600)
+    even = np.ones(K)
+    soft, right, sharp = (combination.loss(normalised(s * good), labels, even, 1e-6) for s in (0.2, 1.0, 5.0))
+    assert soft == pytest.approx(right, abs=1e-4) and sharp == pytest.approx(right, abs=1e-4)
+
+
 def test_selection_takes_what_helps_and_not_more_than_allowed() -> None:
     labels, _, good, rng = units(600)
     second = normalised(rng.normal(size=good.shape) + 1.5 * np.eye(K)[labels])
     noise = {Reading((t,), "direct"): normalised(3 * rng.normal(size=good.shape)) for t in range(2, 20)}
     log_p = {Reading((0,), "direct"): good, Reading((1,), "direct"): second, **noise}
-    weights = combination.select(log_p, labels, np.ones(K), rounds=10, max_members=5)
+    weights = combination.select(log_p, labels, np.ones(K), EnsembleParams(rounds=10, max_members=5), 0.01)
     assert sum(weights.values()) == pytest.approx(1)
     assert {r.trials for r in weights} == {(0,), (1,)}
-    alone = combination.select(log_p, labels, np.ones(K), rounds=10, max_members=1)
+    alone = combination.select(log_p, labels, np.ones(K), EnsembleParams(rounds=10, max_members=1), 0.01)
     assert len(alone) == 1
-    assert combination.loss(combination.mean(log_p, weights), labels, np.ones(K)) < min(
-        combination.loss(p, labels, np.ones(K)) for p in log_p.values())
+    assert combination.loss(combination.mean(log_p, weights), labels, np.ones(K), 0.01) < min(
+        combination.loss(p, labels, np.ones(K), 0.01) for p in log_p.values())
 
 
 def test_the_order_of_recordings_of_a_patient_does_not_matter() -> None:

@@ -245,6 +245,8 @@ def test_states_of_frames_lie_where_the_annotation_says() -> None:
     assert found[0].tolist() == [0, 1, 1, 4, 4, 4, 4, 4, 4]
     assert found[1].tolist() == [-1, -1, -1]
     assert problem.states(["b"], [3], 10.0, [0.5], annotations) is None
+    points = annotations.assign(end_s=annotations["start_s"])      # PASCAL's: they say of no frame what it is
+    assert problem.states(["a", "b"], [9, 3], 10.0, [1.0, 0.5], points) is None
 
 
 def test_a_database_in_place_of_the_journal_gives_the_same_bytes_even_on_another_machine(

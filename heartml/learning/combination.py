@@ -1,8 +1,9 @@
 """Many readings, one answer: greedy selection, a mean of log-probabilities, a decision rule and a calibration.
 
 Greedy selection with replacement (Caruana et al., Ensemble selection from libraries of models, 2004), scored by the
-likelihood weighted by what the metric pays for each class: the metric itself is too coarse to choose by. Everything
-here is fitted to out-of-fold answers, and `cross_fitted` fits all of it anew without each fold.
+likelihood weighted by what the metric pays for each class: the metric itself is too coarse to choose by. It is the
+likelihood after recalibration, since rule and calibration come after: how sharp a mean is must not choose its members.
+Everything here is fitted to out-of-fold answers, and `cross_fitted` fits all of it anew without each fold.
 """
 
 from collections import Counter
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from heartml.config import EnsembleParams, StackingParams
 from heartml.learning.calibration import Calibration
-from heartml.learning.decision import Rule, class_gains
+from heartml.learning.decision import Rule, class_gains, scaled
 from heartml.learning.members import normalised
 from heartml.learning.readings import Floats, Ints, Reader, Reading, cross_read
 from heartml.tasks import Task
@@ -67,7 +68,7 @@ def fit(seen: Mapping[Reading, Floats], labels: Ints, parts: Ints, terms: Terms)
     params = terms.stacking
     gains = class_gains(terms.task.metric, labels, terms.task.classes)
     log_p = {r: cross_read(r.kind, e, labels, parts, gains, params) for r, e in sorted(seen.items())}
-    weights = select(log_p, labels, gains, terms.ensemble.rounds, terms.ensemble.max_members)
+    weights = select(log_p, labels, gains, terms.ensemble, params.calibration_ridge)
     together = mean(log_p, weights)
     readers = {r: Reader.fit(r.kind, seen[r], labels, gains, params) for r in weights}
     rule = Rule.fit(together, labels, gains, params.rule_temperature, params.rule_ridge)
@@ -75,24 +76,25 @@ def fit(seen: Mapping[Reading, Floats], labels: Ints, parts: Ints, terms: Terms)
 
 
 def select(
-    log_p: Mapping[Reading, Floats], labels: Ints, gains: Floats, rounds: int, max_members: int
+    log_p: Mapping[Reading, Floats], labels: Ints, gains: Floats, params: EnsembleParams, ridge: float
 ) -> dict[Reading, float]:
     """Add, `rounds` times, the reading that helps the mean most; at most `max_members` trials or committees."""
     chosen: list[Reading] = []
     total = np.zeros((len(labels), len(gains)))
-    for _ in range(rounds):
+    for _ in range(params.rounds):
         members = {reading.trials for reading in chosen}
-        allowed = [r for r in log_p if len(members) < max_members or r.trials in members]
-        losses = [loss((total + log_p[r]) / (len(chosen) + 1), labels, gains) for r in allowed]
+        allowed = [r for r in log_p if len(members) < params.max_members or r.trials in members]
+        losses = [loss((total + log_p[r]) / (len(chosen) + 1), labels, gains, ridge) for r in allowed]
         chosen.append(allowed[int(np.argmin(losses))])
         total = total + log_p[chosen[-1]]
-    return {reading: count / rounds for reading, count in sorted(Counter(chosen).items())}
+    return {reading: count / params.rounds for reading, count in sorted(Counter(chosen).items())}
 
 
-def loss(log_p: Floats, labels: Ints, gains: Floats) -> float:
-    """Negative log-likelihood, units weighted by the gain of their class."""
+def loss(log_p: Floats, labels: Ints, gains: Floats, ridge: float) -> float:
+    """Negative log-likelihood after recalibration, units weighted by the gain of their class."""
     weights: NDArray[np.float64] = gains[labels]
-    own = normalised(log_p)[np.arange(len(labels)), labels]
+    scale, biases = scaled(log_p, labels, weights, ridge)
+    own = normalised(scale * log_p + biases)[np.arange(len(labels)), labels]
     return float(-(weights * own).sum() / weights.sum())
 
 

@@ -87,7 +87,7 @@ def states(
     recording_ids: Sequence[str], counts: Sequence[int], frame_rate_hz: float, seconds: Sequence[float],
     annotations: pd.DataFrame,
 ) -> list[NDArray[np.int8]] | None:
-    """Heart state of every frame of each recording, `None` where no recording has annotations.
+    """Heart state of every frame of each recording, `None` where no recording has annotated stretches.
 
     Args:
         counts: frames of each recording; they lie in the middle of its `seconds`.
@@ -95,7 +95,8 @@ def states(
     Returns:
         Index into `schema.STATES`, `UNANNOTATED` between annotations, `UNKNOWN` in recordings without any.
     """
-    known = annotations[annotations["recording_id"].isin(recording_ids)]
+    lasting = annotations["end_s"] > annotations["start_s"]     # points in time say of no frame what it is
+    known = annotations[lasting & annotations["recording_id"].isin(recording_ids)]
     if not len(known):
         return None
     of_recording = dict(tuple(known.groupby("recording_id")))
