@@ -179,6 +179,7 @@ def chunked(spec: Spec) -> Spec:
 def code_fingerprint() -> str:
     """SHA-256 over the code that decides a fit's outcome: results of other code are not taken for this one's."""
     root = Path(str(heartml.__file__)).parent
-    folders = ("heads", "learning", "protocol", "encoders")
-    sources = sorted(path for folder in folders for path in (root / folder).glob("*.py"))
-    return files.sha256("".join(files.sha256_file(path) for path in [*sources, root / "soft_segments.py"]).encode())
+    sources = sorted(path for folder in ("heads", "encoders") for path in (root / folder).glob("*.py"))
+    sources += [root / name for name in ("learning/bench.py", "learning/members.py", "learning/pooling.py",
+                                         "learning/problem.py", "protocol/fits.py", "soft_segments.py")]
+    return files.sha256("".join(files.sha256_file(path) for path in sources).encode())
