@@ -19,9 +19,7 @@ import yaml
 from small import STAGES, TASK
 from workspaces import ROOT, Workspace
 
-NOTHING_NEW_S = 10.0
 pytestmark = pytest.mark.timeout(1800)   # on a machine that does ten other things
-TRIES = 3   # of a wall clock measurement: other programs run here too
 
 
 @pytest.fixture
@@ -56,20 +54,13 @@ def test_the_stages_ran_as_prefect_tasks_and_dvc_finds_them_fresh(retrained: Wor
     assert "up to date" in done.stdout
 
 
-def test_a_retraining_with_nothing_new_registers_nothing_and_is_quick(mine: Workspace) -> None:
+def test_a_retraining_with_nothing_new_registers_nothing_and_starts_no_prefect(mine: Workspace) -> None:
     code = ("import sys; from flows import start; [outcome] = start.retrain(wait=True, force=False);"
             "print(outcome.state, outcome.version, [m for m in ('prefect', 'torch') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], cwd=mine.root, env=mine.environment, capture_output=True,
                           text=True, check=False)
     assert done.stdout.strip() == "nothing new 1 []", done.stderr
-    took = []
-    for _ in range(TRIES):
-        started = time.monotonic()
-        assert "nothing new, version 1" in mine.run("retrain").stdout
-        took.append(time.monotonic() - started)
-        if took[-1] < NOTHING_NEW_S:
-            break
-    assert min(took) < NOTHING_NEW_S
+    assert "nothing new, version 1" in mine.run("retrain").stdout      # how fast: benchmarks/repro_noop.py
     assert small.registered(mine) == [(1, "promoted", "champion")]
     assert small.flow_states(mine) == ["COMPLETED"], "no second flow was started"
 
