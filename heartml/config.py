@@ -126,7 +126,7 @@ class TrainingParams(Section):
     warmup_share: Annotated[float, Field(ge=0, lt=1)]
     gradient_clip: Positive | None
     accumulation: Count
-    mixed_precision: Literal["auto", "off"]
+    mixed_precision: Literal["auto", "never"]
 
 
 class NetworkParams(Section):

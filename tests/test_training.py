@@ -180,7 +180,7 @@ def test_a_head_replaces_only_the_training_keys_it_names() -> None:
 @pytest.mark.parametrize(("old", "new", "words"), [
     ("optimiser: adam, weight", "optimiser: lion, weight", "optimiser"),
     ("training: {chunk_s: 28.0,", "training: {chunk: 28.0,", "chunk"),
-    ("mixed_precision: \"off\"", "mixed_precision: always", "mixed_precision"),
+    ("mixed_precision: never", "mixed_precision: always", "mixed_precision"),
     ("weights: null ", "weights: some.safetensors ", "weights_sha256"),
 ])
 def test_a_setting_that_means_nothing_is_refused_by_name(tmp_path: Path, old: str, new: str, words: str) -> None:
