@@ -32,7 +32,7 @@ def cli() -> None:
     Data in      simulate, ingest, tasks
     Stages       validate, split, features, search, ensemble, evaluate, robustness, report   (`dvc repro` runs them)
     Flow         retrain, models
-    Evaluation   leave-out
+    Evaluation   leave-out, protocol
     Model out    predict
 
     Start with `make run`, or: heartml ingest pascal DIR && heartml retrain
