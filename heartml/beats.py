@@ -4,7 +4,6 @@ Out, in `artifacts/<task>/heart_states/`: `states.parquet` (`schema.ANNOTATIONS`
 network and for loudness alone `segmentation.summary`; empty where no network learnt heart states.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -59,12 +58,8 @@ def as_table(recording_id: str, heard: Segmentation) -> pd.DataFrame:
 
 
 def _annotated(recording_ids: set[str]) -> dict[str, Segmentation]:
-    return dict(_annotations(recording_ids))
-
-
-def _annotations(recording_ids: set[str]) -> Iterator[tuple[str, Segmentation]]:
-    table = pd.read_parquet(paths.ANNOTATIONS)
-    lasting = table[table["end_s"] > table["start_s"]]
-    for recording_id, rows in lasting[lasting["recording_id"].isin(recording_ids)].groupby("recording_id"):
-        ordered = rows.sort_values("start_s")
-        yield str(recording_id), of_annotation(list(ordered["start_s"]), list(ordered["end_s"]), list(ordered["state"]))
+    """recording_id -> its annotated stretches; points in time are none."""
+    table = pd.read_parquet(paths.ANNOTATIONS).sort_values("start_s")
+    own = table[table["recording_id"].isin(recording_ids) & (table["end_s"] > table["start_s"])]
+    return {str(recording_id): of_annotation(list(rows["start_s"]), list(rows["end_s"]), list(rows["state"]))
+            for recording_id, rows in own.groupby("recording_id")}
