@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from heartml import audio, config, encoders
+from heartml import audio, encoders
+from heartml.core import config
 from heartml.predict import inputs
 
 PARAMS = config.load(Path(__file__).parents[1] / "params.yaml")

@@ -58,7 +58,7 @@ def recording(folder: Path, seconds: float, rate_hz: int) -> Path:
 
 def measure(folders: list[Path], path: Path, rounds: int) -> list[dict[str, Any]]:
     """One row a model: milliseconds in all and by part."""
-    from heartml import parallel
+    from heartml.core import parallel
 
     parallel.single_thread()
     from heartml import audio

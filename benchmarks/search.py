@@ -20,7 +20,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from heartml import config, files, parallel, paths
+from heartml.core import config, files, parallel, paths
 
 
 def main() -> None:

@@ -20,8 +20,9 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Failed
 
 from flows import sweep, voice
-from heartml import config, paths, pipeline, publish
-from heartml.errors import HeartMLError
+from heartml import pipeline, publish
+from heartml.core import config, paths
+from heartml.core.errors import HeartMLError
 from heartml.pipeline import Done, Plan, Stage, StageFailed, StageKilled, recovery
 from heartml.pipeline.repro import How
 from heartml.publish import Outcome, description, results

@@ -14,9 +14,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from heartml import paths
-from heartml.errors import HeartMLError
-from heartml.files import die_with_parent
+from heartml.core import paths
+from heartml.core.errors import HeartMLError
+from heartml.core.files import die_with_parent
 
 HOME = paths.STATE / "prefect"
 LOG = paths.STATE / "logs" / "prefect-server.log"

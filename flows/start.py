@@ -7,9 +7,10 @@ import contextlib
 from collections.abc import Iterator
 
 from flows import server, voice
-from heartml import config, paths, pipeline, publish
-from heartml.errors import HeartMLError
-from heartml.files import replacing
+from heartml import pipeline, publish
+from heartml.core import config, paths
+from heartml.core.errors import HeartMLError
+from heartml.core.files import replacing
 from heartml.publish import Outcome, description
 
 UNFINISHED = paths.STATE / "flow.unfinished"   # is there while a flow runs on a private server

@@ -10,7 +10,7 @@ from prefect.client.schemas.filters import FlowFilter, FlowRunFilter, TaskRunFil
 from prefect.context import FlowRunContext
 from prefect.states import Crashed
 
-from heartml import process
+from heartml.core import process
 
 if TYPE_CHECKING:
     from uuid import UUID

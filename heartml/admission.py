@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from heartml import audio, files
-from heartml.config import IngestParams
+from heartml import audio
+from heartml.core import files
+from heartml.core.config import IngestParams
 
 
 class Fault(NamedTuple):

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from heartml.config import AudioParams
-from heartml.errors import HeartMLError
-from heartml.files import replacing
+from heartml.core.config import AudioParams
+from heartml.core.errors import HeartMLError
+from heartml.core.files import replacing
 
 Waveform = npt.NDArray[np.float32]
 

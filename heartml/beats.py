@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from heartml import paths, schema
-from heartml.files import replacing_folder, write_json, write_parquet
-from heartml.frames import Frames
+from heartml.core import paths, schema
+from heartml.core.files import replacing_folder, write_json, write_parquet
+from heartml.core.frames import Frames
 from heartml.model import Model
-from heartml.segmentation import Segmentation, by_loudness, measure, of_annotation, summary
+from heartml.model.segmentation import Segmentation, by_loudness, measure, of_annotation, summary
 
 
 def write(name: str, held_out: pd.DataFrame) -> dict[str, Any]:

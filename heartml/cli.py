@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from heartml.errors import HeartMLError
-from heartml.process import die_with_dvc
+from heartml.core.errors import HeartMLError
+from heartml.core.process import die_with_dvc
 
 QUIET = {
     "DO_NOT_TRACK": "true",
@@ -51,8 +51,8 @@ def simulate(folder: Path, children: int | None, seed: int | None, seconds: floa
     \b
     heartml simulate demo && heartml ingest simulated demo
     """
-    from heartml import config
     from heartml import simulate as simulator
+    from heartml.core import config
 
     params = config.load().simulate
     corpus = simulator.run(
@@ -137,7 +137,8 @@ def tasks(use: tuple[str, ...], more: tuple[str, ...], as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from heartml import config, listing
+    from heartml import listing
+    from heartml.core import config
     from heartml.ingest import inventory
 
     if more and not use:
@@ -286,7 +287,7 @@ def circor_m2d(named: tuple[Path, ...], first: Path, seeds: int, to: Path | None
     \b
     heartml protocol circor-m2d DIR --splits split1.csv split2.csv split3.csv --json out.json
     """
-    from heartml import config, files
+    from heartml.core import config, files
     from heartml.protocol import circor_m2d as study
     from heartml.protocol import table
 
@@ -317,7 +318,7 @@ def leave_out(task: str, by: str, to: Path | None) -> None:
     """
     from heartml import leave_out as evaluation
     from heartml import listing
-    from heartml.files import write_json
+    from heartml.core.files import write_json
 
     found = evaluation.run(task, "source" if by == "source" else "dataset")
     if to:

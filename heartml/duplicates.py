@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.fft
 
-from heartml.progress import track
+from heartml.core.progress import track
 
 Waveform = tuple[npt.NDArray[np.float32], int]
 Floats = npt.NDArray[np.float32]

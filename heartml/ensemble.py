@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from heartml import config, files, parallel, paths
+from heartml.core import config, files, parallel, paths
+from heartml.core.progress import track
+from heartml.core.stage import stage
 from heartml.heads import State
 from heartml.learning import bench, space, trial_files
 from heartml.learning.bench import Bench
@@ -27,8 +29,6 @@ from heartml.learning.problem import Problem
 from heartml.learning.readings import Reading
 from heartml.metrics import METRICS
 from heartml.model import Model
-from heartml.progress import track
-from heartml.stage import stage
 
 
 def run(name: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from heartml import beats, config, folds, paths, quality, schema, tasks
+from heartml import beats, quality
 from heartml.assessment import (
     HELD_OUT,
     OUT_OF_FOLD,
@@ -26,14 +26,15 @@ from heartml.assessment import (
     parts_of,
     summary,
 )
-from heartml.config import Params, ValidateParams
-from heartml.files import replacing_folder, write_json, write_parquet
-from heartml.frames import Frames
+from heartml.core import config, folds, paths, schema, tasks
+from heartml.core.config import Params, ValidateParams
+from heartml.core.files import replacing_folder, write_json, write_parquet
+from heartml.core.frames import Frames
+from heartml.core.schema import TEST, label_column
+from heartml.core.stage import StageError, stage
+from heartml.core.tasks import Task
+from heartml.metrics.scores import Number, Scored, abstention, calibration, confusion_rows, precision_recall, roc
 from heartml.model import Model, Predictions
-from heartml.schema import TEST, label_column
-from heartml.scores import Number, Scored, abstention, calibration, confusion_rows, precision_recall, roc
-from heartml.stage import StageError, stage
-from heartml.tasks import Task
 
 MEASURED = tuple(field.name for field in fields(quality.Quality))
 SESSION = {True: "heard in training", False: "new"}

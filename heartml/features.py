@@ -21,11 +21,12 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from heartml import audio, config, encoders, frames, parallel, paths
+from heartml import audio, encoders
+from heartml.core import config, frames, parallel, paths
+from heartml.core.files import replacing, replacing_folder
+from heartml.core.progress import track
+from heartml.core.stage import StageError, stage
 from heartml.encoders import Encoder, Spec
-from heartml.files import replacing, replacing_folder
-from heartml.progress import track
-from heartml.stage import StageError, stage
 
 GPU_BATCH = 32
 GPU_BUCKET_S = 5.0         # rows of one batch differ by less than this in length

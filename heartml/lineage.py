@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
-from heartml import paths
-from heartml.errors import HeartMLError
-from heartml.files import canonical_json, read_json, sha256, sha256_file, sha256_folder
+from heartml.core import paths
+from heartml.core.errors import HeartMLError
+from heartml.core.files import canonical_json, read_json, sha256, sha256_file, sha256_folder
 
 DVC_LOCK, DATA_DVC, REQUIREMENTS = Path("dvc.lock"), Path("data.dvc"), Path("requirements.lock")
 _MODULES = ("torch", "torchaudio", "scikit-learn", "lightgbm", "numpy", "pandas", "dvc", "mlflow", "prefect", "optuna")

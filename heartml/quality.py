@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from heartml.config import ValidateParams
+from heartml.core.config import ValidateParams
 
 FRAME_S = 0.05
 LOUD = 0.9                  # of full scale: a peak below it is not the rail

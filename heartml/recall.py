@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from heartml import audio, duplicates, files, paths
+from heartml import audio, duplicates
 from heartml.admission import Facts, Fault
+from heartml.core import files, paths
 
 PAIR_COLUMNS = ("recording_id_a", "recording_id_b", "correlation")
 Sources = Mapping[str, Path]     # recording_id -> file with its samples

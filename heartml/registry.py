@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from heartml import process
-from heartml.errors import HeartMLError
-from heartml.files import exclusive
+from heartml.core import process
+from heartml.core.errors import HeartMLError
+from heartml.core.files import exclusive
 from heartml.tracking import address, lock_of_store
 
 if TYPE_CHECKING:

@@ -18,15 +18,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from heartml import audio, config, folds, parallel, paths, perturb, tasks
-from heartml.config import EvaluateParams
-from heartml.files import replacing, sha256, write_json
+from heartml import audio, perturb
+from heartml.core import config, folds, parallel, paths, tasks
+from heartml.core.config import EvaluateParams
+from heartml.core.files import replacing, sha256, write_json
+from heartml.core.progress import track
+from heartml.core.schema import TEST
+from heartml.core.stage import StageError, stage
+from heartml.core.tasks import Task
+from heartml.metrics.scores import Scored, intervals, number, task_metrics, versus
 from heartml.model import Model, Predictions
-from heartml.progress import track
-from heartml.schema import TEST
-from heartml.scores import Scored, intervals, number, task_metrics, versus
-from heartml.stage import StageError, stage
-from heartml.tasks import Task
 
 Judged = dict[str, Any]
 

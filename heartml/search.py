@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from heartml import config, files, parallel, paths
-from heartml.config import EnsembleParams, Params, SearchParams, StackingParams
+from heartml.core import config, files, parallel, paths
+from heartml.core.config import EnsembleParams, Params, SearchParams, StackingParams
+from heartml.core.parallel import Pool
+from heartml.core.progress import track
+from heartml.core.stage import stage
 from heartml.heads import Answer
 from heartml.learning import bench, space, trial_files, trials
 from heartml.learning.bench import Bench, Job
@@ -27,9 +30,6 @@ from heartml.learning.problem import Problem
 from heartml.learning.readings import Reading, evidence, kinds
 from heartml.learning.trials import Asked, Outcome
 from heartml.metrics import METRICS
-from heartml.parallel import Pool
-from heartml.progress import track
-from heartml.stage import stage
 
 if TYPE_CHECKING:
     from optuna import Study

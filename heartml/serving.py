@@ -19,10 +19,11 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
 
-from heartml import admission, audio, config, parallel, quality
+from heartml import admission, audio, quality
 from heartml.admission import Facts, Stated
 from heartml.audio import Waveform
-from heartml.config import Params
+from heartml.core import config, parallel
+from heartml.core.config import Params
 from heartml.model import Model
 
 MAX_ROWS = 256                   # one request: a ward round, not a data set

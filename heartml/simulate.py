@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
-from heartml import files
-from heartml.errors import HeartMLError
-from heartml.progress import track
+from heartml.core import files
+from heartml.core.errors import HeartMLError
+from heartml.core.progress import track
 from heartml.simulation import planted, visits
 from heartml.simulation.children import draw_child
 from heartml.simulation.physiology import SAMPLE_RATE_HZ

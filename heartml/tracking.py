@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from heartml import paths, process
-from heartml.errors import HeartMLError
-from heartml.files import canonical_json, exclusive
+from heartml.core import paths, process
+from heartml.core.errors import HeartMLError
+from heartml.core.files import canonical_json, exclusive
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

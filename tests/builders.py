@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from heartml import beats, config, evaluate, files, paths, quality, robustness, schema, tasks
+from heartml import beats, evaluate, quality, robustness
 from heartml.audio import Samples, write_flac
+from heartml.core import config, files, paths, schema, tasks
 from heartml.model import Predictions
 from heartml.robustness import Condition
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from heartml import encoders, frames, paths, schema
+from heartml import encoders
+from heartml.core import frames, paths, schema
 
 ROOT = Path(__file__).parents[1]
 NAME = "simulated-murmur"
@@ -36,7 +37,7 @@ def write(root: Path, *, children: int = 45, folds: int = 3, seed: int = 0, **se
 
 
 def _params(root: Path, search: dict[str, object]) -> "encoders.Params":
-    from heartml import config
+    from heartml.core import config
 
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
     values["tasks"] = [NAME]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from heartml import audio
 from heartml.audio import AudioError, Samples
-from heartml.config import AudioParams
+from heartml.core.config import AudioParams
 
 PARAMS = AudioParams(sample_rate_hz=4000, highpass_hz=20, resample_filter_width=6)
 

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from heartml import beats, files, frames, paths
+from heartml import beats
+from heartml.core import files, frames, paths
 from heartml.heads.sequence import FittedSequence, Network
 from heartml.learning.members import Member, Spec
 from heartml.model import Model

@@ -10,9 +10,11 @@ import simulated_publishers as made
 import soundfile
 from workspaces import Workspace
 
-from heartml import config, floors, ingest, metrics, paths, quality
+from heartml import ingest, metrics, quality
+from heartml.assessment import floors
+from heartml.core import config, paths
+from heartml.core.tasks import TASKS
 from heartml.datasets import Layout, LayoutError, bmdhs
-from heartml.tasks import TASKS
 
 
 @pytest.fixture(scope="module")

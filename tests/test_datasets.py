@@ -9,9 +9,9 @@ from publishers import Child
 from simulated_publishers import BUILDERS
 
 from heartml import datasets
+from heartml.core.schema import QUARANTINE, STATES, label_column
+from heartml.core.tasks import TASKS
 from heartml.datasets import ANNOTATION_COLUMNS, DATASETS, FILE_COLUMNS, Layout, LayoutError, circor, pascal
-from heartml.schema import QUARANTINE, STATES, label_column
-from heartml.tasks import TASKS
 
 MEMBERS = pytest.mark.parametrize("name", DATASETS)
 

@@ -11,11 +11,11 @@ import pytest
 from small import TASK
 from workspaces import Workspace
 
-from heartml import files, paths
+from heartml.core import files, paths
+from heartml.core.schema import label_column
 from heartml.publish import Outcome, description, failure
 from heartml.report import description as page
 from heartml.report.verdict import figure, span
-from heartml.schema import label_column
 
 QUALITY = "simulated-systolic_quality"
 

@@ -8,15 +8,16 @@ import pandas as pd
 import pytest
 from workspaces import ROOT
 
-from heartml import config, evaluate, files, folds, listing, paths, split
+from heartml import evaluate, listing, split
 from heartml.assessment import left_out
+from heartml.core import config, files, folds, paths
+from heartml.core.schema import label_column
+from heartml.core.stage import StageError
+from heartml.core.tasks import GROUPS, TASKS, estimable, expand, resolve
 from heartml.datasets import load
 from heartml.heads import HEADS
 from heartml.ingest import inventory
 from heartml.report import tables, verdict
-from heartml.schema import label_column
-from heartml.stage import StageError
-from heartml.tasks import GROUPS, TASKS, estimable, expand, resolve
 from heartml.validate import fitness
 
 TIMING = resolve("circor-systolic_timing")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from heartml import audio, config, encoders
+from heartml import audio, encoders
+from heartml.core import config
 from heartml.encoders import ENCODERS, Encoder, EncoderError, Spec
 
 PARAMS = config.load(Path(__file__).parents[1] / "params.yaml")

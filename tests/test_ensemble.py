@@ -10,9 +10,12 @@ import pytest
 from problems import NAME, ROOT
 from threadpoolctl import threadpool_limits
 
-from heartml import config, ensemble, paths, search
-from heartml.config import EnsembleParams
-from heartml.files import sha256_file, sha256_folder
+from heartml import ensemble, search
+from heartml.core import config, paths
+from heartml.core.config import EnsembleParams
+from heartml.core.files import sha256_file, sha256_folder
+from heartml.core.stage import StageError
+from heartml.core.tasks import TASKS
 from heartml.heads import Answer
 from heartml.learning import combination
 from heartml.learning.calibration import Calibration
@@ -21,8 +24,6 @@ from heartml.learning.decision import Rule, class_gains
 from heartml.learning.members import Spec, normalised
 from heartml.learning.readings import Reading, cross_read, evidence, kinds
 from heartml.metrics import METRICS
-from heartml.stage import StageError
-from heartml.tasks import TASKS
 
 PARAMS = config.load(ROOT / "params.yaml")
 TERMS = Terms(TASKS["murmur"], PARAMS.stacking, PARAMS.ensemble)

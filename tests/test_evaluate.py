@@ -8,16 +8,26 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heartml import config, evaluate, files, floors, paths, scores
-from heartml.assessment import HELD_OUT, OUT_OF_FOLD, PARTS, Part, Rules, assess, best_floor, suspicions
-from heartml.config import EvaluateParams
-from heartml.folds import FoldsError
-from heartml.metrics import METRICS
-from heartml.referral import referral
+from heartml import evaluate
+from heartml.assessment import HELD_OUT, OUT_OF_FOLD, PARTS, Part, Rules, assess, best_floor, floors, suspicions
+from heartml.assessment.referral import referral
+from heartml.core import config, files, paths
+from heartml.core.config import EvaluateParams
+from heartml.core.folds import FoldsError
+from heartml.core.stage import StageError
+from heartml.core.tasks import TASKS
+from heartml.metrics import METRICS, scores
+from heartml.metrics.scores import (
+    Scored,
+    ScoresError,
+    abstention,
+    calibration,
+    per_class,
+    precision_recall,
+    roc,
+    subgroups,
+)
 from heartml.report import verdict
-from heartml.scores import Scored, ScoresError, abstention, calibration, per_class, precision_recall, roc, subgroups
-from heartml.stage import StageError
-from heartml.tasks import TASKS
 
 TASK = TASKS["murmur"]
 FAST = EvaluateParams(bootstrap=100, confidence=0.9, floors=("majority", "source", "metadata", "nuisance"),

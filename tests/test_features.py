@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heartml import audio, config, encoders, features, files, frames, paths
-from heartml.frames import Frames, FramesError
-from heartml.stage import StageError
+from heartml import audio, encoders, features
+from heartml.core import config, files, frames, paths
+from heartml.core.frames import Frames, FramesError
+from heartml.core.stage import StageError
 
 ROOT = Path(__file__).parents[1]
 TASK = "simulated-murmur"

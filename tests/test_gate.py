@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heartml.config import GateParams
+from heartml.core.config import GateParams
+from heartml.core.tasks import TASKS
 from heartml.metrics import METRICS
+from heartml.metrics.scores import Scored
 from heartml.publish import gate
 from heartml.publish.gate import Champion
-from heartml.scores import Scored
-from heartml.tasks import TASKS
 
 TASK = TASKS["murmur"]
 PARAMS = GateParams(confidence=0.95, bootstrap=500, subgroup_margin=0.05, min_subgroup_groups=10, catch_up_recordings=0)

@@ -9,10 +9,11 @@ import simulated_publishers as made
 from publishers import sound, wav
 from workspaces import Workspace
 
-from heartml import datasets, ingest, paths
+from heartml import datasets, ingest
+from heartml.core import paths
+from heartml.core.tasks import TASKS
 from heartml.datasets import Layout, LayoutError, generic
 from heartml.ingest import inventory
-from heartml.tasks import TASKS
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from heartml import config
+from heartml.core import config
+from heartml.core.parallel import single_thread
 from heartml.heads import HEADS, State, Targets, svm_rbf
 from heartml.heads.augment import Crops
 from heartml.heads.estimators import Scale, case_weights
 from heartml.heads.sequence import frame_targets
 from heartml.learning import space
-from heartml.parallel import single_thread
 
 PARAMS = config.load(Path(__file__).parents[1] / "params.yaml").search
 NUMBERS = {

@@ -7,9 +7,9 @@ import pytest
 import tiny
 
 from heartml import encoders
-from heartml.hearing import Hearing
 from heartml.learning import pooling
 from heartml.model import Model, ModelError
+from heartml.model.hearing import Hearing
 
 UNITS = ["ann", "bob", "ann"]
 

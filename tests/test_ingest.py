@@ -26,9 +26,10 @@ from publishers import RATE_HZ, Child, sound, wav
 from simulated_publishers import BUILDERS
 from workspaces import Workspace
 
-from heartml import admission, audio, config, files, ingest, paths, quality, schema
+from heartml import admission, audio, ingest, quality
+from heartml.core import config, files, paths, schema
+from heartml.core.errors import HeartMLError
 from heartml.datasets import DATASETS, bind
-from heartml.errors import HeartMLError
 from heartml.ingest import inventory, version
 
 pytestmark = pytest.mark.timeout(600)

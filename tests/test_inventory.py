@@ -7,9 +7,9 @@ import pytest
 import simulated_publishers as made
 from workspaces import Workspace
 
-from heartml import config
+from heartml.core import config
+from heartml.core.tasks import GROUPS, TASKS, TaskError, expand, resolve
 from heartml.ingest import inventory
-from heartml.tasks import GROUPS, TASKS, TaskError, expand, resolve
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_what_the_data_cannot_teach_is_not_written(here: Workspace, names: tuple
 def test_of_a_group_only_what_the_data_can_teach_is_chosen(here: Workspace) -> None:
     import pandas as pd
 
-    from heartml import paths
+    from heartml.core import paths
 
     table = pd.read_parquet(paths.RECORDINGS)
     assert len(inventory.chosen(["bmdhs-diseases"], table, 1)) == 4

@@ -11,10 +11,10 @@ import small
 import workspaces
 from workspaces import Workspace
 
-from heartml import config, files, folds, paths
+from heartml.core import config, files, folds, paths
+from heartml.core.tasks import TASKS
 from heartml.leave_out import rounds, scratch
-from heartml.scores import Scored, intervals, task_metrics
-from heartml.tasks import TASKS
+from heartml.metrics.scores import Scored, intervals, task_metrics
 
 pytestmark = pytest.mark.timeout(1800)
 NAME = "clinic+ward-murmur"

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from heartml.bootstrap import group_weights
+from heartml.core.tasks import TASKS
 from heartml.metrics import METRICS, MetricError, bootstrap_interval, bootstrap_intervals, paired_bootstrap
-from heartml.tasks import TASKS
+from heartml.metrics.bootstrap import group_weights
 
 MURMUR = ("Present", "Unknown", "Absent")
 OUTCOME = ("Abnormal", "Normal")

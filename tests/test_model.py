@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 from heartml import encoders
-from heartml.files import sha256_folder
+from heartml.core.files import sha256_folder
 from heartml.heads import HEADS, Targets
 from heartml.learning.members import Member, Spec
 from heartml.learning.readings import Reading
@@ -125,7 +125,7 @@ def test_only_plain_files_and_no_pickle(folder: Path) -> None:
 def test_every_head_survives_the_model_s_files(name: str, folder: Path, tmp_path: Path, waveforms) -> None:
     from test_heads import NUMBERS
 
-    from heartml.parallel import single_thread
+    from heartml.core.parallel import single_thread
 
     single_thread()
     model = Model.load(folder)

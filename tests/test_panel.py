@@ -11,9 +11,10 @@ import pytest
 import tiny
 from click.testing import CliRunner
 
-from heartml import encoders, paths, predict
+from heartml import encoders, predict
 from heartml.audio import write_flac
 from heartml.cli import cli
+from heartml.core import paths
 from heartml.model import Model
 from heartml.predict import batch, locate, panel
 from heartml.predict.locate import Located

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from heartml.parallel import available_workers, pool
+from heartml.core.parallel import available_workers, pool
 
 
 def square(number: int) -> int:
@@ -39,7 +39,7 @@ def test_no_worker_is_asked_for_is_all_cores() -> None:
 
 CODE = """
 import os, time
-from heartml.parallel import pool
+from heartml.core.parallel import pool
 
 def work(n):
     print(os.getpid(), flush=True)

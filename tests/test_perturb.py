@@ -7,7 +7,7 @@ import pytest
 from builders import beat
 
 from heartml import perturb
-from heartml.config import Perturbation
+from heartml.core.config import Perturbation
 
 NOISES = sorted(kind for kind in perturb.KINDS if kind.endswith("_snr_db"))
 NOTHING = {"white_snr_db": np.inf, "room_snr_db": np.inf, "speech_snr_db": np.inf, "friction_snr_db": np.inf,

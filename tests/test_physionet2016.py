@@ -8,7 +8,8 @@ import simulated_publishers as made
 from publishers import sound, wav
 from workspaces import Workspace
 
-from heartml import ingest, paths
+from heartml import ingest
+from heartml.core import paths
 from heartml.datasets import Layout, physionet2016
 
 

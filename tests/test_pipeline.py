@@ -13,7 +13,7 @@ import pytest
 import toys
 
 from heartml import pipeline
-from heartml.files import Busy
+from heartml.core.files import Busy
 from heartml.pipeline import PipelineError, StageFailed, StageKilled, recovery
 from heartml.pipeline.repro import How
 

@@ -15,9 +15,10 @@ import soundfile
 import tiny
 from click.testing import CliRunner, Result
 
-from heartml import paths, predict
+from heartml import predict
 from heartml.audio import write_flac
 from heartml.cli import cli
+from heartml.core import paths
 from heartml.model import Model
 from heartml.predict import inputs, locate
 from heartml.predict.inputs import InputsError, Item

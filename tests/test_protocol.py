@@ -134,7 +134,7 @@ def test_a_second_run_fits_nothing_and_says_the_same(found: dict, project: Path)
 
 
 def test_no_fit_answers_for_patients_that_it_saw(project: Path, found: dict) -> None:
-    from heartml import config
+    from heartml.core import config
 
     cohorts = list((project / ".heartml/protocol").glob("cohort-*"))
     assert len(cohorts) == 1

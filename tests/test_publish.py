@@ -16,9 +16,10 @@ import tiny
 import yaml
 from builders import TASK
 
-from heartml import config, evaluate, files, lineage, paths, publish, registry, tasks, tracking
-from heartml.config import Params
-from heartml.errors import HeartMLError
+from heartml import evaluate, lineage, publish, registry, tracking
+from heartml.core import config, files, paths, tasks
+from heartml.core.config import Params
+from heartml.core.errors import HeartMLError
 from heartml.publish import KNOWN, Outcome, contest, gate
 from heartml.registry import CHALLENGER, CHAMPION, PROMOTED, REFUSED
 

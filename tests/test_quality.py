@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from workspaces import ROOT
 
-from heartml import config
+from heartml.core import config
 from heartml.quality import Quality, measure, warnings
 
 RATE_HZ = 4000

@@ -18,7 +18,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heartml import files, paths, report
+from heartml import report
+from heartml.core import files, paths
 from heartml.metrics import METRICS
 from heartml.report import listening, mistakes, plots, verdict
 from heartml.report.figures import importance

@@ -11,10 +11,11 @@ import tiny
 from small import TASK as SMALL_TASK
 from workspaces import Workspace
 
-from heartml import audio, config, files, folds, paths, robustness, tasks
+from heartml import audio, robustness
+from heartml.core import config, files, folds, paths, tasks
+from heartml.core.schema import TEST
+from heartml.core.stage import StageError
 from heartml.robustness import Condition, Listening, Rules
-from heartml.schema import TEST
-from heartml.stage import StageError
 
 TASK = builders.TASK
 

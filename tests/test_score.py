@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 import tiny
 
-from heartml import files, paths, predict
+from heartml import predict
 from heartml.audio import write_flac
+from heartml.core import files, paths
 from heartml.predict import batch
 
 TASK = "simulated-murmur"

@@ -14,11 +14,12 @@ import problems
 import pytest
 from problems import NAME, ROOT
 
-from heartml import config, paths, search
-from heartml.files import sha256_folder
+from heartml import search
+from heartml.core import config, paths
+from heartml.core.files import sha256_folder
+from heartml.core.tasks import TASKS
 from heartml.learning import bench, problem, space, trial_files, trials
 from heartml.learning.members import Spec
-from heartml.tasks import TASKS
 
 SEQUENCE = {"encoder": "logspec", "level": "recording", "pooling": None, "head": "sequence",
             "numbers": {"dropout": 0.1, "rate": 0.005, "frame_weight": 1.0, "strength": 0.5}}

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heartml import segmentation
-from heartml.schema import STATES
-from heartml.segmentation import (
+from heartml.core.schema import STATES
+from heartml.heads.soft_segments import DIASTOLE, FIRST_SYSTOLE, S1, S2
+from heartml.model import segmentation
+from heartml.model.segmentation import (
     TOLERANCE_S,
     UNKNOWN,
     Segmentation,
@@ -18,7 +19,6 @@ from heartml.segmentation import (
     of_annotation,
     summary,
 )
-from heartml.soft_segments import DIASTOLE, FIRST_SYSTOLE, S1, S2
 
 RATE_HZ = 25.0
 DURATIONS_S = (0.12, 0.16, 0.12, 0.40)       # a cycle of 0.8 s, 75 beats a minute

@@ -20,7 +20,8 @@ import soundfile
 import tiny
 from mlflow.exceptions import MlflowException
 
-from heartml import paths, predict, publish, registry, serving, tracking
+from heartml import predict, publish, registry, serving, tracking
+from heartml.core import paths
 from heartml.model import Model
 from heartml.predict import locate
 

@@ -11,8 +11,9 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from heartml import config, files, simulate
+from heartml import simulate
 from heartml.cli import cli
+from heartml.core import config, files
 from heartml.datasets import simulated
 from heartml.simulation import physiology, visits
 from heartml.simulation.children import Child, draw_child

@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from workspaces import ROOT, Workspace
 
-from heartml import config, files, folds, paths, split
-from heartml.config import SplitParams
-from heartml.folds import TEST, FoldsError, check_folds
+from heartml import split
+from heartml.core import config, files, folds, paths
+from heartml.core.config import SplitParams
+from heartml.core.folds import TEST, FoldsError, check_folds
+from heartml.core.stage import StageError
+from heartml.core.tasks import resolve
 from heartml.split import draw, units
 from heartml.split.published import read_published
-from heartml.stage import StageError
-from heartml.tasks import resolve
 
 PARAMS = config.load(ROOT / "params.yaml").split
 MURMUR, SOUNDS = resolve("circor-murmur"), resolve("pascal-sounds")

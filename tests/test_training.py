@@ -9,14 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from heartml import config
-from heartml.config import ParamsError
+from heartml.core import config
+from heartml.core.config import ParamsError
+from heartml.core.parallel import single_thread
 from heartml.heads import HEADS, Targets
 from heartml.heads.resnet import ResnetError
 from heartml.heads.resnet import check as check_resnet
 from heartml.heads.training import Recipe, classification_loss, parts, rate_share, train
 from heartml.learning import space
-from heartml.parallel import single_thread
 
 FILE = Path(__file__).parents[1] / "params.yaml"
 SEARCH = config.load(FILE).search
@@ -207,7 +207,7 @@ def test_weights_come_from_a_local_file_that_is_the_one_meant(tmp_path: Path) ->
     import timm
     from safetensors.torch import save_file
 
-    from heartml.files import canonical_json, sha256_file
+    from heartml.core.files import canonical_json, sha256_file
 
     torch.manual_seed(5)
     theirs = timm.create_model("test_resnet", num_classes=7)      # three channels and a classifier, as they are given

@@ -11,9 +11,10 @@ import pytest
 from hearts import RATE_HZ, heart
 from workspaces import ROOT, Workspace
 
-from heartml import audio, files, paths, schema, validate
+from heartml import audio, validate
 from heartml.audio import Samples
-from heartml.stage import StageError
+from heartml.core import files, paths, schema
+from heartml.core.stage import StageError
 
 CHILDREN = 24
 LABELS = ("Present", "Unknown", "Absent")

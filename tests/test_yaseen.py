@@ -7,7 +7,8 @@ import pytest
 import simulated_publishers as made
 from workspaces import Workspace
 
-from heartml import ingest, paths
+from heartml import ingest
+from heartml.core import paths
 from heartml.datasets import Layout, yaseen
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 from builders import RATE_HZ, beat
 
-from heartml import config, encoders, tasks
+from heartml import encoders
 from heartml.audio import Samples
+from heartml.core import config, tasks
 from heartml.heads import HEADS, Targets
 from heartml.learning import pooling
 from heartml.learning.calibration import Calibration

@@ -15,9 +15,9 @@ GRAPH = {"one": [], "two": ["one"], "three": ["one"], "four": ["two", "three"]}
 STAGE = '''
 import json, sys, time, os
 from pathlib import Path
-from heartml.stage import StageError, stage
-from heartml.process import die_with_dvc
-from heartml.errors import HeartMLError
+from heartml.core.stage import StageError, stage
+from heartml.core.process import die_with_dvc
+from heartml.core.errors import HeartMLError
 die_with_dvc()
 name, *needs = sys.argv[1:]
 numbers = json.loads(Path("toy.json").read_text())

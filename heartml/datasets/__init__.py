@@ -12,9 +12,9 @@ from typing import Protocol
 
 import pandas as pd
 
-from heartml import files, paths
-from heartml.errors import HeartMLError
-from heartml.schema import QUARANTINE, label_column
+from heartml.core import files, paths
+from heartml.core.errors import HeartMLError
+from heartml.core.schema import QUARANTINE, label_column
 
 FILE_COLUMNS = (
     "source_file",      # key: path in the publisher's layout, with slashes, relative to the folder

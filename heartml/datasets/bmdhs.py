@@ -16,9 +16,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from heartml.core.schema import label_column
+from heartml.core.tasks import DISEASES
 from heartml.datasets import Folder, Layout, LayoutError, Remote, checksums, leads_out
-from heartml.schema import label_column
-from heartml.tasks import DISEASES
 
 NAME = "bmdhs"
 TITLE = "BUET Multi-disease Heart Sound Dataset (BMD-HS)"

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from heartml import tasks
+from heartml.core import tasks
+from heartml.core.schema import label_column
 from heartml.datasets import ANNOTATION_COLUMNS, Folder, Layout, LayoutError, Remote, checksums, leads_out
-from heartml.schema import label_column
 
 NAME = "circor"
 TITLE = "The CirCor DigiScope Phonocardiogram Dataset 1.0.3"

@@ -18,13 +18,13 @@ collections live in one `data/`. `heartml ingest generic DIR/clinic.yaml` (or DI
     values:                            # what a column's values mean here; others are kept as they are
       location: {apex: MV, pulmonary: PV}
       sex: {f: Female, m: Male}
-    labels:                            # a task of `heartml/tasks.py` -> the column with its answers
+    labels:                            # a task of `heartml/core/tasks.py` -> the column with its answers
       murmur:
         column: diagnosis
         classes: {systolic murmur: Present, normal: Absent}     # left out where the column has the task's own words
 
 An empty cell is no label. A value that is no class of the task, a file that is not there and a file that no row names
-go into quarantine, each with its reason. A label that no task has yet needs a task: one entry in `heartml/tasks.py`.
+go into quarantine, each with its reason. A label that no task has yet needs one: an entry in `heartml/core/tasks.py`.
 The mapping file goes into `data/collections/`, and so into every version of the data.
 """
 
@@ -38,7 +38,9 @@ from typing import Annotated
 import yaml
 from pydantic import Field, ValidationError
 
-from heartml.config import Section
+from heartml.core.config import Section
+from heartml.core.schema import label_column
+from heartml.core.tasks import TASKS as ALL_TASKS
 from heartml.datasets import (
     DATASETS,
     Folder,
@@ -49,8 +51,6 @@ from heartml.datasets import (
     checksums,
     leads_out,
 )
-from heartml.schema import label_column
-from heartml.tasks import TASKS as ALL_TASKS
 
 NAME = "generic"
 TITLE = "Any labelled collection: a CSV and a mapping file"

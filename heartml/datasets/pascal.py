@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from heartml.core.schema import label_column
 from heartml.datasets import ANNOTATION_COLUMNS, Folder, Layout, LayoutError, Remote, checksums, leads_out
-from heartml.schema import label_column
 
 NAME = "pascal"
 TITLE = "PASCAL Classifying Heart Sounds Challenge 2011"

@@ -18,8 +18,8 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from heartml.core.schema import label_column
 from heartml.datasets import Folder, Layout, LayoutError, Remote, age_band, checksums, leads_out
-from heartml.schema import label_column
 
 NAME = "physionet2016"
 TITLE = "PhysioNet/Computing in Cardiology Challenge 2016: Classification of Heart Sound Recordings 1.0.0"

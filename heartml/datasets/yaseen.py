@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from heartml.core.schema import label_column
 from heartml.datasets import Folder, Layout, LayoutError, Remote, checksums
-from heartml.schema import label_column
 
 NAME = "yaseen"
 TITLE = "Heart sounds of Yaseen, Son and Kwon (2018)"

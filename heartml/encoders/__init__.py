@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from heartml import audio
-from heartml.config import AmplitudeParams, AudioParams, LogspecParams, Params, RandomConvParams, Section
-from heartml.errors import HeartMLError
+from heartml.core.config import AmplitudeParams, AudioParams, LogspecParams, Params, RandomConvParams, Section
+from heartml.core.errors import HeartMLError
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ sound: a waveform shorter than one window is continued with zeros.
 import torch
 from torch import Tensor
 
-from heartml.config import AmplitudeParams, AudioParams
+from heartml.core.config import AmplitudeParams, AudioParams
 
 
 class Amplitude:

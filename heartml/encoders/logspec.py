@@ -7,7 +7,7 @@ the window resolves. Frames lie wholly inside the sound: a waveform shorter than
 import torch
 from torch import Tensor
 
-from heartml.config import AudioParams, LogspecParams
+from heartml.core.config import AudioParams, LogspecParams
 
 FLOOR = 1e-4      # of the mean power of a recording at level one: digital silence stays finite, noise is not stretched
 

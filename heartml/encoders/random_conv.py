@@ -7,7 +7,7 @@ from the seed alone. Frequency is kept apart: every group of neighbouring bands 
 import torch
 from torch import Tensor
 
-from heartml.config import AudioParams, LogspecParams, RandomConvParams
+from heartml.core.config import AudioParams, LogspecParams, RandomConvParams
 from heartml.encoders.logspec import Logspec
 
 BANDS_HIGH = 8        # bands that one filter sees: 130 Hz of 775

@@ -26,8 +26,8 @@ class Targets:
         labels: class of each case, integers `[cases]` in `0 .. classes-1`; a class may be absent.
         classes: number of classes.
         groups: group of each case, integers `[cases]`; inner folds of a head never cross them.
-        states: heart state of every frame of each case, int8 `[frames]` (index into `heartml.schema.STATES`, -1 where
-            unknown); `None` where the data set has no annotations. Only heads that take frames look at it.
+        states: heart state of every frame of each case, int8 `[frames]` (index into `heartml.core.schema.STATES`, -1
+            where unknown); `None` where the data set has no annotations. Only heads that take frames look at it.
         frame_rate_hz: of the frames, or of the frames behind the pooled vectors.
     """
 
@@ -79,7 +79,7 @@ class TellsStates(Protocol):
     """A fitted head that may say what each frame is."""
 
     def frame_posteriors(self, frames: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """`[frames, dim]` -> `[frames / 2, 4 + classes]`, columns as in `heartml.soft_segments`, one for two frames.
+        """`[frames, dim]` -> `[frames / 2, 4 + classes]`, columns as in `soft_segments`, one for two frames.
 
         `None` where the head was fitted without heart states.
         """

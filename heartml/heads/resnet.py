@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from heartml.config import ResnetParams
-from heartml.errors import HeartMLError
-from heartml.files import sha256_file
+from heartml.core.config import ResnetParams
+from heartml.core.errors import HeartMLError
+from heartml.core.files import sha256_file
 from heartml.heads import Answer, Fitted, Inputs, Numbers, State, Suggest, Targets, Value
 from heartml.heads.augment import Crops
 from heartml.heads.training import Recipe, ask, centred, parts, repeated, train

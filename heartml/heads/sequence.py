@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from heartml.heads import Answer, Fitted, Inputs, Numbers, State, Suggest, Targets, Value
 from heartml.heads.augment import Crops
+from heartml.heads.soft_segments import FIRST_SYSTOLE, UNANNOTATED, describe
 from heartml.heads.training import Recipe, ask, centred, parts, repeated, train
-from heartml.soft_segments import FIRST_SYSTOLE, UNANNOTATED, describe
 
 NAME = "sequence"
 TAKES: Literal["vectors", "frames"] = "frames"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from heartml.config import Count, Positive, TrainingParams
+from heartml.core.config import Count, Positive, TrainingParams
 from heartml.heads import Numbers, Targets
 
 SHORTEST_FRAMES = 100     # shorter recordings are repeated to this: the receptive field of `sequence` is 130

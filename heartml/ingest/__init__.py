@@ -9,17 +9,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from heartml import admission, config, paths, pipeline, recall
+from heartml import admission, pipeline, recall
 from heartml.admission import Facts, Job
-from heartml.config import IngestParams
+from heartml.core import config, paths
+from heartml.core.config import IngestParams
+from heartml.core.parallel import available_workers, pool
+from heartml.core.progress import track
+from heartml.core.schema import label_column
+from heartml.core.tasks import TASKS, resolve
 from heartml.datasets import Dataset, Layout, bind
 from heartml.datasets.generic import Collection
 from heartml.ingest import assembly, version
 from heartml.ingest.version import Tables
-from heartml.parallel import available_workers, pool
-from heartml.progress import track
-from heartml.schema import label_column
-from heartml.tasks import TASKS, resolve
 
 _FEW = 40         # up to so many files are decoded in this process: starting workers would take longer
 _FLAC = version.BUILD / "audio"

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import pandas as pd
 
 from heartml.admission import Facts, Fault, Stated, judge
-from heartml.config import IngestParams
+from heartml.core.config import IngestParams
+from heartml.core.schema import LABEL_PREFIX, QUARANTINE, RECORDINGS, SESSION, label_column
+from heartml.core.tasks import TASKS
 from heartml.datasets import Dataset, Layout
 from heartml.ingest import identity
 from heartml.ingest.version import Tables
-from heartml.schema import LABEL_PREFIX, QUARANTINE, RECORDINGS, SESSION, label_column
-from heartml.tasks import TASKS
 
 _MISSING_FILE = "missing_file"
 

@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heartml import files, paths
+from heartml.core import files, paths
+from heartml.core.errors import HeartMLError
+from heartml.core.progress import track
 from heartml.datasets import Dataset, Remote, checksums, leads_out
-from heartml.errors import HeartMLError
-from heartml.progress import track
 
 if TYPE_CHECKING:
     import httpx

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from heartml import paths
+from heartml.core import paths
+from heartml.core.errors import HeartMLError
+from heartml.core.schema import label_column
+from heartml.core.tasks import GROUPS, TASKS, Task, TaskError, expand, resolve
 from heartml.datasets import DATASETS, load
-from heartml.errors import HeartMLError
-from heartml.schema import label_column
-from heartml.tasks import GROUPS, TASKS, Task, TaskError, expand, resolve
 
 
 class InventoryError(HeartMLError):

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from heartml import files, paths, schema
-from heartml.errors import HeartMLError
+from heartml.core import files, paths, schema
+from heartml.core.errors import HeartMLError
 
 if TYPE_CHECKING:
     from dvc.repo import Repo

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from heartml import paths
-from heartml.files import replacing
-from heartml.frames import Frames
+from heartml.core import paths
+from heartml.core.files import replacing
+from heartml.core.frames import Frames
 from heartml.heads import Answer, Fitted, State
 from heartml.learning import members, problem
 from heartml.learning.members import Sounds, Spec

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heartml.config import EnsembleParams, StackingParams
+from heartml.core.config import EnsembleParams, StackingParams
+from heartml.core.tasks import Task
 from heartml.learning.calibration import Calibration
 from heartml.learning.decision import Rule, class_gains, scaled
 from heartml.learning.members import normalised
 from heartml.learning.readings import Floats, Ints, Reader, Reading, cross_read
-from heartml.tasks import Task
 
 
 @dataclass(frozen=True)

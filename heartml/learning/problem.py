@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from heartml import folds, paths, schema
-from heartml.tasks import Task, resolve
+from heartml.core import folds, paths, schema
+from heartml.core.tasks import Task, resolve
 
 Ints = NDArray[np.int64]
 UNANNOTATED = len(schema.STATES)

@@ -12,11 +12,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from heartml.config import StackingParams
+from heartml.core.config import StackingParams
+from heartml.core.tasks import Task
 from heartml.heads import Answer
 from heartml.heads.softmax import Softmax
 from heartml.learning.members import Spec, together
-from heartml.tasks import Task
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from heartml.config import SearchParams, StartParams
-from heartml.errors import HeartMLError
+from heartml.core.config import SearchParams, StartParams
+from heartml.core.errors import HeartMLError
+from heartml.core.tasks import Task
 from heartml.heads import HEADS, Numbers
 from heartml.learning.members import Level, Spec
 from heartml.learning.pooling import POOLINGS
-from heartml.tasks import Task
 
 if TYPE_CHECKING:
     import optuna

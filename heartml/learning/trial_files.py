@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from heartml import files
+from heartml.core import files
+from heartml.core.stage import StageError
 from heartml.heads import Answer, State
 from heartml.learning import bench
 from heartml.learning.members import Spec
 from heartml.learning.problem import Problem
 from heartml.learning.readings import Floats, Reading, answer_of, evidence, readings
 from heartml.learning.trials import Outcome
-from heartml.stage import StageError
 
 Finished = Sequence[tuple[int, Spec, Outcome]]
 

@@ -18,11 +18,11 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from heartml.config import SearchParams
+from heartml.core.config import SearchParams
+from heartml.core.tasks import Task
 from heartml.learning import space
 from heartml.learning.members import Spec
 from heartml.learning.space import Slot
-from heartml.tasks import Task
 
 STORAGE = "HEARTML_OPTUNA_STORAGE"     # a URL; a shared service takes the place of the journal
 _SLOT, _SPEC, _OUTCOME = "slot", "spec", "outcome"

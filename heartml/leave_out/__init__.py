@@ -12,15 +12,15 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from heartml import config, folds, paths, tasks
-from heartml.config import Params
-from heartml.errors import HeartMLError
-from heartml.files import read_json
+from heartml.core import config, folds, paths, tasks
+from heartml.core.config import Params
+from heartml.core.errors import HeartMLError
+from heartml.core.files import read_json
+from heartml.core.progress import track
+from heartml.core.tasks import Task
 from heartml.leave_out import rounds, scratch
 from heartml.leave_out.rounds import Round
-from heartml.progress import track
-from heartml.scores import Scored, intervals, task_metrics, versus
-from heartml.tasks import Task
+from heartml.metrics.scores import Scored, intervals, task_metrics, versus
 
 By = Literal["dataset", "source"]
 

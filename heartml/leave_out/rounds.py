@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from heartml import schema
-from heartml.config import SplitParams
+from heartml.core import schema
+from heartml.core.config import SplitParams
 from heartml.split import place
 
 NOT_GIVEN = "not given"

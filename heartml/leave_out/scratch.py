@@ -14,9 +14,9 @@ from pathlib import Path
 import pandas as pd
 
 import heartml
-from heartml import files, paths
-from heartml.config import Params
-from heartml.errors import HeartMLError
+from heartml.core import files, paths
+from heartml.core.config import Params
+from heartml.core.errors import HeartMLError
 
 STAGES = ("search", "ensemble", "evaluate")
 FOLDER = paths.STATE / "leave-out"

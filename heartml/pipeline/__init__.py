@@ -15,9 +15,9 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heartml import paths
-from heartml.errors import HeartMLError
-from heartml.files import Busy, exclusive
+from heartml.core import paths
+from heartml.core.errors import HeartMLError
+from heartml.core.files import Busy, exclusive
 from heartml.pipeline import recovery
 from heartml.pipeline.repro import How
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from heartml import paths
-from heartml.files import alive, replacing
+from heartml.core import paths
+from heartml.core.files import alive, replacing
 
 DVC_LOCK = Path("dvc.lock")
 _KEPT = paths.STATE / "dvc.lock.kept"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
 
-from heartml.files import die_with_parent
+from heartml.core.files import die_with_parent
 
 _BY_SIGNAL = re.compile(r"exited with (-\d+|137|143)$")   # 128 + SIGKILL or SIGTERM, where a shell stands between
 

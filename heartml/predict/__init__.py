@@ -10,18 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
-from heartml import admission, audio, config, parallel, quality
+from heartml import admission, audio, quality
 from heartml.admission import Facts, Fault, Stated
-from heartml.config import Params
-from heartml.hearing import Hearing
+from heartml.core import config, parallel
+from heartml.core.config import Params
+from heartml.core.progress import track
 from heartml.model import Predictions
+from heartml.model.hearing import Hearing
+from heartml.model.segmentation import Segmentation
 from heartml.predict import inputs, locate, panel, wording
 from heartml.predict.inputs import Item
 from heartml.predict.locate import Located, NoModel
 from heartml.predict.panel import Panel
 from heartml.predict.wording import Description
-from heartml.progress import track
-from heartml.segmentation import Segmentation
 
 AT_ONCE = 64      # recordings in memory together
 NOTICE = "Not a medical device: for research, not for diagnosis."

@@ -5,12 +5,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heartml.files import replacing
+from heartml.core.files import replacing
+from heartml.core.schema import STATES
+from heartml.model.segmentation import Segmentation
 from heartml.predict import NOTICE, Answer, Heard, Result
 from heartml.predict.inputs import printable
 from heartml.predict.wording import Description
-from heartml.schema import STATES
-from heartml.segmentation import Segmentation
 
 if TYPE_CHECKING:
     from rich.table import Table

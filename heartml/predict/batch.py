@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from heartml import config, files, paths, predict
+from heartml import predict
+from heartml.core import config, files, paths
 from heartml.predict import AT_ONCE, Answer, Heard, inputs, locate, panel
 from heartml.predict.inputs import Item
 from heartml.predict.locate import Located

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from heartml.errors import HeartMLError
+from heartml.core.errors import HeartMLError
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
 _CIRCOR_NAME = re.compile(r"(?P<patient>\d+)_(?P<location>AV|PV|TV|MV|Phc)(_\d+)?")   # 2530_AV.wav, 2530_AV_1.wav

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heartml import paths, tracking
-from heartml.errors import HeartMLError
-from heartml.files import exclusive, read_json, replacing_folder, sha256, write_json
+from heartml import tracking
+from heartml.core import paths
+from heartml.core.errors import HeartMLError
+from heartml.core.files import exclusive, read_json, replacing_folder, sha256, write_json
 
 
 class NoModel(HeartMLError):  # noqa: N818 - reads as what is the case

@@ -1,7 +1,7 @@
 """The models that answer together: the one that was asked for, and those that describe the murmur it finds.
 
-What a recording sounds like is made once for all of them (`heartml.hearing`); descriptors are loaded when the first
-murmur is found, and asked about nobody else.
+What a recording sounds like is made once for all of them (`heartml.model.hearing`); descriptors are loaded when the
+first murmur is found, and asked about nobody else.
 """
 
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from functools import cached_property
 
 import numpy as np
 
-from heartml.hearing import Hearing
+from heartml.core.tasks import GROUPS
 from heartml.model import Model, Predictions
+from heartml.model.hearing import Hearing
 from heartml.predict import locate
 from heartml.predict.locate import Located
 from heartml.predict.wording import Feature
-from heartml.tasks import GROUPS
 
 MURMUR = "murmur"
 # Diastolic descriptors stay unasked: they were taught by patients with a diastolic murmur alone, and nothing here tells

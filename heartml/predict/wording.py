@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from heartml.config import PredictParams
+from heartml.core.config import PredictParams
 
 
 @dataclass(frozen=True)

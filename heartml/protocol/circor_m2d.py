@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from heartml import files, schema
-from heartml.config import Params
+from heartml.core import files, schema
+from heartml.core.config import Params
+from heartml.core.parallel import available_workers, pool
+from heartml.core.progress import track
 from heartml.learning import combination
 from heartml.learning.combination import Terms, Verdicts
 from heartml.learning.readings import Floats, Reading, answer_of, evidence, readings
 from heartml.metrics import METRICS
-from heartml.parallel import available_workers, pool
-from heartml.progress import track
 from heartml.protocol import fits
 from heartml.protocol.cohort import FOLDER, Cohort, prepare
 from heartml.protocol.fits import Fits

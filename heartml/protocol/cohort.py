@@ -11,17 +11,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from heartml import admission, audio, encoders, files, frames, paths
-from heartml.config import Params
+from heartml import admission, audio, encoders
+from heartml.core import files, frames, paths
+from heartml.core.config import Params
+from heartml.core.errors import HeartMLError
+from heartml.core.frames import Frames
+from heartml.core.parallel import available_workers, pool
+from heartml.core.progress import track
+from heartml.core.schema import ANNOTATIONS
 from heartml.datasets import Layout, circor
 from heartml.encoders import Spec
-from heartml.errors import HeartMLError
 from heartml.features import Store, loaded, text_of
-from heartml.frames import Frames
 from heartml.ingest import identity
-from heartml.parallel import available_workers, pool
-from heartml.progress import track
-from heartml.schema import ANNOTATIONS
 
 ENCODER = "logspec"
 DEVICE = "cpu"       # one recording at a time: its bytes cannot depend on the machine's accelerator

@@ -14,15 +14,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import heartml
-from heartml import files
-from heartml.config import Params
+from heartml.core import files
+from heartml.core.config import Params
+from heartml.core.tasks import TASKS
 from heartml.heads import Answer
 from heartml.learning import bench, problem, space
 from heartml.learning.bench import Bench, OfRecordings
 from heartml.learning.members import Sounds, Spec, together
 from heartml.learning.problem import Problem
 from heartml.protocol.cohort import ENCODER, open_cohort
-from heartml.tasks import TASKS
 
 SINGLE = "single"
 CHUNK_S = 5.0          # arXiv 2404.17107: logits of 5 s chunks are averaged over a recording
@@ -181,5 +181,5 @@ def code_fingerprint() -> str:
     root = Path(str(heartml.__file__)).parent
     sources = sorted(path for folder in ("heads", "encoders") for path in (root / folder).glob("*.py"))
     sources += [root / name for name in ("learning/bench.py", "learning/members.py", "learning/pooling.py",
-                                         "learning/problem.py", "protocol/fits.py", "soft_segments.py")]
+                                         "learning/problem.py", "protocol/fits.py")]
     return files.sha256("".join(files.sha256_file(path) for path in sources).encode())

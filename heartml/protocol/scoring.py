@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from heartml.bootstrap import bootstrap_interval
-from heartml.config import Params
+from heartml.core.config import Params
+from heartml.core.tasks import TASKS
 from heartml.metrics import METRICS
+from heartml.metrics.bootstrap import bootstrap_interval
 from heartml.protocol.cohort import Cohort
-from heartml.tasks import TASKS
 
 SYSTEMS = ("single", "ensemble")
 COLUMNS = (("w_acc", "weighted_accuracy"), ("uar", "uar"))

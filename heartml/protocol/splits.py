@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from heartml import schema
-from heartml.config import Params
+from heartml.core import schema
+from heartml.core.config import Params
 from heartml.protocol.cohort import Cohort, ProtocolError
 from heartml.split import draw
 from heartml.split.published import PARTS

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from heartml.tasks import TASKS
+from heartml.core.tasks import TASKS
 
 PAPER = (("M2D, published (arXiv 2404.17107)", ".832", ".713"), ("its ensemble of best W.acc", ".837", ".716"),
          ("its ensemble of best UAR", ".832", ".733"))

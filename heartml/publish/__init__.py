@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heartml import lineage, paths, registry, tracking
-from heartml.errors import HeartMLError
-from heartml.files import canonical_json, read_json, replacing, sha256_file
+from heartml import lineage, registry, tracking
+from heartml.core import paths
+from heartml.core.errors import HeartMLError
+from heartml.core.files import canonical_json, read_json, replacing, sha256_file
 from heartml.registry import ChampionChanged, Version
 from heartml.tracking import Packed, Record
 
 if TYPE_CHECKING:
-    from heartml.config import Params
+    from heartml.core.config import Params
     from heartml.tracking import Client
 
 FAILED, KNOWN = "failed", "nothing new"

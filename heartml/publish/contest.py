@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from heartml import assessment, audio, lineage, paths, registry, tracking
-from heartml.config import Params
-from heartml.errors import HeartMLError
-from heartml.files import read_json
+from heartml import assessment, audio, lineage, registry, tracking
+from heartml.core import paths
+from heartml.core.config import Params
+from heartml.core.errors import HeartMLError
+from heartml.core.files import read_json
+from heartml.core.schema import TEST
+from heartml.core.tasks import Assignment, Task, resolve
 from heartml.metrics import METRICS
+from heartml.metrics.scores import Scored
 from heartml.model import Model
 from heartml.publish import gate
 from heartml.publish.gate import Champion, Criterion, Verdict
 from heartml.registry import Version
-from heartml.schema import TEST
-from heartml.scores import Scored
-from heartml.tasks import Assignment, Task, resolve
 
 if TYPE_CHECKING:
     from heartml.tracking import Client

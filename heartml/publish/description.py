@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from heartml import paths
-from heartml.files import replacing
+from heartml.core import paths
+from heartml.core.files import replacing
+from heartml.core.tasks import GROUPS
 from heartml.publish import Outcome
-from heartml.tasks import GROUPS
 
 
 def write(outcomes: Sequence[Outcome]) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from heartml.bootstrap import Difference, paired_bootstrap
-from heartml.config import GateParams
+from heartml.core.config import GateParams
+from heartml.core.schema import TEST
+from heartml.core.tasks import Task
 from heartml.metrics import METRICS, Metric
-from heartml.schema import TEST
-from heartml.scores import Scored, task_metrics
-from heartml.tasks import Task
+from heartml.metrics.bootstrap import Difference, paired_bootstrap
+from heartml.metrics.scores import Scored, task_metrics
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from heartml import audio, config, datasets, paths, quality, tasks
+from heartml import audio, datasets, quality
 from heartml.assessment import HELD_OUT, PARTS
-from heartml.config import Params
-from heartml.files import read_json, replacing, sha256_file, sha256_folder
+from heartml.core import config, paths, tasks
+from heartml.core.config import Params
+from heartml.core.files import read_json, replacing, sha256_file, sha256_folder
+from heartml.core.stage import stage
 from heartml.quality import Quality
 from heartml.report import figures, listening, mistakes, tables, verdict
-from heartml.stage import stage
 
 if TYPE_CHECKING:
     from jinja2 import Environment

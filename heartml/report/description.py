@@ -11,10 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from heartml import config, paths, schema, tasks
 from heartml.assessment import HELD_OUT, OUT_OF_FOLD
+from heartml.core import config, paths, schema, tasks
+from heartml.core.tasks import GROUPS, Assignment
 from heartml.report.tables import Row, Table, table
-from heartml.tasks import GROUPS, Assignment
 
 Json = Mapping[str, Any]
 FEATURES = ("murmur", *GROUPS["descriptors"])

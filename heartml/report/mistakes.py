@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from heartml.core.schema import STATES, TEST
 from heartml.report import listening
 from heartml.report.listening import Waveform
-from heartml.schema import STATES, TEST
 
 Load = Callable[[str], tuple[Waveform, int]]
 

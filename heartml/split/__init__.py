@@ -7,14 +7,14 @@ classes out (`Task.rare`), their units stand in no fold, and the log names them.
 
 import pandas as pd
 
-from heartml import config, files, paths, schema
-from heartml.config import SplitParams
-from heartml.folds import TEST, check_folds, crossing, fold_names
+from heartml.core import config, files, paths, schema
+from heartml.core.config import SplitParams
+from heartml.core.folds import TEST, check_folds, crossing, fold_names
+from heartml.core.stage import StageError, stage
+from heartml.core.tasks import Task, resolve
 from heartml.split import draw
 from heartml.split.published import read_published
 from heartml.split.units import label_units, without_rare
-from heartml.stage import StageError, stage
-from heartml.tasks import Task, resolve
 
 
 def run(task_name: str) -> None:

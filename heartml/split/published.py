@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from heartml import paths
-from heartml.stage import StageError
+from heartml.core import paths
+from heartml.core.stage import StageError
 
 PARTS = ("train", "validation", "test")
 

@@ -5,9 +5,9 @@ In: recordings (schema.RECORDINGS, labels), groups (recording_id, group_id). Out
 
 import pandas as pd
 
-from heartml import schema
-from heartml.stage import StageError
-from heartml.tasks import Assignment, estimable
+from heartml.core import schema
+from heartml.core.stage import StageError
+from heartml.core.tasks import Assignment, estimable
 
 
 def label_units(recordings: pd.DataFrame, groups: pd.DataFrame, assignment: Assignment) -> pd.DataFrame:

@@ -13,11 +13,12 @@ from typing import Any
 
 import pandas as pd
 
-from heartml import config, files, paths, recall, schema
-from heartml.config import Params
-from heartml.parallel import available_workers
-from heartml.progress import track
-from heartml.stage import StageError, stage
+from heartml import recall
+from heartml.core import config, files, paths, schema
+from heartml.core.config import Params
+from heartml.core.parallel import available_workers
+from heartml.core.progress import track
+from heartml.core.stage import StageError, stage
 from heartml.validate import checks, expectations, fitness
 from heartml.validate import page as validation_page
 from heartml.validate.fitness import IN_WORDS

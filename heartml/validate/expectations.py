@@ -10,9 +10,9 @@ from typing import Any
 from great_expectations import expectations as gxe
 from great_expectations.expectations.expectation import Expectation
 
-from heartml import schema
-from heartml.config import IngestParams, ValidateParams
-from heartml.tasks import TASKS
+from heartml.core import schema
+from heartml.core.config import IngestParams, ValidateParams
+from heartml.core.tasks import TASKS
 
 Suites = Mapping[str, Sequence[Expectation]]
 

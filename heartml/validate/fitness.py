@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, fields
 
 import pandas as pd
 
-from heartml import audio, duplicates, paths, quality, schema
+from heartml import audio, duplicates, quality
+from heartml.core import paths, schema
+from heartml.core.tasks import TASKS
 from heartml.quality import Quality
-from heartml.tasks import TASKS
 
 IN_WORDS = ("recording_id", "patient_id", "source_file")     # the columns that name a recording to a person
 

@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from heartml.config import ValidateParams
+from heartml.core.config import ValidateParams
 from heartml.validate.histogram import Axis, histogram, number
 from heartml.validate.template import TEMPLATE
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, Self, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from heartml import paths
-from heartml.errors import HeartMLError
-from heartml.files import replacing
+from heartml.core import paths
+from heartml.core.errors import HeartMLError
+from heartml.core.files import replacing
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]

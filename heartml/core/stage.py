@@ -5,10 +5,10 @@ import sys
 import time
 from collections.abc import Iterator
 
-from heartml import paths
-from heartml.errors import HeartMLError
-from heartml.files import die_with_parent, exclusive
-from heartml.parallel import single_thread
+from heartml.core import paths
+from heartml.core.errors import HeartMLError
+from heartml.core.files import die_with_parent, exclusive
+from heartml.core.parallel import single_thread
 
 
 class StageError(HeartMLError):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
-from heartml.files import die_with_parent
+from heartml.core.files import die_with_parent
 
 T = TypeVar("T")
 R = TypeVar("R")

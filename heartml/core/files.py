@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heartml.errors import HeartMLError
+from heartml.core.errors import HeartMLError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from heartml.core.schema import TEST
+from heartml.core.tasks import Task
 from heartml.metrics import METRICS
-from heartml.schema import TEST
-from heartml.tasks import Task
 
 Floats = NDArray[np.float64]
 NOT_GIVEN = "not given"

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heartml.schema import STATES
-from heartml.soft_segments import DIASTOLE, FIRST_SYSTOLE, S1, S2
+from heartml.core.schema import STATES
+from heartml.heads.soft_segments import DIASTOLE, FIRST_SYSTOLE, S1, S2
 
 Floats = NDArray[np.float64]
 UNKNOWN = len(STATES)                   # no state can be told
@@ -61,7 +61,7 @@ def decode(posteriors: NDArray[np.floating], rate_hz: float, first_s: float = 0.
     """The likeliest path through the cycle.
 
     Args:
-        posteriors: `[t, 4 + classes]`, columns as in `heartml.soft_segments`: systole is told by class.
+        posteriors: `[t, 4 + classes]`, columns as in `heartml.heads.soft_segments`: systole is told by class.
         rate_hz: of these frames; `first_s`: the middle of the first one.
     """
     p = np.asarray(posteriors, np.float64)

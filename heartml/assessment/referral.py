@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heartml.config import EvaluateParams
+from heartml.core.config import EvaluateParams
+from heartml.core.tasks import Task
 from heartml.metrics import Metric
-from heartml.scores import Floats, Scored, intervals, task_metrics
-from heartml.tasks import Task
+from heartml.metrics.scores import Floats, Scored, intervals, task_metrics
 
 
 def referral(

@@ -1,7 +1,7 @@
 """Everything that is said about one model on one task: its scores beside floors, classes, subgroups, suspicions.
 
-In: predictions of the held-out part and the cross-fitted ones of the rest, as tables (see `heartml.scores`), and the
-recordings behind them, one row each, joined with their folds and signal measurements. Out: plain values for JSON.
+In: predictions of the held-out part and the cross-fitted ones of the rest, as tables (see `heartml.metrics.scores`),
+and the recordings behind them, one row each, joined with their folds and signal measurements. Out: values for JSON.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from heartml import floors
-from heartml.config import EvaluateParams
+from heartml.assessment import floors
+from heartml.assessment.referral import referral
+from heartml.core.config import EvaluateParams
+from heartml.core.schema import label_column
+from heartml.core.tasks import Assignment, Task
 from heartml.metrics import METRICS, Metric, class_auc_within, confusion
-from heartml.referral import referral
-from heartml.schema import label_column
-from heartml.scores import Number, Scored, intervals, per_class, scores, subgroups, task_metrics, versus
-from heartml.tasks import Assignment, Task
+from heartml.metrics.scores import Number, Scored, intervals, per_class, scores, subgroups, task_metrics, versus
 
 HELD_OUT, OUT_OF_FOLD = "held_out", "out_of_fold"
 PARTS = (HELD_OUT, OUT_OF_FOLD)

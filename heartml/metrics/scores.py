@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from heartml.config import EvaluateParams
-from heartml.errors import HeartMLError
+from heartml.core.config import EvaluateParams
+from heartml.core.errors import HeartMLError
+from heartml.core.tasks import Task
 from heartml.metrics import METRICS, Metric, bootstrap_intervals, class_metrics, paired_bootstrap, reliability
-from heartml.tasks import Task
 
 Floats = NDArray[np.float64]
 Number = dict[str, float | None]

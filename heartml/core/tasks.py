@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from heartml.errors import HeartMLError
+from heartml.core.errors import HeartMLError
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,17 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from heartml.errors import HeartMLError
-from heartml.files import read_json, replacing, write_json
+from heartml.core.errors import HeartMLError
+from heartml.core.files import read_json, replacing, write_json
+from heartml.core.tasks import Task, resolve
 from heartml.heads import Answer, State, TellsStates
-from heartml.hearing import Hearing, Sound
 from heartml.learning.calibration import Calibration
 from heartml.learning.combination import Combination, judge, mean
 from heartml.learning.decision import Rule
 from heartml.learning.members import Member, Sounds, Spec
 from heartml.learning.readings import Reader, Reading, answer_of, evidence
-from heartml.segmentation import Segmentation, decode
-from heartml.tasks import Task, resolve
+from heartml.model.hearing import Hearing, Sound
+from heartml.model.segmentation import Segmentation, decode
 
 FORMAT = 2
 REFER = "refer"     # the decision to leave the decision to a human

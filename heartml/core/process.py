@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from heartml.files import alive, die_with_parent
+from heartml.core.files import alive, die_with_parent
 
 _SHELLS = ("sh", "dash", "bash", "zsh", "fish", "ksh")
 _LOOK_S = 0.5

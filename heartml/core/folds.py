@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from heartml import schema
-from heartml.errors import HeartMLError
+from heartml.core import schema
+from heartml.core.errors import HeartMLError
 
 TEST = "test"
 

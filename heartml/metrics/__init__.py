@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heartml.bootstrap import Difference, Interval, bootstrap_interval, bootstrap_intervals, paired_bootstrap
-from heartml.errors import HeartMLError
+from heartml.core.errors import HeartMLError
+from heartml.metrics.bootstrap import Difference, Interval, bootstrap_interval, bootstrap_intervals, paired_bootstrap
 
 __all__ = [
     "METRICS", "Difference", "Interval", "Metric", "MetricError", "bootstrap_interval", "bootstrap_intervals",

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from heartml.errors import HeartMLError
-from heartml.files import read_json, write_json, write_parquet
+from heartml.core.errors import HeartMLError
+from heartml.core.files import read_json, write_json, write_parquet
 
 
 class FramesError(HeartMLError):
