@@ -1,0 +1,62 @@
+"""The command line: `heartml COMMAND`. Heavy libraries are imported inside the command that needs them.
+
+A user's mistake ends in one line on stderr and exit status 1 (2 for wrong usage); a traceback is a fault of ours.
+"""
+
+import os
+import sys
+
+import click
+
+from heartml.cli import data, evaluation, models, stages
+from heartml.core.errors import HeartMLError
+from heartml.core.process import die_with_dvc
+
+QUIET = {
+    "DO_NOT_TRACK": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="heartml")
+def cli() -> None:
+    """From stethoscope recordings to an audited, registered heart-sound model. Not a medical device.
+
+    \b
+    Data in      simulate, ingest, tasks
+    Stages       validate, split, features, search, ensemble, evaluate, robustness, report   (`dvc repro` runs them)
+    Flow         retrain, models
+    Evaluation   leave-out, protocol
+    Model out    predict
+
+    Start with `make run`, or: heartml ingest pascal DIR && heartml retrain
+    """
+
+
+for _module in (data, stages, models, evaluation):
+    for _command in _module.COMMANDS:
+        cli.add_command(_command)
+
+
+def main() -> None:
+    """Entry point of `heartml` and `python -m heartml`."""
+    if "DVC_STAGE" in os.environ:   # before the slow imports of a stage, so that no orphan comes to life
+        die_with_dvc()
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")   # before numpy is imported, or it does not count
+    try:
+        sys.exit(cli(standalone_mode=False) or 0)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except HeartMLError as error:
+        click.echo(f"heartml: {error}", err=True)
+        sys.exit(1)
