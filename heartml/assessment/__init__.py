@@ -13,6 +13,7 @@ import pandas as pd
 
 from heartml.assessment import floors
 from heartml.assessment.referral import referral
+from heartml.assessment.views import views
 from heartml.core.config import EvaluateParams
 from heartml.core.schema import label_column
 from heartml.core.tasks import Assignment, Task
@@ -116,7 +117,7 @@ def assess(parts: Mapping[str, Part], task: Task, rules: Rules) -> dict[str, Any
         "floor_titles": {name: floors.FLOORS[name].title for name in rules.params.floors},
         **{name: values["scores"] for name, values in found.items()},
         "floors": found[HELD_OUT]["floors"], "floors_out_of_fold": found[OUT_OF_FOLD]["floors"],
-        **gathered, **suspicions(parts[OUT_OF_FOLD], task, rules),
+        **gathered, **suspicions(parts[OUT_OF_FOLD], task, rules), "views": views(parts, task, rules),
     }
 
 

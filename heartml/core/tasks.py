@@ -11,6 +11,21 @@ from heartml.core.errors import HeartMLError
 
 
 @dataclass(frozen=True)
+class View:
+    """A task seen with fewer classes, at the same operating point: for studies that do not tell all of them apart.
+
+    Attributes:
+        name: key in `metrics.json`.
+        title: for people.
+        classes: class of the view, in order -> the task's classes that it joins; each of the task's exactly once.
+    """
+
+    name: str
+    title: str
+    classes: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
 class Task:
     """One prediction problem.
 
@@ -29,6 +44,7 @@ class Task:
             and are named wherever the task is reported. A class of one to nine people is in the training of some folds
             and not of others, and would weigh in a mean over classes as much as one of fifty: that is the luck of the
             draw. What such a task says and scores is about the classes that are left, and never about the rare ones.
+        views: coarser readings that are scored as well.
     """
 
     name: str
@@ -40,6 +56,7 @@ class Task:
     recording_label: str | None = None
     positive: str | None = None
     rare: Literal["kept", "left out"] = "kept"
+    views: tuple[View, ...] = ()
 
 
 _SHAPES = ("Crescendo", "Decrescendo", "Diamond", "Plateau")
@@ -63,6 +80,10 @@ DISEASES = ("aortic_stenosis", "aortic_regurgitation", "mitral_regurgitation", "
 _OFFICIAL = ("uar", "macro_auc", "accuracy", "macro_f1")
 
 
+_FOUR_SOUNDS = View("four_classes", "Four classes: an extra sound and an extra beat are one", {
+    "artifact": ("artifact",), "extra": ("extrahls", "extrastole"), "murmur": ("murmur",), "normal": ("normal",)})
+
+
 def _descriptor(name: str, classes: tuple[str, ...]) -> Task:
     """One feature of a murmur; only patients whose murmur is described have the label."""
     phase, feature = name.split("_")
@@ -84,6 +105,7 @@ TASKS = {
         Task(
             "sounds", "sound", ("artifact", "extrahls", "extrastole", "murmur", "normal"), "recording",
             "accuracy_and_uar", ("accuracy", "uar", "macro_auc", "macro_f1"), None, "murmur",
+            views=(_FOUR_SOUNDS,),
         ),
         *(_descriptor(name, classes) for name, classes in _DESCRIPTORS.items()),
         Task(   # UAR is the MAcc of PhysioNet 2016 (mean of sensitivity and specificity) without its terms for quality

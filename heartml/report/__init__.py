@@ -104,7 +104,7 @@ def part_section(found: Json, part: str, comparison: Json | None) -> dict[str, A
         "results": tables.results(found, part, "floors" if held_out else "floors_out_of_fold",
                                   comparison if held_out else None),
         "classes": tables.classes(found, part), "subgroups": tables.subgroups(found, part),
-        "undivided": tables.undivided(found, part),
+        "undivided": tables.undivided(found, part), "views": tables.views(found, part),
         "confusion": confusion(found["confusion"][part]), "charts": [chart for chart in charts if chart],
     }
 

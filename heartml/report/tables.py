@@ -103,6 +103,18 @@ def classes(found: Mapping[str, Any], part: str) -> Table:
                   note=_too_few(found))
 
 
+def views(found: Mapping[str, Any], part: str) -> list[tuple[str, Table]]:
+    """The task with fewer classes: the model and every floor, one table a view."""
+    tables = []
+    for view in found["views"].values():
+        seen = view[part]
+        lines: list[tuple[str, str, tuple[str, ...], Mapping[str, Any]]] = [("This model", "model", (), seen["scores"])]
+        lines += [(found["floor_titles"][name], "floor", (), seen["floors"][name]) for name in found["floor_order"]]
+        tables.append((view["title"], table(view["title"], "", (), found["official"], lines, references={
+            name: seen["scores"][name]["value"] for name in found["official"]})))
+    return tables
+
+
 def subgroups(found: Mapping[str, Any], part: str) -> list[tuple[str, Table]]:
     """One table a way that divides the units: the task's metric and the AUC, the whole part's value as a reference."""
     metrics = tuple(dict.fromkeys((found["metric"], "macro_auc")))
