@@ -11,6 +11,7 @@ import pytest
 from heartml import evaluate
 from heartml.assessment import HELD_OUT, OUT_OF_FOLD, PARTS, Part, Rules, assess, best_floor, floors, suspicions
 from heartml.assessment.referral import referral
+from heartml.assessment.views import through
 from heartml.core import config, files, paths
 from heartml.core.config import EvaluateParams
 from heartml.core.folds import FoldsError
@@ -174,6 +175,37 @@ def test_subgroups_partition_the_units_and_keep_the_unknown():
     alone = part.take(np.arange(60) < 40)
     assert found["Female"]["uar"]["value"] == METRICS["uar"].function(
         alone.labels, alone.probabilities, alone.decisions, alone.classes)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_view_has_every_class_once(task):
+    for view in TASKS[task].views:
+        assert sorted(one for joined in view.classes.values() for one in joined) == sorted(TASKS[task].classes)
+
+
+def test_a_view_joins_classes_and_changes_nothing_else():
+    task = TASKS["sounds"]
+    view, five = task.views[0], scored(classes=task.classes, seed=3)
+    four = through(five, view)
+    name_of = {one: name for name, joined in view.classes.items() for one in joined}
+    for numbers, joined in ((five.labels, four.labels), (five.decisions, four.decisions)):
+        assert [name_of[task.classes[c]] for c in numbers] == [four.classes[c] for c in joined]
+    assert four.probabilities.sum(axis=1) == pytest.approx(np.ones(len(four.labels)))
+    extra = [task.classes.index(name) for name in view.classes["extra"]]
+    assert four.probabilities[:, four.classes.index("extra")] == pytest.approx(five.probabilities[:, extra].sum(axis=1))
+    assert (four.labels == four.decisions).mean() >= (five.labels == five.decisions).mean()
+
+
+def test_a_task_with_a_view_is_scored_in_it_beside_the_floors():
+    task = TASKS["sounds"]
+    both = {part: Part(scored(classes=task.classes), {"majority": scored(classes=task.classes, seed=1)},
+                       pd.DataFrame({"source": ["set_a"] * 60, "age_group": None, "sex": None})) for part in PARTS}
+    found = assess(both, task, Rules(replace(FAST, floors=("majority",)), 10, 0))["views"]["four_classes"]
+    for part in PARTS:
+        seen = through(both[part].scored, task.views[0])
+        assert found[part]["scores"]["accuracy"]["value"] == pytest.approx((seen.labels == seen.decisions).mean())
+        assert set(found[part]["floors"]["majority"]) >= {"accuracy", "uar", "macro_auc"}
+        assert found[part]["per_class"]["extra"]["units"] == (seen.labels == 1).sum()
 
 
 def test_curves_equal_scikit_learn_and_start_and_end_where_they_must():
