@@ -100,6 +100,30 @@ def champion(client: "MlflowClient", name: str) -> Version | None:
     return next((v for v in versions(client, name) if CHAMPION in v.aliases), None)
 
 
+def parse(words: str) -> tuple[str, str, str]:
+    """`circor-murmur/3`, `circor-murmur@challenger` -> name, sign, which; a name alone means its champion."""
+    for sign in ("@", "/"):
+        name, found, which = words.rpartition(sign)
+        if found and name and which:
+            return name, sign, which
+    return words, "@", CHAMPION
+
+
+def get(client: "MlflowClient", words: str) -> Version:
+    """The version that NAME (its champion), NAME@ALIAS or NAME/VERSION means.
+
+    Raises:
+        RegistryError: there is none.
+    """
+    name, sign, which = parse(words)
+    known = versions(client, name)
+    for version in known:
+        if which in (version.aliases if sign == "@" else (version.number,)):
+            return version
+    there = f"{name} has version{'s' * (len(known) > 1)} {', '.join(v.number for v in known)}; " if known else ""
+    raise RegistryError(f"{name}{sign}{which}: not in the registry; {there}`heartml models` lists what is")
+
+
 def register(client: "MlflowClient", name: str, *, run_id: str, source: str, key: str) -> Version:
     """Add a version, its key in the same transaction, and name it challenger; once for each key."""
     from mlflow.exceptions import MlflowException

@@ -50,6 +50,22 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Run:
+    """One stored run, read back; `data` is what `log_data` noted: name, digest, and the full hash in `source`."""
+
+    run_id: str
+    name: str
+    status: str                      # FINISHED, FAILED, KILLED, RUNNING
+    deleted: bool                    # marked so in the store; its files may still be there
+    start_ms: int
+    end_ms: int | None
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    data: tuple[Mapping[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Packed:
     """A model as MLflow stores it: code that loads it, the folder and the parameters it loads, and what it needs."""
 
@@ -236,6 +252,28 @@ def log_model(client: "MlflowClient", run_id: str, packed: Packed) -> str:
         )
     client.update_run(run_id, "RUNNING")   # leaving `start_run` has ended it
     return str(info.model_uri)
+
+
+def read(client: "MlflowClient", run_id: str) -> Run | None:
+    """One run as the store has it; `None` where it is gone."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    info, data = found.info, found.data
+    inputs = tuple({"name": str(i.dataset.name), "digest": str(i.dataset.digest), "source": str(i.dataset.source)}
+                   for i in found.inputs.dataset_inputs)
+    return Run(run_id, str(info.run_name), str(info.status), info.lifecycle_stage == "deleted", int(info.start_time),
+               info.end_time and int(info.end_time), dict(data.params), dict(data.metrics), dict(data.tags), inputs)
+
+
+def stored(client: "MlflowClient", run_id: str, folder: str | None = None) -> frozenset[str]:
+    """Paths of the files and folders that a run keeps, those right below `folder`; `None`: of the first level."""
+    return frozenset(str(file.path) for file in client.list_artifacts(run_id, folder))
 
 
 def fetch(client: "MlflowClient", run_id: str, name: str, into: Path) -> Path:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heartml import tracking
+from heartml import registry, tracking
 from heartml.core import paths
 from heartml.core.errors import HeartMLError
 from heartml.core.files import exclusive, read_json, replacing_folder, sha256, write_json
@@ -54,7 +54,7 @@ def locate(wanted: str | None, task: str | None, tasks: Sequence[str]) -> Locate
         return Located(Path(wanted), f"the folder {wanted}", None, None)
     if Path(wanted).exists():
         raise NoModel(f"{wanted}: no model in it (no model.json)")
-    name, sign, which = _parts(wanted)
+    name, sign, which = registry.parse(wanted)
     found = _from_registry(name, f"{sign}{which}", required=True)
     assert found
     return found
@@ -80,15 +80,6 @@ def _only(tasks: Sequence[str]) -> str:
     if len(tasks) == 1:
         return tasks[0]
     raise NoModel(f"params.yaml names several tasks: choose one with --task ({', '.join(tasks)})")
-
-
-def _parts(wanted: str) -> tuple[str, str, str]:
-    """`circor-murmur/3` -> name, sign, version; a name alone means its champion."""
-    for sign in ("@", "/"):
-        name, found, which = wanted.rpartition(sign)
-        if found and name and which:
-            return name, sign, which
-    return wanted, "@", "champion"
 
 
 def _from_artifacts(task: str) -> Located:
@@ -144,8 +135,6 @@ def _state() -> str | None:
 
 def _ask(name: str, which: str) -> dict[str, str]:
     """Ask the registry; version and folder of a copy, or nothing."""
-    from heartml import registry
-
     client = tracking.connect()
     number, alias = which.removeprefix("/"), which.removeprefix("@")
     versions = registry.versions(client, name)
