@@ -266,7 +266,7 @@ def read(client: "MlflowClient", run_id: str) -> Run | None:
         raise
     info, data = found.info, found.data
     inputs = tuple({"name": str(i.dataset.name), "digest": str(i.dataset.digest), "source": str(i.dataset.source)}
-                   for i in found.inputs.dataset_inputs)
+                   for i in (found.inputs.dataset_inputs if found.inputs else ()))
     return Run(run_id, str(info.run_name), str(info.status), info.lifecycle_stage == "deleted", int(info.start_time),
                info.end_time and int(info.end_time), dict(data.params), dict(data.metrics), dict(data.tags), inputs)
 
