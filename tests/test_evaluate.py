@@ -200,7 +200,7 @@ def test_a_task_with_a_view_is_scored_in_it_beside_the_floors():
     task = TASKS["sounds"]
     both = {part: Part(scored(classes=task.classes), {"majority": scored(classes=task.classes, seed=1)},
                        pd.DataFrame({"source": ["set_a"] * 60, "age_group": None, "sex": None})) for part in PARTS}
-    found = assess(both, task, Rules(replace(FAST, floors=("majority",)), 10, 0))["views"]["four_classes"]
+    found = assess(both, task, Rules(FAST.model_copy(update={"floors": ("majority",)}), 10, 0))["views"]["four_classes"]
     for part in PARTS:
         seen = through(both[part].scored, task.views[0])
         assert found[part]["scores"]["accuracy"]["value"] == pytest.approx((seen.labels == seen.decisions).mean())
