@@ -17,8 +17,7 @@ import yaml
 
 from heartml.core import process
 from heartml.core.errors import HeartMLError
-from heartml.core.files import exclusive
-from heartml.tracking import address, lock_of_store
+from heartml.store import address, alone
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -209,8 +208,8 @@ def download(client: "MlflowClient", version: Version, into: Path) -> Path:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """One change at a time on this machine; across machines `compared_with` is checked before the alias moves."""
-    with exclusive(lock_of_store("registry"), on_wait="waiting for another promotion"):
+    """One change at a time, see `store.alone`; behind a server `compared_with` is checked before the alias moves."""
+    with alone("registry", on_wait="waiting for another promotion"):
         yield
 
 

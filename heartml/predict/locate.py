@@ -16,6 +16,7 @@ from heartml import registry, tracking
 from heartml.core import paths
 from heartml.core.errors import HeartMLError
 from heartml.core.files import exclusive, read_json, replacing_folder, sha256, write_json
+from heartml.store import sqlite_file
 
 
 class NoModel(HeartMLError):  # noqa: N818 - reads as what is the case
@@ -96,7 +97,7 @@ def _from_registry(name: str, which: str, *, required: bool) -> Located | None:
     lookup = paths.cache() / "models" / f"{sha256(f'{name}{which}'.encode())[:16]}.json"
     known = _remembered(lookup, state)
     if known is None:
-        known = _ask(name, which) if state or tracking.sqlite_file() is None else {}
+        known = _ask(name, which) if state or sqlite_file() is None else {}
         if state and known == _existing(known):
             write_json(lookup, {"state": state, "found": known})
     if not known:
@@ -125,7 +126,7 @@ def _remembered(lookup: Path, state: str | None) -> dict[str, str] | None:
 
 def _state() -> str | None:
     """What changes whenever the store on this disk does; `None` where there is none."""
-    store = tracking.sqlite_file()
+    store = sqlite_file()
     if store is None or not store.is_file():
         return None
     parts = [store, store.with_name(f"{store.name}-wal")]     # SQLite's file, and what it has not yet written there
