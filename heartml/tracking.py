@@ -1,7 +1,7 @@
 """MLflow runs: where the store is, what a run carries, and what becomes of runs that a killed process left behind.
 
-`MLFLOW_TRACKING_URI` points at a shared server; without it everything is in SQLite and a folder under `.heartml`.
-Only this module and heartml/registry.py talk to MLflow.
+`MLFLOW_TRACKING_URI` points at a shared server or database (docs/scale.md); without it everything is in SQLite and a
+folder under `.heartml`. Only this module and heartml/registry.py talk to MLflow.
 """
 
 import contextlib
@@ -11,33 +11,28 @@ import shutil
 import sqlite3
 import tempfile
 import time
-import urllib.error
-import urllib.request
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import unquote, urlsplit
 
+from heartml import store
 from heartml.core import paths, process
-from heartml.core.errors import HeartMLError
-from heartml.core.files import canonical_json, exclusive
+from heartml.core.files import canonical_json
+from heartml.store import address, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 Client: TypeAlias = "MlflowClient"   # what the rest of the project calls it: MLflow is named in the services only
-STORE, STORED_FILES = paths.STATE / "mlflow.db", paths.STATE / "mlartifacts"
+STORED_FILES = paths.STATE / "mlartifacts"
+ARTIFACTS = "HEARTML_ARTIFACTS"      # where runs and models keep their files, where no server decides that
 _PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
            ("model_versions", "storage_location"))
 _AT_ONCE = 100   # params in one log_batch, says the server
 _NOT_IN_A_KEY = re.compile(r"[^\w\-. :/]", re.ASCII)
 _QUIET = {"MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
-
-
-class TrackingError(HeartMLError):
-    """The tracking store cannot be used; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -78,75 +73,47 @@ class Packed:
     answer: Any                      # DataFrame: what comes back
 
 
-def address() -> str:
-    """The tracking store in use."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{STORE.resolve()}"
-
-
 def connect() -> "MlflowClient":
     """A client of the store, which is made first where it is new.
 
-    Several processes that first use a fresh SQLite at once break it for good: the schema is created under a lock.
+    Several processes that first use a fresh SQLite at once break it for good, and of several that first use a fresh
+    PostgreSQL all but one fail: the schema is created under a lock.
 
     Raises:
-        TrackingError: nothing answers at `MLFLOW_TRACKING_URI`.
+        StoreError: nothing answers at `MLFLOW_TRACKING_URI`.
     """
-    _check()
+    store.check()
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     import mlflow
 
-    file = sqlite_file()
-    if file is None:
+    if store.is_server():
         return mlflow.MlflowClient(address())
-    with exclusive(lock_of_store("schema")):
+    with store.alone("schema"):
+        file = sqlite_file()
+        if file is None:
+            return mlflow.MlflowClient(address())
         file.parent.mkdir(parents=True, exist_ok=True)
         client = mlflow.MlflowClient(address())
-        with contextlib.closing(sqlite3.connect(file, timeout=60)) as store:
-            store.execute("PRAGMA journal_mode=WAL")   # readers and one writer do not wait for each other
-            if not os.environ.get("MLFLOW_TRACKING_URI"):
-                _follow_move(store)
+        with contextlib.closing(sqlite3.connect(file, timeout=60)) as database:
+            database.execute("PRAGMA journal_mode=WAL")   # readers and one writer do not wait for each other
+            if not os.environ.get(store.VARIABLE):
+                _follow_move(database)
     return client
 
 
-def _follow_move(store: sqlite3.Connection) -> None:
+def _follow_move(database: sqlite3.Connection) -> None:
     """MLflow notes where files lie as absolute paths: in a repository that was moved or copied, mend them."""
     here = str(STORED_FILES.resolve())
-    found = store.execute("SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE ?",
+    found = database.execute("SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE ?",
                           (f"%/{STORED_FILES}",)).fetchall()
     for (before,) in found:
         if before != here:
             for table, column in _PLACES:
-                store.execute(f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? "
+                database.execute(f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? "
                               f"OR substr({column}, 1, ?) = ?",
                               (here, len(before) + 1, before, len(before) + 1, f"{before}/"))
-    store.commit()
-
-
-def _check() -> None:
-    """Find out in a second whether a server is there; MLflow itself tries for minutes."""
-    if not address().startswith(("http://", "https://")):
-        return
-    try:
-        with urllib.request.urlopen(f"{address().rstrip('/')}/health", timeout=10):
-            pass
-    except urllib.error.HTTPError:
-        pass   # it answers, and may want to know who asks
-    except (OSError, ValueError) as error:
-        raise TrackingError(f"MLFLOW_TRACKING_URI={address()}: no MLflow server answers ({error}). Start it, or unset "
-                            "MLFLOW_TRACKING_URI to keep runs in .heartml") from None
-
-
-def sqlite_file() -> Path | None:
-    """The file of a store on this disk, there or not; `None` where the store is a server."""
-    parts = urlsplit(address())
-    return Path(unquote(parts.path[1:])) if parts.scheme == "sqlite" and parts.path != "/:memory:" else None
-
-
-def lock_of_store(purpose: str) -> Path:
-    """A lock file that all processes on this machine which use the same store meet at."""
-    file = sqlite_file()
-    return file.with_name(f".{file.name}.{purpose}.lock") if file else paths.LOCKS / f"mlflow.{purpose}.lock"
+    database.commit()
 
 
 def sweep(client: "MlflowClient") -> list[str]:
@@ -178,13 +145,16 @@ def run(client: "MlflowClient", experiment: str, name: str) -> Iterator[str]:
 
 
 def _experiment(client: "MlflowClient", name: str) -> str:
-    """Id of the experiment, which is made first where it is new; local stores keep files under `.heartml`."""
+    """Id of the experiment, which is made first where it is new.
+
+    A server says where files go. Without one it is `HEARTML_ARTIFACTS` (`s3://bucket/prefix`), else under `.heartml`.
+    """
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found:
         return str(found.experiment_id)
-    place = None if os.environ.get("MLFLOW_TRACKING_URI") else str(STORED_FILES.resolve())
+    place = None if store.is_server() else os.environ.get(ARTIFACTS) or str(STORED_FILES.resolve())
     try:
         return str(client.create_experiment(name, artifact_location=place))
     except MlflowException:
