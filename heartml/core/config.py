@@ -249,6 +249,10 @@ class GateParams(Section):
     catch_up_recordings: Annotated[int, Field(ge=0)]
 
 
+class SigningParams(Section):
+    required: bool
+
+
 class FlowParams(Section):
     stages_at_once: Count
     retries: Annotated[int, Field(ge=0)]
@@ -279,6 +283,7 @@ class Params(Section):
     report: ReportParams
     predict: PredictParams
     gate: GateParams
+    signing: SigningParams
     flow: FlowParams
 
 

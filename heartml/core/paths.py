@@ -15,6 +15,8 @@ VALIDATION = ARTIFACTS / "validation"
 SPLITS = Path("splits")            # published splits, by hand
 STATE = Path(".heartml")   # what may be thrown away at any time: locks, caches, unfinished work; and the SQLite stores
 LOCKS = STATE / "locks"
+OWN_KEY = STATE / "keys" / "signing.pem"   # private, made once; its public half is signing.pub
+TRUSTED_KEYS = Path("keys")        # public keys of others whose signatures count, *.pub
 
 
 def collection(dataset: str) -> Path:
