@@ -23,6 +23,7 @@ from heartml.predict.inputs import Item
 from heartml.predict.locate import Located, NoModel
 from heartml.predict.panel import Panel
 from heartml.predict.wording import Description
+from heartml.quality import Quality
 
 AT_ONCE = 64      # recordings in memory together
 NOTICE = "Not a medical device: for research, not for diagnosis."
@@ -35,6 +36,8 @@ class Heard:
     Attributes:
         fault: why it could not be scored, or `None`.
         warnings: about its quality, in words.
+        recording_id: SHA-256 of its samples, as ingest names it; empty where they cannot be read.
+        quality: what the warnings are about; `None` where there is a fault.
         probabilities: class -> what the model makes of this recording alone; empty where there is a fault.
         heart: its heart states, where a network of the model learnt to tell them.
     """
@@ -45,6 +48,9 @@ class Heard:
     warnings: tuple[str, ...]
     probabilities: Mapping[str, float]
     heart: Segmentation | None = None
+    recording_id: str = ""
+    sample_rate_hz: int | None = None
+    quality: Quality | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,14 @@ def score_block(
     if not usable:
         return [], refused
     hearing = Hearing([waveform for waveform in waveforms if waveform is not None], [unit_of[i] for i in usable])
+    return answer(heard, hearing, unit_of, models, params), refused
+
+
+def answer(
+    heard: Sequence[Heard], hearing: Hearing, unit_of: Sequence[str], models: Panel, params: Params
+) -> list[Answer]:
+    """Answers to the units `unit_of` [n] of recordings [n]; `hearing` has those of them without a fault, one at least."""
+    usable = [i for i, one in enumerate(heard) if one.fault is None]
     said = models.model.hear(hearing)
     complete = list(heard)
     hearts = models.model.hearts(hearing, [heard[i].seconds for i in usable])
@@ -141,7 +155,7 @@ def score_block(
         row: wording.describe(of_unit, _murmur_at(members[said.unit_ids[row]], models), params.predict)
         for row, of_unit in features.items()
     }
-    return [_answer(said, n, tuple(members[unit]), described.get(n)) for n, unit in enumerate(said.unit_ids)], refused
+    return [_answer(said, n, tuple(members[unit]), described.get(n)) for n, unit in enumerate(said.unit_ids)]
 
 
 def _murmur_at(recordings: Sequence[Heard], models: Panel) -> list[tuple[str | None, float]]:
@@ -161,9 +175,11 @@ def listen(item: Item, params: Params) -> tuple[Heard, tuple[audio.Waveform, int
     facts = Facts("", samples.sample_rate_hz, len(waveform), peak, "")
     fault = admission.judge(facts, Stated(None, None, None), params.ingest)
     if fault:
-        return Heard(item, samples.seconds, fault, (), {}), None
-    warnings = quality.warnings(quality.measure(waveform, samples.sample_rate_hz), params.validate_)
-    return Heard(item, samples.seconds, None, tuple(warnings), {}), (waveform, samples.sample_rate_hz)
+        return Heard(item, samples.seconds, fault, (), {}, None, samples.recording_id, samples.sample_rate_hz), None
+    measured = quality.measure(waveform, samples.sample_rate_hz)
+    warnings = tuple(quality.warnings(measured, params.validate_))
+    heard = Heard(item, samples.seconds, None, warnings, {}, None, samples.recording_id, samples.sample_rate_hz, measured)
+    return heard, (waveform, samples.sample_rate_hz)
 
 
 def _answer(said: Predictions, n: int, recordings: tuple[Heard, ...], description: Description | None) -> Answer:
