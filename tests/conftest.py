@@ -5,8 +5,10 @@ are missing, the tests that need them are left out, and say so.
 """
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,29 +16,48 @@ import small
 import workspaces
 from workspaces import ROOT, Workspace
 
+from heartml.core import files
+
 REAL_DATA = Path(os.environ.get("HEARTML_REAL_DATA") or ROOT.parent / "shared" / "datasets")
 
 
-def _restored(name: str, into: Path) -> Path:
+def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """The folder that `make` fills: by the first worker of the suite that asks, for all of them."""
+    root = factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    folder, made = root / f"once-{name}" / "project", root / f"once-{name}" / "made"
+    with files.exclusive(root / f"once-{name}.lock"):
+        if not made.exists():
+            shutil.rmtree(folder.parent, ignore_errors=True)      # what a worker began that failed
+            folder.parent.mkdir()
+            make(folder)
+            made.touch()
+    return folder
+
+
+def _restored(factory: pytest.TempPathFactory, name: str) -> Path:
     """The data set `name` as its publisher distributes it, every checksum held."""
     restore = REAL_DATA / "restore.py"
     if not restore.is_file() or not (REAL_DATA / name).is_dir():
         pytest.skip(f"left out: the real recordings are not here (no {REAL_DATA}/{name}; HEARTML_REAL_DATA names them)")
-    done = subprocess.run([sys.executable, restore, name, into], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return into
+
+    def make(into: Path) -> None:
+        done = subprocess.run([sys.executable, restore, name, into], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return _once(factory, name, make)
 
 
 @pytest.fixture(scope="session")
 def real_pascal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All 832 PASCAL recordings. Do not write here."""
-    return _restored("pascal", tmp_path_factory.mktemp("pascal"))
+    return _restored(tmp_path_factory, "pascal")
 
 
 @pytest.fixture(scope="session")
 def real_circor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The 1,393 recordings of CirCor's development part. Do not write here."""
-    return _restored("circor-dev", tmp_path_factory.mktemp("circor"))
+    return _restored(tmp_path_factory, "circor-dev")
 
 
 @pytest.fixture
@@ -45,11 +66,13 @@ def workspace(tmp_path: Path) -> Workspace:
     return workspaces.make(tmp_path / "project")
 
 
-def _ingested(tmp_path_factory: pytest.TempPathFactory, dataset: str, folder: Path) -> Workspace:
-    project = workspaces.make(tmp_path_factory.mktemp(f"project-{dataset}") / "project")
-    project.run("ingest", dataset, folder)
-    project.commit(f"ingest {dataset}")
-    return project
+def _ingested(factory: pytest.TempPathFactory, dataset: str, folder: Path) -> Workspace:
+    def make(into: Path) -> None:
+        project = workspaces.make(into)
+        project.run("ingest", dataset, folder)
+        project.commit(f"ingest {dataset}")
+
+    return Workspace(_once(factory, f"ingested-{dataset}", make))
 
 
 @pytest.fixture(scope="session")
@@ -67,12 +90,15 @@ def ingested_circor(tmp_path_factory: pytest.TempPathFactory, real_circor: Path)
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new MLflow store, mlflow.db: making one takes seven seconds, a copy of it none."""
-    root = tmp_path_factory.mktemp("store")
-    code = "from heartml import tracking; tracking.connect()"
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert done.returncode == 0, done.stderr
-    return root / ".heartml" / "mlflow.db"
+
+    def make(root: Path) -> None:
+        root.mkdir()
+        code = "from heartml import tracking; tracking.connect()"
+        done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False,
+                              env={**os.environ, "PYTHONPATH": str(ROOT)})
+        assert done.returncode == 0, done.stderr
+
+    return _once(tmp_path_factory, "store", make) / ".heartml" / "mlflow.db"
 
 
 @pytest.fixture(scope="session")
@@ -87,13 +113,16 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def small_project(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Workspace:
     """A small project with data, where no stage has run yet. Do not write here, `copy` it."""
-    return small.make(tmp_path_factory.mktemp("small") / "project", empty_store)
+    return Workspace(_once(tmp_path_factory, "small", lambda root: small.make(root, empty_store)))
 
 
 @pytest.fixture(scope="session")
 def retrained(tmp_path_factory: pytest.TempPathFactory, small_project: Workspace) -> Workspace:
     """The small project after one undisturbed `heartml retrain`; what it printed: `.heartml/said`. `copy` it."""
-    project = small_project.copy(tmp_path_factory.mktemp("retrained") / "project")
-    done = project.run("retrain")
-    (project / ".heartml/said").write_text(done.stdout)
-    return project
+
+    def make(root: Path) -> None:
+        project = small_project.copy(root)
+        done = project.run("retrain")
+        (project / ".heartml/said").write_text(done.stdout)
+
+    return Workspace(_once(tmp_path_factory, "retrained", make))
