@@ -1,6 +1,7 @@
 """The gate: better beyond chance on the same held-out groups, no subgroup worse, floors beaten; all in numbers."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,8 @@ from heartml.publish import gate
 from heartml.publish.gate import Champion
 
 TASK = TASKS["murmur"]
-PARAMS = GateParams(confidence=0.95, bootstrap=500, subgroup_margin=0.05, min_subgroup_groups=10, catch_up_recordings=0)
+PARAMS = GateParams(confidence=0.95, bootstrap=500, subgroup_margin=0.05, min_subgroup_groups=10,
+                    calibration_margin=0.05, calibration_limit=0.15, catch_up_recordings=0)
 UNITS = 120
 
 
@@ -61,6 +63,7 @@ def verdict(
     criteria = [
         gate.better_than_champion(metric, "3", comparison, PARAMS.confidence),
         gate.no_subgroup_loses(comparison, PARAMS.subgroup_margin),
+        gate.as_well_calibrated(comparison, PARAMS.calibration_margin),
         gate.beats_floors(metric, 0.8, floors),
         gate.all_there("lineage", problems, "complete"),
     ]
@@ -143,6 +146,59 @@ def test_below_one_floor_is_below_the_gate() -> None:
     said = verdict(compare(answers(0.95, seed=1), answers(0.5, seed=2)), against=floors)
     assert not said.promote
     assert "nuisance" in said.reason
+
+
+def surer(scored: Scored, temperature: float) -> Scored:
+    """The same decisions and probabilities, said with another confidence."""
+    sharp = scored.calibrated ** (1 / temperature)
+    return replace(scored, calibrated=sharp / sharp.sum(axis=1, keepdims=True))
+
+
+def test_a_better_model_that_overstates_its_confidence_is_refused() -> None:
+    champion = surer(answers(0.6, seed=2), 2.0)
+    better = answers(0.2, seed=1, right=champion.decisions == champion.labels)
+    boast = compare(surer(better, 0.1), champion)
+    assert boast
+    assert boast.difference.low > 0
+    said = verdict(boast)
+    assert not said.promote
+    [criterion] = [c for c in said.criteria if not c.passed]
+    assert (criterion.name, criterion.value) == ("calibration", boast.calibration.high)
+    assert boast.calibration.high > PARAMS.calibration_margin
+    assert verdict(compare(surer(better, 2.0), champion)).promote
+
+
+def drawn(rng: np.random.Generator, units: int) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities that are true, [units, 3], and labels drawn from them."""
+    p = np.exp(2 * rng.normal(size=(units, 3)))
+    p /= p.sum(axis=1, keepdims=True)
+    return p, np.array([rng.choice(3, p=row) for row in p])
+
+
+def test_equal_confidence_is_rarely_refused_and_over_confidence_is_nearly_always_found() -> None:
+    rng = np.random.default_rng(0)
+    refused = {1.0: 0, 0.4: 0}
+    for _ in range(30):
+        p, labels = drawn(rng, 50)
+        champion = replace(answers(0.5, seed=1).take(np.arange(50)), labels=labels, probabilities=p, calibrated=p,
+                           groups=np.arange(50).astype(str))
+        noisy = p * np.exp(rng.normal(0, 0.15, p.shape))
+        for temperature in refused:
+            own = replace(champion, calibrated=noisy / noisy.sum(axis=1, keepdims=True))
+            comparison = compare(surer(own, temperature), champion)
+            assert comparison
+            refused[temperature] += not gate.as_well_calibrated(comparison, PARAMS.calibration_margin).passed
+    assert refused[1.0] <= 2
+    assert refused[0.4] >= 24
+
+
+@pytest.mark.parametrize("error, passed", [
+    ({"value": 0.08, "low": 0.05, "high": 0.2}, True), ({"value": 0.3, "low": 0.12, "high": 0.4}, True),
+    ({"value": 0.3, "low": 0.21, "high": 0.4}, False), ({"value": None, "low": None, "high": None}, False)])
+def test_a_first_model_must_not_be_shown_to_be_far_from_what_it_says(error: dict, passed: bool) -> None:
+    criterion = gate.calibrated(error, PARAMS.calibration_limit)
+    assert criterion.passed is passed
+    assert criterion.value == error["low"]
 
 
 def test_a_missing_link_of_the_lineage_is_named() -> None:

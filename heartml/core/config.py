@@ -246,6 +246,8 @@ class GateParams(Section):
     bootstrap: Annotated[int, Field(ge=100)]
     subgroup_margin: Share
     min_subgroup_groups: Count
+    calibration_margin: Share
+    calibration_limit: Share
     catch_up_recordings: Annotated[int, Field(ge=0)]
 
 

@@ -63,7 +63,8 @@ def _criteria(
     rivalry = [
         gate.better_than_champion(metric, champion.number, comparison, params.gate.confidence),
         gate.no_subgroup_loses(comparison, params.gate.subgroup_margin),
-    ] if champion else []
+        gate.as_well_calibrated(comparison, params.gate.calibration_margin),
+    ] if champion else [gate.calibrated(held.evaluation["held_out"]["ece"], params.gate.calibration_limit)]
     passed, result = lineage.validation()
     return [
         *rivalry,
