@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from heartml.cli import data, evaluation, models, stages
+from heartml.cli import audit, data, evaluation, models, stages
 from heartml.core.errors import HeartMLError
 from heartml.core.process import die_with_dvc
 
@@ -31,13 +31,14 @@ def cli() -> None:
     Stages       validate, split, features, search, ensemble, evaluate, robustness, report   (`dvc repro` runs them)
     Flow         retrain, models
     Evaluation   leave-out, protocol
+    Auditor      lineage
     Model out    predict
 
     Start with `make run`, or: heartml ingest pascal DIR && heartml retrain
     """
 
 
-for _module in (data, stages, models, evaluation):
+for _module in (data, stages, models, evaluation, audit):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 
