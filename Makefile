@@ -11,7 +11,7 @@ run: env
 	$(BIN)/heartml retrain
 
 test: .venv/.test
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 env: .venv/.run
 

@@ -18,7 +18,15 @@ from workspaces import ROOT, Workspace
 
 from heartml.core import files
 
+LONG = ("survival", "faults", "leave_out", "ingest", "retrain", "audit", "deployments", "scale", "protocol", "description",
+        "structure", "publish", "search", "pipeline", "fuzz")   # modules that take minutes: first, so that none comes last
 REAL_DATA = Path(os.environ.get("HEARTML_REAL_DATA") or ROOT.parent / "shared" / "datasets")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long modules first; with `--dist loadscope` a module stays on one worker, and its fixtures are made once."""
+    order = {f"test_{name}": number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
