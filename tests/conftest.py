@@ -18,8 +18,9 @@ from workspaces import ROOT, Workspace
 
 from heartml.core import files
 
-LONG = ("survival", "faults", "leave_out", "ingest", "retrain", "audit", "deployments", "scale", "protocol", "description",
-        "structure", "publish", "search", "pipeline", "fuzz")   # modules that take minutes: first, so that none comes last
+# Modules that take minutes: they come first, so that none is left over at the end.
+LONG = ("survival", "faults", "leave_out", "ingest", "retrain", "audit", "deployments", "scale", "protocol",
+        "description", "structure", "publish", "search", "pipeline", "fuzz")
 REAL_DATA = Path(os.environ.get("HEARTML_REAL_DATA") or ROOT.parent / "shared" / "datasets")
 
 
