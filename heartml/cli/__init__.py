@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from heartml.cli import audit, data, evaluation, models, stages
+from heartml.cli import audit, data, evaluation, models, service, stages
 from heartml.core.errors import HeartMLError
 from heartml.core.process import die_with_dvc
 
@@ -32,13 +32,13 @@ def cli() -> None:
     Flow         retrain, models
     Evaluation   leave-out, protocol
     Auditor      lineage
-    Model out    predict
+    Model out    predict, score
 
     Start with `make run`, or: heartml ingest pascal DIR && heartml retrain
     """
 
 
-for _module in (data, stages, models, evaluation, audit):
+for _module in (data, stages, models, evaluation, audit, service):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 

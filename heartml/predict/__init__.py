@@ -140,7 +140,7 @@ def score_block(
 def answer(
     heard: Sequence[Heard], hearing: Hearing, unit_of: Sequence[str], models: Panel, params: Params
 ) -> list[Answer]:
-    """Answers to the units `unit_of` [n] of recordings [n]; `hearing` has those of them without a fault, one at least."""
+    """Answers to the units `unit_of` [n] of recordings [n]; `hearing` has those without a fault, one at least."""
     usable = [i for i, one in enumerate(heard) if one.fault is None]
     said = models.model.hear(hearing)
     complete = list(heard)
@@ -178,8 +178,9 @@ def listen(item: Item, params: Params) -> tuple[Heard, tuple[audio.Waveform, int
         return Heard(item, samples.seconds, fault, (), {}, None, samples.recording_id, samples.sample_rate_hz), None
     measured = quality.measure(waveform, samples.sample_rate_hz)
     warnings = tuple(quality.warnings(measured, params.validate_))
-    heard = Heard(item, samples.seconds, None, warnings, {}, None, samples.recording_id, samples.sample_rate_hz, measured)
-    return heard, (waveform, samples.sample_rate_hz)
+    rate_hz = samples.sample_rate_hz
+    heard = Heard(item, samples.seconds, None, warnings, {}, None, samples.recording_id, rate_hz, measured)
+    return heard, (waveform, rate_hz)
 
 
 def _answer(said: Predictions, n: int, recordings: tuple[Heard, ...], description: Description | None) -> Answer:

@@ -1,0 +1,75 @@
+"""Commands for the auditor: lineage."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from heartml.provenance.chain import Chain
+
+
+@click.command()
+@click.argument("model")
+@click.option("--recordings", is_flag=True, help="List every recording with its source file, not the first few.")
+@click.option("--all", "whole", is_flag=True, help="Leave nothing out: every parameter, code file and recording.")
+@click.option("--diff", is_flag=True, help="Print what differed from the commit, for `git apply`.")
+@click.option("--json", "as_json", is_flag=True, help="Print the chain as W3C PROV (PROV-JSON).")
+@click.option("--openlineage", is_flag=True, help="Print it as OpenLineage events, one a line.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write it as a page to this file.")
+def lineage(model: str, recordings: bool, whole: bool, diff: bool, as_json: bool, openlineage: bool,
+            html: Path | None) -> None:
+    """Show what a registered version was made of: run, code, dvc.lock, stages, folds, recordings, environment.
+
+    MODEL is NAME (its champion), NAME@ALIAS or NAME/VERSION. Everything is read from the registry, the run's files and
+    DVC's cache or remotes by hash: it is the chain of that version, wherever data and code have moved since. What
+    cannot be found is listed with the way out. Whether the links still hold is what `heartml audit` finds out.
+
+    \b
+    heartml lineage simulated-murmur
+    heartml lineage circor-murmur/3 --html lineage.html
+    heartml lineage circor-murmur --json > lineage.prov.json
+    """
+    if sum((as_json, openlineage, diff)) > 1:
+        raise click.UsageError("--json, --openlineage and --diff: one of them")
+    from heartml import tracking
+    from heartml.provenance import chain
+
+    client = tracking.connect()
+    found = chain.read(client, chain.locate(client, model))
+    if html:
+        _write_page(html, found)
+    if as_json:
+        from heartml.provenance import w3c
+
+        click.echo(w3c.as_json(found))
+    elif openlineage:
+        from heartml.provenance import events
+
+        click.echo("\n".join(json.dumps(event, sort_keys=True) for event in events.as_dicts(found)))
+    elif diff:
+        click.echo(found.code.diff or "", nl=False)
+    elif not html:
+        _print_tree(found, whole=whole, recordings=recordings)
+
+
+def _write_page(path: Path, found: "Chain") -> None:
+    from heartml.core.files import replacing
+    from heartml.provenance import page
+
+    with replacing(path) as temporary:
+        temporary.write_text(page.render(found), encoding="utf-8")
+    click.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB", err=True)
+
+
+def _print_tree(found: "Chain", *, whole: bool, recordings: bool) -> None:
+    from rich.console import Console
+
+    from heartml.provenance import outline, show
+
+    keep = None if whole or recordings else 3
+    Console().print(show.tree(outline.outline(found, keep), whole=whole))
+
+
+COMMANDS = (lineage,)
