@@ -82,7 +82,7 @@ class ValidateParams(Section):
 
 
 class SplitParams(PerTask):
-    folds: Annotated[int, Field(ge=2)]
+    folds: Annotated[int, Field(ge=3)]     # one is answered for, and stacking is cross-fitted on the rest
     test_share: Annotated[float, Field(gt=0, lt=1)]
     published: Path | None
 
@@ -257,8 +257,10 @@ class SigningParams(Section):
 
 class FlowParams(Section):
     stages_at_once: Count
-    retries: Annotated[int, Field(ge=0)]
-    retry_delay_s: Annotated[float, Field(ge=0)]
+    stage_retry_delays_s: tuple[Annotated[float, Field(ge=0)], ...]
+    network_retry_delays_s: tuple[Annotated[float, Field(ge=0)], ...]
+    stage_timeout_s: Positive
+    ingest_timeout_s: Positive
 
 
 class Params(Section):
