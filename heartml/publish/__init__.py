@@ -167,10 +167,9 @@ def _judge(client: "Client", version: Version, params: "Params") -> None:
 def _outcome(client: "Client", version: Version, state: str) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         verdict = read_json(tracking.fetch(client, version.run_id, "gate.json", Path(folder)))
-        facts = read_json(tracking.fetch(client, version.run_id, "lineage.json", Path(folder)))
     page = paths.REPORTS / f"{version.name}.html"
     if not _is_of(page, version):
-        _write_page(client, version, page, verdict, facts)
+        _write_page(client, version, page, verdict)
     return Outcome(
         version.name, state, verdict["reason"], version.number, version.run_id, str(page),
         read_json(paths.evaluation(version.name) / "metrics.json"), verdict,
@@ -182,13 +181,13 @@ def _is_of(page: Path, version: Version) -> bool:
     return page.exists() and sha256_file(page) == version.tags.get("heartml.report")
 
 
-def _write_page(
-    client: "Client", version: Version, page: Path, verdict: Mapping[str, Any], facts: Mapping[str, Any]
-) -> None:
+def _write_page(client: "Client", version: Version, page: Path, verdict: Mapping[str, Any]) -> None:
     from heartml import report
+    from heartml.provenance import chain
+    from heartml.provenance.page import section
 
     registered = {"version": version.number, "run_id": version.run_id}
-    text = report.render(version.name, {**verdict, **registered}, {**facts, **registered})
+    text = report.render(version.name, {**verdict, **registered}, section(chain.read(client, version)))
     with replacing(page) as temporary:
         temporary.write_text(text, encoding="utf-8")
     client.set_model_version_tag(version.name, version.number, "heartml.report", sha256_file(page))
