@@ -15,6 +15,7 @@ from heartml import beats, evaluate, quality, robustness
 from heartml.audio import Samples, write_flac
 from heartml.core import config, files, paths, schema, tasks
 from heartml.model import Predictions
+from heartml.outline import Lineage, Node
 from heartml.robustness import Condition
 
 TASK = "simulated-murmur"
@@ -213,12 +214,13 @@ def verdict(*, promote: bool, reason: str = "promoted: better", champion: str | 
             "version": "4", "run_id": "0f3a", "verdict": "promoted" if promote else "refused"}
 
 
-def lineage() -> dict:
-    """What `heartml.lineage.gather` finds, with the registered version."""
-    return {
-        "task": TASK, "code": {"commit": "87767dafd0", "dirty": False, "diff_sha256": None},
-        "data": {"hash": "d41d8cd98f00b204e9800998ecf8427e.dir", "files": 402, "bytes": 12_000_000},
-        "dvc_lock_sha256": "ab" * 32, "stages": {}, "outputs_sha256": {}, "params_sha256": "cd" * 32,
-        "environment": {"packages": {"torch": "2.11.0", "mlflow": "3.17.2"}}, "missing": [],
-        "version": "4", "run_id": "0f3a", "verdict": "promoted",
-    }
+def lineage(run_id: str = "0f3a") -> Lineage:
+    """What `heartml.provenance.page.section` says of a registered version."""
+    return Lineage(
+        Node(TASK, "version 4, champion, promoted", under=(
+            Node("Run", "FINISHED", run_id), Node("Code", "commit", "87767dafd0" * 4),
+            Node("Data", "402 files", "d41d8cd98f00b204e9800998ecf8427e.dir", open=True, under=(
+                Node("simulated", "398 recordings", under=(
+                    Node("50031_AV.wav", f"fold 1, recording {run_id}", "ab" * 32),)),
+            )), Node("Missing", "nothing: every link was found"))),
+        (Node("version", "4"), Node("run", digest=run_id), Node("commit", digest="87767dafd0" * 4), Node("complete")))

@@ -147,8 +147,8 @@ def test_hostile_names_stay_text(pages):
 def test_hostile_quarantine_and_lineage_stay_text(project):
     before = pd.read_parquet(paths.QUARANTINE)
     files.write_parquet(paths.QUARANTINE, before.assign(detail=HOSTILE, source_file=HOSTILE, reason="<img src=x>"))
-    facts = builders.lineage() | {"run_id": HOSTILE}
-    text = report.render(builders.TASK, builders.verdict(promote=True) | {"version": "<b>4</b>"}, facts)
+    lineage = builders.lineage(run_id=HOSTILE)
+    text = report.render(builders.TASK, builders.verdict(promote=True) | {"version": "<b>4</b>"}, lineage)
     files.write_parquet(paths.QUARANTINE, before)
     assert "<script" not in text and "<img src=x" not in text and "<b>4" not in text
 

@@ -16,6 +16,7 @@ from heartml.core import config, paths, tasks
 from heartml.core.config import Params
 from heartml.core.files import read_json, replacing, sha256_file, sha256_folder
 from heartml.core.stage import stage
+from heartml.outline import Lineage
 from heartml.quality import Quality
 from heartml.report import figures, listening, mistakes, tables, verdict
 
@@ -34,14 +35,15 @@ def run(name: str) -> None:
         log.say(f"{len(page) / 1e6:.2f} MB: {paths.report(name)}")
 
 
-def render(name: str, comparison: Json | None, lineage: Json | None) -> str:
+def render(name: str, comparison: Json | None, lineage: Lineage | None) -> str:
     """The whole page as HTML.
 
     Args:
         name: the task, `circor-murmur`; its artifacts lie in the working folder.
         comparison: `gate.Verdict.as_json()` with `version` and `champion` (version numbers or null); `None` where no
             gate has judged.
-        lineage: `lineage.gather(name)`; `None` where it is not known. The hashes of the artifacts are shown either way.
+        lineage: of the registered version (heartml/provenance); `None` where none is registered, and the hashes of the
+            artifacts are shown.
     """
     params, found = config.load(), read_json(paths.evaluation(name) / "metrics.json")
     model = read_json(paths.model(name) / "model.json")
@@ -55,7 +57,7 @@ def render(name: str, comparison: Json | None, lineage: Json | None) -> str:
         robustness=robustness_section(name),
         heart_states=tables.heart_states(read_json(paths.heart_states(name) / "measures.json")),
         mistakes=wrong(name, found, params), data=data_section(name), search=search_section(name, found),
-        members=members(model), lineage=lineage_section(name, lineage),
+        members=members(model), lineage=lineage, hashes=hashes(name),
         titles=verdict.TITLES, warnings=verdict.warnings(found), excerpt_s=listening.EXCERPT_S,
         meanings=verdict.meanings(found),
     )
@@ -182,24 +184,11 @@ def members(model: Json) -> dict[str, Any]:
     return {"columns": ("Trial", "Encoder", "Pooling", "Head", "Hears", "Reading", "Weight"), "rows": rows}
 
 
-def lineage_section(name: str, lineage: Json | None) -> list[tuple[str, str]]:
-    """Names and hashes that lead back to what this was made of."""
-    links = [
+def hashes(name: str) -> list[tuple[str, str]]:
+    """What the page was made of, as long as nothing is registered."""
+    return [
         ("Recordings table, SHA-256", sha256_file(paths.RECORDINGS)),
         ("Folds, SHA-256", sha256_file(paths.folds(name))),
         ("Model, SHA-256", sha256_folder(paths.model(name))),
         ("Evaluation, SHA-256", sha256_folder(paths.evaluation(name))),
     ]
-    if lineage is None:
-        return links
-    code, packages = lineage["code"], lineage["environment"]["packages"]
-    found = [
-        ("Registered as", f"{name}, version {lineage['version']}"), ("MLflow run", lineage["run_id"]),
-        ("Code", code["commit"] and f"{code['commit']}{' with uncommitted changes' if code['dirty'] else ''}"),
-        ("Data set (data.dvc)", lineage["data"]["hash"]), *links,
-        ("dvc.lock, SHA-256 as canonical JSON", lineage["dvc_lock_sha256"]),
-        ("params.yaml, SHA-256", lineage["params_sha256"]),
-        ("Packages", ", ".join(f"{package} {number}" for package, number in packages.items())),
-        *(("Missing", words) for words in lineage["missing"]),
-    ]
-    return [(what, value or "not known") for what, value in found]
