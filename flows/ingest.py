@@ -1,29 +1,41 @@
 """`ingest` as a flow: for a schedule, or for a platform that wants to see it. The work is `heartml.ingest`."""
 
 from pathlib import Path
+from typing import Any, cast
 
-from prefect import flow, task
+from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
 
+from flows import again, sweep
 from heartml import ingest as stage
+from heartml.core import config
+from heartml.core.errors import HeartMLError
 from heartml.datasets import load
 from heartml.ingest.download import fetch
 
 
-@task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[10, 60, 300])
-def download(dataset: str, into: Path | None, mirror: str | None) -> Path:
+@task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=again.can_help)
+def download(dataset: str, into: Path | None, mirror: str | None) -> Path | State[Any]:
     """Fetch a data set; a server may be away for a while, and what has arrived is kept."""
-    return fetch(load(dataset), into, mirror)
+    try:
+        return fetch(load(dataset), into, mirror)
+    except HeartMLError as error:
+        return Failed(message=str(error), name=again.name_of(error))
 
 
-@task(cache_policy=NO_CACHE)
-def admit(dataset: str, folder: Path, keep_tasks: bool, replace: bool) -> stage.Outcome:
+@task(cache_policy=NO_CACHE, persist_result=False)
+def admit(dataset: str, folder: Path, keep_tasks: bool, replace: bool) -> stage.Outcome | State[Any]:
     """Make a folder the next version of the data; the same folder fails again in the same way, so no retry."""
-    return stage.run(dataset, folder, keep_tasks=keep_tasks, replace=replace)
+    try:
+        return stage.run(dataset, folder, keep_tasks=keep_tasks, replace=replace)
+    except HeartMLError as error:
+        return Failed(message=str(error))
 
 
-@flow(name="ingest")
+@flow(name="ingest", persist_result=False)
 def ingest(
     dataset: str,
     folder: Path | None = None,
@@ -31,9 +43,32 @@ def ingest(
     mirror: str | None = None,
     keep_tasks: bool = False,
     replace: bool = False,
-) -> stage.Outcome:
+) -> State[Any]:
     """Ingest `folder`, or without one what the publisher offers for download."""
-    outcome = admit(dataset, folder or download(dataset, into, mirror), keep_tasks, replace)
+    sweep.sign()
+    for name in sweep.close_killed("ingest"):
+        get_run_logger().warning("flow run %s was left behind by a killed process: closed", name)
+    try:
+        params = config.load().flow
+    except HeartMLError as error:
+        return Failed(message=str(error))
+    if folder is None:
+        delays = list(params.network_retry_delays_s)
+        fetched = download.with_options(retries=len(delays), retry_delay_seconds=delays)(
+            dataset, into, mirror, return_state=True)
+        if not fetched.is_completed():
+            return Failed(message=fetched.message)
+        folder = cast(Path, fetched.result())
+    limited = admit.with_options(timeout_seconds=params.ingest_timeout_s)
+    return _told(dataset, limited(dataset, folder, keep_tasks, replace, return_state=True))
+
+
+def _told(dataset: str, state: State[Any]) -> State[Any]:
+    """What the run ends in, and its table."""
+    if not state.is_completed():
+        return Failed(message=state.message)
+    outcome: stage.Outcome = state.result()
     rows = [{"what": name, "number": number} for name, number in outcome.counts()]
     create_table_artifact(rows, key=f"ingest-{dataset}", description=f"Data set {dataset} after this ingest")
-    return outcome
+    words = f"{dataset}: {outcome.recordings} recordings, {outcome.new} new"
+    return Completed(message=words if outcome.changed else f"{words}; nothing has changed", data=outcome)

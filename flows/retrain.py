@@ -4,6 +4,7 @@ When, with which retries and who is told: that is here. What depends on what is 
 registered and promoted is heartml/publish's. `heartml retrain` starts it; so does a Prefect worker (prefect.yaml).
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -17,27 +18,22 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, as_completed
-from prefect.states import Failed
+from prefect.states import Completed, Failed
 
-from flows import sweep, voice
+from flows import again, events, sweep, voice
 from heartml import pipeline, publish
 from heartml.core import config, paths
 from heartml.core.errors import HeartMLError
-from heartml.pipeline import Done, Plan, Stage, StageFailed, StageKilled, recovery
+from heartml.pipeline import Done, Plan, Stage, StageFailed, StageKilled, StageTimedOut, recovery
 from heartml.pipeline.repro import How
 from heartml.publish import Outcome, description, results
 
 Say = Callable[[str], None]
-KILLED = "Killed"
+_ENDS: dict[type[StageFailed], str] = {StageKilled: again.KILLED, StageTimedOut: "TimedOut"}
 
 
-def _can_help(_: Any, __: Any, state: State[Any]) -> bool:
-    """Another try helps a stage that was killed; its own error would only come again."""
-    return state.name == KILLED
-
-
-@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{address}", retry_condition_fn=_can_help)
-def stage(address: str, force: bool) -> Done | State[Any]:
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{address}", retry_condition_fn=again.can_help)
+def stage(address: str, force: bool, timeout_s: float) -> Done | State[Any]:
     """Run one stage of DVC's graph."""
     log = get_run_logger()
 
@@ -46,23 +42,25 @@ def stage(address: str, force: bool) -> Done | State[Any]:
 
     with voice.running(address):
         try:
-            done = pipeline.run(address, force=force, say=say)
+            done = pipeline.run(address, force=force, say=say, timeout_s=timeout_s)
         except StageFailed as error:
-            return Failed(message=str(error), name=KILLED if isinstance(error, StageKilled) else "Failed")
+            return Failed(message=str(error), name=_ENDS.get(type(error), "Failed"))
     recovery.keep()
     if done.how is not How.RAN:
         say(f"{address}: {done.how.name.lower()}")
     return done
 
 
-@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="publish {name}")
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="publish {name}", retry_condition_fn=again.can_help)
 def publish_task(name: str, seconds: dict[str, float]) -> Outcome | State[Any]:
-    """Register, judge, settle and report one task's model."""
+    """Register, judge, settle and report one task's model; a retry finishes what a lost connection left undone."""
     try:
         with voice.running(f"publish {name}"):
             return publish.publish(name, config.load(), seconds)
-    except HeartMLError as error:
-        return Failed(message=str(error))
+    except Exception as error:
+        if not isinstance(error, HeartMLError) and not again.away(error):
+            raise
+        return Failed(message=str(error), name=again.name_of(error))
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -72,23 +70,30 @@ def open_store() -> None:
 
 
 @flow(name="retrain", persist_result=False)
-def retrain(wait: bool = True, force: bool = False) -> list[Outcome] | State[Any]:
+def retrain(wait: bool = True, force: bool = False, because: str = "") -> State[Any]:
     """Bring every stage up to date, then register, judge and promote or refuse.
 
     Args:
         wait: take a turn behind another retraining in the same folder; otherwise fail at once.
         force: run every stage again, fresh or not.
+        because: what asked for it, for the log; a drift that the monitor found, for example.
     """
+    log = get_run_logger()
     sweep.sign()
+    if because:
+        log.info("asked for by: %s", because)
     try:
-        with pipeline.alone(wait=wait):
+        with pipeline.alone(wait=wait, say=lambda line: log.info(line, extra=voice.AUDIBLE)):
             outcomes = _retrain(force)
     except HeartMLError as error:
         return Failed(message=str(error))
+    for outcome in outcomes:
+        events.settled(outcome)
     failed = [outcome for outcome in outcomes if outcome.state == publish.FAILED]
     if failed:
         return Failed(message="; ".join(f"{o.task}: {o.reason}" for o in failed), data=outcomes)
-    return outcomes
+    words = "; ".join(f"{o.task}: {o.state}, version {o.version}" for o in outcomes)
+    return Completed(message=words, data=outcomes)
 
 
 def _retrain(force: bool) -> list[Outcome]:
@@ -97,6 +102,7 @@ def _retrain(force: bool) -> list[Outcome]:
         log.warning("flow run %s was left behind by a killed process: closed", name)
     store = open_store.submit()
     plan = pipeline.plan(force=force)
+    log.info("%d of %d stages to bring up to date", len(plan.due), len(plan.stages))
     for entry in plan.due:
         log.info("%s: %s", entry.address, entry.changed or "after a stage that runs")
     with pipeline.stopping_on_error():
@@ -107,17 +113,29 @@ def _retrain(force: bool) -> list[Outcome]:
     outcomes = []
     for name, stages in behind.items():
         reason = next((failed[address] for address in sorted(stages) if address in failed), "")
-        outcomes.append(publish.failure(name, reason) if reason else _publish(name, seconds, stages))
+        outcomes.append(publish.failure(name, reason) if reason else _publish(name, params.flow, seconds, stages))
     outcomes += [publish.failure(address, reason) for address, reason in failed.items()
                  if not any(address in stages for stages in behind.values())]
+    for outcome in outcomes:
+        level = logging.ERROR if outcome.state == publish.FAILED else logging.INFO
+        log.log(level, "%s: %s, version %s: %s", outcome.task, outcome.state, outcome.version, outcome.reason)
     description.write(outcomes)
+    create_table_artifact(_stages(plan, seconds, failed), key="retrain-stages", description="Stages that were due")
     create_markdown_artifact(results.markdown(outcomes), key="retrain-result", description="Outcome of the retraining")
     create_table_artifact(results.table(outcomes), key="retrain-metrics", description="Metrics, floors, champion")
     return outcomes
 
 
-def _publish(name: str, seconds: Mapping[str, float], behind: frozenset[str]) -> Outcome:
-    state = publish_task(name, {a: s for a, s in seconds.items() if a in behind}, return_state=True)
+def _stages(plan: Plan, seconds: Mapping[str, float], failed: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"stage": entry.address, "why": entry.changed or "after a stage that runs",
+             "seconds": f"{seconds[entry.address]:.1f}" if entry.address in seconds else "",
+             "error": failed.get(entry.address, "")} for entry in plan.due]
+
+
+def _publish(name: str, params: config.FlowParams, seconds: Mapping[str, float], behind: frozenset[str]) -> Outcome:
+    run = publish_task.with_options(
+        retries=len(params.network_retry_delays_s), retry_delay_seconds=list(params.network_retry_delays_s))
+    state = run(name, {a: s for a, s in seconds.items() if a in behind}, return_state=True)
     outcome = state.result(raise_on_failure=False)
     return outcome if isinstance(outcome, Outcome) else publish.failure(name, str(state.message))
 
@@ -141,7 +159,8 @@ def _in_turn(
     plan: Plan, params: config.FlowParams, failed: dict[str, str], *, force: bool
 ) -> Iterator[tuple[str, State[Any]]]:
     """Start each due stage when all that it needs is done; yield how each ended. A failure skips what comes after."""
-    run = stage.with_options(retries=params.retries, retry_delay_seconds=params.retry_delay_s)
+    run = stage.with_options(
+        retries=len(params.stage_retry_delays_s), retry_delay_seconds=list(params.stage_retry_delays_s))
     waiting = {entry.address: entry for entry in plan.due}
     running: dict[PrefectFuture[Any], str] = {}
     futures: dict[str, PrefectFuture[Any]] = {}
@@ -151,7 +170,8 @@ def _in_turn(
         for entry in ready[: params.stages_at_once - len(running)]:
             before = [futures[need] for need in entry.needs if need in futures]
             futures[entry.address] = run.submit(
-                entry.address, force=force and entry.runs, wait_for=before, return_state=False)
+                entry.address, force=force and entry.runs, timeout_s=params.stage_timeout_s, wait_for=before,
+                return_state=False)
             running[futures[entry.address]] = waiting.pop(entry.address).address
         if running:
             ended = next(as_completed(list(running)))

@@ -5,6 +5,8 @@ Otherwise the flow runs, on the configured server or on a private one that lives
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from flows import server, voice
 from heartml import pipeline, publish
@@ -13,11 +15,36 @@ from heartml.core.errors import HeartMLError
 from heartml.core.files import replacing
 from heartml.publish import Outcome, description
 
+if TYPE_CHECKING:
+    from heartml.ingest import Outcome as Ingested
+
 UNFINISHED = paths.STATE / "flow.unfinished"   # is there while a flow runs on a private server
 
 
 class RetrainFailed(HeartMLError):  # noqa: N818 - reads as what happened
     """The flow did not come to an end; the message is the flow's own."""
+
+
+class IngestFailed(HeartMLError):  # noqa: N818 - reads as what happened
+    """The flow made no version of the data; the message is the flow's own."""
+
+
+def ingest(
+    dataset: str, folder: Path | None, into: Path | None, mirror: str | None, *, keep_tasks: bool, replace: bool
+) -> "Ingested":
+    """Run the flow `ingest` on the configured server.
+
+    Raises:
+        ServerError: it does not answer.
+        IngestFailed: nothing was ingested.
+    """
+    server.check()
+    from flows.ingest import ingest as flow
+
+    state = flow(dataset, folder, into, mirror, keep_tasks, replace, return_state=True)
+    if not state.is_completed():
+        raise IngestFailed(str(state.message))
+    return cast("Ingested", state.result())
 
 
 def retrain(*, wait: bool, force: bool) -> list[Outcome]:

@@ -36,7 +36,7 @@ def _shrink(params: Path) -> None:
     numbers["evaluate"] |= {"bootstrap": 100, "floors": ["majority"]}   # nine held-out children tell no more
     numbers["robustness"]["conditions"] = {"white_snr_db": [0], "clock_share": [0.02]}
     numbers["gate"] |= {"bootstrap": 100, "calibration_limit": 1.0}
-    numbers["flow"] = {"stages_at_once": 2, "retries": 1, "retry_delay_s": 0}
+    numbers["flow"] |= {"stages_at_once": 2, "stage_retry_delays_s": [0], "network_retry_delays_s": [0]}
     params.write_text(yaml.safe_dump(numbers, sort_keys=False))
 
 

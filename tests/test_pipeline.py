@@ -14,7 +14,7 @@ import toys
 
 from heartml import pipeline
 from heartml.core.files import Busy
-from heartml.pipeline import PipelineError, StageFailed, StageKilled, recovery
+from heartml.pipeline import PipelineError, StageFailed, StageKilled, StageTimedOut, recovery
 from heartml.pipeline.repro import How
 
 
@@ -91,6 +91,45 @@ def test_a_stage_that_is_killed_is_told_from_one_that_fails(toy: Path) -> None:
 
     with pytest.raises(StageKilled, match="killed by a signal"):
         pipeline.run("one", say=kill)
+
+
+def test_a_stage_that_takes_too_long_is_killed_and_the_others_work_is_kept(toy: Path) -> None:
+    toys.set_numbers(toy, seconds={"two": 60})
+    pipeline.run("one", say=lambda _: None)
+    heard: list[str] = []
+    with pytest.raises(StageTimedOut, match=r"two: not done after 4 s \(flow\.stage_timeout_s"):
+        pipeline.run("two", say=heard.append, timeout_s=4)
+    [started] = [line for line in heard if line.startswith("started")]
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{started.rsplit(maxsplit=1)[-1]}").exists():
+        assert time.monotonic() < deadline, "the stage outlives its time"
+        time.sleep(0.05)
+    with pipeline.alone(wait=False):
+        assert [s.address for s in pipeline.plan().due] == ["two", "three", "four"]
+        toys.set_numbers(toy)
+        assert pipeline.run("one", say=lambda _: None).how is How.UNCHANGED
+        assert pipeline.run("two", say=lambda _: None, timeout_s=100).how is How.RAN
+
+
+def test_a_stage_of_a_stopped_flow_is_not_started_again(toy: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), pipeline.stopping_on_error():
+        raise KeyboardInterrupt
+    with pytest.raises(StageFailed, match="one: stopped"):
+        pipeline.run("one", say=lambda _: None)
+    with pipeline.stopping_on_error():
+        assert pipeline.run("one", say=lambda _: None).how is How.RAN
+
+
+def test_who_has_to_wait_hears_for_whom(toy: Path) -> None:
+    code = ("import time; from heartml import pipeline\n"
+            "with pipeline.alone(): print('in', flush=True); time.sleep(1)")
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout
+        first.stdout.readline()
+        heard: list[str] = []
+        with pipeline.alone(say=heard.append):
+            assert len(heard) == 1
+            assert f"process {first.pid}" in heard[0]
 
 
 def test_data_that_nobody_makes_is_named_with_the_way_to_it(toy: Path) -> None:

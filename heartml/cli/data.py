@@ -72,9 +72,9 @@ def ingest(dataset: str, folder: Path | None, download: bool, into: Path | None,
     if (folder is None) != download:
         raise click.UsageError("name FOLDER, or --download, and not both")
     if configured():
-        from flows.ingest import ingest as flow
+        from flows import start
 
-        outcome = flow(dataset, folder, into, mirror, keep_tasks, replace)
+        outcome = start.ingest(dataset, folder, into, mirror, keep_tasks=keep_tasks, replace=replace)
     else:
         from heartml import datasets
         from heartml import ingest as stage

@@ -30,6 +30,10 @@ class DownloadError(HeartMLError):
     """A file could not be fetched as its publisher lists it; what is there already is kept for the next try."""
 
 
+class ServerAway(DownloadError):  # noqa: N818 - reads as a state
+    """The server was away, or sent something else than it lists, each time that it was asked; later it may not be."""
+
+
 def fetch(source: Dataset, into: Path | None = None, mirror: str | None = None, *, wait_s: float = WAIT_S) -> Path:
     """Download data set `source` into a folder and return it; a second call fetches only what is missing.
 
@@ -39,7 +43,8 @@ def fetch(source: Dataset, into: Path | None = None, mirror: str | None = None, 
         wait_s: before the second attempt at a file.
 
     Raises:
-        DownloadError: the data set has no address, or a file did not arrive whole after several attempts.
+        DownloadError: the data set has no address, or the server refuses.
+        ServerAway: a file did not arrive whole after several attempts.
     """
     if not source.REMOTES:
         raise DownloadError(
@@ -107,7 +112,7 @@ class _Fetcher:
                 return attempt()
             except (httpx.TransportError, _Again) as error:
                 if number == ATTEMPTS or self.stop.is_set():
-                    raise DownloadError(
+                    raise ServerAway(
                         f"{self.address}{name}: {error} ({number} attempts). What has arrived is kept in "
                         f"{self.folder}; the same command goes on from there."
                     ) from None

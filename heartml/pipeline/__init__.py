@@ -43,6 +43,10 @@ class StageKilled(StageFailed):
     """A stage's process died of a signal; another try can help."""
 
 
+class StageTimedOut(StageFailed):
+    """A stage took longer than it may; its process was killed. Another try would take as long."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """One node of DVC's graph.
@@ -98,35 +102,45 @@ class Done:
 
 
 @contextlib.contextmanager
-def alone(*, wait: bool = True, who: str = "heartml retrain") -> Iterator[None]:
+def alone(*, wait: bool = True, who: str = "heartml retrain", say: Callable[[str], None] | None = None
+          ) -> Iterator[None]:
     """Hold this folder's data and artifacts: no second retraining or ingest, no leftovers of a killed one, no DVC.
 
     Args:
         wait: take a turn after those that are at work, and say so; else refuse.
         who: the command that asks, for the message.
+        say: gets the line that it has to wait, and for whom; by default that goes to stderr.
 
     Raises:
         Busy: somebody else is at work, and `wait` is false.
     """
-    waiting = f"{who}: waiting for another retraining or ingest in this folder"
+    say = say or _to_stderr
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(exclusive(LOCK, wait_s=float("inf") if wait else 0, on_wait=waiting))
+            stack.enter_context(exclusive(LOCK, wait_s=0))
         except Busy as busy:
-            raise Busy(f"another retraining or ingest is at work in this folder ({busy}). "
-                       "Without --no-wait this one would take its turn") from None
+            if not wait:
+                raise Busy(f"another retraining or ingest is at work in this folder ({busy}). "
+                           "Without --no-wait this one would take its turn") from None
+            holder = str(busy).rpartition("held by ")[2]
+            say(f"{who}: waiting for another retraining or ingest in this folder ({holder})")
+            stack.enter_context(exclusive(LOCK))
         recovery.repair()
-        _await_dvc(who, wait=wait)
+        _await_dvc(who, say, wait=wait)
         yield
 
 
-def _await_dvc(who: str, *, wait: bool) -> None:
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _await_dvc(who: str, say: Callable[[str], None], *, wait: bool) -> None:
     told = False
     while holders := recovery.dvc_at_work():
         if not wait:
             raise Busy(f"DVC is at work in this folder ({holders[0]}). Without --no-wait this one would take its turn")
         if not told:
-            print(f"{who}: waiting for {holders[0]}", file=sys.stderr, flush=True)
+            say(f"{who}: waiting for {holders[0]}")
             told = True
         time.sleep(_POLL_S)
 
@@ -187,7 +201,8 @@ def _refuse_missing(address: str, node: Any, changes: Mapping[str, str], made: l
                                 "`heartml ingest` brings data in")
 
 
-def run(address: str, *, force: bool = False, say: Callable[[str], None]) -> Done:
+def run(address: str, *, force: bool = False, say: Callable[[str], None],
+        timeout_s: float = float("inf")) -> Done:
     """Run one stage in a process of its own, unless DVC finds it fresh; `say` gets its output line by line.
 
     Its whole output is kept under `.heartml/logs`. Waits while another DVC command works on the same files.
@@ -195,10 +210,18 @@ def run(address: str, *, force: bool = False, say: Callable[[str], None]) -> Don
     Raises:
         StageFailed: with the stage's own error line.
         StageKilled: the stage died of a signal.
+        StageTimedOut: it took longer than `timeout_s` seconds and was killed.
     """
     started, told = time.monotonic(), False
     while True:
-        how, last = _reproduce(address, force=force, say=say)
+        left_s = started + timeout_s - time.monotonic()
+        if left_s <= 0:
+            raise _timed_out(address, timeout_s)
+        if _stopping.is_set():   # a cancelled flow's retry
+            raise StageFailed(f"{address}: stopped")
+        how, last, in_time = _reproduce(address, left_s, force=force, say=say)
+        if not in_time:
+            raise _timed_out(address, timeout_s)
         if _stopping.is_set():
             raise StageFailed(f"{address}: stopped")
         if how is not How.BUSY:
@@ -215,17 +238,26 @@ def run(address: str, *, force: bool = False, say: Callable[[str], None]) -> Don
     return Done(address, how, time.monotonic() - started)
 
 
+def _timed_out(address: str, timeout_s: float) -> StageTimedOut:
+    return StageTimedOut(f"{address}: not done after {timeout_s:.0f} s (flow.stage_timeout_s in params.yaml), so its "
+                         f"process was killed. What other stages made is kept. Its whole output: {_log(address)}")
+
+
 def _log(address: str) -> Path:
     return LOGS / f"{address.replace('/', '_')}.log"
 
 
-def _reproduce(address: str, *, force: bool, say: Callable[[str], None]) -> tuple[How, str]:
-    """How it went, and the line that says why it failed."""
+def _reproduce(
+    address: str, timeout_s: float, *, force: bool, say: Callable[[str], None]
+) -> tuple[How, str, bool]:
+    """How it went, the line that says why it failed, and whether it ended within its time."""
     LOGS.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "heartml.pipeline", address, str(os.getpid())] + ["--force"] * force
     error: list[str] = []
     last = "no output"
-    with _started(command) as process, _log(address).open("w", encoding="utf-8") as log:
+    over = threading.Event()
+    with (_started(command) as process, _killed_after(timeout_s, process, over),
+          _log(address).open("w", encoding="utf-8") as log):
         assert process.stdout
         for raw in process.stdout:
             line = raw.rstrip()
@@ -239,7 +271,7 @@ def _reproduce(address: str, *, force: bool, say: Callable[[str], None]) -> tupl
                 say(line)
     code = process.returncode
     how = How.KILLED if code < 0 else How(code) if code in set(How) else How.FAILED
-    return how, ("\n".join(error) or last).rstrip(". ")
+    return how, ("\n".join(error) or last).rstrip(". "), not over.is_set()
 
 
 @contextlib.contextmanager
@@ -251,6 +283,22 @@ def _started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             _running.discard(process)
+
+
+@contextlib.contextmanager
+def _killed_after(timeout_s: float, process: subprocess.Popen[str], over: threading.Event) -> Iterator[None]:
+    """Kill the process, and with it the stage, when its time is over; `over` says so."""
+    def end() -> None:
+        over.set()
+        process.kill()
+
+    clock = threading.Timer(min(timeout_s, threading.TIMEOUT_MAX), end)
+    clock.daemon = True
+    clock.start()
+    try:
+        yield
+    finally:
+        clock.cancel()
 
 
 @contextlib.contextmanager
