@@ -45,7 +45,7 @@ def brief(chain: Chain) -> tuple[Node, ...]:
         Node("stages", str(len(chain.stages)), bad=not chain.stages),
         Node("data", digest=data.md5 if data else "missing", bad=not data),
         Node("recordings", f"{len(chain.recordings):,}", bad=not len(chain.recordings)),
-        Node("links missing", str(len(chain.missing)), bad=True) if chain.missing else Node("complete"),
+        Node("links missing", str(len(chain.missing)), bad=True) if chain.missing else Node("nothing missing"),
     )
 
 
