@@ -8,6 +8,7 @@ finished by the next one:
 """
 
 import contextlib
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from heartml import signing
 from heartml.core import process
 from heartml.core.errors import HeartMLError
+from heartml.signing import keys
 from heartml.store import address, alone
 
 if TYPE_CHECKING:
@@ -188,7 +191,19 @@ def close_abandoned(client: "MlflowClient", name: str) -> None:
 
 
 def download(client: "MlflowClient", version: Version, into: Path) -> Path:
-    """The fitted ensemble of a version (what `heartml.model.Model.load` reads), copied below `into`.
+    """The fitted ensemble of a version (what `heartml.model.Model.load` reads), copied below `into` and verified.
+
+    Raises:
+        RegistryError: the stored model is gone.
+        signing.Refused: it is not what was signed when it was registered, or nobody trusted here signed it.
+    """
+    folder = stored_model(client, version, into)
+    verify(folder, version.name, version.number, version.run_id)
+    return ensemble_in(folder)
+
+
+def stored_model(client: "MlflowClient", version: Version, into: Path) -> Path:
+    """The model as it is stored, copied below `into`, nothing verified; without the bytecode that a server left there.
 
     Raises:
         RegistryError: the stored model is gone.
@@ -200,10 +215,43 @@ def download(client: "MlflowClient", version: Version, into: Path) -> Path:
     mlflow.set_tracking_uri(address())   # a `models:/` source is looked up there, whatever `tracking_uri` says
     try:
         folder = Path(download_artifacts(version.source, dst_path=str(into / "model"), tracking_uri=address()))
-        inner = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
     except (OSError, MlflowException) as error:
         raise RegistryError(f"{version.name} version {version.number}: its files are gone: {error}") from None
-    return folder / str(inner["flavors"]["python_function"]["artifacts"]["model"]["path"])
+    for cached in folder.rglob("__pycache__"):
+        shutil.rmtree(cached)
+    return folder
+
+
+def ensemble_in(folder: Path) -> Path:
+    """Where in a stored model the fitted ensemble lies.
+
+    Raises:
+        RegistryError: nowhere.
+    """
+    try:
+        told = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
+        inner = folder / str(told["flavors"]["python_function"]["artifacts"]["model"]["path"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        raise RegistryError(f"{folder}: no stored model (MLmodel names no ensemble)") from None
+    if not inner.resolve().is_relative_to(folder.resolve()):
+        raise RegistryError(f"{folder}: MLmodel names an ensemble outside of it, {inner}")
+    return inner
+
+
+def verify(folder: Path, name: str, number: str, run_id: str) -> None:
+    """Hold a copy of a stored model against its signature, unless signatures were switched off.
+
+    Raises:
+        signing.Refused: it is not what was signed, or signed as another model or from another run.
+    """
+    if not signing.required():
+        return
+    what = f"{name} version {number}"
+    said = signing.verify(folder, keys.trusted(), what).statement
+    for of, expected in (("model", name), ("run_id", run_id)):
+        if said.get(of) != expected:
+            raise signing.Refused(f"{what}: its files were signed as {of} {said.get(of)}, not {expected}: somebody "
+                                  "exchanged models in the registry")
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ at), `leaning` (the class, also where it is to refer), `warnings`. MLflow runs t
 importing it does nothing.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
 
-from heartml import admission, audio, quality
+from heartml import admission, audio, quality, signing
 from heartml.admission import Facts, Stated
 from heartml.audio import Waveform
 from heartml.core import config, parallel
 from heartml.core.config import Params
 from heartml.model import Model
+from heartml.signing import keys
 
 MAX_ROWS = 256                   # one request: a ward round, not a data set
 MAX_SAMPLES = 30_000_000         # of all rows together: an hour at 8 kHz, 120 MB
@@ -35,8 +37,16 @@ class Classifier(PythonModel):
     """A fitted ensemble (artifact `model`) with the parameters of its entry checks (artifact `params`)."""
 
     def load_context(self, context: Any) -> None:
-        """Read the ensemble once, when the server starts."""
+        """Read the ensemble once, when the server starts.
+
+        Raises:
+            signing.Refused: these are not the files that were signed, or nobody trusted here (HEARTML_TRUSTED_KEYS)
+                signed them. The code that says so has come with the model: verify before you serve (heartml verify).
+        """
         parallel.single_thread()
+        stored = next(p for p in Path(context.artifacts["model"]).resolve().parents if (p / "MLmodel").is_file())
+        if os.environ.get("HEARTML_SIGNING") != "off":
+            signing.verify(stored, keys.trusted(), f"the served model {stored.name}")
         self.model = Model.load(Path(context.artifacts["model"]))
         self.params = config.load(Path(context.artifacts["params"]))
 

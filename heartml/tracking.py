@@ -12,7 +12,7 @@ import sqlite3
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -33,6 +33,7 @@ _PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("log
 _AT_ONCE = 100   # params in one log_batch, says the server
 _NOT_IN_A_KEY = re.compile(r"[^\w\-. :/]", re.ASCII)
 _QUIET = {"MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+_NO_PICKLE = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}   # whatever the caller's environment says
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def connect() -> "MlflowClient":
     store.check()
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    os.environ.update(_NO_PICKLE)
     import mlflow
 
     if store.is_server():
@@ -206,22 +208,53 @@ def log_files(client: "MlflowClient", run_id: str, items: Mapping[str, Path | st
         client.log_artifacts(run_id, folder)
 
 
-def log_model(client: "MlflowClient", run_id: str, packed: Packed) -> str:
-    """Store the model with signature and input example; loading it runs no pickle. Returns its address in the store."""
-    import mlflow
-    from mlflow.models import infer_signature
+def log_model(client: "MlflowClient", run_id: str, packed: Packed, seal: Callable[[Path], None] | None = None) -> str:
+    """Store the model with schema and input example; loading it runs no pickle. Returns its address in the store.
 
-    mlflow.set_tracking_uri(address())
-    with warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
+    Args:
+        seal: gets the folder before any of it is stored, and may add to it: a signature.
+    """
+    import mlflow
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+    mlflow.set_tracking_uri(address())   # a `models:/` address is looked up there
+    made = client.create_logged_model(client.get_run(run_id).info.experiment_id, name="model", source_run_id=run_id)
+    status = LoggedModelStatus.FAILED
+    try:
+        with tempfile.TemporaryDirectory() as place:
+            folder = _saved(packed, Path(place) / "model", run_id, str(made.model_id))
+            if seal:
+                seal(folder)
+            client.log_model_artifacts(made.model_id, str(folder))
+        status = LoggedModelStatus.READY
+    finally:
+        client.finalize_logged_model(made.model_id, status)
+    client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
+    return f"models:/{made.model_id}"
+
+
+def _saved(packed: Packed, folder: Path, run_id: str, model_id: str) -> Path:
+    """The model in MLflow's layout, as new: without the bytecode that trying it out leaves."""
+    import mlflow
+    from mlflow.models import Model, infer_signature
+
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")   # hints about integer columns and type hints
-        info = mlflow.pyfunc.log_model(
-            name="model", python_model=str(packed.entry),
-            artifacts={"model": str(packed.folder), "params": str(packed.params)},
+        mlflow.pyfunc.save_model(
+            str(folder), mlflow_model=Model(artifact_path="model", run_id=run_id, model_id=model_id),
+            python_model=str(packed.entry), artifacts={"model": str(packed.folder), "params": str(packed.params)},
             code_paths=[str(packed.code)], pip_requirements=list(packed.requirements),
             signature=infer_signature(packed.example, packed.answer), input_example=packed.example,
         )
-    client.update_run(run_id, "RUNNING")   # leaving `start_run` has ended it
-    return str(info.model_uri)
+    for cached in folder.rglob("__pycache__"):
+        shutil.rmtree(cached)
+    return folder
+
+
+def add_to_model(client: "MlflowClient", source: str, files: Sequence[Path]) -> None:
+    """Store files beside a model that is stored already; those of the same name are replaced."""
+    for file in files:
+        client.log_model_artifact(source.removeprefix("models:/"), str(file))
 
 
 def read(client: "MlflowClient", run_id: str) -> Run | None:

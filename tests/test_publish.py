@@ -245,7 +245,8 @@ def test_the_registered_model_loads_without_pickle_and_without_this_repository(p
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
-        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "MLFLOW_TRACKING_URI": tracking.address()}
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "MLFLOW_TRACKING_URI": tracking.address(),
+        "HEARTML_TRUSTED_KEYS": str(project / paths.OWN_KEY.with_suffix(".pub"))}
     done = subprocess.run([sys.executable, "-c", code], cwd=elsewhere, env=env, capture_output=True, text=True,
                           check=False)
     assert done.returncode == 0, done.stderr

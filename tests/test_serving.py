@@ -24,6 +24,7 @@ from heartml import predict, publish, registry, serving, tracking
 from heartml.core import paths
 from heartml.model import Model
 from heartml.predict import locate
+from heartml.publish import sealing
 
 TASK = "simulated-murmur"
 ROOT = Path(__file__).parents[1]
@@ -33,7 +34,7 @@ PROMOTE = {"promote": True, "reason": "promoted", "criteria": []}
 def register(client, key: str, before: str | None) -> registry.Version:
     """Log the model in `artifacts/`, register it, make it champion."""
     with tracking.run(client, TASK, key) as run_id:
-        source = tracking.log_model(client, run_id, publish.pack(TASK))
+        source = sealing.log_model(client, run_id, publish.pack(TASK), TASK, key, {})
     version = registry.register(client, TASK, run_id=run_id, source=source, key=key)
     registry.record(client, version, PROMOTE, before)
     return registry.settle(client, version)
@@ -71,6 +72,7 @@ def address(project: Path) -> Iterator[str]:
     stored = next((project / ".heartml" / "mlartifacts").rglob(f"{source.name}/artifacts"))
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PYTHONPATH"))}
     environment = {**kept, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "MLFLOW_DISABLE_TELEMETRY": "true",
+                   "HEARTML_TRUSTED_KEYS": str(project / paths.OWN_KEY.with_suffix(".pub")),
                    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     command = ["mlflow", "models", "serve", "-m", stored, "--env-manager", "local", "-p", str(port), "-w", "1"]
     with (empty / "log").open("w") as log:
@@ -152,7 +154,7 @@ def test_the_stored_model_brings_its_own_code(project: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True,
                           env={**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"})
     used = done.stdout.split()
-    assert any(file.endswith("model.py") for file in used)
+    assert any(file.endswith("model/__init__.py") for file in used)
     assert all(file.startswith(str(stored)) for file in used)
 
 

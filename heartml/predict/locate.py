@@ -1,12 +1,13 @@
 """Which model answers? The champion of the registry, a version of it, or a folder; and a copy of it on this disk.
 
 Asking MLflow takes a second and a half. A local store's answer is kept for as long as its file is the same, byte count
-and time of change; versions never change, so a copied model is copied once.
+and time of change; versions never change, so a copied model is copied once. Its signature is verified every time.
 """
 
 import contextlib
 import json
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,12 +106,14 @@ def _from_registry(name: str, which: str, *, required: bool) -> Located | None:
             raise NoModel(f"{name}{which}: not in the registry; `heartml models` lists what is")
         return None
     version = known["version"]
+    registry.verify(Path(known["stored"]), name, version, known["run_id"])
     words = f"{name} version {version}" + (", the champion" if which == "@champion" else "")
     return Located(Path(known["folder"]), words, name, version)
 
 
 def _existing(known: dict[str, str]) -> dict[str, str] | None:
-    return known if not known or (Path(known["folder"]) / "model.json").is_file() else None
+    there = not known or ((Path(known["folder"]) / "model.json").is_file() and {"stored", "run_id"} <= set(known))
+    return known if there else None
 
 
 def _remembered(lookup: Path, state: str | None) -> dict[str, str] | None:
@@ -142,12 +145,10 @@ def _ask(name: str, which: str) -> dict[str, str]:
     version = next((v for v in versions if v.number == number or alias in v.aliases), None)
     if version is None:
         return {}
-    folder = paths.cache() / "models" / f"{name}-{version.number}-{sha256(version.source.encode())[:16]}"
+    folder = paths.cache() / "registered" / f"{name}-{version.number}-{sha256(version.source.encode())[:16]}"
     with exclusive(paths.LOCKS / "models.lock"):
-        if (folder / "model.json").is_file():
-            return {"version": version.number, "folder": str(folder)}
-        with replacing_folder(folder) as temporary:
-            inner = registry.download(client, version, temporary / "download")
-            shutil.copytree(inner, temporary, dirs_exist_ok=True)
-            shutil.rmtree(temporary / "download")
-    return {"version": version.number, "folder": str(folder)}
+        if not (folder / "MLmodel").is_file():
+            with replacing_folder(folder) as temporary, tempfile.TemporaryDirectory(dir=folder.parent) as place:
+                shutil.copytree(registry.stored_model(client, version, Path(place)), temporary, dirs_exist_ok=True)
+    return {"version": version.number, "run_id": version.run_id, "stored": str(folder),
+            "folder": str(registry.ensemble_in(folder))}

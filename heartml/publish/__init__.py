@@ -15,6 +15,7 @@ from heartml import lineage, registry, tracking
 from heartml.core import paths
 from heartml.core.errors import HeartMLError
 from heartml.core.files import canonical_json, read_json, replacing, sha256_file
+from heartml.publish import sealing
 from heartml.registry import ChampionChanged, Version
 from heartml.tracking import Packed, Record
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 FAILED, KNOWN = "failed", "nothing new"
 _TRIES = 3
 _SERVING = ("mlflow", "click", "lightgbm", "numpy", "pandas", "pydantic", "pyyaml", "safetensors", "scikit-learn",
-            "scipy", "soundfile", "torch", "torchaudio")   # what the registered model imports
+            "scipy", "soundfile", "torch", "torchaudio", "model-signing", "pyopenssl")   # what the registered model imports
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,9 @@ def _register(
     with tracking.run(client, name, f"{name} {key[:8]}") as run_id:
         tracking.log(client, run_id, record(name, key, facts, params, seconds))
         tracking.log_data(client, run_id, name.rpartition("-")[0], lineage.data_hash(), {"pointer": "data.dvc"})
-        tracking.log_files(client, run_id, _files(name, facts))
-        source = tracking.log_model(client, run_id, pack(name))
+        kept = _files(name, facts)
+        tracking.log_files(client, run_id, kept)
+        source = sealing.log_model(client, run_id, pack(name), name, key, sealing.hashes(kept))
     return registry.register(client, name, run_id=run_id, source=source, key=key)
 
 
@@ -160,7 +162,8 @@ def _judge(client: "Client", version: Version, params: "Params") -> None:
     champion = registry.champion(client, version.name)
     verdict = contest.judge(client, version.name, champion, params).as_json()
     number = champion.number if champion else None
-    tracking.log_files(client, version.run_id, {"gate.json": canonical_json({**verdict, "champion": number})})
+    told = canonical_json({**verdict, "champion": number, **sealing.of_version(version)})
+    tracking.log_files(client, version.run_id, sealing.verdict(told))
     registry.record(client, version, verdict, number)
 
 
