@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from heartml.core.text import one_line
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
@@ -27,7 +29,7 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(record, "audible", False) or record.levelno == logging.WARNING:
-            self._console.print(record.getMessage(), markup=False, highlight=False, soft_wrap=True)
+            self._console.print(one_line(record.getMessage()), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

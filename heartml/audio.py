@@ -5,9 +5,10 @@ holds them without loss). A waveform is float32 [time]. Files are decoded by lib
 """
 
 import hashlib
-import struct
+import stat
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from heartml.core import containers
 from heartml.core.config import AudioParams
 from heartml.core.errors import HeartMLError
 from heartml.core.files import replacing
@@ -22,10 +24,11 @@ from heartml.core.files import replacing
 Waveform = npt.NDArray[np.float32]
 
 MAX_SECONDS = 3600.0              # a heart recording lasts a minute; a header that lies must not fill the memory
+MAX_SAMPLES = 60_000_000          # of all channels together: four hours at 4 kHz, twenty minutes at 48 kHz
 RATES_HZ = (500, 400_000)
+_AT_ONCE = 1 << 20
 _UP_TO_16_BITS = {"PCM_S8", "PCM_U8", "PCM_16", "ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM", "VORBIS", "OPUS",
                   "MPEG_LAYER_III", "MPEG_LAYER_II", "MPEG_LAYER_I"}
-_RIFF_UNKNOWN = 0xFFFFFFFF        # what a recorder writes that streams and cannot know the length yet
 
 
 class AudioError(HeartMLError):
@@ -74,14 +77,17 @@ def read(path: Path) -> Samples:
         AudioError: see its reasons; nothing is repaired or guessed.
     """
     try:
-        with soundfile.SoundFile(path) as file:
-            _check_header(path, file)
-            promised, rate = file.frames, file.samplerate
-            deep = file.subtype not in _UP_TO_16_BITS
-            block = file.read(dtype="float64" if deep else "int16", always_2d=True)
+        with _opened(path) as raw:
+            if containers.end_is_missing(raw):
+                raise AudioError(path, "truncated", "its container promises more than the file holds: copy it again")
+            block, promised, rate, deep = _decoded(path, raw)
+    except containers.NotSound:
+        raise AudioError(path, *_why_unreadable(path, "not recognised")) from None
     except soundfile.LibsndfileError as error:
         raise AudioError(path, *_why_unreadable(path, str(error))) from None
-    if len(block) < max(promised, _promised_by_riff(path)):
+    except MemoryError:
+        raise AudioError(path, "too_long", "it does not fit into the memory") from None
+    if len(block) < promised:
         raise AudioError(path, "truncated", "the header promises more samples than the file holds: copy it again")
     if len(block) == 0:
         raise AudioError(path, "empty", "0 samples")
@@ -91,44 +97,47 @@ def read(path: Path) -> Samples:
     return Samples(_to_24_bits(mono) if deep else mono, rate)
 
 
+def _opened(path: Path) -> FileIO:
+    """The file, open for reading; by number it goes to libsndfile, which then cannot judge it by its name."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):     # a pipe would never end
+            raise AudioError(path, "not_audio", "a folder, a pipe or a device, not a sound file")
+        return path.open("rb", buffering=0)     # the number alone tells where in the file it stands
+    except FileNotFoundError:
+        raise AudioError(path, "missing", "no such file") from None
+    except (OSError, ValueError) as error:
+        words = error.strerror if isinstance(error, OSError) else "no file can have this name"
+        raise AudioError(path, "unreadable", str(words)) from None
+
+
+def _decoded(path: Path, raw: FileIO) -> tuple[npt.NDArray[Any], int, int, bool]:
+    """Samples [time, channels], how many were promised, their rate, and whether they are deeper than 16 bits."""
+    raw.seek(0)
+    with soundfile.SoundFile(raw.fileno(), closefd=False) as file:
+        _check_header(path, file)
+        deep = file.subtype not in _UP_TO_16_BITS
+        block = file.read(dtype="float64" if deep else "int16", always_2d=True)
+        return block, file.frames, file.samplerate, deep
+
+
 def _check_header(path: Path, file: Any) -> None:
     if not RATES_HZ[0] <= file.samplerate <= RATES_HZ[1]:
         raise AudioError(path, "rate", f"{file.samplerate} samples a second, not {RATES_HZ[0]} to {RATES_HZ[1]}")
     if file.frames > MAX_SECONDS * file.samplerate:
         raise AudioError(path, "too_long", f"the header promises {file.frames} samples, more than {MAX_SECONDS:.0f} s")
+    if file.frames * file.channels > MAX_SAMPLES:
+        words = f"the header promises {file.frames} samples in {file.channels} channels, more than {MAX_SAMPLES}"
+        raise AudioError(path, "too_long", words)
     if file.channels > 64:
         raise AudioError(path, "stereo", f"{file.channels} channels")
 
 
 def _why_unreadable(path: Path, message: str) -> tuple[str, str]:
-    if not path.exists():
-        return "missing", "no such file"
-    if path.is_dir():
-        return "not_audio", "a folder, not a sound file"
     if path.stat().st_size == 0:
         return "empty", "the file has 0 bytes"
     if "not recognised" in message or "unknown format" in message.lower():
-        return "not_audio", "not a sound file, whatever its name says"
+        return "not_audio", f"not a sound file, whatever its name says ({containers.FORMS} are read)"
     return "unreadable", message.rstrip(".")
-
-
-def _promised_by_riff(path: Path) -> int:
-    """Samples a channel that the header of a WAV file promises (libsndfile silently corrects it); 0 for other files."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if (start := file.read(12))[:4] != b"RIFF" or start[8:] != b"WAVE":
-            return 0
-        block_bytes = 0
-        while len(head := file.read(8)) == 8:
-            name, length = head[:4], struct.unpack("<I", head[4:])[0]
-            if name == b"fmt " and length >= 16:
-                block_bytes = struct.unpack("<H", file.read(16)[12:14])[0]
-                length -= 16
-            elif name == b"data":
-                missing = file.tell() + length > size and length != _RIFF_UNKNOWN
-                return length // block_bytes if missing and block_bytes else 0
-            file.seek(length + length % 2, 1)
-    return 0
 
 
 def _mono(path: Path, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -143,8 +152,11 @@ def _to_24_bits(mono: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
     """Float samples as the upper 24 bits of int32; above full scale a power of two brings them down, no clipping."""
     peak = float(np.abs(mono).max())
     scale = 2.0 ** -max(0, int(np.ceil(np.log2(peak)))) if peak > 1 else 1.0
-    steps = np.clip(np.rint(mono * scale * 2**23), -(2**23), 2**23 - 1)
-    return (steps.astype(np.int64) << 8).astype(np.int32)
+    found = np.empty(len(mono), np.int32)
+    for start in range(0, len(mono), _AT_ONCE):     # piece by piece: an hour would be gigabytes on the way
+        steps = np.clip(np.rint(mono[start : start + _AT_ONCE] * scale * 2**23), -(2**23), 2**23 - 1)
+        found[start : start + _AT_ONCE] = steps.astype(np.int64) << 8
+    return found
 
 
 def write_flac(path: Path, samples: Samples) -> None:

@@ -7,24 +7,24 @@ found it out.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 
 from heartml import audio, duplicates
 from heartml.admission import Facts, Fault
-from heartml.core import files, paths
+from heartml.core import containers, files, paths
 
 PAIR_COLUMNS = ("recording_id_a", "recording_id_b", "correlation")
 Sources = Mapping[str, Path]     # recording_id -> file with its samples
 
 
-def _fingerprint(module_file: str | None) -> str:
-    assert module_file
-    return files.sha256_file(Path(module_file))[:16]
+def _fingerprint(*modules: ModuleType) -> str:
+    return files.sha256("".join(files.sha256_file(Path(str(module.__file__))) for module in modules).encode())[:16]
 
 
 def _facts_file() -> Path:
-    return paths.cache() / "ingest" / f"facts-{_fingerprint(audio.__file__)}.json"
+    return paths.cache() / "ingest" / f"facts-{_fingerprint(audio, containers)}.json"
 
 
 def facts() -> dict[str, Facts]:
@@ -69,7 +69,7 @@ def near_duplicates(name: str, sources: Sources, threshold: float, threads: int)
     Returns:
         Columns `PAIR_COLUMNS`, sorted.
     """
-    path = paths.cache() / "ingest" / f"pairs-{name}-{threshold:g}-{_fingerprint(duplicates.__file__)}.json"
+    path = paths.cache() / "ingest" / f"pairs-{name}-{threshold:g}-{_fingerprint(duplicates)}.json"
     kept = files.read_json(path) if path.exists() else {"compared": [], "pairs": []}
     old = [recording_id for recording_id in kept["compared"] if recording_id in sources]
     new = sorted(set(sources) - set(old))

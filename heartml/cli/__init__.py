@@ -11,6 +11,7 @@ import click
 from heartml.cli import audit, data, evaluation, models, service, stages
 from heartml.core.errors import HeartMLError
 from heartml.core.process import die_with_dvc
+from heartml.core.text import one_line
 
 QUIET = {
     "DO_NOT_TRACK": "true",
@@ -59,5 +60,5 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except HeartMLError as error:
-        click.echo(f"heartml: {error}", err=True)
+        click.echo(f"heartml: {one_line(error)}", err=True)
         sys.exit(1)

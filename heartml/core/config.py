@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from heartml.core import paths
+from heartml.core import documents, paths
 from heartml.core.errors import HeartMLError
 from heartml.core.files import replacing
 
@@ -298,15 +298,15 @@ def load(path: Path = paths.PARAMS) -> Params:
         ParamsError: the file is missing, is no YAML, or a key is unknown, missing or out of range.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not documents.is_file(path):
+            raise ParamsError(f"{path}: not found. Run heartml in the root of the repository.")
+        values = documents.yaml_of(documents.text(path, most_bytes=documents.MOST_YAML_BYTES), yaml.SafeLoader)
         return Params.model_validate(values)
-    except FileNotFoundError:
-        raise ParamsError(f"{path}: not found. Run heartml in the root of the repository.") from None
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{path}: not valid YAML: {error}") from None
+    except documents.DocumentError as error:
+        raise ParamsError(f"{path}: {error}") from None
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ParamsError(f"{path}: " + "; ".join(lines)) from None
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5]]
+        raise ParamsError(f"{path}: " + "; ".join(lines)[:1000]) from None
 
 
 def set_tasks(tasks: tuple[str, ...], path: Path = paths.PARAMS) -> None:

@@ -5,14 +5,15 @@ A new member is one file and one line in `DATASETS`. Nothing here decodes audio;
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import pandas as pd
 
-from heartml.core import files, paths
+from heartml.core import documents, files, paths
+from heartml.core.documents import DocumentError
 from heartml.core.errors import HeartMLError
 from heartml.core.schema import QUARANTINE, label_column
 
@@ -187,8 +188,9 @@ class Folder:
     refused: list[dict[str, str | None]] = field(default_factory=list)
 
     def refuse(self, source_file: str, patient_id: str | None, reason: str, detail: str) -> None:
-        """Add one row for the quarantine table."""
-        row = (self.dataset, source_file, patient_id, reason, detail)
+        """Add one row for the quarantine table; what no table can hold, undecodable bytes of a name, is escaped."""
+        words = (word if word is None else _storable(word) for word in (source_file, patient_id, reason, detail))
+        row = (self.dataset, *words)
         self.refused.append(dict(zip(QUARANTINE, row, strict=True)))
 
     def relative(self, path: Path) -> str:
@@ -201,13 +203,54 @@ class Folder:
         return expected is not None and files.sha256_file(path) != expected
 
     def text(self, path: Path, patient_id: str | None) -> str:
-        """A side file's text with LF line ends; empty where it is missing, or altered (which is refused)."""
-        if not path.is_file():
+        """A side file's text with LF line ends; empty where it is missing, or altered or foreign (which is refused)."""
+        if not documents.is_file(path):
             return ""
-        if self.altered(path):
-            self.refuse(self.relative(path), patient_id, "checksum", "not the file that the publisher's checksums list")
+        if not path.resolve().is_relative_to(self.root.resolve()):
+            self.refuse(self.relative(path), patient_id, "outside", "a link that leads out of the folder")
             return ""
-        return path.read_text(encoding="utf-8-sig", errors="replace").replace("\r\n", "\n")
+        try:
+            if self.altered(path):
+                fault = "checksum", "not the file that the publisher's checksums list"
+            else:
+                return documents.text(path, errors="replace").replace("\r\n", "\n")
+        except (DocumentError, OSError) as error:
+            fault = "unreadable", str(error)
+        self.refuse(self.relative(path), patient_id, *fault)
+        return ""
+
+    def table(self, path: Path) -> list[dict[str, str]]:
+        """Rows of a table that must be there, whatever the checksums say; see `rows`.
+
+        Raises:
+            LayoutError: it leads out of the folder or cannot be read.
+        """
+        if not path.resolve().is_relative_to(self.root.resolve()):
+            raise LayoutError(f"{path}: a link that leads out of the folder: put the file itself there")
+        try:
+            return self.rows(path, documents.text(path, errors="replace"))
+        except DocumentError as error:
+            raise LayoutError(f"{path}: {error}") from None
+
+    def rows(self, path: Path, content: str, names: Sequence[str] | None = None) -> list[dict[str, str]]:
+        """Rows of a CSV, names and cells trimmed; a row with cells too many is refused, since nobody knows which.
+
+        Args:
+            names: of the columns, where the first line is a row already.
+
+        Raises:
+            LayoutError: it cannot be read as a table.
+        """
+        try:
+            _, found = documents.table(content, names=names)
+            rows = list(found)
+        except DocumentError as error:
+            raise LayoutError(f"{path}: {error}") from None
+        for row in rows:
+            if row.too_long:
+                where = f"{self.relative(path)}, line {row.line}"
+                self.refuse(where, None, "malformed", "more cells than the table has columns: is a comma not quoted?")
+        return [dict(row.cells) for row in rows if not row.too_long]
 
     def layout(
         self,
@@ -217,7 +260,8 @@ class Folder:
         known_same: Iterable[frozenset[str]] = (),
     ) -> Layout:
         """The typed tables, in the order of the source files' names."""
-        table = pd.DataFrame(list(recordings), columns=[*FILE_COLUMNS, *map(label_column, labels)])
+        rows = [row for row in recordings if self._can_be_named(str(row["source_file"]))]
+        table = pd.DataFrame(rows, columns=[*FILE_COLUMNS, *map(label_column, labels)])
         typed = table.astype({c: "Int64" if c == "samples" else "string" for c in table})
         return Layout(
             typed.sort_values("source_file", ignore_index=True),
@@ -226,10 +270,26 @@ class Folder:
             tuple(sorted(set(known_same), key=sorted)),
         )
 
+    def _can_be_named(self, file: str) -> bool:
+        """Whether a table can hold the name; one that is no UTF-8 is refused."""
+        if _storable(file) == file:
+            return True
+        self.refuse(file, None, "unreadable", "its name is not UTF-8: rename it")
+        return False
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def whole_number(text: str) -> int | None:
+    """The number of samples or milliseconds that ASCII digits write; `None` for anything else, or beyond 15 digits."""
+    return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
+
 
 def age_band(age: str) -> str | None:
     """An age group: years become a band of ten (`20-29`), a group's name stays, and nothing is `None`."""
-    if not re.fullmatch(r"\d+(\.\d*)?", age):
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]*)?", age):
         return age or None
     first = int(float(age)) // _BAND_YEARS * _BAND_YEARS
     return f"{first}-{first + _BAND_YEARS - 1}"
@@ -242,9 +302,16 @@ def leads_out(name: str) -> bool:
 
 
 def checksums(path: Path) -> dict[str, str]:
-    """Read a `<sha256> <name>` file, LF or CRLF; empty where the publisher gives none."""
-    if not path.is_file():
+    """Read a `<sha256> <name>` file, LF or CRLF; empty where the publisher gives none.
+
+    Raises:
+        LayoutError: it cannot be read.
+    """
+    if not documents.is_file(path):
         return {}
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = documents.text(path, errors="replace").splitlines()
+    except DocumentError as error:
+        raise LayoutError(f"{path}: {error}") from None
     pairs = (line.split(maxsplit=1) for line in lines if len(line.split(maxsplit=1)) == 2)
     return {name.strip().lstrip("*"): digest.lower() for digest, name in pairs}

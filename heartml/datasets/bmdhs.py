@@ -10,7 +10,6 @@ Level and offset tell healthy from ill, and so do age, smoking and town: the flo
 town have no column here and stay out of the metadata floor.
 """
 
-import csv
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -85,9 +84,7 @@ def _key(name: str) -> _Key | None:
 
 
 def _rows(source: Folder, name: str) -> list[dict[str, str]]:
-    text = source.text(source.root / name, None)
-    return [{key: (value or "").strip() for key, value in row.items() if isinstance(key, str)}
-            for row in csv.DictReader(text.splitlines())]
+    return source.rows(source.root / name, source.text(source.root / name, None))
 
 
 def _patients(source: Folder) -> list[_Patient]:

@@ -5,15 +5,15 @@ recording (`<id>_<location>[_<n>]`). Any subset of the patients is a valid folde
 Labels come from the table and must agree with the patient's own `.txt`. `simulated` has this layout and this reader.
 """
 
-import csv
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from heartml.core import tasks
+from heartml.core import documents, tasks
 from heartml.core.schema import label_column
-from heartml.datasets import ANNOTATION_COLUMNS, Folder, Layout, LayoutError, Remote, checksums, leads_out
+from heartml.datasets import ANNOTATION_COLUMNS, Folder, Layout, LayoutError, Remote, checksums, leads_out, whole_number
 
 NAME = "circor"
 TITLE = "The CirCor DigiScope Phonocardiogram Dataset 1.0.3"
@@ -84,14 +84,14 @@ def _patients(source: Folder) -> dict[str, _Patient]:
     table = source.root / _TABLE
     if not table.is_file() or not (source.root / _FOLDER).is_dir():
         raise LayoutError(f"{source.root}: no {_TABLE} with {_FOLDER}/ beside it. Name the folder that holds both.")
-    rows = list(csv.DictReader(table.read_text(encoding="utf-8-sig", errors="replace").splitlines()))
+    rows = source.table(table)
     if not rows or not {"Patient ID", "Murmur", "Outcome"} <= rows[0].keys():
         raise LayoutError(f"{table}: no rows with columns Patient ID, Murmur, Outcome")
     if source.altered(table):
         source.refuse(_TABLE, None, "checksum", "not the publisher's table; rows are held against each patient's .txt")
     patients: dict[str, _Patient] = {}
-    for raw in rows:
-        patient = _Patient({key: (value or "").strip() for key, value in raw.items() if isinstance(key, str)}, [])
+    for row in rows:
+        patient = _Patient(row, [])
         name = patient.row["Patient ID"]
         patient.fault = _fault(source, name, patient)
         if name in patients and patients[name].row != patient.row:
@@ -105,7 +105,7 @@ def _fault(source: Folder, name: str, patient: _Patient) -> tuple[str, str] | No
     if leads_out(name) or "/" in name:
         return "outside", f"patient id {name!r} is a path"
     path = source.root / _FOLDER / f"{name}.txt"
-    if not path.is_file():
+    if not documents.is_file(path):
         return None
     if source.altered(path):
         return "checksum", f"{path.name} is not the file that SHA256SUMS.txt lists"
@@ -157,7 +157,7 @@ def _labels(patient: _Patient, location: str) -> dict[str, str | None]:
 def _stated_samples(header: str) -> int | None:
     """Number of samples that a WFDB header states in its first line: `<name> <signals> <rate> <samples>`."""
     words = header.split("\n", 1)[0].split()
-    return int(words[3]) if len(words) > 3 and words[3].isdigit() else None
+    return whole_number(words[3]) if len(words) > 3 else None
 
 
 def _states(source: Folder, audio: Path, row: Mapping[str, object]) -> Iterator[dict[str, object]]:
@@ -165,13 +165,20 @@ def _states(source: Folder, audio: Path, row: Mapping[str, object]) -> Iterator[
     path, patient_id = audio.with_suffix(".tsv"), str(row["patient_id"])
     lines = [line.split("\t") for line in source.text(path, patient_id).splitlines() if line]
     try:
-        states = [(float(start), float(end), _STATES[state.strip()]) for start, end, state in lines]
+        states = [(*_interval(start, end), _STATES[state.strip()]) for start, end, state in lines]
     except (ValueError, KeyError) as error:
-        detail = f"a line is not start, end, state 0 to 4: {error}"
+        detail = f"a line is not start, end, state 0 to 4: {str(error)[:200]}"
         source.refuse(source.relative(path), patient_id, "unreadable", detail)
         return
     for state in states:
         yield dict(zip(ANNOTATION_COLUMNS, (row["source_file"], *state), strict=True))
+
+
+def _interval(start: str, end: str) -> tuple[float, float]:
+    first, last = float(start), float(end)
+    if not 0 <= first <= last < math.inf:
+        raise ValueError(f"{start} to {end} s")
+    return first, last
 
 
 def _refuse_missing_files(source: Folder, patients: Mapping[str, _Patient], on_disk: set[str]) -> None:

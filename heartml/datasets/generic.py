@@ -28,7 +28,6 @@ go into quarantine, each with its reason. A label that no task has yet needs one
 The mapping file goes into `data/collections/`, and so into every version of the data.
 """
 
-import csv
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -38,7 +37,9 @@ from typing import Annotated
 import yaml
 from pydantic import Field, ValidationError
 
+from heartml.core import documents
 from heartml.core.config import Section
+from heartml.core.documents import DocumentError
 from heartml.core.schema import label_column
 from heartml.core.tasks import TASKS as ALL_TASKS
 from heartml.datasets import (
@@ -155,7 +156,7 @@ class Collection:
             LayoutError: the table is missing or lacks a column, or a location is none.
         """
         source = Folder(folder, self.NAME, checksums(folder / "SHA256SUMS.txt"))
-        rows = _rows(folder, self)
+        rows = _rows(source, self)
         recordings = [row for group in _by_path(rows, self).values() if (row := _recording(source, self, group))]
         _refuse_files_without_a_row(source, recordings)
         return source.layout(recordings, [], self.LABELS)
@@ -198,16 +199,14 @@ def collection(path: Path) -> Collection:
         taken = ", ".join(other for other in DATASETS if other != NAME)
         raise LayoutError(f"{path.name}: its name is the data set's: small letters, digits and _, and not {taken}")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        values = yaml.load(text, Loader=yaml.BaseLoader)    # all text: `yes` and 1 are words of the CSV, not values
+        text = documents.text(path, most_bytes=documents.MOST_YAML_BYTES)
+        values = documents.yaml_of(text, yaml.BaseLoader)    # all text: `yes` and 1 are words of the CSV, not values
         description = Description.model_validate(values)
-    except OSError as error:
-        raise LayoutError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LayoutError(f"{path}: not valid YAML: {error}") from None
+    except DocumentError as error:
+        raise LayoutError(f"{path}: {error}") from None
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc'])) or 'the whole'}: {e['msg']}" for e in error.errors()]
-        raise LayoutError(f"{path.name}: " + "; ".join(lines)) from None
+        lines = [f"{'.'.join(map(str, e['loc'])) or 'the whole'}: {e['msg']}" for e in error.errors()[:5]]
+        raise LayoutError(f"{path.name}: " + "; ".join(lines)[:1000]) from None
     _check_labels(path.name, description)
     return Collection(name, text, description)
 
@@ -230,22 +229,20 @@ def _labels_of(task: str) -> tuple[str, ...]:
     return (found.label,) if found.recording_label is None else (found.label, found.recording_label)
 
 
-def _rows(folder: Path, of: Collection) -> list[dict[str, str]]:
+def _rows(source: Folder, of: Collection) -> list[dict[str, str]]:
     """The table's rows, cells trimmed; every column that is mapped is there."""
-    path, description = folder / of.description.table, of.description
-    if leads_out(description.table) or not path.is_file():
-        raise LayoutError(f"{of.NAME}{_SUFFIX}: table: no file {description.table} in {folder}")
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    reader = csv.DictReader(text.splitlines())
+    path, description = source.root / of.description.table, of.description
+    if leads_out(description.table) or not documents.is_file(path):
+        raise LayoutError(f"{of.NAME}{_SUFFIX}: table: no file {description.table[:200]} in {source.root}")
+    rows = source.table(path)
+    there = list(rows[0]) if rows else []
     wanted = {f"columns.{key}": column for key, column in description.columns.model_dump().items() if column}
     wanted |= {f"labels.{name}.column": answers.column for name, answers in description.labels.items()}
-    there = [name.strip() for name in reader.fieldnames or ()]
     missing = [f"{key}: {column!r}" for key, column in wanted.items() if column not in there]
     if missing:
         raise LayoutError(f"{of.NAME}{_SUFFIX}: {missing[0]} is no column of {description.table}, "
-                          f"there are {', '.join(there)}")
-    return [{key.strip(): (value or "").strip() for key, value in row.items() if isinstance(key, str)}
-            for row in reader]
+                          f"there are {', '.join(there)[:500] or 'none, or no rows'}")
+    return rows
 
 
 def _by_path(rows: list[dict[str, str]], of: Collection) -> dict[str, list[dict[str, str]]]:
@@ -288,9 +285,17 @@ def _fault(source: Folder, path: str, rows: list[dict[str, str]], table: str) ->
         return "outside", f"{table} names it, and it leads out of the folder"
     if any(row != rows[0] for row in rows[1:]):
         return "contradiction", f"{table} has {len(rows)} rows for it, and they differ"
-    if not (source.root / path).exists():
+    if not _exists(source.root / path):
         return "missing_file", f"{table} names it, but there is no such file"
     return None
+
+
+def _exists(path: Path) -> bool:
+    """Also a folder or a pipe, which ingest calls by name; not what no file can be called."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _value(of: Collection, row: Mapping[str, str], what: str) -> str | None:

@@ -5,7 +5,6 @@
 Files called `unlabelledtest` are kept without a label. set_a names no patients: it is grouped by calendar day.
 """
 
-import csv
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from heartml.core.schema import label_column
-from heartml.datasets import ANNOTATION_COLUMNS, Folder, Layout, LayoutError, Remote, checksums, leads_out
+from heartml.datasets import ANNOTATION_COLUMNS, Folder, Layout, LayoutError, Remote, checksums, leads_out, whole_number
 
 NAME = "pascal"
 TITLE = "PASCAL Classifying Heart Sounds Challenge 2011"
@@ -57,7 +56,7 @@ class _Name:
         """The day and the app or stethoscope: set_a's names are times of the clock, set_b's hold milliseconds (UTC)."""
         if self.part == "set_a":
             return f"{NAME}-{self.part}-{self.tail[:8]}"
-        stamp = next((word for word in self.tail.split("_")[1:] if len(word) == 13 and word.isdigit()), None)
+        stamp = next((word for word in self.tail.split("_")[1:] if re.fullmatch("[0-9]{13}", word)), None)
         return stamp and f"{NAME}-{self.part}-{datetime.fromtimestamp(int(stamp) / 1000, UTC):%Y%m%d}"
 
     @property
@@ -103,9 +102,8 @@ def _parse(part: str, file_name: str) -> _Name | None:
 
 def _read_table(source: Folder, part: str, rows: dict[_Key, set[str]]) -> None:
     """Add to `rows`: key -> the labels that the table gives it (more than one is a contradiction)."""
-    text = (source.root / f"{part}.csv").read_text(encoding="utf-8-sig", errors="replace")
-    for row in csv.DictReader(text.splitlines()):
-        file_name, label = (row.get("fname") or "").strip(), (row.get("label") or "").strip()
+    for row in source.table(source.root / f"{part}.csv"):
+        file_name, label = row.get("fname", ""), row.get("label", "")
         if leads_out(file_name):
             source.refuse(file_name, None, "outside", f"{part}.csv names it, and it leads out of the folder")
             continue
@@ -157,9 +155,9 @@ def _refuse_missing_files(source: Folder, rows: Mapping[_Key, set[str]], recordi
 
 def _sounds(source: Folder, known: set[str]) -> Iterator[dict[str, object]]:
     """Where S1 and S2 stand in some normal set_a recordings: points, so `start_s` equals `end_s`."""
-    text = source.text(source.root / _TIMING, None)
-    for row in csv.DictReader(text.splitlines()):
-        file, sound, location = row.get("fname"), row.get("sound"), row.get("location") or ""
-        if file in known and sound in ("S1", "S2") and location.isdigit():
-            at_s = int(location) / _TIMING_RATE_HZ
+    path = source.root / _TIMING
+    for row in source.rows(path, source.text(path, None)):
+        file, sound, location = row.get("fname"), row.get("sound"), whole_number(row.get("location", ""))
+        if file in known and sound in ("S1", "S2") and location is not None:
+            at_s = location / _TIMING_RATE_HZ
             yield dict(zip(ANNOTATION_COLUMNS, (file, at_s, at_s, sound), strict=True))

@@ -13,7 +13,6 @@ persons in d and f, nor without the appendix: each recording is a group of its o
 nearly the same. Columns and patterns were checked against others' readings of the appendix, not against the file.
 """
 
-import csv
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -77,8 +76,9 @@ def _is_recording(path: Path) -> bool:
 def _answers(source: Folder, part: str) -> dict[str, set[str]]:
     """Record -> what the answers and the lists of normal and abnormal records say (more than one contradicts)."""
     folder, answers = source.root / part, dict[str, set[str]]()
-    for row in csv.reader(source.text(folder / _REFERENCE, None).splitlines()):
-        name, answer = (*(cell.strip() for cell in row), "", "")[:2]
+    path = folder / _REFERENCE
+    for row in source.rows(path, source.text(path, None), ("name", "answer")):
+        name, answer = row["name"], row["answer"]
         if name and leads_out(name):
             source.refuse(f"{part}/{name}", None, "outside", f"{_REFERENCE} names it, and it leads out of the folder")
         elif name:
@@ -93,9 +93,8 @@ def _answers(source: Folder, part: str) -> dict[str, set[str]]:
 def _appendix(source: Folder) -> dict[str, dict[str, str]]:
     """Record -> the appendix's row; empty where there is none."""
     for name in _APPENDICES:
-        text = source.text(source.root / "annotations" / name, None)
-        rows = [{key.strip(): (value or "").strip() for key, value in row.items() if isinstance(key, str)}
-                for row in csv.DictReader(text.splitlines())]
+        path = source.root / "annotations" / name
+        rows = source.rows(path, source.text(path, None))
         if rows:
             return {row.get("Challenge record name", ""): row for row in rows}
     return {}

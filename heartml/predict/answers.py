@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from heartml.core.files import replacing
 from heartml.core.schema import STATES
+from heartml.core.text import cell, printable
 from heartml.model.segmentation import Segmentation
 from heartml.predict import NOTICE, Answer, Heard, Result
-from heartml.predict.inputs import printable
 from heartml.predict.wording import Description
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")     # what a spreadsheet would calculate when it opens the file
 
 
 def show(result: Result) -> None:
@@ -137,21 +135,15 @@ def write_csv(result: Result, path: Path) -> None:
                "leaning", "description", "recordings", "warnings", "error", "model"]
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(columns)
+        writer.writerow(map(cell, columns))
         for answer in result.answers:
             numbers = [answer.confidence, *answer.calibrated.values(), *answer.probabilities.values()]
             files = "; ".join(str(h.item.path) for h in answer.recordings if not h.fault)
             murmur = answer.description.phrase_with_confidence if answer.description else ""
             words = (answer.leaning, murmur, files, "; ".join(answer.warnings), "", result.model.words)
-            writer.writerow([_cell(answer.unit_id), _cell(answer.decision), *(f"{x:.6f}" for x in numbers),
-                             *map(_cell, words)])
+            writer.writerow([cell(answer.unit_id), cell(answer.decision), *(f"{x:.6f}" for x in numbers),
+                             *map(cell, words)])
         for heard in result.faults:
             blank = [""] * (2 + 2 * len(result.classes))
             words = ("", "", str(heard.item.path), "", complaint(heard), result.model.words)
-            writer.writerow([_cell(heard.item.patient_id or heard.item.path), *blank, *map(_cell, words)])
-
-
-def _cell(value: object) -> str:
-    """A text that a spreadsheet shows and never calculates."""
-    text = printable(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+            writer.writerow([cell(heard.item.patient_id or heard.item.path), *blank, *map(cell, words)])

@@ -1,12 +1,12 @@
 """What a person names on the command line -> recordings to score: files, folders, tables of patients and locations."""
 
-import csv
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from heartml.core import documents
 from heartml.core.errors import HeartMLError
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
@@ -58,28 +58,30 @@ def _named(path: Path) -> Item:
 def _table(path: Path) -> list[Item]:
     """Rows of a CSV: `path` (relative to the CSV's folder), and `patient_id`, `location` where it has these columns."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = documents.text(path)
+        head = text.partition("\n")[0]
+        names, rows = documents.table(text, ";" if head.count(";") > head.count(",") else ",")
+        columns = {name.lower(): name for name in names}
+        if "path" not in columns:
+            there = ", ".join(columns)[:200] or "none"
+            raise InputsError(f"{path}: no column `path` among {there}; `patient_id` and `location` are read as well "
+                              "where they are there")
+        items = [_row(path, row, columns) for row in rows]
+    except documents.DocumentError as error:
         raise InputsError(f"{path}: not a table that can be read: {error}") from None
-    lines = text.splitlines()
-    head = lines[0] if lines else ""
-    rows = csv.DictReader(lines, delimiter=";" if head.count(";") > head.count(",") else ",")
-    columns = {name.strip().lower(): name for name in rows.fieldnames or ()}
-    if "path" not in columns:
-        raise InputsError(f"{path}: no column `path` among {', '.join(columns) or 'none'}; `patient_id` and `location` "
-                          "are read as well where they are there")
-    items = [_row(path, number, {key: (row[name] or "").strip() for key, name in columns.items()})
-             for number, row in enumerate(rows, start=2)]
     if not items:
         raise InputsError(f"{path}: the table has no rows")
     return items
 
 
-def _row(table: Path, number: int, row: dict[str, str]) -> Item:
-    if not row["path"]:
-        raise InputsError(f"{table}, line {number}: the column `path` is empty")
-    named = _named(table.parent / row["path"])
-    return Item(named.path, row.get("patient_id") or named.patient_id, row.get("location") or named.location)
+def _row(table: Path, row: documents.Row, columns: Mapping[str, str]) -> Item:
+    said = {key: row.cells.get(name, "") for key, name in columns.items()}
+    if row.too_long:
+        raise InputsError(f"{table}, line {row.line}: more cells than the table has columns: is a comma not quoted?")
+    if not said["path"]:
+        raise InputsError(f"{table}, line {row.line}: the column `path` is empty")
+    named = _named(table.parent / said["path"])
+    return Item(named.path, said.get("patient_id") or named.patient_id, said.get("location") or named.location)
 
 
 def units(items: Sequence[Item], unit: Literal["recording", "patient"]) -> list[str]:
@@ -99,11 +101,6 @@ def _patient(item: Item, ambiguous: bool) -> str:
     if item.patient_id is None:
         return str(item.path)
     return str(item.path.parent / item.patient_id) if ambiguous else item.patient_id
-
-
-def printable(text: object) -> str:
-    """`text` without what a terminal or a file would choke on: control characters and undecodable bytes are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
 
 
 def blocks(unit_of: Iterable[str], size: int) -> list[list[int]]:

@@ -1,0 +1,19 @@
+"""Words that others chose (names of files and patients, cells, messages), made fit for a terminal and a spreadsheet."""
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")     # what a spreadsheet would calculate
+
+
+def printable(text: object) -> str:
+    """`text` without what a terminal or a file would choke on: control characters and undecodable bytes are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
+
+
+def one_line(text: object) -> str:
+    """The same of a message that may have been written over several lines."""
+    return printable(" ".join(str(text).split("\n")))
+
+
+def cell(value: object) -> str:
+    """A text that a spreadsheet shows and never calculates (OWASP, CSV injection); numbers do not come through here."""
+    text = printable(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
