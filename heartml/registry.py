@@ -176,6 +176,12 @@ def settle(client: "MlflowClient", version: Version) -> Version:
         return _read(client, version.name, version.number)
 
 
+def mark(client: "MlflowClient", version: Version, tag: str, value: str) -> None:
+    """Set one tag of a version; nothing is written where it says so already."""
+    if version.tags.get(tag) != value:
+        client.set_model_version_tag(version.name, version.number, tag, value[:5000])
+
+
 def forget_verdict(client: "MlflowClient", version: Version) -> Version:
     """Back to `registered`: the gate has to look again."""
     client.delete_model_version_tag(version.name, version.number, "heartml.verdict")

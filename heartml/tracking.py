@@ -267,10 +267,28 @@ def read(client: "MlflowClient", run_id: str) -> Run | None:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
+    return _read(found)
+
+
+def runs(client: "MlflowClient") -> list[Run]:
+    """Every run that fitted a model on a data version, oldest first; what is in no registry too."""
+    found, token = [], None
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    while experiments:
+        page = client.search_runs(experiments, "tags.`heartml.data` != ''", max_results=1000,
+                                  order_by=["attributes.start_time ASC"], page_token=token)
+        found += [_read(run) for run in page]
+        token = page.token
+        if not token:
+            break
+    return found
+
+
+def _read(found: Any) -> Run:
     info, data = found.info, found.data
     inputs = tuple({"name": str(i.dataset.name), "digest": str(i.dataset.digest), "source": str(i.dataset.source)}
                    for i in (found.inputs.dataset_inputs if found.inputs else ()))
-    return Run(run_id, str(info.run_name), str(info.status), info.lifecycle_stage == "deleted", int(info.start_time),
+    return Run(str(info.run_id), str(info.run_name), str(info.status), info.lifecycle_stage == "deleted", int(info.start_time),
                info.end_time and int(info.end_time), dict(data.params), dict(data.metrics), dict(data.tags), inputs)
 
 
