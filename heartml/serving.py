@@ -9,6 +9,7 @@ importing it does nothing.
 """
 
 import os
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from heartml.signing import keys
 
 MAX_ROWS = 256                   # one request: a ward round, not a data set
 MAX_SAMPLES = 30_000_000         # of all rows together: an hour at 8 kHz, 120 MB
+MAX_NAME = 200
+LOUDEST = 2.0**31                # an integer's full scale, should a caller send those; squares still fit into a float32
 Sound = tuple[Waveform, int]
 
 
@@ -76,6 +79,9 @@ def respond(model: Model, params: Params, table: pd.DataFrame) -> pd.DataFrame:
     """
     if not 0 < len(table) <= MAX_ROWS:
         raise _refused(f"{len(table)} rows in one request, not 1 to {MAX_ROWS}")
+    missing = [name for name in ("samples", "sample_rate_hz") if name not in table]
+    if missing:
+        raise _refused(f"no column `{missing[0]}`: a row is its samples and their rate; paths and addresses are not read")
     sounds: list[Sound] = []
     for row, (samples, rate) in enumerate(zip(table["samples"], table["sample_rate_hz"], strict=True)):
         sounds.append(_sound(row, samples, rate, MAX_SAMPLES - sum(len(waveform) for waveform, _ in sounds)))
@@ -99,18 +105,21 @@ def _sound(row: int, samples: Any, rate: Any, budget: int) -> Sound:
     """One row as float32 waveform and rate."""
     low, high = audio.RATES_HZ
     if not isinstance(rate, (int, float, np.number)) or not low <= rate <= high or rate != int(rate):
-        raise _refused(f"row {row}: `sample_rate_hz` is {rate}, not a whole number from {low} to {high}")
-    if not isinstance(samples, (list, tuple, np.ndarray)) or not len(samples):
+        raise _refused(f"row {row}: `sample_rate_hz` is {reprlib.repr(rate)}, not a whole number from {low} to {high}")
+    if not isinstance(samples, (list, tuple, np.ndarray)) or getattr(samples, "ndim", 1) == 0 or not len(samples):
         raise _refused(f"row {row}: `samples` is no array of numbers, or an empty one")
     if len(samples) > min(budget, audio.MAX_SECONDS * rate):
         raise _refused(f"row {row}: {len(samples)} samples are too many; at most {audio.MAX_SECONDS:.0f} s a row and "
                        f"{MAX_SAMPLES} samples a request")
     try:
-        waveform = np.asarray(samples, dtype=np.float32)
-    except (TypeError, ValueError):
+        with np.errstate(over="ignore"):
+            waveform = np.asarray(samples, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError):
         raise _refused(f"row {row}: `samples` holds something that is no number") from None
     if waveform.ndim != 1 or not np.isfinite(waveform).all():
         raise _refused(f"row {row}: `samples` is not one row of finite numbers")
+    if np.abs(waveform).max() > LOUDEST:
+        raise _refused(f"row {row}: `samples` go beyond {LOUDEST:g}; full scale is 1")
     return waveform, int(rate)
 
 
@@ -133,7 +142,13 @@ def _warnings(sounds: Sequence[Sound], unit_of: Sequence[str], params: Params) -
 def _units(table: pd.DataFrame) -> list[str]:
     """The unit of each row; a row that names none is its own."""
     named: Sequence[Any] = table["unit_id"].tolist() if "unit_id" in table else [None] * len(table)
-    return [f"row {row}" if pd.isna(unit) or unit == "" else str(unit) for row, unit in enumerate(named)]
+    return [_unit(row, unit) for row, unit in enumerate(named)]
+
+
+def _unit(row: int, unit: Any) -> str:
+    if not pd.api.types.is_scalar(unit) or len(str(unit)) > MAX_NAME:
+        raise _refused(f"row {row}: `unit_id` is no name of up to {MAX_NAME} characters")
+    return f"row {row}" if pd.isna(unit) or unit == "" else str(unit)
 
 
 def _refused(words: str) -> MlflowException:
