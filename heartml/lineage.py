@@ -121,7 +121,7 @@ def _touches(one: Path, other: Path) -> bool:
 
 def code_state() -> dict[str, Any]:
     """Commit, and whether the tree differs from it; `diff` holds new files too, so that commit + diff is the code."""
-    commit = _git("rev-parse", "HEAD").strip()
+    commit = git("rev-parse", "HEAD").strip()
     diff = _diff() if commit else ""
     return {"commit": commit or None, "dirty": bool(diff), "diff_sha256": sha256(diff.encode()) if diff else None}
 
@@ -135,14 +135,15 @@ def _diff() -> str:
     """Through an index of its own: untracked files are part of the difference, and the user's index stays as it is."""
     with tempfile.TemporaryDirectory() as folder:
         index = Path(folder) / "index"
-        own = Path(_git("rev-parse", "--git-path", "index").strip())
+        own = Path(git("rev-parse", "--git-path", "index").strip())
         if own.is_file():
             index.write_bytes(own.read_bytes())
-        _git("add", "--intent-to-add", "--all", index=index)
-        return _git("diff", "HEAD", "--binary", "--", ".", f":(exclude){DVC_LOCK}", index=index)
+        git("add", "--intent-to-add", "--all", index=index)
+        return git("diff", "HEAD", "--binary", "--", ".", f":(exclude){DVC_LOCK}", index=index)
 
 
-def _git(*command: str, index: Path | None = None) -> str:
+def git(*command: str, index: Path | None = None) -> str:
+    """What `git COMMAND` prints here; empty where it fails, or where there is no git."""
     env = {**os.environ, **({"GIT_INDEX_FILE": str(index)} if index else {})}
     try:
         done = subprocess.run(["git", *command], capture_output=True, check=False, env=env)

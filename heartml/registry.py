@@ -5,6 +5,7 @@ finished by the next one:
     registered   tag `heartml.key`; alias `challenger`
     judged       tags `heartml.verdict`, `heartml.reason`, `heartml.compared_with`, `heartml.gate.<criterion>`
     settled      tag `heartml.settled`; alias `champion` where the verdict is `promoted`
+Who becomes champion is decided in a journal, see heartml/champions.py; the alias follows it.
 """
 
 import contextlib
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from heartml import signing
+from heartml import champions, signing
+from heartml.champions import NONE, Decision, Entry
 from heartml.core import process
 from heartml.core.errors import HeartMLError
 from heartml.signing import keys
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 PROMOTED, REFUSED, ABANDONED = "promoted", "refused", "abandoned"
-NONE = "none"
 
 
 class RegistryError(HeartMLError):
@@ -76,8 +77,14 @@ class Version:
 
 
 def names(client: "MlflowClient") -> list[str]:
-    """All registered models."""
-    return sorted(str(model.name) for model in client.search_registered_models())
+    """All registered models; the journals of champions are none."""
+    found, token = [], None
+    while True:
+        page = client.search_registered_models(page_token=token)
+        found += [str(model.name) for model in page if not str(model.name).endswith(champions.SUFFIX)]
+        token = page.token
+        if not token:
+            return sorted(found)
 
 
 def versions(client: "MlflowClient", name: str) -> list[Version]:
@@ -162,18 +169,86 @@ def settle(client: "MlflowClient", version: Version) -> Version:
         ChampionChanged: the champion is no longer the one that this version was compared with.
     """
     with _alone():
+        _follow(client, version.name)
         now = _read(client, version.name, version.number)
-        serving = champion(client, version.name)
-        if now.verdict == PROMOTED and CHAMPION not in now.aliases:
-            number = serving.number if serving else NONE
-            if number != now.tags["heartml.compared_with"]:
-                raise ChampionChanged(f"{version.name}: champion is version {number} now, version {version.number} was "
-                                      f"compared with {now.tags['heartml.compared_with']}")
-            client.set_registered_model_alias(version.name, CHAMPION, version.number)
+        if now.verdict == PROMOTED and CHAMPION not in now.aliases and not _was_promoted(client, now):
+            _decide(client, now, Decision(champions.GATE, now.number, now.tags["heartml.compared_with"],
+                                          now.tags["heartml.reason"], "the gate", now.tags["heartml.reason"]))
         if now.verdict == PROMOTED and CHALLENGER in now.aliases:
             client.delete_registered_model_alias(version.name, CHALLENGER)
         client.set_model_version_tag(version.name, version.number, "heartml.settled", "true")
         return _read(client, version.name, version.number)
+
+
+def no_challenger(client: "MlflowClient", version: Version) -> None:
+    """Take the alias `challenger` from a version that serves."""
+    client.delete_registered_model_alias(version.name, CHALLENGER)
+
+
+def decide(client: "MlflowClient", version: Version, decision: Decision) -> Entry:
+    """Make `version` the champion by a decision against `decision.before`.
+
+    Raises:
+        ChampionChanged: that is not the champion, or no longer.
+    """
+    with _alone():
+        return _decide(client, version, decision)
+
+
+def follow(client: "MlflowClient", name: str) -> None:
+    """Finish a promotion that a killed process left between the journal and the alias."""
+    with _alone():
+        _follow(client, name)
+
+
+def _decide(client: "MlflowClient", version: Version, decision: Decision) -> Entry:
+    name = version.name
+    _follow(client, name)
+    number = _note_moved_by_hand(client, version)
+    if number != decision.before:
+        raise ChampionChanged(_changed(version, decision, number))
+    entry = champions.append(client, name, decision, source=version.source, run_id=version.run_id)
+    if not entry.counts:
+        raise ChampionChanged(_changed(version, decision, champions.serving(champions.read(client, name))))
+    _follow(client, name)
+    return entry
+
+
+def _changed(version: Version, decision: Decision, now: str) -> str:
+    return (f"{version.name}: champion is version {now} now, version {version.number} was compared with "
+            f"{decision.before}")
+
+
+def _was_promoted(client: "MlflowClient", version: Version) -> bool:
+    """Whether it served once: what a person decided since is not undone."""
+    return any(entry.decision.version == version.number
+               for entry in champions.counted(champions.read(client, version.name)))
+
+
+def _follow(client: "MlflowClient", name: str) -> None:
+    """Move the alias to where the journal says, again where somebody entered more meanwhile."""
+    done: int | None = None
+    while True:
+        wanted = champions.last(champions.read(client, name))
+        if wanted is None or wanted.number == done or (done is None and wanted.followed):
+            return
+        if wanted.decision.version != NONE:
+            client.set_registered_model_alias(name, CHAMPION, wanted.decision.version)
+        champions.mark_followed(client, name, wanted)
+        done = wanted.number
+
+
+def _note_moved_by_hand(client: "MlflowClient", version: Version) -> str:
+    """The version that serves; where the alias is not where the journal left it, that is entered first."""
+    name = version.name
+    alias, known = champion(client, name), champions.serving(champions.read(client, name))
+    number = alias.number if alias else NONE
+    if number != known:
+        shown = alias or version
+        found = Decision(champions.FOUND, number, known, "the alias was found here: set outside HeartML, or before it "
+                         "kept this journal", "unknown", alias.tags.get("heartml.reason", "") if alias else "")
+        champions.append(client, name, found, source=shown.source, run_id=shown.run_id, followed=True)
+    return number
 
 
 def mark(client: "MlflowClient", version: Version, tag: str, value: str) -> None:
@@ -191,9 +266,11 @@ def forget_verdict(client: "MlflowClient", version: Version) -> Version:
 def close_abandoned(client: "MlflowClient", name: str) -> None:
     """Versions whose process was killed before they were settled, and that no later run came back to."""
     for version in versions(client, name):
-        if not version.settled and process.dead(version.tags.get("heartml.process", "")):
-            for tag, value in (("heartml.verdict", ABANDONED), ("heartml.settled", "true")):
-                client.set_model_version_tag(name, version.number, tag, value)
+        if version.settled or not process.dead(version.tags.get("heartml.process", "")):
+            continue
+        if version.verdict != REFUSED and CHAMPION not in version.aliases and not _was_promoted(client, version):
+            client.set_model_version_tag(name, version.number, "heartml.verdict", ABANDONED)
+        client.set_model_version_tag(name, version.number, "heartml.settled", "true")
 
 
 def download(client: "MlflowClient", version: Version, into: Path) -> Path:

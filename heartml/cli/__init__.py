@@ -30,7 +30,7 @@ def cli() -> None:
     \b
     Data in      simulate, ingest, tasks
     Stages       validate, split, features, search, ensemble, evaluate, robustness, report   (`dvc repro` runs them)
-    Flow         retrain, models
+    Flow         retrain, models, promote, rollback
     Evaluation   leave-out, protocol
     Auditor      lineage
     Model out    predict, score

@@ -1,10 +1,14 @@
-"""Commands about finished models: retrain, models, predict."""
+"""Commands about finished models: retrain, models, promote, rollback, predict."""
 
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from heartml.publish.decisions import Decided
 
 
 @click.command()
@@ -37,16 +41,79 @@ def retrain(wait: bool, force: bool, as_json: bool) -> None:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def models(as_json: bool) -> None:
-    """List registered models: versions, which is champion, and what the gate said of each."""
-    from heartml import registry, tracking
+    """List registered models: versions, which is champion, what the gate said of each, who decided what and why."""
+    from heartml import champions, registry, tracking
     from heartml.publish import results
 
     client = tracking.connect()
-    found = [version for name in registry.names(client) for version in registry.versions(client, name)]
+    names = registry.names(client)
+    found = [version for name in names for version in registry.versions(client, name)]
+    history = {name: champions.read(client, name) for name in names}
     if as_json:
-        click.echo(json.dumps([version.as_dict() for version in found], indent=2))
+        click.echo(json.dumps([{**version.as_dict(), "decisions": [
+            entry.as_dict() for entry in history[version.name] if entry.decision.version == version.number
+        ]} for version in found], indent=2))
     else:
         results.show_versions(found)
+        results.show_history(history)
+
+
+_reason = click.option("--reason", required=True, help="Why; people will read it in a year.")
+_force = click.option("--force", is_flag=True, help="Although consent was withdrawn, or validation or lineage failed; "
+                                                    "what was overruled is recorded.")
+
+
+@click.command()
+@click.argument("model", metavar="MODEL/VERSION")
+@_reason
+@_force
+@click.option("--json", "as_json", is_flag=True, help="Print the decision as JSON.")
+def promote(model: str, reason: str, force: bool, as_json: bool) -> None:
+    """Make a version the champion by a person's decision, whatever the gate said of it.
+
+    Recorded in the registry for good: who (git's and the system's user), when, why, and what the gate had said;
+    `heartml models` shows it. Refused without a reason, where the version's files are gone or not what was signed, and
+    (without --force) where consent for its data was withdrawn or the gate found validation or lineage wanting.
+
+    \b
+    heartml promote circor-murmur/3 --reason "heard 40 of its errors: the labels were wrong, not the model"
+    """
+    from heartml.publish import decisions
+
+    if "/" not in model and "@" not in model:
+        raise click.UsageError(f"which version? Write {model}/VERSION; `heartml models` lists them")
+    _say(decisions.promote(model, reason, force=force), as_json)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--to", metavar="VERSION", help="A version that served before; else the one before the champion.")
+@_reason
+@_force
+@click.option("--json", "as_json", is_flag=True, help="Print the decision as JSON.")
+def rollback(model: str, to: str | None, reason: str, force: bool, as_json: bool) -> None:
+    """Back to the champion before this one. Once more: forth again; further back with --to.
+
+    Recorded as `heartml promote` records it. The next `heartml retrain` does not undo it: what was rolled back is
+    registered already, so it is nothing new. A new model has to win against the champion of the day, as always.
+
+    \b
+    heartml rollback circor-murmur --reason "false alarms at the new clinic"
+    heartml rollback circor-murmur --to 1 --reason "version 2 has them too"
+    """
+    from heartml.publish import decisions
+
+    if "/" in model or "@" in model:
+        raise click.UsageError("name the model alone, and the version with --to")
+    _say(decisions.roll_back(model, to, reason, force=force), as_json)
+
+
+def _say(decided: "Decided", as_json: bool) -> None:
+    if as_json:
+        entry = decided.entry.as_dict() if decided.entry else None
+        click.echo(json.dumps({**decided.version.as_dict(), "decision": entry}, indent=2))
+    else:
+        click.echo(decided.in_words())
 
 
 @click.command()
@@ -84,4 +151,4 @@ def predict(named: tuple[Path, ...], wanted: str | None, task: str | None, to: P
         sys.exit(1)
 
 
-COMMANDS = (retrain, models, predict)
+COMMANDS = (retrain, models, promote, rollback, predict)

@@ -63,6 +63,7 @@ def publish(name: str, params: "Params", seconds: Mapping[str, float]) -> Outcom
         seconds: how long each stage took that ran, for the run's metrics.
     """
     client = tracking.connect()
+    registry.follow(client, name)
     key = lineage.content_key(name)
     version = registry.find(client, name, key)
     if version and version.settled:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from heartml.champions import FOUND, GATE, ROLLBACK, Entry
 from heartml.publish import FAILED, Outcome, description
 from heartml.registry import Version
 
@@ -84,6 +85,24 @@ def show_versions(versions: Sequence[Version]) -> None:
         table.add_row(version.name, version.number, ", ".join(version.aliases), f"{when:%Y-%m-%d %H:%M}",
                       version.tags.get("heartml.reason", "not judged yet: the next `heartml retrain` does"))
     Console().print(table if versions else "No model is registered yet: run `heartml retrain`.")
+
+
+def show_history(history: Mapping[str, Sequence[Entry]]) -> None:
+    """Print who became champion when, by whose decision and why; nothing where nobody ever did."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("Model", "When (UTC)", "Champion", "After", "By", "Why", title="Who decided", title_justify="left")
+    for name, entries in history.items():
+        for entry in entries:
+            when, told = datetime.fromtimestamp(entry.when_ms / 1000, UTC), entry.decision
+            how = {GATE: "the gate", FOUND: "found as champion", ROLLBACK: f"rollback by {told.who}"}
+            notes = [told.reason, *([f"Overruled: {told.forced}"] if told.forced else []),
+                     *([] if entry.counts else ["Came too late: another decision was first."])]
+            table.add_row(name, f"{when:%Y-%m-%d %H:%M}", told.version, told.before, how.get(told.kind, told.who),
+                          "\n".join(notes), style=None if entry.counts else "dim")
+    if table.row_count:
+        Console().print(table)
 
 
 def markdown(outcomes: Sequence[Outcome]) -> str:

@@ -1,0 +1,141 @@
+"""What a person decides over the gate's head: promote a version, or roll back to one that served before.
+
+Each decision goes into the journal of champions (heartml/champions.py) with who, when, why, and what the gate had said.
+The next retraining does not undo it: the version that was rolled back is registered and settled, so it is nothing new.
+"""
+
+import getpass
+import platform
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from heartml import champions, lineage, registry, tracking
+from heartml.champions import NONE, PERSON, ROLLBACK, Decision, Entry
+from heartml.core.errors import HeartMLError
+from heartml.registry import ABANDONED, CHALLENGER, CHAMPION, ChampionChanged, Version
+
+if TYPE_CHECKING:
+    from heartml.tracking import Client
+
+WITHDRAWN = "heartml.withdrawn"
+_MUST_HOLD = ("validation", "lineage")     # criteria of the gate that no opinion replaces
+
+
+class Objection(HeartMLError):  # noqa: N818 - reads as what it is
+    """The decision is not carried out; the message says why and what would help."""
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What came of it: the version, and its entry in the journal; `None` where it served already."""
+
+    version: Version
+    entry: Entry | None
+
+    def in_words(self) -> str:
+        """One line for people."""
+        if self.entry is None:
+            return f"{self.version.name}: version {self.version.number} is the champion already; nothing changed"
+        overruled = f" (overruled: {self.entry.decision.forced})" if self.entry.decision.forced else ""
+        return f"{self.version.name}: {self.entry.in_words()}{overruled}"
+
+
+def promote(words: str, reason: str, *, force: bool = False) -> Decided:
+    """Make NAME/VERSION (or NAME@challenger) the champion because a person says so.
+
+    Raises:
+        Objection: there is no reason; or the version was withdrawn, or failed the gate on validation or lineage, and
+            `force` is not given.
+        RegistryError: no such version, or its files are gone.
+    """
+    _reasonable(reason)
+    client = tracking.connect()
+    version = registry.get(client, words)
+    return _carry_out(client, version, PERSON, reason, force=force)
+
+
+def roll_back(name: str, to: str | None, reason: str, *, force: bool = False) -> Decided:
+    """Back to the champion before this one, or to version `to`, which must have served. Again: forth.
+
+    Raises:
+        Objection, RegistryError: as `promote`; or there is nothing to go back to.
+    """
+    _reasonable(reason)
+    client = tracking.connect()
+    registry.follow(client, name)
+    serving = registry.get(client, f"{name}@{CHAMPION}").number
+    entries = champions.read(client, name)
+    number = to or _before(entries, serving)
+    served = {v for e in champions.counted(entries) for v in (e.decision.version, e.decision.before)}
+    others = sorted(served - {NONE, serving}, key=int)
+    if number is None or number == NONE:
+        raise Objection(f"{name}: version {serving} is the first champion, there is nothing to go back to. `heartml "
+                        f"promote {name}/VERSION` makes another version the champion")
+    if number not in served and number != serving:
+        raise Objection(f"{name}: version {number} never served (version{'s' * (len(others) != 1)} "
+                        f"{', '.join(others) or NONE} did). `heartml promote {name}/{number}` would be its first time")
+    return _carry_out(client, registry.get(client, f"{name}/{number}"), ROLLBACK, reason, force=force)
+
+
+def _before(entries: list[Entry], serving: str) -> str | None:
+    """The champion before `serving`; an alias that was moved by hand stands before the journal's last entry."""
+    known = champions.last(entries)
+    if known is None:
+        return None
+    return known.decision.before if known.decision.version == serving else known.decision.version
+
+
+def _carry_out(client: "Client", version: Version, kind: str, reason: str, *, force: bool) -> Decided:
+    registry.follow(client, version.name)
+    version = registry.get(client, f"{version.name}/{version.number}")
+    if CHAMPION in version.aliases:
+        return Decided(version, None)
+    objections = against(version)
+    if objections and not force:
+        raise Objection(f"{version.name} version {version.number}: {'; '.join(objections)}. --force does it all the "
+                        "same, and is recorded")
+    with tempfile.TemporaryDirectory() as folder:
+        registry.download(client, version, Path(folder))
+    serving = registry.champion(client, version.name)
+    decision = Decision(kind, version.number, serving.number if serving else NONE, reason.strip(), person(),
+                        version.tags.get("heartml.reason", ""), "; ".join(objections))
+    try:
+        entry = registry.decide(client, version, decision)
+    except ChampionChanged as error:
+        raise Objection(f"{error}: somebody else decided at the same time. Look at `heartml models`, then decide "
+                        "again") from None
+    if CHALLENGER in version.aliases:
+        registry.no_challenger(client, version)
+    return Decided(registry.get(client, f"{version.name}/{version.number}"), entry)
+
+
+def against(version: Version) -> list[str]:
+    """What speaks against a version so much that only --force overrules it."""
+    found = []
+    if WITHDRAWN in version.tags:
+        found.append(f"consent for data in it was withdrawn ({version.tags[WITHDRAWN]})")
+    if version.verdict in (None, ABANDONED):
+        found.append("the gate never judged it (`heartml retrain` lets it judge what is new)")
+    for name in _MUST_HOLD:
+        said = version.tags.get(f"heartml.gate.{name}", "")
+        if said.startswith("failed"):
+            found.append(f"{name} {said}")
+    return found
+
+
+def person() -> str:
+    """Who decides: `Ada Lovelace <ada@example.org> (ada on machine)`, as far as git and the system know."""
+    name, email = (lineage.git("config", key).strip() for key in ("user.name", "user.email"))
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "an unknown user"
+    known = [name, *([f"<{email}>"] if email else []), f"({user} on {platform.node()})"]
+    return " ".join(part for part in known if part)
+
+
+def _reasonable(reason: str) -> None:
+    if not reason.strip():
+        raise Objection("a decision needs a reason: --reason \"...\" is what people will read in a year")

@@ -1,0 +1,322 @@
+"""The journal of champions: of rivals one wins, wherever they are; no death leaves a half promotion; people decide."""
+
+import contextlib
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heartml import champions, registry, tracking
+from heartml.champions import FOUND, GATE, NONE, PERSON, ROLLBACK
+from heartml.publish import decisions
+from heartml.publish.decisions import Objection
+from heartml.registry import CHAMPION, ChampionChanged, Version
+
+NAME = "simulated-murmur"
+PROMOTE = {"promote": True, "reason": "promoted: it is better", "criteria": [
+    {"name": "floors", "passed": True, "value": 0.25, "required": 0.0, "words": "above the floors"},
+    {"name": "lineage", "passed": True, "value": 0.0, "required": 0.0, "words": "complete"}]}
+REFUSE = {"promote": False, "reason": "refused: floors", "criteria": [
+    {"name": "floors", "passed": False, "value": -0.1, "required": 0.0, "words": "below the floors"}]}
+NO_LINEAGE = {"promote": False, "reason": "refused: lineage", "criteria": [
+    {"name": "lineage", "passed": False, "value": 1.0, "required": 0.0, "words": "no git commit"}]}
+WRITES = ("create_", "set_", "delete_", "update_", "log_")
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing that the process would still do reaches the store."""
+
+
+class Mortal:
+    """A client that dies at its n-th write, and does nothing any more from then on."""
+
+    def __init__(self, client: Any, lives: float) -> None:
+        self.client, self.lives, self.writes = client, lives, 0
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self.client, name)
+
+        def counted(*given: Any, **named: Any) -> Any:
+            writes = name.startswith(WRITES)
+            if self.lives < writes:
+                self.lives = -1
+                raise Killed
+            self.lives, self.writes = self.lives - writes, self.writes + writes
+            return call(*given, **named)
+
+        return counted
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> Any:
+    """A client of a store of this test's own, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    Path(".heartml").mkdir()
+    shutil.copyfile(empty_store, ".heartml/mlflow.db")
+    return tracking.connect()
+
+
+@pytest.fixture
+def stored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every version's files are there and sound, but for those named in this list."""
+    gone: list[str] = []
+
+    def download(_: Any, version: Version, into: Path) -> Path:
+        if version.number in gone:
+            raise registry.RegistryError(f"{version.name} version {version.number}: its files are gone")
+        return into
+
+    monkeypatch.setattr(registry, "download", download)
+    return gone
+
+
+def judged(client: Any, key: str, verdict: dict, compared_with: str | None, name: str = NAME) -> Version:
+    with tracking.run(client, name, key) as run_id:
+        tracking.log_files(client, run_id, {"gate.json": "{}"})
+    version = registry.register(client, name, run_id=run_id, source=f"runs:/{run_id}/model", key=key)
+    registry.record(client, version, verdict, compared_with)
+    return version
+
+
+def promoted(client: Any, *keys: str) -> None:
+    for key in keys:
+        before = registry.champion(client, NAME)
+        registry.settle(client, judged(client, key, PROMOTE, before.number if before else None))
+
+
+def serves(client: Any, name: str = NAME) -> str:
+    found = registry.champion(client, name)
+    return found.number if found else NONE
+
+
+def story(client: Any, name: str = NAME) -> list[tuple[str, str, str, bool]]:
+    return [(e.decision.kind, e.decision.before, e.decision.version, e.counts) for e in champions.read(client, name)]
+
+
+@pytest.fixture
+def machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if every thread were a machine of its own: no lock is common to them, only the server is."""
+    @contextlib.contextmanager
+    def unlocked() -> Iterator[None]:
+        yield
+
+    monkeypatch.setattr(registry, "_alone", unlocked)
+
+
+def test_the_journal_names_each_champion_and_is_no_model(client) -> None:
+    promoted(client, "k1", "k2")
+    registry.settle(client, judged(client, "k3", REFUSE, "2"))
+    assert story(client) == [(GATE, NONE, "1", True), (GATE, "1", "2", True)]
+    assert registry.names(client) == [NAME]
+    first = champions.read(client, NAME)[0]
+    assert first.decision.reason == "promoted: it is better"
+    assert first.followed
+
+
+def test_of_rivals_on_several_machines_exactly_one_is_promoted(client, machines) -> None:
+    promoted(client, "k0")
+    rivals = [judged(client, f"k{n}", PROMOTE, "1") for n in (1, 2, 3)]
+    ready = threading.Barrier(3)
+    checked = registry._note_moved_by_hand
+
+    def settle(version: Version) -> str:
+        try:
+            registry.settle(tracking.connect(), version)
+        except ChampionChanged:
+            return "lost"
+        return "won"
+
+    def together(*given: Any) -> str:
+        number = checked(*given)
+        ready.wait(timeout=60)      # all have seen that champion 1 serves before any of them decides
+        return number
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(3) as pool:
+        patch.setattr(registry, "_note_moved_by_hand", together)
+        assert sorted(pool.map(settle, rivals)) == ["lost", "lost", "won"]
+    counted = champions.counted(champions.read(client, NAME))
+    assert len(counted) == 2
+    assert serves(client) == counted[-1].decision.version
+    [winner] = [v for v in registry.versions(client, NAME) if v.settled and v.number != "1"]
+    assert winner.number == serves(client)
+
+
+def test_a_machine_that_is_late_with_the_alias_does_not_take_it_back(client, machines) -> None:
+    promoted(client, "k1")
+    slow, fast = judged(client, "k2", PROMOTE, "1"), judged(client, "k3", PROMOTE, "2")
+    move = client.set_registered_model_alias
+
+    def late(*given: Any) -> None:
+        registry.settle(client, fast)        # a whole promotion while the slow one is on its way to the alias
+        move(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "set_registered_model_alias", _once(late, move))
+        registry.settle(client, slow)
+    assert serves(client) == champions.serving(champions.read(client, NAME)) == "3"
+
+
+def _once(first: Any, then: Any) -> Any:
+    calls = iter([first])
+
+    def call(*given: Any) -> Any:
+        return next(calls, then)(*given)
+
+    return call
+
+
+def finish(client: Any, name: str) -> None:
+    """What `publish` does, but for the stages' files: register, judge, settle."""
+    registry.follow(client, name)
+    version = registry.find(client, name, "k2")
+    if version is None:
+        version = registry.register(client, name, run_id="0" * 32, source="runs:/0/model", key="k2")
+    if version.verdict is None:
+        registry.record(client, version, PROMOTE, serves(client, name))
+    if not version.settled:
+        registry.settle(client, version)
+
+
+def facts(client: Any, name: str) -> Any:
+    return [(v.number, v.verdict, v.aliases, v.settled, {k: w for k, w in v.tags.items() if k != "heartml.process"})
+            for v in registry.versions(client, name)], story(client, name)
+
+
+def test_a_death_at_any_write_is_finished_by_the_next_run_with_the_same_result(client) -> None:
+    def prepared(name: str) -> None:
+        registry.settle(client, judged(client, "k1", PROMOTE, None, name))
+
+    prepared("simulated-undisturbed")
+    undisturbed = Mortal(client, float("inf"))
+    finish(undisturbed, "simulated-undisturbed")
+    assert undisturbed.writes > 10
+    for lives in range(undisturbed.writes):
+        name = f"simulated-killed{lives}"
+        prepared(name)
+        with pytest.raises(Killed):
+            finish(Mortal(client, lives), name)
+        finish(client, name)
+        assert facts(client, name) == facts(client, "simulated-undisturbed"), f"killed before write {lives + 1}"
+
+
+def test_a_half_promotion_is_finished_by_whatever_comes_next(client) -> None:
+    promoted(client, "k1")
+    dying = Mortal(client, float("inf"))
+    second = judged(client, "k2", PROMOTE, "1")
+    dying.set_registered_model_alias = None      # dies between the journal and the alias
+    with pytest.raises(TypeError):
+        registry.settle(dying, second)
+    assert serves(client) == "1"
+    assert champions.serving(champions.read(client, NAME)) == "2"
+    with pytest.raises(ChampionChanged, match="champion is version 2"):
+        registry.settle(client, judged(client, "k3", PROMOTE, "1"))
+    assert serves(client) == "2"
+
+
+def test_an_alias_that_was_moved_by_hand_is_respected_and_entered(client) -> None:
+    promoted(client, "k1", "k2")
+    client.set_registered_model_alias(NAME, CHAMPION, "1")
+    registry.settle(client, judged(client, "k3", PROMOTE, "1"))
+    assert story(client)[2:] == [(FOUND, "2", "1", True), (GATE, "1", "3", True)]
+    assert serves(client) == "3"
+
+
+def test_a_person_promotes_what_the_gate_refused_and_all_of_it_is_recorded(client, stored) -> None:
+    promoted(client, "k1")
+    registry.settle(client, judged(client, "k2", REFUSE, "1"))
+    done = decisions.promote(f"{NAME}/2", "  I listened to its errors  ")
+    assert serves(client) == "2"
+    assert done.version.aliases == (CHAMPION,)
+    told = champions.read(client, NAME)[-1].decision
+    assert (told.kind, told.before, told.reason, told.gate) == (PERSON, "1", "I listened to its errors",
+                                                                "refused: floors")
+    assert told.who == decisions.person() != ""
+    again = decisions.promote(f"{NAME}/2", "to be sure")
+    assert again.entry is None
+    assert len(story(client)) == 2
+
+
+@pytest.mark.parametrize("reason", ["", "  "])
+def test_nobody_decides_without_a_reason(client, stored, reason: str) -> None:
+    promoted(client, "k1", "k2")
+    with pytest.raises(Objection, match="needs a reason"):
+        decisions.promote(f"{NAME}/1", reason)
+    with pytest.raises(Objection, match="needs a reason"):
+        decisions.roll_back(NAME, None, reason)
+    assert serves(client) == "2"
+
+
+def test_what_was_withdrawn_or_has_no_lineage_takes_force_and_that_is_recorded(client, stored) -> None:
+    promoted(client, "k1")
+    registry.settle(client, judged(client, "k2", NO_LINEAGE, "1"))
+    registry.settle(client, judged(client, "k3", REFUSE, "1"))
+    client.set_model_version_tag(NAME, "3", decisions.WITHDRAWN, "patient simulated-50001")
+    for number, why in (("2", "no git commit"), ("3", "patient simulated-50001")):
+        with pytest.raises(Objection, match=why):
+            decisions.promote(f"{NAME}/{number}", "please")
+        assert serves(client) != number
+        decisions.promote(f"{NAME}/{number}", "please", force=True)
+        assert serves(client) == number
+        assert why in champions.read(client, NAME)[-1].decision.forced
+
+
+def test_a_version_whose_files_are_gone_never_serves(client, stored) -> None:
+    promoted(client, "k1")
+    registry.settle(client, judged(client, "k2", REFUSE, "1"))
+    stored.append("2")
+    with pytest.raises(registry.RegistryError, match="files are gone"):
+        decisions.promote(f"{NAME}/2", "please", force=True)
+    assert serves(client) == "1"
+
+
+def test_a_version_that_the_gate_never_judged_takes_force(client, stored) -> None:
+    promoted(client, "k1")
+    version = judged(client, "k2", REFUSE, "1")
+    registry.forget_verdict(client, version)
+    with pytest.raises(Objection, match="never judged"):
+        decisions.promote(f"{NAME}/2", "please")
+
+
+def test_rolling_back_goes_back_forth_and_further(client, stored) -> None:
+    promoted(client, "k1", "k2", "k3")
+    for to, now in ((None, "2"), (None, "3"), ("1", "1"), (None, "3")):
+        decisions.roll_back(NAME, to, "it hears things")
+        assert serves(client) == now
+    assert [kind for kind, *_ in story(client)] == [GATE] * 3 + [ROLLBACK] * 4
+
+
+def test_there_must_be_something_to_go_back_to(client, stored) -> None:
+    promoted(client, "k1")
+    with pytest.raises(Objection, match="first champion"):
+        decisions.roll_back(NAME, None, "why not")
+    registry.settle(client, judged(client, "k2", REFUSE, "1"))
+    with pytest.raises(Objection, match="never served"):
+        decisions.roll_back(NAME, "2", "why not")
+    with pytest.raises(registry.RegistryError, match="heartml models"):
+        decisions.roll_back("circor-murmur", None, "why not")
+
+
+def test_a_rollback_stays_when_the_version_is_settled_again(client, stored) -> None:
+    promoted(client, "k1", "k2")
+    decisions.roll_back(NAME, None, "false alarms")
+    client.delete_model_version_tag(NAME, "2", "heartml.settled")       # as if its run had died just before
+    [_, second] = registry.versions(client, NAME)
+    registry.settle(client, second)
+    assert serves(client) == "1"
+
+
+def test_a_version_that_served_is_never_called_abandoned(client, monkeypatch: pytest.MonkeyPatch) -> None:
+    promoted(client, "k1", "k2")
+    for number in "12":
+        client.delete_model_version_tag(NAME, number, "heartml.settled")
+    judged(client, "k3", PROMOTE, "1")
+    judged(client, "k4", REFUSE, "2")
+    monkeypatch.setattr(registry.process, "dead", lambda _: True)
+    registry.close_abandoned(client, NAME)
+    assert [v.verdict for v in registry.versions(client, NAME)] == ["promoted", "promoted", "abandoned", "refused"]
+    assert all(v.settled for v in registry.versions(client, NAME))
