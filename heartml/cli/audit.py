@@ -1,4 +1,4 @@
-"""Commands for the auditor: lineage."""
+"""Commands for the auditor: lineage, trace."""
 
 import json
 from pathlib import Path
@@ -72,4 +72,25 @@ def _print_tree(found: "Chain", *, whole: bool, recordings: bool) -> None:
     Console().print(show.tree(outline.outline(found, keep), whole=whole))
 
 
-COMMANDS = (lineage,)
+@click.command()
+@click.argument("name", metavar="RECORDING|PATIENT")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def trace(name: str, as_json: bool) -> None:
+    """Show what a recording or a patient went into: data versions, groups, folds, runs, registered versions.
+
+    A recording is named by its id, the first digits of it, or its source file; a patient by id, data set first. Looked
+    for in every data version that git's history and the runs name, quarantine included.
+
+    \b
+    heartml trace 6d2f6440f949
+    heartml trace 39522_AV.wav
+    heartml trace circor-9979 --json
+    """
+    from heartml import tracking
+    from heartml.provenance import trace as tracing
+
+    found = tracing.find(tracking.connect(), name)
+    click.echo(json.dumps(found.as_dict(), indent=2) if as_json else "\n".join(tracing.lines(found)))
+
+
+COMMANDS = (lineage, trace)
