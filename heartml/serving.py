@@ -9,7 +9,6 @@ importing it does nothing.
 """
 
 import os
-import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +80,7 @@ def respond(model: Model, params: Params, table: pd.DataFrame) -> pd.DataFrame:
         raise _refused(f"{len(table)} rows in one request, not 1 to {MAX_ROWS}")
     missing = [name for name in ("samples", "sample_rate_hz") if name not in table]
     if missing:
-        raise _refused(f"no column `{missing[0]}`: a row is its samples and their rate; paths and addresses are not read")
+        raise _refused(f"no column `{missing[0]}`: a row is samples and their rate; paths and addresses are not read")
     sounds: list[Sound] = []
     for row, (samples, rate) in enumerate(zip(table["samples"], table["sample_rate_hz"], strict=True)):
         sounds.append(_sound(row, samples, rate, MAX_SAMPLES - sum(len(waveform) for waveform, _ in sounds)))
@@ -105,7 +104,7 @@ def _sound(row: int, samples: Any, rate: Any, budget: int) -> Sound:
     """One row as float32 waveform and rate."""
     low, high = audio.RATES_HZ
     if not isinstance(rate, (int, float, np.number)) or not low <= rate <= high or rate != int(rate):
-        raise _refused(f"row {row}: `sample_rate_hz` is {reprlib.repr(rate)}, not a whole number from {low} to {high}")
+        raise _refused(f"row {row}: `sample_rate_hz` is {_shown(rate)}, not a whole number from {low} to {high}")
     if not isinstance(samples, (list, tuple, np.ndarray)) or getattr(samples, "ndim", 1) == 0 or not len(samples):
         raise _refused(f"row {row}: `samples` is no array of numbers, or an empty one")
     if len(samples) > min(budget, audio.MAX_SECONDS * rate):
@@ -149,6 +148,12 @@ def _unit(row: int, unit: Any) -> str:
     if not pd.api.types.is_scalar(unit) or len(str(unit)) > MAX_NAME:
         raise _refused(f"row {row}: `unit_id` is no name of up to {MAX_NAME} characters")
     return f"row {row}" if pd.isna(unit) or unit == "" else str(unit)
+
+
+def _shown(value: Any) -> str:
+    """A number or word that somebody sent, in few letters."""
+    huge = isinstance(value, int) and value.bit_length() > 256
+    return "a huge number" if huge else str(value)[:40]
 
 
 def _refused(words: str) -> MlflowException:

@@ -68,7 +68,8 @@ def admit(
     say = stated(layout)
     faults = {file: judge(facts[file], say[file], params) or fault
               for file, fault in _unknown_labels(source, layout.recordings).items()}
-    passed = layout.recordings[[faults[file] is None for file in layout.recordings["source_file"]]]
+    files = layout.recordings["source_file"]
+    passed = layout.recordings[pd.Series([faults[file] is None for file in files], files.index, dtype=bool)]
     about = [facts[file] for file in passed["source_file"]]
     fresh = passed.assign(
         recording_id=[fact.recording_id for fact in about],
@@ -84,8 +85,8 @@ def admit(
     columns += _labels(fresh)
     old = before.assign(group=before["group_id"]).reindex(columns=columns)
     candidates = pd.concat([fresh[columns], old], ignore_index=True) if len(old) else fresh[columns]
-    files = layout.recordings.set_index("source_file")
-    rows = [(source.NAME, file, files.at[file, "patient_id"], *fault) for file, fault in faults.items() if fault]
+    named = layout.recordings.set_index("source_file")
+    rows = [(source.NAME, file, named.at[file, "patient_id"], *fault) for file, fault in faults.items() if fault]
     return Admitted(candidates.reset_index(drop=True), pd.DataFrame(rows, columns=list(QUARANTINE)))
 
 
