@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Completed, Failed
 
-from flows import again, events, sweep, voice
+from flows import again, events, runners, sweep, voice
 from heartml import pipeline, publish
 from heartml.core import config, paths
 from heartml.core.errors import HeartMLError
@@ -40,7 +40,7 @@ def stage(address: str, force: bool, timeout_s: float) -> Done | State[Any]:
     def say(line: str) -> None:
         log.info(line, extra=voice.AUDIBLE)
 
-    with voice.running(address):
+    with voice.running(address), runners.leashed():
         try:
             done = pipeline.run(address, force=force, say=say, timeout_s=timeout_s)
         except StageFailed as error:
@@ -105,8 +105,8 @@ def _retrain(force: bool) -> list[Outcome]:
     log.info("%d of %d stages to bring up to date", len(plan.due), len(plan.stages))
     for entry in plan.due:
         log.info("%s: %s", entry.address, entry.changed or "after a stage that runs")
-    with pipeline.stopping_on_error():
-        seconds, failed = _run_due(plan, params.flow, force=force)
+    with pipeline.stopping_on_error(), runners.chosen() as on:
+        seconds, failed = _run_due(plan, params.flow, on, force=force)
     recovery.order([entry.address for entry in plan.stages])
     store.wait()
     behind = {name: plan.behind(paths.ARTIFACTS / name) for name in params.tasks}
@@ -140,12 +140,14 @@ def _publish(name: str, params: config.FlowParams, seconds: Mapping[str, float],
     return outcome if isinstance(outcome, Outcome) else publish.failure(name, str(state.message))
 
 
-def _run_due(plan: Plan, params: config.FlowParams, *, force: bool) -> tuple[dict[str, float], dict[str, str]]:
+def _run_due(
+    plan: Plan, params: config.FlowParams, on: runners.Runner, *, force: bool
+) -> tuple[dict[str, float], dict[str, str]]:
     """Seconds of the stages that ended well, and why the others did not."""
     progress = create_progress_artifact(0.0 if plan.due else 100.0, description="Stages up to date")
     seconds: dict[str, float] = {}
     failed: dict[str, str] = {}
-    for address, state in _in_turn(plan, params, failed, force=force):
+    for address, state in _in_turn(plan, params, on, failed, force=force):
         if state.is_completed():
             done: Done = state.result()
             seconds[address] = done.seconds
@@ -156,7 +158,7 @@ def _run_due(plan: Plan, params: config.FlowParams, *, force: bool) -> tuple[dic
 
 
 def _in_turn(
-    plan: Plan, params: config.FlowParams, failed: dict[str, str], *, force: bool
+    plan: Plan, params: config.FlowParams, on: runners.Runner, failed: dict[str, str], *, force: bool
 ) -> Iterator[tuple[str, State[Any]]]:
     """Start each due stage when all that it needs is done; yield how each ended. A failure skips what comes after."""
     run = stage.with_options(
@@ -169,9 +171,8 @@ def _in_turn(
         ready = [e for e in waiting.values() if not any(n in waiting or n in running.values() for n in e.needs)]
         for entry in ready[: params.stages_at_once - len(running)]:
             before = [futures[need] for need in entry.needs if need in futures]
-            futures[entry.address] = run.submit(
-                entry.address, force=force and entry.runs, timeout_s=params.stage_timeout_s, wait_for=before,
-                return_state=False)
+            futures[entry.address] = on.submit(
+                run, entry, force=force and entry.runs, timeout_s=params.stage_timeout_s, wait_for=before)
             running[futures[entry.address]] = waiting.pop(entry.address).address
         if running:
             ended = next(as_completed(list(running)))

@@ -57,6 +57,7 @@ class Stage:
         outs: what it writes, relative to the root.
         runs: whether it has a command; data that DVC merely tracks has none.
         changed: why DVC calls it stale, in words; empty where it is fresh.
+        parts: whether parts of its work can be done before it, see `heartml.pipeline.ahead`.
     """
 
     address: str
@@ -64,6 +65,7 @@ class Stage:
     outs: tuple[str, ...]
     runs: bool
     changed: str
+    parts: bool = False
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,7 @@ def _plan(repo: "Repo", status: Mapping[str, Any], *, force: bool) -> Plan:
         stages.append(Stage(
             address, needs[address], tuple(os.path.relpath(out.fs_path, repo.root_dir) for out in node.outs),
             bool(node.cmd), words or ("asked for by --force" if force and node.cmd else ""),
+            bool((node.meta or {}).get("parts")),
         ))
     return Plan(tuple(stages))
 
@@ -230,7 +233,7 @@ def run(address: str, *, force: bool = False, say: Callable[[str], None],
             say(f"{address}: waiting for another DVC command: {last}")
             told = True
         time.sleep(_POLL_S)
-    where = f"Its whole output: {_log(address)}"
+    where = f"Its whole output: {log_file(address)}"
     if how is How.KILLED:
         raise StageKilled(f"{address}: its process was killed by a signal (out of memory?). {where}")
     if how is How.FAILED:
@@ -240,10 +243,11 @@ def run(address: str, *, force: bool = False, say: Callable[[str], None],
 
 def _timed_out(address: str, timeout_s: float) -> StageTimedOut:
     return StageTimedOut(f"{address}: not done after {timeout_s:.0f} s (flow.stage_timeout_s in params.yaml), so its "
-                         f"process was killed. What other stages made is kept. Its whole output: {_log(address)}")
+                         f"process was killed. What other stages made is kept. Its whole output: {log_file(address)}")
 
 
-def _log(address: str) -> Path:
+def log_file(address: str) -> Path:
+    """Where the whole output of a stage is kept."""
     return LOGS / f"{address.replace('/', '_')}.log"
 
 
@@ -256,8 +260,8 @@ def _reproduce(
     error: list[str] = []
     last = "no output"
     over = threading.Event()
-    with (_started(command) as process, _killed_after(timeout_s, process, over),
-          _log(address).open("w", encoding="utf-8") as log):
+    with (started(command) as process, _killed_after(timeout_s, process, over),
+          log_file(address).open("w", encoding="utf-8") as log):
         assert process.stdout
         for raw in process.stdout:
             line = raw.rstrip()
@@ -275,7 +279,8 @@ def _reproduce(
 
 
 @contextlib.contextmanager
-def _started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process of a stage, its output a pipe of lines; `stopping_on_error` ends it."""
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           text=True, encoding="utf-8", errors="replace") as process:
         _running.add(process)

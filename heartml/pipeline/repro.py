@@ -46,8 +46,8 @@ class _Watch(logging.Handler):
             print(message, file=sys.stderr, flush=True)
 
 
-def _environment() -> None:
-    """The stage's `python` is this one; the shell is one that execs a simple command (dash and fish do not)."""
+def environment() -> None:
+    """For a stage's command: its `python` is this one; the shell is one that execs a simple command (dash and fish do not)."""
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     os.environ["SHELL"] = shutil.which("bash") or "/bin/sh"
     os.environ["HEARTML_PARENT"] = str(os.getpid())
@@ -83,5 +83,5 @@ def main(arguments: Sequence[str]) -> int:
     """Entry point; the arguments are ADDRESS, PARENT and perhaps --force."""
     address, parent, *options = arguments
     die_with_parent(int(parent))
-    _environment()
+    environment()
     return reproduce(address, force="--force" in options)
