@@ -8,6 +8,7 @@ DATA = Path("data")
 RECORDINGS = DATA / "recordings.parquet"
 ANNOTATIONS = DATA / "annotations.parquet"
 QUARANTINE = DATA / "quarantine.parquet"
+WITHDRAWN = DATA / "withdrawn.parquet"     # there once somebody has withdrawn consent
 COLLECTIONS = DATA / "collections"   # how data sets without a publisher's layout are to be read
 ARTIFACTS = Path("artifacts")
 REPORTS = Path("reports")          # the finished pages, with the registry's verdict; written by the flow

@@ -44,6 +44,13 @@ QUARANTINE: Mapping[str, str] = {
     "reason": "string",           # one word a rule: silent, truncated, duplicate, contradiction ...
     "detail": "string",           # what was seen, in a sentence
 }
+WITHDRAWN: Mapping[str, str] = {
+    "source_file": "string",      # key, with the data set
+    "dataset": "string",
+    "patient_id": "string",       # whose recordings are refused from now on, by whatever file they come
+    "recording_id": "string",     # and whoever they are said to be of; null for a file that was in quarantine
+    "reason": "string",
+}
 FOLDS: Mapping[str, str] = {
     "recording_id": "string",
     "unit_id": "string",          # what is predicted: the recording or the patient

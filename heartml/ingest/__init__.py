@@ -83,7 +83,7 @@ def run(dataset: str, folder: Path, *, keep_tasks: bool = False, replace: bool =
         former = version.read()
         keeping = assembly.kept(former, source.NAME, layout, nothing=replace)
         facts = _examine(layout, root, params.ingest)
-        admitted = assembly.admit(source, layout, facts, keeping.recordings, params.ingest)
+        admitted = assembly.admit(source, layout, facts, keeping, params.ingest)
         samples = {i: _samples(i) for i in admitted.candidates["recording_id"]}
         pairs = recall.near_duplicates(source.NAME, samples, params.ingest.duplicate_correlation, available_workers(0))
         tables = assembly.next_tables(source, layout, admitted, pairs, former, keeping)

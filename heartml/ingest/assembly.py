@@ -14,7 +14,7 @@ from heartml.core.config import IngestParams
 from heartml.core.schema import LABEL_PREFIX, QUARANTINE, RECORDINGS, SESSION, label_column
 from heartml.core.tasks import TASKS
 from heartml.datasets import Dataset, Layout
-from heartml.ingest import identity
+from heartml.ingest import identity, withdrawn
 from heartml.ingest.version import Tables
 
 _MISSING_FILE = "missing_file"
@@ -43,14 +43,15 @@ def kept(former: Tables, dataset: str, layout: Layout, *, nothing: bool) -> Tabl
     A layout that merely misses a file takes no recording away.
     """
     if nothing:
-        return Tables(former.recordings.head(0), former.annotations.head(0), former.quarantine.head(0))
+        return Tables(former.recordings.head(0), former.annotations.head(0), former.quarantine.head(0),
+                      former.withdrawn)
     missing = layout.refused["reason"] == _MISSING_FILE
     spoken_of = {*layout.recordings["source_file"], *layout.refused.loc[~missing, "source_file"]}
     recordings = former.recordings[_of(former.recordings, dataset) & ~former.recordings["source_file"].isin(spoken_of)]
     spoken_of |= {*layout.refused.loc[missing, "source_file"]}
     quarantine = former.quarantine[_of(former.quarantine, dataset) & ~former.quarantine["source_file"].isin(spoken_of)]
     annotations = former.annotations[former.annotations["recording_id"].isin(recordings["recording_id"])]
-    return Tables(recordings, annotations, quarantine)
+    return Tables(recordings, annotations, quarantine, former.withdrawn)
 
 
 def _labels(table: pd.DataFrame) -> list[str]:
@@ -62,11 +63,12 @@ def _of(table: pd.DataFrame, dataset: str) -> "pd.Series[bool]":
 
 
 def admit(
-    source: Dataset, layout: Layout, facts: Mapping[str, Facts], before: pd.DataFrame, params: IngestParams
+    source: Dataset, layout: Layout, facts: Mapping[str, Facts], keeping: Tables, params: IngestParams
 ) -> Admitted:
-    """Hold every file of the layout against the entry checks; `before`: recordings that are kept."""
-    say = stated(layout)
-    faults = {file: judge(facts[file], say[file], params) or fault
+    """Hold every file of the layout against the entry checks and withdrawn consent; `keeping`: see `kept`."""
+    say, before = stated(layout), keeping.recordings
+    gone = withdrawn.faults(layout.recordings, facts, keeping.withdrawn)
+    faults = {file: judge(facts[file], say[file], params) or fault or gone.get(file)
               for file, fault in _unknown_labels(source, layout.recordings).items()}
     files = layout.recordings["source_file"]
     passed = layout.recordings[pd.Series([faults[file] is None for file in files], files.index, dtype=bool)]
@@ -127,6 +129,7 @@ def next_tables(
         _sorted(_stack(others, accepted), ["dataset", "source_file"]),
         _sorted(_stack(strange, _annotations(layout, accepted, keeping)), ["recording_id", "start_s", "end_s"]),
         _sorted(_stack(elsewhere, _one_row_a_file(_stack(*refused))), ["dataset", "source_file"]),
+        former.withdrawn,
     )
 
 

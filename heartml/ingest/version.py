@@ -28,7 +28,9 @@ _TABLES: Mapping[str, tuple[Path, Mapping[str, str]]] = {
     "recordings": (paths.RECORDINGS, schema.RECORDINGS),
     "annotations": (paths.ANNOTATIONS, schema.ANNOTATIONS),
     "quarantine": (paths.QUARANTINE, schema.QUARANTINE),
+    "withdrawn": (paths.WITHDRAWN, schema.WITHDRAWN),
 }
+_OPTIONAL = ("withdrawn",)      # written where it has rows
 
 
 class VersionError(HeartMLError):
@@ -37,11 +39,12 @@ class VersionError(HeartMLError):
 
 @dataclass(frozen=True)
 class Tables:
-    """The three tables of one version."""
+    """The tables of one version; `withdrawn` is no file of it while nobody has withdrawn consent."""
 
     recordings: pd.DataFrame
     annotations: pd.DataFrame
     quarantine: pd.DataFrame
+    withdrawn: pd.DataFrame
 
 
 def read() -> Tables:
@@ -110,6 +113,8 @@ def build(tables: Tables, flac_folder: Path, mappings: Mapping[str, str]) -> Pat
     folder = BUILD / "data"
     for name, (path, columns) in _TABLES.items():
         table = schema.conform(getattr(tables, name), columns, str(path))
+        if name in _OPTIONAL and table.empty:
+            continue
         files.write_parquet(folder / path.relative_to(paths.DATA), table)
     former_mappings = {path.stem: path.read_text(encoding="utf-8") for path in paths.COLLECTIONS.glob("*.yaml")}
     for dataset, text in (former_mappings | dict(mappings)).items():
@@ -153,7 +158,11 @@ def _same(first: Path, second: Path) -> bool:
     """Whether two versions have the same tables and mappings; audio is named by content, and named in the tables."""
     mappings = (first / paths.COLLECTIONS.relative_to(paths.DATA)).glob("*.yaml")
     told = [*(path.relative_to(paths.DATA) for path, _ in _TABLES.values()), *(m.relative_to(first) for m in mappings)]
-    return all((second / t).exists() and files.sha256_file(first / t) == files.sha256_file(second / t) for t in told)
+    return all(_digest(first / t) == _digest(second / t) for t in told)
+
+
+def _digest(path: Path) -> str | None:
+    return files.sha256_file(path) if path.exists() else None
 
 
 @contextlib.contextmanager
