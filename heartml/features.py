@@ -24,6 +24,7 @@ import torch
 from heartml import audio, encoders
 from heartml.core import config, frames, parallel, paths
 from heartml.core.files import replacing, replacing_folder
+from heartml.core.parallel import Part
 from heartml.core.progress import track
 from heartml.core.stage import StageError, stage
 from heartml.encoders import Encoder, Spec
@@ -39,7 +40,7 @@ def run(task: str, encoder: str) -> None:
     """Frames of every recording of `task` under `encoder`."""
     with stage("features", task=task, encoder=encoder) as log:
         spec = encoders.spec(encoder, config.load())
-        recording_ids = pd.read_parquet(paths.folds(task), columns=["recording_id"])["recording_id"].tolist()
+        recording_ids = _recording_ids(task)
         store = Store.of(spec, device())
         missing = [i for i in recording_ids if i not in store]
         encode(missing, spec, store, device())
@@ -47,6 +48,20 @@ def run(task: str, encoder: str) -> None:
         with replacing_folder(paths.features(task, encoder)) as folder:
             frames.write(folder, store.view(recording_ids), encoder_used.frame_rate_hz, spec.to_json())
         log.say(f"{len(recording_ids)} recordings in, {len(missing)} of them new, {encoder_used.dim} values a frame")
+
+
+def ahead(task: str, encoder: str, part: Part) -> None:
+    """Put a part of the frames into the store, on whatever machine: the stage finds them there."""
+    with stage("features", task=task, encoder=f"{encoder}.{part.number}") as log:
+        spec = encoders.spec(encoder, config.load())
+        store = Store.of(spec, device())
+        missing = [i for i in part.of(_recording_ids(task)) if i not in store]
+        encode(missing, spec, store, device())
+        log.say(f"part {part}: {len(missing)} recordings")
+
+
+def _recording_ids(task: str) -> list[str]:
+    return [str(i) for i in pd.read_parquet(paths.folds(task), columns=["recording_id"])["recording_id"]]
 
 
 def device() -> str:

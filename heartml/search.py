@@ -18,7 +18,7 @@ import pandas as pd
 
 from heartml.core import config, files, parallel, paths
 from heartml.core.config import EnsembleParams, Params, SearchParams, StackingParams
-from heartml.core.parallel import Pool
+from heartml.core.parallel import Part, Pool
 from heartml.core.progress import track
 from heartml.core.stage import stage
 from heartml.heads import Answer
@@ -42,12 +42,9 @@ def run(name: str) -> None:
     """Search one task."""
     params = config.load()
     with stage("search", task=name) as log:
-        space.check(params.search.of(name), params.encoders)
-        data = bench.opened(name, params.encoders, Path.cwd())
-        key = f"{name}-{content_key(name, params)[:KEY_DIGITS]}"
-        folder = paths.STATE / "search" / key
-        study = trials.open_study(folder / "optuna.journal", key)
-        hunt = Hunt(data, name, params, folder)
+        hunt = opened(name, params)
+        data, folder = hunt.data, hunt.folder
+        study = trials.open_study(folder / "optuna.journal", folder.name)
         with parallel.pool(parallel.available_workers(hunt.search.workers)) as workers:
             hunt.all_batches(study, workers)
         with files.replacing_folder(paths.search(name)) as outputs:
@@ -55,6 +52,33 @@ def run(name: str) -> None:
         for unfinished in folder.parent.glob(f"{name}-{'?' * KEY_DIGITS}"):     # this one, and those of older data
             shutil.rmtree(unfinished)
         log.say(in_words(data.problem, pd.read_parquet(paths.search(name) / "trials.parquet")))
+
+
+def ahead(name: str, part: Part) -> None:
+    """Do a part of the fits that are needed whatever the search finds, on whatever machine: it finds them done.
+
+    They are those of the first batch: the starts. Nothing is known then that could prune them, and they hold the
+    networks, which cost most.
+    """
+    params = config.load()
+    with stage("search", task=name, encoder=str(part.number)) as log:
+        hunt = opened(name, params)
+        jobs = part.of(hunt.first_jobs())
+        with parallel.pool(parallel.available_workers(hunt.search.workers)) as workers:
+            hunt.fit(jobs, workers, f"search: part {part}")
+        log.say(f"part {part}: {len(jobs)} fits")
+
+
+def opened(name: str, params: Params) -> "Hunt":
+    """The search of one task, its unfinished work where it was left.
+
+    Raises:
+        SearchError: its parameters name something that is not there.
+    """
+    space.check(params.search.of(name), params.encoders)
+    data = bench.opened(name, params.encoders, Path.cwd())
+    folder = paths.STATE / "search" / f"{name}-{content_key(name, params)[:KEY_DIGITS]}"
+    return Hunt(data, name, params, folder)
 
 
 def content_key(name: str, params: Params) -> str:
@@ -89,12 +113,19 @@ class Hunt:
             self._evaluate(study, asked, workers, f"search: batch {number + 1} of {len(plan)}")
             trials.tell(study, asked)
         complete = [(slot, spec) for slot, spec, outcome in trials.told(study) if outcome.value is not None]
-        self._fit([self.job(slot, spec, fold) for slot, spec in complete for fold in range(problem.folds)], workers,
+        self.fit([self.job(slot, spec, fold) for slot, spec in complete for fold in range(problem.folds)], workers,
                   "search: fits that a shared storage knows of and this machine does not")
 
-    def _fit(self, jobs: Sequence[Job], workers: Pool, words: str) -> None:
+    def first_jobs(self) -> list[Job]:
+        """The fits of the first batch, the long ones first."""
+        first, encoders = space.plan(self.search, self.params.encoders)[0], self.params.encoders
+        asked = trials.ask(trials.rehearsal(), first, self.search, self.data.problem.task, encoders, self.params.seed)
+        jobs = [self.job(one.slot.number, one.spec, fold) for one in asked for fold in range(self.data.problem.folds)]
+        return sorted(jobs, key=_is_short)
+
+    def fit(self, jobs: Sequence[Job], workers: Pool, words: str) -> None:
         """Do the jobs whose result is not there, the long ones first."""
-        left = sorted((j for j in jobs if not j.file.exists()), key=lambda job: job.spec.family.TAKES == "vectors")
+        left = sorted((j for j in jobs if not j.file.exists()), key=_is_short)
         for _ in track(workers.map(bench.work, left), words, len(left)):
             pass
 
@@ -103,7 +134,7 @@ class Hunt:
         alive: dict[int, list[float]] = {one: [] for one in range(len(asked)) if asked[one].outcome is None}
         for wave in self._waves(study):
             jobs = [self.job(asked[one].slot.number, asked[one].spec, fold) for fold in wave for one in alive]
-            self._fit(jobs, workers, words)
+            self.fit(jobs, workers, words)
             for one in list(alive):
                 alive[one] += [self._running(asked[one], fold) for fold in wave]
                 last = wave[-1] == self.data.problem.folds - 1
@@ -145,6 +176,10 @@ class Hunt:
         """The out-of-fold answers of a trial whose folds are all fitted."""
         folds = [bench.read_answer(self.file(slot, fold)) for fold in range(self.data.problem.folds)]
         return joined(spec, folds, self.data.problem)
+
+
+def _is_short(job: Job) -> bool:
+    return job.spec.family.TAKES == "vectors"
 
 
 def joined(spec: Spec, folds: Sequence[Answer], problem: Problem) -> Answer:

@@ -1,8 +1,25 @@
 """One command a DVC stage; `dvc repro` and `heartml retrain` run them."""
 
+from typing import TYPE_CHECKING
+
 import click
 
+if TYPE_CHECKING:
+    from heartml.core.parallel import Part
+
+
+def _part(_: click.Context, __: click.Parameter, words: str | None) -> "Part | None":
+    from heartml.core.parallel import Part
+
+    try:
+        return Part.parse(words) if words else None
+    except ValueError:
+        raise click.BadParameter(f"{words}: the second of three parts is written 2/3") from None
+
+
 TASK = click.option("--task", required=True, help="One of `tasks` in params.yaml, e.g. circor-murmur.")
+PART = click.option("--part", metavar="K/N", callback=_part, help="Before the stage, on any machine that sees this "
+                    "folder: do part K of N of its work and keep it where the stage finds it (docs/scale.md).")
 
 
 @click.command()
@@ -37,20 +54,28 @@ def split(task: str) -> None:
 @click.command()
 @TASK
 @click.option("--encoder", required=True, help="One of `encoders` in params.yaml.")
-def features(task: str, encoder: str) -> None:
+@PART
+def features(task: str, encoder: str, part: "Part | None") -> None:
     """Turn every recording of a task into frames under one encoder."""
     from heartml import features as stage
 
-    stage.run(task, encoder)
+    if part:
+        stage.ahead(task, encoder, part)
+    else:
+        stage.run(task, encoder)
 
 
 @click.command()
 @TASK
-def search(task: str) -> None:
+@PART
+def search(task: str, part: "Part | None") -> None:
     """Search encoder x pooling x head x numbers; keep every trial's out-of-fold probabilities."""
     from heartml import search as stage
 
-    stage.run(task)
+    if part:
+        stage.ahead(task, part)
+    else:
+        stage.run(task)
 
 
 @click.command()

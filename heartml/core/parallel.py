@@ -6,9 +6,10 @@ Small tensors are slower on two threads than on one: every worker computes on on
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
@@ -17,6 +18,34 @@ from heartml.core.files import die_with_parent
 T = TypeVar("T")
 R = TypeVar("R")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of `count` equal parts of a stage's work, counted from 1; written `2/3`."""
+
+    number: int
+    count: int
+
+    @classmethod
+    def parse(cls, words: str) -> "Part":
+        """`2/3`.
+
+        Raises:
+            ValueError: that is no part.
+        """
+        number, _, count = words.partition("/")
+        part = cls(int(number), int(count))
+        if not 1 <= part.number <= part.count:
+            raise ValueError(f"{words}: parts are counted from 1")
+        return part
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    def of(self, items: Sequence[T]) -> Sequence[T]:
+        """Every `count`-th item: dear ones that stand together are shared out."""
+        return items[self.number - 1 :: self.count]
 
 
 def available_workers(wanted: int) -> int:

@@ -57,6 +57,12 @@ def open_study(journal: Path, key: str) -> optuna.Study:
     return study
 
 
+def rehearsal() -> optuna.Study:
+    """A study without history, in memory: what it is asked first, any new study is asked first."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(direction="maximize")
+
+
 def _mended(journal: Path) -> Path:
     """The journal without a last line that a kill cut short, and without a dead process's lock.
 

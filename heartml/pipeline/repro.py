@@ -47,7 +47,7 @@ class _Watch(logging.Handler):
 
 
 def environment() -> None:
-    """For a stage's command: its `python` is this one; the shell is one that execs a simple command (dash and fish do not)."""
+    """For a stage: its `python` is this one; the shell execs a simple command (dash and fish do not)."""
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     os.environ["SHELL"] = shutil.which("bash") or "/bin/sh"
     os.environ["HEARTML_PARENT"] = str(os.getpid())
