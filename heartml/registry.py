@@ -285,8 +285,11 @@ def download(client: "MlflowClient", version: Version, into: Path) -> Path:
     return ensemble_in(folder)
 
 
-def stored_model(client: "MlflowClient", version: Version, into: Path) -> Path:
-    """The model as it is stored, copied below `into`, nothing verified; without the bytecode that a server left there.
+def stored_model(client: "MlflowClient", version: Version, into: Path, *, as_it_is: bool = False) -> Path:
+    """The model as it is stored, copied below `into`, nothing verified.
+
+    Args:
+        as_it_is: with the bytecode that a server left there.
 
     Raises:
         RegistryError: the stored model is gone.
@@ -300,7 +303,7 @@ def stored_model(client: "MlflowClient", version: Version, into: Path) -> Path:
         folder = Path(download_artifacts(version.source, dst_path=str(into / "model"), tracking_uri=address()))
     except (OSError, MlflowException) as error:
         raise RegistryError(f"{version.name} version {version.number}: its files are gone: {error}") from None
-    for cached in folder.rglob("__pycache__"):
+    for cached in () if as_it_is else folder.rglob("__pycache__"):
         shutil.rmtree(cached)
     return folder
 
