@@ -1,4 +1,4 @@
-"""Commands for the auditor: lineage, trace."""
+"""Commands for the auditor: lineage, trace, withdraw."""
 
 import json
 from pathlib import Path
@@ -93,4 +93,37 @@ def trace(name: str, as_json: bool) -> None:
     click.echo(json.dumps(found.as_dict(), indent=2) if as_json else "\n".join(tracing.lines(found)))
 
 
-COMMANDS = (lineage, trace)
+@click.command()
+@click.argument("patient")
+@click.option("--reason", required=True, help="Kept in data/withdrawn.parquet and in the quarantine.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+def withdraw(patient: str, reason: str, yes: bool, as_json: bool) -> None:
+    """Take a patient who has withdrawn consent out of the next data version.
+
+    The recordings leave data/ (data.dvc names the next version), a row for each says why, and no later ingest brings
+    them back, under whatever file name. Every registered version that was trained on them or held them out is listed
+    and marked (tag heartml.withdrawn). Nothing that was is rewritten: former data versions, runs and models stay, and
+    what remains where is listed, with what erases it. Done before, or killed: run it again.
+
+    \b
+    heartml withdraw circor-9979 --reason "letter of 3 March"
+    """
+    import sys
+
+    from heartml import tracking, withdrawal
+
+    if not yes and not sys.stdin.isatty():
+        raise click.UsageError("nobody to ask at a terminal: add --yes")
+    client = tracking.connect()
+    found = withdrawal.look(client, patient)
+    if not yes:
+        from heartml.provenance import trace as tracing
+
+        click.echo("\n".join(tracing.lines(found)), err=True)
+        click.confirm("Take these recordings out of the next data version?", abort=True, err=True)
+    done = withdrawal.run(client, found, reason)
+    click.echo(json.dumps(done.as_dict(), indent=2) if as_json else "\n".join(withdrawal.lines(done)))
+
+
+COMMANDS = (lineage, trace, withdraw)

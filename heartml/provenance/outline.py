@@ -12,6 +12,7 @@ from heartml import datasets
 from heartml.core.errors import HeartMLError
 from heartml.core.schema import TEST
 from heartml.outline import Node
+from heartml.provenance import marks
 from heartml.provenance.chain import Chain, Link, Stage
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ def brief(chain: Chain) -> tuple[Node, ...]:
 
 
 def _withdrawn(chain: Chain) -> list[Node]:
-    found = chain.version.tags.get("heartml.withdrawn")
-    return [Node("Withdrawn", found, bad=True)] if found else []
+    found = marks.words(chain.version)
+    return [Node("Consent withdrawn", found, bad=True)] if found else []
 
 
 def _gate(chain: Chain) -> Node:

@@ -14,7 +14,7 @@ from heartml import registry, tracking
 from heartml.core.errors import HeartMLError
 from heartml.core.progress import track
 from heartml.core.schema import FOLDS, TEST
-from heartml.provenance import history
+from heartml.provenance import history, marks
 from heartml.provenance.chain import Shelf
 from heartml.provenance.history import DataVersion, Tables
 from heartml.provenance.objects import Gone, Objects
@@ -83,7 +83,7 @@ class Use:
     version: str | None
     aliases: tuple[str, ...]
     verdict: str | None
-    withdrawn: str | None
+    withdrawn: str
     parts: Mapping[str, tuple[str, ...]]
 
     @property
@@ -228,10 +228,9 @@ def _folds(client: Client, run: Run, missing: list[str]) -> "pd.DataFrame":
 
 def _use(run: Run, version: Version | None, own: "pd.DataFrame") -> Use:
     parts = {str(part): tuple(sorted(rows["recording_id"])) for part, rows in own.groupby("part", sort=True)}
-    tags: Mapping[str, str] = version.tags if version else {}
     return Use(run.tags.get("heartml.task", version.name if version else ""), run.run_id, run.tags["heartml.data"],
                version.number if version else None, version.aliases if version else (),
-               version.verdict if version else None, tags.get("heartml.withdrawn"), parts)
+               version.verdict if version else None, marks.words(version) if version else "", parts)
 
 
 def many(count: int, what: str = "recording") -> str:
@@ -267,5 +266,5 @@ def _use_line(use: Use) -> str:
                       for part, ids in use.parts.items())
     named = f"version {use.version}" if use.version else "not registered"
     state = "".join(f", {word}" for word in (*use.aliases, use.verdict) if word)
-    marked = f"; withdrawn: {use.withdrawn}" if use.withdrawn else ""
+    marked = f"; consent withdrawn: {use.withdrawn}" if use.withdrawn else ""
     return f"  {use.task} {named}{state} (run {use.run_id[:12]}, data {use.data[:12]}): {where}{marked}"
