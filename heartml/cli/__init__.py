@@ -32,7 +32,7 @@ def cli() -> None:
     Stages       validate, split, features, search, ensemble, evaluate, robustness, report   (`dvc repro` runs them)
     Flow         retrain, models, promote, rollback
     Evaluation   leave-out, protocol
-    Auditor      lineage
+    Auditor      lineage, trace, withdraw
     Model out    predict, score
 
     Start with `make run`, or: heartml ingest pascal DIR && heartml retrain
