@@ -5,7 +5,9 @@ torch's zip, NumPy's object arrays) is neither text nor safetensors. The `code/`
 MLflow's server runs; `heartml predict` never imports it, and the audit holds it against the commit.
 """
 
+import importlib.util
 import json
+import marshal
 import pickletools
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
@@ -46,14 +48,35 @@ def problems(folder: Path) -> list[str]:
     return found + (_flavour(folder / "MLmodel") if (folder / "MLmodel").is_file() else [])
 
 
-def bytecode(folder: Path) -> list[Path]:
-    """Python's compiled files: a server would run them unseen."""
-    return sorted(folder.rglob("*.pyc"))
+def foreign_bytecode(folder: Path) -> list[str]:
+    """Compiled Python that is not what its source beside it compiles to: a server would run it in the source's place.
+
+    A server that loads a model where it is stored leaves such files there, so that they are no fault by themselves.
+    """
+    wrong = {path.relative_to(folder).as_posix(): _foreign(path) for path in sorted(folder.rglob("*.pyc"))}
+    return [f"{name}: {words}" for name, words in wrong.items() if words]
+
+
+def _foreign(path: Path) -> str:
+    try:
+        source = Path(importlib.util.source_from_cache(str(path)))
+    except ValueError:
+        return "bytecode outside __pycache__"
+    data = path.read_bytes()
+    if not source.is_file():
+        return "bytecode without a source"
+    if data[:4] != importlib.util.MAGIC_NUMBER:
+        return "bytecode of another Python than this one"
+    try:
+        same = marshal.loads(data[16:]) == compile(source.read_bytes(), str(source), "exec", dont_inherit=True)
+    except (ValueError, EOFError, TypeError, SyntaxError):
+        same = False
+    return "" if same else "bytecode that is not its source's"
 
 
 def _problem(path: Path) -> str | None:
     if path.name == "registered_model_meta" or path.suffix == ".pyc":
-        return None                  # MLflow's and Python's own notes; see `bytecode`
+        return None                  # MLflow's and Python's own notes; see `foreign_bytecode`
     reader: Callable[[Path], str | None] | None = _safetensors if path.suffix == ".safetensors" else (
         _text if path.suffix in _TEXT or path.name in _BARE else None)
     return reader(path) if reader else "neither text nor safetensors by its name"

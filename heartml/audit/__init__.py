@@ -1,0 +1,102 @@
+"""Does the whole chain behind a registered version still hold? Each link says holds, broken or missing, and on what.
+
+The strongest anchor is the signature (heartml/signing): what it covers cannot be changed without the key, not even
+where every copy is changed alike. Next are content hashes, which lead from the signed lock to each byte, and git, whose
+commit is the hash of its content. Tags and aliases are the registry's own words: they count where a signed file says
+the same.
+What nobody can find here: a wrong that was there before it was signed, by somebody who holds the key.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from heartml import registry, tracking
+from heartml.audit import code, numbers, registered, stored
+from heartml.audit.evidence import Evidence
+from heartml.audit.links import (
+    AGAIN,
+    BROKEN,
+    CONTENT,
+    GIT,
+    HOLDS,
+    MISSING,
+    REGISTRY,
+    SIGNATURE,
+    Audit,
+    Link,
+    Lost,
+    Wrong,
+)
+from heartml.core.errors import HeartMLError
+
+
+@dataclass(frozen=True)
+class Check:
+    """How one link is looked at; what is expected is the first line of the function's docstring."""
+
+    name: str
+    title: str
+    look: Callable[[Evidence], str]
+    rests_on: str
+
+
+CHECKS = (
+    Check("signature", "Signature of the model", registered.signature, SIGNATURE),
+    Check("record", "What the run says", registered.record, SIGNATURE),
+    Check("no_pickle", "Nothing runs code", registered.no_pickle, f"{SIGNATURE}, and the bytes"),
+    Check("commit", "Commit", code.commit, GIT),
+    Check("difference", "Difference to the commit", code.difference, f"{SIGNATURE}, and {GIT}"),
+    Check("stage_code", "Code of the stages", code.of_stages, f"{CONTENT}, and {GIT}"),
+    Check("model_code", "Code beside the model", code.in_model, f"{SIGNATURE}, and {GIT}"),
+    Check("pipeline", "dvc.yaml", code.pipeline, GIT),
+    Check("parameters", "Parameters", code.parameters, f"{CONTENT}, and {GIT}"),
+    Check("packages", "Packages", code.packages, f"{CONTENT}, and {GIT}"),
+    Check("lock", "dvc.lock", stored.lock_hash, SIGNATURE),
+    Check("stages", "Stages", stored.noted_stages, SIGNATURE),
+    Check("data_version", "Data version", stored.data_version, SIGNATURE),
+    Check("data", "Data, every file", stored.data_objects, CONTENT),
+    Check("data_here", "Data in this folder", stored.data_here, CONTENT),
+    Check("outputs", "Outputs of the stages", stored.stage_outputs, CONTENT),
+    Check("model", "Registered model", stored.model_files, CONTENT),
+    Check("results", "Results that the run keeps", stored.stored_results, CONTENT),
+    Check("validation", "Validation", registered.validation, SIGNATURE),
+    Check("groups", "Nobody on both sides", numbers.groups, AGAIN),
+    Check("metrics", "Metrics", numbers.metrics, AGAIN),
+    Check("decisions", "Decisions", numbers.decisions, AGAIN),
+    Check("gate", "Verdict of the gate", registered.gate, SIGNATURE),
+    Check("alias", "Alias champion", registered.alias, f"{REGISTRY}, held against the signed verdict"),
+    Check("withdrawn", "Consent", registered.withdrawn, REGISTRY),
+)
+
+
+def run(model: str, checks: tuple[Check, ...] = CHECKS) -> Audit:
+    """Look at every link behind MODEL (its champion), MODEL@ALIAS or MODEL/VERSION.
+
+    Raises:
+        RegistryError: there is no such version.
+    """
+    started, client = time.monotonic(), tracking.connect()
+    version = registry.get(client, model)
+    with tempfile.TemporaryDirectory() as place:
+        evidence = Evidence(client, version, Path(place))
+        links = tuple(_look(check, evidence) for check in checks)
+    return Audit(version, links, time.monotonic() - started)
+
+
+def _look(check: Check, evidence: Evidence) -> Link:
+    state, found = HOLDS, ""
+    try:
+        found = check.look(evidence)
+    except Lost as error:
+        state, found = MISSING, str(error)
+    except (Wrong, HeartMLError) as error:
+        state, found = BROKEN, str(error)
+    except Exception as error:  # noqa: BLE001 - whatever somebody put into a file, the other links are still looked at
+        state, found = BROKEN, f"cannot be read: {type(error).__name__}: {error}"
+    expected = " ".join((check.look.__doc__ or "").strip().splitlines()[0].split())
+    return Link(check.name, check.title, state, expected, " ".join(found.split()), check.rests_on)
+
+

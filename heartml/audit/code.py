@@ -1,0 +1,118 @@
+"""Is the code known? Commit, difference, what the stages ran, what a server would run, parameters and packages."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from heartml.audit.evidence import Evidence
+from heartml.audit.links import Lost, Wrong, agree, listed, short
+from heartml.core.files import sha256, sha256_file
+from heartml.signing import content
+
+_MADE = ("data", "artifacts")       # what stages read that is no code
+_ENTRY = "heartml/serving.py"
+
+
+def commit(evidence: Evidence) -> str:
+    """The commit that the run names is in this repository."""
+    named = {"the run's tag": evidence.run.tags.get("mlflow.source.git.commit"), "lineage.json": evidence.commit}
+    agreed = agree(named, "the same")
+    evidence.tree.blobs                                                                                 # noqa: B018
+    return agreed
+
+
+def difference(evidence: Evidence) -> str:
+    """What differed from the commit is stored, has the hash that was noted, and fits the commit."""
+    told = evidence.facts.get("code", {})
+    if not told.get("dirty"):
+        if evidence.run.tags.get("heartml.code_dirty") != "false" or told.get("diff_sha256"):
+            raise Wrong("lineage.json says that nothing differed from the commit, the run's tags say otherwise")
+        return "nothing differed from the commit"
+    said = agree({"code.diff": sha256_file(evidence.file("code.diff")), "lineage.json": told.get("diff_sha256")},
+                 "the same")
+    evidence.tree.blobs                                                                                 # noqa: B018
+    return f"{said}; it fits the commit"
+
+
+def of_stages(evidence: Evidence) -> str:
+    """Each file of code that a stage read, by the lock, is the commit's with the difference."""
+    wanted = {dep["path"]: str(dep.get("md5")) for entry in evidence.stages.values() for dep in entry.get("deps", [])
+              if Path(dep["path"]).parts[0] not in _MADE}
+    wrong = [f"{path}: dvc.lock {short(md5)}, commit {short(evidence.tree.md5(path) or 'has none')}"
+             for path, md5 in wanted.items() if evidence.tree.md5(path) != md5]
+    if wrong:
+        raise Wrong(listed(wrong))
+    return f"{len(wanted)} files and folders of code as in commit {short(evidence.commit, 12)}"
+
+
+def in_model(evidence: Evidence) -> str:
+    """The Python beside the model, which MLflow's server runs, is the commit's; no bytecode hides other code."""
+    stored = evidence.raw / "code"
+    files = {p.relative_to(stored).as_posix(): p.read_bytes() for p in sorted(stored.rglob("*"))
+             if p.is_file() and p.suffix != ".pyc"}
+    files[_ENTRY + " (entry)"] = (evidence.raw / "serving.py").read_bytes()
+    own = evidence.tree.read(evidence.tree.below("heartml"))
+    own[_ENTRY + " (entry)"] = own.get(_ENTRY, b"")
+    wrong = [f"{name}: {'changed' if name in files and name in own else 'added' if name in files else 'left out'}"
+             for name in sorted({*files, *own}) if files.get(name) != own.get(name)]
+    wrong += content.foreign_bytecode(evidence.raw)
+    if wrong:
+        raise Wrong(f"code beside the model is not that of the commit: {listed(wrong)}")
+    return f"{len(files)} files of code as in commit {short(evidence.commit, 12)}"
+
+
+def parameters(evidence: Evidence) -> str:
+    """params.yaml is that of the code, of the model and of the notes, and the stages ran with its numbers."""
+    inside = evidence.raw / "artifacts" / "params.yaml"
+    said = agree({
+        "params.yaml of the run": sha256_file(evidence.file("params.yaml")),
+        "lineage.json": evidence.facts.get("params_sha256"),
+        "the registered model": sha256_file(inside) if inside.is_file() else None,
+        "the commit": _hash_in_tree(evidence, "params.yaml"),
+    }, "the same")
+    values = evidence.values("params.yaml")
+    wrong = [f"{address}: {key}" for address, entry in evidence.stages.items()
+             for key, value in entry.get("params", {}).get("params.yaml", {}).items() if _at(values, key) != value]
+    if wrong:
+        raise Wrong(f"dvc.lock has other numbers than params.yaml: {listed(wrong)}")
+    return f"{said}; the stages' numbers in dvc.lock too"
+
+
+def _at(values: Mapping[str, Any], key: str) -> Any:
+    """The value at `validate.min_class_groups`."""
+    found: Any = values
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
+
+
+def packages(evidence: Evidence) -> str:
+    """The packages are pinned, by the lock file of that commit."""
+    return agree({
+        "requirements.lock of the run": sha256_file(evidence.file("requirements.lock")),
+        "lineage.json": evidence.facts.get("environment", {}).get("requirements_lock_sha256"),
+        "the commit": _hash_in_tree(evidence, "requirements.lock"),
+    }, "the same")
+
+
+def pipeline(evidence: Evidence) -> str:
+    """dvc.yaml is that of the commit, and the stages ran its commands."""
+    said = agree({"dvc.yaml of the run": sha256_file(evidence.file("dvc.yaml")),
+                  "the commit": _hash_in_tree(evidence, "dvc.yaml")}, "the same")
+    wrong = []
+    told = yaml.safe_load(evidence.file("dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    for address, entry in evidence.stages.items():
+        command = str(told.get(address.partition("@")[0], {}).get("cmd", ""))
+        if command.partition("${")[0] != str(entry["cmd"])[:len(command.partition("${")[0])]:
+            wrong.append(f"{address}: {entry['cmd']}")
+    if wrong:
+        raise Wrong(f"dvc.lock has commands that dvc.yaml has not: {listed(wrong)}")
+    return said
+
+
+def _hash_in_tree(evidence: Evidence, path: str) -> str | None:
+    if path not in evidence.tree.blobs:
+        raise Lost(f"{path}: not in commit {evidence.commit}")
+    return sha256(evidence.tree.read([path])[path])

@@ -1,0 +1,88 @@
+"""The code of a commit with a difference applied, read from git's objects: nothing is checked out, nothing is kept.
+
+Index and new objects are git's own, in a folder that is thrown away.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+from heartml.audit.links import Lost, Wrong
+
+
+class Tree:
+    """The files of `commit`, after `diff` (of `git diff --binary`); `place`: a folder for git, made here."""
+
+    def __init__(self, commit: str, diff: bytes, place: Path) -> None:
+        self.commit, self._diff, self._place = commit, diff, place
+
+    @cached_property
+    def blobs(self) -> Mapping[str, str]:
+        """Path -> git's name of its content.
+
+        Raises:
+            Lost: the commit is not in this repository.
+            Wrong: the difference does not fit it.
+        """
+        (self._place / "objects").mkdir(parents=True, exist_ok=True)
+        if self._git("cat-file", "-e", f"{self.commit}^{{commit}}").returncode:
+            raise Lost(f"commit {self.commit}: not in this repository. `git fetch --all`, or ask where it was made")
+        self._git("read-tree", self.commit)
+        if self._diff:
+            done = self._git("apply", "--cached", "--whitespace=nowarn", "-", given=self._diff)
+            if done.returncode:
+                raise Wrong(f"code.diff does not fit commit {self.commit[:12]}: {done.stderr.decode()[:200].strip()}")
+        lines = self._git("ls-files", "-s", "-z").stdout.decode("utf-8", "surrogateescape").split("\0")
+        entries = [line.partition("\t") for line in lines if line]
+        return {path: told.split()[1] for told, _, path in entries}
+
+    def below(self, folder: str) -> list[str]:
+        """Paths of the file of that name, or of all files in that folder."""
+        return [path for path in self.blobs if path == folder or path.startswith(f"{folder}/")]
+
+    def read(self, wanted: list[str]) -> dict[str, bytes]:
+        """Path -> content."""
+        asked = "".join(f"{self.blobs[path]}\n" for path in wanted).encode()
+        rest, found = self._git("cat-file", "--batch", given=asked).stdout, {}
+        for path in wanted:
+            head, _, rest = rest.partition(b"\n")
+            size = int(head.split()[2])
+            found[path], rest = rest[:size], rest[size + 1:]
+        return found
+
+    def md5(self, path: str) -> str | None:
+        """DVC's hash of a file or folder (`.dir`: of its listing as JSON); `None` where there is none of that name."""
+        content = {name: _md5(data) for name, data in self.read(self.below(path)).items()}
+        if path in content:
+            return content[path]
+        listing = [{"md5": digest, "relpath": name[len(path) + 1:]} for name, digest in content.items()]
+        return folder_md5(listing) if listing else None
+
+    def _git(self, *command: str, given: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+        own = subprocess.run(["git", "rev-parse", "--git-path", "objects"], capture_output=True, check=False, text=True)
+        env = {**os.environ, "GIT_INDEX_FILE": str(self._place / "index"),
+               "GIT_OBJECT_DIRECTORY": str(self._place / "objects"),
+               "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(Path(own.stdout.strip()).resolve())}
+        return subprocess.run(["git", *command], input=given, capture_output=True, check=False, env=env)
+
+
+def folder_md5(listing: list[dict[str, str]]) -> str:
+    """DVC's hash of a folder, from `{"md5": ..., "relpath": ...}` of each file."""
+    text = json.dumps(sorted(listing, key=lambda entry: entry["relpath"]), sort_keys=True)
+    return f"{_md5(text.encode())}.dir"
+
+
+def place_md5(place: Path) -> str:
+    """DVC's hash of a file or folder on this disk."""
+    if place.is_file():
+        return _md5(place.read_bytes())
+    files = sorted(path for path in place.rglob("*") if path.is_file())
+    return folder_md5([{"md5": _md5(p.read_bytes()), "relpath": p.relative_to(place).as_posix()} for p in files])
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
