@@ -1,9 +1,11 @@
 """Scoring as a flow: a folder or a table of recordings in, a Parquet table of probabilities out.
 
-A block is a task: one whose process dies is tried again, and a flow that is run again goes on where the last one was.
+A block is a task: one whose disk or database fails is tried again, and a flow that is run again goes on where the last
+one was (heartml/predict/batch.py).
 """
 
 from pathlib import Path
+from typing import Any
 
 from prefect import flow, task
 from prefect.artifacts import create_table_artifact
@@ -11,17 +13,24 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import sweep
 from heartml.predict import batch
-from heartml.predict.batch import Batch
+from heartml.predict.batch import Block, Summary, Work
+from heartml.predict.ledger import LedgerError
 
 
-@task(cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=[5, 60])
-def score_block(work: Batch, number: int) -> bool:
-    """Score one block, unless that is done."""
-    return batch.score(work.blocks[number], work.located)
+def _can_help(_: Any, __: Any, state: Any) -> bool:
+    """Another try helps where the disk was full or busy; a model's own error would only come again."""
+    return isinstance(state.result(raise_on_failure=False), LedgerError | OSError)
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="block {number}", retries=2,
+      retry_delay_seconds=[5, 60], retry_condition_fn=_can_help)
+def score_block(work: Work, number: int) -> Block:
+    """Score one block, as far as that is not done."""
+    return batch.score(work, number)
 
 
 @flow(name="score", persist_result=False)
-def score(source: Path, to: Path, model: str | None = None, task: str | None = None) -> dict[str, int]:
+def score(source: Path, to: Path, model: str | None = None, task: str | None = None) -> Summary:
     """Score the recordings of a folder, or of a CSV with columns path, patient_id, location.
 
     Args:
@@ -33,11 +42,12 @@ def score(source: Path, to: Path, model: str | None = None, task: str | None = N
     sweep.close_killed("score")
     work = batch.plan(source, model, task)
     with batch.alone(work):
-        for number in range(len(work.blocks)):
-            score_block(work, number)
-        found = batch.finish(work, to)
-    faults = int(found["fault"].count())
-    counts = {"units": len(found) - faults, "recordings that cannot be scored": faults}
-    create_table_artifact([{"what": what, "number": number} for what, number in counts.items()], key="score-result",
-                          description=f"{source} scored by {work.located.words}")
-    return counts
+        summary = write(work, to, source)
+    create_table_artifact([{"what": what, "number": number} for what, number in summary.counts.items()],
+                          key="score-result", description=f"{source} scored by {work.located.words}")
+    return summary
+
+
+def write(work: Work, to: Path, source: Path) -> Summary:
+    """Each block a task; the table when all are done. The caller holds `batch.alone`."""
+    return batch.write(work, to, (score_block(work, number) for number in range(len(work.blocks))), source)

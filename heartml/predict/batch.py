@@ -1,119 +1,242 @@
 """Scoring many recordings for a schedule: a folder or a table in, one Parquet table of probabilities out.
 
-Work goes block by block; what a block answered is kept under `.heartml/score`, named by the content of its files and of
-the model, until the table is written. A killed run goes on where it was, and no recording is scored twice.
+Exactly once for each recording and model: what the model says of a unit is kept by the content of the unit's recordings
+(heartml/predict/ledger.py), whatever they are called and wherever they lie. A unit is heard alone, so that no neighbour
+shows in the last digit of its answer: a run that was killed and run again gives the bytes of an undisturbed one.
+
+Work goes block by block; a block's answers are kept together, and its rows go straight into the table.
 """
 
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
+import numpy as np
 
-from heartml import predict
-from heartml.core import config, files, paths
-from heartml.predict import AT_ONCE, Answer, Heard, inputs, locate, panel
+from heartml import encoders, predict
+from heartml.core import config, files, parallel, paths, process
+from heartml.core.config import Params
+from heartml.core.progress import track
+from heartml.learning import pooling
+from heartml.model.hearing import Hearing, Sound
+from heartml.predict import AT_ONCE, Answer, Heard, inputs, ledger, locate, panel, scores, wording
 from heartml.predict.inputs import Item
+from heartml.predict.ledger import Ledger, News, Said
 from heartml.predict.locate import Located
+from heartml.predict.panel import Panel
+from heartml.predict.scores import Row
+from heartml.predict.wording import Feature
+
+Listened = tuple[Heard, Sound | None]
+
+
+class Work:
+    """All there is to do with one model. A plain class: Prefect would walk through every item of a data class.
+
+    Attributes:
+        items, unit_of: files `[n]` in the order of the table, and their units.
+        blocks: positions of the files of each block; a unit's files are never divided.
+        key: SHA-256 over everything that an answer depends on, but for the recordings.
+    """
+
+    def __init__(self, located: Located, models: Panel, items: Sequence[Item], params: Params) -> None:
+        self.located, self.models, self.items, self.params = located, models, items, params
+        self.unit_of = inputs.units(items, models.model.task.unit)
+        self.blocks = inputs.blocks(self.unit_of, AT_ONCE)
+        self.key = _key(located, models)
+
+    @property
+    def ledger(self) -> Path:
+        """Where this model's answers are kept."""
+        return paths.STATE / "scores" / f"{self.key[:16]}.sqlite"
+
+    @property
+    def facts(self) -> scores.Facts:
+        """What the table says of the model."""
+        model = self.models.model
+        return scores.Facts(model.assignment_name, model.task.unit, model.task.classes,
+                            self.located.name or str(self.located.folder), self.located.version, self.key)
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some recordings that are scored together; a unit's recordings are never divided.
+    """What came of one block: its rows of the table, units that were scored now, and those that were known."""
 
-    Attributes:
-        items, unit_of: recordings [n] and their units [n].
-        kept: where its answers lie once it is done.
-    """
-
-    items: tuple[Item, ...]
-    unit_of: tuple[str, ...]
-    kept: Path
+    rows: tuple[Row, ...]
+    scored: int
+    known: int
 
 
 @dataclass(frozen=True)
-class Batch:
-    """All the work there is."""
+class Summary:
+    """What a run came to; `units` are `scored` now or `known` from before, `files` may also have `faults`."""
 
-    located: Located
-    blocks: tuple[Block, ...]
-    folder: Path
+    table: str
+    model: str
+    files: int
+    faults: int
+    units: int
+    scored: int
+    known: int
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The numbers, for a table."""
+        return {name: value for name, value in asdict(self).items() if isinstance(value, int)}
 
 
-def plan(source: Path, model: str | None, task: str | None) -> Batch:
-    """Divide the recordings behind `source` into blocks, for the model that `model` and `task` mean."""
-    located = locate.locate(model, task, config.load().tasks)
+def plan(source: Path, model: str | None, task: str | None) -> Work:
+    """The recordings behind `source` and the model that `model` and `task` mean, divided into blocks."""
+    parallel.single_thread()
+    params = config.load()
     items = inputs.gather([source])
+    located = locate.locate(model, task, params.tasks)
     models = panel.load(located)
-    unit_of = inputs.units(items, models.model.task.unit)
+    if task not in (None, models.model.assignment_name):
+        raise locate.NoModel(f"--task {task}: {located.words} answers {models.model.assignment_name}")
+    return Work(located, models, items, params)
+
+
+def _key(located: Located, models: Panel) -> str:
     folders = [located.folder, *(descriptor.located.folder for descriptor in models.descriptors)]
-    of_model = "".join(map(files.sha256_folder, folders))
-    folder = paths.STATE / "score" / files.sha256(f"{source.absolute()} {of_model}".encode())[:16]
-    blocks = [
-        _block([items[i] for i in positions], [unit_of[i] for i in positions], of_model, folder)
-        for positions in inputs.blocks(unit_of, AT_ONCE)
-    ]
-    return Batch(located, tuple(blocks), folder)
-
-
-def _block(items: Sequence[Item], unit_of: Sequence[str], of_model: str, folder: Path) -> Block:
-    contents = [files.sha256_file(item.path) if item.path.is_file() else "" for item in items]
-    key = files.sha256(files.canonical_json([of_model, contents, list(unit_of), [str(i.path) for i in items]]).encode())
-    return Block(tuple(items), tuple(unit_of), folder / f"{key}.parquet")
+    specs = [encoders.Spec.from_json(made) for made in models.model.made_by.values()]
+    return files.sha256(files.canonical_json({
+        "models": list(map(files.sha256_folder, folders)), "encoders": sorted(map(encoders.fingerprint, specs)),
+    }).encode())
 
 
 @contextmanager
-def alone(batch: Batch) -> Iterator[None]:
-    """Keep a second run of the same work waiting."""
-    lock = paths.LOCKS / f"score-{batch.folder.name}.lock"
-    with files.exclusive(lock, on_wait="heartml score: waiting for another run of the same work"):
+def alone(work: Work) -> Iterator[None]:
+    """Keep a second run with the same model waiting."""
+    lock = paths.LOCKS / f"score-{work.key[:16]}.lock"
+    with files.exclusive(lock, on_wait="heartml score: waiting for another run with the same model"):
         yield
 
 
-def score(block: Block, located: Located) -> bool:
-    """Score a block, unless that is done; whether it was to do."""
-    if block.kept.exists():
-        return False
-    models = panel.load(located)
-    answers, faults = predict.score_block(list(block.items), list(block.unit_of), models, config.load())
-    files.write_parquet(block.kept, table(answers, faults, located, models.model.task.classes))
-    return True
+def score(work: Work, number: int) -> Block:
+    """Score one block, as far as that is not done; its answers are kept before this returns.
 
-
-def finish(batch: Batch, to: Path) -> pd.DataFrame:
-    """Put the blocks' answers into one table at `to`, and forget the blocks."""
-    found = pd.concat([pd.read_parquet(block.kept) for block in batch.blocks], ignore_index=True)
-    files.write_parquet(to, found)
-    shutil.rmtree(batch.folder)
-    return found
-
-
-def table(
-    answers: Sequence[Answer], faults: Sequence[Heard], located: Located, classes: Sequence[str]
-) -> pd.DataFrame:
-    """One row a unit: unit_id, decision, confidence, c_<class>, p_<class>, leaning, description (of a murmur),
-    recordings, warnings, model, version, fault.
-
-    A recording that cannot be scored is a row of its own: its path as unit_id, why in `fault`, no decision.
+    Raises:
+        LedgerError: they cannot be kept.
     """
-    model = {"model": located.name or str(located.folder), "version": located.version}
-    rows = [
-        {"unit_id": a.unit_id, "decision": a.decision, "confidence": a.confidence,
-         **{f"c_{name}": a.calibrated[name] for name in classes},
-         **{f"p_{name}": a.probabilities[name] for name in classes},
-         "leaning": a.leaning,
-         "description": a.description.phrase_with_confidence if a.description else "",
-         "recordings": len(a.recordings), "warnings": "; ".join(a.warnings), **model, "fault": None}
-        for a in answers
-    ] + [
-        {"unit_id": str(heard.item.path), "description": "", "recordings": 0, "warnings": "", **model,
-         "fault": f"{heard.fault.reason}: {heard.fault.detail}" if heard.fault else None}
-        for heard in faults
-    ]
-    numbers = {f"{kind}_{name}": "float64" for kind in "cp" for name in classes} | {"confidence": "float64"}
-    last = ("recordings", "warnings", "model", "version", "fault")
-    texts = dict.fromkeys(("unit_id", "decision", "leaning", "description", *last[1:]), "string")
-    columns = ["unit_id", "decision", *numbers, "leaning", "description", *last]
-    return pd.DataFrame(rows, columns=columns).astype({**numbers, **texts, "recordings": "int64"})
+    units: dict[str, list[int]] = {}
+    for position in work.blocks[number]:
+        units.setdefault(work.unit_of[position], []).append(position)
+    rows: dict[int, Row] = {}
+    news = News()
+    known = 0
+    with Ledger.open(work.ledger) as kept:
+        for unit_id, positions in units.items():
+            listened = [predict.listen(work.items[i], work.params) for i in positions]
+            usable = _distinct(listened)
+            key = ledger.key_of([heard.recording_id for heard, _ in usable])
+            said = news.units[key][0] if key in news.units else kept.said(key) if usable else None
+            known += said is not None
+            if usable and said is None:
+                said = _hear(unit_id, usable, work, news)
+                news.units[key] = (said, _now())
+            words = _murmur(said, [heard for heard, _ in usable], work) if said else ""
+            of_unit = [heard for heard, _ in listened]
+            rows |= zip(positions, scores.rows(unit_id, of_unit, key, said, words, work.facts), strict=True)
+        kept.add(news)
+    return Block(tuple(rows[position] for position in sorted(rows)), len(news.units), known)
+
+
+def _distinct(listened: Sequence[Listened]) -> list[Listened]:
+    """The usable recordings of a unit, each content once, in an order that no name decides."""
+    usable = {heard.recording_id: (heard, sound) for heard, sound in reversed(listened) if heard.fault is None}
+    return [usable[recording_id] for recording_id in sorted(usable)]
+
+
+def _hear(unit_id: str, usable: Sequence[Listened], work: Work, news: News) -> Said:
+    """What the model says of a unit with these recordings; what is measured of them goes into `news`."""
+    heard = [one for one, _ in usable]
+    sounds = [sound for _, sound in usable if sound is not None]
+    hearing = Hearing(sounds, [unit_id] * len(sounds))
+    [answer] = predict.answer(heard, hearing, [unit_id] * len(sounds), work.models, work.params)
+    frames = hearing.sounds(work.models.model.made_by).frames
+    for n, one in enumerate(heard):
+        of = embedding([frames[name][n] for name in work.models.model.encoders])
+        news.recordings[one.recording_id] = (_measured(one), of.tobytes())
+    return _said(answer)
+
+
+def embedding(frames: Sequence["np.ndarray[Any, np.dtype[np.float32]]"]) -> "np.ndarray[Any, np.dtype[np.float32]]":
+    """One recording's frames [frames, dim] under each encoder -> mean and deviation of every band, one vector."""
+    halves = [pooling.moments(one, 1.0)[: 2 * one.shape[1]] for one in frames]
+    return np.concatenate(halves).astype(np.float32)
+
+
+def _measured(heard: Heard) -> dict[str, Any]:
+    assert heard.quality
+    return {**asdict(heard.quality), "sample_rate_hz": heard.sample_rate_hz}
+
+
+def _said(answer: Answer) -> Said:
+    return {
+        "decision": answer.decision, "leaning": answer.leaning, "confidence": answer.confidence,
+        "calibrated": dict(answer.calibrated), "probabilities": dict(answer.probabilities),
+        "features": [asdict(feature) for feature in answer.description.features] if answer.description else None,
+        "recordings": {heard.recording_id: {
+            "probabilities": dict(heard.probabilities),
+            "heart_rate_per_min": heard.heart.heart_rate_per_min if heard.heart else None,
+        } for heard in answer.recordings},
+    }
+
+
+def _murmur(said: Said, heard: Sequence[Heard], work: Work) -> str:
+    """The murmur that was found, in words; where it is loudest is said of the files' locations, not their content."""
+    if said["features"] is None:
+        return ""
+    present = str(work.models.model.task.positive)
+    at = [(one.item.location, said["recordings"][one.recording_id]["probabilities"][present]) for one in heard]
+    features = [Feature(**feature) for feature in said["features"]]
+    return wording.describe(features, at, work.params.predict).phrase_with_confidence
+
+
+def write(work: Work, to: Path, done: Iterable[Block], source: Path) -> Summary:
+    """Put the blocks' rows into the table `to` as they come, whole or not at all, and what the run was beside it."""
+    _sweep(to)
+    started, counts = _now(), [0, 0, 0]
+    with scores.writing(to, work.facts) as add:
+        for block in done:
+            add(block.rows)
+            faults = sum("fault" in row for row in block.rows)
+            counts = [total + more for total, more in zip(counts, (faults, block.scored, block.known), strict=True)]
+    faults, scored, known = counts
+    summary = Summary(str(to), work.located.words, len(work.items), faults, scored + known, scored, known)
+    files.write_json(to.with_suffix(".run.json"), {
+        **asdict(summary), "source": str(source), "model_sha256": work.key, "started": started, "ended": _now(),
+        "process": process.me(), "table_sha256": files.sha256_file(to)})
+    return summary
+
+
+def _sweep(to: Path) -> None:
+    """Remove half tables that killed runs left beside `to`."""
+    for left in to.parent.glob(f".{to.name}.*.tmp"):
+        pid = left.name.removesuffix(".tmp").rpartition(".")[2]
+        if pid.isdigit() and not files.alive(int(pid)):
+            left.unlink(missing_ok=True)
+
+
+def run(source: Path, to: Path, model: str | None, task: str | None,
+        see: Callable[[Work], None] = lambda _: None) -> Summary:
+    """Score everything behind `source` in this process, with a bar; see `plan` for `model` and `task`.
+
+    Args:
+        see: is shown the work while no other run can change it.
+    """
+    work = plan(source, model, task)
+    with ExitStack() as stack:
+        stack.enter_context(alone(work))
+        numbers = track(range(len(work.blocks)), "score", len(work.blocks))
+        summary = write(work, to, (score(work, number) for number in numbers), source)
+        see(work)
+    return summary
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
