@@ -87,7 +87,7 @@ def _short(file: FileIO, size: int, start: int, head: str, sound: bytes, even: i
 def _wave(file: FileIO, size: int) -> bool:
     start = file.read(36)
     order = ">" if start[:4] == b"RIFX" else "<"
-    unknown = struct.unpack("<Q", start[28:36])[0] if start[:4] == b"RF64" and start[12:16] == b"ds64" else 0
+    unknown = int.from_bytes(start[28:36], "little") if start[:4] == b"RF64" and start[12:16] == b"ds64" else 0
     return _short(file, size, 12, f"{order}4sI", b"data", 2, unknown)
 
 

@@ -108,7 +108,8 @@ def yaml_of(content: str, loader: type[yaml.SafeLoader] | type[yaml.BaseLoader])
     try:
         _measure(content)
         return yaml.load(content, Loader=loader)
-    except (yaml.YAMLError, ValueError) as error:      # ValueError: a number or a date that there is not
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        # PyYAML's constructors raise these for a date or a number that is none
         raise DocumentError(f"not valid YAML: {str(error)[:500]}") from None
 
 

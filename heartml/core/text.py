@@ -13,6 +13,12 @@ def one_line(text: object) -> str:
     return printable(" ".join(str(text).split("\n")))
 
 
+def short(value: object, most: int = 80) -> str:
+    """A value as Python writes it, its end left out where it is long."""
+    shown = repr(value)
+    return shown if len(shown) <= most else f"{shown[:most]}..."
+
+
 def cell(value: object) -> str:
     """A text that a spreadsheet shows and never calculates (OWASP, CSV injection); numbers do not come through here."""
     text = printable(value)

@@ -42,6 +42,7 @@ from heartml.core.config import Section
 from heartml.core.documents import DocumentError
 from heartml.core.schema import label_column
 from heartml.core.tasks import TASKS as ALL_TASKS
+from heartml.core.text import short
 from heartml.datasets import (
     DATASETS,
     Folder,
@@ -215,11 +216,12 @@ def _check_labels(file: str, description: Description) -> None:
     """Every label is a task's, with its classes, and patients are known where the task is about them."""
     for name, answers in description.labels.items():
         if name not in ALL_TASKS:
-            raise LayoutError(f"{file}: labels.{name}: no such task, there are {', '.join(ALL_TASKS)}")
+            raise LayoutError(f"{file}: labels.{name[:80]}: no such task, there are {', '.join(ALL_TASKS)}")
         task = ALL_TASKS[name]
         strange = [value for value in answers.classes.values() if value not in task.classes]
         if strange:
-            raise LayoutError(f"{file}: labels.{name}.classes: {strange[0]!r} is none of {', '.join(task.classes)}")
+            raise LayoutError(f"{file}: labels.{name}.classes: {short(strange[0])} is none of "
+                              f"{', '.join(task.classes)}")
         if task.unit == "patient" and description.columns.patient is None:
             raise LayoutError(f"{file}: columns.patient: labels.{name} is about patients, so a column must name them")
 
@@ -238,9 +240,9 @@ def _rows(source: Folder, of: Collection) -> list[dict[str, str]]:
     there = list(rows[0]) if rows else []
     wanted = {f"columns.{key}": column for key, column in description.columns.model_dump().items() if column}
     wanted |= {f"labels.{name}.column": answers.column for name, answers in description.labels.items()}
-    missing = [f"{key}: {column!r}" for key, column in wanted.items() if column not in there]
+    missing = [f"{key}: {short(column)}" for key, column in wanted.items() if column not in there]
     if missing:
-        raise LayoutError(f"{of.NAME}{_SUFFIX}: {missing[0]} is no column of {description.table}, "
+        raise LayoutError(f"{of.NAME}{_SUFFIX}: {missing[0]} is no column of {description.table[:80]}, "
                           f"there are {', '.join(there)[:500] or 'none, or no rows'}")
     return rows
 
@@ -309,7 +311,7 @@ def _value(of: Collection, row: Mapping[str, str], what: str) -> str | None:
 def _location(of: Collection, row: Mapping[str, str]) -> str | None:
     location = _value(of, row, "location")
     if location is not None and location not in _LOCATIONS:
-        raise LayoutError(f"{of.NAME}{_SUFFIX}: values.location: {location!r} is none of {', '.join(_LOCATIONS)}: "
+        raise LayoutError(f"{of.NAME}{_SUFFIX}: values.location: {short(location)} is none of {', '.join(_LOCATIONS)}: "
                           "map it to one, or to nothing ('')")
     return location
 

@@ -13,6 +13,7 @@ from heartml.admission import Facts, Fault, Stated, judge
 from heartml.core.config import IngestParams
 from heartml.core.schema import LABEL_PREFIX, QUARANTINE, RECORDINGS, SESSION, label_column
 from heartml.core.tasks import TASKS
+from heartml.core.text import short
 from heartml.datasets import Dataset, Layout
 from heartml.ingest import identity, withdrawn
 from heartml.ingest.version import Tables
@@ -99,7 +100,7 @@ def _unknown_labels(source: Dataset, recordings: pd.DataFrame) -> dict[str, Faul
         column = recordings[label_column(name)]
         wrong = column.notna() & ~column.isin(allowed)
         for file, label in zip(recordings.loc[wrong, "source_file"], column[wrong], strict=True):
-            faults[file] = faults[file] or Fault("unknown_label", f"{name} is {label!r}, not {', '.join(allowed)}")
+            faults[file] = faults[file] or Fault("unknown_label", f"{name} is {short(label)}, not {', '.join(allowed)}")
     return faults
 
 

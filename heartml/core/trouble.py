@@ -1,0 +1,70 @@
+"""What the machine did to a run: a full disk, a read-only folder, a lost connection. In words, with the way out.
+
+Libraries wrap such errors in their own, so the whole chain behind an error is looked through. Classes are compared by
+name: most of those libraries are not imported when nothing has failed.
+"""
+
+import errno
+from collections.abc import Iterator
+
+_AGAIN = "Nothing that is done is lost: {}, then run it again"
+_FULL = "no space left on the disk", _AGAIN.format("free some")
+_READ_ONLY = "the file system is read-only", _AGAIN.format("make it writable")
+_FORBIDDEN = "permission denied", _AGAIN.format("ask the owner, or use a folder of yours")
+_BROKEN = "the disk cannot be read or written", _AGAIN.format("look at the system's log")
+_LOCKED = "another process keeps the database locked", _AGAIN.format("wait for it")
+_AWAY = "a connection was lost or refused", _AGAIN.format("see that the service is up")
+_Words = tuple[str, str]
+_BY_NUMBER: dict[int, _Words] = {
+    errno.ENOSPC: _FULL, errno.EDQUOT: ("your quota of the disk is used up", _AGAIN.format("free some")),
+    errno.EROFS: _READ_ONLY, errno.EACCES: _FORBIDDEN, errno.EPERM: _FORBIDDEN, errno.EIO: _BROKEN,
+    errno.EMFILE: ("too many files are open at once", _AGAIN.format("raise the limit (ulimit -n)")),
+}
+_BY_TEXT: dict[str, _Words] = {     # where a library keeps the text alone
+    "No space left on device": _FULL, "database or disk is full": _FULL, "Disk quota exceeded": _BY_NUMBER[errno.EDQUOT],
+    "Read-only file system": _READ_ONLY, "attempt to write a readonly database": _READ_ONLY,
+    "unable to open database file": ("a database cannot be opened", _AGAIN.format("see that its folder is writable")),
+    "disk I/O error": _BROKEN, "database is locked": _LOCKED,
+}
+_OF_THE_NETWORK = frozenset({
+    "builtins.ConnectionError", "builtins.TimeoutError", "urllib.error.URLError", "http.client.HTTPException",
+    "requests.exceptions.RequestException", "httpx.TransportError", "sqlalchemy.exc.OperationalError",
+    "sqlalchemy.exc.InterfaceError", "botocore.exceptions.HTTPClientError", "psycopg.OperationalError",
+})
+
+
+def in_words(error: BaseException) -> str | None:
+    """One line, where the machine or the network is behind the error; `None` where the fault may be ours."""
+    chain = list(_chain(error))
+    for one in chain:
+        words = _of_disk(one)
+        if words:
+            return words
+    for one in chain:
+        if any(f"{kind.__module__}.{kind.__qualname__}" in _OF_THE_NETWORK for kind in type(one).__mro__):
+            return _line(_AWAY, str(one).strip().partition("\n")[0])
+    return None
+
+
+def _of_disk(error: BaseException) -> str | None:
+    if isinstance(error, OSError) and error.errno in _BY_NUMBER:
+        return _line(_BY_NUMBER[error.errno], str(error.filename or ""))
+    text = str(error)
+    return next((_line(words, "") for sign, words in _BY_TEXT.items() if sign in text), None)
+
+
+def _line(words: _Words, where: str) -> str:
+    what, way_out = words
+    return f"{what}{f' ({where})' if where else ''}. {way_out}."
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, what caused it, and what each of a group holds; each once."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        one = waiting.pop(0)
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        waiting += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
