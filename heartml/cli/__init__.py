@@ -9,6 +9,7 @@ import sys
 import click
 
 from heartml.cli import audit, data, evaluation, models, service, stages
+from heartml.core import trouble
 from heartml.core.errors import HeartMLError
 from heartml.core.process import die_with_dvc
 from heartml.core.text import one_line
@@ -59,6 +60,12 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except HeartMLError as error:
-        click.echo(f"heartml: {one_line(error)}", err=True)
+    except BrokenPipeError:    # who reads the output has gone: `heartml models | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        words = error if isinstance(error, HeartMLError) else trouble.in_words(error)
+        if words is None:
+            raise
+        click.echo(f"heartml: {one_line(words)}", err=True)
         sys.exit(1)

@@ -13,6 +13,7 @@ _READ_ONLY = "the file system is read-only", _AGAIN.format("make it writable")
 _FORBIDDEN = "permission denied", _AGAIN.format("ask the owner, or use a folder of yours")
 _BROKEN = "the disk cannot be read or written", _AGAIN.format("look at the system's log")
 _LOCKED = "another process keeps the database locked", _AGAIN.format("wait for it")
+_MEMORY = "not enough memory", _AGAIN.format("end something else, or use a larger machine")
 _AWAY = "a connection was lost or refused", _AGAIN.format("see that the service is up")
 _Words = tuple[str, str]
 _BY_NUMBER: dict[int, _Words] = {
@@ -21,10 +22,15 @@ _BY_NUMBER: dict[int, _Words] = {
     errno.EMFILE: ("too many files are open at once", _AGAIN.format("raise the limit (ulimit -n)")),
 }
 _BY_TEXT: dict[str, _Words] = {     # where a library keeps the text alone
-    "No space left on device": _FULL, "database or disk is full": _FULL, "Disk quota exceeded": _BY_NUMBER[errno.EDQUOT],
+    "No space left on device": _FULL, "database or disk is full": _FULL,
+    "Disk quota exceeded": _BY_NUMBER[errno.EDQUOT],
     "Read-only file system": _READ_ONLY, "attempt to write a readonly database": _READ_ONLY,
     "unable to open database file": ("a database cannot be opened", _AGAIN.format("see that its folder is writable")),
     "disk I/O error": _BROKEN, "database is locked": _LOCKED,
+}
+_BY_NAME: dict[str, _Words] = {
+    "builtins.MemoryError": _MEMORY,
+    "concurrent.futures.process.BrokenProcessPool": ("a worker process was killed (out of memory?)", _MEMORY[1]),
 }
 _OF_THE_NETWORK = frozenset({
     "builtins.ConnectionError", "builtins.TimeoutError", "urllib.error.URLError", "http.client.HTTPException",
@@ -37,16 +43,30 @@ def in_words(error: BaseException) -> str | None:
     """One line, where the machine or the network is behind the error; `None` where the fault may be ours."""
     chain = list(_chain(error))
     for one in chain:
-        words = _of_disk(one)
+        words = _of_machine(one)
         if words:
             return words
-    for one in chain:
-        if any(f"{kind.__module__}.{kind.__qualname__}" in _OF_THE_NETWORK for kind in type(one).__mro__):
-            return _line(_AWAY, str(one).strip().partition("\n")[0])
-    return None
+    lost = next((one for one in chain if _is_of_network(one)), None)
+    return _line(_AWAY, str(lost).strip().partition("\n")[0]) if lost else None
 
 
-def _of_disk(error: BaseException) -> str | None:
+def lost_connection(error: BaseException) -> bool:
+    """Whether a lost or refused connection, or a database that was busy, is behind the error."""
+    return any(map(_is_of_network, _chain(error)))
+
+
+def _is_of_network(error: BaseException) -> bool:
+    return not _OF_THE_NETWORK.isdisjoint(_names(error))
+
+
+def _names(error: BaseException) -> list[str]:
+    return [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
+
+
+def _of_machine(error: BaseException) -> str | None:
+    known = next((_BY_NAME[name] for name in _names(error) if name in _BY_NAME), None)
+    if known:
+        return _line(known, "")
     if isinstance(error, OSError) and error.errno in _BY_NUMBER:
         return _line(_BY_NUMBER[error.errno], str(error.filename or ""))
     text = str(error)
