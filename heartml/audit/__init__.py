@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from heartml import registry, tracking
 from heartml.audit import code, numbers, registered, stored
@@ -30,7 +31,11 @@ from heartml.audit.links import (
     Lost,
     Wrong,
 )
+from heartml.core import config
 from heartml.core.errors import HeartMLError
+
+if TYPE_CHECKING:
+    from heartml.audit.reproduce import Reproduction
 
 
 @dataclass(frozen=True)
@@ -78,12 +83,43 @@ def run(model: str, checks: tuple[Check, ...] = CHECKS) -> Audit:
     Raises:
         RegistryError: there is no such version.
     """
+    return _run(model, checks, None)[0]
+
+
+def run_all(
+    model: str, *, reproduce: bool = False, tolerance: float | None = None
+) -> tuple[Audit, "Reproduction | None"]:
+    """The same, and where asked for it every stage made again as one more link.
+
+    Args:
+        tolerance: how far numbers may differ in another environment; `None`: `audit.tolerance` of params.yaml.
+    """
+    if not reproduce:
+        return run(model), None
+    return _run(model, CHECKS, config.load().audit.tolerance if tolerance is None else tolerance)
+
+
+def _run(model: str, checks: tuple[Check, ...], tolerance: float | None) -> tuple[Audit, "Reproduction | None"]:
     started, client = time.monotonic(), tracking.connect()
     version = registry.get(client, model)
+    again: list[Reproduction] = []
+
+    def made_again(evidence: Evidence) -> str:
+        """Every stage, run again from commit and data, gives what was stored."""
+        from heartml.audit import reproduce
+
+        assert tolerance is not None
+        again.append(reproduce.run(evidence, tolerance))
+        if again[0].broken:
+            raise Wrong(again[0].words)
+        return again[0].words
+
     with tempfile.TemporaryDirectory() as place:
         evidence = Evidence(client, version, Path(place))
-        links = tuple(_look(check, evidence) for check in checks)
-    return Audit(version, links, time.monotonic() - started)
+        links = [_look(check, evidence) for check in checks]
+        if tolerance is not None:
+            links.append(_look(Check("reproduced", "Made again", made_again, AGAIN), evidence))
+    return Audit(version, tuple(links), time.monotonic() - started), again[0] if again else None
 
 
 def _look(check: Check, evidence: Evidence) -> Link:

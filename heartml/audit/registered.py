@@ -1,14 +1,14 @@
 """Is what the registry says what was signed? Signature, run, verdict, alias, withdrawals; nothing that runs code."""
 
-from heartml import champions, registry, signing
+from heartml import champions, signing
 from heartml.audit.evidence import Evidence
 from heartml.audit.links import Lost, Wrong, agree, listed, short
+from heartml.core import paths
 from heartml.core.errors import HeartMLError
+from heartml.provenance import marks
 from heartml.publish import sealing
 from heartml.registry import CHAMPION, PROMOTED, REFUSED
 from heartml.signing import content, keys
-
-_WITHDRAWN = "heartml.withdrawn"
 
 
 def signature(evidence: Evidence) -> str:
@@ -65,7 +65,7 @@ def gate(evidence: Evidence) -> str:
     for what, says, signed in (
             ("heartml.verdict", version.verdict, verdict), ("promote", bool(told["promote"]), verdict == PROMOTED),
             ("heartml.reason", tags.get("heartml.reason", "")[:1000], str(told["reason"])[:1000]),
-            ("heartml.compared_with", tags.get("heartml.compared_with"), told.get("champion") or registry.NONE)):
+            ("heartml.compared_with", tags.get("heartml.compared_with"), told.get("champion") or champions.NONE)):
         wrong += [] if says == signed else [f"{what} says {short(says, 60)}, the signed gate {short(signed, 60)}"]
     if wrong:
         raise Wrong(listed(wrong))
@@ -118,8 +118,16 @@ def validation(evidence: Evidence) -> str:
 
 
 def withdrawn(evidence: Evidence) -> str:
-    """Nobody whose data went into it has withdrawn consent since."""
-    found = evidence.version.tags.get(_WITHDRAWN)
-    if found:
-        raise Wrong(f"consent was withdrawn: {found}")
-    return "no withdrawn consent is noted on this version"
+    """Nobody whose data went into it has withdrawn consent since, by the registry and by the data of this folder."""
+    import pandas as pd
+
+    noted = marks.words(evidence.version)
+    if noted:
+        raise Wrong(f"consent was withdrawn: {noted}")
+    if paths.WITHDRAWN.is_file():
+        used = set(pd.read_parquet(evidence.file("folds.parquet"))["recording_id"])
+        gone = pd.read_parquet(paths.WITHDRAWN)
+        unmarked = sorted(set(gone.loc[gone["recording_id"].isin(used), "patient_id"]))
+        if unmarked:
+            raise Wrong(f"{paths.WITHDRAWN} names patients of this version, and no tag says so: {listed(unmarked)}")
+    return "nobody has"

@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from heartml.cli import audit, data, evaluation, models, service, stages
+from heartml.cli import audit, data, evaluation, models, service, stages, trust
 from heartml.core import trouble
 from heartml.core.errors import HeartMLError
 from heartml.core.process import die_with_dvc
@@ -33,14 +33,14 @@ def cli() -> None:
     Stages       validate, split, features, search, ensemble, evaluate, robustness, report   (`dvc repro` runs them)
     Flow         retrain, models, promote, rollback
     Evaluation   leave-out, protocol
-    Auditor      lineage, trace, withdraw
+    Auditor      lineage, trace, withdraw, audit, verify, sign
     Model out    predict, score
 
     Start with `make run`, or: heartml ingest pascal DIR && heartml retrain
     """
 
 
-for _module in (data, stages, models, evaluation, audit, service):
+for _module in (data, stages, models, evaluation, audit, trust, service):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 

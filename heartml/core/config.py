@@ -255,6 +255,10 @@ class SigningParams(Section):
     required: bool
 
 
+class AuditParams(Section):
+    tolerance: Positive
+
+
 class FlowParams(Section):
     stages_at_once: Count
     stage_retry_delays_s: tuple[Annotated[float, Field(ge=0)], ...]
@@ -288,6 +292,7 @@ class Params(Section):
     predict: PredictParams
     gate: GateParams
     signing: SigningParams
+    audit: AuditParams
     flow: FlowParams
 
 

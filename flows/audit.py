@@ -1,0 +1,40 @@
+"""The audit as a flow: every link behind a registered version, as a table; the run fails where a link does not hold."""
+
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Failed
+
+from flows import sweep
+from heartml import audit as auditor
+from heartml.audit import show
+from heartml.core.errors import HeartMLError
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="audit {model}")
+def look(model: str, reproduce: bool) -> auditor.Audit:
+    """Look at every link; no retry: what is broken stays so."""
+    return auditor.run_all(model, reproduce=reproduce)[0]
+
+
+@flow(name="audit", persist_result=False)
+def audit(model: str, reproduce: bool = False) -> dict[str, Any] | State[Any]:
+    """Verify the chain behind a registered version.
+
+    Args:
+        model: `circor-murmur` (its champion), `circor-murmur@challenger` or `circor-murmur/3`.
+        reproduce: also run every stage again in a fresh clone, and compare all outputs.
+    """
+    sweep.sign()
+    sweep.close_killed("audit")
+    try:
+        found = look(model, reproduce)
+    except HeartMLError as error:
+        return Failed(message=str(error))
+    told = f"{found.version.name} version {found.version.number}: {found.verdict}"
+    create_table_artifact(show.rows(found), key="audit-links", description=told)
+    broken = [f"{link.title} is {link.state}: {link.found}" for link in found.links if link.state != "holds"]
+    return Failed(message=f"{told}. {'; '.join(broken)}", data=found.as_json()) if broken else found.as_json()

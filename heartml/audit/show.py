@@ -1,0 +1,53 @@
+"""An audit for people: a table on the terminal, a page, rows for a Prefect artifact."""
+
+from typing import TYPE_CHECKING
+
+from heartml import report
+from heartml.audit.links import BROKEN, HOLDS, MISSING, Audit
+from heartml.core.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from heartml.audit.reproduce import Reproduction
+
+_STYLES = {HOLDS: "green", BROKEN: "bold red", MISSING: "bold yellow"}
+
+
+def table(audit: Audit, console: "Console") -> None:
+    """Print every link; what does not hold also says what was expected."""
+    from rich.table import Table
+    from rich.text import Text
+
+    version = audit.version
+    links = Table("Link", "State", "Found", "Rests on", title=f"{version.name} version {version.number}",
+                  title_justify="left")
+    for link in audit.links:
+        expected = Text(f"Expected: {link.expected}\n", "dim") if link.state != HOLDS else Text()
+        links.add_row(link.title, Text(link.state, _STYLES[link.state]), expected + Text(printable(link.found)),
+                      link.rests_on)
+    console.print(links)
+    console.print(Text(f"{audit.verdict}, {audit.seconds:.1f} s", "bold green" if audit.holds else "bold red"))
+
+
+def reproduction(found: "Reproduction", console: "Console") -> None:
+    """Print every output that was made again."""
+    from rich.table import Table
+    from rich.text import Text
+
+    outputs = Table("Output", "Made again", "", title=f"Reproduced in {found.seconds:.0f} s", title_justify="left")
+    for one in found.outputs:
+        outputs.add_row(one.path, one.state, Text(printable(one.words)))
+    console.print(outputs)
+
+
+def page(audit: Audit) -> str:
+    """The links as HTML, one page that fetches nothing."""
+    template = report.environment().get_template("audit.html.jinja")
+    return template.render(audit=audit, version=audit.version, links=audit.links, holds=HOLDS)
+
+
+def rows(audit: Audit) -> list[dict[str, str]]:
+    """One row a link."""
+    return [{"Link": link.title, "State": link.state, "Found": printable(link.found), "Rests on": link.rests_on}
+            for link in audit.links]
