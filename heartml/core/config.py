@@ -259,6 +259,15 @@ class AuditParams(Section):
     tolerance: Positive
 
 
+class MonitorParams(Section):
+    alpha: Annotated[float, Field(gt=0, lt=0.5)]
+    effect: Share
+    embedding_auc: Annotated[float, Field(ge=0.5, le=1)]
+    min_groups: Annotated[int, Field(ge=5)]
+    most_groups: Count
+    permutations: Annotated[int, Field(ge=99)]
+
+
 class FlowParams(Section):
     stages_at_once: Count
     stage_retry_delays_s: tuple[Annotated[float, Field(ge=0)], ...]
@@ -293,6 +302,7 @@ class Params(Section):
     gate: GateParams
     signing: SigningParams
     audit: AuditParams
+    monitor: MonitorParams
     flow: FlowParams
 
 
