@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from heartml import champions, signing
-from heartml.champions import NONE, Decision, Entry
+from heartml.champions import Decision, Entry
 from heartml.core import process
 from heartml.core.errors import HeartMLError
 from heartml.signing import keys
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 PROMOTED, REFUSED, ABANDONED = "promoted", "refused", "abandoned"
+NONE = champions.NONE
 
 
 class RegistryError(HeartMLError):

@@ -1,4 +1,4 @@
-"""Commands about finished models: retrain, models, promote, rollback, predict."""
+"""Commands about finished models: retrain, models, promote, rollback, card, predict."""
 
 import json
 import sys
@@ -108,6 +108,33 @@ def rollback(model: str, to: str | None, reason: str, force: bool, as_json: bool
     _say(decisions.roll_back(model, to, reason, force=force), as_json)
 
 
+@click.command()
+@click.argument("model")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this file.")
+def card(model: str, out: Path | None) -> None:
+    """Print the model card: intended use, data, scores with intervals, subgroups, limits, ethics, lineage (Markdown).
+
+    MODEL is NAME (its champion), NAME/VERSION or NAME@ALIAS. Every number comes from what the version's run keeps; how
+    it stands (champion, replaced, withdrawn) is the registry's word of today. The run keeps the card of its first day
+    as model_card.md, and the report has it as a section.
+
+    \b
+    heartml card circor-murmur
+    heartml card circor-murmur/3 --out model_card.md
+    """
+    from heartml import card as cards
+    from heartml import registry, tracking
+    from heartml.core.files import replacing
+
+    client = tracking.connect()
+    text = cards.text(client, registry.get(client, model))
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    with replacing(out) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def _say(decided: "Decided", as_json: bool) -> None:
     if as_json:
         entry = decided.entry.as_dict() if decided.entry else None
@@ -151,4 +178,4 @@ def predict(named: tuple[Path, ...], wanted: str | None, task: str | None, to: P
         sys.exit(1)
 
 
-COMMANDS = (retrain, models, promote, rollback, predict)
+COMMANDS = (retrain, models, promote, rollback, card, predict)

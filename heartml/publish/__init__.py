@@ -7,11 +7,11 @@ What is registered is named by its content (`lineage.content_key`); a state that
 import importlib.metadata
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heartml import lineage, registry, tracking
+from heartml import champions, lineage, registry, tracking
 from heartml.core import paths
 from heartml.core.errors import HeartMLError
 from heartml.core.files import canonical_json, read_json, replacing, sha256_file
@@ -64,10 +64,11 @@ def publish(name: str, params: "Params", seconds: Mapping[str, float]) -> Outcom
     """
     client = tracking.connect()
     registry.follow(client, name)
+    before = champions.last(champions.read(client, name))
     key = lineage.content_key(name)
     version = registry.find(client, name, key)
     if version and version.settled:
-        return _known(client, version)
+        return _noting(before, _known(client, version))
     if version is None:
         version = _register(client, name, key, params, seconds)
     for _ in range(_TRIES):
@@ -79,7 +80,7 @@ def publish(name: str, params: "Params", seconds: Mapping[str, float]) -> Outcom
             version = registry.forget_verdict(client, version)
             continue
         registry.close_abandoned(client, name)
-        return _outcome(client, settled, settled.verdict or "")
+        return _noting(before, _outcome(client, settled, settled.verdict or ""))
     raise HeartMLError(f"{name}: the champion changed {_TRIES} times while version {version.number} was judged. "
                        "Run `heartml retrain` again.")
 
@@ -87,7 +88,15 @@ def publish(name: str, params: "Params", seconds: Mapping[str, float]) -> Outcom
 def _known(client: "Client", version: Version) -> Outcome:
     serves = "is the champion" if registry.CHAMPION in version.aliases else f"was {version.verdict}"
     found = _outcome(client, version, KNOWN)
-    return Outcome(**{**found.__dict__, "reason": f"this model is version {version.number} and {serves}"})
+    return replace(found, reason=f"this model is version {version.number} and {serves}")
+
+
+def _noting(before: champions.Entry | None, outcome: Outcome) -> Outcome:
+    """The outcome, and whose word stood until now, where that was a person's: nobody's decision goes without notice."""
+    if before is None or before.decision.kind not in (champions.PERSON, champions.ROLLBACK):
+        return outcome
+    led = "until now " if outcome.state == registry.PROMOTED else ""
+    return replace(outcome, reason=f"{outcome.reason}; {led}{before.in_words()}")
 
 
 def _register(
@@ -134,12 +143,16 @@ def _flat(prefix: str, value: Any) -> list[tuple[str, str]]:
 
 def _files(name: str, facts: Mapping[str, Any]) -> dict[str, Path | str]:
     """What the run keeps: enough to explain the model when this folder is gone."""
+    from heartml import card
+    from heartml.publish import contest
+
     whole = {path: Path(path) for path in ("dvc.yaml", "dvc.lock", "params.yaml", "data.dvc", "requirements.lock")}
     made = {
         "folds.parquet": paths.folds(name), "evaluation": paths.evaluation(name), "validation": paths.VALIDATION,
         "out_of_fold.parquet": paths.out_of_fold(name), "robustness.json": paths.robustness(name),
     }
-    texts = {"lineage.json": canonical_json(facts), "dvc.lock.json": lineage.lock_as_json()}
+    texts = {"lineage.json": canonical_json(facts), "dvc.lock.json": lineage.lock_as_json(),
+             card.FILE: canonical_json(card.gather(name)), contest.KNOWN: contest.known_as_csv(name)}
     if facts["code"]["dirty"]:
         texts["code.diff"] = lineage.code_diff()
     return {**{to: path for to, path in (whole | made).items() if path.exists()}, **texts}
@@ -186,16 +199,18 @@ def _is_of(page: Path, version: Version) -> bool:
 
 
 def _write_page(client: "Client", version: Version, page: Path, verdict: Mapping[str, Any]) -> None:
-    from heartml import report
+    from heartml import card, report
     from heartml.provenance import chain
     from heartml.provenance.page import section
 
     registered = {"version": version.number, "run_id": version.run_id}
-    text = report.render(version.name, {**verdict, **registered}, section(chain.read(client, version)))
+    told = card.text(client, version)
+    lines = section(chain.read(client, version))
+    text = report.render(version.name, {**verdict, **registered}, lines, card.as_html(told))
     with replacing(page) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    client.set_model_version_tag(version.name, version.number, "heartml.report", sha256_file(page))
-    tracking.log_files(client, version.run_id, {"report.html": page})
+    tracking.log_files(client, version.run_id, {"report.html": page, card.CARD: told})
+    client.set_model_version_tag(version.name, version.number, "heartml.report", sha256_file(page))   # all is there
 
 
 def sweep() -> list[str]:

@@ -31,6 +31,8 @@ from heartml.registry import Version
 if TYPE_CHECKING:
     from heartml.tracking import Client
 
+KNOWN = "held_out_units.csv"
+
 
 @dataclass(frozen=True)
 class Held:
@@ -83,6 +85,11 @@ def held_out(assignment: Assignment) -> Held:
     known = assessment.describe(folds.merge(recordings, on="recording_id", validate="1:1"), task)
     answers = Scored.of(pd.read_parquet(folder / "predictions.parquet"), task.classes)
     return Held(answers, folds, known[list(assessment.DESCRIBES)], read_json(folder / "metrics.json"))
+
+
+def known_as_csv(name: str) -> str:
+    """What is known of each held-out unit, for the run: `heartml compare` divides by it when the data have moved on."""
+    return str(held_out(resolve(name)).known.to_csv(index_label="unit_id"))
 
 
 def of_champion(client: "Client", champion: Version, task: Task, held: Held, limit: int) -> Champion:

@@ -18,7 +18,7 @@ from heartml.tracking import Client, Packed, Run
 
 FORMAT = 1
 GATE, GATE_SIGNATURE = "gate.json", "gate.signature.json"
-LATER = (GATE, GATE_SIGNATURE, "report.html")     # files that come after the signature
+LATER = (GATE, GATE_SIGNATURE, "report.html", "model_card.md")     # files that come after the signature
 _SIGNED_TAGS, _GIT = "heartml.", "mlflow.source.git.commit"
 _LATER_TAGS = ("heartml.process", "heartml.ended")
 

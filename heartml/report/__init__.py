@@ -35,7 +35,7 @@ def run(name: str) -> None:
         log.say(f"{len(page) / 1e6:.2f} MB: {paths.report(name)}")
 
 
-def render(name: str, comparison: Json | None, lineage: Lineage | None) -> str:
+def render(name: str, comparison: Json | None, lineage: Lineage | None, card: str | None = None) -> str:
     """The whole page as HTML.
 
     Args:
@@ -44,6 +44,7 @@ def render(name: str, comparison: Json | None, lineage: Lineage | None) -> str:
             gate has judged.
         lineage: of the registered version (heartml/provenance); `None` where none is registered, and the hashes of the
             artifacts are shown.
+        card: the model card as markup, its headings from <h3> on; `None` where no version is registered.
     """
     params, found = config.load(), read_json(paths.evaluation(name) / "metrics.json")
     model = read_json(paths.model(name) / "model.json")
@@ -57,7 +58,7 @@ def render(name: str, comparison: Json | None, lineage: Lineage | None) -> str:
         robustness=robustness_section(name),
         heart_states=tables.heart_states(read_json(paths.heart_states(name) / "measures.json")),
         mistakes=wrong(name, found, params), data=data_section(name), search=search_section(name, found),
-        members=members(model), lineage=lineage, hashes=hashes(name),
+        members=members(model), lineage=lineage, hashes=hashes(name), card=card,
         titles=verdict.TITLES, warnings=verdict.warnings(found), excerpt_s=listening.EXCERPT_S,
         meanings=verdict.meanings(found),
     )
