@@ -34,7 +34,7 @@ def cli() -> None:
     Flow         retrain, models, promote, rollback, card
     Evaluation   leave-out, protocol
     Auditor      lineage, trace, withdraw, audit, verify, sign
-    Model out    predict, score
+    Model out    predict, score, monitor
 
     Start with `make run`, or: heartml ingest pascal DIR && heartml retrain
     """
