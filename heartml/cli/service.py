@@ -1,10 +1,12 @@
 """Commands that a schedule runs with a finished model: score, monitor."""
 
 import json
+import sys
 from pathlib import Path
 
 import click
 
+DRIFTED = 3      # exit status
 _MODEL = click.option("--model", "wanted", help="A folder, NAME, NAME@ALIAS or NAME/VERSION; else the task's champion.")
 _TASK = click.option("--task", help="Whose champion, where params.yaml names several tasks.")
 
@@ -53,4 +55,46 @@ def score(source: Path, to: Path, wanted: str | None, task: str | None, as_json:
                    "Not a medical device: for research, not for diagnosis.")
 
 
-COMMANDS = (score,)
+@click.command()
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@_MODEL
+@_TASK
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the page with the pictures there.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def monitor(source: Path, wanted: str | None, task: str | None, html: Path | None, as_json: bool) -> None:
+    """Compare new recordings with what a model learnt from: signals, embeddings, predictions.
+
+    SOURCE is what `heartml score` takes, and is scored as there: nothing twice. Recordings that the model learnt from
+    or was tested on are left out; of each patient one recording is drawn. A drift is certain and large, see `monitor`
+    in params.yaml. With PREFECT_API_URL it is a Prefect flow there that tells of a drift by the event heartml.drift.
+
+    Exit status 0: no drift, or not enough to say; 3: drift; 1: it could not be done, and one line says why.
+
+    \b
+    heartml monitor incoming/ --html monitor.html
+    heartml monitor visits.csv --model circor-murmur@champion --json
+    """
+    from flows import server
+    from heartml import monitor as watching
+    from heartml.core import config
+    from heartml.monitor import drift, page, show
+
+    params = config.load().monitor
+    if server.configured():
+        server.check()
+        from flows.monitor import monitor as flow
+
+        watch = flow(source, wanted, task, html)
+    else:
+        compared = watching.run(source, wanted, task)
+        watch = compared.watch
+        if html:
+            page.write(compared, params, html)
+    if as_json:
+        click.echo(json.dumps(watch.as_json(), indent=2))
+    else:
+        show.show(watch, params)
+    sys.exit(DRIFTED if watch.verdict == drift.DRIFT else 0)
+
+
+COMMANDS = (score, monitor)

@@ -1,0 +1,75 @@
+"""Monitoring as a flow: new recordings are scored and compared with what the model learnt from.
+
+A drift is told to Prefect as the event `heartml.drift` of the resource `heartml.model.<task>`, upon which an automation
+retrains (prefect.yaml). The flow itself ends well either way: a drift is an answer, no failure.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
+
+from flows import sweep
+from flows.events import DRIFT, MODEL
+from flows.score import score_block
+from heartml import monitor as watching
+from heartml.core import config, paths
+from heartml.monitor import Compared, Watch, page, show
+from heartml.predict import batch
+from heartml.predict.batch import Block, Work
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def report(compared: Any, html: Path) -> None:
+    """Write the page, and leave verdict and measures as artifacts."""
+    params = config.load().monitor
+    page.write(compared.compared, params, html)
+    watch: Watch = compared.compared.watch
+    create_markdown_artifact(f"**{show.headline(watch)}.** {show.counted(watch)} {show.rule(params)} Page: `{html}`",
+                             key="monitor-verdict", description=f"{watch.model}")
+    rows = [{"measure": f.measure.title, "verdict": show.STATES.get(f.state, "no drift"), "effect": show.effect(f),
+             "p": show.p_value(f)} for f in watch.findings]
+    create_table_artifact(rows, key="monitor-measures", description=f"{watch.model}: new recordings against reference")
+
+
+class _Sealed:
+    """Keeps Prefect from walking through the tables of what is handed to a task."""
+
+    def __init__(self, compared: Compared) -> None:
+        self.compared = compared
+
+
+@flow(name="monitor", persist_result=False)
+def monitor(source: Path, model: str | None = None, task: str | None = None, html: Path | None = None) -> Watch:
+    """Look at the new recordings of a folder, or of a CSV with columns path, patient_id, location.
+
+    Args:
+        model: `circor-murmur`, `circor-murmur/3`, `circor-murmur@challenger`, or a folder; the champion otherwise.
+        task: which champion, where params.yaml names several tasks.
+        html: the page; `reports/<task>-monitor.html` otherwise.
+    """
+    sweep.sign()
+    sweep.close_killed("monitor")
+    work = batch.plan(source, model, task)
+    compared = watching.look(work, _score)
+    watch = compared.watch
+    report(_Sealed(compared), html or paths.REPORTS / f"{watch.task}-monitor.html")
+    get_run_logger().info("%s: %s", watch.model, show.headline(watch))
+    if watch.drifted:
+        tell(watch)
+    return watch
+
+
+def _score(work: Work) -> Iterator[Block]:
+    return (score_block(work, number) for number in range(len(work.blocks)))
+
+
+def tell(watch: Watch) -> None:
+    """Emit `heartml.drift`: the resource is the model, the payload `Watch.as_json()`."""
+    labels = {"prefect.resource.id": f"{MODEL}{watch.task}", "prefect.resource.name": watch.task,
+              "heartml.version": str(watch.version), "heartml.reason": show.headline(watch)}
+    emit_event(DRIFT, labels, payload=watch.as_json())
