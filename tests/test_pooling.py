@@ -73,3 +73,12 @@ def test_a_patient_is_the_same_in_any_order_of_its_recordings() -> None:
     np.testing.assert_allclose(pooling.per_unit(vectors, unit), mixed, atol=1e-6)
     one = pooling.per_unit(vectors, unit)[1].reshape(3, -1)
     np.testing.assert_allclose(one, [vectors[[1, 5, 8]].mean(0), vectors[[1, 5, 8]].max(0), vectors[[1, 5, 8]].min(0)])
+
+
+def test_the_rows_of_a_unit_are_those_that_looking_through_all_of_them_finds() -> None:
+    unit = np.random.default_rng(0).integers(0, 40, 200)
+    unit[unit == 7] = 8                                      # nobody has number 7
+    found = pooling.rows_of(unit)
+    assert len(found) == unit.max() + 1
+    for number, rows in enumerate(found):
+        np.testing.assert_array_equal(rows, np.flatnonzero(unit == number))

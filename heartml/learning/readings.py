@@ -17,6 +17,7 @@ from heartml.core.tasks import Task
 from heartml.heads import Answer
 from heartml.heads.softmax import Softmax
 from heartml.learning.members import Spec, together
+from heartml.learning.pooling import rows_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -63,7 +64,7 @@ def evidence(kind: Kind, answer: Answer, unit: Ints) -> Floats:
     """What the reading looks at: `[r or u, k]` answers, `[r]` unit of each recording -> `[u, columns]`."""
     if kind == "direct":
         return answer.log_p
-    rows = [np.flatnonzero(unit == u) for u in range(int(unit.max()) + 1)]
+    rows = rows_of(unit)
     stacked = np.stack([_over_recordings(answer.log_p[r]) for r in rows])
     if kind == "stack" or answer.details is None:
         return stacked
