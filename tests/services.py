@@ -85,17 +85,28 @@ def _other_user(folder: Path) -> Sequence[str]:
 @contextlib.contextmanager
 def s3() -> Iterator[dict[str, str]]:
     """A local S3 with the bucket `BUCKET`; yields the environment that boto3, MLflow and DVC find it by."""
-    port = free_port()
-    named = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1",
-             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with server(["-m", "moto.server"], "/moto-api/", dict(os.environ), None, "-H", "-p") as address:
+        urllib.request.urlopen(urllib.request.Request(f"{address}/{BUCKET}", method="PUT")).close()
+        yield {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1",
+               "AWS_ENDPOINT_URL": address, "MLFLOW_S3_ENDPOINT_URL": address}
+
+
+@contextlib.contextmanager
+def server(
+    arguments: Sequence[str], health: str, environment: dict[str, str], folder: Path | None,
+    host: str = "--host", port: str = "--port",
+) -> Iterator[str]:
+    """A server of this Python on a free port, until the block ends; yields its address."""
+    number = free_port()
+    command = [sys.executable, *arguments, host, "127.0.0.1", port, str(number)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, cwd=folder,
+                          start_new_session=True) as process:
         try:
-            _await(f"{named['AWS_ENDPOINT_URL']}/moto-api/", process)
-            urllib.request.urlopen(urllib.request.Request(f"{named['AWS_ENDPOINT_URL']}/{BUCKET}", method="PUT"))
-            yield named
+            _await(f"http://127.0.0.1:{number}{health}", process)
+            yield f"http://127.0.0.1:{number}"
         finally:
-            process.send_signal(signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def objects(address: str, prefix: str = "") -> list[str]:
