@@ -144,12 +144,14 @@ def _flat(prefix: str, value: Any) -> list[tuple[str, str]]:
 def _files(name: str, facts: Mapping[str, Any]) -> dict[str, Path | str]:
     """What the run keeps: enough to explain the model when this folder is gone."""
     from heartml import card
+    from heartml.monitor import reference
     from heartml.publish import contest
 
     whole = {path: Path(path) for path in ("dvc.yaml", "dvc.lock", "params.yaml", "data.dvc", "requirements.lock")}
     made = {
         "folds.parquet": paths.folds(name), "evaluation": paths.evaluation(name), "validation": paths.VALIDATION,
         "out_of_fold.parquet": paths.out_of_fold(name), "robustness.json": paths.robustness(name),
+        reference.NAME: reference.write(name),
     }
     texts = {"lineage.json": canonical_json(facts), "dvc.lock.json": lineage.lock_as_json(),
              card.FILE: canonical_json(card.gather(name)), contest.KNOWN: contest.known_as_csv(name)}
