@@ -1,14 +1,18 @@
 # Two commands: `make run` trains and promotes a model on the demo corpus, `make test` runs the whole suite.
+# `make serve` shows Prefect, MLflow and a worker on this machine; ARGS="--help" says more.
 PYTHON ?= python3
 UV_VERSION = 0.13.8
 BIN = .venv/bin
 export VIRTUAL_ENV = $(CURDIR)/.venv
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: run test env lock clean
+.PHONY: run test serve env lock clean
 run: env
 	$(BIN)/dvc pull --quiet data.dvc
 	$(BIN)/heartml retrain
+
+serve: env
+	$(BIN)/python -m flows.serve $(ARGS)
 
 test: .venv/.test
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder

@@ -1,0 +1,151 @@
+"""`python -m flows.deploy`: everything that a Prefect server has to know of this project, in one idempotent step.
+
+The work pool, the deployments of prefect.yaml with schedules and triggers, and two automations: somebody is told of a
+run that failed, and of a promotion. Who is told is a block on the server, since its address is often a secret.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from uuid import UUID
+
+import click
+from prefect.automations import AutomationCore
+from prefect.blocks.webhook import Webhook
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.events.actions import ActionTypes, CallWebhook, SendNotification
+from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
+from prefect.workers.process import ProcessWorker
+from pydantic import SecretStr
+
+from flows import events, server
+from heartml.cli import QUIET
+from heartml.core import config
+from heartml.core.errors import HeartMLError
+
+POOL, TAG = "heartml", "heartml"
+WEBHOOK = "webhook/heartml"
+ENDED_BADLY = frozenset({"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut",
+                         "prefect.flow-run.Late"})
+_FAILED = ('{"text": {{ ("HeartML " ~ flow.name ~ " " ~ flow_run.name ~ ": " ~ flow_run.state.name ~ ". "'
+           ' ~ (flow_run.state.message or "")) | tojson }}, "event": {{ event.event | tojson }},'
+           ' "flow": {{ flow.name | tojson }}, "flow_run": {{ flow_run.name | tojson }},'
+           ' "state": {{ flow_run.state.name | tojson }}, "page": {{ flow_run | ui_url | tojson }}}')
+_PROMOTED = ('{"text": {{ ("HeartML promoted " ~ event.resource["prefect.resource.name"] ~ " version "'
+             ' ~ event.resource["heartml.version"] ~ ": " ~ event.resource["heartml.reason"]) | tojson }},'
+             ' "event": {{ event.event | tojson }}, "model": {{ event.resource["prefect.resource.name"] | tojson }},'
+             ' "version": {{ event.resource["heartml.version"] | tojson }}}')
+
+
+class DeployError(HeartMLError):
+    """The server could not be told; the message says what it answered."""
+
+
+def deploy(*, webhook: str | None, block: str | None, say: Callable[[str], None]) -> None:
+    """Bring the configured server up to date with prefect.yaml; a second time changes nothing.
+
+    Args:
+        webhook: an address to be told of failures and promotions, kept on the server as the block `webhook/heartml`.
+        block: an existing block to tell instead, `TYPE/NAME`: any of Prefect's notification blocks, or a webhook.
+
+    Raises:
+        DeployError: the server refuses, or there is no such block.
+    """
+    with get_client(sync_client=True) as client:
+        _make_pool(client)
+        done = subprocess.run([sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"], text=True,
+                              capture_output=True, check=False, stdin=subprocess.DEVNULL)
+        if done.returncode:
+            raise DeployError(f"`prefect deploy --all` says: {(done.stderr or done.stdout).strip()[-2000:]}")
+        if webhook:
+            Webhook(url=SecretStr(webhook)).save(WEBHOOK.partition("/")[2], overwrite=True)
+        told = _tell(client, block or WEBHOOK, must=bool(block or webhook))
+    say(f"deployed: everything in prefect.yaml, to the pool {POOL}")
+    say(f"failures and promotions are told to {told}" if told else
+        "nobody is told of failures and promotions: python -m flows.deploy --webhook URL, or --block TYPE/NAME")
+
+
+def _make_pool(client: SyncPrefectClient) -> None:
+    try:
+        client.read_work_pool(POOL)
+    except ObjectNotFound:
+        template = ProcessWorker.get_default_base_job_template()
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+
+
+def _tell(client: SyncPrefectClient, block: str, *, must: bool) -> str:
+    """Make the automations; the block's name, or nothing where there is no block and none was asked for."""
+    kind, _, name = block.partition("/")
+    try:
+        document = client.read_block_document_by_name(name, kind)
+    except ObjectNotFound:
+        if must:
+            raise DeployError(f"there is no block {block} on the server; `prefect block ls` lists them") from None
+        return ""
+    _replace(client, "heartml: a run ended badly or is late", EventTrigger(
+        expect=set(ENDED_BADLY), match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+        match_related=ResourceSpecification({"prefect.resource.id": f"prefect.tag.{TAG}",
+                                             "prefect.resource.role": "tag"}),
+        posture=Posture.Reactive, threshold=1, within=timedelta(0)), _action(kind, document.id, _FAILED))
+    _replace(client, "heartml: a model was promoted", EventTrigger(
+        expect={events.PROMOTED}, match=ResourceSpecification({"prefect.resource.id": f"{events.MODEL}*"}),
+        posture=Posture.Reactive, threshold=1, within=timedelta(0)), _action(kind, document.id, _PROMOTED))
+    return block
+
+
+def _action(kind: str, block: UUID, text: str) -> ActionTypes:
+    if kind == Webhook.get_block_type_slug():
+        return CallWebhook(block_document_id=block, payload=text)
+    return SendNotification(block_document_id=block, subject="HeartML", body=text)
+
+
+def _replace(client: SyncPrefectClient, name: str, trigger: EventTrigger, action: ActionTypes) -> None:
+    wanted = AutomationCore(name=name, trigger=trigger, actions=[action])
+    found = client.read_automations_by_name(name)
+    if found:
+        client.update_automation(found[0].id, wanted)
+    else:
+        client.create_automation(wanted)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--webhook", metavar="URL", help="Tell this address of failures and promotions (JSON, by POST).")
+@click.option("--block", metavar="TYPE/NAME", help="Tell through this block of the server, e.g. slack-webhook/night.")
+def main(webhook: str | None, block: str | None) -> None:
+    """Register this project with the Prefect server that PREFECT_API_URL names; running it again changes nothing.
+
+    \b
+    python -m flows.deploy --webhook https://chat.example.org/hooks/123
+    prefect worker start --pool heartml
+    """
+    if webhook and block:
+        raise click.UsageError("--webhook or --block, not both")
+    config.load()
+    if not server.configured():
+        raise server.ServerError("no Prefect server is named: export PREFECT_API_URL=http://HOST:4200/api, or look at "
+                                 "everything on this machine with `make serve`")
+    server.check()
+    deploy(webhook=webhook, block=block, say=click.echo)
+
+
+def _run() -> int:
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except HeartMLError as error:
+        click.echo(f"heartml: {error}", err=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_run())
