@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from flows import server, voice
 from heartml import pipeline, publish
-from heartml.core import config, paths
+from heartml.core import config, paths, trouble
 from heartml.core.errors import HeartMLError
 from heartml.core.files import replacing
 from heartml.publish import Outcome, description
@@ -96,7 +96,8 @@ def _flow(*, wait: bool, force: bool) -> list[Outcome]:
     try:
         state = module.retrain(wait=wait, force=force, return_state=True)
     except httpx.HTTPError as error:
-        words = f"the Prefect server went away ({error}). Nothing that is done is lost: run it again."
+        words = trouble.of_folder(paths.STATE) or (
+            f"the Prefect server went away ({error}). Nothing that is done is lost: run it again.")
         raise RetrainFailed(words) from None
     outcomes = state.result(raise_on_failure=False)
     if isinstance(outcomes, list):

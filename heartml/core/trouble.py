@@ -5,16 +5,19 @@ name: most of those libraries are not imported when nothing has failed.
 """
 
 import errno
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 _AGAIN = "Nothing that is done is lost: {}, then run it again"
 _FULL = "no space left on the disk", _AGAIN.format("free some")
 _READ_ONLY = "the file system is read-only", _AGAIN.format("make it writable")
 _FORBIDDEN = "permission denied", _AGAIN.format("ask the owner, or use a folder of yours")
-_BROKEN = "the disk cannot be read or written", _AGAIN.format("look at the system's log")
+_BROKEN = "the disk cannot be read or written (full, or broken)", _AGAIN.format("see `df -h` and the system's log")
 _LOCKED = "another process keeps the database locked", _AGAIN.format("wait for it")
 _MEMORY = "not enough memory", _AGAIN.format("end something else, or use a larger machine")
 _AWAY = "a connection was lost or refused", _AGAIN.format("see that the service is up")
+_LEAST = 1 << 20     # a database wants at least so much
 _Words = tuple[str, str]
 _BY_NUMBER: dict[int, _Words] = {
     errno.ENOSPC: _FULL, errno.EDQUOT: ("your quota of the disk is used up", _AGAIN.format("free some")),
@@ -48,6 +51,16 @@ def in_words(error: BaseException) -> str | None:
             return words
     lost = next((one for one in chain if _is_of_network(one)), None)
     return _line(_AWAY, str(lost).strip().partition("\n")[0]) if lost else None
+
+
+def of_folder(folder: Path) -> str | None:
+    """One line, where nothing can be written into `folder` now: of a server's error 500 this may be the cause."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_LEAST))
+    except OSError as error:
+        return in_words(error)
+    return None
 
 
 def lost_connection(error: BaseException) -> bool:

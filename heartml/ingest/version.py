@@ -16,6 +16,7 @@ import pandas as pd
 
 from heartml.core import files, paths, schema
 from heartml.core.errors import HeartMLError
+from heartml.pipeline import intact
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -71,13 +72,27 @@ def restore() -> None:
     with _repo() as repo:
         if not paths.DATA.exists() or RESTORING.exists():
             _mark(RESTORING)
-            repo.pull(targets=[str(POINTER)], force=True)
+            _pull(repo)
             RESTORING.unlink()
         elif repo.status(targets=[str(POINTER)]):
             raise VersionError(
                 f"{paths.DATA}/ is not the version that {POINTER} names. `dvc checkout {POINTER}` puts that version "
                 f"back, `dvc add {paths.DATA}` records what lies there; then ingest again."
             )
+
+
+def _pull(repo: "Repo") -> None:
+    """Bring the version back, whole: what is damaged in DVC's cache is fetched anew from the remote."""
+    for last in (False, True):
+        repo.pull(targets=[str(POINTER)], force=True)
+        outs = [out for stage in repo.stage.collect(str(POINTER)) for out in stage.outs]
+        if all(map(intact.is_whole, outs)):
+            return
+        damaged = intact.put_aside(outs)
+        if last:
+            raise VersionError(f"what DVC has of {POINTER} is damaged, in its cache and in the remote ({len(damaged)} "
+                               f"objects are put aside in {intact.ASIDE}). Move {POINTER} away and ingest everything "
+                               "anew, or check out an older one with git")
 
 
 def _mark(path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from heartml.core import paths
 from heartml.core.errors import HeartMLError
 from heartml.core.files import Busy, exclusive
-from heartml.pipeline import recovery
+from heartml.pipeline import intact, recovery
 from heartml.pipeline.repro import How
 
 if TYPE_CHECKING:
@@ -178,6 +178,10 @@ def _plan(repo: "Repo", status: Mapping[str, Any], *, force: bool) -> Plan:
             bool(node.cmd), words or ("asked for by --force" if force and node.cmd else ""),
             bool((node.meta or {}).get("parts")),
         ))
+    read_now = {need for stage in stages if stage.changed for need in stage.needs}
+    for address in sorted(read_now):
+        if not nodes[address].cmd:
+            _refuse_damaged(address, nodes[address].outs)
     return Plan(tuple(stages))
 
 
@@ -202,6 +206,17 @@ def _refuse_missing(address: str, node: Any, changes: Mapping[str, str], made: l
         if changes.get(str(dep)) == "deleted" and not inside:
             raise PipelineError(f"{dep}: not here, and no stage makes it (needed by {address}). "
                                 "`heartml ingest` brings data in")
+
+
+def _refuse_damaged(address: str, outs: list[Any]) -> None:
+    """Data that a stage will read now: DVC believes what came out of its cache."""
+    wrong = [out for out in outs if not intact.is_whole(out)]
+    if wrong:
+        damaged = intact.put_aside(wrong)
+        raise PipelineError(
+            f"{', '.join(map(str, wrong))}: not the bytes that {address} names. {len(damaged)} damaged objects were "
+            f"taken out of DVC's cache (into {intact.ASIDE}). `dvc pull --force {address}` fetches whole ones from the "
+            f"remote; where it has none, move {wrong[0]} and {address} away and run `heartml ingest` again")
 
 
 def run(address: str, *, force: bool = False, say: Callable[[str], None],

@@ -12,8 +12,13 @@ import sys
 from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from heartml.core.files import die_with_parent
+from heartml.pipeline import intact
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
 
 _BY_SIGNAL = re.compile(r"exited with (-\d+|137|143)$")   # 128 + SIGKILL or SIGTERM, where a shell stands between
 
@@ -66,7 +71,10 @@ def reproduce(address: str, *, force: bool) -> How:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     try:
-        Repo(_wait_for_lock=True).reproduce([address], single_item=True, force=force)
+        repo = Repo(_wait_for_lock=True)
+        repo.reproduce([address], single_item=True, force=force)
+        if watch.how is How.RESTORED:
+            _make_whole(repo, address)
     except DvcException as error:
         cause = error.__cause__ or error
         if isinstance(cause, LockError):
@@ -77,6 +85,17 @@ def reproduce(address: str, *, force: bool) -> How:
         print(f"heartml: {cause}", file=sys.stderr)
         return How.FAILED
     return watch.how
+
+
+def _make_whole(repo: "Repo", address: str) -> None:
+    """Run a stage after all, where what DVC restored of an earlier run is not what that run had made."""
+    outs = [out for stage in repo.stage.collect(address) for out in stage.outs]
+    if all(map(intact.is_whole, outs)):
+        return
+    damaged = ", ".join(intact.put_aside(outs)) or "nothing"
+    print(f"{address}: what DVC's cache kept of an earlier run is damaged, so it is made again (put aside in "
+          f"{intact.ASIDE}: {damaged})", file=sys.stderr, flush=True)
+    repo.reproduce([address], single_item=True, force=True)
 
 
 def main(arguments: Sequence[str]) -> int:
