@@ -71,7 +71,7 @@ def gather(name: str) -> dict[str, Any]:
                     for member in model.get("members", [])],
         "readings": model.get("readings", []), "refer_below": model.get("refer_below"),
         "heartml": importlib.metadata.version("heartml"),
-        "licence": dict(importlib.metadata.metadata("heartml")).get("License-Expression"),
+        "licence": importlib.metadata.metadata("heartml")["License-Expression"],
     }
 
 

@@ -31,7 +31,7 @@ def cli() -> None:
     \b
     Data in      simulate, ingest, tasks
     Stages       validate, split, features, search, ensemble, evaluate, robustness, report   (`dvc repro` runs them)
-    Flow         retrain, models, promote, rollback, card
+    Flow         retrain, models, promote, rollback, compare, card
     Evaluation   leave-out, protocol
     Auditor      lineage, trace, withdraw, audit, verify, sign
     Model out    predict, score, monitor

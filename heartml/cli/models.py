@@ -1,4 +1,4 @@
-"""Commands about finished models: retrain, models, promote, rollback, card, predict."""
+"""Commands about finished models: retrain, models, promote, rollback, compare, card, predict."""
 
 import json
 import sys
@@ -135,6 +135,39 @@ def card(model: str, out: Path | None) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+@click.command()
+@click.argument("first")
+@click.argument("second")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, each unit's answers too.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write it as a page to this file.")
+def compare(first: str, second: str, as_json: bool, html: Path | None) -> None:
+    """Hold two registered versions against each other: scores, calibration, subgroups; parameters, data, code.
+
+    Each is NAME (its champion), NAME/VERSION or NAME@ALIAS. They are judged on the held-out units that both answered
+    and whose group neither was trained on, with paired differences (second minus first) and intervals over groups.
+
+    \b
+    heartml compare circor-murmur/1 circor-murmur
+    heartml compare circor-murmur circor-murmur@challenger --html compared.html
+    """
+    from heartml import registry, tracking
+    from heartml.core import config
+    from heartml.core.files import canonical_json, replacing
+    from heartml.publish import comparison, comparison_page
+
+    client = tracking.connect()
+    one, other = (comparison.local_known(comparison.load(client, registry.get(client, w))) for w in (first, second))
+    found = comparison.compare(one, other, config.load())
+    if html:
+        with replacing(html) as temporary:
+            temporary.write_text(comparison_page.render(found), encoding="utf-8")
+        click.echo(f"{html}: {html.stat().st_size / 1e3:.0f} kB", err=True)
+    if as_json:
+        click.echo(canonical_json(found), nl=False)
+    elif not html:
+        comparison_page.show(found)
+
+
 def _say(decided: "Decided", as_json: bool) -> None:
     if as_json:
         entry = decided.entry.as_dict() if decided.entry else None
@@ -178,4 +211,4 @@ def predict(named: tuple[Path, ...], wanted: str | None, task: str | None, to: P
         sys.exit(1)
 
 
-COMMANDS = (retrain, models, promote, rollback, card, predict)
+COMMANDS = (retrain, models, promote, rollback, compare, card, predict)
