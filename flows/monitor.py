@@ -69,7 +69,7 @@ def _score(work: Work) -> Iterator[Block]:
 
 
 def tell(watch: Watch) -> None:
-    """Emit `heartml.drift`: the resource is the model, the payload `Watch.as_json()`."""
+    """Emit `heartml.drift`: the resource is the model and says what drifted, the payload is `Watch.as_json()`."""
     labels = {"prefect.resource.id": f"{MODEL}{watch.task}", "prefect.resource.name": watch.task,
-              "heartml.version": str(watch.version), "heartml.reason": show.headline(watch)}
+              "heartml.version": str(watch.version), "heartml.reason": show.names(watch)}
     emit_event(DRIFT, labels, payload=watch.as_json())

@@ -46,7 +46,7 @@ MEASURES = (
     Measure("contrast_db", "Heart sounds over pauses", "signal", "dB", 0.1),
     Measure("clipped_share", "Clipped samples", "signal", "share", 0.001),
     Measure("silent_share", "Silent frames", "signal", "share", 0.01),
-    Measure("dc", "DC offset", "signal", "share", 0.001),
+    Measure("dc", "Offset", "signal", "share", 0.001),
     Measure("seconds", "Length", "signal", "s", 0.01),
     Measure("sample_rate_hz", "Sample rate", "signal", "Hz"),
     Measure("embedding", "Embedding", "embedding"),
@@ -111,10 +111,11 @@ def _test(m: Measure, reference: "pd.Series", new: "pd.Series", params: MonitorP
         return embeddings(np.stack(list(reference)), np.stack(list(new)), params.permutations, rng)
     if m.column == "leaning":
         return decisions(list(reference), list(new), params.permutations, rng)
-    return numbers(*(_rounded(side.to_numpy(np.float64), m.step) for side in (reference, new)))
+    return numbers(*(rounded(side.to_numpy(np.float64), m.step) for side in (reference, new)))
 
 
-def _rounded(values: Floats, step: float) -> Floats:
+def rounded(values: Floats, step: float) -> Floats:
+    """To multiples of `step`; as they are where it is 0."""
     return np.round(values / step) * step + 0.0 if step else values
 
 
@@ -171,11 +172,15 @@ def embeddings(reference: NDArray[np.floating], new: NDArray[np.floating], permu
     vectors = _components(np.concatenate([reference, new]).astype(np.float64))
     side = np.r_[np.zeros(len(reference)), np.ones(len(new))]
     judge = _cross_fitted(vectors, rng)
-    shuffled = np.stack([side, *(rng.permutation(side) for _ in range(permutations))], axis=1)
-    auc = _auc(judge @ shuffled, shuffled)
+    shuffled = np.c_[side, rng.permuted(np.tile(side, (permutations, 1)), axis=1).T]
+    said = judge @ (shuffled - side.mean())
+    auc = _auc(said, shuffled)
     p = float((auc >= auc[0] - 1e-12).mean())
-    said = judge @ side
-    return _Test(float(auc[0]), p, scores=(tuple(map(float, said[side == 0])), tuple(map(float, said[side == 1]))))
+    return _Test(float(auc[0]), p, scores=(_plain(said[side == 0, 0]), _plain(said[side == 1, 0])))
+
+
+def _plain(scores: Floats) -> tuple[float, ...]:
+    return tuple(map(float, scores))
 
 
 def _components(vectors: Floats) -> Floats:
@@ -190,15 +195,16 @@ def _components(vectors: Floats) -> Floats:
 
 
 def _cross_fitted(vectors: Floats, rng: np.random.Generator) -> Floats:
-    """`[rows, rows]`: times names of the sides it gives each row's score, by a ridge fit to the other folds' rows."""
+    """`[rows, rows]`: times centred names of the sides it gives each row's score, by a ridge fit to the other folds.
+
+    No intercept: it would tell a row how many of each side the other folds hold, and with that something of its own.
+    """
     fold = rng.permutation(np.arange(len(vectors)) % FOLDS)
-    wide = np.c_[np.ones(len(vectors)), vectors]
     judge = np.zeros((len(vectors), len(vectors)))
-    ridge = np.diag(np.r_[1e-9, np.full(vectors.shape[1], 1.0)])
     for n in range(FOLDS):
         out, rest = np.flatnonzero(fold == n), np.flatnonzero(fold != n)
-        x = wide[rest]
-        judge[np.ix_(out, rest)] = wide[out] @ np.linalg.solve(x.T @ x + ridge, x.T)
+        x = vectors[rest]
+        judge[np.ix_(out, rest)] = vectors[out] @ np.linalg.solve(x.T @ x + np.eye(x.shape[1]), x.T)
     return judge
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from heartml.core.config import MonitorParams
 from heartml.core.files import replacing
 from heartml.monitor import Compared, show
-from heartml.monitor.drift import DRIFT, Finding
+from heartml.monitor.drift import DRIFT, Finding, rounded
 from heartml.report import environment
 from heartml.report.plots import Line, chart, domain
 
@@ -52,7 +52,7 @@ def _row(finding: Finding) -> dict[str, Any]:
 
 
 def _picture(finding: Finding, compared: Compared) -> dict[str, Any] | None:
-    """Title, verdict and plot of one measure; `None` where it says nothing."""
+    """Title, verdict and plot of one measure; `None` where there is nothing to see."""
     if finding.effect is None:
         return None
     measure = finding.measure
@@ -64,7 +64,10 @@ def _picture(finding: Finding, compared: Compared) -> dict[str, Any] | None:
         return {**words, "plot": "", "shares": shares}
     if finding.scores:
         return {**words, "plot": _curves(*finding.scores, "what the classifier says", measure.title), "shares": []}
-    sides = [table[measure.column].dropna().to_numpy(np.float64) for table in (compared.reference, compared.new)]
+    tables = (compared.reference, compared.new)
+    sides = [rounded(table[measure.column].dropna().to_numpy(np.float64), measure.step) for table in tables]
+    if np.ptp(np.concatenate(sides)) == 0:
+        return None
     title = f"{measure.title}{f' [{measure.unit}]' if measure.unit else ''}"
     return {**words, "plot": _curves(sides[0], sides[1], title, measure.title), "shares": []}
 

@@ -15,11 +15,15 @@ STATES = {DRIFT: "drift", SMALL: "certain, but small", FEW: "not enough to say"}
 def headline(watch: Watch) -> str:
     """The verdict in one sentence."""
     if watch.verdict == DRIFT:
-        names = ", ".join(finding.measure.title.lower() for finding in watch.drifted)
-        return f"Drift: {names}"
+        return f"Drift: {names(watch)}"
     if watch.verdict == FEW:
         return "Not enough new recordings to say"
     return "No drift"
+
+
+def names(watch: Watch) -> str:
+    """What drifted: `level, bandwidth`."""
+    return ", ".join(finding.measure.title.lower() for finding in watch.drifted)
 
 
 def counted(watch: Watch) -> str:
@@ -53,7 +57,9 @@ def side(value: float | dict[str, float] | None, unit: str) -> str:
         return ""
     if isinstance(value, dict):
         return ", ".join(f"{name} {share:.0%}" for name, share in value.items())
-    return f"{value:.1%}" if unit == "share" else f"{value:.4g} {unit}".strip()
+    if unit == "share":
+        return f"{value:.1%}"
+    return f"{value:.0f} {unit}" if abs(value) >= 1000 else f"{value:.3g} {unit}".strip()
 
 
 def p_value(finding: Finding) -> str:

@@ -1,0 +1,180 @@
+"""How often does monitoring cry wolf, and how often does it see one? False alarms and detections, with intervals.
+
+python benchmarks/monitor.py SOURCE MODEL [--other SOURCE2] [--label LABEL] [--rounds 200] [--seconds 170] [--json FILE]
+
+In a project with ingested data. SOURCE is a part of the data with a sensor of its own (column `source` of
+data/recordings.parquet: set_b, CC2015), SOURCE2 another one; MODEL is a folder. One recording of each patient is drawn
+and scored with the model, as it is and through worse ears (heartml/perturb.py), through the same code as `heartml
+score`: what was measured is kept in .heartml/benchmark, so a run that ended after --seconds goes on.
+
+Then, `rounds` times, patients are shuffled: some are the reference, others are new. Undisturbed they must raise no
+alarm; disturbed they should. `LABEL` names a class (`sound=murmur`): the new patients are then mostly of that class.
+The row "recordings taken for patients" shows what ignoring the patients would do: the same splits of patients with all
+their recordings, each counted as independent. Intervals are Wilson's, 95 %.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from heartml import audio
+from heartml.audio import Samples
+from heartml.core import config, paths
+from heartml.core.config import MonitorParams
+from heartml.core.parallel import single_thread
+from heartml.monitor import drift, reference
+from heartml.monitor.drift import DRIFT
+from heartml.perturb import KINDS
+from heartml.predict import batch, inputs, locate, panel
+from heartml.predict.ledger import Ledger
+
+REFERENCE = 100
+SIZES = (20, 60)
+WORSE = (("gain_db", -6.0), ("gain_db", -20.0), ("lowpass_hz", 400.0), ("lowpass_hz", 200.0), ("white_snr_db", 10.0),
+         ("white_snr_db", 0.0))
+MIXED = 0.75                 # share of the named class among new patients
+KEPT = paths.STATE / "benchmark"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source")
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--other")
+    parser.add_argument("--label")
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=170.0)
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    single_thread()
+    ends = time.monotonic() + asked.seconds
+    recordings = pd.read_parquet(paths.RECORDINGS).rename(columns={"group_id": "group"})
+    own = recordings[recordings["source"] == asked.source].assign(group_id=lambda t: t["patient_id"])
+    worse = {f"{KINDS[kind].title}, {KINDS[kind].level(level)}": (kind, level) for kind, level in WORSE}
+    whole = measured(own, None, asked.model, ends)
+    pool = reference.drawn(whole)
+    disturbed = {name: measured(own[own["recording_id"].isin(pool["recording_id"])], how, asked.model, ends)
+                 for name, how in worse.items()}
+    if asked.other:
+        other = recordings[recordings["source"] == asked.other].assign(group_id=lambda t: t["recording_id"])
+        disturbed[f"another sensor ({asked.other})"] = measured(other, None, asked.model, ends)
+    found = rates(pool, whole, disturbed, asked.label, config.load().monitor, asked.rounds)
+    show(found, asked)
+    if asked.json:
+        asked.json.write_text(json.dumps(found, indent=2))
+
+
+def measured(table: pd.DataFrame, how: tuple[str, float] | None, model: Path, ends: float) -> pd.DataFrame:
+    """Rows of `table` with what is measured of them, through worse ears where `how` says so; each a unit of its own."""
+    folder = KEPT / (f"{how[0]}{how[1]:g}" if how else "as-it-is")
+    for recording_id in table["recording_id"]:
+        if not (folder / f"{recording_id}.flac").exists():
+            write(recording_id, how, folder)
+    files = [folder / f"{recording_id}.flac" for recording_id in table["recording_id"]]
+    located, params = locate.locate(str(model), None, config.load().tasks), config.load()
+    work = batch.Work(located, panel.load(located), inputs.gather(files), params)
+    rows = []
+    for number in range(len(work.blocks)):
+        if time.monotonic() > ends:
+            raise SystemExit(f"out of time at {folder.name}: run it again, it goes on from here")
+        rows += [row for row in batch.score(work, number).rows if "fault" not in row]
+    answers = pd.DataFrame(rows).assign(original=[Path(row["path"]).stem for row in rows])
+    with Ledger.open(work.ledger) as kept:
+        known = kept.measured(list(answers["recording_id"]))
+    more = pd.DataFrame([{**known[i][0], "embedding": np.frombuffer(known[i][1], np.float32)}
+                         for i in answers["recording_id"]])
+    answers = pd.concat([answers[["original", "leaning", "confidence"]], more], axis=1)
+    facts = table.drop(columns=[c for c in more if c in table])
+    return facts.merge(answers, left_on="recording_id", right_on="original")
+
+
+def write(recording_id: str, how: tuple[str, float] | None, folder: Path) -> None:
+    """One recording, as it is or disturbed, as FLAC."""
+    samples = audio.read(paths.audio(recording_id))
+    if how:
+        kind, level = how
+        rng = np.random.default_rng(int(recording_id[:8], 16))
+        waveform = KINDS[kind].apply(samples.floats, samples.sample_rate_hz, level, rng)
+        samples = Samples(np.clip(np.rint(waveform * 2**15), -(2**15), 2**15 - 1).astype(np.int16),
+                          samples.sample_rate_hz)
+    audio.write_flac(folder / f"{recording_id}.flac", samples)
+
+
+def rates(pool: pd.DataFrame, whole: pd.DataFrame, disturbed: Mapping[str, pd.DataFrame], label: str | None,
+          params: MonitorParams, rounds: int) -> list[dict[str, object]]:
+    """Condition and size -> share of the rounds with an alarm, its interval, and which measures raised it."""
+    found = []
+    for size in SIZES:
+        alarms: dict[str, list[set[str]]] = {}
+        for seed in range(rounds):
+            rng = np.random.default_rng([size, seed])
+            order = rng.permutation(pool["group_id"].to_numpy())
+            before, after = order[:REFERENCE], order[REFERENCE : REFERENCE + size]
+            base = pool[pool["group_id"].isin(before)]
+            sides = {"nothing": pool[pool["group_id"].isin(after)]}
+            for name, table in disturbed.items():
+                new = table[table["group_id"].isin(after)]
+                sides[name] = new if len(new) else table.sample(size, random_state=seed)
+            if label and (mixed := _mixed(pool[~pool["group_id"].isin(before)], label, size, rng)) is not None:
+                sides[f"mostly {label.partition('=')[2]}"] = mixed
+            for name, new in sides.items():
+                alarms.setdefault(name, []).append(_alarms(base, new, params, rng))
+            if size == SIZES[-1]:      # slow, and the same at the others
+                every = [whole[whole["group_id"].isin(part)] for part in (before, after)]
+                alarms.setdefault("nothing, recordings taken for patients", []).append(_alarms(*every, params, rng))
+        found += [_row(name, size, per_round) for name, per_round in alarms.items()]
+    return found
+
+
+def _mixed(rest: pd.DataFrame, label: str, size: int, rng: np.random.Generator) -> pd.DataFrame | None:
+    column, _, wanted = label.partition("=")
+    is_class = rest[f"label_{column}"] == wanted
+    many = round(MIXED * size)
+    if is_class.sum() < many or (~is_class).sum() < size - many:
+        return None
+    seeds = [int(rng.integers(2**31)) for _ in range(2)]
+    return pd.concat([rest[is_class].sample(many, random_state=seeds[0]),
+                      rest[~is_class].sample(size - many, random_state=seeds[1])])
+
+
+def _alarms(base: pd.DataFrame, new: pd.DataFrame, params: MonitorParams, rng: np.random.Generator) -> set[str]:
+    return {f.measure.column for f in drift.compare(base, new, params, rng) if f.state == DRIFT}
+
+
+def _row(name: str, size: int, alarms: list[set[str]]) -> dict[str, object]:
+    from scipy.stats import binomtest
+
+    count = sum(map(bool, alarms))
+    low, high = binomtest(count, len(alarms)).proportion_ci(method="wilson")
+    by = pd.Series([measure for raised in alarms for measure in raised], dtype=str).value_counts()
+    return {"drift": name, "new": size, "rounds": len(alarms), "alarms": count / len(alarms), "low": float(low),
+            "high": float(high), "measures": {str(k): int(v) for k, v in by.items()}}
+
+
+def show(found: list[dict[str, object]], asked: argparse.Namespace) -> None:
+    """A table: conditions down, sizes across."""
+    table = Table(title=f"{asked.source}: share of {asked.rounds} rounds with an alarm, {REFERENCE} reference patients")
+    for column in ("what changed", *(f"{size} new patients" for size in SIZES), "seen in"):
+        table.add_column(column)
+    for name in dict.fromkeys(row["drift"] for row in found):
+        own = {row["new"]: row for row in found if row["drift"] == name}
+        cells = [_cell(own.get(size)) for size in SIZES]
+        seen = list(max(own.items())[1]["measures"])[:3]
+        table.add_row(str(name), *cells, ", ".join(seen))
+    Console(width=170).print(table)
+
+
+def _cell(row: dict[str, object] | None) -> str:
+    return f"{row['alarms']:.1%} [{row['low']:.1%}, {row['high']:.1%}]" if row else ""
+
+
+if __name__ == "__main__":
+    main()
