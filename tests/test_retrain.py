@@ -17,7 +17,7 @@ import pytest
 import small
 import yaml
 from small import STAGES, TASK
-from workspaces import ROOT, Workspace
+from workspaces import Workspace
 
 pytestmark = pytest.mark.timeout(1800)   # on a machine that does ten other things
 
@@ -83,6 +83,9 @@ def test_a_stage_that_fails_says_its_own_line(mine: Workspace) -> None:
     assert "nowhere.csv" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert small.flow_states(mine) == ["COMPLETED", "FAILED"]
+    tries = dict(small.rows(mine / ".heartml/prefect/prefect.db",
+                            "select name, run_count from task_run where state_type = 'FAILED'"))
+    assert tries == {f"split@{TASK}": 1}, "its own error would only come again"
     assert small.registered(mine) == [(1, "promoted", "champion")]
 
 
@@ -149,26 +152,25 @@ def test_on_a_configured_server_the_flow_appears_with_tasks_and_result(mine: Wor
     assert tasks[f"report@{TASK}"] == "COMPLETED"
     assert tasks[f"publish {TASK}"] == "COMPLETED"
     assert not any(task.startswith(("search", "ensemble")) for task in tasks), "fresh stages are not started"
+    assert run["state"]["message"] == f"{TASK}: nothing new, version 1"
+    said = [line["message"] for line in ask(server, "logs", logs={"flow_run_id": {"any_": [run["id"]]}})]
+    assert f"1 of {len(STAGES) + 1} stages to bring up to date" in said
+    assert any(line.startswith(f"report@{TASK}: ") and "deleted" in line for line in said), "why it runs"
+    assert any(line.startswith(f"{TASK}: nothing new, version 1: ") for line in said), "what came of it"
     markdown = [a for a in ask(server, "artifacts") if a["type"] == "markdown"]
     assert f"{TASK}: nothing new, version 1" in markdown[0]["data"]
     assert small.flow_states(mine) == ["COMPLETED"], "and not on the private one"
 
 
-def test_every_deployment_can_be_deployed(mine: Workspace, server: dict[str, str]) -> None:
-    shutil.copyfile(ROOT / "prefect.yaml", mine / "prefect.yaml")
-    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
-    for command in (["work-pool", "create", "heartml", "--type", "process"], ["deploy", "--all"]):
-        done = subprocess.run([*prefect, *command], cwd=mine.root, env={**mine.environment, **server},
-                              capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-    found = {d["entrypoint"]: d for d in ask(server, "deployments")}
-    wanted = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-    assert set(found) == {d["entrypoint"] for d in wanted}
-    weekly = found["flows/retrain.py:retrain"]
-    assert weekly["concurrency_limit"] == 1 or weekly["global_concurrency_limit"]["limit"] == 1
-    assert weekly["concurrency_options"]["collision_strategy"] == "ENQUEUE"
-    assert [s["schedule"]["cron"] for s in weekly["schedules"]] == ["0 3 * * 0"]
-    assert weekly["enforce_parameter_schema"]
+def test_registering_is_tried_again_where_the_tracking_server_is_away(
+    mine: Workspace, server: dict[str, str]
+) -> None:
+    done = mine.run("retrain", check=False, **server, MLFLOW_TRACKING_URI="http://127.0.0.1:1")
+    assert done.returncode == 1
+    assert "MLFLOW_TRACKING_URI=http://127.0.0.1:1: no MLflow server answers" in done.stdout
+    [task] = ask(server, "task_runs", task_runs={"name": {"any_": [f"publish {TASK}"]},
+                                                 "state": {"type": {"any_": ["FAILED"]}}})
+    assert (task["state_name"], task["run_count"]) == ("ServerAway", 2)
 
 
 def test_models_lists_versions_with_the_gates_words(retrained: Workspace) -> None:

@@ -1,0 +1,63 @@
+"""A retry is for what another try can help: a lost connection, however deep it is wrapped, and a killed process."""
+
+import socket
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from prefect.states import Failed
+
+from flows import again
+from heartml import tracking
+from heartml.core.errors import HeartMLError
+from heartml.datasets import load
+from heartml.ingest.download import DownloadError, fetch
+
+
+def caught(act) -> Exception:
+    with pytest.raises(Exception) as error:
+        act()
+    return error.value
+
+
+def refused() -> None:
+    socket.create_connection(("127.0.0.1", 1), timeout=1)
+
+
+def of_mlflow() -> None:
+    import mlflow
+
+    mlflow.MlflowClient("http://127.0.0.1:1").search_experiments()
+
+
+def of_a_database() -> None:
+    with sqlalchemy.create_engine("sqlite:////nowhere/at/all.db").connect():
+        pass
+
+
+def of_a_download(tmp_path: Path) -> None:
+    fetch(load("circor"), tmp_path, "http://127.0.0.1:1", wait_s=0)
+
+
+def test_a_lost_connection_is_seen_behind_what_wraps_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    found = {act.__name__: caught(act) for act in (refused, of_mlflow, of_a_database)}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    found |= {"tracking": caught(tracking.connect), "download": caught(lambda: of_a_download(tmp_path))}
+    assert {name: again.name_of(error) for name, error in found.items()} == dict.fromkeys(found, again.AWAY)
+    assert isinstance(found["tracking"], HeartMLError)
+
+
+def test_an_answer_is_not_asked_for_again(tmp_path: Path) -> None:
+    answers = [
+        HeartMLError("recording 3f2a: 0 samples"), ZeroDivisionError(), OSError(28, "No space left on device"),
+        caught((tmp_path / "missing").read_text), caught(lambda: fetch(load("pascal"), tmp_path)),
+    ]
+    assert isinstance(answers[-1], DownloadError)
+    assert [again.name_of(error) for error in answers] == ["Failed"] * len(answers)
+
+
+@pytest.mark.parametrize(("name", "helps"), [(again.KILLED, True), (again.AWAY, True), ("Failed", False),
+                                             ("TimedOut", False), ("Crashed", False)])
+def test_only_these_states_are_tried_again(name: str, helps: bool) -> None:
+    assert again.can_help(None, None, Failed(name=name)) is helps
