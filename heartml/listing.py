@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from heartml.core.text import printable
+
 if TYPE_CHECKING:
     from heartml.ingest import Outcome
     from heartml.ingest.inventory import Allowed
@@ -32,12 +34,13 @@ def leave_out(found: Mapping[str, Any]) -> None:
     """Print what `heartml leave-out` found: one row a collection that was left out."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from heartml.evaluate import in_words
     from heartml.metrics import METRICS
 
     metric = found["metric"]
-    table = Table(title=f"{found['task']}, one {found['by']} left out", title_justify="left")
+    table = Table(title=Text(f"{found['task']}, one {found['by']} left out"), title_justify="left")
     for name in ("left out", "", METRICS[metric].title, METRICS["macro_auc"].title):
         table.add_column(name, no_wrap=True)
     for one in found["left_out"]:
@@ -47,16 +50,18 @@ def leave_out(found: Mapping[str, Any]) -> None:
         for row, (what, numbers) in enumerate(rows):
             name = (one["value"], f"{one['units']} units", f"{one['groups']} groups", "")[row]
             auc = in_words(numbers["macro_auc"]) if "macro_auc" in numbers else ""
-            table.add_row(name, what, in_words(numbers[metric]), auc, end_section=row == len(rows) - 1)
+            table.add_row(Text(printable(name)), what, Text(in_words(numbers[metric])), Text(auc),
+                          end_section=row == len(rows) - 1)
     console = Console()
     console.print(table)
     for one in found["left_out"]:
         few = [name for name, entry in one["per_class"].items() if entry["units"] and not entry["estimable"]]
         if few:
-            console.print(f"{one['value']}: fewer than {found['min_groups']} groups of {', '.join(few)}: "
-                          "its numbers rest on few")
+            console.print(printable(f"{one['value']}: fewer than {found['min_groups']} groups of {', '.join(few)}: "
+                                    "its numbers rest on few"), markup=False)
         if one["unheard"]:
-            console.print(f"{one['value']}: nothing else carries {', '.join(one['unheard'])}: it cannot be recognised")
+            console.print(printable(f"{one['value']}: nothing else carries {', '.join(one['unheard'])}: it cannot be "
+                                    "recognised"), markup=False)
     console.print(f"Intervals at {found['confidence']:.0%}, over groups. Learnt with: the task's own model, which "
                   "knows the collection; each unit by a fit that had not seen its group.")
 

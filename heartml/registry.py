@@ -19,7 +19,7 @@ import yaml
 
 from heartml import champions, signing
 from heartml.champions import Decision, Entry
-from heartml.core import process
+from heartml.core import documents, process
 from heartml.core.errors import HeartMLError
 from heartml.signing import keys
 from heartml.store import address, alone
@@ -316,9 +316,10 @@ def ensemble_in(folder: Path) -> Path:
         RegistryError: nowhere.
     """
     try:
-        told = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
+        text = documents.text(folder / "MLmodel", most_bytes=documents.MOST_YAML_BYTES)
+        told = documents.yaml_of(text, yaml.SafeLoader)
         inner = folder / str(told["flavors"]["python_function"]["artifacts"]["model"]["path"])
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+    except (documents.DocumentError, ValueError, KeyError, TypeError):
         raise RegistryError(f"{folder}: no stored model (MLmodel names no ensemble)") from None
     if not inner.resolve().is_relative_to(folder.resolve()):
         raise RegistryError(f"{folder}: MLmodel names an ensemble outside of it, {inner}")

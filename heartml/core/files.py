@@ -36,6 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of the file `path`; rename it over `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)     # a link that somebody left under this name would be written through
     try:
         yield temporary
         temporary.replace(path)

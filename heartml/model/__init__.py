@@ -118,15 +118,21 @@ class Model:
 
         if not (folder / "model.json").exists():
             raise ModelError(f"{folder}: no model here (no model.json). Run `heartml retrain`.")
-        told = read_json(folder / "model.json")
-        if told.get("format") != FORMAT:
-            raise ModelError(f"{folder}: model format {told.get('format')}, this version reads {FORMAT}. Retrain.")
-        arrays = load_file(folder / "model.safetensors")
-        specs = {entry["trial"]: Spec.from_json(entry) for entry in told["members"]}
-        heads = {entry["trial"]: [_head(folder, arrays, entry["trial"], n, numbers)
-                                  for n, numbers in enumerate(entry["heads"])] for entry in told["members"]}
-        return cls.assemble(told["assignment"], specs, heads, _combination(told, arrays), told["encoders"],
-                            float(told.get("refer_below", 0.0)))
+        try:
+            told = read_json(folder / "model.json")
+            if told.get("format") != FORMAT:
+                raise ModelError(f"{folder}: model format {told.get('format')}, this version reads {FORMAT}. Retrain.")
+            arrays = load_file(folder / "model.safetensors")
+            specs = {entry["trial"]: Spec.from_json(entry) for entry in told["members"]}
+            heads = {entry["trial"]: [_head(folder, arrays, int(entry["trial"]), n, numbers)
+                                      for n, numbers in enumerate(entry["heads"])] for entry in told["members"]}
+            return cls.assemble(told["assignment"], specs, heads, _combination(told, arrays), told["encoders"],
+                                float(told.get("refer_below", 0.0)))
+        except HeartMLError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the libraries say of damaged or foreign files
+            raise ModelError(f"{folder}: its files are damaged or no model of HeartML ({type(error).__name__}: "
+                             f"{str(error)[:200]}). Retrain, or fetch it again.") from None
 
     def save(self, folder: Path) -> None:
         """Write into the existing, empty `folder`; the same model gives the same bytes."""

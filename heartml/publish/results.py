@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from heartml.champions import FOUND, GATE, ROLLBACK, Entry
+from heartml.core.text import printable
 from heartml.publish import FAILED, Outcome, description
 from heartml.registry import Version
 
@@ -77,13 +78,15 @@ def show_versions(versions: Sequence[Version]) -> None:
     """Print every registered version with its aliases and the gate's words."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("Model", "Version", "Alias", "Registered (UTC)", "Gate", title="Registered models",
                   title_justify="left")
     for version in versions:
         when = datetime.fromtimestamp(version.created_ms / 1000, UTC)
-        table.add_row(version.name, version.number, ", ".join(version.aliases), f"{when:%Y-%m-%d %H:%M}",
-                      version.tags.get("heartml.reason", "not judged yet: the next `heartml retrain` does"))
+        words = version.tags.get("heartml.reason", "not judged yet: the next `heartml retrain` does")
+        cells = (version.name, version.number, ", ".join(version.aliases), f"{when:%Y-%m-%d %H:%M}", words)
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     Console().print(table if versions else "No model is registered yet: run `heartml retrain`.")
 
 
@@ -91,6 +94,7 @@ def show_history(history: Mapping[str, Sequence[Entry]]) -> None:
     """Print who became champion when, by whose decision and why; nothing where nobody ever did."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("Model", "When (UTC)", "Champion", "After", "By", "Why", title="Who decided", title_justify="left")
     for name, entries in history.items():
@@ -99,8 +103,9 @@ def show_history(history: Mapping[str, Sequence[Entry]]) -> None:
             how = {GATE: "the gate", FOUND: "found as champion", ROLLBACK: f"rollback by {told.who}"}
             notes = [told.reason, *([f"Overruled: {told.forced}"] if told.forced else []),
                      *([] if entry.counts else ["Came too late: another decision was first."])]
-            table.add_row(name, f"{when:%Y-%m-%d %H:%M}", told.version, told.before, how.get(told.kind, told.who),
-                          "\n".join(notes), style=None if entry.counts else "dim")
+            cells = (name, f"{when:%Y-%m-%d %H:%M}", told.version, told.before, how.get(told.kind, told.who))
+            table.add_row(*(Text(printable(cell)) for cell in cells), Text("\n".join(map(printable, notes))),
+                          style=None if entry.counts else "dim")
     if table.row_count:
         Console().print(table)
 
