@@ -32,7 +32,8 @@ _PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("log
            ("model_versions", "storage_location"))
 _AT_ONCE = 100   # params in one log_batch, says the server
 _NOT_IN_A_KEY = re.compile(r"[^\w\-. :/]", re.ASCII)
-_QUIET = {"MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+_QUIET = {"MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+          "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}   # stdout is the command's
 _NO_PICKLE = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}   # whatever the caller's environment says
 
 
