@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from heartml.core.progress import track
 from heartml.monitor import drift, reference
 from heartml.monitor.drift import DRIFT, FEW, SAME, Finding
 from heartml.predict import batch, inputs
@@ -78,12 +77,7 @@ class Compared:
 
 def run(source: Path, model: str | None, task: str | None) -> Compared:
     """Look at everything behind `source`, in this process, with a bar; see `batch.plan` for `model` and `task`."""
-    return look(batch.plan(source, model, task), _here)
-
-
-def _here(work: Work) -> Iterable[Block]:
-    numbers = track(range(len(work.blocks)), "score", len(work.blocks))
-    return (batch.score(work, number) for number in numbers)
+    return look(batch.plan(source, model, task), batch.here)
 
 
 def look(work: Work, score: Score) -> Compared:

@@ -8,8 +8,8 @@ Work goes block by block; a block's answers are kept together, and its rows go s
 """
 
 import datetime
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -222,20 +222,17 @@ def _sweep(to: Path) -> None:
             left.unlink(missing_ok=True)
 
 
-def run(source: Path, to: Path, model: str | None, task: str | None,
-        see: Callable[[Work], None] = lambda _: None) -> Summary:
-    """Score everything behind `source` in this process, with a bar; see `plan` for `model` and `task`.
-
-    Args:
-        see: is shown the work while no other run can change it.
-    """
+def run(source: Path, to: Path, model: str | None, task: str | None) -> Summary:
+    """Score everything behind `source` in this process, with a bar; see `plan` for `model` and `task`."""
     work = plan(source, model, task)
-    with ExitStack() as stack:
-        stack.enter_context(alone(work))
-        numbers = track(range(len(work.blocks)), "score", len(work.blocks))
-        summary = write(work, to, (score(work, number) for number in numbers), source)
-        see(work)
-    return summary
+    with alone(work):
+        return write(work, to, here(work), source)
+
+
+def here(work: Work) -> Iterator[Block]:
+    """Every block, scored in this process, with a bar."""
+    for number in track(range(len(work.blocks)), "score", len(work.blocks)):
+        yield score(work, number)
 
 
 def _now() -> str:
