@@ -1,5 +1,6 @@
 """Every kind of tampering is found, by the link that is there for it, and the other links still hold."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -7,7 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,48 @@ from heartml.core.files import canonical_json, read_json, sha256
 from heartml.predict import locate
 from heartml.signing import keys
 
+STORE = ".heartml/mlflow.db"
 GIT = ("git", "-c", "user.name=test", "-c", "user.email=test@example.org")
 
 
+@pytest.fixture(scope="module")
+def pristine(retrained: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Workspace, Workspace]]:
+    """A copy of the retrained project to be tampered with, and one to mend it from."""
+    root = tmp_path_factory.mktemp("audited")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MLFLOW_TRACKING_URI", "HEARTML_SIGNING", "HEARTML_SIGNING_KEY", "HEARTML_TRUSTED_KEYS"):
+            patch.delenv(name, raising=False)
+        copy = retrained.copy(root / "project")
+        patch.chdir(copy.root)
+        tracking.connect()          # addresses in the store follow the copy
+        yield copy, copy.copy(root / "kept")
+
+
 @pytest.fixture
-def project(retrained: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    """A copy of the retrained project as the working folder, to be tampered with."""
-    for name in ("MLFLOW_TRACKING_URI", "HEARTML_SIGNING", "HEARTML_SIGNING_KEY", "HEARTML_TRUSTED_KEYS"):
-        monkeypatch.delenv(name, raising=False)
-    copy = retrained.copy(tmp_path / "project")
-    monkeypatch.chdir(copy.root)
-    tracking.connect()          # addresses in the store follow the copy
-    return copy
+def project(pristine: tuple[Workspace, Workspace]) -> Iterator[Workspace]:
+    """The copy as the working folder; afterwards every file that was touched is as it was."""
+    copy, kept_copy = pristine
+    before = touched(copy)
+    yield copy
+    after = touched(copy)
+    for name in {name for name in {*before, *after} if before.get(name) != after.get(name)}:
+        (copy / name).unlink(missing_ok=True)
+        if name in before:
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(kept_copy / name, copy / name)
+    with contextlib.closing(sqlite3.connect(kept_copy / STORE)) as good, \
+            contextlib.closing(sqlite3.connect(copy / STORE, timeout=30)) as store:
+        good.backup(store)              # MLflow keeps the file open
+
+
+def touched(project: Workspace) -> dict[str, tuple[int, int]]:
+    """What changes whenever a file is written to, even where its own time is set back."""
+    found = {}
+    for folder, _, names in os.walk(project.root):
+        for name in (n for n in names if not n.startswith(Path(STORE).name)):
+            told = os.lstat(os.path.join(folder, name))  # noqa: PTH118 - thousands of files, for every test
+            found[os.path.relpath(os.path.join(folder, name), project.root)] = (told.st_ino, told.st_ctime_ns)  # noqa: PTH118
+    return found
 
 
 def kept(name: str) -> Path:
@@ -56,7 +87,7 @@ def stored(name: str) -> Path:
 
 
 def sql(statement: str, *values: object) -> None:
-    store = sqlite3.connect(".heartml/mlflow.db", timeout=30)
+    store = sqlite3.connect(STORE, timeout=30)
     assert store.execute(statement, values).rowcount, "nothing was changed"
     store.commit()
     store.close()
@@ -324,7 +355,8 @@ def test_commit_and_difference_are_the_code_that_was_there(tmp_path: Path, monke
         subprocess.run([*GIT, *command], check=True)
     commit = subprocess.run([*GIT, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     clean = Tree(commit, b"", tmp_path / "place/clean")
-    assert clean.md5("code") == place_md5(Path("code"))
+    there = place_md5(Path("code"))
+    assert clean.md5s(["code"]) == {"code": there}
     Path("code/edited.py").write_text("edited = 2\n")
     Path("code/dropped.py").unlink()
     Path("code/new.py").write_text("new = 1\n")
@@ -332,9 +364,9 @@ def test_commit_and_difference_are_the_code_that_was_there(tmp_path: Path, monke
     diff = subprocess.run([*GIT, "diff", "HEAD", "--binary"], capture_output=True, check=True).stdout
     objects = sorted(Path(".git/objects").rglob("*"))
     dirty = Tree(commit, diff, tmp_path / "place/dirty")
-    assert dirty.md5("code") == place_md5(Path("code")) != clean.md5("code")
-    assert dirty.md5("code/new.py") == place_md5(Path("code/new.py"))
-    assert dirty.md5("nothing") is None
+    assert dirty.md5s(["code", "code/new.py", "nothing"]) == {
+        "code": place_md5(Path("code")), "code/new.py": place_md5(Path("code/new.py")), "nothing": None}
+    assert there != place_md5(Path("code"))
     assert sorted(Path(".git/objects").rglob("*")) == objects, "nothing is left in the repository"
     with pytest.raises(Wrong, match="does not fit"):
         _ = Tree(commit, diff.replace(b"edited", b"wrong!"), tmp_path / "place/wrong").blobs

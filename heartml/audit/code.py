@@ -40,8 +40,9 @@ def of_stages(evidence: Evidence) -> str:
     """Each file of code that a stage read, by the lock, is the commit's with the difference."""
     wanted = {dep["path"]: str(dep.get("md5")) for entry in evidence.stages.values() for dep in entry.get("deps", [])
               if Path(dep["path"]).parts[0] not in _MADE}
-    wrong = [f"{path}: dvc.lock {short(md5)}, commit {short(evidence.tree.md5(path) or 'has none')}"
-             for path, md5 in wanted.items() if evidence.tree.md5(path) != md5]
+    there = evidence.tree.md5s(wanted)
+    wrong = [f"{path}: dvc.lock {short(md5)}, commit {short(there[path] or 'has none')}"
+             for path, md5 in wanted.items() if there[path] != md5]
     if wrong:
         raise Wrong(listed(wrong))
     return f"{len(wanted)} files and folders of code as in commit {short(evidence.commit, 12)}"

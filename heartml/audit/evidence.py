@@ -23,6 +23,7 @@ from heartml.registry import Version
 from heartml.signing import Signed, keys
 from heartml.tracking import Client, Run
 
+_SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)      # ten times as fast, where PyYAML was built with it
 _OTHER = "a backup of the tracking store has it"
 
 
@@ -96,7 +97,7 @@ class Evidence:
         """One file of JSON or YAML."""
         text = self.file(name).read_text(encoding="utf-8")
         try:
-            return dict(json.loads(text) if name.endswith(".json") else yaml.safe_load(text))
+            return dict(json.loads(text) if name.endswith(".json") else yaml.load(text, Loader=_SafeLoader))
         except (ValueError, TypeError, yaml.YAMLError) as error:
             raise Wrong(f"{name}: damaged: {error}") from None
 

@@ -93,19 +93,17 @@ def alias(evidence: Evidence) -> str:
                     f"version {serving}")
     if not here:
         return "not called champion, and nobody decided that it is"
+    if entry and entry.decision.kind in (champions.PERSON, champions.ROLLBACK):
+        return f"champion: {entry.in_words()} (the registry's own words, nobody signs a person's decision)"
     if _promoted(evidence):
         return "champion, promoted by the gate"
-    if entry and entry.decision.kind in (champions.PERSON, champions.ROLLBACK):
-        return f"champion against the gate: {entry.in_words()} (in the registry's own words)"
     raise Wrong("called champion; the gate refused it, and the journal names nobody who decided otherwise")
 
 
 def _promoted(evidence: Evidence) -> bool:
-    """Whether the gate's own words, not a tag, say so."""
-    try:
-        return bool(evidence.values(sealing.GATE).get("promote"))
-    except Lost:
-        return False
+    """Whether the signed verdict, not a tag, says so."""
+    _signer(evidence)
+    return bool(evidence.values(sealing.GATE)["promote"])
 
 
 def validation(evidence: Evidence) -> str:

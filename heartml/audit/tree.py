@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -54,20 +54,27 @@ class Tree:
             found[path], rest = rest[:size], rest[size + 1:]
         return found
 
-    def md5(self, path: str) -> str | None:
-        """DVC's hash of a file or folder (`.dir`: of its listing as JSON); `None` where there is none of that name."""
-        content = {name: _md5(data) for name, data in self.read(self.below(path)).items()}
-        if path in content:
-            return content[path]
-        listing = [{"md5": digest, "relpath": name[len(path) + 1:]} for name, digest in content.items()]
-        return folder_md5(listing) if listing else None
+    def md5s(self, wanted: Iterable[str]) -> dict[str, str | None]:
+        """DVC's hash of each file or folder (`.dir`: of its listing); `None` where there is none of that name."""
+        of = {path: self.below(path) for path in wanted}
+        files = sorted({name for names in of.values() for name in names})
+        content = {name: _md5(data) for name, data in self.read(files).items()}
+        return {path: content[path] if path in content else _folder(path, names, content) for path, names in of.items()}
+
+    @cached_property
+    def _environment(self) -> dict[str, str]:
+        own = subprocess.run(["git", "rev-parse", "--git-path", "objects"], capture_output=True, check=False, text=True)
+        return {**os.environ, "GIT_INDEX_FILE": str(self._place / "index"),
+                "GIT_OBJECT_DIRECTORY": str(self._place / "objects"),
+                "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(Path(own.stdout.strip()).resolve())}
 
     def _git(self, *command: str, given: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
-        own = subprocess.run(["git", "rev-parse", "--git-path", "objects"], capture_output=True, check=False, text=True)
-        env = {**os.environ, "GIT_INDEX_FILE": str(self._place / "index"),
-               "GIT_OBJECT_DIRECTORY": str(self._place / "objects"),
-               "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(Path(own.stdout.strip()).resolve())}
-        return subprocess.run(["git", *command], input=given, capture_output=True, check=False, env=env)
+        return subprocess.run(["git", *command], input=given, capture_output=True, check=False, env=self._environment)
+
+
+def _folder(path: str, names: list[str], content: Mapping[str, str]) -> str | None:
+    listing = [{"md5": content[name], "relpath": name[len(path) + 1:]} for name in names]
+    return folder_md5(listing) if listing else None
 
 
 def folder_md5(listing: list[dict[str, str]]) -> str:
