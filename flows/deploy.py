@@ -24,11 +24,12 @@ from prefect.workers.process import ProcessWorker
 from pydantic import SecretStr
 
 from flows import events, server
+from flows.server import POOL
 from heartml.cli import QUIET
 from heartml.core import config
 from heartml.core.errors import HeartMLError
 
-POOL, TAG = "heartml", "heartml"
+TAG = "heartml"   # on every deployment of prefect.yaml, and so on its runs
 WEBHOOK = "webhook/heartml"
 ENDED_BADLY = frozenset({"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut",
                          "prefect.flow-run.Late"})

@@ -16,6 +16,6 @@ def settled(outcome: Outcome) -> None:
     """Tell of a promotion; of other outcomes the run's own state tells."""
     if outcome.state != "promoted":
         return
-    labels = {"heartml.version": str(outcome.version), "heartml.reason": outcome.reason}
+    labels = {"heartml.version": str(outcome.version), "heartml.reason": outcome.reason.removeprefix("promoted: ")}
     emit_event(PROMOTED, {"prefect.resource.id": f"{MODEL}{outcome.task}", "prefect.resource.name": outcome.task,
                           **labels})

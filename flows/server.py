@@ -19,6 +19,7 @@ from heartml.core.errors import HeartMLError
 from heartml.core.files import die_with_parent
 
 HOME = paths.STATE / "prefect"
+POOL = "heartml"   # of work: what prefect.yaml deploys to, and a worker takes from
 LOG = paths.STATE / "logs" / "prefect-server.log"
 _STARTUP_S = 180   # on a machine that does ten other things
 _STARTS = 5
