@@ -8,7 +8,7 @@ import hashlib
 import stat
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from io import FileIO
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -162,8 +162,10 @@ def _to_24_bits(mono: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
 def write_flac(path: Path, samples: Samples) -> None:
     """Write without loss: `read(path).recording_id == samples.recording_id`."""
     subtype = "PCM_16" if samples.pcm.dtype == np.int16 else "PCM_24"
+    encoded = BytesIO()     # on a full disk libsndfile would speak of a broken decoder
+    soundfile.write(encoded, samples.pcm, samples.sample_rate_hz, format="FLAC", subtype=subtype)
     with replacing(path) as temporary:
-        soundfile.write(temporary, samples.pcm, samples.sample_rate_hz, format="FLAC", subtype=subtype)
+        temporary.write_bytes(encoded.getbuffer())
 
 
 def prepare(waveform: Waveform, sample_rate_hz: int, params: AudioParams) -> Waveform:
