@@ -319,9 +319,10 @@ def ensemble_in(folder: Path) -> Path:
         text = documents.text(folder / "MLmodel", most_bytes=documents.MOST_YAML_BYTES)
         told = documents.yaml_of(text, yaml.SafeLoader)
         inner = folder / str(told["flavors"]["python_function"]["artifacts"]["model"]["path"])
+        inside = inner.resolve().is_relative_to(folder.resolve())
     except (documents.DocumentError, ValueError, KeyError, TypeError):
         raise RegistryError(f"{folder}: no stored model (MLmodel names no ensemble)") from None
-    if not inner.resolve().is_relative_to(folder.resolve()):
+    if not inside:
         raise RegistryError(f"{folder}: MLmodel names an ensemble outside of it, {inner}")
     return inner
 
