@@ -8,12 +8,12 @@ three seconds (or four fifths of a shorter recording), and a longer overlap wins
 correlates at any lag, so the lag found must explain far more than its neighbours do.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
+from itertools import groupby, islice
 from math import gcd
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ import scipy.fft
 
 from heartml.core.progress import track
 
+T = TypeVar("T")
+R = TypeVar("R")
 Waveform = tuple[npt.NDArray[np.float32], int]
 Floats = npt.NDArray[np.float32]
 Complexes = npt.NDArray[np.complex64]
@@ -35,6 +37,7 @@ COARSE_MARGIN = 0.25          # a candidate may correlate this much less in the 
 RIVAL_S = (0.06, 0.2)         # lags this far beside the best one: a sound of the heart is shorter, the next one further
 RIVAL_MARGIN = 0.5            # the best lag leaves at most this share of what they leave unexplained
 _ROWS = 64                    # recordings in one block: what fits the processor's cache
+_AT_ONCE = 4096               # pairs of blocks that wait for a thread
 _TINY = 1e-12
 _COLUMNS = {"i": "int64", "j": "int64", "correlation": "float64", "lag_s": "float64", "overlap_s": "float64"}
 
@@ -141,9 +144,21 @@ def _candidates(
     """
     order = sorted(range(len(signals)), key=lambda k: (len(signals[k]), k))
     blocks = [order[k : k + _ROWS] for k in range(0, len(order), _ROWS)]
-    work = [(x, y) for b, x in enumerate(blocks) for y in blocks[: b + 1] if min(*x, *y) < new]
-    found = executor.map(lambda pair: _compare_blocks(signals, pair[0], pair[1], new, threshold), work)
-    return [candidate for part in track(found, "comparing recordings", len(work)) for candidate in part]
+    is_new = [min(block) < new for block in blocks]
+    work = ((blocks[b], blocks[c]) for b, c in _pairs(len(blocks)) if is_new[b] or is_new[c])
+    count = sum(is_new[b] or is_new[c] for b, c in _pairs(len(blocks)))
+    found = _in_turn(lambda pair: _compare_blocks(signals, pair[0], pair[1], new, threshold), work, executor)
+    return [candidate for part in track(found, "comparing recordings", count) for candidate in part]
+
+
+def _pairs(blocks: int) -> Iterator[tuple[int, int]]:
+    return ((b, c) for b in range(blocks) for c in range(b + 1))
+
+
+def _in_turn(function: Callable[[T], R], items: Iterator[T], executor: ThreadPoolExecutor) -> Iterator[R]:
+    """The executor's `map`, with at most `_AT_ONCE` items waiting: a million recordings have 10^8 pairs of blocks."""
+    while some := list(islice(items, _AT_ONCE)):
+        yield from executor.map(function, some)
 
 
 def _compare_blocks(

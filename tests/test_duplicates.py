@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import resample_poly
 
-from heartml import audio, datasets
+from heartml import audio, datasets, duplicates
 from heartml.duplicates import Waveform, join, near_duplicates
 
 
@@ -167,3 +168,18 @@ def test_two_visits_of_one_real_child_are_two_recordings(real_circor: Path) -> N
     samples = [audio.read(path) for path in chosen]
     assert len(samples) > 350
     assert near_duplicates([(s.floats, s.sample_rate_hz) for s in samples], 0.7, threads=2).empty
+
+
+def test_how_many_comparisons_wait_at_once_changes_nothing_but_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    waveforms = [(heart(seed), RATE_HZ) for seed in range(7)] + [(heart(2)[RATE_HZ:], RATE_HZ)]
+    whole = near_duplicates(waveforms, 0.9, threads=2)
+    monkeypatch.setattr(duplicates, "_ROWS", 2)
+    monkeypatch.setattr(duplicates, "_AT_ONCE", 3)
+    pd.testing.assert_frame_equal(near_duplicates(waveforms, 0.9, threads=2), whole)
+    assert whole[["i", "j"]].to_numpy().tolist() == [[2, 7]]
+    taken: list[int] = []
+    with ThreadPoolExecutor(2) as executor:
+        answers = duplicates._in_turn(lambda item: item, (taken.append(k) or k for k in range(100)), executor)
+        assert next(answers) == 0
+        assert len(taken) == 3, "no more is made ready than may wait"
+        assert list(answers) == list(range(1, 100))
