@@ -11,11 +11,12 @@ from prefect.states import Failed
 from flows import sweep
 from heartml import audit as auditor
 from heartml.audit import show
+from heartml.audit.links import HOLDS, Audit
 from heartml.core.errors import HeartMLError
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="audit {model}")
-def look(model: str, reproduce: bool) -> auditor.Audit:
+def look(model: str, reproduce: bool) -> Audit:
     """Look at every link; no retry: what is broken stays so."""
     return auditor.run_all(model, reproduce=reproduce)[0]
 
@@ -36,5 +37,5 @@ def audit(model: str, reproduce: bool = False) -> dict[str, Any] | State[Any]:
         return Failed(message=str(error))
     told = f"{found.version.name} version {found.version.number}: {found.verdict}"
     create_table_artifact(show.rows(found), key="audit-links", description=told)
-    broken = [f"{link.title} is {link.state}: {link.found}" for link in found.links if link.state != "holds"]
+    broken = [f"{link.title} is {link.state}: {link.found}" for link in found.links if link.state != HOLDS]
     return Failed(message=f"{told}. {'; '.join(broken)}", data=found.as_json()) if broken else found.as_json()

@@ -182,6 +182,19 @@ def test_off_is_an_explicit_setting_and_said_aloud(
     assert "neither signed nor verified" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text, off", [
+    ("signing: {required: false}\n", True), ("signing: {required: true}\n", False), ("seed: 1\n", False),
+    ("signing: {required: perhaps}\n", False), ("signing: [", False),
+    ("another: {version: 2}\nsigning: {required: no}\n", True),
+])
+def test_params_switch_it_off_in_one_way_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str, off: bool
+) -> None:
+    paths.PARAMS.write_text(text)
+    assert signing.required() is not off
+    assert ("signing.required is false in params.yaml" in capsys.readouterr().err) is off
+
+
 class Evil:
     def __reduce__(self) -> tuple[object, tuple[str, ...]]:
         return print, ("code ran",)

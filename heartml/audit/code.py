@@ -73,12 +73,20 @@ def parameters(evidence: Evidence) -> str:
         "the registered model": sha256_file(inside) if inside.is_file() else None,
         "the commit": _hash_in_tree(evidence, "params.yaml"),
     }, "the same")
-    values = evidence.values("params.yaml")
-    wrong = [f"{address}: {key}" for address, entry in evidence.stages.items()
-             for key, value in entry.get("params", {}).get("params.yaml", {}).items() if _at(values, key) != value]
+    values, lock = (_as_dvc_reads(evidence.file(name)) for name in ("params.yaml", "dvc.lock"))
+    wrong = [f"{address}: {key}" for address in evidence.stages
+             for key, value in lock["stages"][address].get("params", {}).get("params.yaml", {}).items()
+             if _at(values, key) != value]
     if wrong:
         raise Wrong(f"dvc.lock has other numbers than params.yaml: {listed(wrong)}")
     return f"{said}; the stages' numbers in dvc.lock too"
+
+
+def _as_dvc_reads(path: Path) -> Any:
+    """YAML 1.2, in which `off` is a word and `1e-3` a number."""
+    from dvc.utils.serialize import load_yaml
+
+    return load_yaml(path)
 
 
 def _at(values: Mapping[str, Any], key: str) -> Any:

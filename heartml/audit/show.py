@@ -11,33 +11,37 @@ if TYPE_CHECKING:
 
     from heartml.audit.reproduce import Reproduction
 
+_WIDE = 120        # columns
 _STYLES = {HOLDS: "green", BROKEN: "bold red", MISSING: "bold yellow"}
 
 
 def table(audit: Audit, console: "Console") -> None:
-    """Print every link; what does not hold also says what was expected."""
+    """Print every link; what does not hold also says what was expected, and a wide terminal what it rests on."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    version = audit.version
-    links = Table("Link", "State", "Found", "Rests on", title=f"{version.name} version {version.number}",
-                  title_justify="left")
+    version, wide = audit.version, console.width >= _WIDE
+    links = Table("State", "Link", "Found", *(["Rests on"] if wide else []), box=box.SIMPLE_HEAD, pad_edge=False,
+                  title=f"{version.name} version {version.number}", title_justify="left")
     for link in audit.links:
         expected = Text(f"Expected: {link.expected}\n", "dim") if link.state != HOLDS else Text()
-        links.add_row(link.title, Text(link.state, _STYLES[link.state]), expected + Text(printable(link.found)),
-                      link.rests_on)
+        links.add_row(Text(link.state, _STYLES[link.state]), link.title, expected + Text(printable(link.found)),
+                      *([link.rests_on] if wide else []))
     console.print(links)
     console.print(Text(f"{audit.verdict}, {audit.seconds:.1f} s", "bold green" if audit.holds else "bold red"))
 
 
 def reproduction(found: "Reproduction", console: "Console") -> None:
     """Print every output that was made again."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    outputs = Table("Output", "Made again", "", title=f"Reproduced in {found.seconds:.0f} s", title_justify="left")
+    outputs = Table("Made again", "Output", box=box.SIMPLE_HEAD, pad_edge=False,
+                    title=f"Reproduced in {found.seconds:.0f} s", title_justify="left")
     for one in found.outputs:
-        outputs.add_row(one.path, one.state, Text(printable(one.words)))
+        outputs.add_row(one.state, Text(printable(f"{one.path}: {one.words}" if one.words else one.path)))
     console.print(outputs)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from heartml import registry, signing, tracking
 from heartml.core.errors import HeartMLError
-from heartml.core.files import read_json, sha256, sha256_file
+from heartml.core.files import canonical_json, read_json, sha256, sha256_file
 from heartml.registry import Version
 from heartml.tracking import Client, Packed, Run
 
@@ -91,15 +91,9 @@ def sign_again(client: Client, version: Version) -> str:
         fingerprint = signing.sign(folder, said)
         tracking.add_to_model(client, version.source, [folder / signing.STATEMENT, folder / signing.SIGNATURE])
         if (kept / GATE).is_file():
-            text = read_json(kept / GATE)
-            tracking.log_files(client, version.run_id, verdict(_bound(text, version)))
+            text = canonical_json({**read_json(kept / GATE), **of_version(version)})
+            tracking.log_files(client, version.run_id, {GATE: text, GATE_SIGNATURE: signing.sign_file(GATE, text)})
     return fingerprint
-
-
-def _bound(gate: Mapping[str, Any], version: Version) -> str:
-    from heartml.core.files import canonical_json
-
-    return canonical_json({**gate, **of_version(version)})
 
 
 def of_version(version: Version) -> dict[str, str]:

@@ -13,7 +13,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from heartml.core import config, paths
+import yaml
+from pydantic import ValidationError
+
+from heartml.core import config, documents, paths
 from heartml.core.errors import HeartMLError
 from heartml.core.files import exclusive
 
@@ -49,9 +52,18 @@ def switched_off() -> str:
     """Why models are not signed and verified here, in words; empty where they are."""
     if os.environ.get("HEARTML_SIGNING") == "off":
         return "HEARTML_SIGNING=off"
-    if paths.PARAMS.is_file() and not config.load().signing.required:
-        return f"signing.required is false in {paths.PARAMS}"
-    return ""
+    return f"signing.required is false in {paths.PARAMS}" if _false_in(paths.PARAMS) else ""
+
+
+def _false_in(params: Path) -> bool:
+    """Whether the one setting says so; whatever else stands there, of this version's parameters or another's."""
+    if not params.is_file():
+        return False
+    try:
+        section = documents.yaml_of(documents.text(params), yaml.SafeLoader).get("signing")
+        return section is not None and not config.SigningParams.model_validate(section).required
+    except (documents.DocumentError, AttributeError, ValidationError):
+        return False
 
 
 def own() -> Key:
