@@ -10,6 +10,7 @@ from prefect.client.schemas.filters import FlowFilter, FlowRunFilter, TaskRunFil
 from prefect.context import FlowRunContext
 from prefect.states import Crashed
 
+from flows import answers
 from heartml.core import process
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ _OPEN: dict[str, Any] = {"state": {"type": {"any_": ["RUNNING", "CANCELLING"]}}}
 
 def sign() -> None:
     """Write this process's name on the flow run that it executes."""
+    answers.without_traceback()
     context = FlowRunContext.get()
     if context and context.flow_run:
         with get_client(sync_client=True) as client:

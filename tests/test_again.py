@@ -1,5 +1,6 @@
 """A retry is for what another try can help: a lost connection, however deep it is wrapped, and a killed process."""
 
+import logging
 import socket
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import sqlalchemy
 from prefect.states import Failed
 
-from flows import again
+from flows import again, answers
 from heartml import tracking
 from heartml.core.errors import HeartMLError
 from heartml.datasets import load
@@ -61,3 +62,20 @@ def test_an_answer_is_not_asked_for_again(tmp_path: Path) -> None:
                                              ("TimedOut", False), ("Crashed", False)])
 def test_only_these_states_are_tried_again(name: str, helps: bool) -> None:
     assert again.can_help(None, None, Failed(name=name)) is helps
+
+
+def test_a_returned_failure_leaves_no_traceback_and_a_fault_of_ours_keeps_its_own(
+    caplog: pytest.LogCaptureFixture
+) -> None:
+    answers.without_traceback()
+    log = logging.getLogger("prefect.flow_runs")
+    ends = {"an answer": Failed(message="recording 3f2a: 0 samples"), "with data": Failed(message="x", data=["x"]),
+            "a fault": None}
+    for what, state in ends.items():
+        try:
+            state.result() if state else 1 / 0
+        except Exception:
+            log.addHandler(caplog.handler)
+            log.error(what, exc_info=True)
+            log.removeHandler(caplog.handler)
+    assert {record.message for record in caplog.records} == {"a fault"}
