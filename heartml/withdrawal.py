@@ -127,8 +127,9 @@ def _mark(client: Client, use: Use, patient: str) -> None:
 def remains(found: Trace) -> list[str]:
     """Where the recordings still are after `run`, and what a controller does about it."""
     runs = many(len(found.uses), "run")
+    holding = {md5 for one in found.recordings for md5 in one.data}
     return [
-        f"DVC's cache and remotes: the audio, in {many(len(found.data), 'former data version')}; git names these by "
+        f"DVC's cache and remotes: the audio, in {many(len(holding), 'former data version')}; git names these by "
         "hash and holds no recording",
         f"MLflow: {runs} with the patient's id, part and probabilities (folds.parquet, evaluation/, report.html, which "
         "may have a recording to listen to); models whose weights were fitted on them",
@@ -156,4 +157,4 @@ def lines(done: Withdrawal) -> list[str]:
 
 def _uses(affected: Iterable[Use]) -> list[str]:
     return [f"  {use.task} version {use.version}{''.join(f', {alias}' for alias in use.aliases)}: "
-            f"{many(sum(map(len, use.parts.values())))} in {' and '.join(use.roles)}" for use in affected]
+            f"{many(sum(map(len, use.parts.values())))}, {' and '.join(use.roles)}" for use in affected]

@@ -15,7 +15,7 @@ from heartml.core import paths
 from heartml.core.schema import TEST, WITHDRAWN
 from heartml.ingest import version, withdrawn
 from heartml.lineage import data_hash
-from heartml.provenance import chain, marks, w3c
+from heartml.provenance import chain, marks, page, w3c
 from heartml.provenance.trace import HELD_OUT, TRAINING
 
 REASON = "a letter"
@@ -86,6 +86,7 @@ def test_a_patient_who_withdrew_is_in_no_later_version_split_or_ingest_and_the_p
     assert set(version.read().recordings["recording_id"]) >= set(own["recording_id"])
     now = chain.read(tracking.connect(), registry.get(tracking.connect(), f"{TASK}/1"))
     assert now.missing == () and without_mark(w3c.as_json(now)) == told
+    assert f"{patient} ({len(own)} recordings, training)" in page.render(now)
 
 
 def check_out_again(project: Workspace, md5: str) -> None:

@@ -11,12 +11,13 @@ TAG = "heartml.withdrawn"
 def withdrawn(version: Version) -> dict[str, Any]:
     """Patient -> `recordings` (how many) and `in` (`training`, `held out`); empty where nobody has."""
     try:
-        return dict(json.loads(version.tags.get(TAG, "{}")))
+        told = dict(json.loads(version.tags.get(TAG, "{}")))
     except (ValueError, TypeError):
         return {}
+    return {str(patient): what for patient, what in told.items() if isinstance(what, dict)}
 
 
 def words(version: Version) -> str:
-    """For people: `circor-9979 (4 recordings in training)`; empty where nobody has withdrawn."""
-    return ", ".join(f"{patient} ({told['recordings']} recordings in {' and '.join(told['in'])})"
+    """For people: `circor-9979 (4 recordings, training)`; empty where nobody has withdrawn."""
+    return ", ".join(f"{patient} ({told.get('recordings', '?')} recordings, {' and '.join(told.get('in', []))})"
                      for patient, told in sorted(withdrawn(version).items()))
