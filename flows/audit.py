@@ -16,9 +16,12 @@ from heartml.core.errors import HeartMLError
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="audit {model}")
-def look(model: str, reproduce: bool) -> Audit:
+def look(model: str, reproduce: bool) -> Audit | State[Any]:
     """Look at every link; no retry: what is broken stays so."""
-    return auditor.run_all(model, reproduce=reproduce)[0]
+    try:
+        return auditor.run_all(model, reproduce=reproduce)[0]
+    except HeartMLError as error:
+        return Failed(message=str(error))
 
 
 @flow(name="audit", persist_result=False)
@@ -31,10 +34,10 @@ def audit(model: str, reproduce: bool = False) -> dict[str, Any] | State[Any]:
     """
     sweep.sign()
     sweep.close_killed("audit")
-    try:
-        found = look(model, reproduce)
-    except HeartMLError as error:
-        return Failed(message=str(error))
+    state = look(model, reproduce, return_state=True)
+    found = state.result(raise_on_failure=False)
+    if not isinstance(found, Audit):
+        return Failed(message=str(state.message))
     told = f"{found.version.name} version {found.version.number}: {found.verdict}"
     create_table_artifact(show.rows(found), key="audit-links", description=told)
     broken = [f"{link.title} is {link.state}: {link.found}" for link in found.links if link.state != HOLDS]

@@ -7,9 +7,11 @@ import shutil
 import sqlite3
 import stat
 import subprocess
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -20,7 +22,7 @@ from click.testing import CliRunner
 from small import TASK
 from workspaces import Workspace
 
-from heartml import audit, registry, signing, tracking
+from heartml import audit, registry, serving, signing, tracking
 from heartml.audit import compare
 from heartml.audit.links import BROKEN, HOLDS, MISSING, Lost, Wrong, agree
 from heartml.audit.tree import Tree, place_md5
@@ -292,6 +294,22 @@ def test_a_copy_that_was_made_to_predict_is_verified_every_time(project: Workspa
         locate.locate(None, TASK, (TASK,))
 
 
+def test_a_server_trusts_no_key_that_comes_with_the_model(
+    project: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = {name: str(stored(f"artifacts/{name}").resolve()) for name in ("model", "params.yaml")}
+    context = SimpleNamespace(artifacts={"model": places["model"], "params": places["params.yaml"]})
+    serving.Classifier().load_context(context)
+    monkeypatch.chdir(tmp_path)                     # a server elsewhere, which has been given no key
+    with pytest.raises(signing.Refused, match="HEARTML_TRUSTED_KEYS"):
+        serving.Classifier().load_context(context)
+    monkeypatch.setenv("HEARTML_TRUSTED_KEYS", str(project / paths.OWN_KEY.with_suffix(".pub")))
+    serving.Classifier().load_context(context)
+    flip(Path(places["model"]) / "model.safetensors")
+    with pytest.raises(signing.Refused, match=r"model\.safetensors"):
+        serving.Classifier().load_context(context)
+
+
 def test_another_models_files_do_not_pass_for_this_one(project: Workspace, tmp_path: Path) -> None:
     client, champion = tracking.connect(), registry.champion(tracking.connect(), TASK)
     assert champion
@@ -334,8 +352,12 @@ def test_the_command_says_it_in_text_json_html_and_exit_status(project: Workspac
 def test_made_again_gives_the_same_bytes_and_leaves_the_project_alone(project: Workspace) -> None:
     before, lock = small.outputs(project), Path("dvc.lock").read_bytes()
     cache = sorted(Path(".dvc/cache").rglob("*"))
+    left, busy = (Path(tempfile.mkdtemp(prefix=f"heartml-reproduce-{pid}-")) for pid in (2**22 - 1, os.getpid()))
     found, again = audit.run_all(TASK, reproduce=True)
     assert again
+    assert busy.exists(), "that of a living process"
+    assert not left.exists(), "that of a killed one"
+    busy.rmdir()
     assert {one.state for one in again.outputs} == {compare.SAME}, again.words
     assert found.holds, found.verdict
     assert found.links[-1].name == "reproduced"

@@ -1,13 +1,15 @@
 """Made again: the commit in a fresh folder, its data by hash, every stage by force, each output beside the stored one.
 
 Clone, data, DVC cache and outputs lie in a temporary folder outside the project, which stays as it is, also where this
-is killed; the stages die with it. Where Python, packages and machine are those that were noted, every output has to
-have the same bytes; else the numbers in it may differ by `audit.tolerance` of params.yaml, and the table says so.
+is killed: the stages die with it, and the next one removes its folder. Where Python, packages and machine are those that
+were noted, every output has to have the same bytes; else the numbers in it may differ by `audit.tolerance` of
+params.yaml, and the table says so.
 """
 
 import importlib.metadata
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,12 +27,14 @@ from heartml.audit.compare import DIFFERS, GONE, SAME, WITHIN, Compared
 from heartml.audit.evidence import Evidence
 from heartml.audit.links import Lost, Wrong, listed
 from heartml.core import paths
+from heartml.core.files import alive
 from heartml.core.progress import track
 from heartml.lineage import DATA_DVC, DVC_LOCK
 from heartml.provenance.objects import Gone
 
 _DVC = ("import sys; from heartml.core.files import die_with_parent; die_with_parent({parent}); "
         "from dvc.cli import main; sys.exit(main(sys.argv[1:]))")
+_PREFIX = "heartml-reproduce-"
 _STAGE = "Running stage '"
 _LAST = 15          # lines of a failed run that are shown
 
@@ -68,7 +72,8 @@ def run(evidence: Evidence, tolerance: float) -> Reproduction:
         Wrong: a stage fails.
     """
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="heartml-reproduce-", ignore_cleanup_errors=True) as place:
+    _sweep()
+    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as place:
         root = Path(place) / "project"
         _clone(evidence, root)
         _bring_data(evidence, root)
@@ -78,6 +83,14 @@ def run(evidence: Evidence, tolerance: float) -> Reproduction:
                    for path, md5 in track(evidence.outputs.items(), "compare", len(evidence.outputs))]
     return Reproduction(tuple(outputs), tuple(differences(evidence.facts.get("environment", {}))), tolerance,
                         time.monotonic() - started)
+
+
+def _sweep() -> None:
+    """Remove the folders that killed ones left in the system's temporary folder."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        pid = left.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdigit() and not alive(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _clone(evidence: Evidence, root: Path) -> None:
