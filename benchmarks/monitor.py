@@ -17,6 +17,7 @@ import argparse
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from heartml import audio
 from heartml.audio import Samples
 from heartml.core import config, paths
 from heartml.core.config import MonitorParams
+from heartml.core.files import read_json, sha256, write_json
 from heartml.core.parallel import single_thread
 from heartml.monitor import drift, reference
 from heartml.monitor.drift import DRIFT
@@ -39,6 +41,8 @@ REFERENCE = 100
 SIZES = (20, 60)
 WORSE = (("gain_db", -6.0), ("gain_db", -20.0), ("lowpass_hz", 400.0), ("lowpass_hz", 200.0), ("white_snr_db", 10.0),
          ("white_snr_db", 0.0))
+PERMUTATIONS = 1199          # enough for a p that Holm's correction leaves below alpha
+NOTHING, UNGROUPED = "nothing", "nothing, recordings taken for patients"
 MIXED = 0.75                 # share of the named class among new patients
 KEPT = paths.STATE / "benchmark"
 
@@ -66,7 +70,8 @@ def main() -> None:
     if asked.other:
         other = recordings[recordings["source"] == asked.other].assign(group_id=lambda t: t["recording_id"])
         disturbed[f"another sensor ({asked.other})"] = measured(other, None, asked.model, ends)
-    found = rates(pool, whole, disturbed, asked.label, config.load().monitor, asked.rounds)
+    params = config.load().monitor.model_copy(update={"permutations": PERMUTATIONS})
+    found = rates(Pools(pool, whole, disturbed, asked.label), params, asked.rounds, ends)
     show(found, asked)
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=2))
@@ -108,29 +113,53 @@ def write(recording_id: str, how: tuple[str, float] | None, folder: Path) -> Non
     audio.write_flac(folder / f"{recording_id}.flac", samples)
 
 
-def rates(pool: pd.DataFrame, whole: pd.DataFrame, disturbed: Mapping[str, pd.DataFrame], label: str | None,
-          params: MonitorParams, rounds: int) -> list[dict[str, object]]:
+@dataclass(frozen=True)
+class Pools:
+    """One recording of each patient, all of their recordings, and the first through worse ears; a class to mix in."""
+
+    drawn: pd.DataFrame
+    whole: pd.DataFrame
+    disturbed: Mapping[str, pd.DataFrame]
+    label: str | None
+
+    @property
+    def conditions(self) -> list[str]:
+        """What may have changed."""
+        mixed = [f"mostly {self.label.partition('=')[2]}"] if self.label else []
+        return [NOTHING, *self.disturbed, *mixed, UNGROUPED]
+
+    def sides(self, name: str, size: int, rng: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+        """Reference and new of one round, or `None` where there are not enough of a class."""
+        order = rng.permutation(self.drawn["group_id"].to_numpy())
+        before, after = order[:REFERENCE], order[REFERENCE : REFERENCE + size]
+        table = self.whole if name == UNGROUPED else self.drawn
+        base = table[table["group_id"].isin(before)]
+        if name in (NOTHING, UNGROUPED):
+            return base, table[table["group_id"].isin(after)]
+        if name in self.disturbed:
+            other = self.disturbed[name]
+            own = other[other["group_id"].isin(after)]
+            return base, own if len(own) else other.sample(size, random_state=int(rng.integers(2**31)))
+        mixed = _mixed(table[~table["group_id"].isin(before)], str(self.label), size, rng)
+        return None if mixed is None else (base, mixed)
+
+
+def rates(pools: Pools, params: MonitorParams, rounds: int, ends: float) -> list[dict[str, object]]:
     """Condition and size -> share of the rounds with an alarm, its interval, and which measures raised it."""
     found = []
-    for size in SIZES:
-        alarms: dict[str, list[set[str]]] = {}
-        for seed in range(rounds):
-            rng = np.random.default_rng([size, seed])
-            order = rng.permutation(pool["group_id"].to_numpy())
-            before, after = order[:REFERENCE], order[REFERENCE : REFERENCE + size]
-            base = pool[pool["group_id"].isin(before)]
-            sides = {"nothing": pool[pool["group_id"].isin(after)]}
-            for name, table in disturbed.items():
-                new = table[table["group_id"].isin(after)]
-                sides[name] = new if len(new) else table.sample(size, random_state=seed)
-            if label and (mixed := _mixed(pool[~pool["group_id"].isin(before)], label, size, rng)) is not None:
-                sides[f"mostly {label.partition('=')[2]}"] = mixed
-            for name, new in sides.items():
-                alarms.setdefault(name, []).append(_alarms(base, new, params, rng))
-            if size == SIZES[-1]:      # slow, and the same at the others
-                every = [whole[whole["group_id"].isin(part)] for part in (before, after)]
-                alarms.setdefault("nothing, recordings taken for patients", []).append(_alarms(*every, params, rng))
-        found += [_row(name, size, per_round) for name, per_round in alarms.items()]
+    for name in pools.conditions:
+        for size in SIZES:
+            kept = KEPT / f"{sha256(f'{name} {size} {rounds} {len(pools.drawn)}'.encode())[:12]}.json"
+            if not kept.exists():
+                alarms: list[set[str]] = []
+                for seed in range(rounds):
+                    if time.monotonic() > ends:
+                        raise SystemExit(f"out of time at {name}, {size}: run it again, it goes on from here")
+                    rng = np.random.default_rng([size, seed])
+                    if (sides := pools.sides(name, size, rng)) is not None:
+                        alarms.append(_alarms(*sides, params, rng))
+                write_json(kept, _row(name, size, alarms) if alarms else None)
+            found += [row] if (row := read_json(kept)) else []
     return found
 
 
