@@ -15,10 +15,12 @@ request, after another has decided and moved the alias, leaves the older one the
 alias that was moved by hand, in MLflow's own pages, looks the same; both are respected, and entered as `found`.
 """
 
-from collections.abc import Sequence
+import random
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from heartml.core import process
 
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
 SUFFIX = ".champions"
 NONE = "none"                       # in place of a version: nobody serves
 GATE, PERSON, ROLLBACK, FOUND = "gate", "person", "rollback", "found"
-_TRIES = 5
+_TRIES, _PAUSE_S = 6, 0.5
+Made = TypeVar("Made")
 _LONGEST = 4900                     # what a tag of a version holds, less a little
 _DESCRIPTION = "Who became champion, when and why: each version is one decision. HeartML writes it, `heartml models` " \
                "reads it; nothing here is a model of its own."
@@ -144,21 +147,12 @@ def append(client: "MlflowClient", name: str, decision: Decision, *, source: str
         source, run_id: of the version that it is about, so that the entry leads to its files.
         followed: the alias stands there already.
     """
-    from mlflow.exceptions import MlflowException
-
     tags = {f"heartml.{key}": str(value)[:_LONGEST] for key, value in asdict(decision).items() if value}
     tags |= {"heartml.process": process.me(), **({"heartml.followed": "true"} if followed else {})}
     words = f"{decision.kind}: version {decision.version} after {decision.before}. {decision.reason}"
     if not client.search_registered_models(f"name = '{journal(name)}'"):
         _create(client, name)
-    for attempt in range(_TRIES):
-        try:
-            made = client.create_model_version(journal(name), source=source, run_id=run_id, tags=tags,
-                                               description=words[:_LONGEST])
-            break
-        except MlflowException:      # others took the number; a double of an entry that got through does not count
-            if attempt == _TRIES - 1:
-                raise
+    made = insist(client.create_model_version, journal(name), source, run_id, tags, None, words[:_LONGEST])
     return next(entry for entry in read(client, name) if entry.number == int(made.version))
 
 
@@ -174,4 +168,16 @@ def _create(client: "MlflowClient", name: str) -> None:
 
 def mark_followed(client: "MlflowClient", name: str, entry: Entry) -> None:
     """Note that the alias stands where this decision wants it."""
-    client.set_model_version_tag(journal(name), str(entry.number), "heartml.followed", "true")
+    insist(client.set_model_version_tag, journal(name), str(entry.number), "heartml.followed", "true")
+
+
+def insist(call: Callable[..., Made], *given: Any) -> Made:
+    """Call again where the store refuses because two came at once; an entry that got through twice counts once."""
+    from mlflow.exceptions import MlflowException
+
+    for _ in range(_TRIES - 1):
+        try:
+            return call(*given)
+        except MlflowException:
+            time.sleep(random.uniform(0, _PAUSE_S))
+    return call(*given)

@@ -10,6 +10,7 @@ Who becomes champion is decided in a journal, see heartml/champions.py; the alia
 
 import contextlib
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 CHAMPION, CHALLENGER = "champion", "challenger"
 PROMOTED, REFUSED, ABANDONED = "promoted", "refused", "abandoned"
 NONE = champions.NONE
+_ON_ITS_WAY_S = 2.0     # so long another machine may take between the journal and the alias
 
 
 class RegistryError(HeartMLError):
@@ -234,22 +236,31 @@ def _follow(client: "MlflowClient", name: str) -> None:
         if wanted is None or wanted.number == done or (done is None and wanted.followed):
             return
         if wanted.decision.version != NONE:
-            client.set_registered_model_alias(name, CHAMPION, wanted.decision.version)
+            champions.insist(client.set_registered_model_alias, name, CHAMPION, wanted.decision.version)
         champions.mark_followed(client, name, wanted)
         done = wanted.number
 
 
 def _note_moved_by_hand(client: "MlflowClient", version: Version) -> str:
-    """The version that serves; where the alias is not where the journal left it, that is entered first."""
+    """The version that serves; where the alias is not where the journal left it, that is entered first.
+
+    An alias on its way is no alias that was moved by hand: then the journal has the word. It is read before the alias,
+    so that what others enter meanwhile makes a hasty entry of ours one that does not count.
+    """
     name = version.name
-    alias, known = champion(client, name), champions.serving(champions.read(client, name))
-    number = alias.number if alias else NONE
-    if number != known:
-        shown = alias or version
-        found = Decision(champions.FOUND, number, known, "the alias was found here: set outside HeartML, or before it "
-                         "kept this journal", "unknown", alias.tags.get("heartml.reason", "") if alias else "")
-        champions.append(client, name, found, source=shown.source, run_id=shown.run_id, followed=True)
-    return number
+    for wait_s in (_ON_ITS_WAY_S, 0.0):
+        last = champions.last(champions.read(client, name))
+        known = last.decision.version if last else NONE
+        alias = champion(client, name)
+        number = alias.number if alias else NONE
+        if number == known or (last and not last.followed):
+            return known
+        time.sleep(wait_s if last else 0.0)
+    shown = alias or version
+    found = Decision(champions.FOUND, number, known, "the alias was found here: set outside HeartML, or before it "
+                     "kept this journal", "unknown", alias.tags.get("heartml.reason", "") if alias else "")
+    entry = champions.append(client, name, found, source=shown.source, run_id=shown.run_id, followed=True)
+    return number if entry.counts else champions.serving(champions.read(client, name))
 
 
 def mark(client: "MlflowClient", version: Version, tag: str, value: str) -> None:

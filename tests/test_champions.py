@@ -44,7 +44,7 @@ class Mortal:
             writes = name.startswith(WRITES)
             if self.lives < writes:
                 self.lives = -1
-                raise Killed
+                raise Killed(f"at write {self.writes + 1}: {name}")
             self.lives, self.writes = self.lives - writes, self.writes + writes
             return call(*given, **named)
 
@@ -215,6 +215,26 @@ def test_a_half_promotion_is_finished_by_whatever_comes_next(client) -> None:
     assert champions.serving(champions.read(client, NAME)) == "2"
     with pytest.raises(ChampionChanged, match="champion is version 2"):
         registry.settle(client, judged(client, "k3", PROMOTE, "1"))
+    assert serves(client) == "2"
+
+
+def test_an_alias_on_its_way_is_not_taken_for_one_that_was_moved_by_hand(client, machines) -> None:
+    promoted(client, "k1")
+    first, second = judged(client, "k2", PROMOTE, "1"), judged(client, "k3", PROMOTE, "1")
+    follow = registry._follow
+
+    def overtaken(*given: Any) -> None:
+        follow(*given)
+        if len(story(client)) == 1:      # another machine enters its decision, and has not moved the alias yet
+            told = champions.Decision(GATE, "2", "1", "better", "the gate")
+            champions.append(client, NAME, told, source=first.source, run_id=first.run_id)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_follow", overtaken)
+        with pytest.raises(ChampionChanged, match="champion is version 2"):
+            registry.settle(client, second)
+    registry.settle(client, first)
+    assert story(client) == [(GATE, NONE, "1", True), (GATE, "1", "2", True)]
     assert serves(client) == "2"
 
 
