@@ -1,9 +1,9 @@
 """Made again: the commit in a fresh folder, its data by hash, every stage by force, each output beside the stored one.
 
-Clone, data, DVC cache and outputs lie in a temporary folder outside the project, which stays as it is, also where this
-is killed: the stages die with it, and the next one removes its folder. Where Python, packages and machine are those that
-were noted, every output has to have the same bytes; else the numbers in it may differ by `audit.tolerance` of
-params.yaml, and the table says so.
+Clone, data, DVC cache and outputs lie in a temporary folder outside the project, which stays as it is, also where
+this is killed: the stages die with it, and the next one removes its folder. Where Python, packages and machine are
+those that were noted, every output has to have the same bytes; else the numbers in it may differ by `audit.tolerance`
+of params.yaml, and the table says so.
 """
 
 import importlib.metadata
