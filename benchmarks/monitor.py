@@ -29,7 +29,7 @@ from heartml import audio
 from heartml.audio import Samples
 from heartml.core import config, paths
 from heartml.core.config import MonitorParams
-from heartml.core.files import read_json, sha256, write_json
+from heartml.core.files import read_json, sha256, write_json, write_parquet
 from heartml.core.parallel import single_thread
 from heartml.monitor import drift, reference
 from heartml.monitor.drift import DRIFT
@@ -80,6 +80,9 @@ def main() -> None:
 def measured(table: pd.DataFrame, how: tuple[str, float] | None, model: Path, ends: float) -> pd.DataFrame:
     """Rows of `table` with what is measured of them, through worse ears where `how` says so; each a unit of its own."""
     folder = KEPT / (f"{how[0]}{how[1]:g}" if how else "as-it-is")
+    kept_table = KEPT / f"{folder.name}-{sha256(''.join(table['recording_id']).encode())[:12]}.parquet"
+    if kept_table.exists():
+        return pd.read_parquet(kept_table)
     for recording_id in table["recording_id"]:
         if not (folder / f"{recording_id}.flac").exists():
             write(recording_id, how, folder)
@@ -98,7 +101,9 @@ def measured(table: pd.DataFrame, how: tuple[str, float] | None, model: Path, en
                          for i in answers["recording_id"]])
     answers = pd.concat([answers[["original", "leaning", "confidence"]], more], axis=1)
     facts = table.drop(columns=[c for c in more if c in table])
-    return facts.merge(answers, left_on="recording_id", right_on="original")
+    whole = facts.merge(answers, left_on="recording_id", right_on="original")
+    write_parquet(kept_table, whole)
+    return whole
 
 
 def write(recording_id: str, how: tuple[str, float] | None, folder: Path) -> None:

@@ -53,12 +53,19 @@ def states(base: pd.DataFrame, new: pd.DataFrame, params: MonitorParams = QUICK)
     return {f.measure.column: f.state for f in drift.compare(base, new, params, np.random.default_rng(1))}
 
 
-def test_no_drift_raises_no_alarm_more_often_than_alpha_says() -> None:
-    alarms = 0
+def test_no_drift_is_certain_no_more_often_than_alpha_says() -> None:
+    """At an alpha where that can be counted: 4 of 40 are expected at most; without a correction 17 were."""
+    often, alarms = PARAMS.model_copy(update={"alpha": 0.1, "permutations": 199}), 0
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        alarms += DRIFT in states(groups(rng, 60), groups(rng, 30)).values()
-    assert alarms <= 2       # at alpha .01 three or more of 40 come once in 130 times; the seeds are fixed
+        alarms += not {DRIFT, SMALL}.isdisjoint(states(groups(rng, 60), groups(rng, 30), often).values())
+    assert alarms <= 9       # ten or more come once in 200 times
+
+
+def test_no_drift_raises_no_alarm() -> None:
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        assert DRIFT not in states(groups(rng, 60), groups(rng, 30)).values()
 
 
 @pytest.mark.parametrize("name", ["level_db", "bandwidth_hz", "seconds", "confidence", "embedding"])
