@@ -173,6 +173,16 @@ def test_registering_is_tried_again_where_the_tracking_server_is_away(
     assert (task["state_name"], task["run_count"]) == ("ServerAway", 2)
 
 
+def test_an_ingest_on_a_configured_server_is_a_flow_that_says_what_came_of_it(
+    mine: Workspace, small_project: Workspace, server: dict[str, str]
+) -> None:
+    done = mine.run("ingest", "simulated", small_project.root.parent / "sim", "--json", **server)
+    found = json.loads(done.stdout)
+    assert (found["new"], found["changed"]) == (0, False)
+    [run] = ask(server, "flow_runs", flows={"name": {"any_": ["ingest"]}})
+    assert run["state"]["message"] == f"simulated: {found['recordings']} recordings, 0 new; nothing has changed"
+
+
 def test_models_lists_versions_with_the_gates_words(retrained: Workspace) -> None:
     [version] = json.loads(retrained.run("models", "--json").stdout)
     assert version["aliases"] == ["champion"]
