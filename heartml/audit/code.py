@@ -73,6 +73,7 @@ def parameters(evidence: Evidence) -> str:
         "the registered model": sha256_file(inside) if inside.is_file() else None,
         "the commit": _hash_in_tree(evidence, "params.yaml"),
     }, "the same")
+    evidence.values("params.yaml")
     values, lock = (_as_dvc_reads(evidence.file(name)) for name in ("params.yaml", "dvc.lock"))
     wrong = [f"{address}: {key}" for address in evidence.stages
              for key, value in lock["stages"][address].get("params", {}).get("params.yaml", {}).items()

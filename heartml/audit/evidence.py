@@ -27,6 +27,13 @@ _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)      # ten times as 
 _OTHER = "a backup of the tracking store has it"
 
 
+def _yaml(text: str) -> Any:
+    """Plain values; aliases, with which a kilobyte becomes gigabytes, are not taken."""
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=_SafeLoader)):
+        raise ValueError("it repeats itself by aliases")
+    return yaml.load(text, Loader=_SafeLoader)
+
+
 class Evidence:
     """About one version; `place` is an empty folder for copies."""
 
@@ -97,7 +104,7 @@ class Evidence:
         """One file of JSON or YAML."""
         text = self.file(name).read_text(encoding="utf-8")
         try:
-            return dict(json.loads(text) if name.endswith(".json") else yaml.load(text, Loader=_SafeLoader))
+            return dict(json.loads(text) if name.endswith(".json") else _yaml(text))
         except (ValueError, TypeError, yaml.YAMLError) as error:
             raise Wrong(f"{name}: damaged: {error}") from None
 
