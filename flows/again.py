@@ -3,18 +3,15 @@
 A stage's own error and a user's mistake would only come again, so they end a run at once.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 from prefect.client.schemas.objects import State
 
+from heartml.core import trouble
+from heartml.core.errors import HeartMLError
+from heartml.ingest.download import ServerAway
+
 KILLED, AWAY = "Killed", "ServerAway"
-_OF_THE_NETWORK = frozenset({
-    "builtins.ConnectionError", "builtins.TimeoutError", "urllib.error.URLError", "http.client.HTTPException",
-    "requests.exceptions.RequestException", "httpx.TransportError", "sqlalchemy.exc.OperationalError",
-    "sqlalchemy.exc.InterfaceError", "botocore.exceptions.HTTPClientError",
-    "heartml.ingest.download.ServerAway",
-})   # by name: most of these libraries are not imported when nothing has failed
 
 
 def can_help(_: Any, __: Any, state: State[Any]) -> bool:
@@ -29,11 +26,9 @@ def name_of(error: BaseException) -> str:
 
 def away(error: BaseException) -> bool:
     """Whether a lost or refused connection is behind the error, however it was wrapped."""
-    return any(f"{kind.__module__}.{kind.__qualname__}" in _OF_THE_NETWORK
-               for cause in _chain(error) for kind in type(cause).__mro__)
+    return isinstance(error, ServerAway) or trouble.lost_connection(error)
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+def in_words(error: BaseException) -> str | None:
+    """What a run ends with, where the user, the machine or the network is behind the error; else the fault is ours."""
+    return str(error) if isinstance(error, HeartMLError) else trouble.in_words(error)

@@ -45,6 +45,8 @@ def stage(address: str, force: bool, timeout_s: float) -> Done | State[Any]:
             done = pipeline.run(address, force=force, say=say, timeout_s=timeout_s)
         except StageFailed as error:
             return Failed(message=str(error), name=_ENDS.get(type(error), "Failed"))
+        except OSError as error:
+            return Failed(message=f"{address}: {again.in_words(error) or error}")
     recovery.keep()
     if done.how is not How.RAN:
         say(f"{address}: {done.how.name.lower()}")
@@ -58,9 +60,10 @@ def publish_task(name: str, seconds: dict[str, float]) -> Outcome | State[Any]:
         with voice.running(f"publish {name}"):
             return publish.publish(name, config.load(), seconds)
     except Exception as error:
-        if not isinstance(error, HeartMLError) and not again.away(error):
+        words = again.in_words(error)
+        if words is None:
             raise
-        return Failed(message=str(error), name=again.name_of(error))
+        return Failed(message=words, name=again.name_of(error))
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

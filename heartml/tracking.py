@@ -30,6 +30,7 @@ STORED_FILES = paths.STATE / "mlartifacts"
 ARTIFACTS = "HEARTML_ARTIFACTS"      # where runs and models keep their files, where no server decides that
 _PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
            ("model_versions", "storage_location"))
+_left_open: set[str] = set()
 _AT_ONCE = 100   # params in one log_batch, says the server
 _NOT_IN_A_KEY = re.compile(r"[^\w\-. :/]", re.ASCII)
 _QUIET = {"MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -138,13 +139,24 @@ def run(client: "MlflowClient", experiment: str, name: str) -> Iterator[str]:
         "heartml.process": process.me(), "mlflow.runName": name,
         "mlflow.source.name": "heartml retrain", "mlflow.source.type": "JOB",
     }
+    _close_left_open(client)
     run_id = client.create_run(_experiment(client, experiment), tags=tags).info.run_id
+    _left_open.add(run_id)      # until the store has heard how it ended
     try:
         yield run_id
     except BaseException:
         client.set_terminated(run_id, "FAILED")
+        _left_open.discard(run_id)
         raise
     client.set_terminated(run_id, "FINISHED")
+    _left_open.discard(run_id)
+
+
+def _close_left_open(client: "MlflowClient") -> None:
+    """Runs of this process whose end could not be told, as the store was away; of others `sweep` takes care."""
+    for run_id in sorted(_left_open):
+        client.set_terminated(run_id, "FAILED")
+        _left_open.discard(run_id)
 
 
 def _experiment(client: "MlflowClient", name: str) -> str:
@@ -289,8 +301,9 @@ def _read(found: Any) -> Run:
     info, data = found.info, found.data
     inputs = tuple({"name": str(i.dataset.name), "digest": str(i.dataset.digest), "source": str(i.dataset.source)}
                    for i in (found.inputs.dataset_inputs if found.inputs else ()))
-    return Run(str(info.run_id), str(info.run_name), str(info.status), info.lifecycle_stage == "deleted", int(info.start_time),
-               info.end_time and int(info.end_time), dict(data.params), dict(data.metrics), dict(data.tags), inputs)
+    return Run(str(info.run_id), str(info.run_name), str(info.status), info.lifecycle_stage == "deleted",
+               int(info.start_time), info.end_time and int(info.end_time), dict(data.params), dict(data.metrics),
+               dict(data.tags), inputs)
 
 
 def stored(client: "MlflowClient", run_id: str, folder: str | None = None) -> frozenset[str]:
