@@ -152,6 +152,13 @@ def test_what_a_spreadsheet_writes_is_what_predict_reads(
     assert [(item.path, item.patient_id) for item in items] == list(wanted)
 
 
+@pytest.mark.parametrize("row", ['"a.wav,1', '"a.wav"b,1', "a.wav,1,AV,new"])
+def test_a_quote_that_is_not_closed_and_a_cell_too_many_swallow_and_shift_no_row(row: str, tmp_path: Path) -> None:
+    (tmp_path / "visits.csv").write_text(f"path,patient_id,location\nb.wav,2,MV\n{row}\nc.wav,3,AV\n")
+    with pytest.raises(inputs.InputsError, match=r"line [34]"):
+        inputs.gather([tmp_path / "visits.csv"])
+
+
 # Memory
 
 def lies() -> dict[str, bytes]:
