@@ -131,7 +131,7 @@ class Pools:
     def conditions(self) -> list[str]:
         """What may have changed."""
         mixed = [f"mostly {self.label.partition('=')[2]}"] if self.label else []
-        return [NOTHING, *self.disturbed, *mixed, UNGROUPED]
+        return [NOTHING, *mixed, *self.disturbed, UNGROUPED]
 
     def sides(self, name: str, size: int, rng: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame] | None:
         """Reference and new of one round, or `None` where there are not enough of a class."""
