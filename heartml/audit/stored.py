@@ -46,7 +46,7 @@ def data_objects(evidence: Evidence) -> str:
 
 
 def data_here(evidence: Evidence) -> str:
-    """The files in `data/`, where this folder stands at that version."""
+    """The files in data/ are as they were, where this folder stands at that version."""
     here, expected = _here(), evidence.data_md5
     if here != expected:
         return f"data/ here is another version ({short(here)}): nothing to compare"
