@@ -37,6 +37,7 @@ class Withdrawal:
         affected: registered versions that were trained on the patient or held them out, each marked.
         twins: other ids in the same group: perhaps the same person, who stays in the data under them.
         remains: where the patient's recordings still are, in words.
+        missing: data versions and folds that could not be read: what used these is not among `affected`.
     """
 
     patient: str
@@ -47,6 +48,7 @@ class Withdrawal:
     affected: tuple[Use, ...]
     twins: tuple[Twin, ...]
     remains: tuple[str, ...]
+    missing: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -97,7 +99,7 @@ def run(client: Client, found: Trace, reason: str) -> Withdrawal:
         _mark(client, use, patient)
     said = following.withdrawn.loc[following.withdrawn["patient_id"] == patient, "reason"]
     return Withdrawal(patient, str(said.iloc[0]), tuple(own), before, lineage.data_hash(), affected, found.twins,
-                      tuple(remains(found)))
+                      tuple(remains(found)), found.missing)
 
 
 def _data_hash() -> str:
@@ -150,6 +152,7 @@ def lines(done: Withdrawal) -> list[str]:
         said.append(f"data version {done.before[:12]} -> {done.after[:12]}: commit data.dvc, then `heartml retrain` "
                     "makes models without them")
     said += ["registered versions affected, marked in the registry"] + (_uses(done.affected) or ["  none"])
+    said += [f"could not be read, perhaps affected too: {words}" for words in done.missing]
     said += [f"also in group {twin.group_id}: {twin.patient_id} ({many(twin.recordings)} stay). The same person? "
              f"`{WHO} {twin.patient_id}`" for twin in done.twins]
     return [*said, "what remains", *(f"  {words}" for words in done.remains)]

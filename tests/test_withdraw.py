@@ -146,6 +146,15 @@ def killed_while_adding(real):
     return opened
 
 
+def test_a_version_whose_folds_are_lost_is_not_passed_over_in_silence(project: Workspace) -> None:
+    patient = patient_in("0")
+    [place] = project.root.glob(".heartml/mlartifacts/*/artifacts/folds.parquet")
+    place.unlink()
+    done = withdraw(patient)
+    assert done.affected == () and done.recordings
+    assert "perhaps affected too: folds.parquet: not among the files of run" in "\n".join(withdrawal.lines(done))
+
+
 def test_another_file_name_or_patient_id_does_not_bring_samples_back() -> None:
     keys = {"new.wav": "aa", "b.wav": "bb", "c.wav": "cc"}
     facts = {name: Facts(key, 4000, 8000, 0.5, "") for name, key in keys.items()}
