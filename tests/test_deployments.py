@@ -292,7 +292,8 @@ def test_a_taken_port_is_named_with_the_way_out(retrained: Workspace) -> None:
 
 @pytest.mark.parametrize("how", ["closed", "killed"])
 def test_what_is_kept_dies_with_its_keeper_also_from_a_session_of_its_own(how: str) -> None:
-    tree = "import subprocess; subprocess.Popen(['setsid', 'sleep', '600']); subprocess.run(['sleep', '600'])"
+    tree = ("import subprocess; subprocess.run(['sh', '-c', 'setsid sleep 600 & exit 0']); "   # an orphan
+            "subprocess.run(['sleep', '600'])")
     keeper = ("import time; from flows import kept; "
               f"kept.start(['-c', {tree!r}], log={os.devnull!r}, grace_s=1.0); print('kept', flush=True); "
               "time.sleep(600)")
