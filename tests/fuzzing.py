@@ -238,13 +238,13 @@ TARGETS: dict[str, Callable[[random.Random, Path], str]] = {
 }
 
 
-WEIGHTS = {"sound": 60, "mapping": 10, "inputs": 12, "request": 6}      # of the others: 2 each
+WEIGHTS = {"sound": 120, "mapping": 20, "inputs": 20, "request": 8, "parameters": 2}      # of the others: 3 each
 
 
 def share(cases: int, targets: Sequence[str]) -> dict[str, int]:
     """How many cases each target gets, one at least."""
-    whole = sum(WEIGHTS.get(target, 2) for target in targets)
-    return {target: max(1, cases * WEIGHTS.get(target, 2) // whole) for target in targets}
+    whole = sum(WEIGHTS.get(target, 3) for target in targets)
+    return {target: max(1, cases * WEIGHTS.get(target, 3) // whole) for target in targets}
 
 
 def case(target: str, number: int, folder: Path) -> tuple[str, str]:

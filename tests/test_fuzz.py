@@ -31,7 +31,7 @@ from heartml import audio
 from heartml.core import paths
 from heartml.predict import inputs
 
-CASES = int(os.environ.get("HEARTML_FUZZ_CASES", "2500"))
+CASES = int(os.environ.get("HEARTML_FUZZ_CASES", "2000"))
 FIRST = int(os.environ.get("HEARTML_FUZZ_FIRST", "0"))
 FILES = 300
 EACH = settings(max_examples=100, deadline=None, derandomize=True,
