@@ -2,26 +2,34 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import builders
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 import tiny
 import yaml
 from builders import TASK
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache as places
+from test_champions import Killed, Mortal
 
-from heartml import evaluate, lineage, publish, registry, tracking
+from heartml import card, champions, evaluate, lineage, publish, registry, report, tracking
+from heartml.card import sections
 from heartml.core import config, files, paths, tasks
 from heartml.core.config import Params
 from heartml.core.errors import HeartMLError
-from heartml.publish import KNOWN, Outcome, contest, gate
+from heartml.publish import KNOWN, Outcome, comparison, comparison_page, contest, decisions, gate
 from heartml.registry import CHALLENGER, CHAMPION, PROMOTED, REFUSED
+from heartml.report import verdict
 
 GIT = ("git", "-c", "user.name=test", "-c", "user.email=test@example.org")
 DATA_HASH = "0123456789abcdef0123456789abcdef.dir"
@@ -257,6 +265,220 @@ def test_the_registered_model_loads_without_pickle_and_without_this_repository(p
     assert {"decision", "confidence"} <= set(found["columns"])
     stored = [p for p in (project / ".heartml/mlartifacts/models").rglob("*") if p.is_file()]
     assert not [p for p in stored if p.suffix in (".pkl", ".pickle", ".joblib", ".skops", ".pt")]
+
+
+def verdicts() -> dict[str, str]:
+    """Criterion -> what stands on the newest version."""
+    tags = registry.versions(tracking.connect(), TASK)[-1].tags
+    return {tag.removeprefix("heartml.gate."): words for tag, words in tags.items() if tag.startswith("heartml.gate.")}
+
+
+def overstate(temperature: float) -> None:
+    """The same answers, said with another confidence."""
+    path = paths.evaluation(TASK) / "predictions.parquet"
+    table = pd.read_parquet(path)
+    said = [column for column in table if column.startswith("c_")]
+    sharp = table[said] ** (1 / temperature)
+    files.write_parquet(path, table.assign(**sharp.div(sharp.sum(axis=1), axis=0)))
+    metrics = files.read_json(paths.evaluation(TASK) / "metrics.json")
+    metrics["held_out"]["ece"] = {"value": 0.4, "low": 0.3, "high": 0.5}
+    files.write_json(paths.evaluation(TASK) / "metrics.json", metrics)
+
+
+def test_each_criterion_stands_on_the_version_with_its_number_and_refuses_when_it_is_broken(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "_write_page", lambda *_: None)
+    files.write_json(paths.VALIDATION / "validation.json", {"success": False, "errors": ["no"], "warnings": []})
+    overstate(0.3)
+    assert publish_it().state == REFUSED
+    first = verdicts()
+    assert {name for name, words in first.items() if words.startswith("failed")} == {"calibration", "validation"}
+    assert first["calibration"].startswith("failed (0.3): calibration error 0.400 [0.300, 0.500], allowed 0.150")
+    assert first["validation"].startswith("failed (1): the data did not pass")
+    files.write_json(paths.VALIDATION / "validation.json", {"success": True, "errors": [], "warnings": []})
+    answer(skill=1.5)
+    assert publish_it().state == PROMOTED
+    assert set(verdicts()) == {"calibration", "floors", "validation", "lineage"}
+    answer(skill=0.0, seed=8)
+    overstate(0.05)
+    assert publish_it().state == REFUSED
+    worse = verdicts()
+    assert set(worse) == {"better", "subgroups", "calibration", "floors", "validation", "lineage"}
+    assert {name for name, words in worse.items() if words.startswith("failed")} >= {"better", "calibration", "floors"}
+    assert all(re.match(r"(passed|failed)( \(-?[\d.e+-]+\))?: .", words) for words in worse.values())
+
+
+def test_a_retraining_leaves_a_rollback_alone_and_says_so(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "_write_page", lambda *_: None)
+    publish_it()
+    answer(skill=12)
+    assert publish_it().version == "2"
+    decisions.roll_back(TASK, None, "false alarms at the new clinic")
+    for _ in range(2):
+        outcome = publish_it()
+        assert outcome.state == KNOWN
+        assert "version 1 serves" in outcome.reason
+        assert "false alarms at the new clinic" in outcome.reason
+    assert states() == [("1", PROMOTED, (CHAMPION,)), ("2", PROMOTED, ())]
+    answer(skill=12, seed=3)
+    third = publish_it()
+    assert third.state == PROMOTED
+    assert "until now version 1 serves" in third.reason
+
+
+def registered_only(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A champion, and a better challenger whose run died right after it was registered."""
+    monkeypatch.setattr(report, "render", lambda *_: "a page")
+    publish_it()
+    answer(skill=12)
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "_judge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            publish_it()
+
+
+def facts(root: Path) -> Any:
+    client = tracking.connect()
+    kept = [{item.path for item in client.list_artifacts(v.run_id)} for v in registry.versions(client, TASK)]
+    tags = [{k: w for k, w in v.tags.items() if k != "heartml.process"} for v in registry.versions(client, TASK)]
+    told = [(e.decision, e.counts, e.followed) for e in champions.read(client, TASK)]
+    return states(), tags, told, kept, run_states(), (root / "reports" / f"{TASK}.html").read_text()
+
+
+def test_a_death_at_any_write_after_registration_ends_as_if_undisturbed(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered_only(project, monkeypatch)
+    params = config.load()
+    quick = params.model_copy(update={"gate": params.gate.model_copy(update={"bootstrap": 100})})
+    verdict = contest.judge(tracking.connect(), TASK, registry.champion(tracking.connect(), TASK), quick)
+    monkeypatch.setattr(contest, "judge", lambda *_: verdict)       # every run would come to the same
+    connect = tracking.connect
+
+    def run(name: str, lives: float) -> Mortal:
+        shutil.copytree(project, tmp_path / name, symlinks=True)
+        monkeypatch.chdir(tmp_path / name)
+        mlflow.set_tracking_uri(f"sqlite:///{tmp_path / name}/.heartml/mlflow.db")   # what storing a model left behind
+        monkeypatch.delenv("MLFLOW_TRACKING_URI")                                    # and what that sets
+        places.clear()                                                               # of the same run elsewhere
+        client = Mortal(connect(), lives)
+        with monkeypatch.context() as patch:
+            patch.setattr(tracking, "connect", lambda: client)
+            publish_it(quick)
+        return client
+
+    writes = run("undisturbed", float("inf")).writes
+    expected = facts(tmp_path / "undisturbed")
+    assert expected[0] == [("1", PROMOTED, ()), ("2", PROMOTED, (CHAMPION,))]
+    assert writes > 15
+    for lives in range(0, writes, 5):      # every single one: tests/test_champions.py
+        with pytest.raises(Killed, match=f"write {lives + 1}"):
+            run(f"killed{lives}", lives)
+        publish_it(quick)
+        assert facts(tmp_path / f"killed{lives}") == expected, f"killed before write {lives + 1} of {writes}"
+        shutil.rmtree(tmp_path / f"killed{lives}")
+
+
+def test_two_versions_are_compared_on_what_both_can_be_judged_on(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "_write_page", lambda *_: None)
+    folds = pd.read_parquet(paths.folds(TASK))
+    late = folds.loc[folds["part"] == "test", "group_id"].unique()[:2]
+    answer(skill=0.5, keep=lambda table: ~table["group_id"].isin(late))
+    publish_it()
+    files.write_parquet(paths.folds(TASK), folds)
+    answer(skill=12)
+    publish_it()
+    client, params = tracking.connect(), config.load()
+    one, two = (comparison.load(client, registry.get(client, f"{TASK}/{n}")) for n in "12")
+    found = comparison.compare(one, two, params)
+    units = folds.loc[(folds["part"] == "test") & ~folds["group_id"].isin(late), "unit_id"].nunique()
+    late_units = folds.loc[folds["group_id"].isin(late), "unit_id"].nunique()
+    assert (found["units"], found["left_out"]["second_alone"]) == (units, late_units)
+    metric = found["metrics"]["weighted_accuracy_and_uar"]
+    assert metric["better"] == "second"
+    assert metric["difference"]["value"] == pytest.approx(metric["second"]["value"] - metric["first"]["value"])
+    back = comparison.compare(two, one, params)["metrics"]["weighted_accuracy_and_uar"]
+    assert back["better"] == "first"
+    assert back["difference"]["value"] == pytest.approx(-metric["difference"]["value"])
+    same = comparison.compare(one, one, params)
+    assert {of["better"] for of in same["metrics"].values()} == {"neither"}
+    assert same["params"] == {} == same["environment"]
+    assert (found["data"]["moved"], found["data"]["second_alone"]) == (0, int(folds["group_id"].isin(late).sum()))
+    assert {of["division"] for of in found["subgroups"]} == {"source", "age_group", "sex"}
+    assert sum(found["decisions"].values()) == len(found["by_unit"]) == units
+    page = comparison_page.render(found)
+    assert "Version 2 is better" in page
+    assert "src=" not in page
+    assert "://" not in page
+    assert page.count("<circle") >= units
+
+
+def test_a_unit_that_the_other_was_trained_on_is_not_compared(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "_write_page", lambda *_: None)
+    publish_it()
+    client = tracking.connect()
+    one = comparison.load(client, registry.get(client, f"{TASK}/1"))
+    group = one.answers.groups[0]
+    heard = replace(one, folds=one.folds.assign(part=one.folds["part"].mask(one.folds["group_id"] == group, "0")))
+    for first, second in ((one, heard), (heard, one)):
+        paired = comparison.pair(first, second)
+        assert group not in set(paired.second.groups)
+        assert paired.trained == int((one.answers.groups == group).sum())
+    assert comparison.data(one, heard)["moved"] == int((one.folds["group_id"] == group).sum())
+
+
+def test_the_card_is_with_the_run_and_says_only_what_is_stored(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = publish_it()
+    client = tracking.connect()
+    version = registry.get(client, TASK)
+    told = card.text(client, version)
+    stored = tracking.fetch(client, outcome.run_id or "", card.CARD, tmp_path / "fetched").read_text(encoding="utf-8")
+    assert stored == told
+    front = yaml.safe_load(told.split("---")[1])
+    found = outcome.evaluation["held_out"]
+    values = {m["type"]: m["value"] for m in front["model-index"][0]["results"][0]["metrics"]}
+    assert values["uar"] == round(found["uar"]["value"], 4)
+    assert "Not a medical device" in told
+    for word in ("Intended use", "Out of scope", "Data", "Subgroups", "Calibration", "Robustness", "limits", "Ethical",
+                 "The gate's verdict", "Lineage", "Licence", "heartml audit simulated-murmur/1"):
+        assert word in told
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert commit in told
+    assert DATA_HASH in told
+    assert f"{verdict.figure(found['uar']['value'])} ({verdict.span(found['uar'])})" in told
+    assert "1 silent" in told
+    assert "champion: version 1 serves" in told
+    shutil.rmtree(project / "data")
+    shutil.rmtree(project / "artifacts")
+    assert card.text(client, version) == told, "a year later, elsewhere, it says the same"
+    client.set_model_version_tag(TASK, "1", decisions.WITHDRAWN, "patient simulated-100")
+    assert "withdrawn: patient simulated-100" in card.text(client, registry.get(client, TASK))
+
+
+def test_the_card_of_a_version_without_its_files_says_what_is_not_known(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "_write_page", lambda *_: None)
+    outcome = publish_it()
+    shutil.rmtree(project / ".heartml/mlartifacts" / (outcome.run_id or "") / "artifacts")
+    client = tracking.connect()
+    told = card.text(client, registry.get(client, TASK))
+    assert "The evaluation was not kept" in told
+    assert "No lineage was kept" in told
+    assert "Not a medical device" in told
+
+
+@pytest.mark.parametrize("hostile", ["a | b", "<script>x</script>", "line\nbreak", "[click](http://evil)", "`x`"])
+def test_a_cell_of_the_card_brings_no_markup(hostile: str) -> None:
+    rendered = card.as_html(f"---\nx: 1\n---\n\n# T\n\n> d\n\n{sections.table(('a',), [(hostile,)])}\n")
+    assert "<script" not in rendered
+    assert "<a " not in rendered
+    assert rendered.count("<td>") == 1
 
 
 def test_the_key_follows_the_content_and_nothing_else(project: Path) -> None:
