@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -291,21 +291,26 @@ class Command:
         return self.status
 
 
-def fork(project: Workspace, *arguments: object, **environment: str) -> Command:
-    """Start `heartml ARGUMENTS` in the folder of the project, on its disk where it has one."""
+def fork(
+    project: Workspace, *arguments: object, act: Callable[[], object] | None = None, **environment: str
+) -> Command:
+    """Start `heartml ARGUMENTS`, or `act`, in the folder of the project, on its disk where it has one."""
     number, name = tempfile.mkstemp(prefix="said-")
     os.close(number)
     pid = os.fork()
     if pid == 0:
         status = 70
         try:
-            status = _be(project, Path(name), list(map(str, arguments)), environment)
+            status = _be(project, Path(name), list(map(str, arguments)), act, environment)
         finally:
             os._exit(status)
     return Command(pid, Path(name))
 
 
-def _be(project: Workspace, output: Path, arguments: list[str], environment: Mapping[str, str]) -> int:
+def _be(
+    project: Workspace, output: Path, arguments: list[str], act: Callable[[], object] | None,
+    environment: Mapping[str, str],
+) -> int:
     """The life of the forked process."""
     with output.open("wb", buffering=0) as said:
         os.dup2(said.fileno(), 1)
@@ -323,7 +328,7 @@ def _be(project: Workspace, output: Path, arguments: list[str], environment: Map
     from heartml.cli import main
 
     try:
-        main()
+        (act or main)()
     except SystemExit as end:
         return int(end.code or 0)
     except BaseException:  # noqa: BLE001 - what Python itself would do
