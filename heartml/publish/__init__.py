@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 FAILED, KNOWN = "failed", "nothing new"
 _TRIES = 3
-_SERVING = ("mlflow", "click", "lightgbm", "numpy", "pandas", "pydantic", "pyyaml", "safetensors", "scikit-learn",
-            "scipy", "soundfile", "torch", "torchaudio", "model-signing", "pyopenssl")   # what the registered model imports
+_SERVING = ("mlflow", "click", "lightgbm", "model-signing", "numpy", "pandas", "pydantic", "pyopenssl", "pyyaml",
+            "safetensors", "scikit-learn", "scipy", "soundfile", "torch", "torchaudio")   # what the model imports
 
 
 @dataclass(frozen=True)
