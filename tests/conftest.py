@@ -5,6 +5,7 @@ are missing, the tests that need them are left out, and say so.
 """
 
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from heartml.core import files
 # Modules that take minutes: they come first, so that none is left over at the end.
 LONG = ("survival", "faults", "leave_out", "ingest", "retrain", "audit", "deployments", "scale", "protocol",
         "description", "structure", "publish", "search", "pipeline", "fuzz")
+# Random moments are drawn once, before the workers start, so that all of them collect the same tests.
+os.environ.setdefault("HEARTML_FAULT_SEED", str(random.SystemRandom().randrange(1, 10**6)))
 REAL_DATA = Path(os.environ.get("HEARTML_REAL_DATA") or ROOT.parent / "shared" / "datasets")
 
 
