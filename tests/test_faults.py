@@ -19,8 +19,8 @@
 | a damaged object in DVC's cache | restored stages, restored data | here; audio: test_features.py, test_validate.py |
 | a lock of a dead process, `dvc.lock` cut short | | test_pipeline.py |
 
-HEARTML_FAULT_ROUNDS=20 tries every random moment twenty times; a failed test names its seed, and HEARTML_FAULT_SEED
-tries that again.
+HEARTML_FAULT_ROUNDS=20 tries every random moment twenty times, and all commands and steps; the suite's single round
+leaves out those that share their way with another one. A failed test names its seed, HEARTML_FAULT_SEED tries it again.
 """
 
 import hashlib
@@ -58,7 +58,10 @@ from heartml.pipeline import intact
 from heartml.pipeline.repro import How
 
 DISK_MIB = 400
-NAMES = ("ingest", "score", "monitor", "audit")
+THOROUGH = faults.ROUNDS > 1
+NAMES = ("ingest", "monitor", "audit", *["score"] * THOROUGH)      # a monitor scores
+FLOWS = ("score", *["monitor", "audit"] * THOROUGH)
+STEPS = ("log_batch", "create_model_version", *["create_run", "set_model_version_tag"] * THOROUGH)
 pytestmark = pytest.mark.timeout(1800)      # on a machine that does ten other things
 
 
@@ -232,7 +235,6 @@ def test_a_clock_that_jumps_by_hours_and_days_changes_nothing(
     assert small.outputs(mine) == small.outputs(retrained)
     assert small.flow_states(mine) == ["COMPLETED", "COMPLETED"]
     assert small.run_states(mine) == {"FINISHED"}
-    assert "nothing new, version 1" in mine.run("retrain").stdout
 
 
 def _answers(address: str) -> bool:
@@ -266,7 +268,7 @@ def audit_flow() -> None:
 
 
 @pytest.mark.parametrize("seed", faults.seeds())
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "ingest"])
+@pytest.mark.parametrize("name", FLOWS)
 def test_a_flow_killed_on_a_server_is_closed_by_the_next_run(
     ready: Workspace, prefect_server: dict[str, str], tmp_path: Path, name: str, seed: int
 ) -> None:
@@ -452,7 +454,7 @@ def states() -> tuple[list[tuple[str, str | None, tuple[str, ...]]], set[str]]:
             {run.info.status for run in client.search_runs(experiments)})
 
 
-@pytest.mark.parametrize("step", ["create_run", "log_batch", "create_model_version", "set_model_version_tag"])
+@pytest.mark.parametrize("step", STEPS)
 def test_a_database_that_goes_away_while_it_registers_is_gone_on_with_when_it_is_back(
     unregistered: Workspace, database: tuple[services.Database, faults.Wire], monkeypatch: pytest.MonkeyPatch,
     step: str
