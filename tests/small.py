@@ -84,11 +84,12 @@ def rows(database: Path, query: str) -> list[tuple[Any, ...]]:
 
 
 def registered(project: Workspace) -> list[tuple[Any, ...]]:
-    """(version, verdict, alias) of every registered version."""
+    """(version, verdict, alias) of every registered version; the journal of champions is none."""
     return rows(project / ".heartml/mlflow.db", """
         select v.version, t.value, a.alias from model_versions v
         left join model_version_tags t on t.name = v.name and t.version = v.version and t.key = 'heartml.verdict'
-        left join registered_model_aliases a on a.name = v.name and a.version = v.version order by v.version""")
+        left join registered_model_aliases a on a.name = v.name and a.version = v.version
+        where v.name not like '%.champions' order by v.version""")
 
 
 def run_states(project: Workspace) -> set[str]:
