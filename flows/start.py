@@ -102,4 +102,5 @@ def _flow(*, wait: bool, force: bool) -> list[Outcome]:
     outcomes = state.result(raise_on_failure=False)
     if isinstance(outcomes, list):
         return outcomes
-    raise RetrainFailed(str(state.message))
+    machine = trouble.in_words(outcomes) if isinstance(outcomes, BaseException) else None
+    raise RetrainFailed(machine or str(state.message))

@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from heartml.core import process
+from heartml.store import address
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -147,6 +148,9 @@ def append(client: "MlflowClient", name: str, decision: Decision, *, source: str
         source, run_id: of the version that it is about, so that the entry leads to its files.
         followed: the alias stands there already.
     """
+    import mlflow
+
+    mlflow.set_tracking_uri(address())   # a `models:/` source is looked up there, whatever the client's own address
     tags = {f"heartml.{key}": str(value)[:_LONGEST] for key, value in asdict(decision).items() if value}
     tags |= {"heartml.process": process.me(), **({"heartml.followed": "true"} if followed else {})}
     words = f"{decision.kind}: version {decision.version} after {decision.before}. {decision.reason}"
