@@ -22,6 +22,13 @@ BEAT = ("S1", "systole", "S2", "diastole")
 BEAT_FRAMES = (5, 12, 5, 18)
 
 
+class _Plain(yaml.SafeDumper):
+    """Writes what stands in two places twice: `params.yaml` takes no aliases."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
 def write(root: Path, *, children: int = 45, folds: int = 3, seed: int = 0, **search: object) -> None:
     """Make the project in `root`, which must be the working folder when it is used; `search`: parameters replaced."""
     rng = np.random.default_rng(seed)
@@ -42,7 +49,7 @@ def _params(root: Path, search: dict[str, object]) -> "encoders.Params":
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
     values["tasks"] = [NAME]
     values["search"] = {**values["search"], "workers": 1, **search}
-    (root / "params.yaml").write_text(yaml.safe_dump(values))
+    (root / "params.yaml").write_text(yaml.dump(values, Dumper=_Plain))
     return config.load(root / "params.yaml")
 
 

@@ -160,17 +160,16 @@ def test_table_json_and_csv_say_the_same_phrase(told: Path) -> None:
 
 
 def test_scoring_for_a_schedule_describes_too_and_notices_another_descriptor(told: Path) -> None:
-    work = batch.plan(Path("wards"), None, MURMUR)
-    for block in work.blocks:
-        batch.score(block, work.located)
-    found = batch.finish(work, Path("scores.parquet")).set_index("unit_id")["description"]
+    batch.run(Path("wards"), Path("scores.parquet"), None, MURMUR)
+    work, rows = batch.plan(Path("wards"), None, MURMUR), pd.read_parquet("scores.parquet")
+    found = rows.groupby("unit_id")["description"].unique()
     description = answers()["2530"].description
     assert description is not None
-    assert found["2530"] == description.phrase_with_confidence
-    assert found["9979"] == ""
-    assert pd.read_parquet("scores.parquet")["description"].notna().all()
+    assert list(found["2530"]) == [description.phrase_with_confidence]
+    assert list(found["9979"]) == [""]
+    assert rows["description"].notna().all()
     shutil.rmtree(paths.model("simulated-systolic_timing"))
-    assert batch.plan(Path("wards"), None, MURMUR).blocks[0].kept != work.blocks[0].kept
+    assert batch.plan(Path("wards"), None, MURMUR).key != work.key
 
 
 @pytest.mark.parametrize("decision", [0, 1, 2])
