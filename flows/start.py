@@ -39,9 +39,11 @@ def ingest(
         IngestFailed: nothing was ingested.
     """
     server.check()
+    from flows import sweep
     from flows.ingest import ingest as flow
 
-    state = flow(dataset, folder, into, mirror, keep_tasks, replace, return_state=True)
+    with sweep.signed():
+        state = flow(dataset, folder, into, mirror, keep_tasks, replace, return_state=True)
     if not state.is_completed():
         raise IngestFailed(str(state.message))
     return cast("Ingested", state.result())
@@ -92,9 +94,11 @@ def _flow(*, wait: bool, force: bool) -> list[Outcome]:
     import httpx
 
     from flows import retrain as module
+    from flows import sweep
 
     try:
-        state = module.retrain(wait=wait, force=force, return_state=True)
+        with sweep.signed():
+            state = module.retrain(wait=wait, force=force, return_state=True)
     except httpx.HTTPError as error:
         words = trouble.of_folder(paths.STATE) or (
             f"the Prefect server went away ({error}). Nothing that is done is lost: run it again.")

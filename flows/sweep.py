@@ -3,8 +3,11 @@
 A running flow cannot be told from a killed one by its state alone; by its process it can, on the same machine.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from prefect import tags
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowRunFilter, TaskRunFilter
 from prefect.context import FlowRunContext
@@ -21,14 +24,21 @@ _GONE = "its process was killed"
 _OPEN: dict[str, Any] = {"state": {"type": {"any_": ["RUNNING", "CANCELLING"]}}}
 
 
+@contextlib.contextmanager
+def signed() -> Iterator[None]:
+    """Flow runs that the block starts carry this process's name from their first moment: no gap for a kill."""
+    with tags(f"{_PREFIX}{process.me()}"):
+        yield
+
+
 def sign() -> None:
-    """Write this process's name on the flow run that it executes."""
+    """Write this process's name on the flow run that it executes: a worker's runs are made elsewhere."""
     answers.without_traceback()
     context = FlowRunContext.get()
     if context and context.flow_run:
         with get_client(sync_client=True) as client:
-            tags = {*context.flow_run.tags, f"{_PREFIX}{process.me()}"}
-            client.update_flow_run(context.flow_run.id, tags=sorted(tags))
+            known = {*context.flow_run.tags, f"{_PREFIX}{process.me()}"}
+            client.update_flow_run(context.flow_run.id, tags=sorted(known))
 
 
 def close_killed(flow_name: str = "retrain") -> list[str]:

@@ -262,9 +262,11 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[st
 
 def audit_flow() -> None:
     """What the deployment `audit` runs."""
+    from flows import sweep
     from flows.audit import audit
 
-    audit(TASK)
+    with sweep.signed():
+        audit(TASK)
 
 
 @pytest.mark.parametrize("seed", faults.seeds())

@@ -42,9 +42,11 @@ def score(source: Path, to: Path, wanted: str | None, task: str | None, as_json:
 
     if server.configured():
         server.check()
+        from flows import sweep
         from flows.score import score as flow
 
-        found = flow(source, to, wanted, task)
+        with sweep.signed():
+            found = flow(source, to, wanted, task)
     else:
         found = batch.run(source, to, wanted, task)
     if as_json:
@@ -82,9 +84,11 @@ def monitor(source: Path, wanted: str | None, task: str | None, html: Path | Non
     params = config.load().monitor
     if server.configured():
         server.check()
+        from flows import sweep
         from flows.monitor import monitor as flow
 
-        watch = flow(source, wanted, task, html)
+        with sweep.signed():
+            watch = flow(source, wanted, task, html)
     else:
         compared = watching.run(source, wanted, task)
         watch = compared.watch
