@@ -324,6 +324,10 @@ def _be(
     else:
         os.chdir(project.root)
     os.environ |= environment
+    if "prefect" in sys.modules:        # another test imported it: it has read its environment already
+        from prefect.context import refresh_global_settings_context
+
+        refresh_global_settings_context()
     sys.argv = ["heartml", *arguments]
     from heartml.cli import main
 
