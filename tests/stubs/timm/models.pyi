@@ -1,0 +1,3 @@
+from torch import Tensor
+
+def adapt_input_conv(in_chans: int, conv_weight: Tensor) -> Tensor: ...
