@@ -30,6 +30,7 @@ from heartml.metrics.scores import Scored, intervals, number, task_metrics, vers
 from heartml.model import Model, Predictions
 
 Judged = dict[str, Any]
+ALONE = 200                # answers up to here are given before other processes would have started
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def sample(held_out: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
 def hear(listening: Listening, conditions: Sequence[Condition], workers: int = 0) -> list[Predictions]:
     """What the model says of the recordings as they are, and under each condition."""
     every = [None, *conditions]
-    count = min(parallel.available_workers(workers), len(every))
+    asked = len(listening.recording_ids) * len(every)
+    count = 1 if asked <= ALONE else min(parallel.available_workers(workers), len(every))
     with parallel.pool(count) as pool:
         said: Iterable[Predictions] = pool.map(functools.partial(answer, listening), every)
         return list(track(said, f"robustness {listening.task}", len(every)))

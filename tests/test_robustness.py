@@ -97,7 +97,8 @@ def test_the_noise_depends_on_seed_recording_and_kind_alone(project: Path) -> No
     assert np.allclose(of_all.probabilities[-1], of_one.probabilities[0], atol=1e-12)
 
 
-def test_the_same_bytes_whatever_the_workers(project: Path) -> None:
+def test_the_same_bytes_whatever_the_workers(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(robustness, "ALONE", 0)
     conditions = [Condition("speech_snr_db", 5.0), Condition("lowpass_hz", 300.0)]
     chosen = robustness.sample(held_out(), 6, 0)
     one, two = (robustness.hear(asked(chosen, project), conditions, workers) for workers in (1, 2))
