@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from heartml import audio
-from heartml.core import files
+from heartml.core import files, paths
 from heartml.core.config import IngestParams
 
 
@@ -24,7 +24,7 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """One file to be examined; `flac_folder` takes its samples as `<xx>/<recording_id>.flac`."""
+    """One file to be examined; `flac_folder` takes its samples as `<x>/<recording_id>.flac`."""
 
     path: Path
     flac_folder: Path
@@ -91,7 +91,7 @@ def examine(job: Job) -> Facts:
         samples = audio.read(job.path)
     except audio.AudioError as error:
         return Facts.refused(Fault(error.reason, error.detail), sha256)
-    target = job.flac_folder / samples.recording_id[:2] / f"{samples.recording_id}.flac"
+    target = paths.audio(samples.recording_id, job.flac_folder)
     if not target.exists():
         audio.write_flac(target, samples)
     waveform = samples.floats

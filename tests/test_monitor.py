@@ -145,7 +145,7 @@ def clinic(tmp_path_factory: pytest.TempPathFactory, retrained: Workspace) -> Wo
     project = retrained.copy(tmp_path_factory.mktemp("clinic") / "project")
     recordings = pd.read_parquet(project / "data/recordings.parquet")
     for n, row in enumerate(recordings.drop_duplicates("patient_id").to_dict("records")):
-        path = project / "data/audio" / row["recording_id"][:2] / f"{row['recording_id']}.flac"
+        path = project / paths.audio(row["recording_id"])
         samples = audio.read(path)
         cut = Samples(samples.pcm[100:], samples.sample_rate_hz)      # another content, nearly the same sound
         write_flac(project / f"same/{n}_AV.flac", cut)

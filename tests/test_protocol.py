@@ -34,8 +34,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     root = tmp_path_factory.mktemp("protocol")
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    starts = [s for s in params["search"]["starts"] if s["head"] == "logistic" and s["encoder"] == "logspec"]
-    networks = [s for s in params["search"]["starts"] if s["head"] == "sequence"]
+    starts = [s for s in params["search"]["starts"] if "head=logistic" in s and "encoder=logspec" in s]
+    networks = [s for s in params["search"]["starts"] if "head=sequence" in s]
     params["search"] |= {"starts": [networks[0], starts[0]], "tasks": {}}
     params["search"]["sequence"]["channels"] = 8
     params["protocol"] = {"inner_folds": 2, "networks": 1, "epochs": 1}

@@ -280,3 +280,23 @@ def test_parameters_that_name_nothing_are_refused(tmp_path: Path, monkeypatch, c
     problems.write(tmp_path, children=10, folds=2, **SMALL | change)
     with pytest.raises(space.SearchError, match=words):
         search.run(NAME)
+
+
+def test_a_start_is_one_line_of_words() -> None:
+    line = "encoder=logspec level=recording pooling=everything head=lightgbm trees=100 rate=8.0e-2"
+    start = config.StartParams.model_validate(line)
+    assert start == config.StartParams(encoder="logspec", level="recording", pooling="everything", head="lightgbm",
+                                       numbers={"trees": 100, "rate": 0.08})
+    assert [type(number) for number in start.numbers.values()] == [int, float]
+    assert config.StartParams.model_validate("encoder=logspec level=recording head=sequence").pooling is None
+
+
+@pytest.mark.parametrize(("line", "words"), [
+    ("encoder=logspec level", "'level' is no key=value"),
+    ("encoder=logspec level=unit head=logistic c=high", "c=high is no number"),
+    ("encoder=logspec level=child head=logistic", "'recording' or 'unit'"),
+    ("level=unit head=logistic", "encoder"),
+])
+def test_a_start_that_cannot_be_read_is_refused(line: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        config.StartParams.model_validate(line)

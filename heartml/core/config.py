@@ -160,11 +160,36 @@ class FcnnParams(NetworkParams):
 
 
 class StartParams(Section):
+    """A trial to begin with, one line of `key=value` in `params.yaml`; what is no field is a number of its head."""
+
     encoder: str
     level: Literal["recording", "unit"]
     pooling: str | None
     head: str
     numbers: dict[str, float | int]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        words = dict(_assignment(word) for word in value.split())
+        named = {key: words.pop(key) for key in ("encoder", "level", "pooling", "head") if key in words}
+        return {"pooling": None, **named, "numbers": {key: _number(key, text) for key, text in words.items()}}
+
+
+def _assignment(word: str) -> tuple[str, str]:
+    key, equals, value = word.partition("=")
+    if not (key and equals and value):
+        raise ValueError(f"{word!r} is no key=value")
+    return key, value
+
+
+def _number(key: str, text: str) -> float | int:
+    try:
+        return int(text) if text.removeprefix("-").isdecimal() else float(text)
+    except ValueError:
+        raise ValueError(f"{key}={text} is no number (known besides numbers: encoder, level, pooling, head)") from None
 
 
 class SearchParams(PerTask):

@@ -25,9 +25,9 @@ def collection(dataset: str) -> Path:
     return COLLECTIONS / f"{dataset}.yaml"
 
 
-def audio(recording_id: str) -> Path:
-    """The lossless samples of one recording."""
-    return DATA / "audio" / recording_id[:2] / f"{recording_id}.flac"
+def audio(recording_id: str, folder: Path = DATA / "audio") -> Path:
+    """The lossless samples of one recording. Sixteen folders: DVC walks every one of them at each `dvc repro`."""
+    return folder / recording_id[:1] / f"{recording_id}.flac"
 
 
 def cache() -> Path:

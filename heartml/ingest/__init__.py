@@ -102,7 +102,7 @@ def _mapping(source: Dataset) -> dict[str, str]:
 def _samples(recording_id: str) -> Path:
     """Where the samples of a recording lie: in the version in place, or decoded just now."""
     former = paths.audio(recording_id)
-    return former if former.exists() else _FLAC / recording_id[:2] / f"{recording_id}.flac"
+    return former if former.exists() else paths.audio(recording_id, _FLAC)
 
 
 def _examine(layout: Layout, folder: Path, params: IngestParams) -> dict[str, Facts]:

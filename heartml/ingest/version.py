@@ -119,7 +119,7 @@ def build(tables: Tables, flac_folder: Path, mappings: Mapping[str, str]) -> Pat
     """Lay out a whole version aside: `tables`, audio linked from the former version or taken from `flac_folder`.
 
     Args:
-        flac_folder: holds `<xx>/<recording_id>.flac`.
+        flac_folder: holds `<x>/<recording_id>.flac`.
         mappings: data set -> its mapping file; those of other data sets are kept.
 
     Returns:
@@ -142,7 +142,7 @@ def build(tables: Tables, flac_folder: Path, mappings: Mapping[str, str]) -> Pat
         if former.exists():
             _link(former, target)
         else:
-            (flac_folder / target.parent.name / target.name).rename(target)
+            paths.audio(recording_id, flac_folder).rename(target)
     return folder
 
 
