@@ -114,6 +114,9 @@ class AmplitudeParams(Section):
 class TrainingParams(Section):
     chunk_s: Positive
     inference_chunk_s: Positive | None
+    noise_share: Share
+    noise_snr_low_db: float
+    noise_snr_high_db: float
     mixup: Annotated[float, Field(ge=0)]
     loss: Literal["cross_entropy", "focal"]
     focal_gamma: Annotated[float, Field(ge=0)]
@@ -127,6 +130,12 @@ class TrainingParams(Section):
     gradient_clip: Positive | None
     accumulation: Count
     mixed_precision: Literal["auto", "never"]
+
+    @model_validator(mode="after")
+    def _ratios_are_in_order(self) -> Self:
+        if self.noise_snr_low_db > self.noise_snr_high_db:
+            raise ValueError("noise_snr_low_db lies above noise_snr_high_db")
+        return self
 
 
 class NetworkParams(Section):
@@ -218,7 +227,10 @@ class SearchParams(PerTask):
     def _every_network_can_be_trained(self) -> Self:
         for name, kind in type(self).model_fields.items():
             if isinstance(kind.annotation, type) and issubclass(kind.annotation, NetworkParams):
-                self.training_of(name)
+                training = self.training_of(name)
+                if training.noise_share and set(self.network(name).encoders) != {"logspec"}:
+                    raise ValueError(f"noise_share: {name} does not hear logspec alone, whose powers noise is added "
+                                     f"to. Set {name}.training to {{noise_share: 0.0}}")
         return self
 
 

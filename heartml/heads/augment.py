@@ -1,6 +1,7 @@
 """Random crops of log-spectrograms, disturbed as real recordings are: `[batch, frames, dim]`.
 
-Tempo, spectral tilt, a shift of one band, gain, noise, and masks in both directions (SpecAugment, Park et al. 2019).
+Noise as a worse ear adds it, where the recipe asks for it; tempo, spectral tilt, a shift of one band, gain, uncertainty
+of every figure, and masks in both directions (SpecAugment, Park et al. 2019).
 """
 
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartml.heads import Targets
+from heartml.heads.noise import Noise, loudness
 
 _TEMPO = 0.13
 _TILT = 0.5            # natural logarithm of power from the lowest to the highest band, standard deviation
@@ -28,28 +30,33 @@ class Crops:
         frames: `[all frames, dim]`, half precision: a step there is a hundredth of the noise that is added.
         states: int8 `[all frames]` or `None`.
         first, length: of each recording, in frames.
-        size: frames of a crop. strength: scales every disturbance.
+        loudness: power of each recording that a signal-to-noise ratio is about, where noise is added.
+        size: frames of a crop. strength: scales every disturbance but noise.
     """
 
     frames: NDArray[np.float16]
     states: NDArray[np.int8] | None
     first: NDArray[np.int64]
     length: NDArray[np.int64]
+    loudness: NDArray[np.float32] | None
     size: int
     mask: int
     strength: float
+    noise: Noise | None
 
     @classmethod
     def of(
-        cls, frames: Iterable[NDArray[np.float32]], targets: Targets, strength: float, chunk_s: float
+        cls, frames: Iterable[NDArray[np.float32]], targets: Targets, strength: float, chunk_s: float,
+        noise: Noise | None = None,
     ) -> Self:
         """Pack recordings and, where there are any, their heart states, for crops of `chunk_s` seconds."""
         halves = [one.astype(np.float16) for one in frames]
         length = np.array([len(f) for f in halves])
         states = None if targets.states is None else np.concatenate(list(targets.states))
         rate = targets.frame_rate_hz
-        return cls(np.concatenate(halves), states, np.cumsum(length) - length, length, max(1, round(chunk_s * rate)),
-                   max(1, round(_MASK_S * rate)), strength)
+        loud = None if noise is None else np.array([loudness(one, rate) for one in halves], np.float32)
+        return cls(np.concatenate(halves), states, np.cumsum(length) - length, length, loud,
+                   max(1, round(chunk_s * rate)), max(1, round(_MASK_S * rate)), strength, noise)
 
     def draw(
         self, rows: NDArray[np.int64], rng: np.random.Generator
@@ -65,6 +72,8 @@ class Crops:
         here = self.first[rows][:, None] + whole % length
         there = self.first[rows][:, None] + (whole + 1) % length
         crops = self.frames[here].astype(np.float32) * (1 - share) + self.frames[there].astype(np.float32) * share
+        if self.noise is not None and self.loudness is not None:
+            self.noise.add(crops, self.loudness[rows], rng)
         return self._disturb(crops, rng), None if self.states is None else self.states[here]
 
     def _disturb(self, crops: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:

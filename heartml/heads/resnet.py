@@ -93,7 +93,7 @@ def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted
                                **{key: numbers[key] for key in ("backbone", "pooling", "dropout")}}
     if (size := recipe.inference_frames(targets.frame_rate_hz)) is not None:
         shape["inference_frames"] = size
-    crops = Crops.of((centred(f) for f in frames), targets, float(numbers["strength"]), recipe.chunk_s)
+    crops = Crops.of((centred(f) for f in frames), targets, float(numbers["strength"]), recipe.chunk_s, recipe.noise())
     return FittedResnet(train(lambda: _begun(shape, numbers), crops, targets, recipe, seed), shape)
 
 

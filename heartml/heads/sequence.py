@@ -113,7 +113,7 @@ def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted
              "dropout": numbers["dropout"], "states": targets.states is not None}
     if (size := recipe.inference_frames(targets.frame_rate_hz)) is not None:
         shape["inference_frames"] = size
-    crops = Crops.of((centred(f) for f in frames), targets, float(numbers["strength"]), recipe.chunk_s)
+    crops = Crops.of((centred(f) for f in frames), targets, float(numbers["strength"]), recipe.chunk_s, recipe.noise())
     weight = float(numbers["frame_weight"])
     network = train(lambda: _build(shape), crops, targets, recipe, seed,
                     lambda logits, states, labels: weight * frame_loss(logits, states, labels))

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from heartml.core.config import Count, Positive, TrainingParams
 from heartml.heads import Numbers, Targets
+from heartml.heads.noise import Noise
 
 SHORTEST_FRAMES = 100     # shorter recordings are repeated to this: the receptive field of `sequence` is 130
 
@@ -36,6 +37,10 @@ class Recipe(TrainingParams):
     def of(cls, numbers: Numbers) -> Self:
         """The recipe among a head's numbers."""
         return cls.model_validate({key: numbers.get(key) for key in cls.model_fields})
+
+    def noise(self) -> Noise | None:
+        """What is added to crops, if anything."""
+        return Noise(self.noise_share, self.noise_snr_low_db, self.noise_snr_high_db) if self.noise_share else None
 
     def inference_frames(self, frame_rate_hz: float) -> int | None:
         """`inference_chunk_s` in frames."""

@@ -1,0 +1,109 @@
+"""Noise on frames is what the encoder makes of a noisy waveform; and it is added only where it was asked for."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import beat
+from numpy.typing import NDArray
+
+from heartml import audio, encoders, perturb
+from heartml.core import config
+from heartml.core.config import ParamsError
+from heartml.heads import Targets
+from heartml.heads.augment import Crops
+from heartml.heads.noise import Noise, loudness, meeting, spectra
+from heartml.heads.training import Recipe, centred
+from heartml.learning import space
+
+FILE = Path(__file__).parents[1] / "params.yaml"
+PARAMS = config.load(FILE)
+SPEC = encoders.spec("logspec", PARAMS)
+BASE = {**space.fixed_numbers(PARAMS.search, "sequence"), "rate": 1e-3}
+DRAWS = 12
+
+
+@pytest.fixture(scope="module")
+def heart() -> NDArray[np.float32]:
+    return (beat(np.random.default_rng(0), 4.0, True)[0] / 32768).astype(np.float32)
+
+
+def heard(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+    return centred(encoders.frames_of(encoders.load(SPEC), SPEC, waveform, 4000).astype(np.float32))
+
+
+@pytest.mark.parametrize("snr_db", [20.0, 10.0, 0.0])
+def test_noise_on_frames_is_noise_on_the_waveform(heart: NDArray[np.float32], snr_db: float) -> None:
+    clean, rng = heard(heart), np.random.default_rng(1)
+    noisy = perturb.KINDS["white_snr_db"].apply
+    on_waveform = np.stack([heard(noisy(heart, 4000, snr_db, np.random.default_rng(n))) for n in range(DRAWS)])
+    power = np.full((DRAWS, clean.shape[1]), loudness(clean, 50.0) * 10 ** (-snr_db / 10), np.float32)
+    added = meeting(np.repeat(clean[None], DRAWS, 0), power, rng)
+    on_frames = np.stack([centred(one) for one in added])
+    apart = on_waveform - on_frames
+    assert np.abs(apart.mean((0, 1))).mean() < 0.06           # the spectrum
+    assert np.abs(apart.mean((0, 2))).mean() < 0.10           # the course in time
+    assert np.abs(apart.mean(0)).mean() < 1.5 * np.sqrt(2 / DRAWS) * 0.8 * on_waveform.std(0).mean()
+    assert on_frames.std(0).mean() == pytest.approx(on_waveform.std(0).mean(), rel=0.2)
+    assert np.abs(on_waveform.mean(0) - clean).mean() > 3 * np.abs(apart.mean((0, 1))).mean()
+
+
+def test_how_loud_a_heart_is_does_not_follow_a_knock(heart: NDArray[np.float32]) -> None:
+    knocked = heart.copy()
+    knocked[8000:8200] += np.random.default_rng(0).normal(0, 20 * heart.std(), 200).astype(np.float32)
+    for waveform in (heart, knocked):
+        prepared = audio.prepare(waveform, 4000, PARAMS.audio)
+        frames = encoders.frames_of(encoders.load(SPEC), SPEC, waveform, 4000)
+        expected = perturb.signal_power(prepared, 4000) * 2000 / 775      # of the band, spread over all of 2 kHz
+        assert 10 * np.log10(loudness(frames, 50.0) / expected) == pytest.approx(0, abs=0.6)
+
+
+def crops_of(frames: NDArray[np.float32], noise: Noise | None) -> Crops:
+    targets = Targets(np.zeros(1, int), 1, np.zeros(1, int))
+    return Crops.of([frames], targets, 0.0, 2.0, noise)
+
+
+def test_a_share_of_the_crops_is_noisy_the_others_stay_and_no_crops_mean_moves(heart: NDArray[np.float32]) -> None:
+    crops = np.random.default_rng(0).normal(size=(400, 20, 8)).astype(np.float32)
+    kept = crops.copy()
+    Noise(0.3, 0.0, 20.0).add(crops, np.ones(400, np.float32), np.random.default_rng(1))
+    same = (crops == kept).all((1, 2))
+    assert 1 - same.mean() == pytest.approx(0.3, abs=0.08)
+    np.testing.assert_allclose(crops.mean((1, 2)), kept.mean((1, 2)), atol=1e-5)
+    assert np.isfinite(crops).all()
+    louder, quieter = crops_of(heard(heart), Noise(1.0, 0.0, 0.0)), crops_of(heard(heart), Noise(1.0, 60.0, 60.0))
+    drawn = [one.draw(np.zeros(16, int), np.random.default_rng(2))[0] for one in (louder, quieter)]
+    plain = crops_of(heard(heart), Noise(1.0, 200.0, 200.0)).draw(np.zeros(16, int), np.random.default_rng(2))[0]
+    assert np.abs(drawn[0] - plain).mean() > 0.5
+    assert np.abs(drawn[1] - plain).mean() < 0.1
+
+
+def test_the_same_generator_draws_the_same_noise(heart: NDArray[np.float32]) -> None:
+    crops = crops_of(heard(heart), Noise(0.5, 0.0, 30.0))
+    drawn = [crops.draw(np.zeros(8, int), np.random.default_rng(seed))[0].tobytes() for seed in (3, 3, 4)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_without_a_share_nothing_is_drawn_for_noise() -> None:
+    assert Recipe.of({**BASE, "noise_share": 0.0}).noise() is None
+    wanted = {"noise_share": 0.4, "noise_snr_low_db": 5.0, "noise_snr_high_db": 9.0}
+    assert Recipe.of({**BASE, **wanted}).noise() == Noise(0.4, 5.0, 9.0)
+
+
+def test_noise_is_white_or_falls_with_frequency() -> None:
+    drawn = spectra(2000, 48, np.random.default_rng(0))
+    np.testing.assert_allclose(drawn.mean(1), 1)
+    assert (np.diff(drawn, axis=1) <= 0).all()
+    assert (drawn == 1).all(1).mean() == pytest.approx(1 / 3, abs=0.05)
+
+
+@pytest.mark.parametrize(("old", "new", "words"), [
+    ("sequence: {encoders: [logspec]", "sequence: {encoders: [random_conv]", "noise_share"),
+    ("noise_snr_high_db: ", "noise_snr_high_db: -", "noise_snr_low_db lies above"),
+])
+def test_noise_that_cannot_be_added_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
+    text = FILE.read_text()
+    assert text.count(old) == 1
+    (tmp_path / "params.yaml").write_text(text.replace(old, new))
+    with pytest.raises(ParamsError, match=words):
+        config.load(tmp_path / "params.yaml")
