@@ -4,7 +4,6 @@ The work pool, the deployments of prefect.yaml with schedules and triggers, and 
 run that failed, and of a promotion. Who is told is a block on the server, since its address is often a secret.
 """
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from pydantic import SecretStr
 
 from flows import events, server
 from flows.server import POOL
-from heartml.cli import QUIET
+from heartml.cli import run
 from heartml.core import config
 from heartml.core.errors import HeartMLError
 
@@ -134,19 +133,5 @@ def main(webhook: str | None, block: str | None) -> None:
     deploy(webhook=webhook, block=block, say=click.echo)
 
 
-def _run() -> int:
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    try:
-        main(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except HeartMLError as error:
-        click.echo(f"heartml: {error}", err=True)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(_run())
+    sys.exit(run(main))

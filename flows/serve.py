@@ -5,7 +5,6 @@ They listen on the loopback only, and live no longer than this process, however 
 """
 
 import contextlib
-import os
 import signal
 import sys
 import time
@@ -16,9 +15,8 @@ import click
 from flows import kept, parts
 from flows.parts import Part
 from flows.server import POOL, ServerError
-from heartml.cli import QUIET
+from heartml.cli import run
 from heartml.core import config, paths
-from heartml.core.errors import HeartMLError
 from heartml.core.files import Busy, exclusive
 
 
@@ -114,23 +112,7 @@ def main(prefect_port: int, mlflow_port: int, webhook: str | None) -> None:
         _wait(served)
 
 
-def _run() -> int:
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM):   # also where a shell started this in the background, SIGINT ignored
         signal.signal(number, signal.default_int_handler)
-    try:
-        main(standalone_mode=False)
-    except (KeyboardInterrupt, click.Abort):
-        return 0     # the way in which it is meant to end
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except HeartMLError as error:
-        click.echo(f"heartml: {error}", err=True)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_run())
+    sys.exit(run(main, interrupted=0))     # Ctrl-C is the way in which it is meant to end

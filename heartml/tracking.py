@@ -1,7 +1,7 @@
 """MLflow runs: where the store is, what a run carries, and what becomes of runs that a killed process left behind.
 
 `MLFLOW_TRACKING_URI` points at a shared server or database (docs/scale.md); without it everything is in SQLite and a
-folder under `.heartml`. Only this module and heartml/registry.py talk to MLflow.
+folder under `.heartml`. Besides this module only registry, champions and model_files talk to MLflow.
 """
 
 import contextlib

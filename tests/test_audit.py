@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from small import TASK
 from workspaces import Workspace
 
-from heartml import audit, registry, serving, signing, tracking
+from heartml import audit, model_files, registry, serving, signing, tracking
 from heartml.audit import compare
 from heartml.audit.links import BROKEN, HOLDS, MISSING, Lost, Wrong, agree
 from heartml.audit.tree import Tree, place_md5
@@ -275,10 +275,10 @@ def test_every_tampering_is_found_by_its_link_and_the_others_hold(project: Works
 def test_a_model_that_was_tampered_with_is_not_loaded(project: Workspace, tampering: str, tmp_path: Path) -> None:
     client, champion = tracking.connect(), registry.champion(tracking.connect(), TASK)
     assert champion
-    assert registry.download(client, champion, tmp_path / "before").is_dir()
+    assert model_files.download(client, champion, tmp_path / "before").is_dir()
     TAMPERINGS[tampering][0]()
     with pytest.raises(signing.Refused, match=rf"^{TASK} version 1: "):
-        registry.download(client, champion, tmp_path / "after")
+        model_files.download(client, champion, tmp_path / "after")
     with pytest.raises(signing.Refused, match=rf"^{TASK} version 1: "):
         locate.locate(None, TASK, (TASK,))
     done = CliRunner().invoke(cli, ["verify", TASK, "--to", "served"])
@@ -316,7 +316,7 @@ def test_another_models_files_do_not_pass_for_this_one(project: Workspace, tmp_p
     sql("update model_versions set run_id = 'another' where name = ?", TASK)
     moved = registry.get(client, TASK)
     with pytest.raises(signing.Refused, match="signed as run_id"):
-        registry.download(client, moved, tmp_path)
+        model_files.download(client, moved, tmp_path)
 
 
 def test_a_version_from_before_signatures_is_signed_by_hand(project: Workspace) -> None:

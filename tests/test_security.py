@@ -33,7 +33,7 @@ from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 from workspaces import ROOT, Workspace
 
-from heartml import datasets, ingest, listing, registry, serving
+from heartml import datasets, ingest, listing, model_files, serving
 from heartml.core import config, documents, files, paths
 from heartml.core.errors import HeartMLError
 from heartml.core.text import cell, one_line, printable
@@ -168,7 +168,7 @@ def test_hostile_yaml_is_refused_at_once(
     file = {"mapping": "clinic.yaml", "params": "params.yaml", "MLmodel": "MLmodel"}[reader]
     Path(file).write_text(HOSTILE_YAML[name])
     read = {"mapping": lambda: datasets.bind("generic", tmp_path), "params": config.load,
-            "MLmodel": lambda: registry.ensemble_in(tmp_path)}[reader]
+            "MLmodel": lambda: model_files.ensemble_in(tmp_path)}[reader]
     tracemalloc.start()
     started = time.process_time()
     try:
@@ -322,7 +322,7 @@ def test_a_stored_model_names_no_ensemble_outside_of_it(place: str, tmp_path: Pa
     flavour = {"python_function": {"artifacts": {"model": {"path": place}}}}
     (stored / "MLmodel").write_text(yaml.safe_dump({"flavors": flavour}))
     with pytest.raises(RegistryError, match=r"outside of it|no stored model"):
-        registry.ensemble_in(stored)
+        model_files.ensemble_in(stored)
 
 
 def damaged(rng: random.Random, folder: Path, to: Path) -> None:

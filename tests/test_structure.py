@@ -72,7 +72,7 @@ def test_the_command_line_answers_without_heavy_libraries() -> None:
 
 
 def test_only_services_talk_to_mlflow_and_only_flows_to_prefect() -> None:
-    services = {f"heartml/{service}.py" for service in ("tracking", "registry", "champions", "serving")}
+    services = {f"heartml/{service}.py" for service in ("tracking", "registry", "champions", "model_files", "serving")}
     outside = {"mlflow": services, "prefect": set()}
     for library, allowed in outside.items():
         pattern = re.compile(rf"^\s*(import|from) {library}\b", re.MULTILINE)

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from heartml import lineage, registry, signing, tracking
+from heartml import lineage, model_files, signing, tracking
 from heartml.audit.links import Lost, Wrong
 from heartml.audit.tree import Tree
 from heartml.core import paths
@@ -72,7 +72,7 @@ class Evidence:
     def raw(self) -> Path:
         """A copy of the stored model as it is, with what loading it has left there."""
         try:
-            return registry.stored_model(self.client, self.version, self._place / "raw", as_it_is=True)
+            return model_files.copied(self.client, self.version, self._place / "raw", as_it_is=True)
         except HeartMLError as error:
             raise Lost(str(error)) from None
 

@@ -109,12 +109,12 @@ def decisions(evidence: Evidence) -> str:
     import numpy as np
     import pandas as pd
 
-    from heartml import registry
+    from heartml import model_files
     from heartml.core.files import read_json
     from heartml.learning.calibration import Calibration
     from heartml.learning.decision import Rule
 
-    told, classes = read_json(registry.ensemble_in(evidence.raw) / "model.json"), evidence.task.classes
+    told, classes = read_json(model_files.ensemble_in(evidence.raw) / "model.json"), evidence.task.classes
     table = pd.read_parquet(evidence.file(_ANSWERS["held_out"]))
     log_p = np.log(table[[f"p_{name}" for name in classes]].to_numpy(float))
     rule, scaled = Rule(np.array(told["rule"]["biases"])), told["calibration"]

@@ -140,9 +140,9 @@ def noted_stages(evidence: Evidence) -> str:
 
 def model_files(evidence: Evidence) -> str:
     """The registered ensemble is, byte for byte, the one that the stage `ensemble` made."""
-    from heartml import registry
+    from heartml import model_files
 
-    ensemble, made = registry.ensemble_in(evidence.raw), paths.model(evidence.name).as_posix()
+    ensemble, made = model_files.ensemble_in(evidence.raw), paths.model(evidence.name).as_posix()
     agree({"dvc.lock": evidence.outputs.get(made), "the registered files": place_md5(ensemble)})
     return agree({
         "the registered files": sha256_folder(ensemble), "the run's tag": evidence.run.tags.get("heartml.sha256.model"),

@@ -49,23 +49,38 @@ def main() -> None:
     """Entry point of `heartml` and `python -m heartml`."""
     if "DVC_STAGE" in os.environ:   # before the slow imports of a stage, so that no orphan comes to life
         die_with_dvc()
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")   # before numpy is imported, or it does not count
+    sys.exit(run(cli))
+
+
+def run(command: click.Command, *, interrupted: int = 130) -> int:
+    """Run a command of this project and tell a user's mistake, or the machine's, in one line.
+
+    Args:
+        interrupted: what Ctrl-C means: 0 for what ends in no other way.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        Exception: a fault of ours, with its traceback.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     try:
-        sys.exit(cli(standalone_mode=False) or 0)
+        return command(standalone_mode=False) or 0
     except (KeyboardInterrupt, click.Abort):
-        sys.exit(130)
+        return interrupted
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except BrokenPipeError:    # who reads the output has gone: `heartml models | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        return 1
     except Exception as error:
         words = error if isinstance(error, HeartMLError) else trouble.in_words(error)
         if words is None:
             raise
         click.echo(f"heartml: {one_line(words)}", err=True)
-        sys.exit(1)
+        return 1

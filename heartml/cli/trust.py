@@ -72,7 +72,7 @@ def verify(model: str, to: Path | None) -> None:
     """
     import tempfile
 
-    from heartml import registry, tracking
+    from heartml import model_files, registry, tracking
     from heartml.core.errors import HeartMLError
     from heartml.core.files import replacing_folder
 
@@ -81,8 +81,8 @@ def verify(model: str, to: Path | None) -> None:
     client = tracking.connect()
     version = registry.get(client, model)
     with tempfile.TemporaryDirectory() as place:
-        folder = registry.stored_model(client, version, Path(place))
-        registry.verify(folder, version.name, version.number, version.run_id)
+        folder = model_files.copied(client, version, Path(place))
+        model_files.verify(folder, version.name, version.number, version.run_id)
         if to:
             import shutil
 

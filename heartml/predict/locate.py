@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heartml import registry, tracking
+from heartml import model_files, registry, tracking
 from heartml.core import paths
 from heartml.core.errors import HeartMLError
 from heartml.core.files import exclusive, read_json, replacing_folder, sha256, write_json
@@ -106,7 +106,7 @@ def _from_registry(name: str, which: str, *, required: bool) -> Located | None:
             raise NoModel(f"{name}{which}: not in the registry; `heartml models` lists what is")
         return None
     version = known["version"]
-    registry.verify(Path(known["stored"]), name, version, known["run_id"])
+    model_files.verify(Path(known["stored"]), name, version, known["run_id"])
     words = f"{name} version {version}" + (", the champion" if which == "@champion" else "")
     return Located(Path(known["folder"]), words, name, version)
 
@@ -149,6 +149,6 @@ def _ask(name: str, which: str) -> dict[str, str]:
     with exclusive(paths.LOCKS / "models.lock"):
         if not (folder / "MLmodel").is_file():
             with replacing_folder(folder) as temporary, tempfile.TemporaryDirectory(dir=folder.parent) as place:
-                shutil.copytree(registry.stored_model(client, version, Path(place)), temporary, dirs_exist_ok=True)
+                shutil.copytree(model_files.copied(client, version, Path(place)), temporary, dirs_exist_ok=True)
     return {"version": version.number, "run_id": version.run_id, "stored": str(folder),
-            "folder": str(registry.ensemble_in(folder))}
+            "folder": str(model_files.ensemble_in(folder))}

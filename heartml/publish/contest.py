@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from heartml import assessment, audio, lineage, registry, tracking
+from heartml import assessment, audio, lineage, model_files, tracking
 from heartml.core import paths
 from heartml.core.config import Params
 from heartml.core.errors import HeartMLError
@@ -105,7 +105,7 @@ def of_champion(client: "Client", champion: Version, task: Task, held: Held, lim
         late = held.folds[held.folds["unit_id"].isin(set(fair) - set(table["unit_id"]))]
         if 0 < len(late) <= limit:
             with contextlib.suppress(HeartMLError):   # files gone, or not for this code: the gate says how many it lost
-                table = pd.concat([table, ask(registry.download(client, champion, Path(folder)), late)])
+                table = pd.concat([table, ask(model_files.download(client, champion, Path(folder)), late)])
     return Champion(champion.number, Scored.of(table, task.classes), trained_on)
 
 

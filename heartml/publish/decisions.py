@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heartml import champions, lineage, registry, tracking
+from heartml import champions, lineage, model_files, registry, tracking
 from heartml.champions import NONE, PERSON, ROLLBACK, Decision, Entry
 from heartml.core.errors import HeartMLError
 from heartml.registry import ABANDONED, CHALLENGER, CHAMPION, ChampionChanged, Version
@@ -97,7 +97,7 @@ def _carry_out(client: "Client", version: Version, kind: str, reason: str, *, fo
         raise Objection(f"{version.name} version {version.number}: {'; '.join(objections)}. --force does it all the "
                         "same, and is recorded")
     with tempfile.TemporaryDirectory() as folder:
-        registry.download(client, version, Path(folder))
+        model_files.download(client, version, Path(folder))
     serving = registry.champion(client, version.name)
     decision = Decision(kind, version.number, serving.number if serving else NONE, reason.strip(), person(),
                         version.tags.get("heartml.reason", ""), "; ".join(objections))

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from heartml import registry, signing, tracking
+from heartml import model_files, signing, tracking
 from heartml.core.errors import HeartMLError
 from heartml.core.files import canonical_json, read_json, sha256, sha256_file
 from heartml.registry import Version
@@ -83,7 +83,7 @@ def sign_again(client: Client, version: Version) -> str:
     """
     with tempfile.TemporaryDirectory() as place:
         kept = tracking.fetch(client, version.run_id, "", Path(place) / "run")
-        folder = registry.stored_model(client, version, Path(place))
+        folder = model_files.copied(client, version, Path(place))
         for name in (signing.STATEMENT, signing.SIGNATURE):
             (folder / name).unlink(missing_ok=True)
         said = statement(_run(client, version.run_id), version.name, version.tags.get("heartml.key", ""),
