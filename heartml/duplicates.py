@@ -177,16 +177,27 @@ def _compare_blocks(
         if not len(rows):
             continue
         crossed = scipy.fft.ifft(scipy.fft.fft(signals[i], size) * spectra[rows], overwrite_x=True)
-        power = np.roll(crossed.real**2 + crossed.imag**2, other, axis=1)[:, : len(lags)]
+        power = _squared(crossed, other, len(lags))
         energy = _overlap_energy(signals[i], before[rows], lengths[rows], longest, other)
-        overlap = np.minimum(len(signals[i]), lengths[rows, None] + lags) - np.maximum(lags, 0)
-        least = [_least_overlap(len(signals[i]), n, COARSE_HZ) for n in lengths[rows]]
-        passed = (power > threshold**2 * energy) & (overlap >= np.array(least)[:, None]) & (energy > _TINY)
+        passed = power > threshold**2 * energy
+        for row, length in zip(passed, lengths[rows], strict=True):     # lags at which they overlap enough
+            least = _least_overlap(len(signals[i]), length, COARSE_HZ)
+            row[: max(0, other + least - length)] = row[other + len(signals[i]) - least + 1 :] = False
         for r in np.flatnonzero(passed.any(axis=1)):
-            lag_s = float(lags[_most_certain(power[r], energy[r], overlap[r], passed[r])]) / COARSE_HZ
+            sure = passed[r] & (energy[r] > _TINY)
+            if not sure.any():
+                continue
+            overlap = np.minimum(len(signals[i]), lengths[rows[r]] + lags) - np.maximum(lags, 0)
+            lag_s = float(lags[_most_certain(power[r], energy[r], overlap, sure)]) / COARSE_HZ
             j = right[rows[r]]
             found.append((i, j, lag_s) if i < j else (j, i, -lag_s))
     return found
+
+
+def _squared(crossed: Complexes, before: int, count: int) -> Floats:
+    """Squared magnitude of a circular correlation [rows, size], for `count` lags from -before on."""
+    lags = np.concatenate([crossed[:, -before:], crossed[:, : count - before]], axis=1)
+    return np.asarray(lags.real**2 + lags.imag**2, np.float32)
 
 
 def _stretch(signal: Complexes, before: int, length: int) -> Complexes:
