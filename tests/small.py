@@ -32,6 +32,7 @@ def _shrink(params: Path) -> None:
     numbers["split"]["folds"] = 3
     starts = [start for start in numbers["search"]["starts"] if "head=logistic" in start]
     numbers["search"] |= {"trials": 3, "network_trials": {}, "batch": 3, "pruning_startup_trials": 3, "tasks": {},
+                          "workers": 1,     # another one takes three seconds to start; test_search.py has two
                           "heads": ["logistic", "extra_trees"], "starts": starts[:2]}
     numbers["evaluate"] |= {"bootstrap": 100, "floors": ["majority"]}   # nine held-out children tell no more
     numbers["robustness"]["conditions"] = {"white_snr_db": [0], "clock_share": [0.02]}

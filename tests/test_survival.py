@@ -47,7 +47,7 @@ def at_work(process: "subprocess.Popen[str]") -> Iterator[tuple[str, psutil.Proc
         except psutil.NoSuchProcess:
             return
         yield from ((stage, child) for child in children if (stage := stage_of(child)))
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 def living(processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -143,11 +143,13 @@ def test_a_killed_dvc_repro_takes_its_stage_with_it_and_the_next_one_finishes(
     stage = f"search@{TASK}"
     small.forget(mine, stage)
     repro = [sys.executable, "-m", "dvc", "repro", "-q"]
+    params = (mine / "params.yaml").read_text()
+    (mine / "params.yaml").write_text(params.replace("workers: 1\n", "workers: 2\n"))
     for shell in ("/bin/bash", "/bin/sh"):   # the second does not exec its command
         first = subprocess.Popen(repro, cwd=mine.root, env={**mine.environment, "SHELL": shell}, text=True)
-        next(process for name, process in at_work(first) if name == stage)
-        time.sleep(2)
-        kill_with_all(first)
+        next(process for name, process in at_work(first) if name == stage and len(process.children(recursive=True)) > 2)
+        kill_with_all(first)     # with two workers, and what started them
+    (mine / "params.yaml").write_text(params)
     subprocess.run(repro, cwd=mine.root, env=mine.environment, check=True)
     assert small.lock(mine) == small.lock(retrained)
     assert small.outputs(mine) == small.outputs(retrained)
