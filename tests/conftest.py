@@ -19,9 +19,10 @@ from workspaces import ROOT, Workspace
 
 from heartml.core import files
 
-# Modules that take minutes: they come first, so that none is left over at the end.
-LONG = ("survival", "faults", "leave_out", "ingest", "retrain", "audit", "deployments", "scale", "protocol",
-        "description", "structure", "publish", "search", "pipeline", "fuzz")
+# Modules that take minutes: they come first, so that none is left over at the end. The first makes `retrained`, for
+# which the next ones need not wait.
+LONG = ("survival", "ingest", "protocol", "structure", "leave_out", "faults", "scale", "retrain", "audit",
+        "deployments", "publish", "pipeline", "description", "search", "fuzz", "serving", "monitor", "score")
 # Random moments are drawn once, before the workers start, so that all of them collect the same tests.
 os.environ.setdefault("HEARTML_FAULT_SEED", str(random.SystemRandom().randrange(1, 10**6)))
 REAL_DATA = Path(os.environ.get("HEARTML_REAL_DATA") or ROOT.parent / "shared" / "datasets")
@@ -111,6 +112,21 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert done.returncode == 0, done.stderr
 
     return _once(tmp_path_factory, "store", make) / ".heartml" / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def empty_history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new Prefect history, prefect.db: making one takes five seconds, a copy of it none."""
+
+    def make(home: Path) -> None:
+        home.mkdir()
+        code = ("import asyncio; from prefect.server.database import provide_database_interface as database;"
+                "asyncio.run(database().create_db())")
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False,
+                              env={**os.environ, "PREFECT_HOME": str(home)})
+        assert done.returncode == 0, done.stderr
+
+    return _once(tmp_path_factory, "history", make) / "prefect.db"
 
 
 @pytest.fixture(scope="session")

@@ -246,9 +246,10 @@ def _answers(address: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def prefect_server(empty_history: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A real Prefect server, as the environment names it; its history is in PREFECT_HOME."""
     home, port = tmp_path_factory.mktemp("prefect"), services.free_port()
+    shutil.copy(empty_history, home)
     named = {"PREFECT_HOME": str(home), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
     command = [sys.executable, "-m", "flows.server", str(port), str(os.getpid())]
     with subprocess.Popen(command, cwd=toys.ROOT, env={**os.environ, **named, "PREFECT_SERVER_ANALYTICS_ENABLED": "0"},

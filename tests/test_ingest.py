@@ -677,8 +677,10 @@ def test_without_prefect_the_command_starts_no_server(workspace: Workspace, tmp_
 
 
 @pytest.fixture
-def prefect_api(workspace: Workspace, tmp_path: Path) -> Iterator[str]:
+def prefect_api(workspace: Workspace, empty_history: Path, tmp_path: Path) -> Iterator[str]:
     """The address of a Prefect server that dies with this test."""
+    (tmp_path / "prefect").mkdir()
+    shutil.copy(empty_history, tmp_path / "prefect")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -251,7 +251,11 @@ os._exit(0)      # a drained worker is not waited for
 """
 
 
-def test_the_flow_tells_prefect_of_a_drift_and_of_nothing_else(here: Workspace) -> None:
+def test_the_flow_tells_prefect_of_a_drift_and_of_nothing_else(
+    here: Workspace, empty_history: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "prefect").mkdir()
+    shutil.copy(empty_history, tmp_path / "prefect")
     done = subprocess.run([sys.executable, "-c", TOLD], capture_output=True, text=True, check=False,
                           env={**os.environ, "PYTHONPATH": str(ROOT)})
     said = [line for line in done.stdout.splitlines() if line]

@@ -107,9 +107,10 @@ def test_of_two_at_once_one_waits_and_finds_nothing_left_to_do(mine: Workspace, 
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def server(empty_history: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A real Prefect server, and the environment that names it."""
     home = tmp_path_factory.mktemp("prefect")
+    shutil.copy(empty_history, home)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

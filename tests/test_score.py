@@ -254,7 +254,9 @@ def test_the_command_scores_without_a_server(ward: Path) -> None:
     assert "5 files, 3 units (0 scored now, 3 known from before), 1 files that cannot be scored" in again.stdout
 
 
-def test_the_flow_writes_the_bytes_of_the_command(ward: Path) -> None:
+def test_the_flow_writes_the_bytes_of_the_command(ward: Path, empty_history: Path) -> None:
+    Path("prefect").mkdir()
+    shutil.copy(empty_history, "prefect")
     code = ("from flows import server; server.start(); from pathlib import Path; from flows.score import score;"
             "print(score(Path('incoming'), Path('flow.parquet')).counts)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False,
