@@ -15,7 +15,7 @@ serve: env
 	$(BIN)/python -m flows.serve $(ARGS)
 
 test: .venv/.test
-	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 
 env: .venv/.run
 

@@ -105,17 +105,18 @@ def test_the_same_outcomes_give_the_same_bytes_and_only_descriptors_call_for_a_p
 
 
 def choose(project: Workspace, *tasks: str) -> None:
-    """Three groups are enough for a class here, and these are the tasks to train."""
+    """Three groups are enough for a class here, one encoder for a model, and these are the tasks to train."""
     params = re.sub(r"min_class_groups: \d+", "min_class_groups: 3", (project / "params.yaml").read_text())
-    params, found = re.subn(r"(?m)^tasks:\n(- .*\n)+", f"tasks: [{', '.join(tasks)}]\n", params)
-    assert found == 1
+    for name, values in (("tasks", tasks), ("encoders", ["logspec"])):
+        params, found = re.subn(rf"(?m)^{name}:\n(- .*\n)+", f"{name}: [{', '.join(values)}]\n", params)
+        assert found == 1
     (project / "params.yaml").write_text(params)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_the_other_tasks_of_the_same_retraining_are_trained(small_project: Workspace, tmp_path: Path) -> None:
-    mine = small_project.copy(tmp_path / "project")
+def test_the_other_tasks_of_the_same_retraining_are_trained(retrained: Workspace, tmp_path: Path) -> None:
+    mine = retrained.copy(tmp_path / "project")
     choose(mine, "simulated-systolic_pitch", "simulated-diastolic_timing")
     done = mine.run("retrain", check=False, timeout_s=3500)
     assert done.returncode == 1, done.stdout + done.stderr
