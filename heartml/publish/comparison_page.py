@@ -70,13 +70,15 @@ def metric_title(name: str) -> str:
 def what_differs(found: Json) -> list[tuple[str, Sequence[tuple[str, str, str]]]]:
     """Sections of (what, first, second): data, code, parameters, environment; empty where they are the same."""
     data, code = found["data"], found["code"]
-    moved = [("Recordings in one alone", str(data["first_alone"]), str(data["second_alone"]))]
-    moved += [("Recordings in both, on another side of the split", str(data["moved"]), "")] if data["moved"] else []
-    same_data = data["hashes"][0] == data["hashes"][1] and not (data["first_alone"] or data["second_alone"])
-    commits = [f"{commit or 'none'}{' with uncommitted changes' if dirty else ''}"
+    of_data = [("data.dvc", *data["hashes"])] if data["hashes"][0] != data["hashes"][1] else []
+    if data["first_alone"] or data["second_alone"]:
+        of_data.append(("Recordings in one alone", str(data["first_alone"]), str(data["second_alone"])))
+    if data["moved"]:
+        of_data.append(("Recordings in both, on another side of the split", str(data["moved"]), ""))
+    commits = [f"{(commit or 'none')[:12]}{' with uncommitted changes' if dirty else ''}"
                for commit, dirty in zip(code["commits"], code["dirty"], strict=True)]
     return [
-        ("Data", [] if same_data and not data["moved"] else [("data.dvc", *data["hashes"]), *moved]),
+        ("Data", of_data),
         ("Code", ([("Commit", commits[0], commits[1])] if commits[0] != commits[1] else [])
          + [("Differs", path, "") for path in code["files"]]),
         ("Parameters", [(key, *map(_text, pair)) for key, pair in found["params"].items()]),
@@ -114,9 +116,15 @@ def show(found: Json) -> None:
 
 def _figures(of: Json, found: Json) -> tuple[str, str, str, str]:
     told = {FIRST: names(found)[0], SECOND: names(found)[1], NEITHER: "chance explains it"}
-    sides = [f"{figure(of[side]['value'])} ({span(of[side])})" for side in (FIRST, SECOND)]
+    first, second = (_with_span(figure(of[side]["value"]), span(of[side])) for side in (FIRST, SECOND))
     d = of["difference"]
-    return sides[0], sides[1], f"{signed(d['value'])} ({change(d)})", told[of["better"]]
+    if d["value"] is None:
+        return first, second, "not estimable", ""
+    return first, second, _with_span(signed(d["value"]), change(d)), told[of["better"]]
+
+
+def _with_span(value: str, interval: str) -> str:
+    return f"{value} ({interval})" if interval else value
 
 
 def right(found: Json) -> str:
