@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,27 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(root)
     monkeypatch.setenv("PYTHONPATH", str(toys.ROOT))
     return root
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy project whose stages have all run. Do not write here."""
+    root = toys.make(tmp_path_factory.mktemp("finished") / "toy").root
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("PYTHONPATH", str(toys.ROOT))
+        assert set(run_due().values()) == {How.RAN}
+    toys.ran(root)
+    return root
+
+
+@pytest.fixture
+def ran(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it as working folder."""
+    shutil.copytree(finished, tmp_path / "toy", symlinks=True)
+    monkeypatch.chdir(tmp_path / "toy")
+    monkeypatch.setenv("PYTHONPATH", str(toys.ROOT))
+    return tmp_path / "toy"
 
 
 def run_due(**options) -> dict[str, How]:
@@ -51,16 +73,14 @@ def test_only_what_is_stale_runs_and_what_comes_after_it(toy: Path) -> None:
     assert toys.ran(toy) == ["three", "four"]
 
 
-def test_what_was_run_before_with_the_same_inputs_is_restored_and_stops_the_rest(toy: Path) -> None:
-    run_due()
-    toys.ran(toy)
-    (toy / "two.txt").unlink()
+def test_what_was_run_before_with_the_same_inputs_is_restored_and_stops_the_rest(ran: Path) -> None:
+    (ran / "two.txt").unlink()
     assert run_due() == {"two": How.RESTORED, "four": How.UNCHANGED}
-    assert toys.ran(toy) == []
+    assert toys.ran(ran) == []
 
 
-def test_by_force_every_stage_is_due(toy: Path) -> None:
-    run_due()
+def test_by_force_every_stage_is_due(ran: Path) -> None:
+    assert not pipeline.plan().due
     assert len(pipeline.plan(force=True).due) == 4
     assert pipeline.run("one", force=True, say=lambda _: None).how is How.RAN
 
@@ -204,16 +224,14 @@ def test_a_stage_waits_for_a_dvc_that_came_in_between(toy: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [b"", b"schema: '2.0'\nstages:\n  one:\n    cmd: pyth", b"schema: '2.0'\nstages: \x00"])
-def test_a_lock_that_was_cut_short_by_a_kill_is_mended(toy: Path, cut: bytes) -> None:
-    run_due()
+def test_a_lock_that_was_cut_short_by_a_kill_is_mended(ran: Path, cut: bytes) -> None:
     recovery.keep()
-    whole = (toy / "dvc.lock").read_bytes()
-    toys.ran(toy)
-    (toy / "dvc.lock").write_bytes(cut)
+    whole = (ran / "dvc.lock").read_bytes()
+    (ran / "dvc.lock").write_bytes(cut)
     with pipeline.alone():
         run_due()
-    assert toys.ran(toy) == []
-    assert _yaml((toy / "dvc.lock").read_bytes()) == _yaml(whole)
+    assert toys.ran(ran) == []
+    assert _yaml((ran / "dvc.lock").read_bytes()) == _yaml(whole)
 
 
 def _yaml(text: bytes) -> dict:
@@ -235,18 +253,17 @@ def test_the_order_in_which_siblings_ended_does_not_show_in_the_lock(toy: Path) 
 
 
 @pytest.mark.parametrize("left", ["dead", "recycled", "cut short"])
-def test_dvcs_locks_of_dead_processes_do_not_block(toy: Path, left: str) -> None:
-    run_due()
+def test_dvcs_locks_of_dead_processes_do_not_block(ran: Path, left: str) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    rwlock = toy / ".dvc/tmp/rwlock"
+    rwlock = ran / ".dvc/tmp/rwlock"
     holder = {"pid": gone.pid if left == "dead" else os.getpid(), "cmd": "dvc repro"}
-    text = json.dumps({"write": {str(toy / "one.txt"): holder}, "read": {}})
+    text = json.dumps({"write": {str(ran / "one.txt"): holder}, "read": {}})
     rwlock.write_text(text[:20] if left == "cut short" else text)
     os.utime(rwlock, (1, 1) if left == "recycled" else None)   # this process started later than that
     with pipeline.alone(wait=False):
-        toys.set_numbers(toy, one=1)
-        assert run_due()["one"] is How.RAN
+        toys.set_numbers(ran, one=1)
+        assert pipeline.run("one", say=lambda _: None).how is How.RAN
 
 
 def test_half_written_files_of_dead_processes_are_removed(toy: Path) -> None:
