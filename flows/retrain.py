@@ -24,8 +24,9 @@ from flows import again, events, runners, sweep, voice
 from heartml import pipeline, publish
 from heartml.core import config, paths
 from heartml.core.errors import HeartMLError
-from heartml.pipeline import Done, Plan, Stage, StageFailed, StageKilled, StageTimedOut, recovery
+from heartml.pipeline import Plan, Stage, recovery, running
 from heartml.pipeline.repro import How
+from heartml.pipeline.running import Done, StageFailed, StageKilled, StageTimedOut
 from heartml.publish import Outcome, description, results
 
 Say = Callable[[str], None]
@@ -42,7 +43,7 @@ def stage(address: str, force: bool, timeout_s: float) -> Done | State[Any]:
 
     with voice.running(address), runners.leashed():
         try:
-            done = pipeline.run(address, force=force, say=say, timeout_s=timeout_s)
+            done = running.run(address, force=force, say=say, timeout_s=timeout_s)
         except StageFailed as error:
             return Failed(message=str(error), name=_ENDS.get(type(error), "Failed"))
         except OSError as error:
@@ -108,7 +109,7 @@ def _retrain(force: bool) -> list[Outcome]:
     log.info("%d of %d stages to bring up to date", len(plan.due), len(plan.stages))
     for entry in plan.due:
         log.info("%s: %s", entry.address, entry.changed or "after a stage that runs")
-    with pipeline.stopping_on_error(), runners.chosen() as on:
+    with running.stopping_on_error(), runners.chosen() as on:
         seconds, failed = _run_due(plan, params.flow, on, force=force)
     recovery.order([entry.address for entry in plan.stages])
     store.wait()

@@ -54,7 +54,7 @@ from workspaces import Workspace
 from heartml import ingest, pipeline, publish, registry, tracking
 from heartml.core import config, files, paths, trouble
 from heartml.ingest import version
-from heartml.pipeline import intact
+from heartml.pipeline import intact, running
 from heartml.pipeline.repro import How
 
 DISK_MIB = 400
@@ -343,20 +343,20 @@ def objects(like: str = "") -> list[Path]:
 
 def test_a_damaged_object_of_dvcs_cache_is_never_handed_on(toy: Workspace) -> None:
     for stage in pipeline.plan().due:
-        pipeline.run(stage.address, say=lambda _: None)
+        running.run(stage.address, say=lambda _: None)
     toys.ran(toy.root)
     whole, md5 = Path("two.txt").read_text(), yaml.safe_load(Path("dvc.lock").read_text())["stages"]["two"]["outs"]
     [place] = objects(md5[0]["md5"])
     damage(place)
     Path("two.txt").unlink()
     heard: list[str] = []
-    assert pipeline.run("two", say=heard.append).how is How.RAN
+    assert running.run("two", say=heard.append).how is How.RAN
     assert toys.ran(toy.root) == ["two"]
     assert Path("two.txt").read_text() == place.read_text() == whole
     assert "damaged, so it is made again" in " ".join(heard)
     assert [left.name for left in intact.ASIDE.iterdir()] == [md5[0]["md5"]]
     Path("two.txt").unlink()
-    assert pipeline.run("two", say=heard.append).how is How.RESTORED
+    assert running.run("two", say=heard.append).how is How.RESTORED
 
 
 @pytest.fixture

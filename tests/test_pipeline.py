@@ -15,8 +15,9 @@ import toys
 
 from heartml import pipeline
 from heartml.core.files import Busy
-from heartml.pipeline import PipelineError, StageFailed, StageKilled, StageTimedOut, recovery
+from heartml.pipeline import PipelineError, recovery, running
 from heartml.pipeline.repro import How
+from heartml.pipeline.running import StageFailed, StageKilled, StageTimedOut
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def ran(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def run_due(**options) -> dict[str, How]:
-    return {s.address: pipeline.run(s.address, say=lambda _: None, **options).how for s in pipeline.plan().due}
+    return {s.address: running.run(s.address, say=lambda _: None, **options).how for s in pipeline.plan().due}
 
 
 def test_the_plan_is_dvcs_graph_with_every_stage_behind_what_it_needs(toy: Path) -> None:
@@ -82,14 +83,14 @@ def test_what_was_run_before_with_the_same_inputs_is_restored_and_stops_the_rest
 def test_by_force_every_stage_is_due(ran: Path) -> None:
     assert not pipeline.plan().due
     assert len(pipeline.plan(force=True).due) == 4
-    assert pipeline.run("one", force=True, say=lambda _: None).how is How.RAN
+    assert running.run("one", force=True, say=lambda _: None).how is How.RAN
 
 
 def test_a_stage_that_fails_says_its_own_line_and_where_the_rest_lies(toy: Path) -> None:
     toys.set_numbers(toy, fails="one")
     heard: list[str] = []
     with pytest.raises(StageFailed) as failed:
-        pipeline.run("one", say=heard.append)
+        running.run("one", say=heard.append)
     assert str(failed.value).startswith("one: recording 3f2a: one cannot read it. Run `heartml ingest` again. ")
     assert ".heartml/logs/one.log" in str(failed.value)
     assert not any("Traceback" in line or "heartml:" in line for line in heard)
@@ -98,7 +99,7 @@ def test_a_stage_that_fails_says_its_own_line_and_where_the_rest_lies(toy: Path)
 def test_a_fault_of_ours_gives_its_last_line_and_keeps_the_traceback_in_the_log(toy: Path) -> None:
     toys.set_numbers(toy, crashes="one")
     with pytest.raises(StageFailed, match="ZeroDivisionError: a fault of ours"):
-        pipeline.run("one", say=lambda _: None)
+        running.run("one", say=lambda _: None)
     assert "Traceback" in (toy / ".heartml/logs/one.log").read_text()
 
 
@@ -110,15 +111,15 @@ def test_a_stage_that_is_killed_is_told_from_one_that_fails(toy: Path) -> None:
             os.kill(int(line.rsplit(maxsplit=1)[-1]), signal.SIGKILL)
 
     with pytest.raises(StageKilled, match="killed by a signal"):
-        pipeline.run("one", say=kill)
+        running.run("one", say=kill)
 
 
 def test_a_stage_that_takes_too_long_is_killed_and_the_others_work_is_kept(toy: Path) -> None:
     toys.set_numbers(toy, seconds={"two": 60})
-    pipeline.run("one", say=lambda _: None)
+    running.run("one", say=lambda _: None)
     heard: list[str] = []
     with pytest.raises(StageTimedOut, match=r"two: not done after 4 s \(flow\.stage_timeout_s"):
-        pipeline.run("two", say=heard.append, timeout_s=4)
+        running.run("two", say=heard.append, timeout_s=4)
     [started] = [line for line in heard if line.startswith("started")]
     deadline = time.monotonic() + 5
     while Path(f"/proc/{started.rsplit(maxsplit=1)[-1]}").exists():
@@ -127,17 +128,17 @@ def test_a_stage_that_takes_too_long_is_killed_and_the_others_work_is_kept(toy: 
     with pipeline.alone(wait=False):
         assert [s.address for s in pipeline.plan().due] == ["two", "three", "four"]
         toys.set_numbers(toy)
-        assert pipeline.run("one", say=lambda _: None).how is How.UNCHANGED
-        assert pipeline.run("two", say=lambda _: None, timeout_s=100).how is How.RAN
+        assert running.run("one", say=lambda _: None).how is How.UNCHANGED
+        assert running.run("two", say=lambda _: None, timeout_s=100).how is How.RAN
 
 
 def test_a_stage_of_a_stopped_flow_is_not_started_again(toy: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), pipeline.stopping_on_error():
+    with pytest.raises(KeyboardInterrupt), running.stopping_on_error():
         raise KeyboardInterrupt
     with pytest.raises(StageFailed, match="one: stopped"):
-        pipeline.run("one", say=lambda _: None)
-    with pipeline.stopping_on_error():
-        assert pipeline.run("one", say=lambda _: None).how is How.RAN
+        running.run("one", say=lambda _: None)
+    with running.stopping_on_error():
+        assert running.run("one", say=lambda _: None).how is How.RAN
 
 
 def test_who_has_to_wait_hears_for_whom(toy: Path) -> None:
@@ -160,7 +161,7 @@ def test_data_that_nobody_makes_is_named_with_the_way_to_it(toy: Path) -> None:
 
 def test_siblings_run_side_by_side_and_end_in_one_whole_lock(toy: Path) -> None:
     toys.set_numbers(toy, seconds={"two": 3, "three": 3})
-    pipeline.run("one", say=lambda _: None)
+    running.run("one", say=lambda _: None)
     overlap: list[set[str]] = []
     going: set[str] = set()
 
@@ -170,7 +171,7 @@ def test_siblings_run_side_by_side_and_end_in_one_whole_lock(toy: Path) -> None:
                 going.add(name)
                 overlap.append(set(going))
 
-        pipeline.run(name, say=say)
+        running.run(name, say=say)
         going.discard(name)
 
     threads = [threading.Thread(target=sibling, args=(name,)) for name in ("two", "three")]
@@ -218,7 +219,7 @@ def test_a_stage_waits_for_a_dvc_that_came_in_between(toy: Path) -> None:
         while not (toy / "runs.txt").exists():
             time.sleep(0.1)
         heard: list[str] = []
-        assert pipeline.run("one", say=heard.append).how is How.UNCHANGED
+        assert running.run("one", say=heard.append).how is How.UNCHANGED
         assert other.wait(timeout=60) == 0
     assert any("waiting for another DVC command" in line for line in heard)
 
@@ -245,7 +246,7 @@ def test_the_order_in_which_siblings_ended_does_not_show_in_the_lock(toy: Path) 
     for first, second in (("two", "three"), ("three", "two")):
         (toy / "dvc.lock").unlink(missing_ok=True)
         for address in ("one", first, second, "four"):
-            pipeline.run(address, say=lambda _: None)
+            running.run(address, say=lambda _: None)
         recovery.order([stage.address for stage in pipeline.plan().stages])
         texts.append((toy / "dvc.lock").read_text())
     assert texts[0] == texts[1]
@@ -263,7 +264,7 @@ def test_dvcs_locks_of_dead_processes_do_not_block(ran: Path, left: str) -> None
     os.utime(rwlock, (1, 1) if left == "recycled" else None)   # this process started later than that
     with pipeline.alone(wait=False):
         toys.set_numbers(ran, one=1)
-        assert pipeline.run("one", say=lambda _: None).how is How.RAN
+        assert running.run("one", say=lambda _: None).how is How.RAN
 
 
 def test_half_written_files_of_dead_processes_are_removed(toy: Path) -> None:

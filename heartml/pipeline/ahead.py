@@ -10,9 +10,8 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 
-from heartml import pipeline
 from heartml.core.files import die_with_parent
-from heartml.pipeline import repro
+from heartml.pipeline import repro, running
 
 
 def run(address: str, words: str, *, force: bool, say: Callable[[str], None]) -> bool:
@@ -20,10 +19,10 @@ def run(address: str, words: str, *, force: bool, say: Callable[[str], None]) ->
 
     Its output is kept under `.heartml/logs`, as a stage's is.
     """
-    pipeline.LOGS.mkdir(parents=True, exist_ok=True)
+    running.LOGS.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "heartml.pipeline.ahead", address, str(os.getpid()), words] + ["--force"] * force
-    log_file = pipeline.log_file(f"{address}.{words.replace('/', '-')}")
-    with pipeline.started(command) as process, log_file.open("w", encoding="utf-8") as log:
+    log_file = running.log_file(f"{address}.{words.replace('/', '-')}")
+    with running.started(command) as process, log_file.open("w", encoding="utf-8") as log:
         assert process.stdout
         for line in process.stdout:
             log.write(line)
