@@ -73,6 +73,7 @@ def start() -> None:
     port = _free_port()
     os.environ.setdefault("PREFECT_HOME", str(HOME.resolve()))
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")   # also where no command of ours has said so
     for handler in ("CONSOLE", "DEBUG"):   # the command prints its own lines
         os.environ.setdefault(f"PREFECT_LOGGING_HANDLERS_{handler}_LEVEL", "CRITICAL")
     serving = _Server(port)
