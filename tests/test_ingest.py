@@ -748,6 +748,16 @@ def table_of(project: Workspace, name: str = "recordings") -> pd.DataFrame:
     return pd.read_parquet(project / "data" / f"{name}.parquet")
 
 
+
+def test_data_in_an_older_layout_are_named_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths.audio("0123").parent.mkdir(parents=True)
+    version.restore()
+    (paths.DATA / "audio/01").mkdir()
+    with pytest.raises(version.VersionError, match="older layout, audio lies in data/audio/0/ .* ingest anew"):
+        version.restore()
+
+
 @pytest.mark.real
 def test_real_pascal_two_sounds_under_two_labels_are_refused_on_both_sides(ingested_pascal: Workspace) -> None:
     refused = table_of(ingested_pascal, "quarantine").set_index("source_file")

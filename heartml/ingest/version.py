@@ -61,9 +61,17 @@ def restore() -> None:
     """Make sure that `data/` is the version that `data.dvc` names: a new one is built on it.
 
     Raises:
-        VersionError: `data/` was changed by hand, or its version can be fetched from nowhere.
+        VersionError: `data/` was changed by hand, has another layout, or its version can be fetched from nowhere.
     """
     shutil.rmtree(BUILD, ignore_errors=True)
+    _bring_back()
+    strange = [folder for folder in (paths.DATA / "audio").glob("??") if folder.is_dir()]
+    if strange:
+        raise VersionError(f"{strange[0]}: an older layout, audio lies in {paths.audio('0').parent}/ and the like now. "
+                           f"Move {paths.DATA} and {POINTER} away and ingest anew: ids will be the same")
+
+
+def _bring_back() -> None:
     if PUBLISHING.exists() and paths.DATA.exists():
         _drop_half_written_pointer()
         return      # killed between putting in place and recording: what lies there is whole
