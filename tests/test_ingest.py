@@ -754,7 +754,7 @@ def test_data_in_an_older_layout_are_named_with_the_way_out(tmp_path: Path, monk
     paths.audio("0123").parent.mkdir(parents=True)
     version.restore()
     (paths.DATA / "audio/01").mkdir()
-    with pytest.raises(version.VersionError, match="older layout, audio lies in data/audio/0/ .* ingest anew"):
+    with pytest.raises(version.VersionError, match=r"older layout, audio lies in data/audio/0/ .* ingest anew"):
         version.restore()
 
 
