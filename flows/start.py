@@ -6,7 +6,7 @@ Otherwise the flow runs, on the configured server or on a private one that lives
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from flows import server, voice
 from heartml import pipeline, publish
@@ -106,5 +106,11 @@ def _flow(*, wait: bool, force: bool) -> list[Outcome]:
     outcomes = state.result(raise_on_failure=False)
     if isinstance(outcomes, list):
         return outcomes
-    machine = trouble.in_words(outcomes) if isinstance(outcomes, BaseException) else None
-    raise RetrainFailed(machine or str(state.message))
+    raise RetrainFailed(_of_machine(outcomes) or str(state.message))
+
+
+def _of_machine(error: Any) -> str | None:
+    """What the machine did, where that is behind it; a library may only say what a full disk has left behind."""
+    if isinstance(error, HeartMLError) or not isinstance(error, BaseException):
+        return None
+    return trouble.in_words(error) or trouble.of_folder(paths.STATE)

@@ -1,4 +1,4 @@
-"""Flow runs that a killed process left RUNNING: each run carries the name of its process, the next one closes the dead.
+"""Runs that a dead process left open: each flow run carries the name of its process, the next one closes the dead.
 
 A running flow cannot be told from a killed one by its state alone; by its process it can, on the same machine.
 """
@@ -17,11 +17,12 @@ from flows import answers
 from heartml.core import process
 
 if TYPE_CHECKING:
-    from uuid import UUID
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
 
 _PREFIX = "process:"
 _GONE = "its process was killed"
-_OPEN: dict[str, Any] = {"state": {"type": {"any_": ["RUNNING", "CANCELLING"]}}}
+_OPEN: dict[str, Any] = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
 
 
 @contextlib.contextmanager
@@ -42,24 +43,31 @@ def sign() -> None:
 
 
 def close_killed(flow_name: str = "retrain") -> list[str]:
-    """Set the runs of dead processes, and their task runs, to Crashed; returns the flow runs' names."""
+    """Set the runs of dead processes, and their task runs, to Crashed; returns the flow runs' names.
+
+    Task runs first, also those of a flow run that could say how it ended when its tasks could not: on a full disk.
+    """
+    flow = FlowFilter.model_validate({"name": {"any_": [flow_name]}})
     with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(flow_filter=FlowFilter.model_validate({"name": {"any_": [flow_name]}}),
-                                     flow_run_filter=FlowRunFilter.model_validate(_OPEN))
-        dead = [run for run in runs if any(map(_dead, run.tags))]
+        _close_tasks(client, flow)
+        runs = client.read_flow_runs(flow_filter=flow, flow_run_filter=FlowRunFilter.model_validate(_OPEN))
+        dead = [run for run in runs if _dead(run)]
         for run in dead:
-            _close_tasks(client, run.id)
             client.set_flow_run_state(run.id, Crashed(message=_GONE), force=True)
     return [str(run.name) for run in dead]
 
 
-def _dead(tag: str) -> bool:
-    return tag.startswith(_PREFIX) and process.dead(tag.removeprefix(_PREFIX))
+def _dead(run: "FlowRun") -> bool:
+    return any(process.dead(tag.removeprefix(_PREFIX)) for tag in run.tags if tag.startswith(_PREFIX))
 
 
-def _close_tasks(client: Any, flow_run_id: "UUID") -> None:
-    left = client.read_task_runs(flow_run_filter=FlowRunFilter.model_validate({"id": {"any_": [flow_run_id]}}),
-                                 task_run_filter=TaskRunFilter.model_validate(_OPEN))
-    for run in left:
-        client.set_task_run_state(run.id, Crashed(message=_GONE), force=True)
-
+def _close_tasks(client: "SyncPrefectClient", flow: FlowFilter) -> None:
+    left = client.read_task_runs(flow_filter=flow, task_run_filter=TaskRunFilter.model_validate(_OPEN))
+    owners = sorted({str(task.flow_run_id) for task in left if task.flow_run_id})
+    if not owners:
+        return
+    runs = client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate({"id": {"any_": owners}}))
+    dead = {run.id for run in runs if _dead(run)}
+    for task in left:
+        if task.flow_run_id in dead:
+            client.set_task_run_state(task.id, Crashed(message=_GONE), force=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from heartml import champions, registry, tracking
+from heartml import champions, model_files, registry, tracking
 from heartml.champions import FOUND, GATE, NONE, PERSON, ROLLBACK
 from heartml.publish import decisions
 from heartml.publish.decisions import Objection
@@ -71,7 +71,7 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise registry.RegistryError(f"{version.name} version {version.number}: its files are gone")
         return into
 
-    monkeypatch.setattr(registry, "download", download)
+    monkeypatch.setattr(model_files, "download", download)
     return gone
 
 
