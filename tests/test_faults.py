@@ -201,12 +201,17 @@ def mine(retrained: Workspace, tmp_path: Path) -> Workspace:
 
 
 @pytest.mark.parametrize("seed", faults.seeds())
-def test_a_disk_that_fills_up_while_retraining_costs_nothing_that_was_done(
+def test_a_disk_that_is_read_only_or_fills_up_while_retraining_costs_nothing_that_was_done(
     retrained: Workspace, tmp_path: Path, seed: int
 ) -> None:
     with faults.disk(tmp_path / "disk", DISK_MIB) as disk:
         project = disk.hold(retrained)
         small.forget(project, f"report@{TASK}")
+        disk.turn("ro")
+        refused = project.start("retrain")
+        said = refused.communicate()[0]
+        assert (refused.returncode, said.count("\n")) == (1, 1) and "read-only" in said, said
+        disk.turn("rw")
         flow = project.start("retrain")
         time.sleep(random.Random(seed).uniform(0, 12))
         while flow.poll() is None:
