@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from heartml import audio, encoders, perturb
 from heartml.core import config
-from heartml.core.config import ParamsError
 from heartml.heads import Targets
 from heartml.heads.augment import Crops
 from heartml.heads.noise import Noise, loudness, meeting, spectra
@@ -95,15 +94,3 @@ def test_noise_is_white_or_falls_with_frequency() -> None:
     np.testing.assert_allclose(drawn.mean(1), 1)
     assert (np.diff(drawn, axis=1) <= 0).all()
     assert (drawn == 1).all(1).mean() == pytest.approx(1 / 3, abs=0.05)
-
-
-@pytest.mark.parametrize(("old", "new", "words"), [
-    ("sequence: {encoders: [logspec]", "sequence: {encoders: [random_conv]", "noise_share"),
-    ("noise_snr_high_db: ", "noise_snr_high_db: -", "noise_snr_low_db lies above"),
-])
-def test_noise_that_cannot_be_added_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
-    text = FILE.read_text()
-    assert text.count(old) == 1
-    (tmp_path / "params.yaml").write_text(text.replace(old, new))
-    with pytest.raises(ParamsError, match=words):
-        config.load(tmp_path / "params.yaml")

@@ -182,6 +182,8 @@ def test_a_head_replaces_only_the_training_keys_it_names() -> None:
     ("training: {chunk_s: 28.0,", "training: {chunk: 28.0,", "chunk"),
     ("mixed_precision: never", "mixed_precision: always", "mixed_precision"),
     ("weights: null ", "weights: some.safetensors ", "weights_sha256"),
+    ("sequence: {encoders: [logspec]", "sequence: {encoders: [random_conv]", "noise_share"),
+    ("noise_snr_high_db: ", "noise_snr_high_db: -", "noise_snr_low_db lies above"),
 ])
 def test_a_setting_that_means_nothing_is_refused_by_name(tmp_path: Path, old: str, new: str, words: str) -> None:
     text = FILE.read_text()
