@@ -141,9 +141,9 @@ class Hunt:
                 if not last and trials.should_prune(study, asked[one], alive[one], self.search):
                     asked[one].outcome = Outcome(tuple(alive.pop(one)), None)
         for one, running in alive.items():
-            answer = self.answers(asked[one].slot.number, asked[one].spec)
-            asked[one].outcome = Outcome(tuple(running), value(asked[one].spec, answer, self.data.problem,
-                                                               self.params.stacking))
+            spec = asked[one].spec
+            said = self.answers(asked[one].slot.number, spec)
+            asked[one].outcome = Outcome(tuple(running), value(spec, *said, self.data.problem, self.params.stacking))
 
     def _waves(self, study: "Study") -> list[list[int]]:
         """Fold by fold once pruning is possible; before that all at once, which keeps every worker busy."""
@@ -172,10 +172,12 @@ class Hunt:
         auc = METRICS["macro_auc"].function(labels, np.exp(log_p[rows]), labels, problem.task.classes)
         return 0.5 if math.isnan(auc) else auc
 
-    def answers(self, slot: int, spec: Spec) -> Answer:
-        """The out-of-fold answers of a trial whose folds are all fitted."""
-        folds = [bench.read_answer(self.file(slot, fold)) for fold in range(self.data.problem.folds)]
-        return joined(spec, folds, self.data.problem)
+    def answers(self, slot: int, spec: Spec) -> tuple[Answer, Answer | None]:
+        """Out-of-fold answers of a trial whose folds are all fitted, and those through noise where there are any."""
+        results = [self.file(slot, fold) for fold in range(self.data.problem.folds)]
+        noisy = [answer for file in results if (answer := bench.read_in_noise(file)) is not None]
+        return (joined(spec, [bench.read_answer(file) for file in results], self.data.problem),
+                joined(spec, noisy, self.data.problem) if noisy else None)
 
 
 def _is_short(job: Job) -> bool:
@@ -196,10 +198,10 @@ def joined(spec: Spec, folds: Sequence[Answer], problem: Problem) -> Answer:
     return Answer(log_p, details)
 
 
-def value(spec: Spec, answer: Answer, problem: Problem, stacking: StackingParams) -> float:
+def value(spec: Spec, answer: Answer, noisy: Answer | None, problem: Problem, stacking: StackingParams) -> float:
     """The task's metric of a trial alone, its reading and its decision rule cross-fitted."""
     kind = kinds(spec, problem.task, answer)[0]
-    seen = {Reading((0,), kind): evidence(kind, answer, problem.unit)}
+    seen = {Reading((0,), kind): evidence(kind, answer, problem.unit, noisy)}
     verdicts = cross_fitted(seen, problem.labels, problem.parts, Terms(problem.task, stacking, ALONE))
     metric = METRICS[problem.task.metric]
     found = metric.function(problem.labels, np.exp(verdicts.log_p), verdicts.decisions, problem.task.classes)

@@ -22,7 +22,7 @@ from heartml.learning.calibration import Calibration
 from heartml.learning.combination import Terms
 from heartml.learning.decision import Rule, class_gains
 from heartml.learning.members import Spec, normalised
-from heartml.learning.readings import Reading, cross_read, evidence, kinds
+from heartml.learning.readings import Evidence, Reader, Reading, cross_read, evidence, kinds
 from heartml.metrics import METRICS
 
 PARAMS = config.load(ROOT / "params.yaml")
@@ -83,7 +83,7 @@ def test_the_ridge_leaves_decisions_alone_where_units_are_few() -> None:
 
 def test_decisions_come_from_the_rule_and_probabilities_do_not() -> None:
     labels, parts, log_p, _ = units()
-    seen = {Reading((0,), "direct"): log_p}
+    seen = {Reading((0,), "direct"): Evidence(log_p)}
     fitted = combination.fit(seen, labels, parts, TERMS)
     other = combination.Combination(fitted.weights, fitted.readers, Rule(np.array([9.0, 0, 0])), fitted.calibration)
     first, second = combination.judge(fitted, seen), combination.judge(other, seen)
@@ -94,7 +94,7 @@ def test_decisions_come_from_the_rule_and_probabilities_do_not() -> None:
 
 def test_calibration_changes_confidence_and_no_decision() -> None:
     labels, parts, log_p, _ = units(2000)
-    seen = {Reading((0,), "direct"): normalised(4 * log_p)}      # four times too sure
+    seen = {Reading((0,), "direct"): Evidence(normalised(4 * log_p))}      # four times too sure
     fitted = combination.fit(seen, labels, parts, TERMS)
     other = combination.Combination(fitted.weights, fitted.readers, fitted.rule, Calibration(1.0, np.zeros(K)))
     first, second = combination.judge(fitted, seen), combination.judge(other, seen)
@@ -111,8 +111,8 @@ def macro_auc(labels: np.ndarray, log_p: np.ndarray) -> float:
 
 def useless(seed: int, n: int = 150):
     rng = np.random.default_rng(seed)
-    wide = {Reading((t,), "segments"): rng.normal(size=(n, 30)) for t in range(2)}
-    narrow = {Reading((t,), "direct"): normalised(rng.normal(size=(n, K))) for t in range(2, 8)}
+    wide = {Reading((t,), "segments"): Evidence(rng.normal(size=(n, 30)), rng.normal(size=(n, 30))) for t in range(2)}
+    narrow = {Reading((t,), "direct"): Evidence(normalised(rng.normal(size=(n, K)))) for t in range(2, 8)}
     return {**wide, **narrow}, rng.choice(K, n, p=[0.3, 0.2, 0.5]), np.arange(n) % 5
 
 
@@ -165,7 +165,8 @@ def test_the_order_of_recordings_of_a_patient_does_not_matter() -> None:
     order = rng.permutation(12)
     mixed = Answer(answer.log_p[order], answer.details[order])
     for kind in ("stack", "segments"):
-        np.testing.assert_allclose(evidence(kind, answer, unit), evidence(kind, mixed, unit[order]))
+        one, other = evidence(kind, answer, unit), evidence(kind, mixed, unit[order])
+        np.testing.assert_allclose(one.heard, other.heard)
 
 
 def test_kinds_of_reading_follow_level_and_unit() -> None:
@@ -180,11 +181,35 @@ def test_kinds_of_reading_follow_level_and_unit() -> None:
 
 def test_a_reader_is_fitted_without_the_fold_it_reads() -> None:
     labels, parts, log_p, _ = units()
-    seen = np.hstack([log_p, log_p])
+    seen = Evidence(np.hstack([log_p, log_p]), np.hstack([log_p, log_p]) / 2)
     first = cross_read("stack", seen, labels, parts, np.ones(K), PARAMS.stacking)
     turned = np.where(parts == 0, (labels + 1) % K, labels)
     second = cross_read("stack", seen, turned, parts, np.ones(K), PARAMS.stacking)
     np.testing.assert_array_equal(first[parts == 0], second[parts == 0])
+
+
+def test_a_reader_that_was_taught_with_noise_reads_noise_and_what_it_read_before() -> None:
+    labels, _, log_p, rng = units(1200)
+    heard = np.tile(log_p, (1, 4))
+    noisy = heard + 3.0 * (np.arange(4 * K) % K == 0)      # noise sounds like the first class
+    noisy[:, :3] = rng.normal(size=(len(noisy), 3))
+    learn, ask = np.arange(len(labels)) % 2 == 0, np.arange(len(labels)) % 2 == 1
+    both = Evidence(heard, noisy)
+    taught, not_taught = (Reader.fit("stack", e.of(learn), labels[learn], np.ones(K), PARAMS.stacking)
+                          for e in (both, Evidence(heard)))
+
+    def right(reader: Reader, columns: np.ndarray) -> float:
+        return float((reader(columns[ask]).argmax(1) == labels[ask]).mean())
+
+    assert right(taught, noisy) > right(not_taught, noisy) + 0.1
+    assert right(taught, heard) > right(not_taught, heard) - 0.03
+
+
+def test_noise_is_read_of_what_is_stacked_and_not_of_what_stands_for_itself() -> None:
+    answer, worse = Answer(np.zeros((2, K))), Answer(np.ones((2, K)))
+    assert evidence("direct", answer, np.arange(2), worse).noisy is None
+    assert evidence("stack", answer, np.arange(2)).noisy is None
+    np.testing.assert_array_equal(evidence("stack", answer, np.arange(2), worse).noisy, np.ones((2, 4 * K)))
 
 
 @pytest.fixture(scope="module", autouse=True)

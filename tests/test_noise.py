@@ -11,7 +11,7 @@ from heartml import audio, encoders, perturb
 from heartml.core import config
 from heartml.heads import Targets
 from heartml.heads.augment import Crops
-from heartml.heads.noise import Noise, loudness, meeting, spectra
+from heartml.heads.noise import InNoise, Noise, loudness, meeting, spectra
 from heartml.heads.training import Recipe, centred
 from heartml.learning import space
 
@@ -87,6 +87,31 @@ def test_without_a_share_nothing_is_drawn_for_noise() -> None:
     assert Recipe.of({**BASE, "noise_share": 0.0}).noise() is None
     wanted = {"noise_share": 0.4, "noise_snr_low_db": 5.0, "noise_snr_high_db": 9.0}
     assert Recipe.of({**BASE, **wanted}).noise() == Noise(0.4, 5.0, 9.0)
+
+
+def test_who_listens_when_and_to_what_else_does_not_change_a_recordings_noise(heart: NDArray[np.float32]) -> None:
+    frames, other = heard(heart), heard(heart[: len(heart) // 2])
+    noise = Noise(0.5, 0.0, 30.0)
+    one = InNoise([frames, other], ["a", "b"], ["child", "child"], noise, 50.0)
+    two = InNoise([other, other, frames], ["x", "b", "a"], ["other", "child", "child"], noise, 50.0)
+    np.testing.assert_array_equal(one[0], two[2])
+    np.testing.assert_array_equal(one[1], two[1:][0])
+    assert len(two[1:]) == 2 and one[0].shape == frames.shape and one[0].dtype == np.float32
+    assert not np.allclose(two[0], two[1], atol=0.1)
+
+
+def test_one_units_recordings_share_ratio_and_colour_and_units_do_not(heart: NDArray[np.float32]) -> None:
+    silent = np.full((400, 48), -20.0, np.float32)
+    silent[::50] = 0.0                                          # what noise is measured against
+    names = [str(n) for n in range(60)]
+    drawn = InNoise([silent] * 60, names, [str(n // 2) for n in range(60)], Noise(0.5, 0.0, 30.0), 50.0)
+    added = np.array([one.mean(0) for one in drawn])
+    pairs = added.reshape(30, 2, 48)
+    assert np.abs(pairs[:, 0] - pairs[:, 1]).mean() < 0.2
+    levels_db = 10 / np.log(10) * pairs.mean((1, 2))
+    assert 15 < np.ptp(levels_db) < 35
+    heart_db = 10 / np.log(10) * np.log(loudness(silent, 50.0))
+    assert (levels_db < heart_db + 3).all() and (levels_db > heart_db - 45).all()
 
 
 def test_noise_is_white_or_falls_with_frequency() -> None:

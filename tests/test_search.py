@@ -94,12 +94,19 @@ def test_the_heads_that_a_search_keeps_say_what_it_wrote(tmp_path: Path, monkeyp
     assert list(rows["head"]) == ["resnet", "logistic", "fcnn"]
     data = bench.opened(NAME, ("logspec", "random_conv"), tmp_path)
     written = pd.read_parquet(paths.search(NAME) / "probabilities.parquet")
+    assert [path.stem for path in (paths.search(NAME) / "noisy").iterdir()] == ["0"]      # fcnn hears no noise
+    noisy = bench.read_answer(paths.search(NAME) / "noisy" / "0.safetensors")
     for trial in (0, 2):
         spec = trial_files.read_specs(paths.search(NAME))[trial]
         said = written[written["trial"] == trial].set_index("recording_id").filter(like="p_")
         for fold, state in enumerate(trial_files.kept(paths.search(NAME), trial, 3)):
             here = data.problem.parts == fold
-            answer = data.answer(spec.family.load(state), spec, here)
+            head = spec.family.load(state)
+            answer = data.answer(head, spec, here)
+            if trial == 0:
+                np.testing.assert_allclose(data.answer_in_noise(head, spec, here).log_p,
+                                           noisy.log_p[data.problem.recordings_of(here)], atol=1e-6)
+                assert not np.allclose(answer.log_p, noisy.log_p[data.problem.recordings_of(here)], atol=1e-3)
             ids = [data.problem.recording_ids[row] for row in data.problem.recordings_of(here)]
             np.testing.assert_allclose(np.exp(answer.log_p), said.loc[ids], atol=1e-6)
 

@@ -14,7 +14,7 @@ from heartml.learning.calibration import Calibration
 from heartml.learning.combination import Combination
 from heartml.learning.decision import Rule
 from heartml.learning.members import Spec
-from heartml.learning.readings import Reader, Reading
+from heartml.learning.readings import Evidence, Reader, Reading
 from heartml.model import Model
 
 PARAMS = config.load(Path(__file__).parents[1] / "params.yaml")
@@ -49,7 +49,8 @@ def fit(folder: Path, name: str = "simulated-murmur", encoder: str = "logspec") 
     fitted = HEADS["logistic"]().fit(vectors, targets, {"c": 0.1, "balance": 1.0}, 0)
     kind = "stack" if task.unit == "patient" else "direct"
     flat = np.zeros(len(task.classes))
-    reader = Reader.fit(kind, np.tile(fitted.answer(vectors).log_p, (1, 4)), labels, flat + 1, PARAMS.stacking)
+    seen = Evidence(np.tile(fitted.answer(vectors).log_p, (1, 4)))
+    reader = Reader.fit(kind, seen, labels, flat + 1, PARAMS.stacking)
     reading = Reading((0,), kind)
     combination = Combination({reading: 1.0}, {reading: reader}, Rule(flat), Calibration(1.0, flat))
     made_by = {encoder: {**spec.to_json(), "frame_rate_hz": loaded.frame_rate_hz, "dim": loaded.dim}}

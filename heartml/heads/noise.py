@@ -6,7 +6,10 @@ with the next band, .19 with the one after it and .1 with the next frame; here .
 the ratio are those of `heartml.perturb`: the median of half-second windows, between 25 and 800 Hz.
 """
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +35,39 @@ class Noise:
         power = loudness[rows, None] * 10 ** (-snr_db[:, None] / 10) * spectra(len(rows), crops.shape[2], rng)
         noisy = meeting(crops[rows], power.astype(np.float32), rng)
         crops[rows] = noisy - (noisy - crops[rows]).mean((1, 2), keepdims=True)
+
+
+class InNoise(Sequence[Floats]):
+    """Recordings `[frames, dim]` as a worse ear hears them: one ratio and colour a unit, drawn from its id.
+
+    The same recording has the same noise whoever listens, so that networks whose answers are averaged hear one sound.
+    """
+
+    def __init__(
+        self, frames: Sequence[Floats], recording_ids: Sequence[str], unit_ids: Sequence[str], noise: Noise,
+        frame_rate_hz: float,
+    ) -> None:
+        self._frames, self._ids, self._noise, self._rate_hz = frames, (recording_ids, unit_ids), noise, frame_rate_hz
+
+    @overload
+    def __getitem__(self, row: int) -> Floats: ...
+    @overload
+    def __getitem__(self, row: slice) -> "InNoise": ...
+    def __getitem__(self, row: int | slice) -> "Floats | InNoise":
+        recordings, units = self._ids
+        if isinstance(row, slice):
+            return InNoise(self._frames[row], recordings[row], units[row], self._noise, self._rate_hz)
+        frames, of_unit = np.asarray(self._frames[row], np.float32), _drawn_from(units[row])
+        snr_db = of_unit.uniform(self._noise.low_db, self._noise.high_db)
+        power = loudness(frames, self._rate_hz) * 10 ** (-snr_db / 10) * spectra(1, frames.shape[1], of_unit)
+        return np.asarray(meeting(frames[None], power.astype(np.float32), _drawn_from(recordings[row]))[0], np.float32)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+
+def _drawn_from(text: str) -> np.random.Generator:
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
 
 
 def loudness(frames: NDArray[np.floating], frame_rate_hz: float) -> float:

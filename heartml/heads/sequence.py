@@ -73,11 +73,14 @@ class FittedSequence:
     def answer(self, inputs: Inputs) -> Answer:
         """List of `[frames, dim]` -> `[cases, classes]`; details: soft segments, where heart states were learnt."""
         frames = cast(Sequence[NDArray[np.float32]], inputs)
-        said = [self.whole(one) for one in frames]
-        log_p = np.stack([log_p for log_p, _ in said])
         if not self.shape["states"]:
-            return Answer(log_p)
-        return Answer(log_p, np.stack([describe(one, p) for one, (_, p) in zip(frames, said, strict=True)]))
+            return Answer(np.stack([self.whole(one)[0] for one in frames]))
+        said = [self._described(one) for one in frames]
+        return Answer(np.stack([log_p for log_p, _ in said]), np.stack([segments for _, segments in said]))
+
+    def _described(self, frames: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        log_p, posteriors = self.whole(frames)
+        return log_p, describe(frames, posteriors)
 
     def whole(self, frames: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """One recording -> log-probabilities `[classes]` and frame posteriors `[frames / 2, 4 + classes]`."""

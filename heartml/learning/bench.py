@@ -1,7 +1,8 @@
 """The workbench of search and ensemble: a task's data, opened once a process, and fits that are kept as files.
 
-A fold's result is one safetensors file: `log_p` `[cases, k]`, `details` where the head has any, and the fitted head
-itself (`head.<array>`) where it is too dear to be fitted again.
+A fold's result is one safetensors file: `log_p` `[cases, k]`, `details` where the head has any, both once more through
+noise (`noisy.<array>`) where readers are fitted to them, and the fitted head itself (`head.<array>`) where it is too
+dear to be fitted again.
 """
 
 import functools
@@ -9,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import cast, overload
 
 import numpy as np
 import pandas as pd
@@ -19,9 +20,13 @@ from heartml.core import paths
 from heartml.core.files import replacing
 from heartml.core.frames import Frames
 from heartml.heads import Answer, Fitted, State
+from heartml.heads.noise import InNoise
 from heartml.learning import members, problem
 from heartml.learning.members import Sounds, Spec
 from heartml.learning.problem import Problem
+from heartml.learning.readings import is_read
+
+NOISY = "noisy."
 
 
 class OfRecordings(Sequence[NDArray[np.float32]]):
@@ -69,6 +74,24 @@ class Bench:
         rows = self.problem.recordings_of(units) if spec.level == "recording" else np.flatnonzero(units)
         return fitted.answer(self.sounds.inputs(spec, rows))
 
+    def answers(self, fitted: Fitted, spec: Spec, units: NDArray[np.bool_]) -> tuple[Answer, Answer | None]:
+        """`answer`, and `answer_in_noise` where a reader is fitted to it."""
+        answer = self.answer(fitted, spec, units)
+        return answer, self.answer_in_noise(fitted, spec, units) if is_read(spec, self.problem.task, answer) else None
+
+    def answer_in_noise(self, fitted: Fitted, spec: Spec, units: NDArray[np.bool_]) -> Answer | None:
+        """The same through such noise as the head was trained with; `None` where it was trained with none."""
+        from heartml.heads.training import Recipe
+
+        noise = Recipe.of(spec.numbers).noise() if spec.family.TAKES == "frames" else None
+        if noise is None:
+            return None
+        rows = self.problem.recordings_of(units)
+        names = [self.problem.recording_ids[row] for row in rows]
+        whose = [self.problem.unit_ids[unit] for unit in self.problem.unit[rows]]
+        frames = cast(Sequence[NDArray[np.float32]], self.sounds.inputs(spec, rows))
+        return fitted.answer(InNoise(frames, names, whose, noise, self.sounds.rates_hz[spec.encoder]))
+
 
 @functools.lru_cache(maxsize=1)
 def opened(name: str, encoders: tuple[str, ...], root: Path) -> Bench:
@@ -102,17 +125,15 @@ def work(job: Job) -> None:
     bench = opened(job.name, job.encoders, job.root)
     here = bench.problem.parts == job.fold
     fitted = bench.fit(job.spec, ~here, job.seed)
-    write_result(job.file, bench.answer(fitted, job.spec, here),
+    write_result(job.file, *bench.answers(fitted, job.spec, here),
                  fitted.state() if job.spec.family.TAKES == "frames" else None)
 
 
-def write_result(file: Path, answer: Answer, state: State | None) -> None:
-    """Write one fold's result, whole or not at all."""
+def write_result(file: Path, answer: Answer, noisy: Answer | None = None, state: State | None = None) -> None:
+    """Write answers, and what is kept of the head that gave them, whole or not at all."""
     from safetensors.numpy import save
 
-    arrays: dict[str, NDArray[np.generic]] = {"log_p": answer.log_p}
-    if answer.details is not None:
-        arrays["details"] = answer.details.astype(np.float32)
+    arrays: dict[str, NDArray[np.generic]] = {**answer_arrays(answer), **answer_arrays(noisy, NOISY)}
     numbers = {}
     if state is not None:
         arrays |= {f"head.{key}": value for key, value in state.arrays.items()}
@@ -121,10 +142,28 @@ def write_result(file: Path, answer: Answer, state: State | None) -> None:
         temporary.write_bytes(save({key: np.ascontiguousarray(value) for key, value in arrays.items()}, numbers))
 
 
+def answer_arrays(answer: Answer | None, prefix: str = "") -> dict[str, NDArray[np.generic]]:
+    """What a file holds of an answer."""
+    if answer is None:
+        return {}
+    details = {} if answer.details is None else {f"{prefix}details": answer.details.astype(np.float32)}
+    return {f"{prefix}log_p": answer.log_p, **details}
+
+
 def read_answer(file: Path) -> Answer:
     """The answer in a fold's result."""
+    return _answer(dict(_arrays(file)), "")
+
+
+def read_in_noise(file: Path) -> Answer | None:
+    """The answer through noise in a fold's result, where there is one."""
     arrays = dict(_arrays(file))
-    return Answer(arrays["log_p"], arrays["details"].astype(np.float64) if "details" in arrays else None)
+    return _answer(arrays, NOISY) if f"{NOISY}log_p" in arrays else None
+
+
+def _answer(arrays: Mapping[str, NDArray[np.float64]], prefix: str) -> Answer:
+    details = arrays.get(f"{prefix}details")
+    return Answer(arrays[f"{prefix}log_p"], None if details is None else details.astype(np.float64))
 
 
 def read_state(file: Path) -> State:

@@ -18,7 +18,7 @@ from heartml.core.tasks import Task
 from heartml.learning.calibration import Calibration
 from heartml.learning.decision import Rule, class_gains, scaled
 from heartml.learning.members import normalised
-from heartml.learning.readings import Floats, Ints, Reader, Reading, cross_read
+from heartml.learning.readings import Evidence, Floats, Ints, Reader, Reading, cross_read
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Combination:
     rule: Rule
     calibration: Calibration
 
-    def log_p(self, seen: Mapping[Reading, Floats]) -> Floats:
-        """Evidence of each reading `[n, columns]` -> log-probabilities `[n, k]`."""
-        return mean({r: self.readers[r](seen[r]) for r in self.weights}, self.weights)
+    def log_p(self, seen: Mapping[Reading, Evidence]) -> Floats:
+        """Evidence of each reading about `n` units as recorded -> log-probabilities `[n, k]`."""
+        return mean({r: self.readers[r](seen[r].heard) for r in self.weights}, self.weights)
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ class Terms:
     ensemble: EnsembleParams
 
 
-def fit(seen: Mapping[Reading, Floats], labels: Ints, parts: Ints, terms: Terms) -> Combination:
+def fit(seen: Mapping[Reading, Evidence], labels: Ints, parts: Ints, terms: Terms) -> Combination:
     """Select, read, decide and calibrate from out-of-fold evidence of `n` units.
 
     Args:
-        seen: evidence of every reading `[n, columns]`.
+        seen: evidence of every reading about the units.
         parts: fold of each unit `[n]`; readers are cross-fitted over these.
     """
     params = terms.stacking
@@ -98,20 +98,19 @@ def loss(log_p: Floats, labels: Ints, gains: Floats, ridge: float) -> float:
     return float(-(weights * own).sum() / weights.sum())
 
 
-def judge(combination: Combination, seen: Mapping[Reading, Floats]) -> Verdicts:
+def judge(combination: Combination, seen: Mapping[Reading, Evidence]) -> Verdicts:
     """What a combination says about units."""
     log_p = combination.log_p(seen)
     return Verdicts(log_p, combination.rule.decide(log_p), combination.calibration(log_p))
 
 
-def cross_fitted(seen: Mapping[Reading, Floats], labels: Ints, parts: Ints, terms: Terms) -> Verdicts:
+def cross_fitted(seen: Mapping[Reading, Evidence], labels: Ints, parts: Ints, terms: Terms) -> Verdicts:
     """Verdicts about each fold from a combination that was selected and fitted on the other folds."""
     log_p, calibrated = np.zeros((2, len(labels), len(terms.task.classes)))
     decisions = np.zeros(len(labels), np.int64)
     for part in np.unique(parts):
         here = parts == part
-        others = {r: e[~here] for r, e in seen.items()}
-        fitted = fit(others, labels[~here], parts[~here], terms)
-        verdicts = judge(fitted, {r: e[here] for r, e in seen.items()})
+        fitted = fit({r: e.of(~here) for r, e in seen.items()}, labels[~here], parts[~here], terms)
+        verdicts = judge(fitted, {r: e.of(here) for r, e in seen.items()})
         log_p[here], decisions[here], calibrated[here] = verdicts.log_p, verdicts.decisions, verdicts.calibrated
     return Verdicts(log_p, decisions, calibrated)

@@ -2,10 +2,12 @@
 
 `direct`: it already is about units. `stack`: logistic regression on mean, maximum, minimum and mean of the two highest
 log-probabilities over a patient's recordings. `segments`: the same with the soft segments of the sequence head.
-Stacking per patient is worth .03 in mean recall over any fixed rule on CirCor.
+Stacking per patient is worth .03 in mean recall over any fixed rule on CirCor. Readers of networks that were trained
+on noisy crops are fitted to what these say of each unit as recorded and through noise: what a network says of noise is
+read as what it is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,6 +38,24 @@ class Reading:
         return f"{'+'.join(map(str, self.trials))}-{self.kind}"
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What a reading looks at: `[u, columns]` of units as recorded and, where readers learn from it, through noise."""
+
+    heard: Floats
+    noisy: Floats | None = None
+
+    def of(self, units: NDArray[np.bool_] | Ints) -> "Evidence":
+        """The same of some units."""
+        return Evidence(self.heard[units], None if self.noisy is None else self.noisy[units])
+
+    def taught(self, labels: Ints) -> tuple[Floats, Ints]:
+        """What a reader is fitted to, and the labels `[u]` as often."""
+        if self.noisy is None:
+            return self.heard, labels
+        return np.concatenate([self.heard, self.noisy]), np.concatenate([labels, labels])
+
+
 def readings(answers: Mapping[int, Answer], specs: Mapping[int, Spec], task: Task) -> list[Reading]:
     """Every reading of complete trials: each trial of vectors alone, those of frames of one head as a committee.
 
@@ -60,8 +80,27 @@ def kinds(spec: Spec, task: Task, answer: Answer) -> tuple[Kind, ...]:
     return (first,) if answer.details is None else (first, "segments")
 
 
-def evidence(kind: Kind, answer: Answer, unit: Ints) -> Floats:
-    """What the reading looks at: `[r or u, k]` answers, `[r]` unit of each recording -> `[u, columns]`."""
+def evidence_of(
+    wanted: Iterable[Reading], answers: Mapping[int, Answer], noisy: Mapping[int, Answer], unit: Ints
+) -> dict[Reading, Evidence]:
+    """Evidence of readings from their trials' answers about the same recordings, as recorded and through noise."""
+    return {r: evidence(r.kind, answer_of(r, answers), unit,
+                        answer_of(r, noisy) if set(r.trials) <= set(noisy) else None) for r in wanted}
+
+
+def is_read(spec: Spec, task: Task, answer: Answer) -> bool:
+    """Whether a reader is fitted to such answers."""
+    return kinds(spec, task, answer) != ("direct",)
+
+
+def evidence(kind: Kind, answer: Answer, unit: Ints, noisy: Answer | None = None) -> Evidence:
+    """`[r or u, k]` answers, `[r]` unit of each recording, the same answers through noise -> `[u, columns]` of both."""
+    read = None if noisy is None or kind == "direct" else columns(kind, noisy, unit)
+    return Evidence(columns(kind, answer, unit), read)
+
+
+def columns(kind: Kind, answer: Answer, unit: Ints) -> Floats:
+    """What the reading looks at in answers about recordings or units: `[u, columns]`."""
     if kind == "direct":
         return answer.log_p
     rows = rows_of(unit)
@@ -88,12 +127,13 @@ class Reader:
     softmax: Softmax | None
 
     @classmethod
-    def fit(cls, kind: Kind, seen: Floats, labels: Ints, gains: Floats, params: StackingParams) -> "Reader":
-        """Fitted to evidence `[n, columns]`, units weighted by the gain of their class."""
+    def fit(cls, kind: Kind, seen: Evidence, labels: Ints, gains: Floats, params: StackingParams) -> "Reader":
+        """Fitted to evidence of `n` units, weighted by the gain of their class."""
         if kind == "direct":
             return cls(None)
         c = params.stack_c if kind == "stack" else params.segments_c
-        return cls(Softmax.fit(seen, labels, len(gains), gains[labels], c))
+        rows, classes = seen.taught(labels)
+        return cls(Softmax.fit(rows, classes, len(gains), gains[classes], c))
 
     def __call__(self, seen: Floats) -> Floats:
         """Evidence `[n, columns]` -> log-probabilities `[n, k]`."""
@@ -110,13 +150,13 @@ class Reader:
 
 
 def cross_read(
-    kind: Kind, seen: Floats, labels: Ints, parts: Ints, gains: Floats, params: StackingParams
+    kind: Kind, seen: Evidence, labels: Ints, parts: Ints, gains: Floats, params: StackingParams
 ) -> Floats:
-    """Log-probabilities `[n, k]` of each fold, read by what the other folds taught."""
+    """Log-probabilities `[n, k]` of each fold as recorded, read by what the other folds taught."""
     if kind == "direct":
-        return seen
-    log_p = np.zeros((len(seen), len(gains)))
+        return seen.heard
+    log_p = np.zeros((len(labels), len(gains)))
     for part in np.unique(parts):
         here = parts == part
-        log_p[here] = Reader.fit(kind, seen[~here], labels[~here], gains, params)(seen[here])
+        log_p[here] = Reader.fit(kind, seen.of(~here), labels[~here], gains, params)(seen.heard[here])
     return log_p

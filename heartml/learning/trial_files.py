@@ -2,7 +2,8 @@
 
 `trials.parquet` (trial, state, value, folds, encoder, level, pooling, head, numbers as JSON), `probabilities.parquet`
 (trial, recording_id or unit_id, p_<class>; one row a recording, or a unit where the trial is about units),
-`details/<trial>.npy` (figures for stackers, float32 `[recordings, n]` in the problem's order), and
+`details/<trial>.npy` (figures for stackers, float32 `[recordings, n]` in the problem's order),
+`noisy/<trial>.safetensors` (answers about the same recordings through noise, where readers are fitted to them), and
 `heads/<trial>-<fold>.safetensors` (fitted heads that are too dear to be fitted again).
 """
 
@@ -21,31 +22,34 @@ from heartml.heads import Answer, State
 from heartml.learning import bench
 from heartml.learning.members import Spec
 from heartml.learning.problem import Problem
-from heartml.learning.readings import Floats, Reading, answer_of, evidence, readings
+from heartml.learning.readings import Evidence, Reading, evidence_of, readings
 from heartml.learning.trials import Outcome
 
 Finished = Sequence[tuple[int, Spec, Outcome]]
 
 
 def write(
-    folder: Path, problem: Problem, finished: Finished, answers: Callable[[int, Spec], Answer],
+    folder: Path, problem: Problem, finished: Finished, answers: Callable[[int, Spec], tuple[Answer, Answer | None]],
     result_of: Callable[[int, int], Path],
 ) -> None:
     """Write into the empty `folder`; the same trials give the same bytes.
 
     Args:
-        answers: slot and spec -> out-of-fold answers of a complete trial.
+        answers: slot and spec -> out-of-fold answers of a complete trial, as recorded and through noise.
         result_of: slot and fold -> file of one fit's result.
     """
     ordered = sorted(finished, key=lambda trial: trial[0])
-    complete = {slot: (spec, answers(slot, spec)) for slot, spec, outcome in ordered if outcome.value is not None}
+    complete = {slot: (spec, *answers(slot, spec)) for slot, spec, outcome in ordered if outcome.value is not None}
     files.write_parquet(folder / "trials.parquet", trials_table(ordered))
-    files.write_parquet(folder / "probabilities.parquet", probabilities_table(complete, problem))
-    (folder / "details").mkdir()
-    (folder / "heads").mkdir()
-    for slot, (spec, answer) in complete.items():
+    heard = {slot: (spec, answer) for slot, (spec, answer, _) in complete.items()}
+    files.write_parquet(folder / "probabilities.parquet", probabilities_table(heard, problem))
+    for kind in ("details", "noisy", "heads"):
+        (folder / kind).mkdir()
+    for slot, (spec, answer, noisy) in complete.items():
         if answer.details is not None:
             np.save(folder / "details" / f"{slot}.npy", answer.details.astype(np.float32))
+        if noisy is not None:
+            bench.write_result(folder / "noisy" / f"{slot}.safetensors", noisy)
         if spec.family.TAKES == "frames":
             for fold in range(problem.folds):
                 shutil.copyfile(result_of(slot, fold), folder / "heads" / f"{slot}-{fold}.safetensors")
@@ -95,8 +99,8 @@ def spec_of(row: Mapping[Any, Any]) -> Spec:
     return Spec(row["encoder"], row["head"], row["level"], pooling, json.loads(row["numbers"]))
 
 
-def read_evidence(folder: Path, specs: Mapping[int, Spec], problem: Problem) -> dict[Reading, Floats]:
-    """Out-of-fold evidence `[u, columns]` of every reading of every complete trial."""
+def read_evidence(folder: Path, specs: Mapping[int, Spec], problem: Problem) -> dict[Reading, Evidence]:
+    """Out-of-fold evidence of every reading of every complete trial."""
     table = pd.read_parquet(folder / "probabilities.parquet")
     columns = [f"p_{label}" for label in problem.task.classes]
     answers = {}
@@ -106,8 +110,8 @@ def read_evidence(folder: Path, specs: Mapping[int, Spec], problem: Problem) -> 
         answers[int(str(trial))] = Answer(
             np.log(rows[columns].to_numpy(np.float64)),
             np.load(details, allow_pickle=False).astype(np.float64) if details.exists() else None)
-    return {reading: evidence(reading.kind, answer_of(reading, answers), problem.unit)
-            for reading in readings(answers, specs, problem.task)}
+    noisy = {int(path.stem): bench.read_answer(path) for path in sorted((folder / "noisy").glob("*.safetensors"))}
+    return evidence_of(readings(answers, specs, problem.task), answers, noisy, problem.unit)
 
 
 def check_order(rows: pd.DataFrame, spec: Spec, problem: Problem) -> None:

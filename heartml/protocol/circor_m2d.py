@@ -20,7 +20,7 @@ from heartml.core.parallel import available_workers, pool
 from heartml.core.progress import track
 from heartml.learning import combination
 from heartml.learning.combination import Terms, Verdicts
-from heartml.learning.readings import Floats, Reading, answer_of, evidence, readings
+from heartml.learning.readings import Evidence, Reading, evidence_of, readings
 from heartml.metrics import METRICS
 from heartml.protocol import fits
 from heartml.protocol.cohort import FOLDER, Cohort, prepare
@@ -104,21 +104,21 @@ def score(split: Split, seed: int, murmur: Fits, outcome: Fits, params: Params) 
 
 
 def _stacked(
-    fit: Fits, beside: Mapping[Reading, Floats], params: Params
-) -> tuple[dict[Reading, Floats], Verdicts]:
+    fit: Fits, beside: Mapping[Reading, Evidence], params: Params
+) -> tuple[dict[Reading, Evidence], Verdicts]:
     """Evidence of all units, and the verdicts about the test part from a combination of the development patients."""
     answers, task, problem = fit.answers(), fit.problem.task, fit.problem
-    seen = {r: evidence(r.kind, answer_of(r, answers), problem.unit) for r in readings(answers, fit.specs, task)}
+    seen = evidence_of(readings(answers, fit.specs, task), answers, fit.answers_in_noise(), problem.unit)
     test, chosen = problem.parts == fit.folds, {**seen, **beside}
     terms = Terms(task, params.stacking, params.ensemble.of(fit.name))
-    fitted = combination.fit({r: e[~test] for r, e in chosen.items()}, problem.labels[~test], problem.parts[~test],
-                             terms)
-    return seen, combination.judge(fitted, {r: e[test] for r, e in chosen.items()})
+    fitted = combination.fit({r: e.of(~test) for r, e in chosen.items()}, problem.labels[~test],
+                             problem.parts[~test], terms)
+    return seen, combination.judge(fitted, {r: e.of(test) for r, e in chosen.items()})
 
 
-def _same_units(seen: Mapping[Reading, Floats], of: Fits, to: Fits) -> dict[Reading, Floats]:
+def _same_units(seen: Mapping[Reading, Evidence], of: Fits, to: Fits) -> dict[Reading, Evidence]:
     """The networks' evidence about murmurs, for the units of another task; under numbers that no trial there has."""
     row = {unit: number for number, unit in enumerate(of.problem.unit_ids)}
     rows = np.array([row[unit] for unit in to.problem.unit_ids])
     networks = [r for r in seen if of.specs[r.trials[0]].family.TAKES == "frames"]
-    return {Reading(tuple(-1 - t for t in r.trials), r.kind): seen[r][rows] for r in networks}
+    return {Reading(tuple(-1 - t for t in r.trials), r.kind): seen[r].of(rows) for r in networks}

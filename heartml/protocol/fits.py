@@ -5,7 +5,7 @@ leaves out the test part and, to be stacked, one inner fold; it answers for what
 """
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,8 +49,7 @@ def work(job: Job) -> None:
         return
     data = opened(job.cohort, job.folds, job.name)
     fitted = data.fit(job.spec, ~np.isin(data.problem.parts, job.without), job.seed)
-    answer = data.answer(fitted, job.spec, np.isin(data.problem.parts, job.about))
-    bench.write_result(job.file, answer, None)
+    bench.write_result(job.file, *data.answers(fitted, job.spec, np.isin(data.problem.parts, job.about)))
 
 
 @functools.lru_cache(maxsize=2)
@@ -113,25 +112,36 @@ class Fits:
 
     def answers(self) -> dict[int, Answer]:
         """What every trial says about all cases, none of which it was fitted to."""
-        return {trial: self._answer(trial, spec) for trial, spec in self.specs.items()}
+        return {trial: self._answer(trial, spec, bench.read_answer) for trial, spec in self.specs.items()}
+
+    def answers_in_noise(self) -> dict[int, Answer]:
+        """The same through noise, of trials whose answers are read."""
+        noisy = (t for t in self.specs if bench.read_in_noise(self._file(t, (0, self.folds))) is not None)
+        return {trial: self._answer(trial, self.specs[trial], _in_noise) for trial in noisy}
 
     def single_answer(self) -> Answer:
         """What the single network says about the recordings of the test part."""
         return bench.read_answer(self._file(SINGLE, (self.folds,)))
 
-    def _answer(self, trial: int, spec: Spec) -> Answer:
+    def _answer(self, trial: int, spec: Spec, read: Callable[[Path], Answer]) -> Answer:
         parts = self.problem.parts[self.problem.unit] if spec.level == "recording" else self.problem.parts
         test, bagged = self.folds, spec.family.TAKES == "frames"
         pieces: dict[int, list[Answer]] = {part: [] for part in range(test + 1)}
         for fold in range(test):
-            said = bench.read_answer(self._file(trial, (fold, test)))
+            said = read(self._file(trial, (fold, test)))
             about = parts[np.isin(parts, (fold, test) if bagged else (fold,))]
             pieces[fold].append(_rows(said, about == fold))
             if bagged:
                 pieces[test].append(_rows(said, about == test))
         if not bagged:
-            pieces[test].append(bench.read_answer(self._file(trial, (test,))))
+            pieces[test].append(read(self._file(trial, (test,))))
         return _placed({part: together(answers) for part, answers in pieces.items()}, parts)
+
+
+def _in_noise(file: Path) -> Answer:
+    found = bench.read_in_noise(file)
+    assert found is not None, f"{file} holds no answer through noise"
+    return found
 
 
 def _rows(answer: Answer, which: NDArray[np.bool_]) -> Answer:
