@@ -342,6 +342,7 @@ def test_the_command_says_it_in_text_json_html_and_exit_status(project: Workspac
     assert done.exit_code == 1
     told = json.loads(done.output)
     assert not told["holds"]
+    assert told["verdict"].endswith(f" of {len(told['links'])} links")
     assert [link["name"] for link in told["links"] if link["state"] != HOLDS] == ["data_here"]
     assert "Does not hold" in Path("broken.html").read_text()
     assert "Does not hold" not in Path("audit.html").read_text()

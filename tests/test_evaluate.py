@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import builders
 import numpy as np
@@ -151,6 +152,22 @@ def test_a_label_that_its_company_gives_away_is_called_confounded(tmp_path, monk
     [words] = [words for words in verdict.warnings(found) if words.startswith("Confounded")]
     assert f"Present (AUC {verdict.figure(told['auc']['value'])}" in words
     assert found["floor_titles"][floor].lower() in words
+
+
+def test_a_class_that_is_hardly_ever_found_is_named_on_the_first_screen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = builders.evaluated(tmp_path, monkeypatch, children=40, seconds=1.0)
+    classes = found["per_class"]["out_of_fold"]
+    for recall, named in (({"value": 0.05, "low": 0.0, "high": 0.2}, True),
+                          ({"value": 0.3, "low": 0.1, "high": 0.5}, False),
+                          ({"value": 0.0, "low": 0.0, "high": 0.0}, True),
+                          ({"value": None, "low": None, "high": None}, False)):
+        told = {**found, "per_class": {"out_of_fold": {**classes, "Present": {
+            "estimable": True, "units": 20, "groups": 20, "recall": recall}}}}
+        words = [line for line in verdict.warnings(told) if line.startswith("Hardly ever found")]
+        assert bool(words and "Present" in words[0]) == named, recall
+        assert not named or f"Present ({round(20 * recall['value'])} of 20 patients, cross-fitted)" in words[0]
 
 
 def test_a_class_with_too_few_groups_is_not_a_number():

@@ -8,7 +8,6 @@ from heartml.core.errors import HeartMLError
 from heartml.registry import Version
 
 HOLDS, BROKEN, MISSING = "holds", "broken", "missing"
-STATES = (HOLDS, BROKEN, MISSING)
 SIGNATURE = "the signature"                 # of a key that is trusted here; the strongest
 CONTENT = "content hashes"                  # bytes, hashed again, against what the lock or the signature names
 GIT = "git"                                 # a commit's name is the hash of its content
@@ -61,10 +60,10 @@ class Audit:
     @property
     def verdict(self) -> str:
         """`all 24 links hold`, or how many do not."""
-        counts = {state: sum(link.state == state for link in self.links) for state in STATES}
+        counts = {state: sum(link.state == state for link in self.links) for state in (BROKEN, MISSING)}
         if self.holds:
             return f"all {len(self.links)} links hold"
-        return ", ".join(f"{counts[state]} {state}" for state in (BROKEN, MISSING, HOLDS) if counts[state])
+        return f"{' and '.join(f'{counts[s]} {s}' for s in (BROKEN, MISSING) if counts[s])} of {len(self.links)} links"
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""

@@ -6,7 +6,7 @@ In: `metrics.json` of the evaluation, and from the flow the gate's verdict. Out:
 from collections.abc import Mapping
 from typing import Any
 
-from heartml.assessment import HELD_OUT
+from heartml.assessment import HELD_OUT, OUT_OF_FOLD
 from heartml.metrics import METRICS
 
 TITLES = {
@@ -135,7 +135,7 @@ def _signed_span(number: Mapping[str, float | None]) -> str:
 
 
 def warnings(found: Mapping[str, Any]) -> list[str]:
-    """What to keep in mind: classes that a floor tells apart, and held-out classes of few groups."""
+    """What to keep in mind: classes that a floor tells apart, those hardly ever found, held-out ones of few groups."""
     words = []
     for floor in found["floor_order"]:
         flagged = [entry for entry in found["confounded"] if entry["floor"] == floor]
@@ -144,6 +144,8 @@ def warnings(found: Mapping[str, Any]) -> list[str]:
         if flagged:
             words.append(f"Confounded: {named} can be told from {found['floor_titles'][floor].lower()}. "
                          f"A model may have learnt {flagged[0]['heard']}, not the heart.")
+    if missed := [_missed(name, entry, found["unit"]) for name, entry in hardly_found(found).items()]:
+        words.append(f"Hardly ever found: {_listed(missed)}. Another answer does not exclude it.")
     rare = [f"{name} ({entry['groups']})" for name, entry in found["left_out"].items()]
     if rare:
         words.append(f"Not estimable: {_listed(rare)}, with fewer than {found['min_groups']} groups in all the data. "
@@ -155,6 +157,17 @@ def warnings(found: Mapping[str, Any]) -> list[str]:
         words.append(f"Few held-out groups: {_listed(few)}. They enter the means above, with wide intervals, "
                      "but have no number of their own.")
     return words
+
+
+def hardly_found(found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Classes whose recall, cross-fitted, lies below that of guessing with its whole interval, and their numbers."""
+    guessing = 1 / (len(found["classes"]) - len(found["left_out"]))
+    return {name: entry for name, entry in found["per_class"][OUT_OF_FOLD].items()
+            if entry["estimable"] and entry["recall"]["high"] is not None and entry["recall"]["high"] < guessing}
+
+
+def _missed(name: str, entry: Mapping[str, Any], unit: str) -> str:
+    return f"{name} ({round(entry['recall']['value'] * entry['units'])} of {entry['units']} {unit}s, cross-fitted)"
 
 
 def _listed(names: list[str]) -> str:
