@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from heartml import lineage, pipeline, registry
+from heartml import consent, lineage, pipeline, registry
 from heartml.core.errors import HeartMLError
 from heartml.ingest import version, withdrawn
 from heartml.lineage import LineageError
-from heartml.provenance import marks, trace
+from heartml.provenance import trace
 from heartml.provenance.trace import Trace, Twin, Use, many
 from heartml.tracking import Client
 
@@ -122,8 +122,8 @@ def _mark(client: Client, use: Use, patient: str) -> None:
     """Add the patient to the tag of one version: patient -> how many recordings, and in what part."""
     marked = registry.get(client, f"{use.task}/{use.version}")
     count = sum(len(ids) for ids in use.parts.values())
-    told = {**marks.withdrawn(marked), patient: {"recordings": count, "in": list(use.roles)}}
-    registry.mark(client, marked, marks.TAG, json.dumps(told, sort_keys=True))
+    told = {**consent.withdrawn(marked), patient: {"recordings": count, "in": list(use.roles)}}
+    registry.mark(client, marked, consent.TAG, json.dumps(told, sort_keys=True))
 
 
 def remains(found: Trace) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from heartml import champions, model_files, registry, tracking
+from heartml import champions, consent, model_files, registry, tracking
 from heartml.champions import FOUND, GATE, NONE, PERSON, ROLLBACK
 from heartml.publish import decisions
 from heartml.publish.decisions import Objection
@@ -275,7 +275,7 @@ def test_what_was_withdrawn_or_has_no_lineage_takes_force_and_that_is_recorded(c
     promoted(client, "k1")
     registry.settle(client, judged(client, "k2", NO_LINEAGE, "1"))
     registry.settle(client, judged(client, "k3", REFUSE, "1"))
-    client.set_model_version_tag(NAME, "3", decisions.WITHDRAWN, "patient simulated-50001")
+    client.set_model_version_tag(NAME, "3", consent.TAG, "patient simulated-50001")
     for number, why in (("2", "no git commit"), ("3", "patient simulated-50001")):
         with pytest.raises(Objection, match=why):
             decisions.promote(f"{NAME}/{number}", "please")

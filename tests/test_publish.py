@@ -22,7 +22,7 @@ from builders import TASK
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache as places
 from test_champions import Killed, Mortal
 
-from heartml import card, champions, evaluate, lineage, publish, registry, report, tracking
+from heartml import card, champions, consent, evaluate, lineage, publish, registry, report, tracking
 from heartml.card import sections
 from heartml.core import config, files, paths, tasks
 from heartml.core.config import Params
@@ -456,7 +456,7 @@ def test_the_card_is_with_the_run_and_says_only_what_is_stored(
     shutil.rmtree(project / "data")
     shutil.rmtree(project / "artifacts")
     assert card.text(client, version) == told, "a year later, elsewhere, it says the same"
-    client.set_model_version_tag(TASK, "1", decisions.WITHDRAWN, "patient simulated-100")
+    client.set_model_version_tag(TASK, "1", consent.TAG, "patient simulated-100")
     assert "withdrawn: patient simulated-100" in card.text(client, registry.get(client, TASK))
 
 

@@ -9,13 +9,14 @@ import pytest
 from small import TASK
 from workspaces import Workspace
 
-from heartml import cli, ingest, registry, split, tracking, withdrawal
+from heartml import cli, consent, ingest, registry, split, tracking, withdrawal
 from heartml.admission import Facts
 from heartml.core import paths
 from heartml.core.schema import TEST, WITHDRAWN
 from heartml.ingest import version, withdrawn
 from heartml.lineage import data_hash
-from heartml.provenance import chain, marks, page, w3c
+from heartml.predict.locate import locate
+from heartml.provenance import chain, page, w3c
 from heartml.provenance.trace import HELD_OUT, TRAINING
 
 REASON = "a letter"
@@ -44,13 +45,14 @@ def withdraw(patient: str, reason: str = REASON) -> withdrawal.Withdrawal:
 
 
 def marked() -> dict:
-    return marks.withdrawn(registry.get(tracking.connect(), TASK))
+    return consent.withdrawn(registry.get(tracking.connect(), TASK))
 
 
 def test_a_patient_who_withdrew_is_in_no_later_version_split_or_ingest_and_the_past_stays(
     project: Workspace, small_project: Workspace
 ) -> None:
     patient, before, former = patient_in("0"), version.read(), data_hash()
+    assert locate(None, TASK, ()).words.endswith("version 1, the champion")
     told = w3c.as_json(chain.read(tracking.connect(), registry.get(tracking.connect(), f"{TASK}/1")))
     own = before.recordings[before.recordings["patient_id"] == patient]
 
@@ -76,6 +78,7 @@ def test_a_patient_who_withdrew_is_in_no_later_version_split_or_ingest_and_the_p
     ingest.run("simulated", small_project.root.parent / "sim", replace=True)
     assert version.POINTER.read_bytes() == pointer
 
+    assert "version 1, the champion (consent for some of its data was withdrawn since" in locate(None, TASK, ()).words
     [use] = done.affected
     assert (use.version, use.roles) == ("1", (TRAINING,))
     assert marked() == {patient: {"recordings": len(own), "in": [TRAINING]}}

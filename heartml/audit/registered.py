@@ -1,11 +1,10 @@
 """Is what the registry says what was signed? Signature, run, verdict, alias, withdrawals; nothing that runs code."""
 
-from heartml import champions, signing
+from heartml import champions, consent, signing
 from heartml.audit.evidence import Evidence
 from heartml.audit.links import Lost, Wrong, agree, listed, short
 from heartml.core import paths
 from heartml.core.errors import HeartMLError
-from heartml.provenance import marks
 from heartml.publish import sealing
 from heartml.registry import CHAMPION, PROMOTED, REFUSED
 from heartml.signing import content, keys
@@ -119,7 +118,7 @@ def withdrawn(evidence: Evidence) -> str:
     """Nobody whose data went into it has withdrawn consent since, by the registry and by the data of this folder."""
     import pandas as pd
 
-    noted = marks.words(evidence.version)
+    noted = consent.words(evidence.version)
     if noted:
         raise Wrong(f"consent was withdrawn: {noted}")
     if paths.WITHDRAWN.is_file():

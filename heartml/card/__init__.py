@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import yaml
 
-from heartml import champions, datasets, registry, tracking
+from heartml import champions, consent, datasets, registry, tracking
 from heartml.card import sections
 from heartml.core import paths, tasks
 from heartml.core.files import read_json
@@ -154,8 +154,8 @@ def _titles(kept: Kept, named: tuple[str, ...]) -> str:
 def standing(version: Version, history: list[champions.Entry]) -> str:
     """Whether it serves, and by whose decision."""
     entry = champions.last(history)
-    if "heartml.withdrawn" in version.tags:
-        return f"withdrawn: {version.tags['heartml.withdrawn']}"
+    if gone := consent.words(version):
+        return f"consent was withdrawn: {gone}"
     if registry.CHAMPION in version.aliases:
         return f"champion: {entry.in_words()}" if entry and entry.decision.version == version.number else "champion"
     return {registry.PROMOTED: "served, and was replaced", registry.REFUSED: "refused by the gate",

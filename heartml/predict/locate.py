@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heartml import model_files, registry, tracking
+from heartml import consent, model_files, registry, tracking
 from heartml.core import paths
 from heartml.core.errors import HeartMLError
 from heartml.core.files import exclusive, read_json, replacing_folder, sha256, write_json
@@ -107,13 +107,13 @@ def _from_registry(name: str, which: str, *, required: bool) -> Located | None:
         return None
     version = known["version"]
     model_files.verify(Path(known["stored"]), name, version, known["run_id"])
-    words = f"{name} version {version}" + (", the champion" if which == "@champion" else "")
+    words = f"{name} version {version}" + (", the champion" if which == "@champion" else "") + known["consent"]
     return Located(Path(known["folder"]), words, name, version)
 
 
 def _existing(known: dict[str, str]) -> dict[str, str] | None:
-    there = not known or ((Path(known["folder"]) / "model.json").is_file() and {"stored", "run_id"} <= set(known))
-    return known if there else None
+    whole = {"stored", "run_id", "consent"} <= set(known)
+    return known if not known or (whole and (Path(known["folder"]) / "model.json").is_file()) else None
 
 
 def _remembered(lookup: Path, state: str | None) -> dict[str, str] | None:
@@ -151,4 +151,5 @@ def _ask(name: str, which: str) -> dict[str, str]:
             with replacing_folder(folder) as temporary, tempfile.TemporaryDirectory(dir=folder.parent) as place:
                 shutil.copytree(model_files.copied(client, version, Path(place)), temporary, dirs_exist_ok=True)
     return {"version": version.number, "run_id": version.run_id, "stored": str(folder),
-            "folder": str(model_files.ensemble_in(folder))}
+            "folder": str(model_files.ensemble_in(folder)),
+            "consent": " (consent for some of its data was withdrawn since: retrain)" if consent.words(version) else ""}

@@ -8,11 +8,10 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from heartml import datasets
+from heartml import consent, datasets
 from heartml.core.errors import HeartMLError
 from heartml.core.schema import TEST
 from heartml.outline import Node
-from heartml.provenance import marks
 from heartml.provenance.chain import Chain, Link, Stage
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def brief(chain: Chain) -> tuple[Node, ...]:
 
 
 def _withdrawn(chain: Chain) -> list[Node]:
-    found = marks.words(chain.version)
+    found = consent.words(chain.version)
     return [Node("Consent withdrawn", found, bad=True)] if found else []
 
 

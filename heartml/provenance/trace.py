@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heartml import registry, tracking
+from heartml import consent, registry, tracking
 from heartml.core.errors import HeartMLError
 from heartml.core.progress import track
 from heartml.core.schema import FOLDS, TEST
-from heartml.provenance import history, marks
+from heartml.provenance import history
 from heartml.provenance.chain import Shelf
 from heartml.provenance.history import DataVersion, Tables
 from heartml.provenance.objects import Gone, Objects
@@ -230,7 +230,7 @@ def _use(run: Run, version: Version | None, own: "pd.DataFrame") -> Use:
     parts = {str(part): tuple(sorted(rows["recording_id"])) for part, rows in own.groupby("part", sort=True)}
     return Use(run.tags.get("heartml.task", version.name if version else ""), run.run_id, run.tags["heartml.data"],
                version.number if version else None, version.aliases if version else (),
-               version.verdict if version else None, marks.words(version) if version else "", parts)
+               version.verdict if version else None, consent.words(version) if version else "", parts)
 
 
 def many(count: int, what: str = "recording") -> str:

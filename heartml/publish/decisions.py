@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heartml import champions, lineage, model_files, registry, tracking
+from heartml import champions, consent, lineage, model_files, registry, tracking
 from heartml.champions import NONE, PERSON, ROLLBACK, Decision, Entry
 from heartml.core.errors import HeartMLError
 from heartml.registry import ABANDONED, CHALLENGER, CHAMPION, ChampionChanged, Version
@@ -19,7 +19,6 @@ from heartml.registry import ABANDONED, CHALLENGER, CHAMPION, ChampionChanged, V
 if TYPE_CHECKING:
     from heartml.tracking import Client
 
-WITHDRAWN = "heartml.withdrawn"
 _MUST_HOLD = ("validation", "lineage")     # criteria of the gate that no opinion replaces
 
 
@@ -114,8 +113,8 @@ def _carry_out(client: "Client", version: Version, kind: str, reason: str, *, fo
 def against(version: Version) -> list[str]:
     """What speaks against a version so much that only --force overrules it."""
     found = []
-    if WITHDRAWN in version.tags:
-        found.append(f"consent for data in it was withdrawn ({version.tags[WITHDRAWN]})")
+    if gone := consent.words(version):
+        found.append(f"consent for data in it was withdrawn: {gone}")
     if version.verdict in (None, ABANDONED):
         found.append("the gate never judged it (`heartml retrain` lets it judge what is new)")
     for name in _MUST_HOLD:

@@ -18,6 +18,8 @@ def withdrawn(version: Version) -> dict[str, Any]:
 
 
 def words(version: Version) -> str:
-    """For people: `circor-9979 (4 recordings, training)`; empty where nobody has withdrawn."""
+    """For people: `circor-9979 (4 recordings, training)`, or what else the tag says; empty where nobody has."""
+    if (text := version.tags.get(TAG, "{}")) != "{}" and not withdrawn(version):
+        return text
     return ", ".join(f"{patient} ({told.get('recordings', '?')} recordings, {' and '.join(told.get('in', []))})"
                      for patient, told in sorted(withdrawn(version).items()))
