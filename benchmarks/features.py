@@ -3,7 +3,8 @@
 python benchmarks/features.py [FOLDER] [--minutes 30] [--json FILE]
 
 FOLDER holds sound files; without it `data/audio` is taken, and where there is none, simulated sounds. Two questions are
-kept apart: the log-spectrogram alone (samples in memory at 4 kHz), and everything from the file to the frames, where
+kept apart: the log-spectrogram alone (samples in memory at 4 kHz; beside it the bare FFTs of its frames, below which
+nothing that transforms them can go), and everything from the file to the frames, where
 both sides pay the same decoder. librosa is asked twice: with the transform's size that HeartML uses, and with its own
 default size. The first call of each is printed by itself: librosa compiles there (its compiler's cache starts empty).
 """
@@ -100,6 +101,9 @@ def measure(paths: list[Path]) -> list[dict[str, object]]:
     def torchaudios(waveform: np.ndarray) -> object:
         return transform(torch.from_numpy(waveform)[None]).add(1e-4).log()
 
+    def floor(waveform: np.ndarray) -> object:
+        return torch.fft.rfft(torch.from_numpy(waveform).unfold(0, MEL["win_length"], MEL["hop_length"]), size)
+
     def ours_from_file(path: Path) -> object:
         read = audio.read(path)
         return encoders.frames_of(encoder, spec, read.floats, read.sample_rate_hz)
@@ -115,6 +119,7 @@ def measure(paths: list[Path]) -> list[dict[str, object]]:
             ("log-spectrogram alone", f"librosa, n_fft={size}", theirs(size), long_enough),
             ("log-spectrogram alone", "librosa, n_fft=2048 (its default)", theirs(2048), long_enough),
             ("log-spectrogram alone", f"torchaudio, n_fft={size}", torchaudios, long_enough),
+            ("log-spectrogram alone", f"floor: one FFT of {size} a frame and nothing else", floor, long_enough),
             ("from the file", "HeartML: read, DC, high-pass, level, logspec", ours_from_file, paths),
             ("from the file", f"librosa.load + log-mel, n_fft={size}", theirs_from_file(size), paths),
             ("from the file", "librosa.load + log-mel, n_fft=2048", theirs_from_file(2048), paths),
