@@ -94,9 +94,18 @@ def examine(job: Job) -> Facts:
     target = paths.audio(samples.recording_id, job.flac_folder)
     if not target.exists():
         audio.write_flac(target, samples)
-    waveform = samples.floats
-    peak = float(np.abs(waveform - waveform.mean(dtype=np.float64)).max())
-    return Facts(samples.recording_id, samples.sample_rate_hz, len(samples.pcm), peak, sha256)
+    return Facts(samples.recording_id, samples.sample_rate_hz, len(samples.pcm), peak(samples.floats), sha256)
+
+
+def peak(waveform: audio.Waveform) -> float:
+    """The largest distance of samples [time] from their mean; one sample at least."""
+    return float(np.abs(waveform - waveform.mean(dtype=np.float64)).max())
+
+
+def judge_waveform(waveform: audio.Waveform, sample_rate_hz: int, params: IngestParams) -> Fault | None:
+    """`judge` for samples [time] that no file and no publisher says anything of."""
+    facts = Facts("", sample_rate_hz, len(waveform), peak(waveform), "")
+    return judge(facts, Stated(None, None, None), params)
 
 
 def judge(facts: Facts, stated: Stated, params: IngestParams) -> Fault | None:

@@ -21,7 +21,6 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
 
 from heartml import admission, audio, quality, signing
-from heartml.admission import Facts, Stated
 from heartml.audio import Waveform
 from heartml.core import config, parallel
 from heartml.core.config import Params
@@ -124,8 +123,7 @@ def _sound(row: int, samples: Any, rate: Any, budget: int) -> Sound:
 
 def _admit(row: int, waveform: Waveform, rate: int, params: Params) -> None:
     """The entry checks of ingest."""
-    peak = float(np.abs(waveform - waveform.mean(dtype=np.float64)).max())
-    fault = admission.judge(Facts("", rate, len(waveform), peak, ""), Stated(None, None, None), params.ingest)
+    fault = admission.judge_waveform(waveform, rate, params.ingest)
     if fault:
         raise _refused(f"row {row}: {fault.detail} [{fault.reason}]")
 

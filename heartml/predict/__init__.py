@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from heartml import admission, audio, quality
-from heartml.admission import Facts, Fault, Stated
+from heartml.admission import Fault
 from heartml.core import config, parallel
 from heartml.core.config import Params
 from heartml.core.progress import track
@@ -171,9 +171,7 @@ def listen(item: Item, params: Params) -> tuple[Heard, tuple[audio.Waveform, int
     except audio.AudioError as error:
         return Heard(item, 0.0, Fault(error.reason, error.detail), (), {}), None
     waveform = samples.floats
-    peak = float(np.abs(waveform - waveform.mean(dtype=np.float64)).max())
-    facts = Facts("", samples.sample_rate_hz, len(waveform), peak, "")
-    fault = admission.judge(facts, Stated(None, None, None), params.ingest)
+    fault = admission.judge_waveform(waveform, samples.sample_rate_hz, params.ingest)
     if fault:
         return Heard(item, samples.seconds, fault, (), {}, None, samples.recording_id, samples.sample_rate_hz), None
     measured = quality.measure(waveform, samples.sample_rate_hz)
