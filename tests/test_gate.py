@@ -108,6 +108,16 @@ def test_a_subgroup_that_loses_more_than_the_margin_stops_a_better_model() -> No
     assert criterion.value < -PARAMS.subgroup_margin
 
 
+@pytest.mark.parametrize(("gain", "passed"), [(-0.04, True), (-0.06, False)])      # the margin is 0.05
+def test_a_subgroup_may_lose_the_margin_and_no_more(gain: float, passed: bool) -> None:
+    same = compare(answers(0.8, seed=1), answers(0.8, seed=1))
+    assert same
+    gains = {"sex=Female": 0.3, "sex=Male": gain}
+    worse = replace(same, subgroups={name: {"gain": one, "groups": 30.0} for name, one in gains.items()})
+    criterion = gate.no_subgroup_loses(worse, PARAMS.subgroup_margin)
+    assert (criterion.passed, criterion.value, criterion.required) == (passed, gain, -0.05)
+
+
 def test_units_of_groups_that_the_champion_was_trained_on_do_not_count() -> None:
     challenger = answers(0.9, seed=1)
     trained_on = frozenset({"unit-000-1", "unit-004-0"})   # one recording is enough to know the whole group

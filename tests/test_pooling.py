@@ -65,6 +65,24 @@ def test_rhythm_peaks_at_the_beat() -> None:
     assert lags_s[total.argmax()] == pytest.approx(period_s, abs=0.026)
 
 
+@pytest.mark.parametrize(("bands", "vector"), [(slice(0, 3), 1), (slice(3, 6), 2)])
+def test_a_beat_of_the_low_bands_shows_in_the_second_vector_and_one_of_the_high_in_the_third(
+    bands: slice, vector: int
+) -> None:
+    beat = np.zeros((1000, 6), np.float32)
+    beat[::40, bands] = 1
+    parts = pooling.rhythm(beat, RATE_HZ).reshape(3, -1)
+    assert parts[vector].max() > 0.9
+    assert not parts[3 - vector].any()
+
+
+def test_rhythm_is_nothing_beyond_the_recordings_end() -> None:
+    parts = pooling.rhythm(noise(5, frames=round(RATE_HZ)), RATE_HZ).reshape(3, -1)
+    beyond = 0.1 + 0.05 * np.arange(parts.shape[1]) > 1
+    assert not parts[:, beyond].any()
+    assert parts[:, ~beyond].any()
+
+
 def test_a_patient_is_the_same_in_any_order_of_its_recordings() -> None:
     vectors = noise(4, frames=9)
     unit = np.array([0, 1, 0, 2, 2, 1, 0, 0, 1])

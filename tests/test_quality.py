@@ -55,6 +55,12 @@ def test_a_pause_is_silence_and_raises_the_contrast() -> None:
     assert found.contrast_db > 50
 
 
+@pytest.mark.parametrize(("level_db", "silent"), [(-75, 0), (-85, 1)])
+def test_silence_lies_below_80_db_under_full_scale(level_db: float, silent: float) -> None:
+    noise = np.random.default_rng(0).normal(0, 10 ** (level_db / 20), 2 * RATE_HZ).astype(np.float32)
+    assert measure(noise, RATE_HZ).silent_share == silent
+
+
 @pytest.mark.parametrize("length", [0, 1, 2, 7])
 def test_next_to_nothing_can_be_measured(length: int) -> None:
     found = measure(np.zeros(length, np.float32), RATE_HZ)

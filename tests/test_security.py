@@ -203,7 +203,9 @@ def test_no_text_becomes_a_formula_or_a_control_character(text: str) -> None:
 
 @pytest.mark.parametrize("text", FORMULAS)
 def test_a_formula_is_shown(text: str) -> None:
-    assert cell(text).startswith("'") or cell(text).startswith("\\")
+    shown = cell(text)
+    assert shown.startswith(("'", "\\"))
+    assert shown.endswith(text.strip())
 
 
 def test_every_module_that_writes_a_csv_is_known_and_writes_no_name_that_a_user_chose() -> None:
@@ -267,7 +269,9 @@ def test_a_log_line_cannot_forge_another(capsys: pytest.CaptureFixture[str]) -> 
 
     with voice.aloud():
         logging.getLogger("prefect.flow_runs").warning(HOSTILE_NAME)
-    no_command(capsys.readouterr().err)
+    shown = capsys.readouterr().err
+    no_command(shown)
+    assert "[/nothing]" in shown.replace("\n", "")
 
 
 @FEW
