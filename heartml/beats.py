@@ -32,11 +32,13 @@ def write(name: str, held_out: pd.DataFrame) -> dict[str, Any]:
             break
         tables.append(as_table(recording_id, heard))
         if recording_id in truth:
+            network.append(measure(heard, truth[recording_id]))
+        if recording_id in truth and "logspec" in frames:
             of_bands, rate_hz = frames["logspec"], opened["logspec"].frame_rate_hz
             first_s = (seconds - (len(of_bands) - 1) / rate_hz) / 2
-            network.append(measure(heard, truth[recording_id]))
             loudness.append(measure(by_loudness(of_bands, rate_hz, first_s), truth[recording_id]))
-    found = {"network": summary(network), "by_loudness": summary(loudness)} if network else {}
+    by = {"network": network, "by_loudness": loudness}
+    found = {listener: summary(measures) for listener, measures in by.items() if measures}
     save(name, tables, found)
     return found
 

@@ -7,24 +7,21 @@ found it out.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 
 import pandas as pd
 
 from heartml import audio, duplicates
 from heartml.admission import Facts, Fault
-from heartml.core import containers, files, paths
+from heartml.core import code, files, paths
 
+_DIGITS = 16
 PAIR_COLUMNS = ("recording_id_a", "recording_id_b", "correlation")
 Sources = Mapping[str, Path]     # recording_id -> file with its samples
 
 
-def _fingerprint(*modules: ModuleType) -> str:
-    return files.sha256("".join(files.sha256_file(Path(str(module.__file__))) for module in modules).encode())[:16]
-
-
 def _facts_file() -> Path:
-    return paths.cache() / "ingest" / f"facts-{_fingerprint(audio, containers)}.json"
+    own = code.fingerprint("admission.py", "audio.py", "core/containers.py")[:_DIGITS]
+    return paths.cache() / "ingest" / f"facts-{own}.json"
 
 
 def facts() -> dict[str, Facts]:
@@ -69,7 +66,8 @@ def near_duplicates(name: str, sources: Sources, threshold: float, threads: int)
     Returns:
         Columns `PAIR_COLUMNS`, sorted.
     """
-    path = paths.cache() / "ingest" / f"pairs-{name}-{threshold:g}-{_fingerprint(duplicates)}.json"
+    own = code.fingerprint("audio.py", "duplicates.py")[:_DIGITS]
+    path = paths.cache() / "ingest" / f"pairs-{name}-{threshold:g}-{own}.json"
     kept = files.read_json(path) if path.exists() else {"compared": [], "pairs": []}
     old = [recording_id for recording_id in kept["compared"] if recording_id in sources]
     new = sorted(set(sources) - set(old))

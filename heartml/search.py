@@ -1,6 +1,6 @@
 """Stage `search`: encoder x level x pooling x head x numbers, scored out of fold, every trial's answers kept.
 
-In: folds, recordings, annotations, frames. Out, in `artifacts/<task>/search/`: see `heartml.trial_files`.
+In: folds, recordings, annotations, frames. Out, in `artifacts/<task>/search/`: see `heartml.learning.trial_files`.
 
 The folds of a trial are fitted in waves, one fold of every trial of the batch at a time, and a trial whose running
 value falls behind is pruned between waves. Unfinished work lies under `.heartml/search/`, addressed by content.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from heartml.core import config, files, parallel, paths
+from heartml.core import code, config, files, parallel, paths
 from heartml.core.config import EnsembleParams, Params, SearchParams, StackingParams
 from heartml.core.parallel import Part, Pool
 from heartml.core.progress import track
@@ -82,11 +82,12 @@ def opened(name: str, params: Params) -> "Hunt":
 
 
 def content_key(name: str, params: Params) -> str:
-    """Hash of everything that decides the outcome: data, frames, parameters; code changes with its own hash in DVC."""
+    """Hash of everything that decides the outcome: data, frames, parameters, code."""
     tables = [files.sha256_file(path) for path in (paths.folds(name), paths.RECORDINGS, paths.ANNOTATIONS)]
     frames = [files.sha256_folder(paths.features(name, encoder)) for encoder in params.encoders]
     numbers = [params.search.of(name).model_dump(exclude={"workers"}), params.stacking.model_dump(), params.seed]
-    return files.sha256(files.canonical_json([name, tables, frames, params.encoders, numbers]).encode())
+    own = code.fingerprint("heads", "learning", "search.py")
+    return files.sha256(files.canonical_json([name, tables, frames, params.encoders, numbers, own]).encode())
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,8 @@ def run(folder: Path, *, count: int, seed: int, seconds: float, faults: bool) ->
 
 
 def _check(folder: Path, count: int, seed: int, seconds: float, faults: bool) -> None:
+    if not folder.name:
+        raise SimulateError(f"{folder}: name a folder that is new, or an empty one that is not the one you are in")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SimulateError(f"{folder}: is not empty, and nothing is overwritten. Name a folder that is new or empty.")
     if not 1 <= count <= MAX_CHILDREN or seed < 0:

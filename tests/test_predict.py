@@ -113,6 +113,13 @@ def test_patients_that_two_folders_number_alike_are_two() -> None:
     assert inputs.units(items, "recording") == [str(item.path) for item in items]
 
 
+def test_a_patient_whom_a_table_names_is_one_wherever_the_recordings_lie(tmp_path: Path) -> None:
+    table = tmp_path / "visits.csv"
+    table.write_text("path,patient_id\nAV/x.wav,ann\nMV/y.wav,ann\nMV/2530_AV.wav,\nMV/z.wav,2530\n")
+    items = inputs.gather([table])
+    assert inputs.units(items, "patient") == ["ann", "ann", str(tmp_path / "MV/2530"), str(table / "2530")]
+
+
 def test_a_table_that_says_nothing_is_refused(ward: Path) -> None:
     for text, words in (("file,who\na.wav,1\n", "no column `path` among file, who"), ("path\n", "no rows"),
                         ("path\nwards/visit.flac\n\"\"\n", "line 3"), ("", "no column")):

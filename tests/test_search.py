@@ -214,13 +214,15 @@ def test_a_kill_between_asking_and_telling_changes_no_trial(tmp_path: Path, told
     assert hunt(tmp_path / "killed" / "journal", 2) == whole
 
 
-def test_another_seed_or_another_fold_is_another_search(undisturbed: Path, monkeypatch) -> None:
+def test_another_seed_or_other_code_is_another_search(undisturbed: Path, monkeypatch) -> None:
     monkeypatch.chdir(undisturbed)
     params = config.load()
     key = search.content_key(NAME, params)
     assert search.content_key(NAME, params.model_copy(update={"seed": 1})) != key
     faster = params.model_copy(update={"search": params.search.model_copy(update={"workers": 7})})
     assert search.content_key(NAME, faster) == key
+    monkeypatch.setattr(search.code, "fingerprint", lambda *parts: f"other code of {' '.join(parts)}")
+    assert search.content_key(NAME, params) != key
 
 
 def fold_answers(root: Path, fold: int, monkeypatch) -> np.ndarray:

@@ -184,6 +184,10 @@ def test_a_head_replaces_only_the_training_keys_it_names() -> None:
     ("weights: null ", "weights: some.safetensors ", "weights_sha256"),
     ("sequence: {encoders: [logspec]", "sequence: {encoders: [random_conv]", "noise_share"),
     ("noise_snr_high_db: ", "noise_snr_high_db: -", "noise_snr_low_db lies above"),
+    ("bands: 48", "bands: 1", "logspec.bands"),
+    ("low_hz: 25", "low_hz: 800", "low_hz does not lie below"),
+    ("high_hz: 800", "high_hz: 2001", "above half of audio.sample_rate_hz"),
+    ("window_s: 0.05\n  hop_s: 0.02", "window_s: 0.05\n  hop_s: 0.0001", "logspec: hop_s or window_s is too short"),
 ])
 def test_a_setting_that_means_nothing_is_refused_by_name(tmp_path: Path, old: str, new: str, words: str) -> None:
     text = FILE.read_text()

@@ -94,11 +94,17 @@ class AudioParams(Section):
 
 
 class LogspecParams(Section):
-    bands: Count
+    bands: Annotated[int, Field(ge=2)]
     low_hz: Positive
     high_hz: Positive
     window_s: Positive
     hop_s: Positive
+
+    @model_validator(mode="after")
+    def _bands_are_in_order(self) -> Self:
+        if self.low_hz >= self.high_hz:
+            raise ValueError("low_hz does not lie below high_hz")
+        return self
 
 
 class RandomConvParams(Section):
@@ -341,6 +347,16 @@ class Params(Section):
     audit: AuditParams
     monitor: MonitorParams
     flow: FlowParams
+
+    @model_validator(mode="after")
+    def _frames_fit_the_rate(self) -> Self:
+        rate_hz = self.audio.sample_rate_hz
+        if 2 * self.logspec.high_hz > rate_hz:
+            raise ValueError(f"logspec.high_hz: {self.logspec.high_hz:g} lies above half of audio.sample_rate_hz")
+        for name, encoder in (("logspec", self.logspec), ("amplitude", self.amplitude)):
+            if round(encoder.hop_s * rate_hz) < 1 or round(encoder.window_s * rate_hz) < 1:
+                raise ValueError(f"{name}: hop_s or window_s is too short for audio.sample_rate_hz: less than a sample")
+        return self
 
 
 def load(path: Path = paths.PARAMS) -> Params:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,9 +34,12 @@ class Busy(HeartMLError):  # noqa: N818 - reads as a state, and is caught as one
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling of the file `path`; rename it over `path` when the block ends without an error."""
+    """Yield a temporary sibling of the file `path`; rename it over `path` when the block ends without an error.
+
+    Threads of one process have a temporary each; the last one to end wins.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)     # a link that somebody left under this name would be written through
     try:
         yield temporary

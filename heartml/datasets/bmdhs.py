@@ -17,7 +17,7 @@ from pathlib import Path
 
 from heartml.core.schema import label_column
 from heartml.core.tasks import DISEASES
-from heartml.datasets import Folder, Layout, LayoutError, Remote, checksums, leads_out
+from heartml.datasets import Folder, Layout, LayoutError, Remote, age_band, checksums, leads_out
 
 NAME = "bmdhs"
 TITLE = "BUET Multi-disease Heart Sound Dataset (BMD-HS)"
@@ -158,7 +158,7 @@ def _recording(
         "group": _id(patient),
         "source": _SOURCE,
         "location": _LOCATIONS[key[3]] if key else None,
-        "age_group": patient.about.get("Age") or None,
+        "age_group": age_band(patient.about.get("Age", "")),
         "sex": _SEXES.get(patient.about.get("Gender", ""), patient.about.get("Gender") or None),
         **{label_column(name): value for name, value in _labels(patient).items()},
     }

@@ -7,6 +7,7 @@ back: `load(spec(name, params))`, and `load(Spec.from_json(...))` where a model 
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -122,10 +123,9 @@ def load(spec: Spec) -> Encoder:
 
 
 def fingerprint(spec: Spec) -> str:
-    """16 hex digits that change whenever the frames may: parameters, the code of audio and encoders, torch, numpy."""
-    import torch
-
-    digest = hashlib.sha256(repr((sorted_items(spec.to_json()), torch.__version__, np.__version__)).encode())
+    """16 hex digits that change whenever the frames may: parameters, the code of audio and encoders, the libraries."""
+    libraries = [metadata.version(name) for name in ("torch", "torchaudio", "numpy", "scipy")]
+    digest = hashlib.sha256(repr((sorted_items(spec.to_json()), libraries)).encode())
     own = Path(__file__).parent
     sources = [own / f"{key}.py" for key in ENCODERS[spec.name].sections]
     for source in [Path(audio.__file__), Path(__file__), *sources]:

@@ -75,9 +75,9 @@ def run(dataset: str, folder: Path, *, keep_tasks: bool = False, replace: bool =
         LayoutError: the folder is not this data set.
         VersionError: `data/` is not the version that `data.dvc` names.
     """
-    params = config.load()
     source, root = bind(dataset, folder)
     with pipeline.alone(who="heartml ingest"):
+        params = config.load()     # as they are after the wait
         layout = source.read(root)
         version.restore()
         former = version.read()

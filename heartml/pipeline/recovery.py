@@ -3,6 +3,7 @@
 The caller holds the pipeline's lock. The pipeline's own locks need no care: the kernel frees them.
 """
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -12,6 +13,11 @@ from typing import Any
 
 from heartml.core import paths
 from heartml.core.files import alive, replacing
+
+
+class _Torn(Exception):  # noqa: N818 - nothing has gone wrong
+    """What was copied is not whole: the former copy stays."""
+
 
 DVC_LOCK = Path("dvc.lock")
 _KEPT = paths.STATE / "dvc.lock.kept"
@@ -28,10 +34,13 @@ def repair() -> None:
 
 
 def keep() -> None:
-    """Keep a copy of a `dvc.lock` that is whole: DVC writes it in place, and may be killed while it does."""
-    if _readable(DVC_LOCK):
-        with replacing(_KEPT) as temporary:
-            shutil.copyfile(DVC_LOCK, temporary)
+    """Keep a copy of a `dvc.lock` that is whole: DVC writes it in place, and may be killed, or at it, while we copy."""
+    if not DVC_LOCK.exists():
+        return
+    with contextlib.suppress(_Torn), replacing(_KEPT) as temporary:
+        shutil.copyfile(DVC_LOCK, temporary)
+        if not _readable(temporary):
+            raise _Torn
 
 
 def order(addresses: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,11 @@ def show(result: Result) -> None:
         console = Console(width=160)      # a file or a pipe has no edge to fold at
     if result.answers:
         console.print(_table(result))
-    lines = [f"{_name(answer, result)}: {'; '.join(answer.warnings)}" for answer in result.answers if answer.warnings]
-    murmurs = [f"{_name(answer, result)}: {answer.description.phrase_with_confidence}"
-               for answer in result.answers if answer.description and answer.description.phrase]
-    rates = [f"{_name(answer, result)}: {rate}" for answer in result.answers if (rate := _heart_rate(answer))]
+    named = list(zip(_names(result), result.answers, strict=True))
+    lines = [f"{name}: {'; '.join(answer.warnings)}" for name, answer in named if answer.warnings]
+    murmurs = [f"{name}: {answer.description.phrase_with_confidence}"
+               for name, answer in named if answer.description and answer.description.phrase]
+    rates = [f"{name}: {rate}" for name, answer in named if (rate := _heart_rate(answer))]
     rates = ["Heart rate a minute", *(f"  {line}" for line in rates), ""] if rates else []
     described = ["Murmurs, each feature with its confidence", *(f"  {line}" for line in murmurs), ""] if murmurs else []
     lines = ["Signal quality", *(f"  {line}" for line in lines), ""] if lines else []
@@ -49,9 +51,9 @@ def _table(result: Result) -> "Table":
     table.add_column("decision", no_wrap=True)
     for name in result.classes:
         table.add_column(name, justify="right", no_wrap=True)
-    for answer in result.answers:
+    for unit, answer in zip(_names(result), result.answers, strict=True):
         usable = sum(heard.fault is None for heard in answer.recordings)
-        first = printable(_name(answer, result)) + (f" ({usable})" if several else "")
+        first = printable(unit) + (f" ({usable})" if several else "")
         numbers = [f"{probability:.3f}" for probability in answer.calibrated.values()]
         table.add_row(*map(Text, [first, _decided(answer), *numbers]))
     return table
@@ -63,11 +65,11 @@ def _decided(answer: Answer) -> str:
     return words if answer.decision == answer.leaning else f"{answer.decision} ({words})"
 
 
-def _name(answer: Answer, result: Result) -> str:
-    """The unit as short as it is clear: a file's name without its folder, where no other file is called the same."""
-    names = [Path(other.unit_id).name for other in result.answers]
-    own = Path(answer.unit_id).name
-    return own if names.count(own) == 1 else answer.unit_id
+def _names(result: Result) -> list[str]:
+    """Each unit as short as it is clear: a file's name without its folder, where no other file is called the same."""
+    short = [Path(answer.unit_id).name for answer in result.answers]
+    times = Counter(short)
+    return [name if times[name] == 1 else answer.unit_id for name, answer in zip(short, result.answers, strict=True)]
 
 
 def _heart_rate(answer: Answer) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from heartml import encoders, predict
-from heartml.core import config, files, parallel, paths, process
+from heartml.core import code, config, files, parallel, paths, process
 from heartml.core.config import Params
 from heartml.core.progress import track
 from heartml.learning import pooling
@@ -102,9 +102,11 @@ def plan(source: Path, model: str | None, task: str | None) -> Work:
 
 def _key(located: Located, models: Panel) -> str:
     folders = [located.folder, *(descriptor.located.folder for descriptor in models.descriptors)]
-    specs = [encoders.Spec.from_json(made) for made in models.model.made_by.values()]
+    made_by = [made for folder in folders for made in files.read_json(folder / "model.json")["encoders"].values()]
+    frames = {encoders.fingerprint(encoders.Spec.from_json(made)) for made in made_by}
     return files.sha256(files.canonical_json({
-        "models": list(map(files.sha256_folder, folders)), "encoders": sorted(map(encoders.fingerprint, specs)),
+        "models": list(map(files.sha256_folder, folders)), "encoders": sorted(frames),
+        "code": code.fingerprint("heads", "learning", "model"),
     }).encode())
 
 

@@ -19,11 +19,21 @@ class InputsError(HeartMLError):
 
 @dataclass(frozen=True)
 class Item:
-    """One file to score; patient and location as far as a table or the file's name says them."""
+    """One file to score; patient and location as far as a table or the file's name says them.
+
+    Attributes:
+        said_by: the table that names the patient; `None` where the file's name does.
+    """
 
     path: Path
     patient_id: str | None = None
     location: str | None = None
+    said_by: Path | None = None
+
+    @property
+    def where(self) -> Path:
+        """Within what a patient's id means one patient: the table that names it, else the file's folder."""
+        return self.said_by or self.path.parent
 
 
 def gather(named: Sequence[Path]) -> list[Item]:
@@ -81,26 +91,28 @@ def _row(table: Path, row: documents.Row, columns: Mapping[str, str]) -> Item:
     if not said["path"]:
         raise InputsError(f"{table}, line {row.line}: the column `path` is empty")
     named = _named(table.parent / said["path"])
-    return Item(named.path, said.get("patient_id") or named.patient_id, said.get("location") or named.location)
+    location = said.get("location") or named.location
+    return Item(named.path, said["patient_id"], location, table) if said.get("patient_id") else Item(
+        named.path, named.patient_id, location)
 
 
 def units(items: Sequence[Item], unit: Literal["recording", "patient"]) -> list[str]:
     """The unit of each item [n]: its patient, or itself where the task or the patient says nothing of others.
 
-    Patients that two folders number alike are two patients, and carry their folder's name.
+    Patients that two folders (or tables) number alike are two patients, and carry the folder's (the table's) name.
     """
     if unit == "recording":
         return [str(item.path) for item in items]
-    folders: dict[str, set[Path]] = {}
+    places: dict[str, set[Path]] = {}
     for item in items:
-        folders.setdefault(item.patient_id or "", set()).add(item.path.parent)
-    return [_patient(item, len(folders[item.patient_id or ""]) > 1) for item in items]
+        places.setdefault(item.patient_id or "", set()).add(item.where)
+    return [_patient(item, len(places[item.patient_id or ""]) > 1) for item in items]
 
 
 def _patient(item: Item, ambiguous: bool) -> str:
     if item.patient_id is None:
         return str(item.path)
-    return str(item.path.parent / item.patient_id) if ambiguous else item.patient_id
+    return str(item.where / item.patient_id) if ambiguous else item.patient_id
 
 
 def blocks(unit_of: Iterable[str], size: int) -> list[list[int]]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from heartml.core import files, schema
+from heartml.core import code, files, schema
 from heartml.core.config import Params
 from heartml.core.parallel import available_workers, pool
 from heartml.core.progress import track
@@ -40,8 +40,9 @@ def run(folder: Path, split_files: Sequence[Path], params: Params, seeds: int) -
     """
     parts = {path: read_parts(path) for path in split_files}
     cohort, refused = prepare(folder, params)
+    own = code.fingerprint("heads", "learning", "protocol/fits.py")
     key = files.sha256(files.canonical_json([
-        cohort.folder.name, fits.code_fingerprint(), params.search.of(MURMUR).model_dump(mode="json"),
+        cohort.folder.name, own, params.search.of(MURMUR).model_dump(mode="json"),
         params.search.of(OUTCOME).model_dump(mode="json"), params.protocol.model_dump(), params.seed]).encode())
     runs = []
     for path, published in parts.items():

@@ -13,8 +13,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-import heartml
-from heartml.core import files
 from heartml.core.config import Params
 from heartml.core.tasks import TASKS
 from heartml.heads import Answer
@@ -184,12 +182,3 @@ def specs_of(name: str, task_name: str, params: Params, recordings: int, *, netw
 def chunked(spec: Spec) -> Spec:
     """The same network, heard in chunks as the paper's rule has it."""
     return Spec(spec.encoder, spec.head, spec.level, spec.pooling, {**spec.numbers, "inference_chunk_s": CHUNK_S})
-
-
-def code_fingerprint() -> str:
-    """SHA-256 over the code that decides a fit's outcome: results of other code are not taken for this one's."""
-    root = Path(str(heartml.__file__)).parent
-    sources = sorted(path for folder in ("heads", "encoders") for path in (root / folder).glob("*.py"))
-    sources += [root / name for name in ("learning/bench.py", "learning/members.py", "learning/pooling.py",
-                                         "learning/problem.py", "protocol/fits.py")]
-    return files.sha256("".join(files.sha256_file(path) for path in sources).encode())
