@@ -20,7 +20,8 @@ from heartml.core.errors import HeartMLError
 from heartml.core.files import canonical_json, read_json, sha256, sha256_file, sha256_folder
 
 DVC_LOCK, DATA_DVC, REQUIREMENTS = Path("dvc.lock"), Path("data.dvc"), Path("requirements.lock")
-_MODULES = ("torch", "torchaudio", "scikit-learn", "lightgbm", "numpy", "pandas", "dvc", "mlflow", "prefect", "optuna")
+_MODULES = ("torch", "torchaudio", "scikit-learn", "lightgbm", "numpy", "scipy", "pandas", "soundfile", "timm",
+            "safetensors", "dvc", "mlflow", "prefect", "optuna")
 
 
 class LineageError(HeartMLError):
@@ -122,17 +123,15 @@ def _touches(one: Path, other: Path) -> bool:
 def code_state() -> dict[str, Any]:
     """Commit, and whether the tree differs from it; `diff` holds new files too, so that commit + diff is the code."""
     commit = git("rev-parse", "HEAD").strip()
-    diff = _diff() if commit else ""
+    diff = code_diff() if commit else ""
     return {"commit": commit or None, "dirty": bool(diff), "diff_sha256": sha256(diff.encode()) if diff else None}
 
 
 def code_diff() -> str:
-    """The difference between the commit and the working tree, without `dvc.lock`, which is archived itself."""
-    return _diff()
+    """The difference between the commit and the working tree, without `dvc.lock`, which is archived itself.
 
-
-def _diff() -> str:
-    """Through an index of its own: untracked files are part of the difference, and the user's index stays as it is."""
+    Through an index of its own: untracked files are part of the difference, and the user's index stays as it is.
+    """
     with tempfile.TemporaryDirectory() as folder:
         index = Path(folder) / "index"
         own = Path(git("rev-parse", "--git-path", "index").strip())
@@ -157,12 +156,12 @@ def environment() -> dict[str, Any]:
     versions = {name: importlib.metadata.version(name) for name in _MODULES}
     return {
         "python": platform.python_version(), "platform": platform.platform(), "machine": platform.machine(),
-        "cores": os.cpu_count(), "gpu": _gpu(), "packages": versions,
+        "cores": os.cpu_count(), "gpu": gpu(), "packages": versions,
         "requirements_lock_sha256": sha256_file(REQUIREMENTS) if REQUIREMENTS.exists() else None,
     }
 
 
-def _gpu() -> str | None:
+def gpu() -> str | None:
     """What the NVIDIA driver calls the first GPU; asked without loading torch."""
     names = [line.split(":", 1)[1].strip() for info in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
              for line in info.read_text(encoding="utf-8").splitlines() if line.startswith("Model:")]

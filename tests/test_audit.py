@@ -20,10 +20,10 @@ import small
 import yaml
 from click.testing import CliRunner
 from small import TASK
-from workspaces import Workspace
+from workspaces import ROOT, Workspace
 
-from heartml import audit, model_files, registry, serving, signing, tracking
-from heartml.audit import compare
+from heartml import audit, lineage, model_files, registry, serving, signing, tracking
+from heartml.audit import code, compare, reproduce
 from heartml.audit.links import BROKEN, HOLDS, MISSING, Lost, Wrong, agree
 from heartml.audit.tree import Tree, place_md5
 from heartml.cli import cli
@@ -405,10 +405,47 @@ def test_witnesses_that_differ_or_are_silent_are_named() -> None:
         agree({"tag": "a", "file": None})
 
 
+@pytest.mark.parametrize("unknown", ["", "gpu"])
+def test_another_gpu_or_package_is_another_environment(unknown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted = {key: value for key, value in lineage.environment().items() if key != unknown}
+    assert reproduce.differences(noted) == []
+    older = {**noted, "packages": {k: v for k, v in noted["packages"].items() if k != "scipy"}}
+    assert reproduce.differences(older) == [], "what was not noted is not called different"
+    monkeypatch.setattr(lineage, "gpu", lambda: "another")
+    assert [words.partition(" ")[0] for words in reproduce.differences(noted)] == ["GPU"] * ("gpu" in noted)
+    for name in ("scipy", "soundfile", "timm", "safetensors"):
+        other = {**older, "packages": noted["packages"] | {name: "0"}}
+        assert any(words.startswith(f"{name} ") for words in reproduce.differences(other))
+        assert name in noted["packages"]
+
+
+def told(address: str, command: str) -> str:
+    """What the audit says of this project's dvc.yaml, and of a lock with one stage."""
+    content = (ROOT / "dvc.yaml").read_bytes()
+    tree = SimpleNamespace(blobs={"dvc.yaml": ""}, read=lambda _: {"dvc.yaml": content})
+    return code.pipeline(SimpleNamespace(stages={address: {"cmd": command}}, tree=tree, file=lambda n: ROOT / n))
+
+
+@pytest.mark.parametrize(("address", "command"), [
+    ("validate", "python -m heartml validate"), ("search@a+b-murmur", "python -m heartml search --task a+b-murmur"),
+    ("features@a-murmur-logspec", "python -m heartml features --task a-murmur --encoder logspec"),
+])
+def test_what_a_stage_ran_is_its_command_in_dvc_yaml(address: str, command: str) -> None:
+    assert told(address, command)
+    for other in (f"{command} --more", f"{command}; rm -r here", command.replace("heartml", "elsewhere"), ""):
+        with pytest.raises(Wrong, match="has commands that"):
+            told(address, other)
+    for elsewhere in (f"no-such-{address}", f"{address.partition('@')[0]}@another"):
+        with pytest.raises(Wrong, match="has commands that"):
+            told(elsewhere, command)
+
+
 @pytest.mark.parametrize("name, before, after, most", [
     ("a.json", b'{"x": 1.0, "y": ["b"]}', b'{"x": 1.0005, "y": ["b"]}', 0.0005),
     ("a.csv", b"p,q\n0.25,a\n", b"p,q\n0.26,a\n", 0.01),
     ("a.html", b"<td>100</td>", b"<td>101</td>", 0.01),
+    ("a.json", b"[Infinity, -Infinity, NaN, 4.0]", b"[Infinity, -Infinity, NaN, 5.0]", 0.25),
+    ("a.json", b"NaN", b"NaN ", 0.0),
 ])
 def test_numbers_are_compared_by_how_far_they_are_apart(name: str, before: bytes, after: bytes, most: float) -> None:
     assert compare.farthest(name, before, before) == 0
@@ -418,6 +455,8 @@ def test_numbers_are_compared_by_how_far_they_are_apart(name: str, before: bytes
 @pytest.mark.parametrize("name, before, after", [
     ("a.json", b'{"x": 1}', b'{"y": 1}'), ("a.json", b'{"x": null}', b'{"x": 1}'), ("a.json", b"[1]", b"[1, 2]"),
     ("a.csv", b"Present,1\n", b"Absent,1\n"), ("a.txt", b"1 2", b"1 2 3"),
+    ("a.json", b"[Infinity]", b"[3.0]"), ("a.json", b"[3.0]", b"[Infinity]"), ("a.json", b"Infinity", b"-Infinity"),
+    ("a.json", b"[Infinity]", b"[NaN]"), ("a.json", b"[1, NaN]", b"[1, 2]"),
 ])
 def test_what_is_no_number_has_to_be_the_same(name: str, before: bytes, after: bytes) -> None:
     with pytest.raises(compare.Different):

@@ -65,7 +65,7 @@ CHECKS = (
     Check("data", "Data, every file", stored.data_objects, CONTENT),
     Check("data_here", "Data in this folder", stored.data_here, CONTENT),
     Check("outputs", "Outputs of the stages", stored.stage_outputs, CONTENT),
-    Check("model", "Registered model", stored.model_files, CONTENT),
+    Check("model", "Registered model", stored.registered_model, CONTENT),
     Check("results", "Results that the run keeps", stored.stored_results, CONTENT),
     Check("validation", "Validation", registered.validation, SIGNATURE),
     Check("groups", "Nobody on both sides", numbers.groups, AGAIN),

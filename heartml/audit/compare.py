@@ -77,10 +77,11 @@ def _numbers(before: Any, after: Any) -> float:
     one, other = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
     if one.shape != other.shape:
         raise Different(f"shape {other.shape}, stored {one.shape}")
-    if not np.array_equal(np.isnan(one), np.isnan(other)):
-        raise Different("numbers are missing in other places")
-    gap = np.abs(one - other) / np.maximum(1.0, np.abs(one))
-    return float(np.nanmax(gap)) if gap.size and not np.isnan(gap).all() else 0.0
+    finite = np.isfinite(one) & np.isfinite(other)
+    if not np.array_equal(one[~finite], other[~finite], equal_nan=True):
+        raise Different("numbers are missing or infinite in other places")
+    gap = np.abs(one[finite] - other[finite]) / np.maximum(1.0, np.abs(one[finite]))
+    return float(gap.max(initial=0.0))
 
 
 def _json(before: bytes, after: bytes) -> float:

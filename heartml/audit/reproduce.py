@@ -22,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from heartml import lineage
 from heartml.audit import compare
 from heartml.audit.compare import DIFFERS, GONE, SAME, WITHIN, Compared
 from heartml.audit.evidence import Evidence
@@ -172,6 +173,7 @@ def differences(noted: dict[str, Any]) -> list[str]:
     here: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform(),
                             "machine": platform.machine()}
     pairs = [(what, noted.get(what), now) for what, now in here.items()]
+    pairs += [("GPU", noted["gpu"] or "none", lineage.gpu() or "none")] if "gpu" in noted else []
     for name, version in noted.get("packages", {}).items():
         try:
             pairs.append((name, version, importlib.metadata.version(name)))

@@ -11,9 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import yaml
-
-from heartml import lineage
+from heartml import lineage, model_files
 from heartml.audit.evidence import Evidence
 from heartml.audit.links import Lost, Wrong, agree, listed, short
 from heartml.audit.tree import folder_md5, place_md5
@@ -47,7 +45,11 @@ def data_objects(evidence: Evidence) -> str:
 
 def data_here(evidence: Evidence) -> str:
     """The files in data/ are as they were, where this folder stands at that version."""
-    here, expected = _here(), evidence.data_md5
+    expected = evidence.data_md5
+    try:
+        here = lineage.data_hash()
+    except lineage.LineageError:
+        here = "none"
     if here != expected:
         return f"data/ here is another version ({short(here)}): nothing to compare"
     files = sorted(p for p in paths.DATA.rglob("*") if p.is_file() and p.name != ".gitignore")
@@ -63,13 +65,6 @@ def data_here(evidence: Evidence) -> str:
     wrong = [f"{name}: {'changed' if name in hashes and name in wanted else 'more' if name in hashes else 'gone'}"
              for name in sorted({*hashes, *wanted}) if hashes.get(name) != wanted.get(name)]
     raise Wrong(f"data/ here: {listed(wrong)}. `dvc checkout data.dvc --force` restores it")
-
-
-def _here() -> str:
-    try:
-        return str(yaml.safe_load(lineage.DATA_DVC.read_text(encoding="utf-8"))["outs"][0]["md5"])
-    except (OSError, KeyError, TypeError, IndexError, yaml.YAMLError):
-        return "none"
 
 
 def stage_outputs(evidence: Evidence) -> str:
@@ -138,10 +133,8 @@ def noted_stages(evidence: Evidence) -> str:
     return f"{len(locked)} stages, the same in lineage.json and dvc.lock"
 
 
-def model_files(evidence: Evidence) -> str:
+def registered_model(evidence: Evidence) -> str:
     """The registered ensemble is, byte for byte, the one that the stage `ensemble` made."""
-    from heartml import model_files
-
     ensemble, made = model_files.ensemble_in(evidence.raw), paths.model(evidence.name).as_posix()
     agree({"dvc.lock": evidence.outputs.get(made), "the registered files": place_md5(ensemble)})
     return agree({
