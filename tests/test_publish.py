@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import builders
+import grimp
 import mlflow
 import numpy as np
 import pandas as pd
@@ -20,6 +22,8 @@ import tiny
 import yaml
 from builders import TASK
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache as places
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from test_champions import Killed, Mortal
 
 from heartml import card, champions, consent, evaluate, lineage, publish, registry, report, tracking
@@ -265,6 +269,30 @@ def test_the_registered_model_loads_without_pickle_and_without_this_repository(p
     assert {"decision", "confidence"} <= set(found["columns"])
     stored = [p for p in (project / ".heartml/mlartifacts/models").rglob("*") if p.is_file()]
     assert not [p for p in stored if p.suffix in (".pkl", ".pickle", ".joblib", ".skops", ".pt")]
+
+
+def needs(name: str, found: set[str]) -> set[str]:
+    """A package, and all that comes with it."""
+    name = canonicalize_name(name)
+    if name not in found:
+        found.add(name)
+        for line in metadata.requires(name) or []:
+            requirement = Requirement(line)
+            if not requirement.marker or requirement.marker.evaluate({"extra": ""}):
+                needs(requirement.name, found)
+    return found
+
+
+def test_a_server_of_the_model_has_every_package_that_the_model_imports() -> None:
+    graph = grimp.build_graph("heartml", include_external_packages=True, cache_dir=None)
+    own = graph.find_upstream_modules("heartml.serving") - set(sys.stdlib_module_names)
+    imported = {name for name in own if name.partition(".")[0] != "heartml"}
+    assert {"torch", "lightgbm", "timm"} <= imported
+    there: set[str] = set()
+    for name in publish._SERVING:
+        needs(name, there)
+    packages = metadata.packages_distributions()
+    assert not [name for name in imported if not {canonicalize_name(p) for p in packages[name]} & there]
 
 
 def verdicts() -> dict[str, str]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FAILED, KNOWN = "failed", "nothing new"
 _TRIES = 3
 _SERVING = ("mlflow", "click", "lightgbm", "model-signing", "numpy", "pandas", "pydantic", "pyopenssl", "pyyaml",
-            "safetensors", "scikit-learn", "scipy", "soundfile", "torch", "torchaudio")   # what the model imports
+            "safetensors", "scikit-learn", "scipy", "soundfile", "timm", "torch", "torchaudio")   # what it imports
 
 
 @dataclass(frozen=True)
