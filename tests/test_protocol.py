@@ -7,6 +7,8 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import yaml
 from workspaces import ROOT
 
 from heartml import cli
+from heartml.core import config, files, frames
 from heartml.protocol import circor_m2d, cohort, fits, scoring
 from heartml.protocol.scoring import numbers, papers_rule
 
@@ -152,8 +155,6 @@ def test_a_second_run_fits_nothing_and_says_the_same(found: dict, project: Path)
 
 
 def test_no_fit_answers_for_patients_that_it_saw(project: Path, found: dict) -> None:
-    from heartml.core import config
-
     cohorts = list((project / ".heartml/protocol").glob("cohort-*"))
     assert len(cohorts) == 1
     params = config.load(project / "params.yaml")
@@ -163,6 +164,36 @@ def test_no_fit_answers_for_patients_that_it_saw(project: Path, found: dict) -> 
     for job in of_split.jobs():
         assert set(job.about) <= set(job.without)
         assert of_split.folds in job.without
+
+
+def test_of_two_that_want_the_same_cohort_one_makes_it(
+    project: Path, found: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late: list[Future] = []
+    arrived, makes, waits = threading.Event(), frames.write, files.exclusive
+
+    def prepare() -> Path:
+        return cohort.prepare(Path("circor"), params)[0].folder
+
+    def write(folder: Path, *given: object) -> None:
+        late.append(both.submit(prepare))       # the other one comes while this one is at it
+        arrived.wait(10)
+        makes(folder, *given)
+
+    def exclusive(lock: Path, **options: object) -> contextlib.AbstractContextManager[None]:
+        arrived.set() if late else None
+        return waits(lock, **options)
+
+    monkeypatch.chdir(project)
+    for module, name, stand_in in ((cohort, "available_workers", lambda _: 1), (cohort, "FOLDER", tmp_path),
+                                   (frames, "write", write), (files, "exclusive", exclusive)):
+        monkeypatch.setattr(module, name, stand_in)
+    params = config.load()
+    with ThreadPoolExecutor(4) as both:
+        first = prepare()
+        assert [one.result() for one in late] == [first], "the other one found it"
+    assert [path.name for path in tmp_path.glob("[!.]*")] == [first.name]
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_labels_of_the_test_part_change_no_decision_about_it(found: dict, project: Path, tmp_path: Path) -> None:

@@ -78,14 +78,19 @@ def prepare(folder: Path, params: Params) -> tuple[Cohort, dict[str, int]]:
     annotations = _annotations(layout, recordings)
     key = files.sha256(recordings.to_csv(index=False).encode() + annotations.to_csv(index=False).encode())
     made = FOLDER / f"cohort-{key[:16]}-{encoders.fingerprint(spec)}"
-    if not made.exists():
-        with files.replacing_folder(made) as building:
-            rate_hz = encoders.load(spec).frame_rate_hz
-            own = Store.of(spec, DEVICE).view(list(recordings["recording_id"]))
-            frames.write(building / ENCODER, own, rate_hz, spec.to_json())
-            files.write_parquet(building / "recordings.parquet", recordings)
-            files.write_parquet(building / "annotations.parquet", annotations)
+    with files.exclusive(FOLDER / f".{made.name}.lock", on_wait=f"{made}: waiting for another run that makes it"):
+        if not made.exists():
+            _write(made, recordings, annotations, spec)
     return open_cohort(made), dict(sorted(reasons.items()))
+
+
+def _write(made: Path, recordings: pd.DataFrame, annotations: pd.DataFrame, spec: Spec) -> None:
+    with files.replacing_folder(made) as building:
+        rate_hz = encoders.load(spec).frame_rate_hz
+        own = Store.of(spec, DEVICE).view(list(recordings["recording_id"]))
+        frames.write(building / ENCODER, own, rate_hz, spec.to_json())
+        files.write_parquet(building / "recordings.parquet", recordings)
+        files.write_parquet(building / "annotations.parquet", annotations)
 
 
 @functools.lru_cache(maxsize=1)
