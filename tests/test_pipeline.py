@@ -141,6 +141,15 @@ def test_a_stage_of_a_stopped_flow_is_not_started_again(toy: Path) -> None:
         assert running.run("one", say=lambda _: None).how is How.RAN
 
 
+def test_what_is_started_while_a_flow_stops_is_killed() -> None:
+    with pytest.raises(KeyboardInterrupt), running.stopping_on_error():
+        raise KeyboardInterrupt
+    with running.started([sys.executable, "-c", "import time; time.sleep(20)"]) as process:
+        assert process.wait(15) == -signal.SIGKILL
+    with running.stopping_on_error(), running.started([sys.executable, "-c", ""]) as process:
+        assert process.wait(15) == 0
+
+
 def test_who_has_to_wait_hears_for_whom(toy: Path) -> None:
     code = ("import time; from heartml import pipeline\n"
             "with pipeline.alone(): print('in', flush=True); time.sleep(1)")

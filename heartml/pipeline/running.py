@@ -121,6 +121,8 @@ def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           text=True, encoding="utf-8", errors="replace") as process:
         _running.add(process)
+        if _stopping.is_set():     # since the others were killed
+            process.kill()
         try:
             yield process
         finally:
