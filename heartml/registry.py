@@ -179,8 +179,10 @@ def settle(client: "MlflowClient", version: Version) -> Version:
 
 
 def no_challenger(client: "MlflowClient", version: Version) -> None:
-    """Take the alias `challenger` from a version that serves."""
-    client.delete_registered_model_alias(version.name, CHALLENGER)
+    """Take the alias `challenger` from a version that serves, unless another one has it by now."""
+    with _alone():
+        if CHALLENGER in _read(client, version.name, version.number).aliases:
+            client.delete_registered_model_alias(version.name, CHALLENGER)
 
 
 def decide(client: "MlflowClient", version: Version, decision: Decision) -> Entry:

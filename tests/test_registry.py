@@ -104,6 +104,14 @@ def test_of_two_promotions_that_were_compared_with_the_same_champion_only_one_wi
     assert len([v for v in registry.versions(client, NAME) if CHAMPION in v.aliases]) == 1
 
 
+def test_the_alias_of_a_challenger_is_taken_from_the_version_that_is_meant_alone(client) -> None:
+    first, second = judged(client, "k1", REFUSE, None), register(client, "k2")     # which is challenger since
+    registry.no_challenger(client, first)
+    assert registry.get(client, f"{NAME}@{CHALLENGER}").number == second.number
+    registry.no_challenger(client, second)
+    assert not [v for v in registry.versions(client, NAME) if v.aliases]
+
+
 def test_settling_twice_changes_nothing(client) -> None:
     version = judged(client, "k1", PROMOTE, None)
     assert registry.settle(client, version) == registry.settle(client, version)
