@@ -23,42 +23,50 @@ POOL = "heartml"   # of work: what prefect.yaml deploys to, and a worker takes f
 LOG = paths.STATE / "logs" / "prefect-server.log"
 _STARTUP_S = 180   # on a machine that does ten other things
 _STARTS = 5
+_ANSWER_S = 10
 
 
 class ServerError(HeartMLError):
     """There is no Prefect server where there should be one; the message says what to do."""
 
 
-def configured() -> bool:
-    """Whether the user has named a Prefect server, in the environment or in the active profile."""
-    if os.environ.get("PREFECT_API_URL"):
-        return True
+def address() -> str:
+    """The Prefect server that the user has named, in the environment or else in the active profile; empty for none."""
+    if named := os.environ.get("PREFECT_API_URL"):
+        return named
     profiles = Path(os.environ.get("PREFECT_HOME", Path.home() / ".prefect")) / "profiles.toml"
     if not profiles.exists():
-        return False
+        return ""
     import tomllib
 
     content = tomllib.loads(profiles.read_text(encoding="utf-8"))
     active = os.environ.get("PREFECT_PROFILE", content.get("active", ""))
-    return bool(content.get("profiles", {}).get(active, {}).get("PREFECT_API_URL"))
+    return str(content.get("profiles", {}).get(active, {}).get("PREFECT_API_URL", ""))
+
+
+def configured() -> bool:
+    """Whether the user has named a Prefect server."""
+    return bool(address())
 
 
 def check() -> None:
-    """Find out in a second whether the configured server is there; Prefect itself tries for minutes, then gives a page.
+    """Find out in seconds whether the configured server is there; Prefect itself tries for minutes, then gives a page.
 
     Raises:
         ServerError: nothing answers at its address.
     """
-    address = os.environ.get("PREFECT_API_URL", "")
+    named = address()
+    if not named:
+        return
     try:
-        with urllib.request.urlopen(f"{address}/health", timeout=10):
+        with urllib.request.urlopen(f"{named}/health", timeout=_ANSWER_S):
             pass
     except urllib.error.HTTPError:
         pass   # it answers, and may want to know who asks
     except (OSError, ValueError) as error:
-        if address:
-            raise ServerError(f"PREFECT_API_URL={address}: no Prefect server answers ({error}). Start it, or unset "
-                              "PREFECT_API_URL to retrain without one") from None
+        unset = "unset PREFECT_API_URL" if os.environ.get("PREFECT_API_URL") else "choose another Prefect profile"
+        raise ServerError(f"PREFECT_API_URL={named}: no Prefect server answers ({error}). Start it, or {unset} to work "
+                          "without one") from None
 
 
 def start() -> None:

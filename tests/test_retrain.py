@@ -19,6 +19,8 @@ import yaml
 from small import STAGES, TASK
 from workspaces import Workspace
 
+from flows.server import ServerError, check, configured
+
 pytestmark = pytest.mark.timeout(1800)   # on a machine that does ten other things
 
 
@@ -196,6 +198,29 @@ def test_a_server_that_is_not_there_is_named_at_once(mine: Workspace, name: str)
     assert done.returncode == 1
     assert f"{name}=http://127.0.0.1:1/api" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("active", ["", "PREFECT_PROFILE"])
+def test_a_server_that_a_profile_names_is_asked_first_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, active: str
+) -> None:
+    for name in ("PREFECT_API_URL", "PREFECT_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    check()                                                  # nothing is named
+    assert not configured()
+    dead = "http://127.0.0.1:1/api"
+    (tmp_path / "profiles.toml").write_text(
+        f'active = "{"own" if active else "shared"}"\n[profiles.own]\n[profiles.shared]\nPREFECT_API_URL = "{dead}"\n')
+    if active:
+        check()
+        monkeypatch.setenv(active, "shared")
+    assert configured()
+    with pytest.raises(ServerError, match=f"{dead}: no Prefect server answers .* profile"):
+        check()
+    monkeypatch.setenv("PREFECT_API_URL", f"{dead}/other")
+    with pytest.raises(ServerError, match=f"{dead}/other: .* unset PREFECT_API_URL"):
+        check()
 
 
 def test_without_data_the_way_to_it_is_named(mine: Workspace) -> None:
