@@ -5,7 +5,7 @@ registered and promoted is heartml/publish's. `heartml retrain` starts it; so do
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prefect import flow, get_run_logger, task
@@ -29,7 +29,6 @@ from heartml.pipeline.repro import How
 from heartml.pipeline.running import Done, StageFailed, StageKilled, StageTimedOut
 from heartml.publish import Outcome, description, results
 
-Say = Callable[[str], None]
 _ENDS: dict[type[StageFailed], str] = {StageKilled: again.KILLED, StageTimedOut: "TimedOut"}
 
 
@@ -168,20 +167,20 @@ def _in_turn(
     run = stage.with_options(
         retries=len(params.stage_retry_delays_s), retry_delay_seconds=list(params.stage_retry_delays_s))
     waiting = {entry.address: entry for entry in plan.due}
-    running: dict[PrefectFuture[Any], str] = {}
+    at_work: dict[PrefectFuture[Any], str] = {}
     futures: dict[str, PrefectFuture[Any]] = {}
-    while waiting or running:
+    while waiting or at_work:
         _skip(waiting, failed)
-        ready = [e for e in waiting.values() if not any(n in waiting or n in running.values() for n in e.needs)]
-        for entry in ready[: params.stages_at_once - len(running)]:
+        ready = [e for e in waiting.values() if not any(n in waiting or n in at_work.values() for n in e.needs)]
+        for entry in ready[: params.stages_at_once - len(at_work)]:
             before = [futures[need] for need in entry.needs if need in futures]
             futures[entry.address] = on.submit(
                 run, entry, force=force and entry.runs, timeout_s=params.stage_timeout_s, wait_for=before)
-            running[futures[entry.address]] = waiting.pop(entry.address).address
-        if running:
-            ended = next(as_completed(list(running)))
+            at_work[futures[entry.address]] = waiting.pop(entry.address).address
+        if at_work:
+            ended = next(as_completed(list(at_work)))
             ended.wait()   # or its state would be read from the server, which learns of it later
-            yield running.pop(ended), ended.state
+            yield at_work.pop(ended), ended.state
 
 
 def _skip(waiting: dict[str, Stage], failed: dict[str, str]) -> None:
