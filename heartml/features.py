@@ -112,9 +112,9 @@ class _View(Mapping[str, FloatFrames]):
         return len(self._recording_ids)
 
 
-def encode(recording_ids: Sequence[str], spec: Spec, store: Store, device: str, workers: int = 0) -> None:
+def encode(recording_ids: Sequence[str], spec: Spec, store: Store, device: str) -> None:
     """Put the frames of `recording_ids` into `store`."""
-    count = 1 if len(recording_ids) <= ALONE else parallel.available_workers(workers)
+    count = 1 if len(recording_ids) <= ALONE else parallel.available_workers(0)
     with parallel.pool(count) as pool:
         if device == "cpu":
             work: Iterable[object] = pool.map(functools.partial(_encode_one, text_of(spec), store), recording_ids)

@@ -93,11 +93,11 @@ def sample(held_out: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
     return held_out[held_out["unit_id"].isin(units.loc[fits, "unit_id"])].reset_index(drop=True)
 
 
-def hear(listening: Listening, conditions: Sequence[Condition], workers: int = 0) -> list[Predictions]:
+def hear(listening: Listening, conditions: Sequence[Condition]) -> list[Predictions]:
     """What the model says of the recordings as they are, and under each condition."""
     every = [None, *conditions]
     asked = len(listening.recording_ids) * len(every)
-    count = 1 if asked <= ALONE else min(parallel.available_workers(workers), len(every))
+    count = 1 if asked <= ALONE else min(parallel.available_workers(0), len(every))
     with parallel.pool(count) as pool:
         said: Iterable[Predictions] = pool.map(functools.partial(answer, listening), every)
         return list(track(said, f"robustness {listening.task}", len(every)))

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from heartml import audio, encoders, features
-from heartml.core import config, files, frames, paths
+from heartml.core import config, files, frames, parallel, paths
 from heartml.core.frames import Frames, FramesError
 from heartml.core.stage import StageError
 
@@ -79,9 +79,10 @@ def test_the_number_of_workers_does_not_show_in_the_bytes(project: Path, monkeyp
     features.run(TASK, "random_conv")
     spec = encoders.spec("random_conv", config.load())
     monkeypatch.setattr(features, "ALONE", 0)
+    monkeypatch.setattr(parallel, "available_workers", lambda _: 2)
     other = features.Store(project / "other")
     recording_ids = pd.read_parquet(paths.folds(TASK))["recording_id"].tolist()
-    features.encode(recording_ids, spec, other, "cpu", workers=2)
+    features.encode(recording_ids, spec, other, "cpu")
     mine = features.Store.of(spec, features.device())
     if features.device() == "cpu":
         assert files.sha256_folder(other.folder) == files.sha256_folder(mine.folder)

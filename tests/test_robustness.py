@@ -12,7 +12,7 @@ from small import TASK as SMALL_TASK
 from workspaces import Workspace
 
 from heartml import audio, robustness
-from heartml.core import config, files, folds, paths, tasks
+from heartml.core import config, files, folds, parallel, paths, tasks
 from heartml.core.schema import TEST
 from heartml.core.stage import StageError
 from heartml.robustness import Condition, Listening, Rules
@@ -32,8 +32,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same as the working folder; do not write to what is there."""
+    """The same as the working folder, on one worker, which is this process; do not write to what is there."""
     monkeypatch.chdir(root)
+    monkeypatch.setattr(parallel, "available_workers", lambda _: 1)
     return root
 
 
@@ -49,7 +50,7 @@ def asked(chosen: pd.DataFrame, root: Path, seed: int = 3) -> Listening:
 def judged(root: Path, *conditions: Condition) -> dict:
     params = config.load()
     rules = Rules(tasks.resolve(TASK).task, params.evaluate, params.seed)
-    said = robustness.hear(asked(held_out(), root), conditions, workers=1)
+    said = robustness.hear(asked(held_out(), root), conditions)
     return robustness.judge(said, conditions, held_out(), rules)
 
 
@@ -98,10 +99,12 @@ def test_the_noise_depends_on_seed_recording_and_kind_alone(project: Path) -> No
 
 
 def test_the_same_bytes_whatever_the_workers(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robustness, "ALONE", 0)
     conditions = [Condition("speech_snr_db", 5.0), Condition("lowpass_hz", 300.0)]
     chosen = robustness.sample(held_out(), 6, 0)
-    one, two = (robustness.hear(asked(chosen, project), conditions, workers) for workers in (1, 2))
+    one = robustness.hear(asked(chosen, project), conditions)
+    monkeypatch.setattr(robustness, "ALONE", 0)
+    monkeypatch.setattr(parallel, "available_workers", lambda _: 2)
+    two = robustness.hear(asked(chosen, project), conditions)
     for a, b in zip(one, two, strict=True):
         assert a.unit_ids == b.unit_ids
         assert a.probabilities.tobytes() == b.probabilities.tobytes()
