@@ -50,7 +50,7 @@ def plan(units: pd.DataFrame, by: str, params: SplitParams, seed: int) -> list[R
 
 def _round(value: str, told: pd.DataFrame, params: SplitParams, seed: int) -> Round:
     held_out = told[told["home"] == value]
-    touched = set(told.loc[told["value"] == value, "group_id"]) | set(held_out["group_id"])
+    touched = set(told.loc[told["value"] == value, "group_id"])
     others = told[~told["group_id"].isin(touched)]
     placed = place(pd.concat([held_out, others]).sort_index(), held_out, params, seed)
     unheard = tuple(sorted(set(held_out["label"]) - set(others["label"])))

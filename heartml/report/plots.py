@@ -82,7 +82,7 @@ def chart(
     x_limits: tuple[float, float] = (0, 1), y_limits: tuple[float, float] = (0, 1), diagonal: bool = False,
 ) -> str:
     """Curves and points over two axes."""
-    x_at, y_at = _scale(x_limits, (LEFT, WIDTH - RIGHT)), _scale(y_limits, (HEIGHT - BOTTOM, TOP))
+    x_at, y_at = _Scale(x_limits, (LEFT, WIDTH - RIGHT)), _Scale(y_limits, (HEIGHT - BOTTOM, TOP))
     parts = [_axes(x_limits, y_limits, x_title, y_title)]
     if diagonal:
         parts.append(f'<line class="diagonal" x1="{x_at(0):.1f}" y1="{y_at(0):.1f}" '
@@ -104,7 +104,7 @@ def strip(
     """One row of dots for each label: (value, series, words), spread a little so that equal values stay visible."""
     row, left, width = 34, 110, 460
     bottom = TOP + row * len(rows)
-    x_at = _scale(limits, (left, width - RIGHT))
+    x_at = _Scale(limits, (left, width - RIGHT))
     parts = [f'<line class="grid" x1="{x_at(t):.1f}" x2="{x_at(t):.1f}" y1="{TOP}" y2="{bottom}"/>'
              f'<text class="tick" x="{x_at(t):.1f}" y="{bottom + 16}" text-anchor="middle">{t:g}</text>'
              for t in ticks(*limits)]
@@ -120,10 +120,6 @@ def strip(
     return _picture("".join(parts), width, bottom + 42, name)
 
 
-def _scale(limits: tuple[float, float], to: tuple[float, float]) -> "_Scale":
-    return _Scale(limits, to)
-
-
 @dataclass(frozen=True)
 class _Scale:
     limits: tuple[float, float]
@@ -135,7 +131,7 @@ class _Scale:
 
 
 def _axes(x_limits: tuple[float, float], y_limits: tuple[float, float], x_title: str, y_title: str) -> str:
-    x_at, y_at = _scale(x_limits, (LEFT, WIDTH - RIGHT)), _scale(y_limits, (HEIGHT - BOTTOM, TOP))
+    x_at, y_at = _Scale(x_limits, (LEFT, WIDTH - RIGHT)), _Scale(y_limits, (HEIGHT - BOTTOM, TOP))
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     parts = []
     for value in ticks(*y_limits):

@@ -38,7 +38,7 @@ def run() -> None:
     with stage("validate") as log:
         recordings, annotations, quarantine = read()
         signal = measure(recordings)
-        pairs = near_duplicates(recordings, signal, params)
+        pairs = near_duplicates(signal, params)
         groups = fitness.joined_groups(recordings.drop_duplicates("recording_id"), pairs)
         tables = tables_of(recordings, annotations, quarantine, signal, pairs, groups, params)
         expected = expectations.suites(params.ingest, params.validate_, fitness.label_columns(recordings))
@@ -75,7 +75,7 @@ def measure(recordings: pd.DataFrame) -> pd.DataFrame:
         return fitness.signal_table(track(executor.map(fitness.measure, ids), "measuring signals", len(ids)))
 
 
-def near_duplicates(recordings: pd.DataFrame, signal: pd.DataFrame, params: Params) -> pd.DataFrame:
+def near_duplicates(signal: pd.DataFrame, params: Params) -> pd.DataFrame:
     """Pairs of nearly the same audio among the recordings that can be read; each pair is compared once in its life."""
     readable = signal.loc[signal["fault"].isna(), "recording_id"]
     sources = {recording_id: paths.audio(recording_id) for recording_id in readable}
