@@ -73,6 +73,10 @@ def warnings(quality: Quality, params: ValidateParams) -> list[str]:
             quality.bandwidth_hz < params.bandwidth_hz,
             f"muffled: 99 % of the energy lies below {quality.bandwidth_hz:.0f} Hz",
         ),
+        (
+            quality.contrast_db < params.contrast_db,
+            f"no heart sounds stand out: loud and quiet moments differ by {quality.contrast_db:.1f} dB",
+        ),
     ]
     return [words for applies, words in rules if applies]
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import beat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from workspaces import ROOT
@@ -75,13 +76,21 @@ GOOD = Quality(10, 0.5, -20, 0, 0, 400, 0, 20)
 @pytest.mark.parametrize(("fault", "word"), [
     ({"seconds": 0.8}, "0.80 s"), ({"peak": 0.001}, "quiet"), ({"dc": -0.3}, "DC offset of -0.30"),
     ({"clipped_share": 0.2}, "20.0% of the samples are clipped"), ({"bandwidth_hz": 60}, "muffled"),
-    ({"silent_share": 0.7}, "silent"),
+    ({"silent_share": 0.7}, "silent"), ({"contrast_db": 1.1}, "differ by 1.1 dB"),
 ])
 def test_each_fault_has_its_warning_and_a_good_recording_none(fault: dict[str, float], word: str) -> None:
     assert warnings(GOOD, PARAMS) == []
     found = warnings(Quality(**{**vars(GOOD), **fault}), PARAMS)
     assert len(found) == 1
     assert word in found[0]
+
+
+@pytest.mark.parametrize("heartless", [
+    tone(440), np.random.default_rng(0).normal(0, 0.2, 4 * RATE_HZ).astype(np.float32)], ids=["tone", "noise"])
+def test_what_has_no_beats_is_said_to_have_none_and_a_heart_is_not(heartless: np.ndarray) -> None:
+    heart = (beat(np.random.default_rng(0), 4.0, True)[0] / 32768).astype(np.float32)
+    assert any("no heart sounds stand out" in words for words in warnings(measure(heartless, RATE_HZ), PARAMS))
+    assert not any("stand out" in words for words in warnings(measure(heart, RATE_HZ), PARAMS))
 
 
 @pytest.mark.real

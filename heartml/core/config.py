@@ -77,6 +77,7 @@ class ValidateParams(Section):
     clipped_share: Share
     dc_offset: Share
     bandwidth_hz: Positive
+    contrast_db: Annotated[float, Field(ge=0)]
     near_duplicate_correlation: Share
     min_class_groups: Count
 
