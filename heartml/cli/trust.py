@@ -68,7 +68,7 @@ def verify(model: str, to: Path | None) -> None:
 
     \b
     heartml verify circor-murmur --to served
-    HEARTML_TRUSTED_KEYS=keys mlflow models serve -m served --env-manager local
+    HEARTML_TRUSTED_KEYS=.heartml/keys mlflow models serve -m served --env-manager local
     """
     import tempfile
 
