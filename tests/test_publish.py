@@ -322,7 +322,7 @@ def test_each_criterion_stands_on_the_version_with_its_number_and_refuses_when_i
     assert publish_it().state == REFUSED
     first = verdicts()
     assert {name for name, words in first.items() if words.startswith("failed")} == {"calibration", "validation"}
-    assert first["calibration"].startswith("failed (0.3): calibration error 0.400 [0.300, 0.500], allowed 0.150")
+    assert first["calibration"].startswith("failed (0.3): calibration error 0.400 [0.300, 0.500], refused where")
     assert first["validation"].startswith("failed (1): the data did not pass")
     files.write_json(paths.VALIDATION / "validation.json", {"success": True, "errors": [], "warnings": []})
     answer(skill=1.5)

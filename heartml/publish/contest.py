@@ -70,9 +70,9 @@ def _criteria(
     passed, result = lineage.validation()
     return [
         *rivalry,
-        gate.beats_floors(metric, np.nan if value is None else value, against),
+        gate.beats_floors(metric, np.nan if value is None else value, against, held.evaluation["floor_titles"]),
         gate.all_there("validation", [] if passed else ["the data did not pass validation"],
-                       f"the data passed validation ({len(result.get('warnings', []))} warnings)"),
+                       f"the data passed validation (warnings: {len(result.get('warnings', []))})"),
         gate.all_there("lineage", lineage.gather(name)["missing"], "the lineage is complete"),
     ]
 

@@ -217,24 +217,30 @@ def calibrated(error: Mapping[str, float | None], limit: float) -> Criterion:
     value, low, high = (error[key] for key in ("value", "low", "high"))
     if value is None or low is None or high is None:
         return Criterion("calibration", False, None, limit, "the calibration error is not defined")
-    return Criterion("calibration", low <= limit, low, limit,
-                     f"calibration error {value:.3f} [{low:.3f}, {high:.3f}], allowed {limit:.3f}")
+    return Criterion("calibration", low <= limit, low, limit, f"calibration error {value:.3f} [{low:.3f}, {high:.3f}], "
+                     f"refused where all of the interval lies above {limit:.3f}")
 
 
-def beats_floors(metric: Metric, value: float, against: Mapping[str, Mapping[str, float | None]]) -> Criterion:
-    """Better than every trivial predictor on the same held-out units.
+def beats_floors(
+    metric: Metric, value: float, against: Mapping[str, Mapping[str, float | None]], titles: Mapping[str, str]
+) -> Criterion:
+    """Better than every trivial predictor on the same held-out units, if only by its value: few units are held out.
 
     Args:
         value: the challenger's.
         against: floor -> the challenger minus that floor, as {value, low, high}.
+        titles: floor -> what it is, in words.
     """
     leads = {name: gain(metric, d["value"]) for name, d in against.items() if d["value"] is not None}
     if not leads:
         return Criterion("floors", False, None, 0.0, "no floor was evaluated")
     best = min(leads, key=lambda name: leads[name])
     d = against[best]
+    ends = [end for end in (d["low"], d["high"]) if end is not None]
+    unclear = ", an interval that holds zero" if ends and min(ends) <= 0 <= max(ends) else ""
+    span = f" [{', '.join(f'{end:+.3f}' for end in ends)}]" if ends else ""
     return Criterion("floors", leads[best] > 0, leads[best], 0.0, f"{metric.title} {value:.3f}, "
-                     f"{d['value']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}] against the best floor ({best})")
+                     f"{d['value']:+.3f}{span} against the best floor ({titles[best].lower()}){unclear}")
 
 
 def all_there(name: str, problems: Sequence[str], fine: str) -> Criterion:

@@ -26,7 +26,8 @@ def rows(outcome: Outcome) -> list[tuple[str, ...]]:
     compared: Mapping[str, Any] = outcome.verdict.get("comparison") or {}
     return [
         (METRICS[name].title, interval(evaluation["held_out"][name]),
-         f"{_number(evaluation['floors'][best][name]['value'])} ({best})" if best else "none",
+         f"{_number(evaluation['floors'][best][name]['value'])} ({evaluation['floor_titles'][best].lower()})"
+         if best else "none",
          _number(compared.get("champion", {}).get(name)))
         for name in evaluation["official"]
     ]
