@@ -138,7 +138,7 @@ def environment() -> "Environment":
 
     found = Environment(loader=PackageLoader("heartml.card"), undefined=StrictUndefined, trim_blocks=True,
                         lstrip_blocks=True, keep_trailing_newline=True)
-    found.filters |= {"figure": verdict.figure, "span": verdict.span, "listed": sections.listed}
+    found.filters |= {"figure": verdict.figure, "span": verdict.span, "listed": verdict.listed}
     return found
 
 
@@ -148,7 +148,7 @@ def _what(kept: Kept) -> str:
 
 
 def _titles(kept: Kept, named: tuple[str, ...]) -> str:
-    return sections.listed([c["title"] for c in kept.noted["collections"]] if kept.noted else named)
+    return verdict.listed([c["title"] for c in kept.noted["collections"]] if kept.noted else named)
 
 
 def standing(version: Version, history: list[champions.Entry]) -> str:

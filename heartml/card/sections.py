@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from heartml import report
 from heartml.assessment import HELD_OUT, OUT_OF_FOLD
-from heartml.report.tables import CLASS_COLUMNS
+from heartml.report.tables import CLASS_COLUMNS, counted
 from heartml.report.verdict import TITLES, figure, signed, span
 
 Json = Mapping[str, Any]
@@ -26,11 +27,6 @@ def cell(value: object) -> str:
     for sign in "\\|<>`*_[]":
         words = words.replace(sign, f"\\{sign}") if words != "---" else words
     return words
-
-
-def listed(names: Sequence[str]) -> str:
-    """`a, b and c`."""
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
 
 
 def number(value: Mapping[str, float | None] | None) -> str:
@@ -132,11 +128,6 @@ def split(found: Json) -> str:
     return table((f"{found['unit'].capitalize()}s (groups)", "Search, fitting, cross-fitting", "Held out"), rows)
 
 
-def counted(entry: Json) -> str:
-    """`12 (10)`: units and groups."""
-    return f"{entry['units']:,} ({entry['groups']:,})"
-
-
 def collections(noted: Json) -> str:
     """One row a collection."""
     return table(("Collection", "Recordings", "Persons", "Groups", "Hours", "Licence", "Refused"), [
@@ -146,13 +137,8 @@ def collections(noted: Json) -> str:
 
 def members(noted: Json) -> str:
     """One row a reading of a member."""
-    by_trial = {member["trial"]: member for member in noted["members"]}
-    rows = []
-    for reading in noted["readings"]:
-        member = by_trial[reading["trials"][0]]
-        rows.append((", ".join(map(str, reading["trials"])), member["encoder"], member["pooling"] or "none",
-                     member["head"], f"{member['level']}s", reading["kind"], f"{reading['weight']:g}"))
-    return table(("Trial", "Encoder", "Pooling", "Head", "Hears", "Reading", "Weight"), rows)
+    found = report.members(noted)
+    return table(found["columns"], [[value or "none" for value in row] for row in found["rows"]])
 
 
 def criteria(gate: Json) -> str:

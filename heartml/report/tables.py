@@ -27,7 +27,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of figures on one scale; `ends` are the limits of the scale, `key` where greater is better."""
+    """A column of figures on one scale: `note` says where lower is better, `ends` are the limits of the scale."""
 
     title: str
     note: str
@@ -88,18 +88,18 @@ def referral(found: Mapping[str, Any], parts: Sequence[str]) -> Table | None:
     lines: list[tuple[str, str, tuple[str, ...], Mapping[str, Any] | None]] = []
     for part in parts:
         left, counts = found["referral"][part], found["counts"][part]
-        lines += [(f"{_words(part)}, all", "other", (_count(counts),), found[part]),
-                  (f"{_words(part)}, decided{_absent(left, found)}", "model", (_count(left),), left.get("scores"))]
-    return table("Left to a human", "", (_counted(found),), found["official"], lines, note=_too_few(found))
+        lines += [(f"{_words(part)}, all", "other", (counted(counts),), found[part]),
+                  (f"{_words(part)}, decided{_absent(left, found)}", "model", (counted(left),), left.get("scores"))]
+    return table("Left to a human", "", (_counted_title(found),), found["official"], lines, note=_too_few(found))
 
 
 def classes(found: Mapping[str, Any], part: str) -> Table:
     """Recall, precision and AUC by class, where there are groups enough."""
-    lines = [(name, "model", (_count(entry),),
+    lines = [(name, "model", (counted(entry),),
               entry if entry["estimable"] else None)
              for name in found["classes"] if name not in found["left_out"]
              for entry in [found["per_class"][part][name]]]
-    return table("By class", "Class", (_counted(found),), tuple(CLASS_COLUMNS), lines,
+    return table("By class", "Class", (_counted_title(found),), tuple(CLASS_COLUMNS), lines,
                   note=_too_few(found))
 
 
@@ -119,12 +119,12 @@ def subgroups(found: Mapping[str, Any], part: str) -> list[tuple[str, Table]]:
     """One table a way that divides the units: the task's metric and the AUC, the whole part's value as a reference."""
     metrics = tuple(dict.fromkeys((found["metric"], "macro_auc")))
     divisions = {"source": found["per_source"][part], **found["subgroups"][part]}
-    facts = (_counted(found),)
+    facts = (_counted_title(found),)
     tables = []
     for division, entries in divisions.items():
         if len(entries) < 2:
             continue
-        lines = [(value + _absent(entry, found), "model", (_count(entry),),
+        lines = [(value + _absent(entry, found), "model", (counted(entry),),
                   entry if entry["estimable"] else None)
                  for value, entry in entries.items()]
         tables.append((_words(division), table(_words(division), _words(division), facts, metrics, lines,
@@ -142,11 +142,11 @@ def undivided(found: Mapping[str, Any], part: str) -> list[str]:
 
 def locations(found: Mapping[str, Any]) -> Table | None:
     """What one auscultation location alone tells about a patient."""
-    lines = [(name, "model", (_count(entry),),
+    lines = [(name, "model", (counted(entry),),
               entry if entry["estimable"] else None) for name, entry in found["locations"].items()]
     if not lines:
         return None
-    return table("One location alone", "Location", (_counted(found),), ("macro_auc",), lines,
+    return table("One location alone", "Location", (_counted_title(found),), ("macro_auc",), lines,
                   note=_too_few(found), limits=(0.0, 1.0),
                   references={"macro_auc": found["held_out"]["macro_auc"]["value"]})
 
@@ -199,6 +199,15 @@ def table(
     lines: Iterable[tuple[str, str, tuple[str, ...], Mapping[str, Any] | None]], *,
     references: Mapping[str, float | None] | None = None, note: str = "", limits: tuple[float, float] | None = None,
 ) -> Table:
+    """One row a line, one column a metric, each column on a scale of its own.
+
+    Args:
+        first: heading of the lines' titles; `facts`: of their counts.
+        names: metrics.
+        lines: title, kind (see `plots.whisker`), counts, and metric -> number; `None`: not estimable, as `note` says.
+        references: metric -> where a thin line crosses all whiskers of its column.
+        limits: of every column; `None`: as wide as its numbers.
+    """
     lines = list(lines)
     ends = {name: limits or _limits(name, [n[name] for *_, n in lines if n and name in n]) for name in names}
     rows = []
@@ -238,11 +247,12 @@ def _absent(entry: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     return f" (no {', no '.join(absent)})" if absent and entry["estimable"] else ""
 
 
-def _counted(found: Mapping[str, Any]) -> str:
+def _counted_title(found: Mapping[str, Any]) -> str:
     return f"{found['unit'].capitalize()}s (groups)"
 
 
-def _count(entry: Mapping[str, Any]) -> str:
+def counted(entry: Mapping[str, Any]) -> str:
+    """`12 (10)`: units and groups."""
     return f"{entry['units']:,} ({entry['groups']:,})"
 
 

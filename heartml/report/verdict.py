@@ -3,7 +3,7 @@
 In: `metrics.json` of the evaluation, and from the flow the gate's verdict. Out: plain words, no markup.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from heartml.assessment import HELD_OUT, OUT_OF_FOLD
@@ -139,22 +139,22 @@ def warnings(found: Mapping[str, Any]) -> list[str]:
     words = []
     for floor in found["floor_order"]:
         flagged = [entry for entry in found["confounded"] if entry["floor"] == floor]
-        named = _listed([f"{entry['class']} (AUC {figure(entry['auc']['value'])}, {span(entry['auc'])})"
+        named = listed([f"{entry['class']} (AUC {figure(entry['auc']['value'])}, {span(entry['auc'])})"
                          for entry in flagged])
         if flagged:
             words.append(f"Confounded: {named} can be told from {found['floor_titles'][floor].lower()}. "
                          f"A model may have learnt {flagged[0]['heard']}, not the heart.")
     if missed := [_missed(name, entry, found["unit"]) for name, entry in hardly_found(found).items()]:
-        words.append(f"Hardly ever found: {_listed(missed)}. Another answer does not exclude it.")
+        words.append(f"Hardly ever found: {listed(missed)}. Another answer does not exclude it.")
     rare = [f"{name} ({entry['groups']})" for name, entry in found["left_out"].items()]
     if rare:
-        words.append(f"Not estimable: {_listed(rare)}, with fewer than {found['min_groups']} groups in all the data. "
+        words.append(f"Not estimable: {listed(rare)}, with fewer than {found['min_groups']} groups in all the data. "
                      f"Such {found['unit']}s are in no fold, no fit and no number of this page: means and decisions "
                      "are about the other classes.")
     few = [f"{name} ({entry['groups']})" for name, entry in found["counts"][HELD_OUT]["classes"].items()
            if entry["groups"] < found["min_groups"] and name not in found["left_out"]]
     if few:
-        words.append(f"Few held-out groups: {_listed(few)}. They enter the means above, with wide intervals, "
+        words.append(f"Few held-out groups: {listed(few)}. They enter the means above, with wide intervals, "
                      "but have no number of their own.")
     return words
 
@@ -170,5 +170,6 @@ def _missed(name: str, entry: Mapping[str, Any], unit: str) -> str:
     return f"{name} ({round(entry['recall']['value'] * entry['units'])} of {entry['units']} {unit}s, cross-fitted)"
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """`a, b and c`."""
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
