@@ -11,7 +11,7 @@ import pandas as pd
 from heartml.core import schema
 from heartml.core.errors import HeartMLError
 
-TEST = "test"
+TEST = schema.TEST
 
 
 class FoldsError(HeartMLError):

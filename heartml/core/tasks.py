@@ -116,6 +116,9 @@ TASKS = {
         *(Task(name, name, ("Present", "Absent"), "patient", "uar", _OFFICIAL, None, "Present") for name in DISEASES),
     )
 }
+LABELS: Mapping[str, tuple[str, ...]] = {     # name of a label, of a unit or of a recording -> its classes, in order
+    label: task.classes for task in TASKS.values() for label in (task.label, task.recording_label) if label
+}
 
 
 # Several tasks under one name. A case with several labels at once (a murmur's descriptors, diseases that come together)

@@ -41,6 +41,7 @@ from heartml.core import documents
 from heartml.core.config import Section
 from heartml.core.documents import DocumentError
 from heartml.core.schema import label_column
+from heartml.core.tasks import LABELS as ALL_LABELS
 from heartml.core.tasks import TASKS as ALL_TASKS
 from heartml.core.text import short
 from heartml.datasets import (
@@ -61,9 +62,7 @@ LICENCE = "see the mapping file"
 PUBLISHER = "the mapping file's author"
 REMOTES: tuple[Remote, ...] = ()
 TASKS = tuple(ALL_TASKS)
-LABELS: Mapping[str, tuple[str, ...]] = {
-    label: task.classes for task in ALL_TASKS.values() for label in (task.label, task.recording_label) if label
-}
+LABELS = ALL_LABELS
 
 _SUFFIX = ".yaml"
 _NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]*")     # `+` and `-` mean something in a task's name

@@ -12,7 +12,7 @@ from great_expectations.expectations.expectation import Expectation
 
 from heartml.core import schema
 from heartml.core.config import IngestParams, ValidateParams
-from heartml.core.tasks import TASKS
+from heartml.core.tasks import LABELS
 
 Suites = Mapping[str, Sequence[Expectation]]
 
@@ -52,8 +52,7 @@ def suites(ingest: IngestParams, params: ValidateParams, labels: Sequence[str]) 
 
 
 def _of_recordings(ingest: IngestParams, labels: Sequence[str]) -> list[Expectation]:
-    allowed = {schema.label_column(name): task.classes for task in TASKS.values()
-               for name in (task.label, task.recording_label) if name}
+    allowed = {schema.label_column(name): classes for name, classes in LABELS.items()}
     return [
         _expect(gxe.ExpectTableRowCountToBeBetween, "critical", "There are recordings",
                 "Run `heartml ingest`, or `dvc pull data.dvc`.", min_value=1),

@@ -11,7 +11,7 @@ import pandas as pd
 
 from heartml import audio, duplicates, quality
 from heartml.core import paths, schema
-from heartml.core.tasks import TASKS
+from heartml.core.tasks import LABELS, TASKS
 from heartml.quality import Quality
 
 IN_WORDS = ("recording_id", "patient_id", "source_file")     # the columns that name a recording to a person
@@ -145,16 +145,15 @@ def class_table(recordings: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
     The classes of a task stand there even where nothing carries them.
     """
     known = recordings.drop(columns="group_id").merge(groups, on="recording_id", validate="1:1")
-    classes = {schema.label_column(name): task.classes for task in TASKS.values()
-               for name in (task.label, task.recording_label) if name}
     rows = []
     for dataset, own in known.groupby("dataset"):
         for column in (c for c in label_columns(own) if own[c].notna().any()):
-            of_task = classes.get(column, ())
+            label = column.removeprefix(schema.LABEL_PREFIX)
+            of_task = LABELS.get(label, ())
             for value in [*of_task, *sorted(set(own[column].dropna()) - {*of_task})]:
                 has = own[own[column] == value]
-                rows.append((dataset, column.removeprefix(schema.LABEL_PREFIX), value, len(has),
-                             has["patient_id"].nunique(), has["group_id"].nunique()))
+                rows.append((dataset, label, value, len(has), has["patient_id"].nunique(),
+                             has["group_id"].nunique()))
     return pd.DataFrame(rows, columns=["dataset", "label", "value", "recordings", "patients", "groups"])
 
 
