@@ -57,7 +57,7 @@ def histogram(table: pd.DataFrame, axis: Axis, sources: Sequence[str]) -> Markup
     lines = "".join(_line("limit", x, x, -4) for x in (limits - low) / (high - low) * _WIDTH)
     texts = _text(0, "start", number(axis.at(low))) + _text(_WIDTH, "end", number(axis.at(high)))
     middle = _text(_WIDTH / 2, "middle", f"median {number(float(known[axis.column].median()))}")
-    drawn = _bars(counts) + _line("base", 0, _WIDTH, _HEIGHT) + lines + texts + middle
+    drawn = _line("base", 0, _WIDTH, _HEIGHT) + _bars(counts) + lines + texts + middle
     return Markup(f'<svg viewBox="0 -4 {_WIDTH} {_HEIGHT + 24}" role="img">{drawn}</svg>')
 
 

@@ -1,4 +1,4 @@
-"""The page of `validation_page`: one Jinja template with its style sheet, nothing loaded from anywhere."""
+"""The page that `validate.page` fills: one Jinja template with its style sheet, nothing loaded from anywhere."""
 
 TEMPLATE = """<!doctype html>
 <html lang="en">
@@ -49,7 +49,7 @@ code { font: 12.5px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 .charts .card { margin: 0; border-left-width: 1px; border-left-color: var(--line); }
 svg { width: 100%; height: auto; display: block; }
 .s0 { fill: var(--s0); } .s1 { fill: var(--s1); } .s2 { fill: var(--s2); } .s3 { fill: var(--s3); }
-svg svg .base { stroke: var(--line); }
+svg .base { stroke: var(--line); }
 svg .limit { stroke: var(--warn); stroke-width: 1.5; stroke-dasharray: 4 3; }
 .key { display: inline-block; width: 11px; height: 11px; }
 svg text { fill: var(--quiet); font-size: 12px; }
