@@ -55,7 +55,7 @@ class Part:
 
 
 def describe(recordings: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """One row a unit, in order of appearance: group_id, label, part, and `DESCRIBES` from its first recording.
+    """One row a unit, in order of appearance: group_id, label, part, and `DESCRIBES`: of each the first that is known.
 
     Where a unit is a recording also its location; and `signal` and `session` where they are known.
     """

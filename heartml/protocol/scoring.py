@@ -60,7 +60,7 @@ def _nested(values: "pd.Series[float]") -> dict[str, Any]:
 
 
 def pooled(results: Sequence[Mapping[str, Any]], cohort: Cohort, params: Params) -> dict[str, Any] | None:
-    """All test patients together with 95 % intervals over children, where no patient is tested twice with one seed."""
+    """All test patients together with intervals over children, where no patient is tested twice with one seed."""
     first = pd.concat([pd.DataFrame(r["predictions"]) for r in results if r["seed"] == 0], ignore_index=True)
     if first["patient_id"].duplicated().any():
         return None
