@@ -43,11 +43,11 @@ def stage(address: str, force: bool, timeout_s: float) -> Done | State[Any]:
     with voice.running(address), runners.leashed():
         try:
             done = running.run(address, force=force, say=say, timeout_s=timeout_s)
+            recovery.keep()
         except StageFailed as error:
             return Failed(message=str(error), name=_ENDS.get(type(error), "Failed"))
         except OSError as error:
             return Failed(message=f"{address}: {again.in_words(error) or error}")
-    recovery.keep()
     if done.how is not How.RAN:
         say(f"{address}: {done.how.name.lower()}")
     return done

@@ -218,6 +218,10 @@ def muffled() -> str:
     return replace_audio(3, lambda pcm: 8000 * np.sin(2 * np.pi * 40 * np.arange(len(pcm)) / RATE_HZ))
 
 
+def hissing() -> str:
+    return replace_audio(3, lambda pcm: np.random.default_rng(0).normal(0, 3000, len(pcm)))
+
+
 def half_silent() -> str:
     return replace_audio(3, lambda pcm: pcm * (np.arange(len(pcm)) < 0.4 * len(pcm)))
 
@@ -244,7 +248,7 @@ def shared_session() -> str:
 @pytest.mark.parametrize(("plant", "title"), [
     (shared_session, "recorded in one session belongs to one group"),
     (short, "last at least 1.5 s"), (quiet, "Not too quiet"), (clipped, "are clipped"), (offset, "DC offset"),
-    (muffled, "Not muffled"), (half_silent, "half of a recording is silent"),
+    (muffled, "Not muffled"), (hissing, "Heart sounds stand out"), (half_silent, "half of a recording is silent"),
     (state_after_the_end, "lie inside their recording"), (rare_class, "at least 8 groups"),
 ])
 def test_a_planted_weakness_is_a_warning_that_names_the_row(
@@ -332,3 +336,4 @@ def test_pascal_passes_with_the_warnings_that_its_files_deserve(ingested_pascal:
     assert count["Recordings last at least 1.5 s"] == 32, "34, and two are in quarantine"
     assert count["Not too quiet: peaks reach 0.02 of full scale"] == 5, "6, and one is in quarantine"
     assert count["Nearly the same audio (correlation 0.9 to 0.95) does not carry two labels"] == 1
+    assert count["Heart sounds stand out: 4 dB from quiet to loud moments"] == 7

@@ -101,6 +101,8 @@ def _of_signals(ingest: IngestParams, params: ValidateParams) -> list[Expectatio
                 min_value=-params.dc_offset, max_value=params.dc_offset),
         between("warning", f"Not muffled: 99 % of the energy reaches up to {params.bandwidth_hz:g} Hz", "bandwidth_hz",
                 min_value=params.bandwidth_hz),
+        between("warning", f"Heart sounds stand out: {params.contrast_db:g} dB from quiet to loud moments",
+                "contrast_db", min_value=params.contrast_db),
     ]
 
 

@@ -55,7 +55,7 @@ def _axes(params: ValidateParams) -> list[Axis]:
         Axis("level_db", "Level", "dB full scale"),
         Axis("bandwidth_hz", "Bandwidth (99 % of the energy)", "Hz", True, (params.bandwidth_hz,)),
         Axis("dc", "DC offset", "of full scale", limits=(-params.dc_offset, params.dc_offset)),
-        Axis("contrast_db", "Loud over quiet frames", "dB"),
+        Axis("contrast_db", "Loud over quiet frames", "dB", limits=(params.contrast_db,)),
     ]
 
 
