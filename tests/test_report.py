@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from heartml import report
 from heartml.core import files, paths
+from heartml.core.tasks import TaskError
 from heartml.metrics import METRICS
 from heartml.report import listening, mistakes, plots, verdict
 from heartml.report.figures import importance
@@ -395,3 +396,8 @@ def test_figures_are_rounded_numbers(value, text):
     assert verdict.figure(value) == text
     assert verdict.signed(-0.052) == "−0.05" and verdict.signed(0.26) == "+0.26"
     assert verdict.span({"low": 0.731, "high": 0.884}) == "0.73 to 0.88"
+
+
+def test_a_task_that_is_none_is_refused_as_elsewhere() -> None:
+    with pytest.raises(TaskError, match="no task 'nope'"):
+        report.run("nope")

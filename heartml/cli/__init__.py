@@ -5,11 +5,12 @@ A user's mistake ends in one line on stderr and exit status 1 (2 for wrong usage
 
 import os
 import sys
+from pathlib import Path
 
 import click
 
 from heartml.cli import audit, data, evaluation, models, service, stages, trust
-from heartml.core import trouble
+from heartml.core import paths, trouble
 from heartml.core.errors import HeartMLError
 from heartml.core.process import die_with_dvc
 from heartml.core.text import one_line
@@ -79,8 +80,20 @@ def run(command: click.Command, *, interrupted: int = 130) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        words = error if isinstance(error, HeartMLError) else trouble.in_words(error)
+        words = error if isinstance(error, HeartMLError) else trouble.in_words(error) or _not_made(error)
         if words is None:
             raise
         click.echo(f"heartml: {one_line(words)}", err=True)
         return 1
+
+
+def _not_made(error: Exception) -> str | None:
+    """One line, where a stage is run by hand and lacks what comes before it; under DVC the fault would be ours."""
+    if "DVC_STAGE" in os.environ or not isinstance(error, FileNotFoundError):
+        return None
+    place = Path(os.path.relpath(error.filename or str(error)))    # pyarrow gives the path alone, as the message
+    if place.is_relative_to(paths.ARTIFACTS):
+        return f"{place}: not here. An earlier stage makes it: `heartml retrain` runs all that are due, in their order"
+    if place.is_relative_to(paths.DATA):
+        return f"{place}: not here. `heartml ingest pascal DIR`, or `dvc pull data.dvc`, brings data"
+    return None

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _AGAIN = "Nothing that is done is lost: {}, then run it again"
-_FULL = "no space left on the disk", _AGAIN.format("free some")
+_FULL = "no space left on the disk", _AGAIN.format("free some (`df -h` shows where)")
 _READ_ONLY = "the file system is read-only", _AGAIN.format("make it writable")
 _FORBIDDEN = "permission denied", _AGAIN.format("ask the owner, or use a folder of yours")
 _BROKEN = "the disk cannot be read or written (full, or broken)", _AGAIN.format("see `df -h` and the system's log")
@@ -26,6 +26,7 @@ _BY_NUMBER: dict[int, _Words] = {
 }
 _BY_TEXT: dict[str, _Words] = {     # where a library keeps the text alone
     "No space left on device": _FULL, "database or disk is full": _FULL,
+    "requested and ": _FULL,        # numpy, of an array: "25056 requested and 10176 written"
     "Disk quota exceeded": _BY_NUMBER[errno.EDQUOT],
     "Read-only file system": _READ_ONLY, "attempt to write a readonly database": _READ_ONLY,
     "unable to open database file": ("a database cannot be opened", _AGAIN.format("see that its folder is writable")),

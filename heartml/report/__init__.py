@@ -27,7 +27,12 @@ Json = Mapping[str, Any]
 
 
 def run(name: str) -> None:
-    """Write the page of one task, before any gate has judged it."""
+    """Write the page of one task, before any gate has judged it.
+
+    Raises:
+        TaskError: there is no such task.
+    """
+    tasks.resolve(name)
     with stage("report", task=name) as log:
         page = render(name, None, None)
         with replacing(paths.report(name)) as temporary:
