@@ -9,15 +9,14 @@
 import contextlib
 import hashlib
 import os
+import re
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from heartml.core import paths
+from heartml.core import health, paths
 from heartml.core.errors import HeartMLError
 from heartml.core.files import exclusive
 
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 FILE = paths.STATE / "mlflow.db"
-_ANSWER_S = 10
+_KINDS = frozenset({"sqlite", "postgresql", "http", "https"})
+_WELL = b"OK"                       # what an MLflow server says of its health
 
 
 class StoreError(HeartMLError):
@@ -65,24 +65,26 @@ def sqlite_file() -> Path | None:
 
 
 def check() -> None:
-    """Find out in seconds whether the service is there; MLflow itself tries for minutes.
+    """Find out in seconds whether the store is one, and whether a service is there; MLflow itself tries for minutes.
 
     Raises:
-        StoreError: nothing answers.
+        StoreError: the address is none of those at the head of this module, or nothing answers.
     """
+    kind, is_address, _ = address().partition("://")
+    if not is_address or kind.partition("+")[0] not in _KINDS:
+        meant = f": did you mean http://{address()}?" if re.match(r"[\w.-]+:\d+(/|$)", address()) else ""
+        raise StoreError(f"{in_words()}: no address of a tracking store{meant or '.'} Write http(s)://HOST:PORT of an "
+                         "MLflow server, postgresql+psycopg://USER@HOST/NAME or sqlite:///FILE, or unset "
+                         f"{VARIABLE} to keep runs in .heartml")
     if is_postgresql():
         with _connected():
             pass
-    if not is_server():
-        return
-    try:
-        with urllib.request.urlopen(f"{address().rstrip('/')}/health", timeout=_ANSWER_S):
-            pass
-    except urllib.error.HTTPError:
-        pass   # it answers, and may want to know who asks
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{in_words()}: no MLflow server answers ({error}). Start it, or unset {VARIABLE} to keep "
-                         "runs in .heartml") from None
+    if is_server():
+        try:
+            health.ask(address(), _WELL)
+        except health.NotThere as error:
+            raise StoreError(f"{in_words()}: no MLflow server answers ({error}). Start it, or unset {VARIABLE} to keep "
+                             "runs in .heartml") from None
 
 
 @contextlib.contextmanager
@@ -125,7 +127,7 @@ def _connected() -> Iterator["Connection"]:
 
     try:
         engine = create_engine(address(), poolclass=NullPool, isolation_level="AUTOCOMMIT",
-                               connect_args={"connect_timeout": _ANSWER_S})
+                               connect_args={"connect_timeout": health.ANSWER_S})
         connection = engine.connect()
     except (DBAPIError, ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         why = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]

@@ -149,7 +149,10 @@ def test_named_keys_are_the_only_ones(model: Path, project: Path, monkeypatch: p
     with pytest.raises(signing.Refused, match="not trusted"):
         signing.verify(model, keys.trusted(), "it")
     monkeypatch.setenv("HEARTML_TRUSTED_KEYS", str(project / "gone.pub"))
-    with pytest.raises(KeysError, match=r"gone\.pub"):
+    with pytest.raises(KeysError, match=r"gone\.pub: no such file or folder\. .* are in \.heartml/keys/$"):
+        keys.trusted()
+    paths.OWN_KEY.with_suffix(".pub").unlink()
+    with pytest.raises(KeysError, match=r"gone\.pub: no such file or folder\. `heartml retrain` makes a key"):
         keys.trusted()
 
 

@@ -99,10 +99,19 @@ def trusted() -> list[Key]:
 
 
 def _public_keys(place: Path, named_by: str) -> list[Key]:
+    if not place.exists():
+        raise KeysError(f"{named_by}: {place}: no such file or folder. {_where_keys_are()}")
     files = sorted(place.glob("*.pub")) if place.is_dir() else [place]
     if not files:
         raise KeysError(f"{named_by}: no *.pub in {place}")
     return [_public(file) for file in files]
+
+
+def _where_keys_are() -> str:
+    """The way out of a wrong address of keys."""
+    there = [f"{folder}/" for folder in (paths.TRUSTED_KEYS, paths.OWN_KEY.parent) if any(folder.glob("*.pub"))]
+    return (f"Public keys of this repository are in {' and '.join(there)}" if there else
+            "`heartml retrain` makes a key, or ask whoever signed the model for theirs")
 
 
 def _public(file: Path) -> Key:
