@@ -24,7 +24,7 @@ from flows import again, events, runners, sweep, voice
 from heartml import pipeline, publish
 from heartml.core import config, paths
 from heartml.core.errors import HeartMLError
-from heartml.pipeline import Plan, Stage, recovery, running
+from heartml.pipeline import Plan, Stage, parameters, recovery, running
 from heartml.pipeline.repro import How
 from heartml.pipeline.running import Done, StageFailed, StageKilled, StageTimedOut
 from heartml.publish import Outcome, description, results
@@ -100,7 +100,7 @@ def retrain(wait: bool = True, force: bool = False, because: str = "") -> State[
 
 
 def _retrain(force: bool) -> list[Outcome]:
-    params, log = config.load(), get_run_logger()
+    params, log = parameters.read(), get_run_logger()
     for name in sweep.close_killed():
         log.warning("flow run %s was left behind by a killed process: closed", name)
     store = open_store.submit()

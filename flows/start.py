@@ -13,6 +13,7 @@ from heartml import pipeline, publish
 from heartml.core import config, paths, trouble
 from heartml.core.errors import HeartMLError
 from heartml.core.files import replacing
+from heartml.pipeline import parameters
 from heartml.publish import Outcome, description
 
 if TYPE_CHECKING:
@@ -55,15 +56,16 @@ def retrain(*, wait: bool, force: bool) -> list[Outcome]:
     Raises:
         Busy: another retraining is at work, and `wait` is false.
         ServerError: the configured server does not answer.
+        ParamsError, TaskError: see `heartml.pipeline.parameters.read`.
         RetrainFailed: nothing could be retrained.
     """
     if server.configured():
         server.check()
         return _flow(wait=wait, force=force)
     with pipeline.alone(wait=wait):
+        params = parameters.read()
         publish.sweep()
         if not force and not UNFINISHED.exists() and not pipeline.plan().due:
-            params = config.load()
             outcomes = [_publish(name, params) for name in params.tasks]
             description.write(outcomes)
             return outcomes

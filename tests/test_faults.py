@@ -400,6 +400,11 @@ def test_damaged_data_are_fetched_again_or_refused_and_never_trained_on(clone: W
     assert tables() == whole
     assert pipeline.plan().due
 
+    sound = next(paths.DATA.rglob("*.flac"))
+    sound.unlink()
+    with pytest.raises(pipeline.PipelineError, match=f"data: 1 file is missing or changed: {sound}. `dvc checkout"):
+        pipeline.plan()
+
 
 def files_md5(place: Path) -> str:
     """The name of a file in DVC's cache."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,10 @@ from pathlib import Path
 import pytest
 import toys
 
+from flows import start
 from heartml import pipeline
+from heartml.core import config
+from heartml.core.errors import HeartMLError
 from heartml.core.files import Busy
 from heartml.pipeline import PipelineError, recovery, running
 from heartml.pipeline.repro import How
@@ -166,6 +170,32 @@ def test_data_that_nobody_makes_is_named_with_the_way_to_it(toy: Path) -> None:
     (toy / "toy.py").rename(toy / "away.py")
     with pytest.raises(PipelineError, match=r"toy\.py: not here, and no stage makes it.*heartml ingest"):
         pipeline.plan()
+
+
+@pytest.mark.parametrize(("key", "value", "words"), [
+    ("encoders", "[logspec, logspc]", "encoders: 'logspc' is none of .*Did you mean logspec[?]"),
+    ("tasks", "[simulated-mumur]", "no task 'simulated-mumur'.*Did you mean simulated-murmur[?] `heartml tasks` lists"),
+    ("tasks", "[mumur]", "no task 'mumur'.*for instance circor-murmur. `heartml tasks` lists"),
+    ("tasks", "[pascl-sounds]", "tasks: pascl-sounds: data set 'pascl' is none of .*Did you mean pascal[?]"),
+    ("seeed", "1", "seeed: Extra inputs"),
+    ("flow", "", "flow"),
+])
+def test_a_name_that_is_none_is_told_before_anything_runs(toy: Path, key: str, value: str, words: str) -> None:
+    (toy / "data").mkdir()
+    text = re.sub(rf"(?m)^{key}: .*\n?", "", Path("params.yaml").read_text(encoding="utf-8"))
+    Path("params.yaml").write_text(f"{text}\n{key}: {value}\n", encoding="utf-8")
+    with pytest.raises(HeartMLError, match=f"^(params.yaml: )?{words}"):
+        start.retrain(wait=False, force=False)
+    assert not recovery.DVC_LOCK.exists()
+
+
+@pytest.mark.parametrize("text", [None, "", "tasks: [", "- 1\n"])
+def test_parameters_that_cannot_be_read_are_told_in_our_words(toy: Path, text: str | None) -> None:
+    Path("params.yaml").unlink()
+    if text is not None:
+        Path("params.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(config.ParamsError, match=r"^params\.yaml: (not found|not valid YAML|no sections)"):
+        start.retrain(wait=False, force=False)
 
 
 def test_siblings_run_side_by_side_and_end_in_one_whole_lock(toy: Path) -> None:

@@ -370,6 +370,8 @@ def load(path: Path = paths.PARAMS) -> Params:
         if not documents.is_file(path):
             raise ParamsError(f"{path}: not found. Run heartml in the root of the repository.")
         values = documents.yaml_of(documents.text(path, most_bytes=documents.MOST_YAML_BYTES), yaml.SafeLoader)
+        if not isinstance(values, dict):
+            raise ParamsError(f"{path}: no sections in it. Bring it back: `git checkout {path}`")
         return Params.model_validate(values)
     except documents.DocumentError as error:
         raise ParamsError(f"{path}: {error}") from None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from heartml.core.errors import HeartMLError
+from heartml.core.text import meant
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ GROUPS: dict[str, tuple[str, ...]] = {"descriptors": tuple(_DESCRIPTORS), "disea
 
 
 class TaskError(HeartMLError):
-    """No such task; the message lists those there are."""
+    """No such task; the message says how those there are can be seen."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,9 @@ def resolve(name: str) -> Assignment:
         several = ", ".join(f"{datasets}-{one}" for one in GROUPS[task])
         raise TaskError(f"{name!r} is several tasks: `heartml tasks --use {name}` writes {several} into params.yaml")
     if not datasets or task not in TASKS:
-        known = ", ".join(f"<data set>-{t}" for t in TASKS)
-        raise TaskError(f"no task {name!r}: write {known}, for instance circor-murmur (`tasks` in params.yaml)")
+        near = meant(name, (f"{datasets}-{one}" for one in (*TASKS, *GROUPS))) if datasets else ""
+        raise TaskError(f"no task {name!r}, which would be <data set>-<task>, for instance circor-murmur.{near} "
+                        "`heartml tasks` lists those that the data allow")
     return Assignment(name, tuple(datasets.split("+")), TASKS[task])
 
 

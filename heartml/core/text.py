@@ -1,5 +1,7 @@
 """Words that others chose (names of files and patients, cells, messages), made fit for a terminal and a spreadsheet."""
 
+from collections.abc import Iterable
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")     # what a spreadsheet would calculate
 
 
@@ -23,3 +25,11 @@ def cell(value: object) -> str:
     """A text that a spreadsheet shows and never calculates (OWASP, CSV injection); numbers do not come through here."""
     text = printable(value)
     return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """` Did you mean circor-murmur?`, for the end of a sentence; empty where nothing known is like `name`."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, list(known), 1)
+    return f" Did you mean {near[0]}?" if near else ""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LOCK = paths.LOCKS / "pipeline.lock"
 _POLL_S = 0.5
+_NAMED = 3      # files in a message
 
 
 class PipelineError(HeartMLError):
@@ -184,9 +185,16 @@ def _refuse_missing(address: str, node: Any, changes: Mapping[str, str], made: l
 def _refuse_damaged(address: str, outs: list[Any]) -> None:
     """Data that a stage will read now: DVC believes what came out of its cache."""
     wrong = [out for out in outs if not intact.is_whole(out)]
-    if wrong:
-        damaged = intact.put_aside(wrong)
-        raise PipelineError(
-            f"{', '.join(map(str, wrong))}: not the bytes that {address} names. {len(damaged)} damaged objects were "
-            f"taken out of DVC's cache (into {intact.ASIDE}). `dvc pull --force {address}` fetches whole ones from the "
-            f"remote; where it has none, move {wrong[0]} and {address} away and run `heartml ingest` again")
+    if not wrong:
+        return
+    names = [f"{out}/{name}" for out in wrong for name in intact.differing(out)]
+    damaged = intact.put_aside(wrong)
+    if names and not damaged:
+        files = "1 file is" if len(names) == 1 else f"{len(names)} files are"
+        more = ", ..." if len(names) > _NAMED else ""
+        raise PipelineError(f"{', '.join(map(str, wrong))}: {files} missing or changed: {', '.join(names[:_NAMED])}"
+                            f"{more}. `dvc checkout --force {address}` puts back what {address} names")
+    raise PipelineError(
+        f"{', '.join(map(str, wrong))}: not the bytes that {address} names. {len(damaged)} damaged objects were "
+        f"taken out of DVC's cache (into {intact.ASIDE}). `dvc pull --force {address}` fetches whole ones from the "
+        f"remote; where it has none, move {wrong[0]} and {address} away and run `heartml ingest` again")

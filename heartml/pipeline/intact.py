@@ -51,6 +51,22 @@ def put_aside(outs: "Iterable[Output]") -> list[str]:
     return damaged
 
 
+def differing(out: "Output") -> list[str]:
+    """Files of an output that are missing or not what its listing in DVC's cache says, or are there without it.
+
+    Empty where there is no such listing.
+    """
+    folder = Path(out.fs_path)
+    try:
+        entries = json.loads(Path(out.cache.oid_to_path(str(out.hash_info.value))).read_bytes())
+        listed = {str(entry["relpath"]): str(entry["md5"]) for entry in entries}
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    here = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+    return sorted(name for name in listed.keys() | here.keys()
+                  if name not in here or name not in listed or _md5(here[name]) != listed[name])
+
+
 def _objects(out: "Output") -> list[str]:
     """Hashes of everything that is stored of an output; what a damaged listing names as far as it can be read."""
     whole = str(out.hash_info.value)
