@@ -17,7 +17,7 @@ from heartml.core.tasks import GROUPS, TASKS, estimable, expand, resolve
 from heartml.datasets import load
 from heartml.heads import HEADS
 from heartml.ingest import inventory
-from heartml.report import tables, verdict
+from heartml.report import cautions, tables, verdict
 from heartml.validate import fitness
 
 TIMING = resolve("circor-systolic_timing")
@@ -117,9 +117,9 @@ def test_the_page_names_what_is_left_out_once_and_asks_about_the_rest(
 ) -> None:
     found = builders.evaluated(tmp_path, monkeypatch, children=40, seconds=1.0)
     assert found["left_out"] == {}
-    assert not any("Not estimable" in words for words in verdict.warnings(found))
+    assert not any("Not estimable" in words for words in cautions.warnings(found))
     told = {**found, "left_out": {"Unknown": {"units": 3, "groups": 2}}}
-    words = [line for line in verdict.warnings(told) if "Unknown" in line]
+    words = [line for line in cautions.warnings(told) if "Unknown" in line]
     assert len(words) == 1
     assert words[0].startswith("Not estimable: Unknown (2), with fewer than 10 groups in all the data.")
     assert "Unknown" not in verdict.performance(told, "A model", "data")[0]

@@ -29,7 +29,7 @@ from heartml.metrics.scores import (
     roc,
     subgroups,
 )
-from heartml.report import verdict
+from heartml.report import cautions, verdict
 
 TASK = TASKS["murmur"]
 FAST = EvaluateParams(bootstrap=100, confidence=0.9, floors=("majority", "source", "metadata", "nuisance"),
@@ -149,7 +149,7 @@ def test_a_label_that_its_company_gives_away_is_called_confounded(tmp_path, monk
     assert {entry["floor"] for entry in found["confounded"]} == {floor}
     told = next(entry for entry in found["confounded"] if entry["class"] == "Present")
     assert told["auc"]["value"] > 0.95
-    [words] = [words for words in verdict.warnings(found) if words.startswith("Confounded")]
+    [words] = [words for words in cautions.warnings(found) if words.startswith("Confounded")]
     assert f"Present (AUC {verdict.figure(told['auc']['value'])}" in words
     assert found["floor_titles"][floor].lower() in words
 
@@ -165,7 +165,7 @@ def test_a_class_that_is_hardly_ever_found_is_named_on_the_first_screen(
                           ({"value": None, "low": None, "high": None}, False)):
         told = {**found, "per_class": {"out_of_fold": {**classes, "Present": {
             "estimable": True, "units": 20, "groups": 20, "recall": recall}}}}
-        words = [line for line in verdict.warnings(told) if line.startswith("Hardly ever found")]
+        words = [line for line in cautions.warnings(told) if line.startswith("Hardly ever found")]
         assert bool(words and "Present" in words[0]) == named, recall
         assert not named or f"Present ({round(20 * recall['value'])} of 20 patients, cross-fitted)" in words[0]
 
@@ -285,6 +285,44 @@ def test_a_label_outside_the_classes_is_named():
                           **{f"{k}_{c}": [0.3] for k in "pc" for c in TASK.classes}})
     with pytest.raises(ScoresError, match="unit a: label 'Loud'"):
         Scored.of(table, TASK.classes)
+
+
+@pytest.mark.parametrize(("of_sources", "named"), [((0.6, 0.69), True), ((0.6, 0.71), False), ((0.6,), False)])
+def test_where_every_source_scores_below_the_whole_the_page_says_what_that_means(done, of_sources, named):
+    found, _ = done
+    metric = found["metric"]
+
+    def entry(value):
+        return {"estimable": True, "absent": ["Unknown"] if value == 0.6 else [], metric: {"value": value}}
+
+    sources = {f"clinic {value}": entry(value) for value in of_sources} | {"few": {**entry(0.9), "estimable": False}}
+    told = {**found, "per_source": {OUT_OF_FOLD: sources, HELD_OUT: {}},
+            OUT_OF_FOLD: {**found[OUT_OF_FOLD], metric: {"value": 0.7, "low": 0.6, "high": 0.8}}}
+    words = [line for line in cautions.warnings(told) if line.startswith("Every source alone")]
+    assert len(words) == named
+    assert not named or "cross-fitted 0.70, but 0.60 in clinic 0.6 and 0.69 in clinic 0.69. " in words[0]
+    assert not named or words[0].endswith("telling the sources apart: clinic 0.6 has no Unknown.")
+
+
+def test_a_cost_is_below_the_whole_where_it_is_higher(done):
+    found, _ = done
+    sources = {name: {"estimable": True, "outcome_cost": {"value": value}} for name, value in (("a", 9e3), ("b", 8e3))}
+    for whole, all_worse in ((7e3, True), (8.5e3, False)):
+        told = {**found, "metric": "outcome_cost", "per_source": {HELD_OUT: sources},
+                HELD_OUT: {"outcome_cost": {"value": whole}}}
+        assert bool(cautions.below_the_whole(told, HELD_OUT)) == all_worse
+
+
+@pytest.mark.parametrize(("low", "named"), [(-0.01, True), (0.01, False), (None, True)])
+def test_a_lead_over_a_floor_that_may_be_nothing_is_named(done, low, named):
+    found, _ = done
+    clear = {name: {"value": 0.3, "low": 0.2, "high": 0.4} for name in found["floor_order"]}
+    unclear = {**clear, "source": {"value": 0.09, "low": low, "high": 0.2}}
+    told = {**found, "against_floors": {HELD_OUT: unclear, OUT_OF_FOLD: clear}}
+    words = [line for line in cautions.warnings(told) if line.startswith("No clear lead")]
+    assert len(words) == named and verdict.above_floors(told) != named
+    assert not named or found["floor_titles"]["source"].lower() in words[0]
+    assert not named or found["floor_titles"]["nuisance"].lower() not in words[0]
 
 
 def test_the_best_floor_of_a_cost_is_the_cheapest():

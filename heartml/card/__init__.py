@@ -20,7 +20,7 @@ from heartml.card import sections
 from heartml.core import paths, tasks
 from heartml.core.files import read_json
 from heartml.registry import Version
-from heartml.report import verdict
+from heartml.report import cautions, verdict
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -114,7 +114,7 @@ def render(version: Version, kept: Kept, history: list[champions.Entry]) -> str:
         "version": version, "kept": kept, "task": assignment.task, "datasets": assignment.datasets, "found": found,
         "opening": " ".join(opening) if opening else None, "standing": standing(version, history),
         "history": [e for e in history if version.number in (e.decision.version, e.decision.before)],
-        "warnings": verdict.warnings(found) if found else [], "sections": sections,
+        "warnings": cautions.warnings(found) if found else [], "sections": sections,
     }
     body = environment().get_template("card.md.jinja").render(**facts)
     return f"---\n{yaml.safe_dump(front_matter(version, kept), sort_keys=False, allow_unicode=True)}---\n\n{body}"

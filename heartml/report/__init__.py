@@ -18,7 +18,7 @@ from heartml.core.files import read_json, replacing, sha256_file, sha256_folder
 from heartml.core.stage import stage
 from heartml.outline import Lineage
 from heartml.quality import Quality
-from heartml.report import figures, listening, mistakes, tables, verdict
+from heartml.report import cautions, figures, listening, mistakes, tables, verdict
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -64,7 +64,7 @@ def render(name: str, comparison: Json | None, lineage: Lineage | None, card: st
         heart_states=tables.heart_states(read_json(paths.heart_states(name) / "measures.json")),
         mistakes=wrong(name, found, params), data=data_section(name), search=search_section(name, found),
         members=members(model), lineage=lineage, hashes=hashes(name), card=card,
-        titles=verdict.TITLES, warnings=verdict.warnings(found), excerpt_s=listening.EXCERPT_S,
+        titles=verdict.TITLES, warnings=cautions.warnings(found), excerpt_s=listening.EXCERPT_S,
         meanings=verdict.meanings(found),
     )
 

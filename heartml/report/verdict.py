@@ -72,10 +72,15 @@ def state(found: Mapping[str, Any], gate: Mapping[str, Any] | None) -> str:
 
 def above_floors(found: Mapping[str, Any]) -> bool:
     """Whether the whole interval of the difference to every floor lies on the better side."""
-    better = METRICS[found["metric"]].greater_is_better
     differences = found["against_floors"][HELD_OUT].values()
-    ends = [d["low"] if better else d["high"] for d in differences]
-    return bool(ends) and all(end is not None and (end > 0 if better else end < 0) for end in ends)
+    return bool(differences) and all(clearly_better(difference, found["metric"]) for difference in differences)
+
+
+def clearly_better(difference: Mapping[str, float | None], metric: str) -> bool:
+    """Whether the whole interval of a difference lies on the better side of zero."""
+    better = METRICS[metric].greater_is_better
+    end = difference["low" if better else "high"]
+    return end is not None and (end > 0 if better else end < 0)
 
 
 def headline(found: Mapping[str, Any], gate: Mapping[str, Any] | None) -> str:
@@ -95,14 +100,20 @@ def model_in_words(members: int, encoders: int) -> str:
 
 
 def performance(found: Mapping[str, Any], model: str, data: str) -> tuple[str, str, str]:
-    """What it was asked, and how well it answered, against the best floor: words, the figure, words."""
+    """What it was asked, how well it answered (held out, cross-fitted, against the best floor): words, figure, words."""
     metric, counts = found["metric"], found["counts"][HELD_OUT]
     number, confidence = found[HELD_OUT][metric], f"{100 * found['confidence']:g} %"
     *others, last = [name for name in found["classes"] if name not in found["left_out"]]
     before = (f"{model} sorts {counts['units']} {found['unit']}s that it has never heard ({counts['groups']} groups; "
               f"{data}) into {', '.join(others)} or {last}. {METRICS[metric].title}:")
     interval = f"({confidence} interval {span(number)})" if span(number) else ""
-    return before, figure(number["value"]), f"{interval}. {_against_floor(found)}"
+    return before, figure(number["value"]), f"{interval}{_cross_fitted(found)}. {_against_floor(found)}"
+
+
+def _cross_fitted(found: Mapping[str, Any]) -> str:
+    number, units = found[OUT_OF_FOLD][found["metric"]], found["counts"][OUT_OF_FOLD]["units"]
+    interval = f" ({span(number)})" if span(number) else ""
+    return "" if number["value"] is None else f"; cross-fitted on {units} others {figure(number['value'])}{interval}"
 
 
 def _against_floor(found: Mapping[str, Any]) -> str:
@@ -110,8 +121,8 @@ def _against_floor(found: Mapping[str, Any]) -> str:
     if best is None:
         return "No floor could be scored."
     value, difference = found["floors"][best][found["metric"]]["value"], found["against_floors"][HELD_OUT][best]
-    return (f"The best floor, {found['floor_titles'][best].lower()}, reaches {figure(value)}: "
-            f"a difference of {signed(difference['value'])} ({_signed_span(difference)}).")
+    return (f"The best floor, {found['floor_titles'][best].lower()}, reaches {figure(value)} "
+            f"held out: a difference of {signed(difference['value'])} ({signed_span(difference)}).")
 
 
 def against_champion(found: Mapping[str, Any], gate: Mapping[str, Any] | None) -> str:
@@ -125,49 +136,14 @@ def against_champion(found: Mapping[str, Any], gate: Mapping[str, Any] | None) -
         return "There was no champion to compare with."
     difference = compared["difference"]
     return (f"Against the champion{f', version {champion}' if champion else ''}, on the same {compared['units']} "
-            f"{found['unit']}s: {signed(difference['value'])} ({_signed_span(difference)}).")
+            f"{found['unit']}s: {signed(difference['value'])} ({signed_span(difference)}).")
 
 
-def _signed_span(number: Mapping[str, float | None]) -> str:
+def signed_span(number: Mapping[str, float | None]) -> str:
+    """`+0.01 to +0.09`."""
     if number["low"] is None or number["high"] is None:
         return "no interval"
     return f"{signed(number['low'])} to {signed(number['high'])}"
-
-
-def warnings(found: Mapping[str, Any]) -> list[str]:
-    """What to keep in mind: classes that a floor tells apart, those hardly ever found, held-out ones of few groups."""
-    words = []
-    for floor in found["floor_order"]:
-        flagged = [entry for entry in found["confounded"] if entry["floor"] == floor]
-        named = listed([f"{entry['class']} (AUC {figure(entry['auc']['value'])}, {span(entry['auc'])})"
-                         for entry in flagged])
-        if flagged:
-            words.append(f"Confounded: {named} can be told from {found['floor_titles'][floor].lower()}. "
-                         f"A model may have learnt {flagged[0]['heard']}, not the heart.")
-    if missed := [_missed(name, entry, found["unit"]) for name, entry in hardly_found(found).items()]:
-        words.append(f"Hardly ever found: {listed(missed)}. Another answer does not exclude it.")
-    rare = [f"{name} ({entry['groups']})" for name, entry in found["left_out"].items()]
-    if rare:
-        words.append(f"Not estimable: {listed(rare)}, with fewer than {found['min_groups']} groups in all the data. "
-                     f"Such {found['unit']}s are in no fold, no fit and no number of this page: means and decisions "
-                     "are about the other classes.")
-    few = [f"{name} ({entry['groups']})" for name, entry in found["counts"][HELD_OUT]["classes"].items()
-           if entry["groups"] < found["min_groups"] and name not in found["left_out"]]
-    if few:
-        words.append(f"Few held-out groups: {listed(few)}. They enter the means above, with wide intervals, "
-                     "but have no number of their own.")
-    return words
-
-
-def hardly_found(found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Classes whose recall, cross-fitted, lies below that of guessing with its whole interval, and their numbers."""
-    guessing = 1 / (len(found["classes"]) - len(found["left_out"]))
-    return {name: entry for name, entry in found["per_class"][OUT_OF_FOLD].items()
-            if entry["estimable"] and entry["recall"]["high"] is not None and entry["recall"]["high"] < guessing}
-
-
-def _missed(name: str, entry: Mapping[str, Any], unit: str) -> str:
-    return f"{name} ({round(entry['recall']['value'] * entry['units'])} of {entry['units']} {unit}s, cross-fitted)"
 
 
 def listed(names: Sequence[str]) -> str:
