@@ -84,12 +84,13 @@ class Entry:
         return {"number": self.number, **asdict(self.decision), "when_ms": self.when_ms, "counts": self.counts}
 
     def in_words(self) -> str:
-        """`version 1 serves since 2026-11-20 17:02 UTC, rolled back by Ada from version 2: too many false alarms`."""
+        """`version 1 serves since 2026-11-20 17:02 UTC, rolled back by Ada after version 2: too many false alarms`."""
         when, told = datetime.fromtimestamp(self.when_ms / 1000, UTC), self.decision
         how = {GATE: "promoted by the gate", PERSON: f"promoted by {told.who}", FOUND: "found as champion",
                ROLLBACK: f"rolled back by {told.who}"}[told.kind]
-        return (f"version {told.version} serves since {when:%Y-%m-%d %H:%M} UTC, {how} after version {told.before}: "
-                f"{told.reason}")
+        serves = "no version serves" if told.version == NONE else f"version {told.version} serves"
+        after = "when none served" if told.before == NONE else f"after version {told.before}"
+        return f"{serves} since {when:%Y-%m-%d %H:%M} UTC, {how} {after}: {told.reason}"
 
 
 def journal(name: str) -> str:

@@ -340,3 +340,13 @@ def test_a_version_that_served_is_never_called_abandoned(client, monkeypatch: py
     registry.close_abandoned(client, NAME)
     assert [v.verdict for v in registry.versions(client, NAME)] == ["promoted", "promoted", "abandoned", "refused"]
     assert all(v.settled for v in registry.versions(client, NAME))
+
+
+@pytest.mark.parametrize(("before", "version", "words"), [
+    (NONE, "1", "version 1 serves since 1970-01-01 00:00 UTC, promoted by the gate when none served: better"),
+    ("1", "2", "version 2 serves since 1970-01-01 00:00 UTC, promoted by the gate after version 1: better"),
+    ("1", NONE, "no version serves since 1970-01-01 00:00 UTC, promoted by the gate after version 1: better"),
+])
+def test_a_decision_is_told_and_none_is_no_version(before: str, version: str, words: str) -> None:
+    told = champions.Decision(GATE, version, before, "better", "the gate")
+    assert champions.Entry(1, told, 0, True, True).in_words() == words
