@@ -213,6 +213,14 @@ def test_the_tree_names_every_link_and_cuts_only_the_recordings(found: Chain) ->
     assert set(found.recordings["source_file"]) <= set(everything)
 
 
+@pytest.mark.parametrize("left", [0, 3])
+def test_the_line_counts_the_recordings_of_the_folds_among_all(found: Chain, left: int) -> None:
+    there = len(found.recordings)
+    fewer = dataclasses.replace(found, folds=found.folds.iloc[left:])
+    [told] = [node for node in outline.brief(fewer) if node.name == "recordings"]
+    assert told.words == (f"{there - left:,} of {there:,} in this data version" if left else f"{there:,}")
+
+
 def test_the_page_has_everything_in_it_and_fetches_nothing(found: Chain) -> None:
     text = page.render(found)
     assert all(file in text for file in found.recordings["source_file"])

@@ -44,9 +44,15 @@ def brief(chain: Chain) -> tuple[Node, ...]:
         Node("dvc.lock", digest=chain.lock.sha256 if chain.lock else "missing", bad=not chain.lock),
         Node("stages", str(len(chain.stages)), bad=not chain.stages),
         Node("data", digest=data.md5 if data else "missing", bad=not data),
-        Node("recordings", f"{len(chain.recordings):,}", bad=not len(chain.recordings)),
+        Node("recordings", _recordings(chain), bad=not len(chain.recordings)),
         Node("links missing", str(len(chain.missing)), bad=True) if chain.missing else Node("nothing missing"),
     )
+
+
+def _recordings(chain: Chain) -> str:
+    """Those of the task's folds, and how many the version of the data has, of all tasks."""
+    used, there = chain.folds["recording_id"].nunique() if len(chain.folds) else 0, len(chain.recordings)
+    return f"{used:,} of {there:,} in this data version" if 0 < used < there else f"{there:,}"
 
 
 def _withdrawn(chain: Chain) -> list[Node]:
