@@ -107,7 +107,10 @@ def test_the_first_words_are_the_verdict_with_its_interval(project, pages):
     text = " ".join(" ".join(Page(pages["unjudged"]).words).split())
     number = project["held_out"][project["metric"]]
     opening = text[text.index("HeartML evaluation report"): text.index("Not a medical device")]
-    for expected in (verdict.figure(number["value"]), verdict.span(number), "An ensemble of 3 models on 2 encoders",
+    fitted = project["out_of_fold"][project["metric"]]
+    others = f"cross-fitted on {project['counts']['out_of_fold']['units']} others {verdict.figure(fitted['value'])}"
+    for expected in (verdict.figure(number["value"]), verdict.span(number), f"{others} ({verdict.span(fitted)})",
+                     "An ensemble of 3 models on 2 encoders",
                      project["floor_titles"][project["best_floor"]["held_out"]].lower(),
                      f"{project['counts']['held_out']['units']} patients"):
         assert expected in opening
@@ -259,6 +262,15 @@ def test_the_worst_error_comes_first_and_sounds_like_its_recording(project, page
     assert kind == "data:audio/flac" and rate_hz == 8000 and 2 < len(played) / rate_hz < 9
 
 
+def test_the_colours_of_the_bars_are_told_and_are_those_of_the_bars(pages):
+    legend = re.search(r'aria-label="Colours of the bars">(.*?)</ul>', pages["unjudged"])[1]
+    assert re.findall(r'class="(\w+)">([\w ]+)<', legend) == [
+        ("said", "decided"), ("truth", "truth"), ("rest", "other classes")]
+    for kind in ("said", "truth"):
+        assert pages["unjudged"].count(f'class="bar {kind}"') == pages["unjudged"].count("instead of")
+        assert re.search(rf"\.{kind} {{ --c: ", pages["unjudged"]) and f".bar.{kind} i" in pages["unjudged"]
+
+
 def test_held_out_errors_stand_before_cross_fitted_ones_and_fill_up():
     table = pd.DataFrame({
         "unit_id": list("abcd"), "part": ["0", "test", "test", "1"], "label": "Absent",
@@ -304,6 +316,14 @@ def test_ticks_are_few_and_within_their_limits(low, width):
     found = plots.ticks(low, low + width)
     assert 1 <= len(found) <= 6
     assert all(low - width / 100 <= value <= low + width * 1.01 for value in found)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1))
+@settings(deadline=None)
+def test_the_scale_of_shares_holds_them_and_nothing_that_no_share_can_be(values):
+    low, high = plots.domain(values)
+    assert 0 <= low < high <= 1
+    assert low <= min(values) + 1e-6 and max(values) <= high + 1e-6
 
 
 def test_a_whisker_lies_where_its_numbers_say():
@@ -366,12 +386,22 @@ document.title = 'measured ' + document.querySelectorAll('.card').length + ' wid
 </script>"""
 
 
+def with_five_classes(text: str) -> str:
+    """The first confusion matrix as of the longest names that a task of five classes has."""
+    names = ("artifact", "extrahls", "extrastole", "murmur", "normal")
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
+    rows = "".join(f'<tr><th scope="row">{name}</th>{"<td>262</td>" * 5}</tr>' for name in names)
+    made = f'style="--classes: 5"><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    return re.sub(r'(<table class="confusion" data-numbers="metrics" ).*?</table>', rf"\1{made}", text, count=1,
+                  flags=re.DOTALL)
+
+
 @needs_browser
 @pytest.mark.parametrize("width", [390, 800, 1280])
 def test_nothing_sticks_out_sideways(pages, tmp_path, width):
     page = tmp_path / "report.html"
     without_policy = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", pages["promoted"])
-    page.write_text(without_policy.replace("</body>", MEASURE + "</body>"), encoding="utf-8")
+    page.write_text(with_five_classes(without_policy).replace("</body>", MEASURE + "</body>"), encoding="utf-8")
     done = subprocess.run([
         BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
         "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}",

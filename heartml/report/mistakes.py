@@ -1,4 +1,4 @@
-"""The units that the model was surely wrong about, each with a recording to look at and to listen to."""
+"""The wrong decisions that gave the truth the least probability, each with a recording to look at and to listen to."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -38,7 +38,9 @@ def domain(values: Sequence[float | None], *, unit: bool = True) -> tuple[float,
     low, high = np.floor(low / step) * step, np.ceil(high / step) * step
     if unit:
         low, high = max(0.0, low), min(1.0, high)
-    return (float(round(low, 6)) + 0.0, float(round(high, 6)) + 0.0) if high > low else (float(low), float(low + step))
+    if high <= low:
+        low, high = (low - step, high) if unit and high >= 1 else (low, low + step)
+    return float(round(low, 6)) + 0.0, float(round(high, 6)) + 0.0
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
