@@ -71,20 +71,36 @@ def tasks(allowed: Sequence["Allowed"], chosen: Sequence[str], min_groups: int) 
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="what the ingested data allow", title_justify="left")
+    from heartml.ingest.inventory import teachable
+
+    table = Table(title="what the ingested data allow", title_justify="left", show_edge=False, pad_edge=False)
     for name in ("task", "unit", "class"):
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, overflow="fold")
     for name in ("units", "groups"):
-        table.add_column(name, justify="right")
-    table.add_column("")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     for task in allowed:
         for row, entry in enumerate(task.classes):
             name = f"{task.name}{' *' if task.name in chosen else ''}" if row == 0 else ""
-            few = "not estimable" if entry.groups < min_groups else ""
+            few = "few" if entry.groups < min_groups else ""
             table.add_row(name, task.unit if row == 0 else "", entry.name, str(entry.units), str(entry.groups), few)
-        lost = "task not estimable" if sum(entry.groups >= min_groups for entry in task.classes) < 2 else ""
+        lost = "few" if sum(entry.groups >= min_groups for entry in task.classes) < 2 else ""
         table.add_row("", "", "without a label", str(task.unlabelled), "", lost, style="dim", end_section=True)
-    Console().print(table)
-    Console().print(f"* in tasks of params.yaml; a class with fewer than {min_groups} groups is not estimable")
-    for group, count in Counter(task.group for task in allowed if task.group).items():
-        Console().print(f"{group} stands for {count} of these: heartml tasks --use {group}")
+    console = Console()
+    console.print(table)
+    console.print(f"* in tasks of params.yaml; few: a class with fewer than {min_groups} groups is not estimable, "
+                  "nor a task with fewer than two others")
+    groups = Counter(task.group for task in allowed if task.group and teachable(task, min_groups))
+    for group, count in groups.items():
+        console.print(f"{group} stands for {count} of these: heartml tasks --use {group}", soft_wrap=True)
+
+
+def chosen(tasks: Sequence[str], left_out: Sequence[str]) -> None:
+    """Print what `heartml tasks --use` wrote, and which tasks of a group the data cannot teach."""
+    from rich.console import Console
+
+    console = Console()
+    console.print(f"params.yaml: tasks is now [{', '.join(tasks)}]", markup=False, soft_wrap=True)
+    if left_out:
+        console.print(f"Left out, for want of two classes with enough groups: {', '.join(left_out)}", markup=False,
+                      soft_wrap=True)

@@ -7,6 +7,7 @@ import pytest
 import simulated_publishers as made
 from workspaces import Workspace
 
+from heartml import listing
 from heartml.core import config
 from heartml.core.tasks import GROUPS, TASKS, TaskError, expand, resolve
 from heartml.ingest import inventory
@@ -50,10 +51,13 @@ def test_use_writes_tasks_with_groups_replaced_by_their_tasks(here: Workspace) -
     printed = here.run("tasks", "--use", "clinic+ward-murmur", "bmdhs-diseases").stdout
     assert config.load().tasks == ("clinic+ward-murmur", *(f"bmdhs-{name}" for name in GROUPS["diseases"]))
     assert "bmdhs-aortic_stenosis *" in printed
+    assert f"params.yaml: tasks is now [{', '.join(config.load().tasks)}]\n" in printed
+    assert "Left out" not in printed
 
 
 @pytest.mark.parametrize(("names", "words"), [
-    (("--use", "pascal-sounds"), "pascal-sounds: fewer than two classes in data/"),
+    (("--use", "pascal-sounds"), "pascal-sounds: no pascal in data/: `heartml ingest pascal DIR` brings it"),
+    (("--use", "clinic+wart-murmur"), "no wart in data/, where there are bmdhs, clinic, ward. Did you mean ward?"),
     (("--use", "clinic-normal"), "clinic-normal: fewer than two classes"),
     (("--use", "clinic-murmurs"), "no task 'clinic-murmurs'"),
     (("clinic-murmur",), "--use clinic-murmur?"),
@@ -65,6 +69,31 @@ def test_what_the_data_cannot_teach_is_not_written(here: Workspace, names: tuple
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert config.load().tasks == before
+
+
+NARROW = inventory.Allowed("simulated-systolic_quality", "patient", tuple(
+    inventory.Class(name, units, groups) for name, units, groups in
+    (("Blowing", 140, 130), ("Early-systolic", 14, 12), ("Musical", 3, 1))), 1075, "simulated-descriptors")
+LOST = inventory.Allowed("simulated-systolic_shape", "patient", NARROW.classes[1:], 7, "simulated-descriptors")
+
+
+def test_a_terminal_of_80_columns_shows_every_name_and_number(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    listing.tasks([NARROW, LOST], ["simulated-systolic_quality"], 10)
+    table, _, words = capsys.readouterr().out.partition("* in tasks")
+    assert max(map(len, table.splitlines())) <= 80
+    for shown in ("simulated-systolic_quality *", "Early-systolic", "patient", "units", "groups", "1075", " 14 "):
+        assert shown in table
+    assert "simulated-descriptors stands for 1 of these" in words, "the other cannot be taught"
+
+
+def test_what_was_written_and_what_was_left_out_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    listing.chosen(["simulated-systolic_quality"], ["simulated-systolic_shape"])
+    assert capsys.readouterr().out == (
+        "params.yaml: tasks is now [simulated-systolic_quality]\n"
+        "Left out, for want of two classes with enough groups: simulated-systolic_shape\n")
 
 
 def test_of_a_group_only_what_the_data_can_teach_is_chosen(here: Workspace) -> None:

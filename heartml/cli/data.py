@@ -108,17 +108,21 @@ def tasks(use: tuple[str, ...], more: tuple[str, ...], as_json: bool) -> None:
 
     from heartml import listing
     from heartml.core import config
+    from heartml.core.tasks import expand
     from heartml.ingest import inventory
 
     if more and not use:
         raise click.UsageError(f"--use {' '.join(more)}? Without --use this lists tasks.")
-    if use:
-        config.set_tasks(inventory.choose((*use, *more), config.load().validate_.min_class_groups))
+    wanted = (*use, *more)
+    if wanted:
+        config.set_tasks(inventory.choose(wanted, config.load().validate_.min_class_groups))
     params, allowed = config.load(), inventory.read()
     if as_json:
         click.echo(json.dumps([asdict(task) for task in allowed], indent=2))
     else:
         listing.tasks(allowed, params.tasks, params.validate_.min_class_groups)
+        if wanted:
+            listing.chosen(params.tasks, [name for name in expand(wanted) if name not in params.tasks])
 
 
 COMMANDS = (simulate, ingest, tasks)

@@ -1,6 +1,6 @@
 """What the ingested data would allow: every task of every data set with its units, classes and groups."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -9,6 +9,7 @@ from heartml.core import paths
 from heartml.core.errors import HeartMLError
 from heartml.core.schema import label_column
 from heartml.core.tasks import GROUPS, TASKS, Task, TaskError, expand, resolve
+from heartml.core.text import meant
 from heartml.datasets import DATASETS, load
 
 
@@ -86,10 +87,11 @@ def chosen(names: Iterable[str], recordings: pd.DataFrame, min_groups: int) -> t
         min_groups: a class with fewer groups is no class for a task that leaves rare ones out.
 
     Raises:
-        TaskError: there is no such task, or the data cannot teach it.
+        TaskError: there is no such task, its data set is not there, or the data cannot teach it.
     """
     wanted: dict[str, None] = {}
     for name in names:
+        _refuse_absent(name, sorted(set(recordings["dataset"])))
         own = [one for one in expand([name]) if _teachable(one, recordings, min_groups)]
         if not own:
             raise TaskError(f"{name}: fewer than two classes in data/; `heartml tasks` lists what the data allow")
@@ -97,10 +99,23 @@ def chosen(names: Iterable[str], recordings: pd.DataFrame, min_groups: int) -> t
     return tuple(wanted)
 
 
+def _refuse_absent(name: str, there: Sequence[str]) -> None:
+    for dataset in resolve(expand([name])[0]).datasets:
+        if dataset not in there:
+            way_out = (f": `heartml ingest {dataset} DIR` brings it" if dataset in DATASETS else
+                       f", where there are {', '.join(there)}.{meant(dataset, there)}")
+            raise TaskError(f"{name}: no {dataset} in {paths.DATA}/{way_out}")
+
+
+def teachable(task: Allowed, min_groups: int) -> bool:
+    """Whether `choose` takes it: two classes have a group, or `min_groups` of them where rare classes are left out."""
+    rare = TASKS[task.name.rpartition("-")[2]].rare
+    return _trainable(task, min_groups if rare == "left out" else 1)
+
+
 def _teachable(name: str, recordings: pd.DataFrame, min_groups: int) -> bool:
     assignment = resolve(name)
-    counted = _count(assignment.datasets, recordings, assignment.task)
-    return _trainable(counted, min_groups if assignment.task.rare == "left out" else 1)
+    return teachable(_count(assignment.datasets, recordings, assignment.task), min_groups)
 
 
 def _trainable(task: Allowed, min_groups: int) -> bool:
