@@ -100,7 +100,7 @@ def model_in_words(members: int, encoders: int) -> str:
 
 
 def performance(found: Mapping[str, Any], model: str, data: str) -> tuple[str, str, str]:
-    """What it was asked, how well it answered (held out, cross-fitted, against the best floor): words, figure, words."""
+    """What was asked, how well it answered held out, cross-fitted and against the best floor: words, figure, words."""
     metric, counts = found["metric"], found["counts"][HELD_OUT]
     number, confidence = found[HELD_OUT][metric], f"{100 * found['confidence']:g} %"
     *others, last = [name for name in found["classes"] if name not in found["left_out"]]
