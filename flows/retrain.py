@@ -41,6 +41,7 @@ def stage(address: str, force: bool, timeout_s: float) -> Done | State[Any]:
         log.info(line, extra=voice.AUDIBLE)
 
     with voice.running(address), runners.leashed():
+        log.info("%s: started", address, extra=voice.BEGUN)
         try:
             done = running.run(address, force=force, say=say, timeout_s=timeout_s)
             recovery.keep()

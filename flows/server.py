@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from heartml.core import paths
+from heartml.core import health, paths
 from heartml.core.errors import HeartMLError
 from heartml.core.files import die_with_parent
 
@@ -23,7 +23,7 @@ POOL = "heartml"   # of work: what prefect.yaml deploys to, and a worker takes f
 LOG = paths.STATE / "logs" / "prefect-server.log"
 _STARTUP_S = 180   # on a machine that does ten other things
 _STARTS = 5
-_ANSWER_S = 10
+_WELL = b"true"    # what a Prefect server says of its health
 
 
 class ServerError(HeartMLError):
@@ -56,17 +56,22 @@ def check() -> None:
         ServerError: nothing answers at its address.
     """
     named = address()
-    if not named:
+    if not named or "/workspaces/" in named:     # Prefect Cloud tells nobody of its health without a key
         return
     try:
-        with urllib.request.urlopen(f"{named}/health", timeout=_ANSWER_S):
-            pass
-    except urllib.error.HTTPError:
-        pass   # it answers, and may want to know who asks
-    except (OSError, ValueError) as error:
+        health.ask(named, _WELL)
+    except health.NotThere as error:
+        meant = _meant(named)
         unset = "unset PREFECT_API_URL" if os.environ.get("PREFECT_API_URL") else "choose another Prefect profile"
-        raise ServerError(f"PREFECT_API_URL={named}: no Prefect server answers ({error}). Start it, or {unset} to work "
-                          "without one") from None
+        raise ServerError(f"PREFECT_API_URL={named}: no Prefect server answers ({error}).{meant} Start it, or {unset} "
+                          "to work without one") from None
+
+
+def _meant(named: str) -> str:
+    """What is left out most often: the scheme, and the `/api` behind which the server is."""
+    scheme, found, rest = named.rpartition("://")
+    full = f"{scheme or 'http'}://{rest.rstrip('/').removesuffix('/api')}/api"
+    return "" if full == named.rstrip("/") or (found and scheme not in ("http", "https")) else f" Did you mean {full}?"
 
 
 def start() -> None:

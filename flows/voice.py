@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.status import Status
 
 AUDIBLE: Mapping[str, bool] = {"audible": True}
+BEGUN: Mapping[str, bool] = {"begun": True}     # heard where no line on a terminal says what runs
 _running: dict[str, float] = {}
 
 
@@ -26,9 +27,10 @@ class _Handler(logging.Handler):
     def __init__(self, console: "Console") -> None:
         super().__init__()
         self._console = console
+        self._heard = ("audible",) if console.is_terminal else ("audible", "begun")
 
     def emit(self, record: logging.LogRecord) -> None:
-        if getattr(record, "audible", False) or record.levelno == logging.WARNING:
+        if any(getattr(record, how, False) for how in self._heard) or record.levelno == logging.WARNING:
             self._console.print(one_line(record.getMessage()), markup=False, highlight=False, soft_wrap=True)
 
 

@@ -1,15 +1,19 @@
 """`heartml retrain`: stale stages as Prefect tasks, one registered version a content, little beside the stages."""
 
 import json
+import logging
 import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ import yaml
 from small import STAGES, TASK
 from workspaces import Workspace
 
+from flows import voice
 from flows.server import ServerError, check, configured
 
 pytestmark = pytest.mark.timeout(1800)   # on a machine that does ten other things
@@ -198,6 +203,38 @@ def test_a_server_that_is_not_there_is_named_at_once(mine: Workspace, name: str)
     assert done.returncode == 1
     assert f"{name}=http://127.0.0.1:1/api" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("named", "words"), [
+    ("localhost:4200", "Did you mean http://localhost:4200/api[?]"),
+    ("localhost:4200/api", "Did you mean http://localhost:4200/api[?]"),
+    ("http://127.0.0.1:{port}", r"\(HTTP Error 404: .*\)\. Did you mean http://127.0.0.1:[0-9]+/api[?]"),
+    ("http://127.0.0.1:{port}/api", r"\(HTTP Error 404: .*\)\. Start it, or unset PREFECT_API_URL to work without"),
+])
+def test_what_is_no_prefect_server_is_not_taken_for_one(
+    named: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path)) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PREFECT_API_URL", named.format(port=other.server_address[1]))
+        with pytest.raises(ServerError, match=f"no Prefect server answers .*{words}"):
+            check()
+        other.shutdown()
+
+
+def test_where_no_line_on_a_terminal_says_what_runs_a_started_stage_does() -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    for terminal, lines in ((False, ["search: started", "search: 16 trials"]), (True, ["search: 16 trials"])):
+        heard = StringIO()
+        log = logging.Logger("voice")
+        log.addHandler(voice._Handler(Console(file=heard, force_terminal=terminal)))
+        log.info("search: started", extra=voice.BEGUN)
+        log.info("search: 16 trials", extra=voice.AUDIBLE)
+        log.info("for Prefect alone")
+        assert heard.getvalue().splitlines() == lines
 
 
 @pytest.mark.parametrize("active", ["", "PREFECT_PROFILE"])

@@ -4,6 +4,7 @@ Every file is decoded once and checked; what is refused goes into the quarantine
 sets are not touched; files of this data set that were ingested before and are not in the folder are kept.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -119,6 +120,8 @@ def _examine(layout: Layout, folder: Path, params: IngestParams) -> dict[str, Fa
         if old and (admission.judge(old, stated[file], params) or paths.audio(old.recording_id).exists()):
             facts[file] = old
     jobs = {file: Job(folder / file, _FLAC) for file in stated if file not in facts}
+    if len(jobs) > _FEW and not sys.stderr.isatty():    # where no bar shows it
+        print(f"{folder}: decoding {len(jobs)} of {len(stated)} files", file=sys.stderr, flush=True)
     with pool(available_workers(0) if len(jobs) > _FEW else 1) as workers:
         found = track(workers.map(admission.examine, jobs.values()), "decoding", len(jobs))
         facts |= dict(zip(jobs, found, strict=True))
