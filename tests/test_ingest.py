@@ -107,6 +107,17 @@ def test_a_session_is_kept_where_the_publisher_tells_and_costs_no_column_elsewhe
     assert state() == before
 
 
+def test_a_log_is_told_how_much_is_decoded_and_nothing_where_all_is_known(
+    here: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = publishers.pascal(tmp_path / "pascal")
+    ingest.run("pascal", folder)
+    files_there = len(bind("pascal", folder)[0].read(folder).recordings)
+    assert f"{folder}: decoding {files_there} of {files_there} files\n" in capsys.readouterr().err
+    ingest.run("pascal", folder)
+    assert "decoding" not in capsys.readouterr().err
+
+
 def test_the_recording_is_named_by_its_samples_and_kept_without_loss(here: Workspace, tmp_path: Path) -> None:
     ingest.run("circor", publishers.circor(tmp_path / "publisher"))
     table = recordings().set_index("source_file")

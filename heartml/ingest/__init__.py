@@ -120,7 +120,7 @@ def _examine(layout: Layout, folder: Path, params: IngestParams) -> dict[str, Fa
         if old and (admission.judge(old, stated[file], params) or paths.audio(old.recording_id).exists()):
             facts[file] = old
     jobs = {file: Job(folder / file, _FLAC) for file in stated if file not in facts}
-    if len(jobs) > _FEW and not sys.stderr.isatty():    # where no bar shows it
+    if jobs and not sys.stderr.isatty():    # where no bar shows it
         print(f"{folder}: decoding {len(jobs)} of {len(stated)} files", file=sys.stderr, flush=True)
     with pool(available_workers(0) if len(jobs) > _FEW else 1) as workers:
         found = track(workers.map(admission.examine, jobs.values()), "decoding", len(jobs))
