@@ -1,5 +1,6 @@
 """Laws of the report: its figures are the evaluation's, nothing is loaded from elsewhere, and a browser shows it."""
 
+import html
 import io
 import json
 import os
@@ -379,11 +380,12 @@ def test_a_browser_shows_the_page_in_light_and_in_dark(pages, tmp_path):
     assert np.median(shown["light"]) > 0.9 and np.median(shown["dark"]) < 0.15
 
 
-MEASURE = """<script>
-const wide = [document.documentElement, ...document.querySelectorAll('.card')]
-  .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.className + ' ' + e.innerText.slice(0, 40));
-document.title = 'measured ' + document.querySelectorAll('.card').length + ' wide ' + JSON.stringify(wide);
-</script>"""
+# A window is never narrower than 500 pixels, a frame in it is.
+FRAME = """<iframe style="width: {width}px; height: 900px; border: 0" srcdoc="{page}" onload="
+const seen = this.contentDocument, all = [seen.documentElement, ...seen.querySelectorAll('.card')];
+const wide = all.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.className + ' ' + e.innerText.slice(0, 40));
+document.title = 'measured ' + all.length + ' at ' + this.contentWindow.innerWidth + ' wide ' + JSON.stringify(wide);
+"></iframe>"""
 
 
 def with_five_classes(text: str) -> str:
@@ -401,15 +403,16 @@ def with_five_classes(text: str) -> str:
 def test_nothing_sticks_out_sideways(pages, tmp_path, width):
     page = tmp_path / "report.html"
     without_policy = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", pages["promoted"])
-    page.write_text(with_five_classes(without_policy).replace("</body>", MEASURE + "</body>"), encoding="utf-8")
+    framed = FRAME.format(width=width, page=html.escape(with_five_classes(without_policy)))
+    page.write_text(f"<!doctype html><title>waits</title><body>{framed}</body>", encoding="utf-8")
     done = subprocess.run([
         BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
         "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}",
-        f"--window-size={width},900", "--dump-dom", page.as_uri(),
+        "--window-size=1400,1000", "--dump-dom", page.as_uri(),
     ], capture_output=True, text=True, timeout=120, check=False)
-    found = re.search(r"<title>measured (\d+) wide (.*?)</title>", done.stdout)
-    assert found and int(found[1]) > 15, done.stderr
-    assert found[2] == "[]"
+    found = re.search(r"<title>measured (\d+) at (\d+) wide (.*?)</title>", done.stdout)
+    assert found and int(found[1]) > 15 and int(found[2]) == width, done.stderr
+    assert found[3] == "[]"
 
 
 @needs_browser
