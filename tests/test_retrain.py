@@ -41,7 +41,8 @@ def test_a_fresh_project_ends_with_a_promoted_model_and_a_table(retrained: Works
     uar = metrics["held_out"]["uar"]
     assert f"{uar['value']:.3f} [{uar['low']:.3f}, {uar['high']:.3f}]" in said
     best = metrics["best_floor"]["held_out"]
-    assert f"{metrics['floors'][best]['uar']['value']:.3f} ({best})" in said
+    assert f" {metrics['floors'][best]['uar']['value']:.3f} " in said
+    assert f"best floor: {metrics['floor_titles'][best].lower()}" in " ".join(said.split())
     assert f"{TASK}: promoted, version 1" in said
     assert f"report: reports/{TASK}.html" in said
     assert (retrained / f"reports/{TASK}.html").exists()

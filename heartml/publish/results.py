@@ -26,11 +26,18 @@ def rows(outcome: Outcome) -> list[tuple[str, ...]]:
     compared: Mapping[str, Any] = outcome.verdict.get("comparison") or {}
     return [
         (METRICS[name].title, interval(evaluation["held_out"][name]),
-         f"{_number(evaluation['floors'][best][name]['value'])} ({evaluation['floor_titles'][best].lower()})"
-         if best else "none",
+         _number(evaluation["floors"][best][name]["value"]) if best else "none",
          _number(compared.get("champion", {}).get(name)))
         for name in evaluation["official"]
     ]
+
+
+def asked(outcome: Outcome) -> str:
+    """`84 held-out units, 77 groups; best floor: loudness and length alone`."""
+    evaluation = outcome.evaluation
+    counts, best = evaluation["counts"]["held_out"], evaluation["best_floor"]["held_out"]
+    floor = f"; best floor: {evaluation['floor_titles'][best].lower()}" if best else ""
+    return f"{counts['units']} held-out units, {counts['groups']} groups{floor}"
 
 
 def interval(number: Mapping[str, float | None]) -> str:
@@ -59,9 +66,7 @@ def show(outcomes: Sequence[Outcome]) -> None:
     console = Console()
     for outcome in outcomes:
         if outcome.evaluation:
-            counts = outcome.evaluation["counts"]["held_out"]
-            table = Table(title=f"{outcome.task}: {counts['units']} held-out units, {counts['groups']} groups",
-                          title_justify="left")
+            table = Table(title=f"{outcome.task}: {asked(outcome)}", title_justify="left")
             for name in HEADINGS:
                 table.add_column(name, justify="left" if name == "Metric" else "right")
             for row in rows(outcome):
@@ -118,6 +123,7 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
         parts.append(f"## {heading(outcome)}\n\n{outcome.reason}\n")
         if outcome.evaluation:
             lines = [HEADINGS, ("---",) * len(HEADINGS), *rows(outcome)]
+            parts.append(f"{asked(outcome)}\n")
             parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
         if outcome.report:
             parts.append(f"Report: `{outcome.report}`; MLflow run `{outcome.run_id}`\n")
