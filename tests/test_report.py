@@ -327,6 +327,14 @@ def test_the_scale_of_shares_holds_them_and_nothing_that_no_share_can_be(values)
     assert low <= min(values) + 1e-6 and max(values) <= high + 1e-6
 
 
+@given(st.lists(st.floats(-1e4, 1e4), min_size=1))
+@settings(deadline=None)
+def test_the_scale_of_differences_holds_them_and_has_a_width_also_where_nothing_changed(values):
+    low, high = plots.domain(values, unit=False)
+    assert low < high
+    assert low <= min(values) + 1e-6 and max(values) <= high + 1e-6
+
+
 def test_a_whisker_lies_where_its_numbers_say():
     svg = plots.whisker({"value": 0.5, "low": 0.25, "high": 0.75}, (0.0, 1.0), "half <&>", reference=0.1)
     assert 'x1="25.00%" x2="75.00%"' in svg and 'cx="50.00%"' in svg and 'x1="10.00%"' in svg

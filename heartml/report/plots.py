@@ -34,7 +34,8 @@ def domain(values: Sequence[float | None], *, unit: bool = True) -> tuple[float,
     if not known:
         return 0.0, 1.0
     low, high = min(known), max(known)
-    step = 0.1 if unit else 10 ** np.floor(np.log10(max(abs(high), abs(low), 1e-9)))
+    largest = max(abs(high), abs(low))
+    step = 0.1 if unit or largest < 1e-4 else 10 ** np.floor(np.log10(largest))
     low, high = np.floor(low / step) * step, np.ceil(high / step) * step
     if unit:
         low, high = max(0.0, low), min(1.0, high)
