@@ -224,7 +224,8 @@ def test_a_mistake_fails_without_a_retry_or_a_traceback_and_is_told(served: Serv
     run = ended(served, run_id)
     assert run["state_name"] == "Failed"
     assert run["state"]["message"].startswith("/nowhere: no such folder")
-    [task] = served.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
+    tasks = {"flow_runs": {"id": {"any_": [run_id]}}}
+    [task] = until(lambda: served.ask("/task_runs/filter", tasks), served)     # written from events, a little later
     assert task["run_count"] == 1
     logs = served.ask("/logs/filter", {"logs": {"flow_run_id": {"any_": [run_id]}}})
     assert not any("Traceback" in line["message"] for line in logs)
