@@ -8,7 +8,6 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import yaml
 
 from heartml.core import paths
 from heartml.core.errors import HeartMLError
-from heartml.core.files import canonical_json, read_json, sha256, sha256_file, sha256_folder
+from heartml.core.files import canonical_json, read_json, scratch, sha256, sha256_file, sha256_folder
 
 DVC_LOCK, DATA_DVC, REQUIREMENTS = Path("dvc.lock"), Path("data.dvc"), Path("requirements.lock")
 _MODULES = ("torch", "torchaudio", "scikit-learn", "lightgbm", "numpy", "scipy", "pandas", "soundfile", "timm",
@@ -132,8 +131,8 @@ def code_diff() -> str:
 
     Through an index of its own: untracked files are part of the difference, and the user's index stays as it is.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        index = Path(folder) / "index"
+    with scratch() as folder:
+        index = folder / "index"
         own = Path(git("rev-parse", "--git-path", "index").strip())
         if own.is_file():
             index.write_bytes(own.read_bytes())

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import sqlite3
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from heartml import store
 from heartml.core import paths, process
-from heartml.core.files import canonical_json
+from heartml.core.files import canonical_json, scratch
 from heartml.store import address, sqlite_file
 
 if TYPE_CHECKING:
@@ -208,9 +207,9 @@ def log_data(client: "MlflowClient", run_id: str, name: str, content_hash: str, 
 
 def log_files(client: "MlflowClient", run_id: str, items: Mapping[str, Path | str]) -> None:
     """Store files, folders and texts under their names, in one upload."""
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         for name, item in items.items():
-            place = Path(folder) / name
+            place = folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(item, str):
                 place.write_text(item, encoding="utf-8")
@@ -218,7 +217,7 @@ def log_files(client: "MlflowClient", run_id: str, items: Mapping[str, Path | st
                 shutil.copytree(item, place)
             else:
                 shutil.copyfile(item, place)
-        client.log_artifacts(run_id, folder)
+        client.log_artifacts(run_id, str(folder))
 
 
 def log_model(client: "MlflowClient", run_id: str, packed: Packed, seal: Callable[[Path], None] | None = None) -> str:
@@ -234,8 +233,8 @@ def log_model(client: "MlflowClient", run_id: str, packed: Packed, seal: Callabl
     made = client.create_logged_model(client.get_run(run_id).info.experiment_id, name="model", source_run_id=run_id)
     status = LoggedModelStatus.FAILED
     try:
-        with tempfile.TemporaryDirectory() as place:
-            folder = _saved(packed, Path(place) / "model", run_id, str(made.model_id))
+        with scratch() as place:
+            folder = _saved(packed, place / "model", run_id, str(made.model_id))
             if seal:
                 seal(folder)
             client.log_model_artifacts(made.model_id, str(folder))

@@ -260,6 +260,7 @@ class Command:
     pid: int
     output: Path
     status: int | None = None
+    _said: str | None = None
 
     def hit(self, after_s: float, number: int) -> bool:
         """Send a signal at a moment; whether the command was still at work then."""
@@ -277,7 +278,10 @@ class Command:
         while self._poll() is None:
             assert time.monotonic() < deadline, f"it hangs: {self.output.read_text()}"
             time.sleep(0.01)
-        return self.output.read_text()
+        if self._said is None:
+            self._said = self.output.read_text()
+            self.output.unlink()
+        return self._said
 
     @property
     def running(self) -> bool:

@@ -1,5 +1,6 @@
 """What is written is whole, whoever writes beside it; and what is kept knows the code that it was made by."""
 
+import contextlib
 import threading
 from pathlib import Path
 
@@ -32,6 +33,27 @@ def test_threads_that_write_one_file_do_not_fail_each_other(tmp_path: Path) -> N
     assert not failed
     assert path.read_text() in {letter * 1000 for letter in "abc"}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_scratch_folder_goes_though_a_thread_goes_on_writing_there_and_hides_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    going = threading.Event()
+
+    def download(into: Path) -> None:
+        for number in range(100):
+            with contextlib.suppress(FileNotFoundError):
+                (into / "deep" / str(number)).mkdir(parents=True, exist_ok=True)
+            going.set()
+
+    with pytest.raises(KeyboardInterrupt), files.scratch() as folder:
+        late = threading.Thread(target=download, args=(folder,))
+        late.start()
+        going.wait()
+        raise KeyboardInterrupt
+    late.join()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_lock_file_that_is_torn_does_not_replace_the_copy_that_is_whole(

@@ -234,7 +234,7 @@ def test_a_broken_ledger_says_so_and_how_to_go_on(ward: Path) -> None:
     work = batch.plan(Path("incoming"), None, None)
     work.ledger.parent.mkdir(parents=True)
     work.ledger.write_bytes(b"no database" * 100)
-    with pytest.raises(LedgerError, match=r"scores/.*remove it: everything is scored again"):
+    with pytest.raises(LedgerError, match=r"scores/.*Remove it: everything is scored again"):
         batch.score(work, 0)
 
 

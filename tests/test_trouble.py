@@ -39,6 +39,22 @@ def test_a_fault_of_ours_is_not_the_machines() -> None:
     assert trouble.in_words(FileNotFoundError(errno.ENOENT, "no such file", "params.yaml")) is None
 
 
+@pytest.mark.parametrize("status", [0, 130])
+def test_what_comes_up_while_an_interruption_is_dealt_with_is_part_of_it(
+    status: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @click.command()
+    def download() -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            Path("no/such/folder").rmdir()
+
+    monkeypatch.setattr("sys.argv", ["heartml"])
+    assert cli.run(download, interrupted=status) == status
+    assert not capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("missing", "words"), [
     ("artifacts/circor-murmur/folds.parquet", "`heartml retrain` runs all"),
     ("data/recordings.parquet", "`heartml ingest pascal DIR`"),

@@ -7,11 +7,9 @@ the same.
 What nobody can find here: a wrong that was there before it was signed, by somebody who holds the key.
 """
 
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heartml import registry, tracking
@@ -33,6 +31,7 @@ from heartml.audit.links import (
 )
 from heartml.core import config
 from heartml.core.errors import HeartMLError
+from heartml.core.files import scratch
 
 if TYPE_CHECKING:
     from heartml.audit.reproduce import Reproduction
@@ -114,8 +113,8 @@ def _run(model: str, checks: tuple[Check, ...], tolerance: float | None) -> tupl
             raise Wrong(again[0].words)
         return again[0].words
 
-    with tempfile.TemporaryDirectory() as place:
-        evidence = Evidence(client, version, Path(place))
+    with scratch() as place:
+        evidence = Evidence(client, version, place)
         links = [_look(check, evidence) for check in checks]
         if tolerance is not None:
             links.append(_look(Check("reproduced", "Made again", made_again, AGAIN), evidence))

@@ -6,7 +6,6 @@ not kept is named as such. `gather` notes, when a version is registered, what on
 """
 
 import importlib.metadata
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import yaml
 from heartml import champions, consent, datasets, registry, tracking
 from heartml.card import sections
 from heartml.core import paths, tasks
-from heartml.core.files import read_json
+from heartml.core.files import read_json, scratch
 from heartml.registry import Version
 from heartml.report import cautions, verdict
 
@@ -87,8 +86,8 @@ def _collection(name: str, used: pd.DataFrame, refused: pd.DataFrame) -> dict[st
 
 def read(client: "Client", version: Version) -> Kept:
     """Fetch what the run keeps; a file that is not there is no error, the card says so."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = {key: _parsed(client, version.run_id, name, Path(folder)) for key, name in _FILES.items()}
+    with scratch() as folder:
+        found = {key: _parsed(client, version.run_id, name, folder) for key, name in _FILES.items()}
     return Kept(**found)
 
 

@@ -80,6 +80,8 @@ def run(command: click.Command, *, interrupted: int = 130) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        if trouble.interrupted(error):
+            return interrupted
         words = error if isinstance(error, HeartMLError) else trouble.in_words(error) or _not_made(error)
         if words is None:
             raise

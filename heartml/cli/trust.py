@@ -70,18 +70,17 @@ def verify(model: str, to: Path | None) -> None:
     heartml verify circor-murmur --to served
     HEARTML_TRUSTED_KEYS=.heartml/keys mlflow models serve -m served --env-manager local
     """
-    import tempfile
 
     from heartml import model_files, registry, tracking
     from heartml.core.errors import HeartMLError
-    from heartml.core.files import replacing_folder
+    from heartml.core.files import replacing_folder, scratch
 
     if to and to.exists():
         raise HeartMLError(f"{to}: is there already; name a new folder")
     client = tracking.connect()
     version = registry.get(client, model)
-    with tempfile.TemporaryDirectory() as place:
-        folder = model_files.copied(client, version, Path(place))
+    with scratch() as place:
+        folder = model_files.copied(client, version, place)
         model_files.verify(folder, version.name, version.number, version.run_id)
         if to:
             import shutil

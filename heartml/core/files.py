@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_REMOVALS = 20
+_BETWEEN_REMOVALS_S = 0.05
 
 
 class Busy(HeartMLError):  # noqa: N818 - reads as a state, and is caught as one
@@ -66,6 +69,24 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """Yield a new folder among the system's temporary ones; it is removed when the block ends, however it ends.
+
+    A library's threads may still be writing there when the block was interrupted (MLflow downloads with them): then it
+    is removed again, and what cannot be removed never hides why the block ended.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="heartml-"))
+    try:
+        yield folder
+    finally:
+        for _ in range(_REMOVALS):
+            shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():
+                break
+            time.sleep(_BETWEEN_REMOVALS_S)
 
 
 def put_in_place(new: Path, folder: Path) -> None:

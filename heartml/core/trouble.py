@@ -54,6 +54,11 @@ def in_words(error: BaseException) -> str | None:
     return _line(_AWAY, str(lost).strip().partition("\n")[0]) if lost else None
 
 
+def interrupted(error: BaseException) -> bool:
+    """Whether the error came up while an interruption (Ctrl-C) was being dealt with: then it is no news."""
+    return any(isinstance(one, KeyboardInterrupt) for one in _chain(error))
+
+
 def of_folder(folder: Path) -> str | None:
     """One line, where nothing can be written into `folder` now: of a server's error 500 this may be the cause."""
     try:

@@ -14,7 +14,6 @@ person are not independent), drawn by hash, of at most `monitor.most_groups` gro
 Everything is read from what the stages left under `artifacts/`; the same artifacts give the same bytes.
 """
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -26,7 +25,7 @@ import pandas as pd
 from heartml import registry, tracking
 from heartml.core import config, paths
 from heartml.core.errors import HeartMLError
-from heartml.core.files import read_json, sha256, sha256_folder, write_parquet
+from heartml.core.files import read_json, scratch, sha256, sha256_folder, write_parquet
 from heartml.core.frames import Frames
 from heartml.core.schema import TEST
 from heartml.predict import batch
@@ -118,7 +117,7 @@ def _stored(located: Located) -> tuple[pd.DataFrame, frozenset[str]] | None:
     version = next((v for v in registry.versions(client, str(located.name)) if v.number == located.version), None)
     if version is None or NAME not in tracking.stored(client, version.run_id):
         return None
-    with tempfile.TemporaryDirectory() as folder:
-        table = pd.read_parquet(tracking.fetch(client, version.run_id, NAME, Path(folder)))
-        folds = pd.read_parquet(tracking.fetch(client, version.run_id, "folds.parquet", Path(folder)))
+    with scratch() as folder:
+        table = pd.read_parquet(tracking.fetch(client, version.run_id, NAME, folder))
+        folds = pd.read_parquet(tracking.fetch(client, version.run_id, "folds.parquet", folder))
     return table, frozenset(folds["recording_id"])

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from heartml.core import trouble
 from heartml.core.errors import HeartMLError
 from heartml.core.files import canonical_json, sha256
 
@@ -59,7 +60,8 @@ class Ledger:
         """The ledger in `file`, made where it is new.
 
         Raises:
-            LedgerError: also from what is done with it.
+            LedgerError: the file is broken; also from what is done with it.
+            sqlite3.DatabaseError: the disk is full, or another trouble that `heartml.core.trouble` knows.
         """
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -67,8 +69,9 @@ class Ledger:
                 connection.executescript(_TABLES)
                 yield cls(file, connection)
         except sqlite3.DatabaseError as error:
-            raise LedgerError(f"{file}: {error}. Where the disk is full, make room and run it again; where the file is "
-                              "broken, remove it: everything is scored again") from None
+            if trouble.in_words(error):
+                raise
+            raise LedgerError(f"{file}: {error}. Remove it: everything is scored again") from None
 
     def said(self, key: str) -> Said | None:
         """What was said of a unit, or `None`."""

@@ -7,7 +7,6 @@ and time of change; versions never change, so a copied model is copied once. Its
 import contextlib
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from heartml import consent, model_files, registry, tracking
 from heartml.core import paths
 from heartml.core.errors import HeartMLError
-from heartml.core.files import exclusive, read_json, replacing_folder, sha256, write_json
+from heartml.core.files import exclusive, read_json, replacing_folder, scratch, sha256, write_json
 from heartml.store import sqlite_file
 
 
@@ -148,8 +147,8 @@ def _ask(name: str, which: str) -> dict[str, str]:
     folder = paths.cache() / "registered" / f"{name}-{version.number}-{sha256(version.source.encode())[:16]}"
     with exclusive(paths.LOCKS / "models.lock"):
         if not (folder / "MLmodel").is_file():
-            with replacing_folder(folder) as temporary, tempfile.TemporaryDirectory(dir=folder.parent) as place:
-                shutil.copytree(model_files.copied(client, version, Path(place)), temporary, dirs_exist_ok=True)
+            with replacing_folder(folder) as temporary, scratch() as place:
+                shutil.copytree(model_files.copied(client, version, place), temporary, dirs_exist_ok=True)
     return {"version": version.number, "run_id": version.run_id, "stored": str(folder),
             "folder": str(model_files.ensemble_in(folder)),
             "consent": " (consent for some of its data was withdrawn since: retrain)" if consent.words(version) else ""}

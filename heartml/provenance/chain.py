@@ -5,7 +5,6 @@ and code of this folder may have moved on. What cannot be found stands in `Chain
 """
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -16,7 +15,7 @@ import yaml
 
 from heartml import lineage, registry, tracking
 from heartml.core import paths
-from heartml.core.files import canonical_json, sha256
+from heartml.core.files import canonical_json, scratch, sha256
 from heartml.core.schema import FOLDS, RECORDINGS
 from heartml.provenance.objects import Gone, Objects
 from heartml.registry import Version
@@ -181,11 +180,11 @@ def read(client: Client, version: Version, objects: Objects | None = None) -> Ch
     """Everything behind a version; never raises for what is missing."""
     missing: list[str] = []
     run = tracking.read(client, version.run_id)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         if run is None or run.deleted:
             gone = "deleted (`mlflow gc` has not come by yet: restore it in MLflow)" if run else "gone from the store"
             missing.append(f"run {version.run_id}: {gone}; a backup of the tracking store has it")
-        shelf = Shelf(client, version.run_id, Path(folder), missing) if run else None
+        shelf = Shelf(client, version.run_id, folder, missing) if run else None
         return _read(version, run, shelf, missing, objects or Objects())
 
 

@@ -4,14 +4,13 @@ In: a recording id or the start of one, a source file's name, or a patient id. L
 git's history and the runs name, in their quarantine, and in the folds that each run keeps.
 """
 
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heartml import consent, registry, tracking
 from heartml.core.errors import HeartMLError
+from heartml.core.files import scratch
 from heartml.core.progress import track
 from heartml.core.schema import FOLDS, TEST
 from heartml.provenance import history
@@ -222,8 +221,8 @@ def _uses(client: Client, runs: Sequence[Run], ids: frozenset[str]) -> tuple[tup
 
 
 def _folds(client: Client, run: Run, missing: list[str]) -> "pd.DataFrame":
-    with tempfile.TemporaryDirectory() as folder:
-        return Shelf(client, run.run_id, Path(folder), missing).table("folds.parquet", FOLDS)
+    with scratch() as folder:
+        return Shelf(client, run.run_id, folder, missing).table("folds.parquet", FOLDS)
 
 
 def _use(run: Run, version: Version | None, own: "pd.DataFrame") -> Use:

@@ -5,7 +5,6 @@ What is registered is named by its content (`lineage.content_key`); a state that
 """
 
 import importlib.metadata
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from heartml import champions, lineage, registry, tracking
 from heartml.core import paths
 from heartml.core.errors import HeartMLError
-from heartml.core.files import canonical_json, read_json, replacing, sha256_file
+from heartml.core.files import canonical_json, read_json, replacing, scratch, sha256_file
 from heartml.publish import sealing
 from heartml.registry import ChampionChanged, Version
 from heartml.tracking import Packed, Record
@@ -184,8 +183,8 @@ def _judge(client: "Client", version: Version, params: "Params") -> None:
 
 
 def _outcome(client: "Client", version: Version, state: str) -> Outcome:
-    with tempfile.TemporaryDirectory() as folder:
-        verdict = read_json(tracking.fetch(client, version.run_id, "gate.json", Path(folder)))
+    with scratch() as folder:
+        verdict = read_json(tracking.fetch(client, version.run_id, "gate.json", folder))
     page = paths.REPORTS / f"{version.name}.html"
     if not _is_of(page, version):
         _write_page(client, version, page, verdict)

@@ -5,10 +5,8 @@ same units and resampled by group; labels and groups are the second's. A unit co
 out, and whose whole group neither was trained on.
 """
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +18,7 @@ from heartml import assessment, tracking
 from heartml.core import paths
 from heartml.core.config import GateParams, Params
 from heartml.core.errors import HeartMLError
-from heartml.core.files import read_json
+from heartml.core.files import read_json, scratch
 from heartml.core.schema import TEST
 from heartml.core.tasks import Task, resolve
 from heartml.metrics import METRICS, Metric, bootstrap_interval, paired_bootstrap
@@ -71,8 +69,8 @@ def load(client: "Client", version: Version) -> Side:
         Incomparable: its run does not keep what is needed.
     """
     task = resolve(version.name).task
-    with tempfile.TemporaryDirectory() as place:
-        folder, there = Path(place), tracking.stored(client, version.run_id)
+    with scratch() as folder:
+        there = tracking.stored(client, version.run_id)
         lost = [name for name in ("evaluation", "folds.parquet", "params.yaml", "lineage.json") if name not in there]
         if lost:
             raise Incomparable(f"{version.name} version {version.number}: its run does not keep {', '.join(lost)}")

@@ -5,7 +5,6 @@ now, with the model that is registered, when they are few; otherwise the gate sa
 """
 
 import contextlib
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from heartml import assessment, audio, lineage, model_files, tracking
 from heartml.core import paths
 from heartml.core.config import Params
 from heartml.core.errors import HeartMLError
-from heartml.core.files import read_json
+from heartml.core.files import read_json, scratch
 from heartml.core.schema import TEST
 from heartml.core.tasks import Assignment, Task, resolve
 from heartml.metrics import METRICS
@@ -94,9 +93,9 @@ def known_as_csv(name: str) -> str:
 
 def of_champion(client: "Client", champion: Version, task: Task, held: Held, limit: int) -> Champion:
     """The champion's answers, to units that came after it too where these have at most `limit` recordings."""
-    with tempfile.TemporaryDirectory() as folder:
-        stored = tracking.fetch(client, champion.run_id, "evaluation/predictions.parquet", Path(folder))
-        own = tracking.fetch(client, champion.run_id, "folds.parquet", Path(folder))
+    with scratch() as folder:
+        stored = tracking.fetch(client, champion.run_id, "evaluation/predictions.parquet", folder)
+        own = tracking.fetch(client, champion.run_id, "folds.parquet", folder)
         table, folds = pd.read_parquet(stored), pd.read_parquet(own)
         trained_on = frozenset(folds.loc[folds["part"] != TEST, "recording_id"])
         if not {f"p_{name}" for name in task.classes} <= set(table):
@@ -105,7 +104,7 @@ def of_champion(client: "Client", champion: Version, task: Task, held: Held, lim
         late = held.folds[held.folds["unit_id"].isin(set(fair) - set(table["unit_id"]))]
         if 0 < len(late) <= limit:
             with contextlib.suppress(HeartMLError):   # files gone, or not for this code: the gate says how many it lost
-                table = pd.concat([table, ask(model_files.download(client, champion, Path(folder)), late)])
+                table = pd.concat([table, ask(model_files.download(client, champion, folder), late)])
     return Champion(champion.number, Scored.of(table, task.classes), trained_on)
 
 

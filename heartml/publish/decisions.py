@@ -6,14 +6,13 @@ The next retraining does not undo it: the version that was rolled back is regist
 
 import getpass
 import platform
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heartml import champions, consent, lineage, model_files, registry, tracking
 from heartml.champions import NONE, PERSON, ROLLBACK, Decision, Entry
 from heartml.core.errors import HeartMLError
+from heartml.core.files import scratch
 from heartml.registry import ABANDONED, CHALLENGER, CHAMPION, ChampionChanged, Version
 
 if TYPE_CHECKING:
@@ -95,8 +94,8 @@ def _carry_out(client: "Client", version: Version, kind: str, reason: str, *, fo
     if objections and not force:
         raise Objection(f"{version.name} version {version.number}: {'; '.join(objections)}. --force does it all the "
                         "same, and is recorded")
-    with tempfile.TemporaryDirectory() as folder:
-        model_files.download(client, version, Path(folder))
+    with scratch() as folder:
+        model_files.download(client, version, folder)
     serving = registry.champion(client, version.name)
     decision = Decision(kind, version.number, serving.number if serving else NONE, reason.strip(), person(),
                         version.tags.get("heartml.reason", ""), "; ".join(objections))

@@ -4,7 +4,6 @@ A run's params, metrics and tags as the store gives them back, and the SHA-256 o
 statement (see heartml/signing). What comes later, the gate's verdict, is signed by itself.
 """
 
-import tempfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from heartml import model_files, signing, tracking
 from heartml.core.errors import HeartMLError
-from heartml.core.files import canonical_json, read_json, sha256, sha256_file
+from heartml.core.files import canonical_json, read_json, scratch, sha256, sha256_file
 from heartml.registry import Version
 from heartml.tracking import Client, Packed, Run
 
@@ -81,9 +80,9 @@ def sign_again(client: Client, version: Version) -> str:
 
     For versions from before there were signatures, or from a key that is lost. Whoever signs vouches for what is there.
     """
-    with tempfile.TemporaryDirectory() as place:
-        kept = tracking.fetch(client, version.run_id, "", Path(place) / "run")
-        folder = model_files.copied(client, version, Path(place))
+    with scratch() as place:
+        kept = tracking.fetch(client, version.run_id, "", place / "run")
+        folder = model_files.copied(client, version, place)
         for name in (signing.STATEMENT, signing.SIGNATURE):
             (folder / name).unlink(missing_ok=True)
         said = statement(_run(client, version.run_id), version.name, version.tags.get("heartml.key", ""),

@@ -17,14 +17,13 @@ it first, with other code (`heartml verify MODEL --to FOLDER`), and serve FOLDER
 """
 
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heartml.core.errors import HeartMLError
-from heartml.core.files import read_json, write_json
+from heartml.core.files import read_json, scratch, write_json
 from heartml.signing import content, keys
 from heartml.signing.keys import Key
 
@@ -81,8 +80,8 @@ def verify(folder: Path, trusted: Iterable[Key], what: str) -> Signed:
 
 def sign_file(name: str, text: str) -> str:
     """A signature over one small file of that name, as text to be stored beside it."""
-    with tempfile.TemporaryDirectory() as folder:
-        place, signature = Path(folder) / "signed", Path(folder) / SIGNATURE
+    with scratch() as folder:
+        place, signature = folder / "signed", folder / SIGNATURE
         place.mkdir()
         (place / name).write_text(text, encoding="utf-8")
         _sign(place, signature, keys.own())
@@ -95,8 +94,8 @@ def verify_file(file: Path, signature: Path, trusted: Iterable[Key], what: str) 
     Raises:
         Refused: see `verify`.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "signed"
+    with scratch() as folder:
+        place = folder / "signed"
         place.mkdir()
         (place / file.name).write_bytes(file.read_bytes())
         return _verify(place, signature, trusted, what).fingerprint
@@ -128,8 +127,8 @@ def _verify(folder: Path, signature: Path, trusted: Iterable[Key], what: str) ->
     from model_signing import verifying
 
     key = _signer(signature, trusted, what)
-    with tempfile.TemporaryDirectory() as place:
-        public = Path(place) / "key.pub"
+    with scratch() as place:
+        public = place / "key.pub"
         public.write_text(key.public, encoding="utf-8")
         config: verifying.Config = verifying.Config()   # type: ignore[no-untyped-call]
         config.use_elliptic_key_verifier(public_key=public)
