@@ -591,6 +591,38 @@ def test_a_data_dvc_cut_short_by_a_kill_is_written_anew(here: Workspace, tmp_pat
         assert state() == before
 
 
+@pytest.mark.parametrize("kind", ["copy, as DVC has it", "hardlink", "symlink"])
+def test_a_kill_while_dvc_links_files_to_its_cache_leaves_no_hole(
+    here: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    from dvc.repo import Repo
+    from dvc_data.hashfile import checkout
+
+    linked = kind in ("hardlink", "symlink")
+    if linked:
+        subprocess.run(["dvc", "config", "cache.type", kind], check=True, env=here.environment)
+    folder = publishers.circor(tmp_path / "publisher")
+    ingest.run("circor", folder)
+    version.PUBLISHING.touch()      # as after a kill before DVC recorded: what is built then shares files with data/
+    removed = []
+
+    def remove_and_die(*given: object, **options: object) -> None:
+        removed.append(next(Path("data/audio").rglob("*.flac")))
+        removed[-1].unlink()
+        raise SystemExit
+
+    with monkeypatch.context() as dying:
+        dying.setattr(checkout, "_remove", remove_and_die)
+        dying.setattr(Repo, "checkout", remove_and_die)
+        with pytest.raises(SystemExit) if linked else contextlib.nullcontext():
+            ingest.run("circor", folder)
+    assert len(removed) == linked
+    assert not ingest.run("circor", folder).changed
+    assert_whole()
+    assert all(path.is_symlink() == (kind == "symlink") for path in Path("data").rglob("*.flac"))
+    assert not version.RESTORING.exists() and not version.PUBLISHING.exists()
+
+
 def test_two_ingests_at_once_take_turns(workspace: Workspace, tmp_path: Path) -> None:
     folders = {"pascal": publishers.pascal(tmp_path / "pascal"), "circor": publishers.circor(tmp_path / "circor")}
     running = [workspace.start("ingest", name, folder) for name, folder in folders.items()]

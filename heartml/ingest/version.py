@@ -81,6 +81,7 @@ def _bring_back() -> None:
         if not paths.DATA.exists() or RESTORING.exists():
             _mark(RESTORING)
             _pull(repo)
+            _link(repo)
             RESTORING.unlink()
         elif repo.status(targets=[str(POINTER)]):
             raise VersionError(
@@ -101,6 +102,12 @@ def _pull(repo: "Repo") -> None:
             raise VersionError(f"what DVC has of {POINTER} is damaged, in its cache and in the remote ({len(damaged)} "
                                f"objects are put aside in {intact.ASIDE}). Move {POINTER} away and ingest everything "
                                "anew, or check out an older one with git")
+
+
+def _link(repo: "Repo") -> None:
+    """Make the files links into DVC's cache, or copies of what lies there, where its `cache.type` says so."""
+    if repo.config["cache"].get("type"):
+        repo.checkout(targets=[str(POINTER)], relink=True, force=True)
 
 
 def _mark(path: Path) -> None:
@@ -148,13 +155,13 @@ def build(tables: Tables, flac_folder: Path, mappings: Mapping[str, str]) -> Pat
         target = folder / former.relative_to(paths.DATA)
         target.parent.mkdir(parents=True, exist_ok=True)
         if former.exists():
-            _link(former, target)
+            _second_name(former, target)
         else:
             paths.audio(recording_id, flac_folder).rename(target)
     return folder
 
 
-def _link(former: Path, target: Path) -> None:
+def _second_name(former: Path, target: Path) -> None:
     """A second name for a file that is never written again; a copy where the file system has no links."""
     try:
         os.link(former, target, follow_symlinks=False)
@@ -169,12 +176,24 @@ def publish(folder: Path) -> bool:
         _mark(PUBLISHING)
         files.put_in_place(folder, paths.DATA)
     if PUBLISHING.exists() or not POINTER.exists():
-        with _repo() as repo:
-            repo.scm_context.quiet = True      # no hint about git on standard output, where --json goes
-            repo.add(str(paths.DATA))
-    PUBLISHING.unlink(missing_ok=True)
+        _record()
     shutil.rmtree(BUILD, ignore_errors=True)
     return POINTER.read_bytes() != former
+
+
+def _record() -> None:
+    """Have DVC record what lies in `data/`, and link it to its cache where its `cache.type` says so.
+
+    Left to itself DVC takes each file away while it records, and puts it back from its cache: a kill in between would
+    leave a hole that `data.dvc` does not know of yet.
+    """
+    with _repo() as repo:
+        repo.scm_context.quiet = True      # no hint about git on standard output, where --json goes
+        repo.add(str(paths.DATA), relink=False)
+        _mark(RESTORING)
+        PUBLISHING.unlink(missing_ok=True)
+        _link(repo)
+    RESTORING.unlink()
 
 
 def _same(first: Path, second: Path) -> bool:
