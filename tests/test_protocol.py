@@ -164,6 +164,7 @@ def test_no_fit_answers_for_patients_that_it_saw(project: Path, found: dict) -> 
     for job in of_split.jobs():
         assert set(job.about) <= set(job.without)
         assert of_split.folds in job.without
+        assert of_split.folds not in job.taught and set(job.taught) <= set(job.about)
 
 
 def test_of_two_that_want_the_same_cohort_one_makes_it(

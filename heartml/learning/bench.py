@@ -74,10 +74,13 @@ class Bench:
         rows = self.problem.recordings_of(units) if spec.level == "recording" else np.flatnonzero(units)
         return fitted.answer(self.sounds.inputs(spec, rows))
 
-    def answers(self, fitted: Fitted, spec: Spec, units: NDArray[np.bool_]) -> tuple[Answer, Answer | None]:
-        """`answer`, and `answer_in_noise` where a reader is fitted to it."""
+    def answers(
+        self, fitted: Fitted, spec: Spec, units: NDArray[np.bool_], taught: NDArray[np.bool_]
+    ) -> tuple[Answer, Answer | None]:
+        """`answer` about units `[u]`, and `answer_in_noise` about those `[u]` that a reader is fitted to, if any."""
         answer = self.answer(fitted, spec, units)
-        return answer, self.answer_in_noise(fitted, spec, units) if is_read(spec, self.problem.task, answer) else None
+        read = taught.any() and is_read(spec, self.problem.task, answer)
+        return answer, self.answer_in_noise(fitted, spec, taught) if read else None
 
     def answer_in_noise(self, fitted: Fitted, spec: Spec, units: NDArray[np.bool_]) -> Answer | None:
         """The same through such noise as the head was trained with; `None` where it was trained with none."""
@@ -125,7 +128,7 @@ def work(job: Job) -> None:
     bench = opened(job.name, job.encoders, job.root)
     here = bench.problem.parts == job.fold
     fitted = bench.fit(job.spec, ~here, job.seed)
-    write_result(job.file, *bench.answers(fitted, job.spec, here),
+    write_result(job.file, *bench.answers(fitted, job.spec, here, here),
                  fitted.state() if job.spec.family.TAKES == "frames" else None)
 
 

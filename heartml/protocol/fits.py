@@ -5,7 +5,7 @@ leaves out the test part and, to be stacked, one inner fold; it answers for what
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,10 @@ Key = int | str        # number of a trial, or `SINGLE`
 
 @dataclass(frozen=True)
 class Job:
-    """Fit `spec` for task `name` to all parts but `without`, answer for the parts `about`, into `file`."""
+    """Fit `spec` for task `name` to all parts but `without`, answer for the parts `about`, into `file`.
+
+    Readers learn from the parts `taught` of these: they are heard through noise as well.
+    """
 
     cohort: Path
     folds: Path
@@ -37,6 +40,7 @@ class Job:
     spec: Spec
     without: tuple[int, ...]
     about: tuple[int, ...]
+    taught: tuple[int, ...]
     seed: int
     file: Path
 
@@ -47,7 +51,8 @@ def work(job: Job) -> None:
         return
     data = opened(job.cohort, job.folds, job.name)
     fitted = data.fit(job.spec, ~np.isin(data.problem.parts, job.without), job.seed)
-    bench.write_result(job.file, *data.answers(fitted, job.spec, np.isin(data.problem.parts, job.about)))
+    about, taught = (np.isin(data.problem.parts, parts) for parts in (job.about, job.taught))
+    bench.write_result(job.file, *data.answers(fitted, job.spec, about, taught))
 
 
 @functools.lru_cache(maxsize=2)
@@ -96,50 +101,56 @@ class Fits:
         for trial, spec in self.specs.items():
             bagged = spec.family.TAKES == "frames"
             for fold in range(self.folds):
-                yield self._job(trial, spec, (fold, test), (fold, test) if bagged else (fold,))
+                yield self._job(trial, spec, (fold, test), (fold, test) if bagged else (fold,), (fold,))
             if not bagged:
                 yield self._job(trial, spec, (test,), (test,))
 
-    def _job(self, key: Key, spec: Spec, without: tuple[int, ...], about: tuple[int, ...]) -> Job:
+    def _job(
+        self, key: Key, spec: Spec, without: tuple[int, ...], about: tuple[int, ...], taught: tuple[int, ...] = ()
+    ) -> Job:
         number = len(self.specs) if key == SINGLE else int(key)
         seed = space.derive(self.seed, number, without[0])
-        return Job(self.cohort, self.table, self.name, spec, without, about, seed, self._file(key, without))
+        return Job(self.cohort, self.table, self.name, spec, without, about, taught, seed,
+                   self._file(key, without))
 
     def _file(self, key: Key, without: Sequence[int]) -> Path:
         return self.folder / f"{self.name}-{self.seed}-{key}-{'-'.join(map(str, without))}.safetensors"
 
     def answers(self) -> dict[int, Answer]:
         """What every trial says about all cases, none of which it was fitted to."""
-        return {trial: self._answer(trial, spec, bench.read_answer) for trial, spec in self.specs.items()}
+        return {trial: self._answer(trial, spec) for trial, spec in self.specs.items()}
 
     def answers_in_noise(self) -> dict[int, Answer]:
-        """The same through noise, of trials whose answers are read."""
-        noisy = (t for t in self.specs if bench.read_in_noise(self._file(t, (0, self.folds))) is not None)
-        return {trial: self._answer(trial, self.specs[trial], _in_noise) for trial in noisy}
+        """The same through noise, of trials whose answers are read; not a number about the test part."""
+        found = {}
+        for trial, spec in self.specs.items():
+            read = {fold: bench.read_in_noise(self._file(trial, (fold, self.folds))) for fold in range(self.folds)}
+            noisy = {fold: answer for fold, answer in read.items() if answer is not None}
+            if noisy:
+                found[trial] = _placed(noisy, self._parts(spec))
+        return found
 
     def single_answer(self) -> Answer:
         """What the single network says about the recordings of the test part."""
         return bench.read_answer(self._file(SINGLE, (self.folds,)))
 
-    def _answer(self, trial: int, spec: Spec, read: Callable[[Path], Answer]) -> Answer:
-        parts = self.problem.parts[self.problem.unit] if spec.level == "recording" else self.problem.parts
+    def _parts(self, spec: Spec) -> NDArray[np.int64]:
+        """The part of every case that a spec answers about."""
+        return self.problem.parts[self.problem.unit] if spec.level == "recording" else self.problem.parts
+
+    def _answer(self, trial: int, spec: Spec) -> Answer:
+        parts = self._parts(spec)
         test, bagged = self.folds, spec.family.TAKES == "frames"
         pieces: dict[int, list[Answer]] = {part: [] for part in range(test + 1)}
         for fold in range(test):
-            said = read(self._file(trial, (fold, test)))
+            said = bench.read_answer(self._file(trial, (fold, test)))
             about = parts[np.isin(parts, (fold, test) if bagged else (fold,))]
             pieces[fold].append(_rows(said, about == fold))
             if bagged:
                 pieces[test].append(_rows(said, about == test))
         if not bagged:
-            pieces[test].append(read(self._file(trial, (test,))))
+            pieces[test].append(bench.read_answer(self._file(trial, (test,))))
         return _placed({part: together(answers) for part, answers in pieces.items()}, parts)
-
-
-def _in_noise(file: Path) -> Answer:
-    found = bench.read_in_noise(file)
-    assert found is not None, f"{file} holds no answer through noise"
-    return found
 
 
 def _rows(answer: Answer, which: NDArray[np.bool_]) -> Answer:
@@ -147,10 +158,10 @@ def _rows(answer: Answer, which: NDArray[np.bool_]) -> Answer:
 
 
 def _placed(pieces: Mapping[int, Answer], parts: NDArray[np.int64]) -> Answer:
-    """Answers of parts, put where their cases stand."""
+    """Answers of parts, put where their cases stand; not a number for those of other parts."""
     first = pieces[0]
-    log_p = np.zeros((len(parts), first.log_p.shape[1]))
-    details = None if first.details is None else np.zeros((len(parts), first.details.shape[1]))
+    log_p = np.full((len(parts), first.log_p.shape[1]), np.nan)
+    details = None if first.details is None else np.full((len(parts), first.details.shape[1]), np.nan)
     for part, answer in pieces.items():
         log_p[parts == part] = answer.log_p
         if details is not None and answer.details is not None:
