@@ -109,7 +109,8 @@ def _stacked(
 ) -> tuple[dict[Reading, Evidence], Verdicts]:
     """Evidence of all units, and the verdicts about the test part from a combination of the development patients."""
     answers, task, problem = fit.answers(), fit.problem.task, fit.problem
-    seen = evidence_of(readings(answers, fit.specs, task), answers, fit.answers_in_noise(), problem.unit)
+    with np.errstate(invalid="ignore"):      # through noise nobody heard the test part
+        seen = evidence_of(readings(answers, fit.specs, task), answers, fit.answers_in_noise(), problem.unit)
     test, chosen = problem.parts == fit.folds, {**seen, **beside}
     terms = Terms(task, params.stacking, params.ensemble.of(fit.name))
     fitted = combination.fit({r: e.of(~test) for r, e in chosen.items()}, problem.labels[~test],
