@@ -12,7 +12,7 @@ import pytest
 
 from heartml import champions, consent, model_files, registry, tracking
 from heartml.champions import FOUND, GATE, NONE, PERSON, ROLLBACK
-from heartml.publish import decisions
+from heartml.publish import decisions, results
 from heartml.publish.decisions import Objection
 from heartml.registry import CHAMPION, ChampionChanged, Version
 
@@ -350,3 +350,18 @@ def test_a_version_that_served_is_never_called_abandoned(client, monkeypatch: py
 def test_a_decision_is_told_and_none_is_no_version(before: str, version: str, words: str) -> None:
     told = champions.Decision(GATE, version, before, "better", "the gate")
     assert champions.Entry(1, told, 0, True, True).in_words() == words
+
+
+def test_a_list_names_each_version_whole_as_promote_wants_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "72")
+    names, reason = ("circor-systolic_grading", "circor-systolic_quality"), "refused: " + "so many words " * 9
+    results.show_versions([Version(name, "12", "r", "s", (CHAMPION,), {"heartml.reason": reason}, 0) for name in names])
+    chosen = [champions.Decision(kind, "12", NONE, "why it was", "ann on desk") for kind in (GATE, PERSON)]
+    results.show_history({names[0]: [champions.Entry(1, told, 0, counts=True, followed=True) for told in chosen]})
+    shown = capsys.readouterr().out
+    assert all(f"{name}/12  champion" in shown for name in names)
+    assert max(map(len, shown.splitlines())) <= 72
+    assert "by ann on desk" in shown
+    assert shown.count("why it was") == 1, "of the gate's decisions the list of versions has the words"

@@ -81,39 +81,42 @@ def show(outcomes: Sequence[Outcome]) -> None:
 
 
 def show_versions(versions: Sequence[Version]) -> None:
-    """Print every registered version with its aliases and the gate's words."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("Model", "Version", "Alias", "Registered (UTC)", "Gate", title="Registered models",
-                  title_justify="left")
-    for version in versions:
-        when = datetime.fromtimestamp(version.created_ms / 1000, UTC)
-        words = version.tags.get("heartml.reason", "not judged yet: the next `heartml retrain` does")
-        cells = (version.name, version.number, ", ".join(version.aliases), f"{when:%Y-%m-%d %H:%M}", words)
-        table.add_row(*(Text(printable(cell)) for cell in cells))
-    Console().print(table if versions else "No model is registered yet: run `heartml retrain`.")
+    """Print every registered version, as `heartml promote` wants it named, with its aliases and the gate's words."""
+    _show("Registered models (UTC)", [
+        (v.created_ms, f"{v.name}/{v.number}", ", ".join(v.aliases),
+         [v.tags.get("heartml.reason", "not judged yet: the next `heartml retrain` does")]) for v in versions])
+    if not versions:
+        print("No model is registered yet: run `heartml retrain`.")
 
 
 def show_history(history: Mapping[str, Sequence[Entry]]) -> None:
-    """Print who became champion when, by whose decision and why; nothing where nobody ever did."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("Model", "When (UTC)", "Champion", "After", "By", "Why", title="Who decided", title_justify="left")
+    """Print who became champion when, by whose decision and, of a person's, why; nothing where nobody ever did."""
+    decided = []
     for name, entries in history.items():
         for entry in entries:
-            when, told = datetime.fromtimestamp(entry.when_ms / 1000, UTC), entry.decision
-            how = {GATE: "the gate", FOUND: "found as champion", ROLLBACK: f"rollback by {told.who}"}
-            notes = [told.reason, *([f"Overruled: {told.forced}"] if told.forced else []),
-                     *([] if entry.counts else ["Came too late: another decision was first."])]
-            cells = (name, f"{when:%Y-%m-%d %H:%M}", told.version, told.before, how.get(told.kind, told.who))
-            table.add_row(*(Text(printable(cell)) for cell in cells), Text("\n".join(map(printable, notes))),
-                          style=None if entry.counts else "dim")
-    if table.row_count:
-        Console().print(table)
+            told = entry.decision
+            how = {GATE: "by the gate", FOUND: "found as champion", ROLLBACK: f"rollback by {told.who}"}
+            why = [told.reason] * (told.kind != GATE) + [f"Overruled: {told.forced}"] * bool(told.forced)
+            late = [] if entry.counts else ["Came too late: another decision was first."]
+            decided.append((entry.when_ms, f"{name}/{told.version} after {told.before}",
+                            how.get(told.kind, f"by {told.who}"), [*why, *late]))
+    _show("Who decided (UTC)", decided)
+
+
+def _show(title: str, found: Sequence[tuple[int, str, str, Sequence[str]]]) -> None:
+    """Print (when in ms, what, how, words): a line each, and the words below it, wrapped; nothing where nothing is."""
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
+    console = Console()
+    if found:
+        console.print(Text(f"\n{title}", style="bold"))
+    for when_ms, what, how, words in found:
+        when = f"{datetime.fromtimestamp(when_ms / 1000, UTC):%Y-%m-%d %H:%M}  "
+        console.print(Text.assemble(when, (printable(what), "bold"), f"  {printable(how)}"), soft_wrap=True)
+        for text in words:
+            console.print(Padding(Text(printable(text)), (0, 0, 0, 4)))
 
 
 def markdown(outcomes: Sequence[Outcome]) -> str:
