@@ -1,6 +1,7 @@
 """Ingest: every file becomes a recording or a row of the quarantine; nothing is lost, whatever happens on the way."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -26,7 +27,7 @@ from publishers import RATE_HZ, Child, sound, wav
 from simulated_publishers import BUILDERS
 from workspaces import Workspace
 
-from heartml import admission, audio, ingest, quality
+from heartml import admission, audio, cli, ingest, quality
 from heartml.core import config, files, paths, schema
 from heartml.core.errors import HeartMLError
 from heartml.datasets import DATASETS, bind
@@ -621,6 +622,39 @@ def test_a_kill_while_dvc_links_files_to_its_cache_leaves_no_hole(
     assert_whole()
     assert all(path.is_symlink() == (kind == "symlink") for path in Path("data").rglob("*.flac"))
     assert not version.RESTORING.exists() and not version.PUBLISHING.exists()
+
+
+@pytest.mark.parametrize(("fault", "words"), [
+    (OSError(errno.ENOSPC, "No space left on device"), "no space left on the disk"),
+    (ValueError("odd"), "DVC could not copy a file: odd"),
+])
+def test_a_version_that_dvc_could_not_keep_whole_is_none(
+    here: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    fault: Exception, words: str,
+) -> None:
+    """DVC logs that it could not copy a file into its cache, and goes on."""
+    from dvc_objects.fs.base import FileSystem
+
+    folder = publishers.circor(tmp_path / "publisher")
+    put, refused = FileSystem.put_file, []
+
+    def refuse_one(self: FileSystem, source: str, *given: object, **options: object) -> None:
+        if str(source).endswith(".flac") and not refused:
+            refused.append(source)
+            raise fault
+        put(self, source, *given, **options)
+
+    monkeypatch.setattr("sys.argv", ["heartml", "ingest", "circor", str(folder)])
+    with monkeypatch.context() as full:
+        full.setattr(FileSystem, "put_file", refuse_one)
+        assert cli.run(cli.cli) == 1
+    said = [line for line in capfd.readouterr().err.splitlines() if not line.startswith(str(folder))]
+    assert len(refused) == len(said) == 1
+    assert said[0].startswith(f"heartml: {words}")
+    ingest.run("circor", folder)
+    assert_whole()
+    status = subprocess.run(["dvc", "status", "data.dvc"], check=True, env=here.environment, capture_output=True)
+    assert b"up to date" in status.stdout, "no file is missing from the cache"
 
 
 def test_two_ingests_at_once_take_turns(workspace: Workspace, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """DVC's graph is the pipeline's: what is stale, in which turn, how a stage fails; and what a killed run left behind."""
 
+import errno
 import json
+import logging
 import os
 import re
 import shutil
@@ -19,7 +21,7 @@ from heartml import pipeline
 from heartml.core import config
 from heartml.core.errors import HeartMLError
 from heartml.core.files import Busy
-from heartml.pipeline import PipelineError, recovery, running
+from heartml.pipeline import PipelineError, recovery, repro, running
 from heartml.pipeline.repro import How
 from heartml.pipeline.running import StageFailed, StageKilled, StageTimedOut
 
@@ -316,3 +318,39 @@ def test_half_written_files_of_dead_processes_are_removed(toy: Path) -> None:
     with pipeline.alone():
         assert not dead.exists()
         assert mine.exists()
+
+
+def test_a_stage_whose_output_dvc_could_not_keep_has_failed_and_runs_again(
+    ran: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from dvc_objects.fs.base import FileSystem
+
+    def full(self: FileSystem, *_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    toys.set_numbers(ran, one=7)
+    monkeypatch.setattr(logging.getLogger("dvc"), "handlers", [])
+    monkeypatch.setattr(logging.getLogger("dvc"), "propagate", True)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    with monkeypatch.context() as disk:
+        disk.setattr(FileSystem, "put_file", full)
+        assert repro.reproduce("one", force=False) is How.FAILED
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("heartml: ")]
+    assert [line.partition(". ")[0] for line in said] == ["heartml: no space left on the disk"]
+    assert run_due()["one"] in (How.RAN, How.RESTORED)
+    assert not pipeline.plan().due
+
+
+def test_what_a_killed_dvc_left_in_its_cache_is_removed_while_no_other_is_at_work(ran: Path) -> None:
+    from dvc.lock import make_lock
+
+    place = next(Path(".dvc/cache/files/md5").glob("??"))
+    begun = [place / ".4LlIE6wBFr3aoZdqnscibA.tmp", place / f"{'0' * 30}.dir.kUf1.tmp", place.parent / ".Jb2.tmp"]
+    for file in begun:
+        file.touch()
+    kept = {file for file in place.parent.rglob("*") if file not in begun}
+    with make_lock(".dvc/tmp/lock", tmp_dir=".dvc/tmp"):
+        recovery.sweep_cache()
+    assert all(file.exists() for file in begun), "somebody writes there"
+    with pipeline.alone():
+        assert {*place.parent.rglob("*")} == kept

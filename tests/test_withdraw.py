@@ -142,7 +142,7 @@ def killed_while_adding(real):
     @contextlib.contextmanager
     def opened():
         with real() as repo:
-            def add(*_: object) -> None:
+            def add(*_: object, **__: object) -> None:
                 raise KeyboardInterrupt
             repo.add = add
             yield repo

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from heartml.core import files, paths, schema
+from heartml.core import files, paths, schema, trouble
 from heartml.core.errors import HeartMLError
-from heartml.pipeline import intact
+from heartml.pipeline import intact, unheard
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -93,7 +93,8 @@ def _bring_back() -> None:
 def _pull(repo: "Repo") -> None:
     """Bring the version back, whole: what is damaged in DVC's cache is fetched anew from the remote."""
     for last in (False, True):
-        repo.pull(targets=[str(POINTER)], force=True)
+        with unheard.raised():
+            repo.pull(targets=[str(POINTER)], force=True)
         outs = [out for stage in repo.stage.collect(str(POINTER)) for out in stage.outs]
         if all(map(intact.is_whole, outs)):
             return
@@ -107,7 +108,8 @@ def _pull(repo: "Repo") -> None:
 def _link(repo: "Repo") -> None:
     """Make the files links into DVC's cache, or copies of what lies there, where its `cache.type` says so."""
     if repo.config["cache"].get("type"):
-        repo.checkout(targets=[str(POINTER)], relink=True, force=True)
+        with unheard.raised():
+            repo.checkout(targets=[str(POINTER)], relink=True, force=True)
 
 
 def _mark(path: Path) -> None:
@@ -189,7 +191,8 @@ def _record() -> None:
     """
     with _repo() as repo:
         repo.scm_context.quiet = True      # no hint about git on standard output, where --json goes
-        repo.add(str(paths.DATA), relink=False)
+        with unheard.raised():
+            repo.add(str(paths.DATA), relink=False)
         _mark(RESTORING)
         PUBLISHING.unlink(missing_ok=True)
         _link(repo)
@@ -216,4 +219,5 @@ def _repo() -> "Iterator[Repo]":
         with Repo(".", _wait_for_lock=True) as repo:
             yield repo
     except DvcException as error:
-        raise VersionError(f"DVC: {error}. Run heartml in the root of the repository.") from None
+        machine = trouble.in_words(error) or trouble.of_folder(POINTER.parent)     # which DVC may have kept to itself
+        raise VersionError(machine or f"DVC: {error}. Run heartml in the root of the repository.") from None

@@ -13,7 +13,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heartml.core import paths
+from heartml.core import paths, trouble
 from heartml.core.errors import HeartMLError
 from heartml.core.files import Busy, exclusive
 from heartml.pipeline import intact, recovery
@@ -103,6 +103,7 @@ def alone(*, wait: bool = True, who: str = "heartml retrain", say: Callable[[str
             stack.enter_context(exclusive(LOCK))
         recovery.repair()
         _await_dvc(who, say, wait=wait)
+        recovery.sweep_cache()
         yield
 
 
@@ -134,7 +135,7 @@ def plan(*, force: bool = False) -> Plan:
         with Repo(".", _wait_for_lock=True) as repo:
             return _plan(repo, repo.status(), force=force)
     except DvcException as error:
-        raise PipelineError(f"DVC cannot read the pipeline: {error}") from None
+        raise PipelineError(trouble.in_words(error) or f"DVC cannot read the pipeline: {error}") from None
 
 
 def _plan(repo: "Repo", status: Mapping[str, Any], *, force: bool) -> Plan:

@@ -22,6 +22,8 @@ class _Torn(Exception):  # noqa: N818 - nothing has gone wrong
 DVC_LOCK = Path("dvc.lock")
 _KEPT = paths.STATE / "dvc.lock.kept"
 _RWLOCK = Path(".dvc/tmp/rwlock")
+_LOCK = Path(".dvc/tmp/lock")
+_OBJECTS = Path(".dvc/cache/files/md5")
 
 
 def repair() -> None:
@@ -31,6 +33,18 @@ def repair() -> None:
     for orphan in paths.ARTIFACTS.glob("**/.*.tmp") if paths.ARTIFACTS.exists() else ():
         if not alive(_writer(orphan)):
             shutil.rmtree(orphan) if orphan.is_dir() else orphan.unlink(missing_ok=True)
+
+
+def sweep_cache() -> None:
+    """Remove what a killed DVC had begun to write into its cache; nobody is at that who does not hold DVC's lock."""
+    begun = [*_OBJECTS.glob(".*.tmp"), *_OBJECTS.glob("*/*.tmp")]
+    if not begun:
+        return
+    from dvc.lock import LockError, make_lock
+
+    with contextlib.suppress(LockError), make_lock(str(_LOCK), tmp_dir=str(_LOCK.parent)):
+        for orphan in begun:
+            orphan.unlink(missing_ok=True)
 
 
 def keep() -> None:

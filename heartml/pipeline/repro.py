@@ -14,8 +14,9 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from heartml.core import trouble
 from heartml.core.files import die_with_parent
-from heartml.pipeline import intact
+from heartml.pipeline import intact, unheard
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -71,10 +72,11 @@ def reproduce(address: str, *, force: bool) -> How:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     try:
-        repo = Repo(_wait_for_lock=True)
-        repo.reproduce([address], single_item=True, force=force)
-        if watch.how is How.RESTORED:
-            _make_whole(repo, address)
+        with unheard.raised():
+            repo = Repo(_wait_for_lock=True)
+            repo.reproduce([address], single_item=True, force=force)
+            if watch.how is How.RESTORED:
+                _make_whole(repo, address)
     except DvcException as error:
         cause = error.__cause__ or error
         if isinstance(cause, LockError):
@@ -82,7 +84,13 @@ def reproduce(address: str, *, force: bool) -> How:
             return How.BUSY
         if isinstance(cause, StageCmdFailedError):
             return How.KILLED if _BY_SIGNAL.search(str(cause)) else How.FAILED
-        print(f"heartml: {cause}", file=sys.stderr)
+        print(f"heartml: {trouble.in_words(error) or cause}", file=sys.stderr)
+        return How.FAILED
+    except Exception as error:
+        words = error if isinstance(error, unheard.NotCopied) else trouble.in_words(error)
+        if words is None:
+            raise
+        print(f"heartml: {words}", file=sys.stderr)
         return How.FAILED
     return watch.how
 
