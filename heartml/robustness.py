@@ -27,7 +27,7 @@ from heartml.core.schema import TEST
 from heartml.core.stage import StageError, stage
 from heartml.core.tasks import Task
 from heartml.metrics.scores import Scored, intervals, number, task_metrics, versus
-from heartml.model import Model, Predictions
+from heartml.model import REFER, Model, Predictions
 
 Judged = dict[str, Any]
 ALONE = 200                # answers up to here are given before other processes would have started
@@ -143,16 +143,17 @@ def judge(
 ) -> Judged:
     """What stands in `robustness.json`; the first of `said` is about the recordings as they are."""
     clean, *others = [scored(one, chosen) for one in said]
+    as_recorded, *spoken = [_self_doubt(one) for one in said]
     return {
         "metric": rules.task.metric, "official": [metric.name for metric in task_metrics(rules.task)],
         "confidence": rules.params.confidence, "unit": rules.task.unit,
         "units": len(clean.labels), "groups": len(np.unique(clean.groups)), "recordings": len(chosen),
-        "clean": _scores(clean, rules),
+        "clean": {**_scores(clean, rules), **as_recorded},
         "conditions": [
             {"kind": c.kind, "title": perturb.KINDS[c.kind].title, "level": c.level,
-             "words": perturb.KINDS[c.kind].level(c.level), **_scores(one, rules),
+             "words": perturb.KINDS[c.kind].level(c.level), **_scores(one, rules), **doubt,
              "change": versus(one, clean, rules.task, rules.params, rules.seed)}
-            for c, one in zip(conditions, others, strict=True)
+            for c, one, doubt in zip(conditions, others, spoken, strict=True)
         ],
     }
 
@@ -167,9 +168,14 @@ def scored(said: Predictions, chosen: pd.DataFrame) -> Scored:
 
 
 def _scores(one: Scored, rules: Rules) -> Judged:
-    """The task's metrics with their intervals, and how sure the model is on average."""
-    return {"scores": intervals(task_metrics(rules.task), one, one.probabilities, rules.params, rules.seed),
-            "sureness": number(float(one.confidence.mean()))}
+    """The task's metrics with their intervals, over all units: also over those that the model would refer."""
+    return {"scores": intervals(task_metrics(rules.task), one, one.probabilities, rules.params, rules.seed)}
+
+
+def _self_doubt(said: Predictions) -> Judged:
+    """How sure the model is on average, and the share of units that it leaves to a human."""
+    return {"sureness": number(float(said.confidence.mean())),
+            "referred": number(float(np.mean([verdict == REFER for verdict in said.verdicts])))}
 
 
 def plot(found: Mapping[str, Any]) -> pd.DataFrame:

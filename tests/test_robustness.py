@@ -1,6 +1,7 @@
 """Laws of the stage `robustness`: what does not matter changes nothing, what matters costs, bytes repeat."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import builders
@@ -72,6 +73,17 @@ def test_gain_changes_nothing(project: Path, gain_db: float) -> None:
     plain, loud = (robustness.answer(test, c) for c in (None, Condition("gain_db", gain_db)))
     assert np.array_equal(plain.decisions, loud.decisions)
     assert np.allclose(plain.probabilities, loud.probabilities, atol=0.01)
+
+
+@pytest.mark.parametrize(("below", "share"), [(0.0, 0.0), (1.1, 1.0), (0.5, None)])
+def test_the_share_left_to_a_human_is_that_of_the_verdicts(project: Path, below: float, share: float | None) -> None:
+    condition, params = Condition("white_snr_db", 0.0), config.load()
+    said = [replace(one, refer_below=below) for one in robustness.hear(asked(held_out(), project), [condition])]
+    rules = Rules(tasks.resolve(TASK).task, params.evaluate, params.seed)
+    found = robustness.judge(said, [condition], held_out(), rules)
+    for told, one in zip((found["clean"], *found["conditions"]), said, strict=True):
+        assert told["referred"] == one.verdicts.count("refer") / len(one.verdicts)
+        assert share is None or told["referred"] == share
 
 
 def test_a_drowned_heart_is_not_heard_and_worse_never_helps_beyond_chance(project: Path) -> None:

@@ -176,22 +176,23 @@ def heart_states(measures: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def robustness(found: Mapping[str, Any]) -> Table:
-    """The scores as recorded and under each condition, and the paired difference between both."""
+    """The scores as recorded and under each condition, the change between both, and how far the model trusts itself."""
     metrics = tuple(dict.fromkeys((found["metric"], "macro_auc")))
-    lines = [("As recorded", "model", found["clean"]["scores"], NOTHING)]
-    lines += [(f"{c['title']}, {c['words']}", "other", c["scores"], c["change"]) for c in found["conditions"]]
+    lines = [("As recorded", "model", found["clean"], NOTHING)]
+    lines += [(f"{c['title']}, {c['words']}", "other", c, c["change"]) for c in found["conditions"]]
     references = {name: found["clean"]["scores"][name]["value"] for name in metrics}
-    ends = {name: _limits(name, [scores[name] for _, _, scores, _ in lines]) for name in metrics}
+    ends = {name: _limits(name, [told["scores"][name] for _, _, told, _ in lines]) for name in metrics}
     changes = domain([change[key] for *_, change in lines for key in ("value", "low", "high")] + [0.0], unit=False)
     rows = []
-    for title, kind, scores, change in lines:
-        cells = [_cell(title, name, scores[name], ends[name], kind, references[name]) for name in metrics]
+    for title, kind, told, change in lines:
+        cells = [_cell(title, name, told["scores"][name], ends[name], kind, references[name]) for name in metrics]
         words = f"{title}, change: {signed(change['value'])}"
         drawn = Cell(signed(change["value"]), span(change), whisker(change, changes, words, kind=kind, reference=0.0))
-        rows.append(Row(title, kind, (), (*cells, drawn if change is not NOTHING else Cell("", "", ""))))
+        doubt = figure(told["sureness"]), figure(told["referred"])
+        rows.append(Row(title, kind, doubt, (*cells, drawn if change is not NOTHING else Cell("", "", ""))))
     columns = (*(_column(name, ends[name]) for name in metrics),
                Column("Change", "paired", (f"{changes[0]:g}", f"{changes[1]:g}")))
-    return Table("Robustness", "Condition", (), columns, tuple(rows))
+    return Table("Robustness", "Condition", ("Confidence", "Referred"), columns, tuple(rows))
 
 
 def table(
