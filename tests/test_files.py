@@ -1,7 +1,10 @@
 """What is written is whole, whoever writes beside it; and what is kept knows the code that it was made by."""
 
 import contextlib
+import os
+import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,6 +57,72 @@ def test_a_scratch_folder_goes_though_a_thread_goes_on_writing_there_and_hides_n
         raise KeyboardInterrupt
     late.join()
     assert not list(tmp_path.iterdir())
+
+
+def killed(act: Callable[[], object]) -> int:
+    """The number of a process that was killed in `act`."""
+    pid = os.fork()
+    if pid == 0:
+        act()
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    return pid
+
+
+def test_what_killed_processes_left_of_a_file_the_next_writer_removes(tmp_path: Path) -> None:
+    path = tmp_path / "kept [1].json"
+
+    def write() -> None:
+        with files.replacing(path) as temporary:
+            temporary.write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    gone = killed(write)
+    assert len(list(tmp_path.iterdir())) == 1
+    others = [tmp_path / f".{path.name}.{name}.tmp" for name in (f"0123abcd-7.{gone}", os.getppid())]
+    others.append(tmp_path / f".other.json.{gone}.tmp")
+    for other in others:
+        other.touch()
+    files.write_json(path, {})
+    assert {*tmp_path.iterdir()} == {path, *others}, "of another machine, of a living process, of another file"
+
+
+def test_a_scratch_folder_of_a_killed_process_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def work() -> None:
+        with files.scratch() as folder:
+            (folder / "model").mkdir()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    killed(work)
+    assert len(list(tmp_path.iterdir())) == 1
+    with files.scratch() as mine, files.scratch() as too:
+        assert {*tmp_path.iterdir()} == {mine, too}
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "model"
+
+    def write(text: str) -> None:
+        with files.replacing_folder(folder) as temporary:
+            for name in "ab":
+                (temporary / name).write_text(text)
+
+    def die_at_it(place: Path, **_: object) -> None:
+        (Path(place) / "a").unlink(missing_ok=True)
+        raise SystemExit
+
+    write("former")
+    with monkeypatch.context() as dying, pytest.raises(SystemExit):
+        dying.setattr("shutil.rmtree", die_at_it)
+        write("new")
+    assert [(folder / name).read_text() for name in "ab"] == ["new", "new"]
+    write("newest")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_lock_file_that_is_torn_does_not_replace_the_copy_that_is_whole(

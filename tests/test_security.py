@@ -435,7 +435,10 @@ def test_the_watch_would_have_told(tmp_path: Path) -> None:
 def test_a_link_in_the_way_of_a_temporary_file_is_not_written_through(tmp_path: Path) -> None:
     victim, target = tmp_path / "victim", tmp_path / "answers.csv"
     victim.write_text("mine")
-    target.with_name(f".{target.name}.{os.getpid()}.tmp").symlink_to(victim)
+    with files.replacing(target) as temporary:
+        temporary.touch()
+    target.unlink()
+    temporary.symlink_to(victim)      # the name that this thread uses
     files.write_json(target, {"a": 1})
     assert victim.read_text() == "mine"
     assert not target.is_symlink()

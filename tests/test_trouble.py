@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from heartml import cli
-from heartml.core import trouble
+from heartml.core import files, trouble
 
 
 def _save(file: Path) -> str:
@@ -27,6 +27,16 @@ def test_an_array_that_did_not_fit_is_a_full_disk(tmp_path: Path) -> None:
     with get_context("fork").Pool(1) as alone:
         said = alone.apply(_save, [tmp_path / "array.npy"])
     assert said.startswith("None: no space left on the disk. Nothing that is done is lost: free some")
+
+
+def test_a_full_disk_where_python_finds_no_temporary_folder_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: [str(tmp_path / "none")])
+    with pytest.raises(FileNotFoundError) as raised, files.scratch():
+        pass
+    assert "can be written (full, or broken). Nothing that is done is lost" in str(trouble.in_words(raised.value))
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EMFILE])

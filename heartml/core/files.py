@@ -6,9 +6,12 @@ A process killed at any moment leaves the former version whole.
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -39,16 +42,34 @@ class Busy(HeartMLError):  # noqa: N818 - reads as a state, and is caught as one
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of the file `path`; rename it over `path` when the block ends without an error.
 
-    Threads of one process have a temporary each; the last one to end wins.
+    Threads of one process have a temporary each; the last one to end wins. What killed processes left is removed first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.{os.getpid()}.tmp")
+    _sweep(path.parent, re.compile(rf"\.{re.escape(path.name)}\.(?:{_machine()}-\d+\.)?(\d+)\.tmp"))
+    temporary = path.with_name(f".{path.name}.{_machine()}-{threading.get_native_id()}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)     # a link that somebody left under this name would be written through
     try:
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@functools.cache
+def _machine() -> str:
+    """This machine in the name of what is temporary: others, which see a shared folder too, know other processes."""
+    return sha256(platform.node().encode())[:8]
+
+
+def _sweep(folder: Path, name: re.Pattern[str]) -> None:
+    """Remove what is called so, a process's number being the name's first group, and no such process lives."""
+    with os.scandir(folder) as entries:
+        left = [entry.path for entry in entries if (its := name.fullmatch(entry.name)) and not alive(int(its[1]))]
+    for path in left:
+        if Path(path).is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            Path(path).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -64,9 +85,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
+        put_in_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -75,10 +94,13 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 def scratch() -> Iterator[Path]:
     """Yield a new folder among the system's temporary ones; it is removed when the block ends, however it ends.
 
+    Those that killed processes left are removed first.
+
     A library's threads may still be writing there when the block was interrupted (MLflow downloads with them): then it
     is removed again, and what cannot be removed never hides why the block ended.
     """
-    folder = Path(tempfile.mkdtemp(prefix="heartml-"))
+    _sweep(Path(tempfile.gettempdir()), re.compile(rf"heartml-{_machine()}-(\d+)-\w+"))
+    folder = Path(tempfile.mkdtemp(prefix=f"heartml-{_machine()}-{os.getpid()}-"))
     try:
         yield folder
     finally:

@@ -30,6 +30,7 @@ _BY_TEXT: dict[str, _Words] = {     # where a library keeps the text alone
     "Disk quota exceeded": _BY_NUMBER[errno.EDQUOT],
     "Read-only file system": _READ_ONLY, "attempt to write a readonly database": _READ_ONLY,
     "unable to open database file": ("a database cannot be opened", _AGAIN.format("see that its folder is writable")),
+    "No usable temporary directory": ("no folder for temporary files can be written (full, or broken)", _FULL[1]),
     "disk I/O error": _BROKEN, "database is locked": _LOCKED,
 }
 _BY_NAME: dict[str, _Words] = {

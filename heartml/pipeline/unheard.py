@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from heartml.core import trouble
 from heartml.core.errors import HeartMLError
 
-_LOGGERS = ("dvc_data", "dvc_objects")
+_LOGGERS = {"dvc_data": logging.WARNING, "dvc_objects": logging.WARNING, "dvc.repo.checkout": logging.DEBUG}
 
 
 class NotCopied(HeartMLError):  # noqa: N818 - reads as what is the case
@@ -42,7 +42,7 @@ def raised() -> Iterator[None]:
         NotCopied: DVC went on without a file, for another reason.
     """
     with contextlib.ExitStack() as stack:
-        ears = [stack.enter_context(_listening(name)) for name in _LOGGERS]
+        ears = [stack.enter_context(_listening(name, level)) for name, level in _LOGGERS.items()]
         try:
             yield
         except Exception as error:
@@ -60,12 +60,14 @@ def _machine(ears: list[_Ear]) -> BaseException | None:
 
 
 @contextlib.contextmanager
-def _listening(name: str) -> Iterator[_Ear]:
+def _listening(name: str, level: int) -> Iterator[_Ear]:
     logger = logging.getLogger(name)
-    former = logger.handlers
-    ear = _Ear(former)
-    logger.handlers = [ear]
+    former = logger.handlers, logger.level, logger.propagate
+    ear = _Ear(logger.handlers)
+    logger.handlers, logger.propagate = [ear], False
+    logger.setLevel(level)
     try:
         yield ear
     finally:
-        logger.handlers = former
+        logger.handlers, logger.propagate = former[0], former[2]
+        logger.setLevel(former[1])

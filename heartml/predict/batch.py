@@ -201,7 +201,6 @@ def _murmur(said: Said, heard: Sequence[Heard], work: Work) -> str:
 
 def write(work: Work, to: Path, done: Iterable[Block], source: Path) -> Summary:
     """Put the blocks' rows into the table `to` as they come, whole or not at all, and what the run was beside it."""
-    _sweep(to)
     started, counts = _now(), [0, 0, 0]
     with scores.writing(to, work.facts) as add:
         for block in done:
@@ -214,14 +213,6 @@ def write(work: Work, to: Path, done: Iterable[Block], source: Path) -> Summary:
         **asdict(summary), "source": str(source), "model_sha256": work.key, "started": started, "ended": _now(),
         "process": process.me(), "table_sha256": files.sha256_file(to)})
     return summary
-
-
-def _sweep(to: Path) -> None:
-    """Remove half tables that killed runs left beside `to`."""
-    for left in to.parent.glob(f".{to.name}.*.tmp"):
-        pid = left.name.removesuffix(".tmp").rpartition(".")[2]
-        if pid.isdigit() and not files.alive(int(pid)):
-            left.unlink(missing_ok=True)
 
 
 def run(source: Path, to: Path, model: str | None, task: str | None) -> Summary:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from heartml.core import config, documents, paths
 from heartml.core.errors import HeartMLError
-from heartml.core.files import exclusive
+from heartml.core.files import exclusive, replacing
 
 SHORT = 16
 HOW_TO_TRUST = (f"put it into {paths.TRUSTED_KEYS}/NAME.pub, or let HEARTML_TRUSTED_KEYS name it; the own one is "
@@ -151,8 +151,8 @@ def _make(file: Path) -> None:
 
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     made = ec.generate_private_key(ec.SECP256R1())
-    file.with_suffix(".pub").write_text(_pem(made.public_key()), encoding="utf-8")
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as private:
+    with replacing(file.with_suffix(".pub")) as public:
+        public.write_text(_pem(made.public_key()), encoding="utf-8")
+    with (replacing(file) as temporary,
+          os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as private):
         private.write(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    temporary.replace(file)
