@@ -23,7 +23,7 @@ import torch
 
 from heartml import audio, encoders
 from heartml.core import config, frames, parallel, paths
-from heartml.core.files import replacing, replacing_folder
+from heartml.core.files import replacing_folder, write_array
 from heartml.core.parallel import Part
 from heartml.core.progress import track
 from heartml.core.stage import StageError, stage
@@ -89,8 +89,7 @@ class Store:
 
     def put(self, recording_id: str, array: FloatFrames) -> None:
         """Keep frames, whole or not at all."""
-        with replacing(self.path(recording_id)) as temporary, temporary.open("wb") as file:
-            np.save(file, array, allow_pickle=False)
+        write_array(self.path(recording_id), array)
 
     def view(self, recording_ids: Iterable[str]) -> Mapping[str, FloatFrames]:
         """recording_id -> frames, read when they are asked for."""

@@ -1,16 +1,20 @@
 """The features stage: the same bytes however often it was interrupted; one more recording is one recording's work."""
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
+import faults
 import numpy as np
 import pandas as pd
 import pytest
+from workspaces import Workspace
 
 from heartml import audio, encoders, features
 from heartml.core import config, files, frames, parallel, paths
@@ -167,6 +171,35 @@ def test_a_recording_without_frames_is_named(tmp_path: Path) -> None:
     assert packed["aa"].tolist() == [[1, 1, 1], [1, 1, 1]]
     with pytest.raises(FramesError, match="bb"):
         packed["bb"]
+
+
+def test_a_disk_that_fills_up_while_frames_are_packed_is_an_error_and_no_death(tmp_path: Path) -> None:
+    """Where memory is mapped to a file that finds no room the kernel kills whoever writes."""
+    (tmp_path / "project").mkdir()
+    frames_of = {f"{n:064x}": np.ones((1000, 64), np.float16) for n in range(20)}
+    with faults.disk(tmp_path / "disk", 1) as disk:
+        project = disk.hold(Workspace(tmp_path / "project"))
+        packing = faults.fork(project, act=lambda: frames.write(Path("frames"), frames_of, 100.0, {}))
+        said = packing.end()
+    assert packing.status == 1, said
+    assert "No space left on device" in said
+
+
+def _put(folder: Path, values: int) -> str:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))
+    try:
+        features.Store(folder).put("ab", np.ones((values, 1), np.float16))
+    except OSError:
+        return "refused"
+    return "kept"
+
+
+@pytest.mark.parametrize(("values", "becomes"), [(100, "kept"), (300, "refused"), (30_000, "refused")])
+def test_frames_are_kept_whole_or_not_at_all(tmp_path: Path, values: int, becomes: str) -> None:
+    """Less than a page that finds no room is lost on numpy without a word."""
+    with get_context("fork").Pool(1) as alone:
+        assert alone.apply(_put, [tmp_path, values]) == becomes
+    assert [len(np.load(file)) for file in tmp_path.rglob("*.*")] == [values] * (becomes == "kept")
 
 
 def test_packing_keeps_every_recording_apart(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import functools
 import hashlib
+import io
 import json
 import os
 import platform
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from heartml.core.errors import HeartMLError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pandas as pd
 
 _PR_SET_PDEATHSIG = 1
@@ -163,6 +165,19 @@ def write_parquet(path: Path, table: "pd.DataFrame") -> None:
     """Write a table without its index, whole or not at all; the same table gives the same bytes."""
     with replacing(path) as temporary:
         table.to_parquet(temporary, index=False, compression="zstd")
+
+
+def write_array(path: Path, array: "npt.NDArray[Any]") -> None:
+    """Write an array as `.npy`, whole or not at all.
+
+    numpy, given a file, writes its last pages as it closes a second handle to it, and does not look whether they went.
+    """
+    import numpy as np
+
+    whole = io.BytesIO()
+    np.save(whole, array, allow_pickle=False)
+    with replacing(path) as temporary:
+        temporary.write_bytes(whole.getbuffer())
 
 
 def sha256(data: bytes) -> str:

@@ -4,7 +4,7 @@
 The same frames give the same bytes, in whatever order they were made.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from heartml.core.errors import HeartMLError
-from heartml.core.files import read_json, write_json, write_parquet
+from heartml.core.files import read_json, replacing, write_json, write_parquet
 
 
 class FramesError(HeartMLError):
@@ -74,11 +74,17 @@ def write(
     counts = np.array([shape[0] for shape in shapes], dtype=np.int64)
     dim = shapes[0][1]
     folder.mkdir(parents=True, exist_ok=True)
-    packed = np.lib.format.open_memmap(folder / "frames.npy", "w+", np.float16, (int(counts.sum()), dim))
+    _pack(folder / "frames.npy", (frames[i] for i in recording_ids), (int(counts.sum()), dim))
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    for recording_id, start, count in zip(recording_ids, first, counts, strict=True):
-        packed[start : start + count] = frames[recording_id]
-    packed.flush()
     index = pd.DataFrame({"recording_id": recording_ids, "first": first, "frames": counts})
     write_parquet(folder / "index.parquet", index.astype({"recording_id": "string"}))
     write_json(folder / "encoder.json", {**encoder, "frame_rate_hz": frame_rate_hz, "dim": dim})
+
+
+def _pack(file: Path, pieces: Iterable[npt.NDArray[np.float16]], shape: tuple[int, int]) -> None:
+    """Write pieces `[frames, dim]` as one float16 array of `shape`; through mapped memory a full disk would kill us."""
+    head = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": shape}
+    with replacing(file) as temporary, temporary.open("wb") as out:
+        np.lib.format.write_array_header_1_0(out, head)
+        for piece in pieces:
+            out.write(np.ascontiguousarray(piece, np.float16).reshape(-1, shape[1]).tobytes())

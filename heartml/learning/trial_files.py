@@ -47,7 +47,7 @@ def write(
         (folder / kind).mkdir()
     for slot, (spec, answer, noisy) in complete.items():
         if answer.details is not None:
-            np.save(folder / "details" / f"{slot}.npy", answer.details.astype(np.float32))
+            files.write_array(folder / "details" / f"{slot}.npy", answer.details.astype(np.float32))
         if noisy is not None:
             bench.write_result(folder / "noisy" / f"{slot}.safetensors", noisy)
         if spec.family.TAKES == "frames":
