@@ -20,10 +20,11 @@ from heartml.heads import Answer
 from heartml.learning import combination
 from heartml.learning.calibration import Calibration
 from heartml.learning.combination import Terms
-from heartml.learning.decision import Rule, class_gains
+from heartml.learning.decision import Rule
 from heartml.learning.members import Spec, normalised
 from heartml.learning.readings import Evidence, Reader, Reading, cross_read, evidence, kinds
 from heartml.metrics import METRICS
+from heartml.metrics.gains import class_gains
 
 PARAMS = config.load(ROOT / "params.yaml")
 TERMS = Terms(TASKS["murmur"], PARAMS.stacking, PARAMS.ensemble)

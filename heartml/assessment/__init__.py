@@ -4,7 +4,7 @@ In: predictions of the held-out part and the cross-fitted ones of the rest, as t
 and the recordings behind them, one row each, joined with their folds and signal measurements. Out: values for JSON.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -131,7 +131,7 @@ def _assess_part(part: Part, task: Task, rules: Rules) -> dict[str, Any]:
         "scores": scores(scored, task, params, seed),
         "floors": beside,
         "against_floors": {name: versus(scored, floor, task, params, seed) for name, floor in part.floors.items()},
-        "best_floor": best_floor(beside, task),
+        "best_floor": best_floor(beside, task.metric),
         "per_class": per_class(scored, rules.min_groups, params, seed),
         "per_source": by.pop("source"),
         "subgroups": by,
@@ -140,12 +140,18 @@ def _assess_part(part: Part, task: Task, rules: Rules) -> dict[str, Any]:
     }
 
 
-def best_floor(beside: Mapping[str, Mapping[str, Number]], task: Task) -> str | None:
-    """The floor with the best value of the task's metric; the first of equals, none where none is defined."""
-    sign = 1 if METRICS[task.metric].greater_is_better else -1
-    values = {name: numbers[task.metric]["value"] for name, numbers in beside.items()}
+def best_floor(beside: Mapping[str, Mapping[str, Number]], metric: str) -> str | None:
+    """The floor with the best value of a metric; the first of equals, none where none is defined."""
+    sign = 1 if METRICS[metric].greater_is_better else -1
+    values = {name: numbers[metric]["value"] for name, numbers in beside.items()}
     defined = {name: sign * value for name, value in values.items() if value is not None}
     return max(defined, key=lambda name: defined[name]) if defined else None
+
+
+def best_numbers(beside: Mapping[str, Mapping[str, Number]], metrics: Iterable[str]) -> dict[str, Number]:
+    """metric -> the number of the floor that is best at it; metrics that no floor has are left out."""
+    best = {metric: best_floor(beside, metric) for metric in metrics}
+    return {metric: beside[name][metric] for metric, name in best.items() if name is not None}
 
 
 def suspicions(part: Part, task: Task, rules: Rules) -> dict[str, Any]:
@@ -157,7 +163,7 @@ def suspicions(part: Part, task: Task, rules: Rules) -> dict[str, Any]:
     by_floor: dict[str, Any] = {}
     confounded = []
     for floor, scored in part.floors.items():
-        if floor == "majority":
+        if floor == "constant":
             continue
         by_floor[floor] = {
             name: intervals([_auc_within(scored, c)], scored, scored.probabilities, rules.params, rules.seed)["auc"]
@@ -209,9 +215,8 @@ def locations(recordings: pd.DataFrame, task: Task, rules: Rules) -> dict[str, A
 
 
 def summary(found: Mapping[str, Any]) -> dict[str, float]:
-    """The values alone, flat: `held_out.uar`, `out_of_fold.uar`, `best_floor.uar`."""
-    best = found["best_floor"][HELD_OUT]
-    tables = {part: found[part] for part in PARTS} | ({"best_floor": found["floors"][best]} if best else {})
+    """The values alone, flat: `held_out.uar`, `out_of_fold.uar`, `best_floor.uar` (held out, of the best floor each)."""
+    tables = {part: found[part] for part in PARTS} | {"best_floor": best_numbers(found["floors"], found["official"])}
     return {
         f"{table}.{name}": number["value"] for table, numbers in tables.items()
         for name, number in numbers.items() if number["value"] is not None

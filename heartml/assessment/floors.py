@@ -1,8 +1,9 @@
 """Floors: what a label's company gives away without a heart being heard. A model below them has heard nothing.
 
 Each floor is a small logistic regression on one kind of column, fitted on other groups than it is scored on; its
-decision rule may trade accuracy for recall as the ensemble's may (division by the prior to a power), or it would be
-too easy to beat. Tables carry one row a recording; predictions are `[units, classes]`, units in the folds' order.
+decision rule follows the metric as the ensemble's may: it divides by the prior to a power, weighs by what the metric
+pays for each class, or always says the same; else it would be too easy to beat. Tables carry one row a recording;
+predictions are `[units, classes]`, units in the folds' order.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from heartml.core.schema import TEST
 from heartml.core.tasks import Task
 from heartml.metrics import METRICS
+from heartml.metrics.gains import class_gains
 
 Floats = NDArray[np.float64]
 NOT_GIVEN = "not given"
@@ -65,7 +67,7 @@ def _nothing(recordings: pd.DataFrame) -> pd.DataFrame:
 
 
 FLOORS: Mapping[str, Floor] = {
-    "majority": Floor("Majority class", "nothing", _nothing),
+    "constant": Floor("Best constant answer", "nothing", _nothing),
     "source": Floor("Data source alone", "the sensor or campaign", _source),
     "metadata": Floor("Age, sex and place alone", "the patient's age, sex or location", _metadata),
     "nuisance": Floor("Loudness and length alone", "level, length or bandwidth", _nuisance, binned=True),
@@ -102,26 +104,31 @@ def _fit(
 ) -> Callable[[Floats], tuple[Floats, NDArray[np.int64]]]:
     """Fit one floor on `[units, features]`; the rule gives probabilities and decisions for others."""
     k = len(task.classes)
-    prior = (np.bincount(labels, minlength=k) + 1e-9) / (len(labels) + k * 1e-9)
+    prior = np.asarray((np.bincount(labels, minlength=k) + 1e-9) / (len(labels) + k * 1e-9), np.float64)
     classify = _regression(columns, labels, k, binned) if columns.shape[1] and len(set(labels)) > 1 else None
 
     def probabilities_of(rows: Floats) -> Floats:
         return classify(rows) if classify else np.tile(prior, (len(rows), 1))
 
-    def decide(probabilities: Floats, power: float) -> NDArray[np.int64]:
-        return np.asarray(np.argmax(probabilities / prior**power, axis=1), np.int64)
+    def decide(probabilities: Floats, weights: Floats) -> NDArray[np.int64]:
+        return np.asarray(np.argmax(probabilities * weights, axis=1), np.int64)
 
     metric = METRICS[task.metric]
     sign = 1 if metric.greater_is_better else -1
     seen = probabilities_of(columns)
-    powers = PRIOR_POWERS if classify else PRIOR_POWERS[:1]
-    power = max(powers, key=lambda p: sign * metric.function(labels, seen, decide(seen, p), task.classes))
+    weights = max(_weights(prior, class_gains(task.metric, labels, task.classes)),
+                  key=lambda w: sign * metric.function(labels, seen, decide(seen, w), task.classes))
 
     def rule(rows: Floats) -> tuple[Floats, NDArray[np.int64]]:
         probabilities = probabilities_of(rows)
-        return probabilities, decide(probabilities, power)
+        return probabilities, decide(probabilities, weights)
 
     return rule
+
+
+def _weights(prior: Floats, gains: Floats) -> list[Floats]:
+    """What a floor may multiply its probabilities by, `[k]` each; a unit vector makes it always say one class."""
+    return [*(prior**-power for power in PRIOR_POWERS), gains, *np.eye(len(prior))]
 
 
 def _regression(columns: Floats, labels: NDArray[np.int_], k: int, binned: bool) -> Callable[[Floats], Floats]:

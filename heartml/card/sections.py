@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from heartml import report
-from heartml.assessment import HELD_OUT, OUT_OF_FOLD
+from heartml.assessment import HELD_OUT, OUT_OF_FOLD, best_numbers
 from heartml.report.tables import CLASS_COLUMNS, counted
 from heartml.report.verdict import TITLES, figure, signed, span
 
@@ -47,12 +47,12 @@ def day(milliseconds: int) -> str:
 
 
 def results(found: Json) -> str:
-    """The official metrics, each part beside its best floor."""
+    """The official metrics, each part beside the floor that is best at each."""
     rows = []
     for part, floors in ((HELD_OUT, "floors"), (OUT_OF_FOLD, "floors_out_of_fold")):
-        best = found["best_floor"][part]
+        best = best_numbers(found[floors], found["official"])
         rows.append([(TITLES[name], number(found[part][name]),
-                      figure(found[floors][best][name]["value"]) if best else "–") for name in found["official"]])
+                      figure(best[name]["value"]) if name in best else "–") for name in found["official"]])
     return table(("Metric", "Held out", "Best floor", "Cross-fitted", "Best floor there"),
                  [(*held, *fitted[1:]) for held, fitted in zip(*rows, strict=True)])
 

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from heartml.core.config import EnsembleParams, StackingParams
 from heartml.core.tasks import Task
 from heartml.learning.calibration import Calibration
-from heartml.learning.decision import Rule, class_gains, scaled
+from heartml.learning.decision import Rule, scaled
 from heartml.learning.members import normalised
 from heartml.learning.readings import Evidence, Floats, Ints, Reader, Reading, cross_read
+from heartml.metrics.gains import class_gains
 
 
 @dataclass(frozen=True)

@@ -18,25 +18,26 @@ _LABELS = {"promoted": "bold green", "refused": "yellow", "nothing new": "cyan",
 
 
 def rows(outcome: Outcome) -> list[tuple[str, ...]]:
-    """One row a metric: title, value with its interval, best floor, champion on the units it was compared on."""
+    """One row a metric: title, value with its interval, its best floor, champion on the units it was compared on."""
+    from heartml.assessment import best_numbers
     from heartml.metrics import METRICS
 
     evaluation = outcome.evaluation
-    best = evaluation["best_floor"]["held_out"]
+    floors = best_numbers(evaluation["floors"], evaluation["official"])
     compared: Mapping[str, Any] = outcome.verdict.get("comparison") or {}
     return [
         (METRICS[name].title, interval(evaluation["held_out"][name]),
-         _number(evaluation["floors"][best][name]["value"]) if best else "none",
+         _number(floors[name]["value"]) if name in floors else "none",
          _number(compared.get("champion", {}).get(name)))
         for name in evaluation["official"]
     ]
 
 
 def asked(outcome: Outcome) -> str:
-    """`84 held-out units, 77 groups; best floor: loudness and length alone`."""
+    """`84 held-out units, 77 groups; best floor of the first metric: loudness and length alone`."""
     evaluation = outcome.evaluation
     counts, best = evaluation["counts"]["held_out"], evaluation["best_floor"]["held_out"]
-    floor = f"; best floor: {evaluation['floor_titles'][best].lower()}" if best else ""
+    floor = f"; best floor of the first metric: {evaluation['floor_titles'][best].lower()}" if best else ""
     return f"{counts['units']} held-out units, {counts['groups']} groups{floor}"
 
 

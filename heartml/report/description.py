@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from heartml.assessment import HELD_OUT, OUT_OF_FOLD
+from heartml.assessment import HELD_OUT, OUT_OF_FOLD, best_numbers
 from heartml.core import config, paths, schema, tasks
 from heartml.core.tasks import GROUPS, Assignment
 from heartml.report.tables import Row, Table, table
@@ -82,7 +82,7 @@ def _feature(assignment: Assignment, recordings: pd.DataFrame, found: Json, min_
 
 
 def scores(features: Sequence[Feature], part: str) -> Table:
-    """Macro F1 and mean recall of each feature on one part, its best floor below it."""
+    """Macro F1 and mean recall of each feature on one part, below it the floor that is best at each."""
     lines: list[tuple[str, str, tuple[str, ...], Json | None]] = []
     notes: dict[str, str] = {}
     for feature in features:
@@ -91,11 +91,10 @@ def scores(features: Sequence[Feature], part: str) -> Table:
             lines.append((feature.title, "other", ("",), None))
             notes[feature.title] = feature.note
             continue
-        counts, best = found["counts"][part], found["best_floor"][part]
+        counts, best = found["counts"][part], best_numbers(found[PARTS[part]], METRICS)
         lines.append((feature.title, "model", (f"{counts['units']} ({counts['groups']})",), found[part]))
-        if best is not None:
-            title = f"{feature.title}, best floor: {found['floor_titles'][best].lower()}"
-            lines.append((title, "floor", ("",), found[PARTS[part]][best]))
+        if best:
+            lines.append((f"{feature.title}, best floor", "floor", ("",), best))
     made = table("Features", "Feature", ("Patients (groups)",), METRICS, lines, limits=(0.0, 1.0))
     rows = [Row(r.name, r.kind, r.facts, r.cells, notes.get(r.name, r.note)) for r in made.rows]
     return Table(made.caption, made.first, made.facts, made.columns, tuple(rows))
