@@ -223,7 +223,7 @@ TAMPERINGS: dict[str, tuple[Callable[[], object], dict[str, str]]] = {
     "an edited metric": (lambda: sql("update latest_metrics set value = 0.99 where key = 'held_out/uar'"),
                          {"record": BROKEN, "metrics": BROKEN}),
     "an edited metric of a floor": (
-        lambda: sql("update latest_metrics set value = 0.01 where key = 'floor/constant/uar'"),
+        lambda: sql("update latest_metrics set value = 0.01 where key = 'floor/majority/uar'"),
         {"record": BROKEN, "metrics": BROKEN}),
     "a swapped model": (swapped_model, {**UNSIGNED, "model": BROKEN, "decisions": BROKEN}),
     "a swapped model, signed by another": (swapped_and_signed_by_another,

@@ -43,7 +43,7 @@ from heartml.metrics.scores import (
 from heartml.report import cautions, verdict
 
 TASK = TASKS["murmur"]
-FAST = EvaluateParams(bootstrap=100, confidence=0.9, floors=("constant", "source", "metadata", "nuisance"),
+FAST = EvaluateParams(bootstrap=100, confidence=0.9, floors=("majority", "source", "metadata", "nuisance"),
                       confounded_auc=0.7)
 
 
@@ -85,9 +85,9 @@ def recordings(n=200, seed=0):
     return table, pd.DataFrame({"unit_id": table["unit_id"], "label": labels, "part": table["part"]})
 
 
-def test_a_constant_floor_has_a_mean_recall_of_one_over_k():
+def test_a_majority_floor_has_a_mean_recall_of_one_over_k():
     table, units = recordings()
-    p, decisions = floors.predict("constant", table, units, TASK)
+    p, decisions = floors.predict("majority", table, units, TASK)
     assert METRICS["uar"].function(units["label"].to_numpy(), p, decisions, TASK.classes) == pytest.approx(1 / 3)
     assert np.allclose(p.sum(axis=1), 1)
 
@@ -133,7 +133,7 @@ def test_a_class_that_a_floor_tells_apart_is_called_confounded():
     found = suspicions(Part(truth, beside, table.set_index("unit_id")), TASK, Rules(FAST, 10, 0))
     flagged = {(entry["class"], entry["floor"]) for entry in found["confounded"]}
     assert {("Present", "source"), ("Unknown", "nuisance")} <= flagged
-    assert not {floor for _, floor in flagged} & {"metadata", "constant"}
+    assert not {floor for _, floor in flagged} & {"metadata", "majority"}
     assert all("confounded" in entry["words"] for entry in found["confounded"])
 
 
@@ -226,13 +226,13 @@ def test_a_view_joins_classes_and_changes_nothing_else():
 
 def test_a_task_with_a_view_is_scored_in_it_beside_the_floors():
     task = TASKS["sounds"]
-    both = {part: Part(scored(classes=task.classes), {"constant": scored(classes=task.classes, seed=1)},
+    both = {part: Part(scored(classes=task.classes), {"majority": scored(classes=task.classes, seed=1)},
                        pd.DataFrame({"source": ["set_a"] * 60, "age_group": None, "sex": None})) for part in PARTS}
-    found = assess(both, task, Rules(FAST.model_copy(update={"floors": ("constant",)}), 10, 0))["views"]["four_classes"]
+    found = assess(both, task, Rules(FAST.model_copy(update={"floors": ("majority",)}), 10, 0))["views"]["four_classes"]
     for part in PARTS:
         seen = through(both[part].scored, task.views[0])
         assert found[part]["scores"]["accuracy"]["value"] == pytest.approx((seen.labels == seen.decisions).mean())
-        assert set(found[part]["floors"]["constant"]) >= {"accuracy", "uar", "macro_auc"}
+        assert set(found[part]["floors"]["majority"]) >= {"accuracy", "uar", "macro_auc"}
         assert found[part]["per_class"]["extra"]["units"] == (seen.labels == 1).sum()
 
 
@@ -337,14 +337,13 @@ def test_a_lead_over_a_floor_that_may_be_nothing_is_named(done, low, named):
 
 
 @pytest.mark.parametrize("metric", ["weighted_accuracy", "weighted_accuracy_and_uar", "uar", "accuracy"])
-def test_no_constant_answer_is_better_than_the_best_floor(metric):
+def test_a_floor_that_knows_nothing_is_no_worse_than_the_best_constant_answer(metric):
     task = replace(TASKS["murmur"], metric=metric)
     labels = np.repeat([0, 1, 2], [64, 25, 248])
     parts = np.array(["0", "1", "2", "test"])[np.arange(len(labels)) % 4]
     ids = [f"u{row}" for row in range(len(labels))]
-    table = pd.DataFrame({"unit_id": ids, "source": "clinic"})
     units = pd.DataFrame({"unit_id": ids, "label": labels, "part": parts})
-    p, decisions = floors.predict("constant", table, units, task)
+    p, decisions = floors.predict("source", pd.DataFrame({"unit_id": ids, "source": "clinic"}), units, task)
     always = [METRICS[metric].function(labels, p, np.full(len(labels), c), task.classes) for c in range(3)]
     assert METRICS[metric].function(labels, p, decisions, task.classes) >= max(always) - 1e-9
 
@@ -364,14 +363,14 @@ def test_a_floor_weighs_classes_as_the_metric_pays_for_them():
 
 
 def test_each_metric_stands_beside_the_floor_that_is_best_at_it():
-    beside = {"constant": {"uar": {"value": 0.33}, "accuracy": {"value": 0.74}},
+    beside = {"majority": {"uar": {"value": 0.33}, "accuracy": {"value": 0.74}},
               "source": {"uar": {"value": 0.52}, "accuracy": {"value": 0.50}}}
     assert best_numbers(beside, ["uar", "accuracy"]) == {"uar": {"value": 0.52}, "accuracy": {"value": 0.74}}
 
 
 def test_the_best_floor_of_a_cost_is_the_cheapest():
-    beside = {name: {"outcome_cost": {"value": value}} for name, value in (("constant", 9e3), ("source", 1e4))}
-    assert best_floor(beside, "outcome_cost") == "constant"
+    beside = {name: {"outcome_cost": {"value": value}} for name, value in (("majority", 9e3), ("source", 1e4))}
+    assert best_floor(beside, "outcome_cost") == "majority"
 
 
 def test_the_evaluation_says_everything_of_both_parts(done):

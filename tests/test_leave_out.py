@@ -143,7 +143,7 @@ def test_each_collection_is_scored_whole_with_intervals_and_floors(found: dict[s
         "clinic": (20, 20), "ward": (20, 20)}
     for one in found.values():
         assert one["trained_on"] == {"units": 20, "groups": 20}
-        for numbers in (one["scores"], one["in_collection"], one["floors"]["constant"]):
+        for numbers in (one["scores"], one["in_collection"], one["floors"]["majority"]):
             assert numbers["uar"]["low"] <= numbers["uar"]["value"] <= numbers["uar"]["high"]
         assert one["per_class"]["Present"]["auc"]["value"] > 0.8, "a loud murmur is a loud murmur everywhere"
 

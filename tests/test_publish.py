@@ -110,7 +110,7 @@ def test_the_first_model_is_promoted_and_its_run_explains_it(project: Path) -> N
     found = outcome.evaluation["held_out"]["uar"]
     assert run.data.metrics["held_out/uar"] == found["value"]
     assert run.data.metrics["held_out/uar_low"] == found["low"]
-    assert run.data.metrics["floor/constant/uar"] == outcome.evaluation["floors"]["constant"]["uar"]["value"]
+    assert run.data.metrics["floor/majority/uar"] == outcome.evaluation["floors"]["majority"]["uar"]["value"]
     assert run.data.metrics["seconds/search/simulated-murmur"] == 12.5
     assert run.data.tags["heartml.data"] == DATA_HASH
     assert run.data.tags["heartml.code_dirty"] == "false"

@@ -163,7 +163,7 @@ def suspicions(part: Part, task: Task, rules: Rules) -> dict[str, Any]:
     by_floor: dict[str, Any] = {}
     confounded = []
     for floor, scored in part.floors.items():
-        if floor == "constant":
+        if floor == "majority":
             continue
         by_floor[floor] = {
             name: intervals([_auc_within(scored, c)], scored, scored.probabilities, rules.params, rules.seed)["auc"]
@@ -215,7 +215,7 @@ def locations(recordings: pd.DataFrame, task: Task, rules: Rules) -> dict[str, A
 
 
 def summary(found: Mapping[str, Any]) -> dict[str, float]:
-    """The values alone, flat: `held_out.uar`, `out_of_fold.uar`, `best_floor.uar` (held out, of the best floor each)."""
+    """The values alone, flat: `held_out.uar`, `out_of_fold.uar`, `best_floor.uar` (held out, of its best floor)."""
     tables = {part: found[part] for part in PARTS} | {"best_floor": best_numbers(found["floors"], found["official"])}
     return {
         f"{table}.{name}": number["value"] for table, numbers in tables.items()

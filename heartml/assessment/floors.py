@@ -2,8 +2,8 @@
 
 Each floor is a small logistic regression on one kind of column, fitted on other groups than it is scored on; its
 decision rule follows the metric as the ensemble's may: it divides by the prior to a power, weighs by what the metric
-pays for each class, or always says the same; else it would be too easy to beat. Tables carry one row a recording;
-predictions are `[units, classes]`, units in the folds' order.
+pays for each class, or always says the same; else it would be too easy to beat. The majority class alone stands beside
+them. Tables carry one row a recording; predictions are `[units, classes]`, units in the folds' order.
 """
 
 from collections.abc import Callable, Mapping
@@ -67,7 +67,7 @@ def _nothing(recordings: pd.DataFrame) -> pd.DataFrame:
 
 
 FLOORS: Mapping[str, Floor] = {
-    "constant": Floor("Best constant answer", "nothing", _nothing),
+    "majority": Floor("Majority class", "nothing", _nothing),
     "source": Floor("Data source alone", "the sensor or campaign", _source),
     "metadata": Floor("Age, sex and place alone", "the patient's age, sex or location", _metadata),
     "nuisance": Floor("Loudness and length alone", "level, length or bandwidth", _nuisance, binned=True),
@@ -116,7 +116,8 @@ def _fit(
     metric = METRICS[task.metric]
     sign = 1 if metric.greater_is_better else -1
     seen = probabilities_of(columns)
-    weights = max(_weights(prior, class_gains(task.metric, labels, task.classes)),
+    gains = class_gains(task.metric, labels, task.classes)
+    weights = max(_weights(prior, gains) if classify else [np.ones(k)],
                   key=lambda w: sign * metric.function(labels, seen, decide(seen, w), task.classes))
 
     def rule(rows: Floats) -> tuple[Floats, NDArray[np.int64]]:

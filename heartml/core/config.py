@@ -267,7 +267,7 @@ class EnsembleParams(PerTask):
 class EvaluateParams(Section):
     bootstrap: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
-    floors: tuple[Literal["constant", "source", "metadata", "nuisance"], ...]
+    floors: tuple[Literal["majority", "source", "metadata", "nuisance"], ...]
     confounded_auc: Annotated[float, Field(ge=0.5, le=1)]
 
 
