@@ -53,14 +53,16 @@ def slow_outcome_cost(labels, decisions, classes):
     return total / n
 
 
-def slow_ece(labels, probabilities):
+def slow_ece(labels, probabilities, decisions):
+    """Guo et al. (2017), equation 3, bin by bin, of the decisions."""
+    answers = [(float(p[d]), t == d) for t, p, d in zip(labels, probabilities, decisions, strict=True)]
     total = 0.0
     for low in range(10):
-        rows = [i for i, p in enumerate(probabilities) if low / 10 < max(p) <= (low + 1) / 10]
-        if rows:
-            confidence = sum(max(probabilities[i]) for i in rows) / len(rows)
-            accuracy = sum(int(np.argmax(probabilities[i])) == labels[i] for i in rows) / len(rows)
-            total += len(rows) / len(labels) * abs(confidence - accuracy)
+        inside = [(sure, right) for sure, right in answers if low / 10 < sure <= (low + 1) / 10]
+        if inside:
+            confidence = sum(sure for sure, _ in inside) / len(inside)
+            accuracy = sum(right for _, right in inside) / len(inside)
+            total += len(inside) / len(labels) * abs(confidence - accuracy)
     return total
 
 
@@ -81,7 +83,7 @@ def test_each_metric_equals_an_independent_implementation(seed):
         "outcome_cost": slow_outcome_cost(labels, decisions, MURMUR),
         "weighted_accuracy_and_uar": (weighted + recalls) / 2,
         "accuracy_and_uar": (accuracy + recalls) / 2,
-        "ece": slow_ece(labels, probabilities),
+        "ece": slow_ece(labels, probabilities, decisions),
         "brier": sum(((p - t) ** 2).sum() for p, t in zip(probabilities, truth, strict=True)) / len(labels),
     }
     assert expected.keys() == METRICS.keys()
@@ -126,6 +128,13 @@ def test_perfect_predictions_score_one(name):
 def test_perfect_probabilities_have_no_error(name):
     labels = np.array([0, 1, 2, 2])
     assert score(name, labels, np.eye(3)[labels], labels) == 0
+
+
+def test_the_calibration_error_is_that_of_the_decisions_not_of_the_likeliest_class():
+    labels, probabilities = np.array([0, 0, 0, 0]), np.tile([0.75, 0.25, 0.0], (4, 1))
+    assert score("ece", labels, probabilities, labels) == 0.25
+    assert score("ece", labels, probabilities, [2, 2, 2, 2]) == 0      # never right, and as sure as that
+    assert score("ece", labels, probabilities, [0, 0, 2, 2]) == 0.125
 
 
 @pytest.mark.parametrize("name", METRICS)

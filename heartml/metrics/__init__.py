@@ -103,10 +103,16 @@ def _auc_pairs(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> 
     return won, above.sum(axis=1) * below.sum(axis=1)
 
 
-def reliability(labels: Ints, probabilities: Floats, weights: Floats) -> tuple[Floats, Floats, Floats]:
-    """Weight, confidence and accuracy summed in `ECE_BINS` equal bins of the top probability, each [b, bins]."""
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == labels
+def reliability(
+    labels: Ints, probabilities: Floats, decisions: Ints, weights: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """Weight, confidence and accuracy summed in `ECE_BINS` equal bins of the confidence, each [b, bins].
+
+    Confidence is the probability of the decision, as it is shown and referred by (`Predictions.confidence`). The rule
+    may decide for another class than the most likely one, so it is not always the largest probability.
+    """
+    confidence = probabilities[np.arange(len(labels)), decisions]
+    correct = decisions == labels
     which = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
     member = np.eye(ECE_BINS)[which]
     return weights @ member, weights @ (member * confidence[:, None]), weights @ (member * correct[:, None])
@@ -171,8 +177,9 @@ def _macro_auc(labels: Ints, probabilities: Floats, _: Ints, classes: Classes, w
     return _mean_of_defined(np.stack(columns, axis=-1))
 
 
-def _ece(labels: Ints, probabilities: Floats, _: Ints, __: Classes, weights: Floats) -> Floats:
-    total, confidence, correct = reliability(labels, probabilities, weights)
+def _ece(labels: Ints, probabilities: Floats, decisions: Ints, _: Classes, weights: Floats) -> Floats:
+    """Mean distance of confidence and accuracy over the bins of `reliability`, of the decisions that are taken."""
+    total, confidence, correct = reliability(labels, probabilities, decisions, weights)
     return _ratio(np.abs(confidence - correct).sum(axis=1), total.sum(axis=1))
 
 

@@ -200,11 +200,11 @@ def _curves(scored: Scored, found: Sequence[tuple[Floats, Floats]], axes: tuple[
 
 
 def calibration(scored: Scored) -> pd.DataFrame:
-    """stage (before, after calibration), units, confidence, accuracy of the top probability, one row a filled bin."""
-    tables = []
+    """stage (before, after calibration), units, confidence in the decision, its accuracy, one row a filled bin."""
+    tables, once = [], np.ones((1, len(scored.labels)))
     for stage, probabilities in (("before", scored.probabilities), ("after", scored.calibrated)):
         units, confidence, correct = (
-            sums[0] for sums in reliability(scored.labels, probabilities, np.ones((1, len(scored.labels))))
+            sums[0] for sums in reliability(scored.labels, probabilities, scored.decisions, once)
         )
         filled = units > 0
         tables.append(pd.DataFrame({

@@ -25,7 +25,8 @@ _MEANINGS = {
     "macro_auc": "The mean over classes of the chance that a case is ranked above another. Guessing reaches 0.5.",
     "accuracy": "Share of right decisions.",
     "macro_f1": "The mean over classes of the harmonic mean of recall and precision.",
-    "ece": "How far confidence and share of right answers lie apart, averaged over ten bins of confidence.",
+    "ece": "How far confidence (the probability of the decision, as it is shown) and share of right decisions lie "
+           "apart, averaged over ten bins of confidence.",
     "brier": "Mean squared distance between probabilities and truth, 0 to 2.",
 }
 
