@@ -91,5 +91,5 @@ def _rare(found: Found) -> list[str]:
 def _few(found: Found) -> list[str]:
     few = [f"{name} ({entry['groups']})" for name, entry in found["counts"][HELD_OUT]["classes"].items()
            if entry["groups"] < found["min_groups"] and name not in found["left_out"]]
-    return [f"Few held-out groups: {listed(few)}. They enter the means above, with wide intervals, "
+    return [f"Few held-out groups: {listed(few)}. They enter the means above and make their intervals too narrow, "
             "but have no number of their own."] if few else []
