@@ -5,6 +5,7 @@ folder under `.heartml`. Besides this module only registry, champions and model_
 """
 
 import contextlib
+import logging
 import os
 import re
 import shutil
@@ -34,6 +35,7 @@ _AT_ONCE = 100   # params in one log_batch, says the server
 _NOT_IN_A_KEY = re.compile(r"[^\w\-. :/]", re.ASCII)
 _QUIET = {"MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
           "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}   # stdout is the command's
+_SAYS_ALL_TWICE = "mlflow.store.db.utils"    # logs each error of a database, with its traceback, and raises it
 _NO_PICKLE = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}   # whatever the caller's environment says
 
 
@@ -88,6 +90,7 @@ def connect() -> "MlflowClient":
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     os.environ.update(_NO_PICKLE)
+    logging.getLogger(_SAYS_ALL_TWICE).addFilter(_is_news)
     import mlflow
 
     if store.is_server():
@@ -103,6 +106,10 @@ def connect() -> "MlflowClient":
             if not os.environ.get(store.VARIABLE):
                 _follow_move(database)
     return client
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not record.exc_info
 
 
 def _follow_move(database: sqlite3.Connection) -> None:

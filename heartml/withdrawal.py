@@ -15,6 +15,7 @@ from heartml.ingest import version, withdrawn
 from heartml.lineage import LineageError
 from heartml.provenance import trace
 from heartml.provenance.trace import Trace, Twin, Use, many
+from heartml.store import alone
 from heartml.tracking import Client
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def run(client: Client, found: Trace, reason: str) -> Withdrawal:
     """Make the next data version and mark the registered ones; waits while a retraining or an ingest is at work.
 
     Args:
-        found: what `look` has found.
+        found: what `look` has found; it looks again once it has waited, for what was registered meanwhile.
 
     Raises:
         VersionError: `data/` is not the version that `data.dvc` names.
@@ -89,6 +90,7 @@ def run(client: Client, found: Trace, reason: str) -> Withdrawal:
     patient = _ids(found)[0]
     with pipeline.alone(who=WHO):
         version.restore()
+        found = look(client, patient)
         tables = version.read()
         before = _data_hash()
         own = tables.recordings.loc[tables.recordings["patient_id"] == patient, "recording_id"]
@@ -119,11 +121,15 @@ def _known(found: Trace) -> "pd.DataFrame":
 
 
 def _mark(client: Client, use: Use, patient: str) -> None:
-    """Add the patient to the tag of one version: patient -> how many recordings, and in what part."""
-    marked = registry.get(client, f"{use.task}/{use.version}")
-    count = sum(len(ids) for ids in use.parts.values())
-    told = {**consent.withdrawn(marked), patient: {"recordings": count, "in": list(use.roles)}}
-    registry.mark(client, marked, consent.TAG, json.dumps(told, sort_keys=True))
+    """Add the patient to the tag of one version: patient -> how many recordings, and in what part.
+
+    Alone: of two that read the tag before either writes it, one would lose its patient.
+    """
+    with alone("consent"):
+        marked = registry.get(client, f"{use.task}/{use.version}")
+        count = sum(len(ids) for ids in use.parts.values())
+        told = {**consent.withdrawn(marked), patient: {"recordings": count, "in": list(use.roles)}}
+        registry.mark(client, marked, consent.TAG, json.dumps(told, sort_keys=True))
 
 
 def remains(found: Trace) -> list[str]:

@@ -125,6 +125,20 @@ def test_a_folder_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.Mo
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_a_folder_that_was_half_removed_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "round"
+    folder.mkdir()
+    (folder / "done").touch()
+
+    def die_at_it(_: Path) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr("shutil.rmtree", die_at_it)
+    with pytest.raises(SystemExit):
+        files.remove_folder(folder)
+    assert not folder.exists()
+
+
 def test_a_lock_file_that_is_torn_does_not_replace_the_copy_that_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -204,8 +204,16 @@ def test_other_parameters_are_another_run_and_the_old_one_is_swept_away(
     assert len(made_before) == 2
     other = params.model_copy(update={"seed": params.seed + 1})
     assert not planned_roots(planned, other) & made_before
+    with monkeypatch.context() as dying, pytest.raises(SystemExit):
+        dying.setattr("shutil.rmtree", _die)
+        scratch.sweep(NAME, "dataset", planned, other)
+    assert len(list(scratch.FOLDER.glob(f"{NAME}-dataset-{'?' * 16}"))) == 1, "what is half removed is not there"
     scratch.sweep(NAME, "dataset", planned, other)
-    assert not list(scratch.FOLDER.glob(f"{NAME}-dataset-{'?' * 16}"))
+    assert not [*scratch.FOLDER.glob(f"{NAME}-dataset-{'?' * 16}"), *scratch.FOLDER.glob(f".{NAME}-*.tmp")]
+
+
+def _die(*_: object, **__: object) -> None:
+    raise SystemExit
 
 
 def planned_roots(planned: list[pd.DataFrame], params: config.Params) -> set[str]:

@@ -1,16 +1,19 @@
 """Registered versions: one for each content, one champion, and no state that a crash can leave undecided."""
 
+import contextlib
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 
-from heartml import registry, tracking
+from heartml import registry, store, tracking
 from heartml.registry import CHALLENGER, CHAMPION, ChampionChanged, Version
 
 NAME = "simulated-murmur"
@@ -185,3 +188,17 @@ def test_processes_that_start_at_once_make_one_sound_store(tmp_path: Path) -> No
     for process in started:
         _, errors = process.communicate(timeout=200)
         assert process.returncode == 0, errors
+
+
+def test_an_error_of_the_database_is_raised_and_no_traceback_is_printed_beside_it(
+    client, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """MLflow logs each with its traceback; on a full disk that stood before the one line."""
+    file = store.sqlite_file()
+    assert file and not registry.names(client)
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        database.execute("DROP TABLE registered_models")
+        database.commit()
+    with pytest.raises(MlflowException, match="no such table"):
+        client.create_registered_model("a")
+    assert "Traceback" not in capfd.readouterr().err

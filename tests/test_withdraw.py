@@ -1,6 +1,8 @@
 """Withdrawn consent: gone from the next version and all later ones, marked where it was used, nothing rewritten."""
 
 import json
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import click.testing
@@ -133,6 +135,30 @@ def test_done_twice_or_interrupted_it_comes_to_the_same(project: Workspace, monk
     second = patient_in("1")
     withdraw(second)
     assert set(marked()) == {patient, second}, "one mark does not take the place of another"
+
+
+def test_who_waited_marks_what_was_registered_meanwhile_and_two_at_once_both_stand(
+    project: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, (first, second) = tracking.connect(), (patient_in("0"), patient_in("1"))
+    before = replace(withdrawal.look(client, first), uses=())      # as it was while a retraining had not registered
+    found = withdrawal.look(client, second)
+    beside: list[threading.Thread] = []
+    get = registry.get
+
+    def get_and_let_another_come(*given: object) -> registry.Version:
+        known = get(*given)
+        if not beside:
+            beside.append(threading.Thread(target=withdrawal._mark, args=(client, found.uses[0], second)))
+            beside[0].start()
+            beside[0].join(2)
+        return known
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "get", get_and_let_another_come)
+        withdrawal.run(client, before, REASON)
+        beside[0].join()
+    assert set(marked()) == {first, second}
 
 
 def killed_while_adding(real):

@@ -113,6 +113,13 @@ def scratch() -> Iterator[Path]:
             time.sleep(_BETWEEN_REMOVALS_S)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, its name first: no half of it is left that a mark in it still calls whole."""
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    folder.rename(aside)
+    shutil.rmtree(aside)
+
+
 def put_in_place(new: Path, folder: Path) -> None:
     """Put the folder `new` where `folder` stands, in one step where the kernel can (Linux); the former one is removed.
 

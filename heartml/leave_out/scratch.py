@@ -42,10 +42,12 @@ def evaluated(name: str, by: str, folds: pd.DataFrame, params: Params) -> Path:
 
 def sweep(name: str, by: str, current: Iterable[pd.DataFrame], params: Params) -> None:
     """Remove what earlier data, parameters or code have left."""
+    for orphan in FOLDER.glob(f".{name}-{by}-*.tmp"):      # of a sweep that was killed
+        shutil.rmtree(orphan, ignore_errors=True)
     kept = {root_of(name, by, folds, params).name for folds in current}
     for root in FOLDER.glob(f"{name}-{by}-{'?' * _KEY_DIGITS}"):
         if root.name not in kept:
-            shutil.rmtree(root)
+            files.remove_folder(root)
 
 
 def root_of(name: str, by: str, folds: pd.DataFrame, params: Params) -> Path:
