@@ -16,7 +16,7 @@ from heartml.publish import gate
 from heartml.publish.gate import Champion
 
 TASK = TASKS["murmur"]
-PARAMS = GateParams(confidence=0.95, bootstrap=500, subgroup_margin=0.05, min_subgroup_groups=10,
+PARAMS = GateParams(confidence=0.95, bootstrap=500, min_groups=5, subgroup_margin=0.05, min_subgroup_groups=10,
                     calibration_margin=0.05, calibration_limit=0.15, catch_up_recordings=0)
 UNITS = 120
 TITLES = {name: floor.title for name, floor in FLOORS.items()}
@@ -63,7 +63,7 @@ def verdict(
     metric = METRICS[TASK.metric]
     floors = against or {"source": {"value": 0.3, "low": 0.1, "high": 0.5}}
     criteria = [
-        gate.better_than_champion(metric, "3", comparison, PARAMS.confidence),
+        gate.better_than_champion(metric, "3", comparison, PARAMS),
         gate.no_subgroup_loses(comparison, PARAMS.subgroup_margin),
         gate.as_well_calibrated(comparison, PARAMS.calibration_margin),
         gate.beats_floors(metric, 0.8, floors, TITLES),
@@ -87,6 +87,35 @@ def test_a_model_does_not_beat_itself() -> None:
     said = verdict(compare(same, same))
     assert not said.promote
     assert "better" in said.reason
+
+
+@pytest.mark.parametrize(("groups", "passed"), [(1, False), (2, False), (4, False), (5, True), (6, True)])
+def test_on_few_groups_nothing_is_better(groups: int, passed: bool) -> None:
+    right, wrong = answers(1.0, seed=1), answers(0.0, seed=2)
+    left = sorted({f"{unit}-0" for unit in right.unit_ids[2 * groups:]})
+    comparison = compare(right, wrong, frozenset(left))
+    assert comparison
+    assert (comparison.groups, comparison.difference.low > 0) == (groups, True)
+    said = gate.better_than_champion(METRICS[TASK.metric], "3", replace(comparison, absent=()), PARAMS)
+    assert said.passed == passed
+    told = (f"compared on {groups} held-out groups, at least 5 are needed; {UNITS - 2 * groups} left out (champion "
+            "trained on them): `heartml promote` decides, or keep champion 3's `seed`")
+    assert (said.words == told) != passed
+    assert passed or (said.value, said.required) == (groups, 5)
+
+
+def test_a_class_that_is_held_out_and_not_compared_stops_a_better_model() -> None:
+    right = answers(1.0, seed=1)
+    rare = right.labels == TASK.classes.index("Unknown")
+    champion = answers(0.5, seed=2).take(~rare)
+    comparison = compare(right, champion)
+    assert comparison
+    assert (comparison.absent, comparison.difference.low > 0) == (("Unknown",), True)
+    said = verdict(comparison)
+    assert not said.promote
+    assert f"none of them Unknown; {rare.sum()} left out (champion never answered them): " in said.reason
+    assert "raise `gate.catch_up_recordings`" in said.reason
+    assert compare(right.take(~rare), champion).absent == ()       # what nobody holds out nobody misses
 
 
 def test_a_gain_that_chance_explains_is_refused() -> None:

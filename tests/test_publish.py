@@ -442,6 +442,11 @@ def test_two_versions_are_compared_on_what_both_can_be_judged_on(
     assert "src=" not in page
     assert "://" not in page
     assert page.count("<circle") >= units
+    fewer = params.gate.model_copy(update={"min_groups": found["groups"] + 1})
+    unclear = comparison.compare(one, two, params.model_copy(update={"gate": fewer}))
+    assert {of["better"] for of in unclear["metrics"].values()} == {"too few groups"}
+    assert f"On {found['groups']} groups nobody can tell" in comparison_page.headline(unclear)
+    assert 'class="unclear"' in comparison_page.render(unclear)
 
 
 def test_a_unit_that_the_other_was_trained_on_is_not_compared(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -288,6 +288,7 @@ class ReportParams(Section):
 class GateParams(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     bootstrap: Annotated[int, Field(ge=100)]
+    min_groups: Count
     subgroup_margin: Share
     min_subgroup_groups: Count
     calibration_margin: Share

@@ -29,7 +29,7 @@ from heartml.registry import Version
 if TYPE_CHECKING:
     from heartml.tracking import Client
 
-FIRST, SECOND, NEITHER = "first", "second", "neither"
+FIRST, SECOND, NEITHER, TOO_FEW = "first", "second", "neither", "too few groups"
 _OWN_CODE = ("heartml/", "flows/")
 
 
@@ -119,6 +119,7 @@ class Pair:
         trained: units held out on both sides of which one side heard the group in training.
         alone: units that only the first, and only the second was asked about.
         relabelled: units whose label differs.
+        absent: classes that the second's held-out units have and none of these.
     """
 
     first: Scored
@@ -126,6 +127,7 @@ class Pair:
     trained: int
     alone: tuple[int, int]
     relabelled: int
+    absent: tuple[str, ...]
 
 
 def pair(first: Side, second: Side) -> Pair:
@@ -137,13 +139,14 @@ def pair(first: Side, second: Side) -> Pair:
     mine, theirs = (side.answers.take(np.array([of[unit] for unit in kept], dtype=np.intp))
                     for side, of in zip((first, second), rows, strict=True))
     return Pair(mine, theirs, len(both) - len(kept), (len(rows[0]) - len(both), len(rows[1]) - len(both)),
-                int((mine.labels != theirs.labels).sum()))
+                int((mine.labels != theirs.labels).sum()), gate.absent(second.answers, theirs))
 
 
 def _judged(paired: Pair, task: Task, known: pd.DataFrame, params: GateParams, seed: int) -> dict[str, Any]:
     truth, metrics = paired.second, [*task_metrics(task), *(METRICS[name] for name in gate.CALIBRATION)]
     counts = {"units": len(truth.labels), "groups": len(np.unique(truth.groups)), "left_out": {
-        "trained": paired.trained, "first_alone": paired.alone[0], "second_alone": paired.alone[1]}}
+        "trained": paired.trained, "first_alone": paired.alone[0], "second_alone": paired.alone[1]},
+        "least_groups": params.min_groups, "absent": list(paired.absent)}
     if not counts["units"]:
         return {**counts, "relabelled": 0, "metrics": {}, "subgroups": [], "decisions": {}, "by_unit": []}
     return {
@@ -163,8 +166,9 @@ def measured(metric: Metric, first: Scored, second: Scored, params: GateParams, 
     difference = _numbers(paired_bootstrap(
         metric, second.labels, sides[SECOND], sides[FIRST], second.classes, second.groups, resamples=params.bootstrap,
         confidence=params.confidence, rng=np.random.default_rng(seed)))
+    enough = len(np.unique(second.groups)) >= params.min_groups
     return {**{side: _numbers(i) for side, i in found.items()}, "difference": difference,
-            "better": better(metric, difference)}
+            "better": better(metric, difference) if enough else TOO_FEW}
 
 
 def _numbers(found: Any) -> Number:

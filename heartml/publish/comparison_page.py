@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from heartml.metrics import METRICS
-from heartml.publish.comparison import FIRST, NEITHER, SECOND
+from heartml.publish.comparison import FIRST, NEITHER, SECOND, TOO_FEW
 from heartml.report.plots import domain, strip, whisker
 from heartml.report.tables import Cell, Column, Row, Table
 from heartml.report.verdict import TITLES, figure, signed, span
 
 Json = Mapping[str, Any]
-_KINDS = {FIRST: "model", SECOND: "champion", NEITHER: "other"}
+_KINDS = {FIRST: "model", SECOND: "champion", NEITHER: "other", TOO_FEW: "other"}
 _LONGEST = 60
 
 
@@ -39,6 +39,9 @@ def headline(found: Json) -> str:
         return f"{title(found)} have no held-out unit in common that neither was trained on"
     of, metric = found["metrics"][found["metric"]], METRICS[found["metric"]]
     words = f"{metric.title} {signed(of['difference']['value'])} ({change(of['difference'])})"
+    if of["better"] == TOO_FEW:
+        return (f"On {found['groups']} groups nobody can tell whether {first} or {second} is better, at least "
+                f"{found['least_groups']} are needed. {words}")
     if of["better"] == NEITHER:
         return f"Chance explains the difference between {first} and {second}. {words}"
     led = second if of["better"] == SECOND else first
@@ -58,8 +61,9 @@ def basis(found: Json) -> str:
         (left["first_alone"], "only the first was asked about them"),
         (left["second_alone"], "only the second was asked about them")) if count]
     relabelled = [f"{found['relabelled']} whose label changed, by the second's label"] if found["relabelled"] else []
+    absent = [f"none of them {' or '.join(found['absent'])}"] if found["absent"] and found["units"] else []
     words = f"On {found['units']} held-out {found['unit']}s in {found['groups']} groups"
-    return f"{'; '.join([words, *reasons, *relabelled])}. Differences are the second minus the first."
+    return f"{'; '.join([words, *absent, *reasons, *relabelled])}. Differences are the second minus the first."
 
 
 def metric_title(name: str) -> str:
@@ -115,7 +119,7 @@ def show(found: Json) -> None:
 
 
 def _figures(of: Json, found: Json) -> tuple[str, str, str, str]:
-    told = {FIRST: names(found)[0], SECOND: names(found)[1], NEITHER: "chance explains it"}
+    told = {FIRST: names(found)[0], SECOND: names(found)[1], NEITHER: "chance explains it", TOO_FEW: TOO_FEW}
     first, second = (_with_span(figure(of[side]["value"]), span(of[side])) for side in (FIRST, SECOND))
     d = of["difference"]
     if d["value"] is None:

@@ -62,7 +62,7 @@ def _criteria(
     value = held.evaluation["held_out"][metric.name]["value"]
     against = held.evaluation["against_floors"]["held_out"]
     rivalry = [
-        gate.better_than_champion(metric, champion.number, comparison, params.gate.confidence),
+        gate.better_than_champion(metric, champion.number, comparison, params.gate),
         gate.no_subgroup_loses(comparison, params.gate.subgroup_margin),
         gate.as_well_calibrated(comparison, params.gate.calibration_margin),
     ] if champion else [gate.calibrated(held.evaluation["held_out"]["ece"], params.gate.calibration_limit)]
