@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Threads of one process have a temporary each; the last one to end wins. What killed processes left is removed first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path.parent, re.compile(rf"\.{re.escape(path.name)}\.(?:{_machine()}-\d+\.)?(\d+)\.tmp"))
+    _sweep(_temporaries(path.parent.resolve()),
+           re.compile(rf"\.{re.escape(path.name)}\.(?:{_machine()}-\d+\.)?(\d+)\.tmp"))
     temporary = path.with_name(f".{path.name}.{_machine()}-{threading.get_native_id()}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)     # a link that somebody left under this name would be written through
     try:
@@ -63,15 +64,22 @@ def _machine() -> str:
     return sha256(platform.node().encode())[:8]
 
 
-def _sweep(folder: Path, name: re.Pattern[str]) -> None:
+@functools.cache
+def _temporaries(folder: Path) -> tuple[Path, ...]:
+    """What was temporary there when this process first wrote there: of a large folder not listed at every file."""
+    return tuple(folder.glob(".*.tmp"))
+
+
+def _sweep(found: Iterable[Path], name: re.Pattern[str]) -> None:
     """Remove what is called so, a process's number being the name's first group, and no such process lives."""
-    with os.scandir(folder) as entries:
-        left = [entry.path for entry in entries if (its := name.fullmatch(entry.name)) and not alive(int(its[1]))]
-    for path in left:
-        if Path(path).is_dir():
+    for path in found:
+        its = name.fullmatch(path.name)
+        if its is None or alive(int(its[1])):
+            continue
+        if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
-            Path(path).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -101,7 +109,7 @@ def scratch() -> Iterator[Path]:
     A library's threads may still be writing there when the block was interrupted (MLflow downloads with them): then it
     is removed again, and what cannot be removed never hides why the block ended.
     """
-    _sweep(Path(tempfile.gettempdir()), re.compile(rf"heartml-{_machine()}-(\d+)-\w+"))
+    _sweep(Path(tempfile.gettempdir()).glob("heartml-*"), re.compile(rf"heartml-{_machine()}-(\d+)-\w+"))
     folder = Path(tempfile.mkdtemp(prefix=f"heartml-{_machine()}-{os.getpid()}-"))
     try:
         yield folder
