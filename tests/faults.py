@@ -301,6 +301,7 @@ def fork(
     """Start `heartml ARGUMENTS`, or `act`, in the folder of the project, on its disk where it has one."""
     number, name = tempfile.mkstemp(prefix="said-")
     os.close(number)
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})      # Ctrl-C waits until the command begins
     pid = os.fork()
     if pid == 0:
         status = 70
@@ -308,6 +309,7 @@ def fork(
             status = _be(project, Path(name), list(map(str, arguments)), act, environment)
         finally:
             os._exit(status)
+    signal.pthread_sigmask(signal.SIG_SETMASK, former)
     return Command(pid, Path(name))
 
 
@@ -335,6 +337,10 @@ def _be(
     sys.argv = ["heartml", *arguments]
     from heartml.cli import main
 
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    except KeyboardInterrupt:      # before it began
+        return 130
     try:
         (act or main)()
     except SystemExit as end:

@@ -267,7 +267,8 @@ def test_a_drift_retrains_and_a_cancelled_run_leaves_no_process(served: Served) 
     assert not stages_of(served)
     assert not any(stage.is_running() for stage in stages)
     tasks = served.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
-    assert all(task["run_count"] <= 1 for task in tasks), "a cancelled stage is not tried again"
+    again = [(task["name"], task["state_name"], task["run_count"]) for task in tasks if task["run_count"] > 1]
+    assert not again, "a cancelled stage is not tried again"
 
 
 def test_ctrl_c_ends_everything(served: Served) -> None:

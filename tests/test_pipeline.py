@@ -120,6 +120,16 @@ def test_a_stage_that_is_killed_is_told_from_one_that_fails(toy: Path) -> None:
         running.run("one", say=kill)
 
 
+def test_a_stage_that_a_stop_reaches_before_it_reaches_us_is_stopped_and_not_killed(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "_stopping", threading.Event())
+    monkeypatch.setattr(running, "_reproduce", lambda *_, **__: (How.KILLED, "", True))
+    threading.Timer(0.1, running._stopping.set).start()
+    with pytest.raises(StageFailed, match="one: stopped"):
+        running.run("one", say=lambda _: None)
+
+
 def test_a_stage_that_takes_too_long_is_killed_and_the_others_work_is_kept(toy: Path) -> None:
     toys.set_numbers(toy, seconds={"two": 60})
     running.run("one", say=lambda _: None)

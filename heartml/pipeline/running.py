@@ -16,6 +16,7 @@ from heartml.pipeline.repro import How
 
 LOGS = paths.STATE / "logs"
 _POLL_S = 0.5
+_LAG_S = 1.0      # a stop may reach the stage before it reaches us
 _running: set[subprocess.Popen[str]] = set()
 _stopping = threading.Event()
 
@@ -62,7 +63,7 @@ def run(address: str, *, force: bool = False, say: Callable[[str], None],
         how, last, in_time = _reproduce(address, left_s, force=force, say=say)
         if not in_time:
             raise _timed_out(address, timeout_s)
-        if _stopping.is_set():
+        if _stopping.wait(_LAG_S if how is How.KILLED else 0):
             raise StageFailed(f"{address}: stopped")
         if how is not How.BUSY:
             break
