@@ -24,9 +24,10 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from heartml import audio, encoders
+from heartml.audio import preprocessing, sound_files
 from heartml.core import config
-from heartml.predict import inputs
+from heartml.inference import inputs
+from heartml.models import encoders
 
 PARAMS = config.load(Path(__file__).parents[1] / "params.yaml")
 RATE_HZ = PARAMS.audio.sample_rate_hz
@@ -60,7 +61,7 @@ def choose(folder: Path, minutes: float, made: Path) -> tuple[list[Path], str]:
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in inputs.SUFFIXES) if folder.is_dir() else []
     if not found:
         found, folder = simulate(made), Path("simulated noise")
-    seconds = np.array([audio.read(path).seconds for path in found])
+    seconds = np.array([sound_files.read(path).seconds for path in found])
     step = max(1, int(seconds.sum() / (60 * minutes)))
     chosen = found[::step]
     total = seconds[::step].sum()
@@ -72,7 +73,7 @@ def simulate(folder: Path) -> list[Path]:
     rng = np.random.default_rng(0)
     for number in range(90):
         pcm = rng.normal(0, 3000, 20 * 4000).astype(np.int16)
-        audio.write_flac(folder / f"{number:03}.flac", audio.Samples(pcm, 4000))
+        sound_files.write_flac(folder / f"{number:03}.flac", sound_files.Samples(pcm, 4000))
     return sorted(folder.glob("*.flac"))
 
 
@@ -83,8 +84,8 @@ def measure(paths: list[Path]) -> list[dict[str, object]]:
 
     spec = encoders.spec("logspec", PARAMS)
     encoder = encoders.load(spec)
-    samples = [audio.read(path) for path in paths]
-    waveforms = [audio.prepare(s.floats, s.sample_rate_hz, PARAMS.audio) for s in samples]
+    samples = [sound_files.read(path) for path in paths]
+    waveforms = [preprocessing.prepare(s.floats, s.sample_rate_hz, PARAMS.audio) for s in samples]
     hours = sum(len(w) for w in waveforms) / RATE_HZ / 3600
     transform = torchaudio.transforms.MelSpectrogram(
         RATE_HZ, encoder.size, MEL["win_length"], MEL["hop_length"], MEL["fmin"], MEL["fmax"], n_mels=MEL["n_mels"],
@@ -105,7 +106,7 @@ def measure(paths: list[Path]) -> list[dict[str, object]]:
         return torch.fft.rfft(torch.from_numpy(waveform).unfold(0, MEL["win_length"], MEL["hop_length"]), size)
 
     def ours_from_file(path: Path) -> object:
-        read = audio.read(path)
+        read = sound_files.read(path)
         return encoders.frames_of(encoder, spec, read.floats, read.sample_rate_hz)
 
     def theirs_from_file(n_fft: int) -> Callable[[Path], object]:

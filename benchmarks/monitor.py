@@ -4,8 +4,8 @@ python benchmarks/monitor.py SOURCE MODEL [--other SOURCE2] [--label LABEL] [--r
 
 In a project with ingested data. SOURCE is a part of the data with a sensor of its own (column `source` of
 data/recordings.parquet: set_b, CC2015), SOURCE2 another one; MODEL is a folder. One recording of each patient is drawn
-and scored with the model, as it is and through worse ears (heartml/perturb.py), through the same code as `heartml
-score`: what was measured is kept in .heartml/benchmark, so a run that ended after --seconds goes on.
+and scored with the model, as it is and through worse ears (heartml/evaluation/perturbations.py), through the same code
+as `heartml score`: what was measured is kept in .heartml/benchmark, so a run that ended after --seconds goes on.
 
 Then, `rounds` times, patients are shuffled: some are the reference, others are new. Undisturbed they must raise no
 alarm; disturbed they should. `LABEL` names a class (`sound=murmur`): the new patients are then mostly of that class.
@@ -25,17 +25,18 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from heartml import audio
-from heartml.audio import Samples
+from heartml.audio import sound_files
+from heartml.audio.sound_files import Samples
 from heartml.core import config, paths
 from heartml.core.config import MonitorParams
-from heartml.core.files import read_json, sha256, write_json, write_parquet
-from heartml.core.parallel import single_thread
-from heartml.monitor import drift, reference
-from heartml.monitor.drift import DRIFT
-from heartml.perturb import KINDS
-from heartml.predict import batch, inputs, locate, panel
-from heartml.predict.ledger import Ledger
+from heartml.core.system.files import read_json, write_json, write_parquet
+from heartml.core.system.hashing import sha256
+from heartml.core.system.parallel import single_thread
+from heartml.evaluation.perturbations import KINDS
+from heartml.inference import batch, inputs, model_lookup, models
+from heartml.inference.answer_cache import Ledger
+from heartml.inference.monitoring import drift, reference
+from heartml.inference.monitoring.drift import DRIFT
 
 REFERENCE = 100
 SIZES = (20, 60)
@@ -87,8 +88,8 @@ def measured(table: pd.DataFrame, how: tuple[str, float] | None, model: Path, en
         if not (folder / f"{recording_id}.flac").exists():
             write(recording_id, how, folder)
     files = [folder / f"{recording_id}.flac" for recording_id in table["recording_id"]]
-    located, params = locate.locate(str(model), None, config.load().tasks), config.load()
-    work = batch.Work(located, panel.load(located), inputs.gather(files), params)
+    located, params = model_lookup.locate(str(model), None, config.load().tasks), config.load()
+    work = batch.Work(located, models.load(located), inputs.gather(files), params)
     rows = []
     for number in range(len(work.blocks)):
         if time.monotonic() > ends:
@@ -108,14 +109,14 @@ def measured(table: pd.DataFrame, how: tuple[str, float] | None, model: Path, en
 
 def write(recording_id: str, how: tuple[str, float] | None, folder: Path) -> None:
     """One recording, as it is or disturbed, as FLAC."""
-    samples = audio.read(paths.audio(recording_id))
+    samples = sound_files.read(paths.audio(recording_id))
     if how:
         kind, level = how
         rng = np.random.default_rng(int(recording_id[:8], 16))
         waveform = KINDS[kind].apply(samples.floats, samples.sample_rate_hz, level, rng)
         samples = Samples(np.clip(np.rint(waveform * 2**15), -(2**15), 2**15 - 1).astype(np.int16),
                           samples.sample_rate_hz)
-    audio.write_flac(folder / f"{recording_id}.flac", samples)
+    sound_files.write_flac(folder / f"{recording_id}.flac", samples)
 
 
 @dataclass(frozen=True)

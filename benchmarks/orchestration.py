@@ -20,7 +20,7 @@ from dvc.repo import Repo
 from rich.console import Console
 from rich.table import Table
 
-from heartml import pipeline
+from heartml.pipeline import graph
 
 ENVIRONMENT = {**os.environ, "DVC_NO_ANALYTICS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
@@ -32,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     with Repo(".") as repo:
         commands = {node.addressing: node.cmd for node in repo.index.stages if node.cmd}
-    order = [stage.address for stage in pipeline.plan(force=True).stages if stage.address in commands]
+    order = [stage.address for stage in graph.plan(force=True).stages if stage.address in commands]
     flow_s = timed([sys.executable, "-m", "heartml", "retrain", "--force"])
     stages = {address: timed([sys.executable, *shlex.split(commands[address])[1:]]) for address in order}
     bare_s = sum(stages.values())

@@ -58,11 +58,11 @@ def recording(folder: Path, seconds: float, rate_hz: int) -> Path:
 
 def measure(folders: list[Path], path: Path, rounds: int) -> list[dict[str, Any]]:
     """One row a model: milliseconds in all and by part."""
-    from heartml.core import parallel
+    from heartml.core.system import parallel
 
     parallel.single_thread()
-    from heartml import audio
-    from heartml.model import Model
+    from heartml.audio import sound_files
+    from heartml.models.fitted_model import Model
 
     models = {folder: Model.load(folder) for folder in folders}
     spent: dict[str, float] = defaultdict(float)
@@ -72,7 +72,7 @@ def measure(folders: list[Path], path: Path, rounds: int) -> list[dict[str, Any]
             for folder, model in models.items():
                 spent.clear()
                 started, busy = time.perf_counter(), time.process_time()
-                samples = audio.read(path)
+                samples = sound_files.read(path)
                 waveform = samples.floats
                 spent["decode"] = time.perf_counter() - started
                 model.predict_audio([(waveform, samples.sample_rate_hz)], ["one"])
@@ -98,11 +98,12 @@ def summary(folder: Path, model: Any, rows: list[dict[str, float]]) -> dict[str,
 @contextmanager
 def clocks(spent: dict[str, float]) -> Iterator[None]:
     """Add up, in `spent`, the seconds inside of what prepares, encodes, asks heads and combines; put all back after."""
-    from heartml import audio, encoders, model
-    from heartml.learning.members import Member
+    from heartml.audio import sound_files
+    from heartml.models import encoders, fitted_model
+    from heartml.models.ensemble.candidate import Member
 
-    places = [(audio, "prepare", "prepare"), (encoders, "frames_of", "frames"), (Member, "answer", "heads"),
-              (model, "judge", "combine")]
+    places = [(sound_files, "prepare", "prepare"), (encoders, "frames_of", "frames"), (Member, "answer", "heads"),
+              (fitted_model, "judge", "combine")]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in places]
     for (owner, name, part), (*_, function) in zip(places, before, strict=True):
         setattr(owner, name, timed(function, part, spent))

@@ -20,7 +20,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from heartml.core import config, files, parallel, paths
+from heartml.core import config, paths
+from heartml.core.system import hashing, parallel
 
 
 def main() -> None:
@@ -55,7 +56,7 @@ def measure(task: str, kind: str, trials: int, workers: int) -> dict[str, object
         if done.returncode:
             sys.exit(done.stderr)
         wall = time.perf_counter() - started
-        outcome = files.sha256_folder(root / paths.search(task))
+        outcome = hashing.sha256_folder(root / paths.search(task))
     return {"kind": kind, "trials": trials, "workers": workers, "wall_s": wall,
             "trials_per_minute": 60 * trials / wall, "outcome": outcome}
 

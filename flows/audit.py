@@ -8,11 +8,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
-from flows import sweep
+from flows.support import stale_runs
 from heartml import audit as auditor
 from heartml.audit import show
 from heartml.audit.links import HOLDS, Audit
-from heartml.core.errors import HeartMLError
+from heartml.core.system.errors import HeartMLError
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="audit {model}")
@@ -32,8 +32,8 @@ def audit(model: str, reproduce: bool = False) -> dict[str, Any] | State[Any]:
         model: `circor-murmur` (its champion), `circor-murmur@challenger` or `circor-murmur/3`.
         reproduce: also run every stage again in a fresh clone, and compare all outputs.
     """
-    sweep.sign()
-    sweep.close_killed("audit")
+    stale_runs.sign()
+    stale_runs.close_killed("audit")
     state = look(model, reproduce, return_state=True)
     found = state.result(raise_on_failure=False)
     if not isinstance(found, Audit):

@@ -22,11 +22,12 @@ from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 from pydantic import SecretStr
 
-from flows import events, server
-from flows.server import POOL
-from heartml.cli import run
+from flows import events
+from flows.support import private_server
+from flows.support.private_server import POOL
 from heartml.core import config
-from heartml.core.errors import HeartMLError
+from heartml.core.command import run
+from heartml.core.system.errors import HeartMLError
 
 TAG = "heartml"   # on every deployment of prefect.yaml, and so on its runs
 WEBHOOK = "webhook/heartml"
@@ -126,10 +127,10 @@ def main(webhook: str | None, block: str | None) -> None:
     if webhook and block:
         raise click.UsageError("--webhook or --block, not both")
     config.load()
-    if not server.configured():
-        raise server.ServerError("no Prefect server is named: export PREFECT_API_URL=http://HOST:4200/api, or look at "
-                                 "everything on this machine with `make serve`")
-    server.check()
+    if not private_server.configured():
+        raise private_server.ServerError("no Prefect server is named: export PREFECT_API_URL=http://HOST:4200/api, or "
+                                 "look at everything on this machine with `make serve`")
+    private_server.check()
     deploy(webhook=webhook, block=block, say=click.echo)
 
 

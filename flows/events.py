@@ -6,7 +6,7 @@
 
 from prefect.events import emit_event
 
-from heartml.publish import Outcome
+from heartml.release.publish import Outcome
 
 PROMOTED, DRIFT = "heartml.promoted", "heartml.drift"
 MODEL = "heartml.model."

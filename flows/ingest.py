@@ -1,4 +1,4 @@
-"""`ingest` as a flow: for a schedule, or for a platform that wants to see it. The work is `heartml.ingest`."""
+"""`ingest` as a flow: for a schedule, or for a platform that wants to see it. The work is `heartml.data.ingest`."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -9,21 +9,21 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows import again, sweep
-from heartml import ingest as stage
+from flows.support import retry_policy, stale_runs
 from heartml.core import config
-from heartml.core.errors import HeartMLError
-from heartml.datasets import load
-from heartml.ingest.download import fetch
+from heartml.core.system.errors import HeartMLError
+from heartml.data import ingest as stage
+from heartml.data.datasets import load
+from heartml.data.ingest.download import fetch
 
 
-@task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=again.can_help)
+@task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=retry_policy.can_help)
 def download(dataset: str, into: Path | None, mirror: str | None) -> Path | State[Any]:
     """Fetch a data set; a server may be away for a while, and what has arrived is kept."""
     try:
         return fetch(load(dataset), into, mirror)
     except HeartMLError as error:
-        return Failed(message=str(error), name=again.name_of(error))
+        return Failed(message=str(error), name=retry_policy.name_of(error))
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -45,8 +45,8 @@ def ingest(
     replace: bool = False,
 ) -> State[Any]:
     """Ingest `folder`, or without one what the publisher offers for download."""
-    sweep.sign()
-    for name in sweep.close_killed("ingest"):
+    stale_runs.sign()
+    for name in stale_runs.close_killed("ingest"):
         get_run_logger().warning("flow run %s was left behind by a killed process: closed", name)
     try:
         params = config.load().flow

@@ -13,14 +13,14 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
-from flows import sweep
 from flows.events import DRIFT, MODEL
 from flows.score import score_block
-from heartml import monitor as watching
+from flows.support import stale_runs
 from heartml.core import config, paths
-from heartml.monitor import Compared, Watch, page, show
-from heartml.predict import batch
-from heartml.predict.batch import Block, Work
+from heartml.inference import batch
+from heartml.inference import monitoring as watching
+from heartml.inference.batch import Block, Work
+from heartml.inference.monitoring import Compared, Watch, page, show
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -52,8 +52,8 @@ def monitor(source: Path, model: str | None = None, task: str | None = None, htm
         task: which champion, where params.yaml names several tasks.
         html: the page; `reports/<task>-monitor.html` otherwise.
     """
-    sweep.sign()
-    sweep.close_killed("monitor")
+    stale_runs.sign()
+    stale_runs.close_killed("monitor")
     work = batch.plan(source, model, task)
     compared = watching.look(work, _score)
     watch = compared.watch

@@ -1,7 +1,7 @@
 """Retraining as a Prefect flow: DVC's stale stages as tasks, siblings side by side; then registry, gate and report.
 
-When, with which retries and who is told: that is here. What depends on what is DVC's (heartml/pipeline), what is
-registered and promoted is heartml/publish's. `heartml retrain` starts it; so does a Prefect worker (prefect.yaml).
+When, with which retries and who is told: that is here. What depends on what is DVC's (heartml/pipeline/graph), what is
+registered and promoted is heartml/release's. `heartml retrain` starts it; so does a Prefect worker (prefect.yaml).
 """
 
 import logging
@@ -20,51 +20,55 @@ from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Completed, Failed
 
-from flows import again, events, runners, sweep, voice
-from heartml import pipeline, publish
+from flows import events
+from flows.support import check_parameters, console, retry_policy, stale_runs, task_runners
 from heartml.core import config, paths
-from heartml.core.errors import HeartMLError
-from heartml.pipeline import Plan, Stage, parameters, recovery, running
-from heartml.pipeline.repro import How
-from heartml.pipeline.running import Done, StageFailed, StageKilled, StageTimedOut
-from heartml.publish import Outcome, description, results
+from heartml.core.system.errors import HeartMLError
+from heartml.pipeline import graph, recovery, run_stage
+from heartml.pipeline.graph import Plan, Stage
+from heartml.pipeline.run_stage import Done, StageFailed, StageKilled, StageTimedOut
+from heartml.pipeline.stage_process import How
+from heartml.release import murmur_pages, publish
+from heartml.release import outcome as results
+from heartml.release.publish import Outcome
 
-_ENDS: dict[type[StageFailed], str] = {StageKilled: again.KILLED, StageTimedOut: "TimedOut"}
+_ENDS: dict[type[StageFailed], str] = {StageKilled: retry_policy.KILLED, StageTimedOut: "TimedOut"}
 
 
-@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{address}", retry_condition_fn=again.can_help)
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{address}", retry_condition_fn=retry_policy.can_help)
 def stage(address: str, force: bool, timeout_s: float) -> Done | State[Any]:
     """Run one stage of DVC's graph."""
     log = get_run_logger()
 
     def say(line: str) -> None:
-        log.info(line, extra=voice.AUDIBLE)
+        log.info(line, extra=console.AUDIBLE)
 
-    with voice.running(address), runners.leashed():
-        log.info("%s: started", address, extra=voice.BEGUN)
+    with console.running(address), task_runners.leashed():
+        log.info("%s: started", address, extra=console.BEGUN)
         try:
-            done = running.run(address, force=force, say=say, timeout_s=timeout_s)
+            done = run_stage.run(address, force=force, say=say, timeout_s=timeout_s)
             recovery.keep()
         except StageFailed as error:
             return Failed(message=str(error), name=_ENDS.get(type(error), "Failed"))
         except OSError as error:
-            return Failed(message=f"{address}: {again.in_words(error) or error}")
+            return Failed(message=f"{address}: {retry_policy.in_words(error) or error}")
     if done.how is not How.RAN:
         say(f"{address}: {done.how.name.lower()}")
     return done
 
 
-@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="publish {name}", retry_condition_fn=again.can_help)
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="publish {name}",
+      retry_condition_fn=retry_policy.can_help)
 def publish_task(name: str, seconds: dict[str, float]) -> Outcome | State[Any]:
     """Register, judge, settle and report one task's model; a retry finishes what a lost connection left undone."""
     try:
-        with voice.running(f"publish {name}"):
+        with console.running(f"publish {name}"):
             return publish.publish(name, config.load(), seconds)
     except Exception as error:
-        words = again.in_words(error)
+        words = retry_policy.in_words(error)
         if words is None:
             raise
-        return Failed(message=words, name=again.name_of(error))
+        return Failed(message=words, name=retry_policy.name_of(error))
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -83,11 +87,11 @@ def retrain(wait: bool = True, force: bool = False, because: str = "") -> State[
         because: what asked for it, for the log; a drift that the monitor found, for example.
     """
     log = get_run_logger()
-    sweep.sign()
+    stale_runs.sign()
     if because:
         log.info("asked for by: %s", because)
     try:
-        with pipeline.alone(wait=wait, say=lambda line: log.info(line, extra=voice.AUDIBLE)):
+        with graph.alone(wait=wait, say=lambda line: log.info(line, extra=console.AUDIBLE)):
             outcomes = _retrain(force)
     except HeartMLError as error:
         return Failed(message=str(error))
@@ -101,15 +105,15 @@ def retrain(wait: bool = True, force: bool = False, because: str = "") -> State[
 
 
 def _retrain(force: bool) -> list[Outcome]:
-    params, log = parameters.read(), get_run_logger()
-    for name in sweep.close_killed():
+    params, log = check_parameters.read(), get_run_logger()
+    for name in stale_runs.close_killed():
         log.warning("flow run %s was left behind by a killed process: closed", name)
     store = open_store.submit()
-    plan = pipeline.plan(force=force)
+    plan = graph.plan(force=force)
     log.info("%d of %d stages to bring up to date", len(plan.due), len(plan.stages))
     for entry in plan.due:
         log.info("%s: %s", entry.address, entry.changed or "after a stage that runs")
-    with running.stopping_on_error(), runners.chosen() as on:
+    with run_stage.stopping_on_error(), task_runners.chosen() as on:
         seconds, failed = _run_due(plan, params.flow, on, force=force)
     recovery.order([entry.address for entry in plan.stages])
     store.wait()
@@ -123,7 +127,7 @@ def _retrain(force: bool) -> list[Outcome]:
     for outcome in outcomes:
         level = logging.ERROR if outcome.state == publish.FAILED else logging.INFO
         log.log(level, "%s: %s, version %s: %s", outcome.task, outcome.state, outcome.version, outcome.reason)
-    description.write(outcomes)
+    murmur_pages.write(outcomes)
     create_table_artifact(_stages(plan, seconds, failed), key="retrain-stages", description="Stages that were due")
     create_markdown_artifact(results.markdown(outcomes), key="retrain-result", description="Outcome of the retraining")
     create_table_artifact(results.table(outcomes), key="retrain-metrics", description="Metrics, floors, champion")
@@ -145,7 +149,7 @@ def _publish(name: str, params: config.FlowParams, seconds: Mapping[str, float],
 
 
 def _run_due(
-    plan: Plan, params: config.FlowParams, on: runners.Runner, *, force: bool
+    plan: Plan, params: config.FlowParams, on: task_runners.Runner, *, force: bool
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Seconds of the stages that ended well, and why the others did not."""
     progress = create_progress_artifact(0.0 if plan.due else 100.0, description="Stages up to date")
@@ -162,7 +166,7 @@ def _run_due(
 
 
 def _in_turn(
-    plan: Plan, params: config.FlowParams, on: runners.Runner, failed: dict[str, str], *, force: bool
+    plan: Plan, params: config.FlowParams, on: task_runners.Runner, failed: dict[str, str], *, force: bool
 ) -> Iterator[tuple[str, State[Any]]]:
     """Start each due stage when all that it needs is done; yield how each ended. A failure skips what comes after."""
     run = stage.with_options(

@@ -1,7 +1,7 @@
 """Scoring as a flow: a folder or a table of recordings in, a Parquet table of probabilities out.
 
 A block is a task: one whose disk or database fails is tried again, and a flow that is run again goes on where the last
-one was (heartml/predict/batch.py).
+one was (heartml/inference/batch.py).
 """
 
 from pathlib import Path
@@ -11,10 +11,10 @@ from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows import sweep
-from heartml.predict import batch
-from heartml.predict.batch import Block, Summary, Work
-from heartml.predict.ledger import LedgerError
+from flows.support import stale_runs
+from heartml.inference import batch
+from heartml.inference.answer_cache import LedgerError
+from heartml.inference.batch import Block, Summary, Work
 
 
 def _can_help(_: Any, __: Any, state: Any) -> bool:
@@ -38,8 +38,8 @@ def score(source: Path, to: Path, model: str | None = None, task: str | None = N
         model: `circor-murmur`, `circor-murmur/3`, `circor-murmur@challenger`, or a folder; the champion otherwise.
         task: which champion, where params.yaml names several tasks.
     """
-    sweep.sign()
-    sweep.close_killed("score")
+    stale_runs.sign()
+    stale_runs.close_killed("score")
     work = batch.plan(source, model, task)
     with batch.alone(work):
         summary = write(work, to, source)

@@ -1,7 +1,7 @@
 """`python -m flows.serve`: Prefect, MLflow and a worker on this machine, for a look. Ctrl-C ends all of it.
 
 The servers keep what they know where `heartml retrain` keeps it, under `.heartml`; so the pages show its runs too.
-They listen on the loopback only, and live no longer than this process, however that ends (flows/kept.py).
+They listen on the loopback only, and live no longer than this process, however that ends (flows/support/supervisor.py).
 """
 
 import contextlib
@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 
 import click
 
-from flows import kept, parts
-from flows.parts import Part
-from flows.server import POOL, ServerError
-from heartml.cli import run
+from flows.support import local_services, supervisor
+from flows.support.local_services import Part
+from flows.support.private_server import POOL, ServerError
 from heartml.core import config, paths
-from heartml.core.files import Busy, exclusive
+from heartml.core.command import run
+from heartml.core.system.locks import Busy, exclusive
 
 
 @contextlib.contextmanager
@@ -44,25 +44,25 @@ def serving(
         stack.callback(_end, served)
         _servers(served, prefect_port, mlflow_port, say)
         _deploy(webhook, say)
-        served.append(parts.worker())
+        served.append(local_services.worker())
         say(f"worker   takes runs of the pool {POOL}")
         yield served
 
 
 def _servers(served: list[Part], prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> None:
     """Start both side by side, and wait for them."""
-    tracking = parts.tracking_server()
-    parts.refuse_taken("--prefect-port", prefect_port)
+    tracking = local_services.tracking_server()
+    local_services.refuse_taken("--prefect-port", prefect_port)
     if not tracking:
-        parts.refuse_taken("--mlflow-port", mlflow_port)
-    parts.name_prefect(prefect_port)
-    served.append(parts.prefect(prefect_port))
+        local_services.refuse_taken("--mlflow-port", mlflow_port)
+    local_services.name_prefect(prefect_port)
+    served.append(local_services.prefect(prefect_port))
     if tracking:
         say(f"mlflow   {tracking} (MLFLOW_TRACKING_URI)")
     else:
-        served.append(parts.mlflow(mlflow_port))
+        served.append(local_services.mlflow(mlflow_port))
     for part in served:
-        parts.wait_for(part)
+        local_services.wait_for(part)
         say(f"{part.name:8} {part.address}")
 
 
@@ -75,7 +75,7 @@ def _deploy(webhook: str | None, say: Callable[[str], None]) -> None:
 def _end(served: list[Part]) -> None:
     """The worker first: its flow runs tell Prefect that they end."""
     for part in reversed(served):
-        kept.end(part.process)
+        supervisor.end(part.process)
 
 
 def _wait(served: list[Part]) -> None:
@@ -107,7 +107,7 @@ def main(prefect_port: int, mlflow_port: int, webhook: str | None) -> None:
     prefect deployment run retrain/weekly --watch
     """
     with serving(prefect_port, mlflow_port, webhook=webhook, say=click.echo) as served:
-        click.echo(f"In another terminal: export PREFECT_API_URL=http://{parts.HOST}:{prefect_port}/api; "
+        click.echo(f"In another terminal: export PREFECT_API_URL=http://{local_services.HOST}:{prefect_port}/api; "
                    "prefect deployment run retrain/weekly\nCtrl-C ends all of it.")
         _wait(served)
 

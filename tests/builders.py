@@ -11,12 +11,15 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from heartml import beats, evaluate, quality, robustness
-from heartml.audio import Samples, write_flac
-from heartml.core import config, files, paths, schema, tasks
-from heartml.model import Predictions
-from heartml.outline import Lineage, Node
-from heartml.robustness import Condition
+from heartml.audio import quality
+from heartml.audio.sound_files import Samples, write_flac
+from heartml.core import config, paths, schema, tasks
+from heartml.core.system import files
+from heartml.evaluation import heart_states, inputs, prediction_tables, robustness
+from heartml.evaluation.robustness import Condition
+from heartml.models.fitted_model import Predictions
+from heartml.reporting.outline import Lineage, Node
+from heartml.stages import evaluate
 
 TASK = "simulated-murmur"
 CLASSES = ("Present", "Unknown", "Absent")
@@ -121,7 +124,7 @@ def project(root: Path, monkeypatch, *, children: int = 60, seconds: float = 3.0
     files.write_parquet(paths.folds(TASK), folds)
     rest = folds[folds["part"] != "test"]
     units = rest.drop_duplicates("unit_id").set_index("unit_id")
-    table = evaluate.predictions_table(predict(rest, rng, skill), units)
+    table = prediction_tables.predictions_table(predict(rest, rng, skill), units)
     files.write_parquet(paths.out_of_fold(TASK), table)
     return config.load()
 
@@ -129,7 +132,7 @@ def project(root: Path, monkeypatch, *, children: int = 60, seconds: float = 3.0
 def evaluated(root: Path, monkeypatch, *, skill: float = 3.0, **options) -> dict:
     """A project with its evaluation; returns what stands in `metrics.json`."""
     params = project(root, monkeypatch, skill=skill, **options)
-    recordings = evaluate.read_recordings(TASK, params.validate_)
+    recordings = inputs.read_recordings(TASK, params.validate_)
     held_out = recordings[recordings["part"] == "test"]
     predictions = predict(held_out, np.random.default_rng(1), skill)
     return evaluate.write_evaluation(TASK, predictions, recordings, params)
@@ -173,7 +176,7 @@ def heard() -> None:
     one = folds.loc[folds["part"] == "test", "recording_id"].iloc[0]
     numbers = {"recordings": 20, "frame_accuracy": 0.87, "s1_f1": 0.95, "s2_f1": 0.94, "heart_rate_told": 1.0,
                "heart_rate_error_median_per_min": 1.4, "heart_rate_error_p90_per_min": 6.5}
-    beats.save(TASK, [annotations[annotations["recording_id"] == one]],
+    heart_states.save(TASK, [annotations[annotations["recording_id"] == one]],
                {"network": numbers, "by_loudness": {**numbers, "s1_f1": 0.47}})
 
 
@@ -215,7 +218,7 @@ def verdict(*, promote: bool, reason: str = "promoted: better", champion: str | 
 
 
 def lineage(run_id: str = "0f3a") -> Lineage:
-    """What `heartml.provenance.page.section` says of a registered version."""
+    """What `heartml.lineage.page.section` says of a registered version."""
     return Lineage(
         Node(TASK, "version 4, champion, promoted", under=(
             Node("Run", "FINISHED", run_id), Node("Code", "commit", "87767dafd0" * 4),

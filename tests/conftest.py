@@ -17,7 +17,7 @@ import small
 import workspaces
 from workspaces import ROOT, Workspace
 
-from heartml.core import files
+from heartml.core.system import locks
 
 # Modules that take minutes: they come first, so that none is left over at the end. The first makes `retrained`, for
 # which the next ones need not wait.
@@ -39,7 +39,7 @@ def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], obj
     root = factory.getbasetemp()
     root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
     folder, made = root / f"once-{name}" / "project", root / f"once-{name}" / "made"
-    with files.exclusive(root / f"once-{name}.lock"):
+    with locks.exclusive(root / f"once-{name}.lock"):
         if not made.exists():
             shutil.rmtree(folder.parent, ignore_errors=True)      # what a worker began that failed
             folder.parent.mkdir()

@@ -31,13 +31,15 @@ import pandas as pd
 import pytest
 import simulated_publishers
 
-from heartml import admission, audio, datasets
-from heartml.admission import Facts
+from heartml.audio import entry_checks, sound_files
+from heartml.audio.entry_checks import Facts
 from heartml.core import config
-from heartml.core.errors import HeartMLError
 from heartml.core.schema import QUARANTINE
-from heartml.datasets import Layout, leads_out
-from heartml.ingest import assembly, version
+from heartml.core.system.errors import HeartMLError
+from heartml.data import datasets
+from heartml.data.datasets import Layout, leads_out
+from heartml.data.ingest import tables as assembly
+from heartml.data.ingest import version
 
 CASE_S = 10              # a case that takes longer hangs
 MEMORY_BYTES = 700 << 20  # more than this process had before the first case of its kind
@@ -62,10 +64,10 @@ def sound(rng: random.Random, folder: Path) -> str:
     """A sound file, read."""
     path = folder / rng.choice(("a.wav", "a.flac", "a.raw", "a", "a.txt", "é.mp3"))
     path.write_bytes(hostile.sound_file(rng))
-    samples = audio.read(path)
-    right(0 < len(samples.pcm) <= audio.MAX_SAMPLES, f"{len(samples.pcm)} samples")
+    samples = sound_files.read(path)
+    right(0 < len(samples.pcm) <= sound_files.MAX_SAMPLES, f"{len(samples.pcm)} samples")
     right(samples.pcm.dtype in (np.int16, np.int32) and samples.pcm.ndim == 1, str(samples.pcm.dtype))
-    right(audio.RATES_HZ[0] <= samples.sample_rate_hz <= audio.RATES_HZ[1], f"{samples.sample_rate_hz} Hz")
+    right(sound_files.RATES_HZ[0] <= samples.sample_rate_hz <= sound_files.RATES_HZ[1], f"{samples.sample_rate_hz} Hz")
     right(bool(np.abs(samples.floats).max() <= 1), "beyond full scale")
     return "read"
 
@@ -137,7 +139,7 @@ def check_layout(layout: Layout, root: Path) -> None:
 
 
 def _facts(root: Path, file: str) -> Facts:
-    fault = admission.outside(root, root / file)
+    fault = entry_checks.outside(root, root / file)
     return Facts.refused(fault) if fault else Facts(f"{hash(file):064x}"[-64:], 4000, 40_000, 0.5, "0" * 64)
 
 
@@ -162,8 +164,8 @@ PREDICT_TABLE = b"path,patient_id,location\na.wav,2530,AV\nsub/b.flac,2530,MV\n2
 
 def inputs(rng: random.Random, folder: Path) -> str:
     """A table for `heartml predict`, and what it names."""
-    from heartml import predict
-    from heartml.predict import inputs as reader
+    from heartml.inference import inputs as reader
+    from heartml.inference import predict
 
     (folder / "visits.csv").write_bytes(hostile.table(rng, PREDICT_TABLE))
     (folder / "a.wav").write_bytes(hostile.sound_file(rng))
@@ -194,7 +196,7 @@ def request(rng: random.Random, folder: Path) -> str:
     """What a caller sends to the scoring server."""
     from mlflow.exceptions import MlflowException
 
-    from heartml import serving
+    from heartml.inference import serving
 
     rows, sane = rng.choice((0, 1, 1, 2, 3)), rng.random() < 0.4
     odd = (4000, 4000, 4000, 4000.0, np.int64(2000), 0, -1, "4000", None, True, 10**400, 10**9000, float("inf"), [4000],
@@ -227,7 +229,7 @@ def request(rng: random.Random, folder: Path) -> str:
 
 @cache
 def _model() -> Any:
-    from heartml.model import Model
+    from heartml.models.fitted_model import Model
 
     return Model.load(Path(os.environ["HEARTML_FUZZ_MODEL"]))
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from heartml import encoders
-from heartml.core import frames, paths, schema
+from heartml.core import frame_store, paths, schema
+from heartml.models import encoders
 
 ROOT = Path(__file__).parents[1]
 NAME = "simulated-murmur"
@@ -40,7 +40,7 @@ def write(root: Path, *, children: int = 45, folds: int = 3, seed: int = 0, **se
     for encoder, rate_hz in RATE_HZ.items():
         of_recording = {r: _frames(heard[r], encoder, rng) for r, _, _ in rows}
         made = encoders.spec(encoder, params).to_json()
-        frames.write(root / paths.features(NAME, encoder), of_recording, rate_hz, made)
+        frame_store.write(root / paths.features(NAME, encoder), of_recording, rate_hz, made)
 
 
 def _params(root: Path, search: dict[str, object]) -> "encoders.Params":

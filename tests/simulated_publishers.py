@@ -1,6 +1,7 @@
 """BMD-HS, PhysioNet 2016, Yaseen 2018 and a clinic in miniature: publishers' layouts, the simulator's hearts.
 
-The sounds are `heartml.simulation`'s (children's hearts, whatever the label says of adults); names, tables and quirks
+The sounds are `heartml.data.simulation`'s (children's hearts, whatever the label says of adults); names, tables and
+quirks
 are the publishers'. `BUILDERS` holds one builder for each data set, those of `publishers` too; of what they write
 nothing is refused.
 """
@@ -15,10 +16,10 @@ import publishers
 import yaml
 from publishers import wav
 
-from heartml.simulation import visits
-from heartml.simulation.children import draw_child
-from heartml.simulation.physiology import SAMPLE_RATE_HZ, Murmur
-from heartml.simulation.stethoscope import LOCATIONS
+from heartml.data.simulation import visits
+from heartml.data.simulation.children import draw_child
+from heartml.data.simulation.physiology import SAMPLE_RATE_HZ, Murmur
+from heartml.data.simulation.stethoscope import LOCATIONS
 
 _SEED = 7
 _SECONDS = 3.0

@@ -8,11 +8,11 @@ import pytest
 import sqlalchemy
 from prefect.states import Failed
 
-from flows import again, answers
-from heartml import tracking
-from heartml.core.errors import HeartMLError
-from heartml.datasets import load
-from heartml.ingest.download import DownloadError, fetch
+from flows.support import one_line_errors, retry_policy
+from heartml.core.system.errors import HeartMLError
+from heartml.data.datasets import load
+from heartml.data.ingest.download import DownloadError, fetch
+from heartml.registry import tracking
 
 
 def caught(act) -> Exception:
@@ -45,7 +45,8 @@ def test_a_lost_connection_is_seen_behind_what_wraps_it(monkeypatch: pytest.Monk
     found = {act.__name__: caught(act) for act in (refused, of_mlflow, of_a_database)}
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     found |= {"tracking": caught(tracking.connect), "download": caught(lambda: of_a_download(tmp_path))}
-    assert {name: again.name_of(error) for name, error in found.items()} == dict.fromkeys(found, again.AWAY)
+    named = {name: retry_policy.name_of(error) for name, error in found.items()}
+    assert named == dict.fromkeys(found, retry_policy.AWAY)
     assert isinstance(found["tracking"], HeartMLError)
 
 
@@ -55,19 +56,19 @@ def test_an_answer_is_not_asked_for_again(tmp_path: Path) -> None:
         caught((tmp_path / "missing").read_text), caught(lambda: fetch(load("pascal"), tmp_path)),
     ]
     assert isinstance(answers[-1], DownloadError)
-    assert [again.name_of(error) for error in answers] == ["Failed"] * len(answers)
+    assert [retry_policy.name_of(error) for error in answers] == ["Failed"] * len(answers)
 
 
-@pytest.mark.parametrize(("name", "helps"), [(again.KILLED, True), (again.AWAY, True), ("Failed", False),
+@pytest.mark.parametrize(("name", "helps"), [(retry_policy.KILLED, True), (retry_policy.AWAY, True), ("Failed", False),
                                              ("TimedOut", False), ("Crashed", False)])
 def test_only_these_states_are_tried_again(name: str, helps: bool) -> None:
-    assert again.can_help(None, None, Failed(name=name)) is helps
+    assert retry_policy.can_help(None, None, Failed(name=name)) is helps
 
 
 def test_a_returned_failure_leaves_no_traceback_and_a_fault_of_ours_keeps_its_own(
     caplog: pytest.LogCaptureFixture
 ) -> None:
-    answers.without_traceback()
+    one_line_errors.without_traceback()
     log = logging.getLogger("prefect.flow_runs")
     ends = {"an answer": Failed(message="recording 3f2a: 0 samples"), "with data": Failed(message="x", data=["x"]),
             "a fault": None}

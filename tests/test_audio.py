@@ -10,8 +10,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heartml import audio
-from heartml.audio import AudioError, Samples
+from heartml.audio import preprocessing, sound_files
+from heartml.audio.sound_files import AudioError, Samples
 from heartml.core.config import AudioParams
 
 PARAMS = AudioParams(sample_rate_hz=4000, highpass_hz=20, resample_filter_width=6)
@@ -31,7 +31,7 @@ def wav(path: Path, values: np.ndarray, subtype: str = "PCM_16", rate_hz: int = 
 
 def reason(path: Path) -> str:
     with pytest.raises(AudioError) as caught:
-        audio.read(path)
+        sound_files.read(path)
     assert str(path) in str(caught.value)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     return caught.value.reason
@@ -39,7 +39,7 @@ def reason(path: Path) -> str:
 
 def test_16_bits_are_read_as_they_stand(tmp_path: Path) -> None:
     pcm = np.array([0, 1, -1, 32767, -32768], np.int16)
-    read = audio.read(wav(tmp_path / "a.wav", pcm))
+    read = sound_files.read(wav(tmp_path / "a.wav", pcm))
     assert read.pcm.dtype == np.int16
     assert read.pcm.tolist() == pcm.tolist()
     assert read.sample_rate_hz == 4000
@@ -49,7 +49,7 @@ def test_16_bits_are_read_as_they_stand(tmp_path: Path) -> None:
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW"])
 def test_every_depth_is_the_same_sound(tmp_path: Path, subtype: str) -> None:
     expected = sound()
-    read = audio.read(wav(tmp_path / "a.wav", expected, subtype))
+    read = sound_files.read(wav(tmp_path / "a.wav", expected, subtype))
     tolerance = {"PCM_U8": 2**-6, "PCM_16": 2**-14, "ULAW": 0.03}.get(subtype, 2**-22)
     assert read.floats == pytest.approx(expected, abs=tolerance)
     assert read.pcm.dtype == (np.int16 if subtype in ("PCM_U8", "PCM_16", "ULAW") else np.int32)
@@ -57,9 +57,9 @@ def test_every_depth_is_the_same_sound(tmp_path: Path, subtype: str) -> None:
 
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT"])
 def test_flac_keeps_every_sample(tmp_path: Path, subtype: str) -> None:
-    samples = audio.read(wav(tmp_path / "a.wav", sound(), subtype, 44100))
-    audio.write_flac(tmp_path / "b.flac", samples)
-    again = audio.read(tmp_path / "b.flac")
+    samples = sound_files.read(wav(tmp_path / "a.wav", sound(), subtype, 44100))
+    sound_files.write_flac(tmp_path / "b.flac", samples)
+    again = sound_files.read(tmp_path / "b.flac")
     assert again.recording_id == samples.recording_id
     assert again.sample_rate_hz == 44100
 
@@ -69,8 +69,8 @@ def test_flac_keeps_every_sample(tmp_path: Path, subtype: str) -> None:
 def test_any_samples_survive_flac(tmp_path_factory: pytest.TempPathFactory, values: list[int], deep: bool) -> None:
     pcm = np.array(values, np.int32) << 8 if deep else (np.array(values) >> 8).astype(np.int16)
     path = tmp_path_factory.mktemp("flac") / "a.flac"
-    audio.write_flac(path, Samples(pcm, 4000))
-    assert audio.read(path).pcm.tolist() == pcm.tolist()
+    sound_files.write_flac(path, Samples(pcm, 4000))
+    assert sound_files.read(path).pcm.tolist() == pcm.tolist()
 
 
 def test_a_chunk_before_or_behind_the_samples_is_no_sound(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_chunk_before_or_behind_the_samples_is_no_sound(tmp_path: Path) -> Non
     note = b"LIST" + struct.pack("<I", 14) + b"INFOIART" + struct.pack("<I", 2) + b"x\x00"
     for name, content in (("before", plain[:36] + note + plain[36:]), ("behind", plain + note)):
         (tmp_path / name).write_bytes(content[:4] + struct.pack("<I", len(content) - 8) + content[8:])
-        assert audio.read(tmp_path / name).recording_id == audio.read(tmp_path / "plain.wav").recording_id
+        assert sound_files.read(tmp_path / name).recording_id == sound_files.read(tmp_path / "plain.wav").recording_id
 
 
 @pytest.mark.parametrize("form", ["WAV", "FLAC"])
@@ -93,13 +93,13 @@ def test_a_truncated_file_is_refused(tmp_path: Path, form: str, kept: float) -> 
 def test_a_recorder_that_streams_does_not_know_the_length(tmp_path: Path) -> None:
     content = wav(tmp_path / "a.wav", sound()).read_bytes()
     (tmp_path / "b.wav").write_bytes(content[:4] + b"\xff" * 4 + content[8:40] + b"\xff" * 4 + content[44:])
-    assert audio.read(tmp_path / "b.wav").recording_id == audio.read(tmp_path / "a.wav").recording_id
+    assert sound_files.read(tmp_path / "b.wav").recording_id == sound_files.read(tmp_path / "a.wav").recording_id
 
 
 def test_equal_channels_are_one_and_different_ones_are_refused(tmp_path: Path) -> None:
     one = sound()
-    mono = audio.read(wav(tmp_path / "mono.wav", one))
-    assert audio.read(wav(tmp_path / "same.wav", np.stack([one, one], 1))).recording_id == mono.recording_id
+    mono = sound_files.read(wav(tmp_path / "mono.wav", one))
+    assert sound_files.read(wav(tmp_path / "same.wav", np.stack([one, one], 1))).recording_id == mono.recording_id
     assert reason(wav(tmp_path / "different.wav", np.stack([one, 0.9 * one], 1))) == "stereo"
 
 
@@ -122,7 +122,7 @@ def test_the_name_does_not_say_what_a_file_is(tmp_path: Path) -> None:
     plain = wav(tmp_path / "a.wav", sound())
     for name in ("a.mp3", "a.txt", "no extension"):
         (tmp_path / name).write_bytes(plain.read_bytes())
-        assert audio.read(tmp_path / name).recording_id == audio.read(plain).recording_id
+        assert sound_files.read(tmp_path / name).recording_id == sound_files.read(plain).recording_id
 
 
 def test_a_header_that_lies_does_not_fill_the_memory(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def soundfile_flac(path: Path) -> bytes:
 
 
 def test_floats_beyond_full_scale_are_scaled_not_clipped(tmp_path: Path) -> None:
-    read = audio.read(wav(tmp_path / "a.wav", sound() * 40000, "FLOAT"))
+    read = sound_files.read(wav(tmp_path / "a.wav", sound() * 40000, "FLOAT"))
     assert np.corrcoef(read.floats, sound())[0, 1] > 1 - 1e-9
     assert np.abs(read.floats).max() < 1
     assert (np.abs(read.floats) == np.abs(read.floats).max()).sum() < 5
@@ -159,17 +159,17 @@ def test_a_recording_id_is_its_samples_and_nothing_else() -> None:
 @pytest.mark.parametrize("gain", [1e-3, 0.37, 8.0])
 def test_gain_does_not_change_what_is_heard(gain: float) -> None:
     plain = sound().astype(np.float32)
-    heard = audio.prepare(plain, 4000, PARAMS)
-    assert audio.prepare(plain * np.float32(gain), 4000, PARAMS) == pytest.approx(heard, abs=1e-4)
+    heard = preprocessing.prepare(plain, 4000, PARAMS)
+    assert preprocessing.prepare(plain * np.float32(gain), 4000, PARAMS) == pytest.approx(heard, abs=1e-4)
 
 
 def test_dc_and_rumble_are_not_heard() -> None:
     plain = sound(4).astype(np.float32)
     rumble = 0.3 * np.sin(2 * np.pi * 4 * np.arange(len(plain)) / 4000).astype(np.float32)
-    heard = audio.prepare(plain, 4000, PARAMS)
-    assert audio.prepare(plain + np.float32(0.4), 4000, PARAMS) == pytest.approx(heard, abs=1e-4)
+    heard = preprocessing.prepare(plain, 4000, PARAMS)
+    assert preprocessing.prepare(plain + np.float32(0.4), 4000, PARAMS) == pytest.approx(heard, abs=1e-4)
     middle = slice(4000, -4000)
-    assert audio.prepare(plain + rumble, 4000, PARAMS)[middle] == pytest.approx(heard[middle], abs=0.02)
+    assert preprocessing.prepare(plain + rumble, 4000, PARAMS)[middle] == pytest.approx(heard[middle], abs=0.02)
 
 
 def test_a_knock_does_not_change_the_level() -> None:
@@ -177,14 +177,14 @@ def test_a_knock_does_not_change_the_level() -> None:
     knocked = plain.copy()
     knocked[16000:16200] += 20 * np.hanning(200).astype(np.float32)
     before = slice(1000, 12000)
-    heard, unknocked = (audio.prepare(x, 4000, PARAMS)[before] for x in (knocked, plain))
+    heard, unknocked = (preprocessing.prepare(x, 4000, PARAMS)[before] for x in (knocked, plain))
     assert heard.std() == pytest.approx(unknocked.std(), rel=0.1)
     assert np.corrcoef(heard, unknocked)[0, 1] > 0.999
 
 
 def test_what_is_heard_does_not_depend_on_the_rate() -> None:
-    slow = audio.prepare(sound(3).astype(np.float32), 4000, PARAMS)
-    fast = audio.prepare(sound(3, 44100).astype(np.float32), 44100, PARAMS)
+    slow = preprocessing.prepare(sound(3).astype(np.float32), 4000, PARAMS)
+    fast = preprocessing.prepare(sound(3, 44100).astype(np.float32), 44100, PARAMS)
     middle = slice(200, -200)
     assert len(slow) == len(fast)
     assert fast[middle] == pytest.approx(slow[middle], abs=0.05)
@@ -192,18 +192,18 @@ def test_what_is_heard_does_not_depend_on_the_rate() -> None:
 
 @pytest.mark.parametrize("samples", [1, 2, 7, 199, 200, 1999])
 def test_any_length_is_heard(samples: int) -> None:
-    heard = audio.prepare(sound()[:samples].astype(np.float32), 4000, PARAMS)
+    heard = preprocessing.prepare(sound()[:samples].astype(np.float32), 4000, PARAMS)
     assert heard.shape == (samples,)
     assert np.isfinite(heard).all()
 
 
 def test_silence_stays_silence() -> None:
-    assert not audio.prepare(np.zeros(4000, np.float32), 4000, PARAMS).any()
-    assert np.abs(audio.prepare(np.full(4000, 0.25, np.float32), 4000, PARAMS)).max() < 1e-3
+    assert not preprocessing.prepare(np.zeros(4000, np.float32), 4000, PARAMS).any()
+    assert np.abs(preprocessing.prepare(np.full(4000, 0.25, np.float32), 4000, PARAMS)).max() < 1e-3
 
 
 @pytest.mark.real
 def test_every_real_recording_is_read(real_pascal: Path) -> None:
-    seconds = [audio.read(path).seconds for path in sorted(real_pascal.rglob("*.wav"))]
+    seconds = [sound_files.read(path).seconds for path in sorted(real_pascal.rglob("*.wav"))]
     assert len(seconds) == 832
     assert sum(seconds) / 3600 == pytest.approx(1.587, abs=0.001)

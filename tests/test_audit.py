@@ -22,15 +22,18 @@ from click.testing import CliRunner
 from small import TASK
 from workspaces import ROOT, Workspace
 
-from heartml import audit, lineage, model_files, registry, serving, signing, tracking
-from heartml.audit import code, compare, reproduce
+from heartml import audit
+from heartml.audit import code, compare_outputs, reproduce
+from heartml.audit.git_tree import Tree, place_md5
 from heartml.audit.links import BROKEN, HOLDS, MISSING, Lost, Wrong, agree
-from heartml.audit.tree import Tree, place_md5
 from heartml.cli import cli
 from heartml.core import paths
-from heartml.core.files import canonical_json, read_json, sha256
-from heartml.predict import locate
-from heartml.signing import keys
+from heartml.core.system.files import canonical_json, read_json
+from heartml.core.system.hashing import sha256
+from heartml.inference import model_lookup, serving
+from heartml.lineage import capture
+from heartml.registry import model_files, signing, tracking, versions
+from heartml.registry.signing import keys
 
 STORE = ".heartml/mlflow.db"
 GIT = ("git", "-c", "user.name=test", "-c", "user.email=test@example.org")
@@ -191,7 +194,7 @@ def forged_alike() -> None:
 
 def refused_as_champion() -> None:
     """A second version, which nobody has judged, is given tags and the alias of a champion."""
-    client, first = tracking.connect(), registry.champion(tracking.connect(), TASK)
+    client, first = tracking.connect(), versions.champion(tracking.connect(), TASK)
     assert first
     client.create_model_version(TASK, source=first.source, run_id=first.run_id, tags=dict(first.tags))
     client.set_registered_model_alias(TASK, "champion", "2")
@@ -230,7 +233,8 @@ TAMPERINGS: dict[str, tuple[Callable[[], object], dict[str, str]]] = {
                                            {**UNSIGNED, "model": BROKEN, "decisions": BROKEN}),
     "a signature of another": (signed_by_another, UNSIGNED),
     "no signature": (lambda: stored(signing.SIGNATURE).unlink(), dict.fromkeys(UNSIGNED, MISSING)),
-    "changed code beside the model": (lambda: stored("code/heartml/audio.py").write_text("print('code ran')\n"),
+    "changed code beside the model": (
+            lambda: stored("code/heartml/audio/sound_files.py").write_text("print('code ran')\n"),
                                       {**UNSIGNED, "model_code": BROKEN}),
     "bytecode beside the model": (planted_bytecode, {"model_code": BROKEN}),
     "a planted pickle": (planted_pickle, {**UNSIGNED, "no_pickle": BROKEN}),
@@ -273,25 +277,25 @@ def test_every_tampering_is_found_by_its_link_and_the_others_hold(project: Works
 @pytest.mark.parametrize("tampering", ["a swapped model", "a signature of another", "no signature",
                                        "changed code beside the model", "a planted pickle"])
 def test_a_model_that_was_tampered_with_is_not_loaded(project: Workspace, tampering: str, tmp_path: Path) -> None:
-    client, champion = tracking.connect(), registry.champion(tracking.connect(), TASK)
+    client, champion = tracking.connect(), versions.champion(tracking.connect(), TASK)
     assert champion
     assert model_files.download(client, champion, tmp_path / "before").is_dir()
     TAMPERINGS[tampering][0]()
     with pytest.raises(signing.Refused, match=rf"^{TASK} version 1: "):
         model_files.download(client, champion, tmp_path / "after")
     with pytest.raises(signing.Refused, match=rf"^{TASK} version 1: "):
-        locate.locate(None, TASK, (TASK,))
+        model_lookup.locate(None, TASK, (TASK,))
     done = CliRunner().invoke(cli, ["verify", TASK, "--to", "served"])
     assert isinstance(done.exception, signing.Refused)
     assert not Path("served").exists()
 
 
 def test_a_copy_that_was_made_to_predict_is_verified_every_time(project: Workspace) -> None:
-    first = locate.locate(None, TASK, (TASK,))
-    assert locate.locate(None, TASK, (TASK,)) == first
+    first = model_lookup.locate(None, TASK, (TASK,))
+    assert model_lookup.locate(None, TASK, (TASK,)) == first
     flip(first.folder / "model.safetensors")
     with pytest.raises(signing.Refused, match=r"model\.safetensors"):
-        locate.locate(None, TASK, (TASK,))
+        model_lookup.locate(None, TASK, (TASK,))
 
 
 def test_a_server_trusts_no_key_that_comes_with_the_model(
@@ -311,16 +315,16 @@ def test_a_server_trusts_no_key_that_comes_with_the_model(
 
 
 def test_another_models_files_do_not_pass_for_this_one(project: Workspace, tmp_path: Path) -> None:
-    client, champion = tracking.connect(), registry.champion(tracking.connect(), TASK)
+    client, champion = tracking.connect(), versions.champion(tracking.connect(), TASK)
     assert champion
     sql("update model_versions set run_id = 'another' where name = ?", TASK)
-    moved = registry.get(client, TASK)
+    moved = versions.get(client, TASK)
     with pytest.raises(signing.Refused, match="signed as run_id"):
         model_files.download(client, moved, tmp_path)
 
 
 def test_a_version_from_before_signatures_is_signed_by_hand(project: Workspace) -> None:
-    before = registry.get(tracking.connect(), TASK)
+    before = versions.get(tracking.connect(), TASK)
     stored(signing.SIGNATURE).unlink()
     stored(signing.STATEMENT).unlink()
     kept("gate.signature.json").unlink()
@@ -330,7 +334,7 @@ def test_a_version_from_before_signatures_is_signed_by_hand(project: Workspace) 
     done = CliRunner().invoke(cli, ["sign", TASK, "--yes"])
     assert done.exit_code == 0, done.output
     assert audit.run(TASK).holds
-    assert registry.get(tracking.connect(), TASK) == before
+    assert versions.get(tracking.connect(), TASK) == before
 
 
 def test_the_command_says_it_in_text_json_html_and_exit_status(project: Workspace) -> None:
@@ -346,7 +350,7 @@ def test_the_command_says_it_in_text_json_html_and_exit_status(project: Workspac
     assert [link["name"] for link in told["links"] if link["state"] != HOLDS] == ["data_here"]
     assert "Does not hold" in Path("broken.html").read_text()
     assert "Does not hold" not in Path("audit.html").read_text()
-    with pytest.raises(registry.RegistryError, match="heartml models"):
+    with pytest.raises(versions.RegistryError, match="heartml models"):
         audit.run(f"{TASK}/7")
 
 
@@ -359,7 +363,7 @@ def test_made_again_gives_the_same_bytes_and_leaves_the_project_alone(project: W
     assert busy.exists(), "that of a living process"
     assert not left.exists(), "that of a killed one"
     busy.rmdir()
-    assert {one.state for one in again.outputs} == {compare.SAME}, again.words
+    assert {one.state for one in again.outputs} == {compare_outputs.SAME}, again.words
     assert found.holds, found.verdict
     assert found.links[-1].name == "reproduced"
     assert len(again.outputs) == sum(len(entry["outs"]) for entry in yaml.safe_load(lock)["stages"].values())
@@ -407,11 +411,11 @@ def test_witnesses_that_differ_or_are_silent_are_named() -> None:
 
 @pytest.mark.parametrize("unknown", ["", "gpu"])
 def test_another_gpu_or_package_is_another_environment(unknown: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    noted = {key: value for key, value in lineage.environment().items() if key != unknown}
+    noted = {key: value for key, value in capture.environment().items() if key != unknown}
     assert reproduce.differences(noted) == []
     older = {**noted, "packages": {k: v for k, v in noted["packages"].items() if k != "scipy"}}
     assert reproduce.differences(older) == [], "what was not noted is not called different"
-    monkeypatch.setattr(lineage, "gpu", lambda: "another")
+    monkeypatch.setattr(capture, "gpu", lambda: "another")
     assert [words.partition(" ")[0] for words in reproduce.differences(noted)] == ["GPU"] * ("gpu" in noted)
     for name in ("scipy", "soundfile", "timm", "safetensors"):
         other = {**older, "packages": noted["packages"] | {name: "0"}}
@@ -448,8 +452,8 @@ def test_what_a_stage_ran_is_its_command_in_dvc_yaml(address: str, command: str)
     ("a.json", b"NaN", b"NaN ", 0.0),
 ])
 def test_numbers_are_compared_by_how_far_they_are_apart(name: str, before: bytes, after: bytes, most: float) -> None:
-    assert compare.farthest(name, before, before) == 0
-    assert compare.farthest(name, before, after) == pytest.approx(most)
+    assert compare_outputs.farthest(name, before, before) == 0
+    assert compare_outputs.farthest(name, before, after) == pytest.approx(most)
 
 
 @pytest.mark.parametrize("name, before, after", [
@@ -459,8 +463,8 @@ def test_numbers_are_compared_by_how_far_they_are_apart(name: str, before: bytes
     ("a.json", b"[Infinity]", b"[NaN]"), ("a.json", b"[1, NaN]", b"[1, 2]"),
 ])
 def test_what_is_no_number_has_to_be_the_same(name: str, before: bytes, after: bytes) -> None:
-    with pytest.raises(compare.Different):
-        compare.farthest(name, before, after)
+    with pytest.raises(compare_outputs.Different):
+        compare_outputs.farthest(name, before, after)
 
 
 def test_tables_are_compared_by_their_numbers(tmp_path: Path) -> None:
@@ -469,9 +473,9 @@ def test_tables_are_compared_by_their_numbers(tmp_path: Path) -> None:
     for name, (other, most) in others.items():
         for file, content in (("before", table), (name, other)):
             content.to_parquet(tmp_path / file)
-        assert compare.farthest("t.parquet", (tmp_path / "before").read_bytes(), (tmp_path / name).read_bytes()
+        assert compare_outputs.farthest("t.parquet", (tmp_path / "before").read_bytes(), (tmp_path / name).read_bytes()
                                 ) == pytest.approx(most)
     for other in (table.assign(p=[None, 0.1]), table.assign(unit=["a", "c"]), table[:1]):
         other.to_parquet(tmp_path / "other")
-        with pytest.raises(compare.Different):
-            compare.farthest("t.parquet", (tmp_path / "before").read_bytes(), (tmp_path / "other").read_bytes())
+        with pytest.raises(compare_outputs.Different):
+            compare_outputs.farthest("t.parquet", (tmp_path / "before").read_bytes(), (tmp_path / "other").read_bytes())

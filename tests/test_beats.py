@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
-from heartml import beats
-from heartml.core import files, frames, paths
-from heartml.heads.sequence import FittedSequence, Network
-from heartml.learning.members import Member, Spec
-from heartml.model import Model
+from heartml.core import frame_store, paths
+from heartml.core.system import files
+from heartml.evaluation import heart_states
+from heartml.models.ensemble.candidate import Member, Spec
+from heartml.models.fitted_model import Model
+from heartml.models.heads.sequence import FittedSequence, Network
 
 NAME, DIM, RATE_HZ, SECONDS = "simulated-murmur", 48, 50.0, 6.0
 IDS = ["a" * 64, "b" * 64]
@@ -33,7 +34,7 @@ def held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitted: dict[str, 
     rng, count = np.random.default_rng(1), round(SECONDS * RATE_HZ)
     for encoder, made in loaded.made_by.items():
         arrays = {i: rng.normal(size=(count, int(made["dim"]))).astype(np.float16) for i in IDS}
-        frames.write(paths.features(NAME, encoder), arrays, RATE_HZ, made)
+        frame_store.write(paths.features(NAME, encoder), arrays, RATE_HZ, made)
     return pd.DataFrame({"recording_id": IDS, "seconds": SECONDS})
 
 
@@ -47,7 +48,7 @@ def annotate(width_s: float) -> None:
 
 def test_every_recording_is_heard_and_the_annotated_one_is_measured(held_out: pd.DataFrame) -> None:
     annotate(0.1)
-    found = beats.write(NAME, held_out)
+    found = heart_states.write(NAME, held_out)
     states = pd.read_parquet(paths.heart_states(NAME) / "states.parquet")
     assert set(states["recording_id"]) == set(IDS)
     assert (states["end_s"] > states["start_s"]).all() and states["end_s"].max() <= SECONDS
@@ -57,4 +58,4 @@ def test_every_recording_is_heard_and_the_annotated_one_is_measured(held_out: pd
 
 def test_points_in_time_measure_nothing(held_out: pd.DataFrame) -> None:
     annotate(0.0)
-    assert beats.write(NAME, held_out) == {}
+    assert heart_states.write(NAME, held_out) == {}

@@ -10,11 +10,13 @@ import simulated_publishers as made
 import soundfile
 from workspaces import Workspace
 
-from heartml import ingest, metrics, quality
-from heartml.assessment import floors
+from heartml import metrics
+from heartml.audio import quality
 from heartml.core import config, paths
 from heartml.core.tasks import TASKS
-from heartml.datasets import Layout, LayoutError, bmdhs
+from heartml.data import ingest
+from heartml.data.datasets import Layout, LayoutError, bmdhs
+from heartml.evaluation import baselines
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +109,7 @@ def test_a_floor_tells_the_healthy_and_says_so(folder: Path, layout: Layout, flo
     numbered = pd.DataFrame({"unit_id": units["unit_id"],
                              "label": [task.classes.index(name) for name in units["label_disease"]],
                              "part": [str(row % 2) for row in range(len(units))]})
-    probabilities, _ = floors.predict(floor, table, numbered, task)
+    probabilities, _ = baselines.predict(floor, table, numbered, task)
     healthy = numbered["label"].to_numpy() == task.classes.index("Normal")
     parts = numbered["part"].to_numpy()
     auc = metrics.class_auc_within(probabilities[:, 1], healthy, np.ones((1, len(units))), parts)[0]

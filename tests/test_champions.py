@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from heartml import champions, consent, model_files, registry, tracking
-from heartml.champions import FOUND, GATE, NONE, PERSON, ROLLBACK
-from heartml.publish import decisions, results
-from heartml.publish.decisions import Objection
-from heartml.registry import CHAMPION, ChampionChanged, Version
+from heartml.registry import champions, consent, model_files, tracking, versions
+from heartml.registry.champions import FOUND, GATE, NONE, PERSON, ROLLBACK
+from heartml.registry.versions import CHAMPION, ChampionChanged, Version
+from heartml.release import outcome, overrides
+from heartml.release.overrides import Objection
 
 NAME = "simulated-murmur"
 PROMOTE = {"promote": True, "reason": "promoted: it is better", "criteria": [
@@ -68,7 +68,7 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def download(_: Any, version: Version, into: Path) -> Path:
         if version.number in gone:
-            raise registry.RegistryError(f"{version.name} version {version.number}: its files are gone")
+            raise versions.RegistryError(f"{version.name} version {version.number}: its files are gone")
         return into
 
     monkeypatch.setattr(model_files, "download", download)
@@ -78,19 +78,19 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def judged(client: Any, key: str, verdict: dict, compared_with: str | None, name: str = NAME) -> Version:
     with tracking.run(client, name, key) as run_id:
         tracking.log_files(client, run_id, {"gate.json": "{}"})
-    version = registry.register(client, name, run_id=run_id, source=f"runs:/{run_id}/model", key=key)
-    registry.record(client, version, verdict, compared_with)
+    version = versions.register(client, name, run_id=run_id, source=f"runs:/{run_id}/model", key=key)
+    versions.record(client, version, verdict, compared_with)
     return version
 
 
 def promoted(client: Any, *keys: str) -> None:
     for key in keys:
-        before = registry.champion(client, NAME)
-        registry.settle(client, judged(client, key, PROMOTE, before.number if before else None))
+        before = versions.champion(client, NAME)
+        versions.settle(client, judged(client, key, PROMOTE, before.number if before else None))
 
 
 def serves(client: Any, name: str = NAME) -> str:
-    found = registry.champion(client, name)
+    found = versions.champion(client, name)
     return found.number if found else NONE
 
 
@@ -105,14 +105,14 @@ def machines(monkeypatch: pytest.MonkeyPatch) -> None:
     def unlocked() -> Iterator[None]:
         yield
 
-    monkeypatch.setattr(registry, "_alone", unlocked)
+    monkeypatch.setattr(versions, "_alone", unlocked)
 
 
 def test_the_journal_names_each_champion_and_is_no_model(client) -> None:
     promoted(client, "k1", "k2")
-    registry.settle(client, judged(client, "k3", REFUSE, "2"))
+    versions.settle(client, judged(client, "k3", REFUSE, "2"))
     assert story(client) == [(GATE, NONE, "1", True), (GATE, "1", "2", True)]
-    assert registry.names(client) == [NAME]
+    assert versions.names(client) == [NAME]
     first = champions.read(client, NAME)[0]
     assert first.decision.reason == "promoted: it is better"
     assert first.followed
@@ -122,11 +122,11 @@ def test_of_rivals_on_several_machines_exactly_one_is_promoted(client, machines)
     promoted(client, "k0")
     rivals = [judged(client, f"k{n}", PROMOTE, "1") for n in (1, 2, 3)]
     ready = threading.Barrier(3)
-    checked = registry._note_moved_by_hand
+    checked = versions._note_moved_by_hand
 
     def settle(version: Version) -> str:
         try:
-            registry.settle(tracking.connect(), version)
+            versions.settle(tracking.connect(), version)
         except ChampionChanged:
             return "lost"
         return "won"
@@ -137,12 +137,12 @@ def test_of_rivals_on_several_machines_exactly_one_is_promoted(client, machines)
         return number
 
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(3) as pool:
-        patch.setattr(registry, "_note_moved_by_hand", together)
+        patch.setattr(versions, "_note_moved_by_hand", together)
         assert sorted(pool.map(settle, rivals)) == ["lost", "lost", "won"]
     counted = champions.counted(champions.read(client, NAME))
     assert len(counted) == 2
     assert serves(client) == counted[-1].decision.version
-    [winner] = [v for v in registry.versions(client, NAME) if v.settled and v.number != "1"]
+    [winner] = [v for v in versions.versions(client, NAME) if v.settled and v.number != "1"]
     assert winner.number == serves(client)
 
 
@@ -152,12 +152,12 @@ def test_a_machine_that_is_late_with_the_alias_does_not_take_it_back(client, mac
     move = client.set_registered_model_alias
 
     def late(*given: Any) -> None:
-        registry.settle(client, fast)        # a whole promotion while the slow one is on its way to the alias
+        versions.settle(client, fast)        # a whole promotion while the slow one is on its way to the alias
         move(*given)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(client, "set_registered_model_alias", _once(late, move))
-        registry.settle(client, slow)
+        versions.settle(client, slow)
     assert serves(client) == champions.serving(champions.read(client, NAME)) == "3"
 
 
@@ -172,24 +172,24 @@ def _once(first: Any, then: Any) -> Any:
 
 def finish(client: Any, name: str) -> None:
     """What `publish` does, but for the stages' files: register, judge, settle."""
-    registry.follow(client, name)
-    version = registry.find(client, name, "k2")
+    versions.follow(client, name)
+    version = versions.find(client, name, "k2")
     if version is None:
-        version = registry.register(client, name, run_id="0" * 32, source="runs:/0/model", key="k2")
+        version = versions.register(client, name, run_id="0" * 32, source="runs:/0/model", key="k2")
     if version.verdict is None:
-        registry.record(client, version, PROMOTE, serves(client, name))
+        versions.record(client, version, PROMOTE, serves(client, name))
     if not version.settled:
-        registry.settle(client, version)
+        versions.settle(client, version)
 
 
 def facts(client: Any, name: str) -> Any:
     return [(v.number, v.verdict, v.aliases, v.settled, {k: w for k, w in v.tags.items() if k != "heartml.process"})
-            for v in registry.versions(client, name)], story(client, name)
+            for v in versions.versions(client, name)], story(client, name)
 
 
 def test_a_death_at_any_write_is_finished_by_the_next_run_with_the_same_result(client) -> None:
     def prepared(name: str) -> None:
-        registry.settle(client, judged(client, "k1", PROMOTE, None, name))
+        versions.settle(client, judged(client, "k1", PROMOTE, None, name))
 
     prepared("simulated-undisturbed")
     undisturbed = Mortal(client, float("inf"))
@@ -210,18 +210,18 @@ def test_a_half_promotion_is_finished_by_whatever_comes_next(client) -> None:
     second = judged(client, "k2", PROMOTE, "1")
     dying.set_registered_model_alias = None      # dies between the journal and the alias
     with pytest.raises(TypeError):
-        registry.settle(dying, second)
+        versions.settle(dying, second)
     assert serves(client) == "1"
     assert champions.serving(champions.read(client, NAME)) == "2"
     with pytest.raises(ChampionChanged, match="champion is version 2"):
-        registry.settle(client, judged(client, "k3", PROMOTE, "1"))
+        versions.settle(client, judged(client, "k3", PROMOTE, "1"))
     assert serves(client) == "2"
 
 
 def test_an_alias_on_its_way_is_not_taken_for_one_that_was_moved_by_hand(client, machines) -> None:
     promoted(client, "k1")
     first, second = judged(client, "k2", PROMOTE, "1"), judged(client, "k3", PROMOTE, "1")
-    follow = registry._follow
+    follow = versions._follow
 
     def overtaken(*given: Any) -> None:
         follow(*given)
@@ -230,10 +230,10 @@ def test_an_alias_on_its_way_is_not_taken_for_one_that_was_moved_by_hand(client,
             champions.append(client, NAME, told, source=first.source, run_id=first.run_id)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "_follow", overtaken)
+        patch.setattr(versions, "_follow", overtaken)
         with pytest.raises(ChampionChanged, match="champion is version 2"):
-            registry.settle(client, second)
-    registry.settle(client, first)
+            versions.settle(client, second)
+    versions.settle(client, first)
     assert story(client) == [(GATE, NONE, "1", True), (GATE, "1", "2", True)]
     assert serves(client) == "2"
 
@@ -241,22 +241,22 @@ def test_an_alias_on_its_way_is_not_taken_for_one_that_was_moved_by_hand(client,
 def test_an_alias_that_was_moved_by_hand_is_respected_and_entered(client) -> None:
     promoted(client, "k1", "k2")
     client.set_registered_model_alias(NAME, CHAMPION, "1")
-    registry.settle(client, judged(client, "k3", PROMOTE, "1"))
+    versions.settle(client, judged(client, "k3", PROMOTE, "1"))
     assert story(client)[2:] == [(FOUND, "2", "1", True), (GATE, "1", "3", True)]
     assert serves(client) == "3"
 
 
 def test_a_person_promotes_what_the_gate_refused_and_all_of_it_is_recorded(client, stored) -> None:
     promoted(client, "k1")
-    registry.settle(client, judged(client, "k2", REFUSE, "1"))
-    done = decisions.promote(f"{NAME}/2", "  I listened to its errors  ")
+    versions.settle(client, judged(client, "k2", REFUSE, "1"))
+    done = overrides.promote(f"{NAME}/2", "  I listened to its errors  ")
     assert serves(client) == "2"
     assert done.version.aliases == (CHAMPION,)
     told = champions.read(client, NAME)[-1].decision
     assert (told.kind, told.before, told.reason, told.gate) == (PERSON, "1", "I listened to its errors",
                                                                 "refused: floors")
-    assert told.who == decisions.person() != ""
-    again = decisions.promote(f"{NAME}/2", "to be sure")
+    assert told.who == overrides.person() != ""
+    again = overrides.promote(f"{NAME}/2", "to be sure")
     assert again.entry is None
     assert len(story(client)) == 2
 
@@ -265,47 +265,47 @@ def test_a_person_promotes_what_the_gate_refused_and_all_of_it_is_recorded(clien
 def test_nobody_decides_without_a_reason(client, stored, reason: str) -> None:
     promoted(client, "k1", "k2")
     with pytest.raises(Objection, match="needs a reason"):
-        decisions.promote(f"{NAME}/1", reason)
+        overrides.promote(f"{NAME}/1", reason)
     with pytest.raises(Objection, match="needs a reason"):
-        decisions.roll_back(NAME, None, reason)
+        overrides.roll_back(NAME, None, reason)
     assert serves(client) == "2"
 
 
 def test_what_was_withdrawn_or_has_no_lineage_takes_force_and_that_is_recorded(client, stored) -> None:
     promoted(client, "k1")
-    registry.settle(client, judged(client, "k2", NO_LINEAGE, "1"))
-    registry.settle(client, judged(client, "k3", REFUSE, "1"))
+    versions.settle(client, judged(client, "k2", NO_LINEAGE, "1"))
+    versions.settle(client, judged(client, "k3", REFUSE, "1"))
     client.set_model_version_tag(NAME, "3", consent.TAG, "patient simulated-50001")
     for number, why in (("2", "no git commit"), ("3", "patient simulated-50001")):
         with pytest.raises(Objection, match=why):
-            decisions.promote(f"{NAME}/{number}", "please")
+            overrides.promote(f"{NAME}/{number}", "please")
         assert serves(client) != number
-        decisions.promote(f"{NAME}/{number}", "please", force=True)
+        overrides.promote(f"{NAME}/{number}", "please", force=True)
         assert serves(client) == number
         assert why in champions.read(client, NAME)[-1].decision.forced
 
 
 def test_a_version_whose_files_are_gone_never_serves(client, stored) -> None:
     promoted(client, "k1")
-    registry.settle(client, judged(client, "k2", REFUSE, "1"))
+    versions.settle(client, judged(client, "k2", REFUSE, "1"))
     stored.append("2")
-    with pytest.raises(registry.RegistryError, match="files are gone"):
-        decisions.promote(f"{NAME}/2", "please", force=True)
+    with pytest.raises(versions.RegistryError, match="files are gone"):
+        overrides.promote(f"{NAME}/2", "please", force=True)
     assert serves(client) == "1"
 
 
 def test_a_version_that_the_gate_never_judged_takes_force(client, stored) -> None:
     promoted(client, "k1")
     version = judged(client, "k2", REFUSE, "1")
-    registry.forget_verdict(client, version)
+    versions.forget_verdict(client, version)
     with pytest.raises(Objection, match="never judged"):
-        decisions.promote(f"{NAME}/2", "please")
+        overrides.promote(f"{NAME}/2", "please")
 
 
 def test_rolling_back_goes_back_forth_and_further(client, stored) -> None:
     promoted(client, "k1", "k2", "k3")
     for to, now in ((None, "2"), (None, "3"), ("1", "1"), (None, "3")):
-        decisions.roll_back(NAME, to, "it hears things")
+        overrides.roll_back(NAME, to, "it hears things")
         assert serves(client) == now
     assert [kind for kind, *_ in story(client)] == [GATE] * 3 + [ROLLBACK] * 4
 
@@ -313,20 +313,20 @@ def test_rolling_back_goes_back_forth_and_further(client, stored) -> None:
 def test_there_must_be_something_to_go_back_to(client, stored) -> None:
     promoted(client, "k1")
     with pytest.raises(Objection, match="first champion"):
-        decisions.roll_back(NAME, None, "why not")
-    registry.settle(client, judged(client, "k2", REFUSE, "1"))
+        overrides.roll_back(NAME, None, "why not")
+    versions.settle(client, judged(client, "k2", REFUSE, "1"))
     with pytest.raises(Objection, match="never served"):
-        decisions.roll_back(NAME, "2", "why not")
-    with pytest.raises(registry.RegistryError, match="heartml models"):
-        decisions.roll_back("circor-murmur", None, "why not")
+        overrides.roll_back(NAME, "2", "why not")
+    with pytest.raises(versions.RegistryError, match="heartml models"):
+        overrides.roll_back("circor-murmur", None, "why not")
 
 
 def test_a_rollback_stays_when_the_version_is_settled_again(client, stored) -> None:
     promoted(client, "k1", "k2")
-    decisions.roll_back(NAME, None, "false alarms")
+    overrides.roll_back(NAME, None, "false alarms")
     client.delete_model_version_tag(NAME, "2", "heartml.settled")       # as if its run had died just before
-    [_, second] = registry.versions(client, NAME)
-    registry.settle(client, second)
+    [_, second] = versions.versions(client, NAME)
+    versions.settle(client, second)
     assert serves(client) == "1"
 
 
@@ -336,10 +336,10 @@ def test_a_version_that_served_is_never_called_abandoned(client, monkeypatch: py
         client.delete_model_version_tag(NAME, number, "heartml.settled")
     judged(client, "k3", PROMOTE, "1")
     judged(client, "k4", REFUSE, "2")
-    monkeypatch.setattr(registry.process, "dead", lambda _: True)
-    registry.close_abandoned(client, NAME)
-    assert [v.verdict for v in registry.versions(client, NAME)] == ["promoted", "promoted", "abandoned", "refused"]
-    assert all(v.settled for v in registry.versions(client, NAME))
+    monkeypatch.setattr(versions.process, "dead", lambda _: True)
+    versions.close_abandoned(client, NAME)
+    assert [v.verdict for v in versions.versions(client, NAME)] == ["promoted", "promoted", "abandoned", "refused"]
+    assert all(v.settled for v in versions.versions(client, NAME))
 
 
 @pytest.mark.parametrize(("before", "version", "words"), [
@@ -357,9 +357,9 @@ def test_a_list_names_each_version_whole_as_promote_wants_it(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "72")
     names, reason = ("circor-systolic_grading", "circor-systolic_quality"), "refused: " + "so many words " * 9
-    results.show_versions([Version(name, "12", "r", "s", (CHAMPION,), {"heartml.reason": reason}, 0) for name in names])
+    outcome.show_versions([Version(name, "12", "r", "s", (CHAMPION,), {"heartml.reason": reason}, 0) for name in names])
     chosen = [champions.Decision(kind, "12", NONE, "why it was", "ann on desk") for kind in (GATE, PERSON)]
-    results.show_history({names[0]: [champions.Entry(1, told, 0, counts=True, followed=True) for told in chosen]})
+    outcome.show_history({names[0]: [champions.Entry(1, told, 0, counts=True, followed=True) for told in chosen]})
     shown = capsys.readouterr().out
     assert all(f"{name}/12  champion" in shown for name in names)
     assert max(map(len, shown.splitlines())) <= 72

@@ -8,10 +8,10 @@ import pytest
 from publishers import Child
 from simulated_publishers import BUILDERS
 
-from heartml import datasets
 from heartml.core.schema import QUARANTINE, STATES, label_column
 from heartml.core.tasks import TASKS
-from heartml.datasets import ANNOTATION_COLUMNS, DATASETS, FILE_COLUMNS, Layout, LayoutError, circor, pascal
+from heartml.data import datasets
+from heartml.data.datasets import ANNOTATION_COLUMNS, DATASETS, FILE_COLUMNS, Layout, LayoutError, circor, pascal
 
 MEMBERS = pytest.mark.parametrize("name", DATASETS)
 

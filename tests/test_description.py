@@ -11,11 +11,13 @@ import pytest
 from small import TASK
 from workspaces import Workspace
 
-from heartml.core import files, paths
+from heartml.core import paths
 from heartml.core.schema import label_column
-from heartml.publish import Outcome, description, failure
-from heartml.report import description as page
-from heartml.report.verdict import figure, span
+from heartml.core.system import files
+from heartml.release import murmur_pages
+from heartml.release.publish import Outcome, failure
+from heartml.reporting.task_report import murmur_features as page
+from heartml.reporting.task_report.headline import figure, span
 
 QUALITY = "simulated-systolic_quality"
 
@@ -93,14 +95,14 @@ def test_the_same_outcomes_give_the_same_bytes_and_only_descriptors_call_for_a_p
 ) -> None:
     outcomes = [outcome(name, found) for name, found in evaluations.items()]
     described = Path("reports/simulated-descriptors.html")
-    description.write(outcomes[:1])
-    description.write([outcomes[0], failure(QUALITY, "no")])
+    murmur_pages.write(outcomes[:1])
+    murmur_pages.write([outcomes[0], failure(QUALITY, "no")])
     assert not described.exists()
-    assert description.pages(outcomes[:1]) == []
-    description.write(outcomes)
-    assert description.pages(outcomes) == [described]
+    assert murmur_pages.pages(outcomes[:1]) == []
+    murmur_pages.write(outcomes)
+    assert murmur_pages.pages(outcomes) == [described]
     first = described.read_bytes()
-    description.write(outcomes)
+    murmur_pages.write(outcomes)
     assert described.read_bytes() == first
 
 

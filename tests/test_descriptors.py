@@ -8,17 +8,20 @@ import pandas as pd
 import pytest
 from workspaces import ROOT
 
-from heartml import evaluate, listing, split
-from heartml.assessment import left_out
-from heartml.core import config, files, folds, paths
+from heartml.cli import tables as listing
+from heartml.core import config, folds, paths
 from heartml.core.schema import label_column
 from heartml.core.stage import StageError
+from heartml.core.system import files, hashing
 from heartml.core.tasks import GROUPS, TASKS, estimable, expand, resolve
-from heartml.datasets import load
-from heartml.heads import HEADS
-from heartml.ingest import inventory
-from heartml.report import cautions, tables, verdict
-from heartml.validate import fitness
+from heartml.data.datasets import load
+from heartml.data.ingest import available_tasks
+from heartml.data.validation import tables as fitness
+from heartml.evaluation import inputs
+from heartml.evaluation.assessment import left_out
+from heartml.models.heads import HEADS
+from heartml.reporting.task_report import cautions, headline, tables
+from heartml.stages import split
 
 TIMING = resolve("circor-systolic_timing")
 SEEN = {"Holosystolic": 24, "Early-systolic": 16, "Mid-systolic": 9, "Late-systolic": 1}
@@ -27,7 +30,7 @@ SEEN = {"Holosystolic": 24, "Early-systolic": 16, "Mid-systolic": 9, "Late-systo
 def described(counts: dict[str, int], column: str, without: int = 20) -> pd.DataFrame:
     """Two recordings of each of so many patients with each value, and of others whose murmur nobody described."""
     values = [value for value, count in counts.items() for _ in range(count)] + [None] * without
-    rows = [(files.sha256(f"{n}{place}".encode()), "circor", f"circor-{n}", f"circor-{n}", "CC2015", place,
+    rows = [(hashing.sha256(f"{n}{place}".encode()), "circor", f"circor-{n}", f"circor-{n}", "CC2015", place,
              f"{n}_{place}.wav", value) for n, value in enumerate(values) for place in ("AV", "MV")]
     columns = ["recording_id", "dataset", "patient_id", "group_id", "source", "location", "source_file", column]
     return pd.DataFrame(rows, columns=columns).astype("string")
@@ -107,7 +110,7 @@ def test_what_is_left_out_is_named_with_its_counts(project: pd.DataFrame) -> Non
     table = project.drop(columns="group_id")
     found = left_out(table, groups, TIMING, {"Holosystolic", "Early-systolic"})
     assert found == {"Mid-systolic": {"units": 9, "groups": 9}, "Late-systolic": {"units": 1, "groups": 1}}
-    assert evaluate.read_left_out(TIMING.name, {"Holosystolic", "Early-systolic"}) == found
+    assert inputs.read_left_out(TIMING.name, {"Holosystolic", "Early-systolic"}) == found
     murmur = table.rename(columns={label_column(TIMING.task.label): "label_murmur"})
     assert left_out(murmur, groups, resolve("circor-murmur"), set()) == {}, "kept: it has a place in the tables"
 
@@ -122,7 +125,7 @@ def test_the_page_names_what_is_left_out_once_and_asks_about_the_rest(
     words = [line for line in cautions.warnings(told) if "Unknown" in line]
     assert len(words) == 1
     assert words[0].startswith("Not estimable: Unknown (2), with fewer than 10 groups in all the data.")
-    assert "Unknown" not in verdict.performance(told, "A model", "data")[0]
+    assert "Unknown" not in headline.performance(told, "A model", "data")[0]
     for part in ("held_out", "out_of_fold"):
         assert [row.name for row in tables.classes(told, part).rows] == ["Present", "Absent"]
         assert not any("no Unknown" in row.name for _, table in tables.subgroups(told, part) for row in table.rows)
@@ -168,7 +171,7 @@ def test_the_list_of_tasks_says_which_are_not_estimable(
     monkeypatch.setenv("COLUMNS", "160")
     both = project.copy()
     both.loc[:1, label_column("diastolic_murmur_timing")] = "Mid-diastolic"
-    allowed = [task for task in inventory.allowed(both) if task.name.endswith("_timing")]
+    allowed = [task for task in available_tasks.allowed(both) if task.name.endswith("_timing")]
     listing.tasks(allowed, (), 10)
     said = capsys.readouterr().out
     assert "circor-systolic_timing" in said.split("circor-diastolic_timing")[0]
@@ -178,5 +181,6 @@ def test_the_list_of_tasks_says_which_are_not_estimable(
 
 
 def test_choosing_all_descriptors_leaves_out_what_cannot_be_estimated(project: pd.DataFrame) -> None:
-    assert inventory.choose(["circor-descriptors"], 10) == ("circor-systolic_timing",)
-    assert inventory.choose(["circor-descriptors"], 1) == ("circor-systolic_timing",), "diastolic: one class alone"
+    assert available_tasks.choose(["circor-descriptors"], 10) == ("circor-systolic_timing",)
+    learnt = ("circor-systolic_timing",)     # diastolic: one class alone
+    assert available_tasks.choose(["circor-descriptors"], 1) == learnt

@@ -16,8 +16,8 @@ import publishers
 import pytest
 from workspaces import Workspace
 
-from heartml.datasets import circor, pascal
-from heartml.ingest.download import DownloadError, fetch
+from heartml.data.datasets import circor, pascal
+from heartml.data.ingest.download import DownloadError, fetch
 
 
 @dataclass

@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import resample_poly
 
-from heartml import audio, datasets, duplicates
-from heartml.duplicates import Waveform, join, near_duplicates
+from heartml.audio import near_duplicates as duplicates
+from heartml.audio import sound_files
+from heartml.audio.near_duplicates import Waveform, join, near_duplicates
+from heartml.data import datasets
 
 
 def pairs_of(waveforms: Sequence[np.ndarray], threshold: float = 0.9) -> set[tuple[int, int]]:
@@ -135,7 +137,7 @@ def test_joined_groups_are_the_connected_ones_under_their_smallest_name(groups: 
 
 def read(folder: Path) -> tuple[list[str], list[Waveform]]:
     paths = sorted(folder.rglob("*.wav"))
-    samples = [audio.read(path) for path in paths]
+    samples = [sound_files.read(path) for path in paths]
     return [path.stem for path in paths], [(s.floats, s.sample_rate_hz) for s in samples]
 
 
@@ -165,7 +167,7 @@ def test_two_visits_of_one_real_child_are_two_recordings(real_circor: Path) -> N
     assert len(twins) == 58
     files = sorted(real_circor.rglob("*.wav"))
     chosen = [path for k, path in enumerate(files) if path.stem.split("_")[0] in twins or k % 6 == 0]
-    samples = [audio.read(path) for path in chosen]
+    samples = [sound_files.read(path) for path in chosen]
     assert len(samples) > 350
     assert near_duplicates([(s.floats, s.sample_rate_hz) for s in samples], 0.7, threads=2).empty
 

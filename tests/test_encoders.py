@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from heartml import audio, encoders
+from heartml.audio import sound_files
 from heartml.core import config
-from heartml.encoders import ENCODERS, Encoder, EncoderError, Spec
+from heartml.models import encoders
+from heartml.models.encoders import ENCODERS, Encoder, EncoderError, Spec
 
 PARAMS = config.load(Path(__file__).parents[1] / "params.yaml")
 RATE_HZ = PARAMS.audio.sample_rate_hz
@@ -122,8 +123,8 @@ def test_the_fingerprint_changes_with_what_changes_the_frames() -> None:
 def test_the_fingerprint_changes_with_the_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     before = encoders.fingerprint(encoders.spec("logspec", PARAMS))
     other = tmp_path / "audio.py"
-    other.write_bytes(Path(audio.__file__).read_bytes() + b"\n# another thought\n")
-    monkeypatch.setattr(audio, "__file__", str(other))
+    other.write_bytes(Path(sound_files.__file__).read_bytes() + b"\n# another thought\n")
+    monkeypatch.setattr(sound_files, "__file__", str(other))
     assert encoders.fingerprint(encoders.spec("logspec", PARAMS)) != before
 
 

@@ -10,21 +10,21 @@ import pytest
 from problems import NAME, ROOT
 from threadpoolctl import threadpool_limits
 
-from heartml import ensemble, search
 from heartml.core import config, paths
 from heartml.core.config import EnsembleParams
-from heartml.core.files import sha256_file, sha256_folder
 from heartml.core.stage import StageError
+from heartml.core.system.hashing import sha256_file, sha256_folder
 from heartml.core.tasks import TASKS
-from heartml.heads import Answer
-from heartml.learning import combination
-from heartml.learning.calibration import Calibration
-from heartml.learning.combination import Terms
-from heartml.learning.decision import Rule
-from heartml.learning.members import Spec, normalised
-from heartml.learning.readings import Evidence, Reader, Reading, cross_read, evidence, kinds
 from heartml.metrics import METRICS
-from heartml.metrics.gains import class_gains
+from heartml.metrics.class_gains import class_gains
+from heartml.models.ensemble import selection
+from heartml.models.ensemble.calibration import Calibration
+from heartml.models.ensemble.candidate import Spec, normalised
+from heartml.models.ensemble.decision_rule import Rule
+from heartml.models.ensemble.selection import Terms
+from heartml.models.ensemble.stacking import Evidence, Reader, Reading, cross_read, evidence, kinds
+from heartml.models.heads import Answer
+from heartml.stages import ensemble, search
 
 PARAMS = config.load(ROOT / "params.yaml")
 TERMS = Terms(TASKS["murmur"], PARAMS.stacking, PARAMS.ensemble)
@@ -85,9 +85,9 @@ def test_the_ridge_leaves_decisions_alone_where_units_are_few() -> None:
 def test_decisions_come_from_the_rule_and_probabilities_do_not() -> None:
     labels, parts, log_p, _ = units()
     seen = {Reading((0,), "direct"): Evidence(log_p)}
-    fitted = combination.fit(seen, labels, parts, TERMS)
-    other = combination.Combination(fitted.weights, fitted.readers, Rule(np.array([9.0, 0, 0])), fitted.calibration)
-    first, second = combination.judge(fitted, seen), combination.judge(other, seen)
+    fitted = selection.fit(seen, labels, parts, TERMS)
+    other = selection.Combination(fitted.weights, fitted.readers, Rule(np.array([9.0, 0, 0])), fitted.calibration)
+    first, second = selection.judge(fitted, seen), selection.judge(other, seen)
     np.testing.assert_array_equal(first.log_p, second.log_p)
     np.testing.assert_array_equal(first.calibrated, second.calibrated)
     assert (second.decisions == 0).all()
@@ -96,9 +96,9 @@ def test_decisions_come_from_the_rule_and_probabilities_do_not() -> None:
 def test_calibration_changes_confidence_and_no_decision() -> None:
     labels, parts, log_p, _ = units(2000)
     seen = {Reading((0,), "direct"): Evidence(normalised(4 * log_p))}      # four times too sure
-    fitted = combination.fit(seen, labels, parts, TERMS)
-    other = combination.Combination(fitted.weights, fitted.readers, fitted.rule, Calibration(1.0, np.zeros(K)))
-    first, second = combination.judge(fitted, seen), combination.judge(other, seen)
+    fitted = selection.fit(seen, labels, parts, TERMS)
+    other = selection.Combination(fitted.weights, fitted.readers, fitted.rule, Calibration(1.0, np.zeros(K)))
+    first, second = selection.judge(fitted, seen), selection.judge(other, seen)
     np.testing.assert_array_equal(first.decisions, second.decisions)
     np.testing.assert_allclose(first.calibrated.sum(1), 1)
     ece, classes = METRICS["ece"], TASKS["murmur"].classes
@@ -121,17 +121,17 @@ def test_what_says_nothing_scores_at_chance_when_cross_fitted_and_above_when_not
     cross, same = [], []
     for seed in range(6):
         seen, labels, parts = useless(seed)
-        cross.append(macro_auc(labels, combination.cross_fitted(seen, labels, parts, TERMS).log_p))
-        same.append(macro_auc(labels, combination.judge(combination.fit(seen, labels, parts, TERMS), seen).log_p))
+        cross.append(macro_auc(labels, selection.cross_fitted(seen, labels, parts, TERMS).log_p))
+        same.append(macro_auc(labels, selection.judge(selection.fit(seen, labels, parts, TERMS), seen).log_p))
     assert np.mean(cross) == pytest.approx(0.5, abs=0.06)
     assert np.mean(same) > 0.62      # what cross-fitting is there to prevent
 
 
 def test_a_fold_s_own_labels_do_not_change_its_verdicts() -> None:
     seen, labels, parts = useless(1)
-    first = combination.cross_fitted(seen, labels, parts, TERMS)
+    first = selection.cross_fitted(seen, labels, parts, TERMS)
     turned = np.where(parts == 3, (labels + 1) % K, labels)
-    second = combination.cross_fitted(seen, turned, parts, TERMS)
+    second = selection.cross_fitted(seen, turned, parts, TERMS)
     for one, two in ((first.log_p, second.log_p), (first.decisions, second.decisions),
                      (first.calibrated, second.calibrated)):
         np.testing.assert_array_equal(one[parts == 3], two[parts == 3])
@@ -141,7 +141,7 @@ def test_a_fold_s_own_labels_do_not_change_its_verdicts() -> None:
 def test_how_sharp_an_answer_is_does_not_choose_it() -> None:
     labels, _, good, _ = units(600)
     even = np.ones(K)
-    soft, right, sharp = (combination.loss(normalised(s * good), labels, even, 1e-6) for s in (0.2, 1.0, 5.0))
+    soft, right, sharp = (selection.loss(normalised(s * good), labels, even, 1e-6) for s in (0.2, 1.0, 5.0))
     assert soft == pytest.approx(right, abs=1e-4) and sharp == pytest.approx(right, abs=1e-4)
 
 
@@ -150,13 +150,13 @@ def test_selection_takes_what_helps_and_not_more_than_allowed() -> None:
     second = normalised(rng.normal(size=good.shape) + 1.5 * np.eye(K)[labels])
     noise = {Reading((t,), "direct"): normalised(3 * rng.normal(size=good.shape)) for t in range(2, 20)}
     log_p = {Reading((0,), "direct"): good, Reading((1,), "direct"): second, **noise}
-    weights = combination.select(log_p, labels, np.ones(K), EnsembleParams(rounds=10, max_members=5), 0.01)
+    weights = selection.select(log_p, labels, np.ones(K), EnsembleParams(rounds=10, max_members=5), 0.01)
     assert sum(weights.values()) == pytest.approx(1)
     assert {r.trials for r in weights} == {(0,), (1,)}
-    alone = combination.select(log_p, labels, np.ones(K), EnsembleParams(rounds=10, max_members=1), 0.01)
+    alone = selection.select(log_p, labels, np.ones(K), EnsembleParams(rounds=10, max_members=1), 0.01)
     assert len(alone) == 1
-    assert combination.loss(combination.mean(log_p, weights), labels, np.ones(K), 0.01) < min(
-        combination.loss(p, labels, np.ones(K), 0.01) for p in log_p.values())
+    assert selection.loss(selection.mean(log_p, weights), labels, np.ones(K), 0.01) < min(
+        selection.loss(p, labels, np.ones(K), 0.01) for p in log_p.values())
 
 
 def test_the_order_of_recordings_of_a_patient_does_not_matter() -> None:

@@ -9,8 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heartml import evaluate
-from heartml.assessment import (
+from heartml.core import config, paths
+from heartml.core.config import EvaluateParams
+from heartml.core.folds import FoldsError
+from heartml.core.stage import StageError
+from heartml.core.system import files
+from heartml.core.tasks import TASKS
+from heartml.evaluation import baselines, inputs
+from heartml.evaluation.assessment import (
     HELD_OUT,
     OUT_OF_FOLD,
     PARTS,
@@ -19,16 +25,10 @@ from heartml.assessment import (
     assess,
     best_floor,
     best_numbers,
-    floors,
     suspicions,
 )
-from heartml.assessment.referral import referral
-from heartml.assessment.views import through
-from heartml.core import config, files, paths
-from heartml.core.config import EvaluateParams
-from heartml.core.folds import FoldsError
-from heartml.core.stage import StageError
-from heartml.core.tasks import TASKS
+from heartml.evaluation.coarse_classes import through
+from heartml.evaluation.selective import referral
 from heartml.metrics import METRICS, scores
 from heartml.metrics.scores import (
     Scored,
@@ -40,7 +40,8 @@ from heartml.metrics.scores import (
     roc,
     subgroups,
 )
-from heartml.report import cautions, verdict
+from heartml.reporting.task_report import cautions, headline
+from heartml.stages import evaluate
 
 TASK = TASKS["murmur"]
 FAST = EvaluateParams(bootstrap=100, confidence=0.9, floors=("majority", "source", "metadata", "nuisance"),
@@ -87,7 +88,7 @@ def recordings(n=200, seed=0):
 
 def test_a_majority_floor_has_a_mean_recall_of_one_over_k():
     table, units = recordings()
-    p, decisions = floors.predict("majority", table, units, TASK)
+    p, decisions = baselines.predict("majority", table, units, TASK)
     assert METRICS["uar"].function(units["label"].to_numpy(), p, decisions, TASK.classes) == pytest.approx(1 / 3)
     assert np.allclose(p.sum(axis=1), 1)
 
@@ -95,7 +96,7 @@ def test_a_majority_floor_has_a_mean_recall_of_one_over_k():
 @pytest.mark.parametrize(("floor", "knows"), [("source", "Present"), ("nuisance", "Unknown"), ("metadata", None)])
 def test_a_floor_knows_what_its_columns_give_away_and_nothing_else(floor, knows):
     table, units = recordings()
-    p, _ = floors.predict(floor, table, units, TASK)
+    p, _ = baselines.predict(floor, table, units, TASK)
     for c, name in enumerate(TASK.classes):
         auc = METRICS["macro_auc"].function((units["label"] == c).to_numpy(int), np.c_[1 - p[:, c], p[:, c]],
                                             np.zeros(len(units), int), ("rest", name))
@@ -103,12 +104,12 @@ def test_a_floor_knows_what_its_columns_give_away_and_nothing_else(floor, knows)
 
 
 @pytest.mark.parametrize("part", ["test", "1"])
-@pytest.mark.parametrize("floor", floors.FLOORS)
+@pytest.mark.parametrize("floor", baselines.FLOORS)
 def test_no_floor_sees_the_labels_of_the_part_that_it_predicts(floor, part):
     table, units = recordings()
     swapped = units.assign(label=np.where(units["part"] == part, (units["label"] + 1) % 3, units["label"]))
     here = (units["part"] == part).to_numpy()
-    before, after = (floors.predict(floor, table, u, TASK) for u in (units, swapped))
+    before, after = (baselines.predict(floor, table, u, TASK) for u in (units, swapped))
     assert np.array_equal(before[0][here], after[0][here])
     assert np.array_equal(before[1][here], after[1][here])
 
@@ -117,8 +118,8 @@ def test_held_out_labels_do_not_reach_any_fold():
     table, units = recordings()
     swapped = units.assign(label=np.where(units["part"] == "test", (units["label"] + 1) % 3, units["label"]))
     rest = (units["part"] != "test").to_numpy()
-    for floor in floors.FLOORS:
-        before, after = (floors.predict(floor, table, u, TASK)[0] for u in (units, swapped))
+    for floor in baselines.FLOORS:
+        before, after = (baselines.predict(floor, table, u, TASK)[0] for u in (units, swapped))
         assert np.array_equal(before[rest], after[rest])
 
 
@@ -128,7 +129,7 @@ def test_a_class_that_a_floor_tells_apart_is_called_confounded():
     truth = replace(truth, labels=units["label"].to_numpy(), parts=units["part"].to_numpy(str))
     beside = {}
     for name in FAST.floors:
-        p, decisions = floors.predict(name, table, units, TASK)
+        p, decisions = baselines.predict(name, table, units, TASK)
         beside[name] = replace(truth, probabilities=p, decisions=decisions)
     found = suspicions(Part(truth, beside, table.set_index("unit_id")), TASK, Rules(FAST, 10, 0))
     flagged = {(entry["class"], entry["floor"]) for entry in found["confounded"]}
@@ -154,14 +155,14 @@ def test_a_label_that_its_company_gives_away_is_called_confounded(tmp_path, monk
         recordings = recordings.assign(**{planted: np.where(ill, "Male", "Female")})
     files.write_parquet(paths.RECORDINGS, recordings)
     files.write_parquet(paths.VALIDATION / "signal.parquet", signal)
-    rows = evaluate.read_recordings(builders.TASK, params.validate_)
+    rows = inputs.read_recordings(builders.TASK, params.validate_)
     predictions = builders.predict(rows[rows["part"] == "test"], np.random.default_rng(1), 3.0)
     found = evaluate.write_evaluation(builders.TASK, predictions, rows, params)
     assert {entry["floor"] for entry in found["confounded"]} == {floor}
     told = next(entry for entry in found["confounded"] if entry["class"] == "Present")
     assert told["auc"]["value"] > 0.95
     [words] = [words for words in cautions.warnings(found) if words.startswith("Confounded")]
-    assert f"Present (AUC {verdict.figure(told['auc']['value'])}" in words
+    assert f"Present (AUC {headline.figure(told['auc']['value'])}" in words
     assert found["floor_titles"][floor].lower() in words
 
 
@@ -331,7 +332,7 @@ def test_a_lead_over_a_floor_that_may_be_nothing_is_named(done, low, named):
     unclear = {**clear, "source": {"value": 0.09, "low": low, "high": 0.2}}
     told = {**found, "against_floors": {HELD_OUT: unclear, OUT_OF_FOLD: clear}}
     words = [line for line in cautions.warnings(told) if line.startswith("No clear lead")]
-    assert len(words) == named and verdict.above_floors(told) != named
+    assert len(words) == named and headline.above_floors(told) != named
     assert not named or found["floor_titles"]["source"].lower() in words[0]
     assert not named or found["floor_titles"]["nuisance"].lower() not in words[0]
 
@@ -343,7 +344,7 @@ def test_a_floor_that_knows_nothing_is_no_worse_than_the_best_constant_answer(me
     parts = np.array(["0", "1", "2", "test"])[np.arange(len(labels)) % 4]
     ids = [f"u{row}" for row in range(len(labels))]
     units = pd.DataFrame({"unit_id": ids, "label": labels, "part": parts})
-    p, decisions = floors.predict("source", pd.DataFrame({"unit_id": ids, "source": "clinic"}), units, task)
+    p, decisions = baselines.predict("source", pd.DataFrame({"unit_id": ids, "source": "clinic"}), units, task)
     always = [METRICS[metric].function(labels, p, np.full(len(labels), c), task.classes) for c in range(3)]
     assert METRICS[metric].function(labels, p, decisions, task.classes) >= max(always) - 1e-9
 
@@ -357,7 +358,7 @@ def test_a_floor_weighs_classes_as_the_metric_pays_for_them():
     table = pd.DataFrame({"unit_id": ids, "source": np.where(loud, "clinic", "school")})
     parts = np.array(["0", "1", "2", "test"])[rng.integers(0, 4, len(labels))]
     units = pd.DataFrame({"unit_id": ids, "label": labels, "part": parts})
-    p, decisions = floors.predict("source", table, units, task)
+    p, decisions = baselines.predict("source", table, units, task)
     likeliest = METRICS["weighted_accuracy"].function(labels, p, p.argmax(axis=1), task.classes)
     assert METRICS["weighted_accuracy"].function(labels, p, decisions, task.classes) > likeliest + 0.05
 
@@ -414,9 +415,9 @@ def test_the_same_inputs_give_the_same_bytes(done, tmp_path, monkeypatch):
 
 def test_order_of_rows_does_not_change_a_number(tmp_path, monkeypatch):
     params = builders.project(tmp_path, monkeypatch, children=40, seconds=1.0)
-    rows = evaluate.read_recordings(builders.TASK, params.validate_)
+    rows = inputs.read_recordings(builders.TASK, params.validate_)
     rules = Rules(FAST, params.validate_.min_class_groups, 0)
-    table = evaluate.read_out_of_fold(builders.TASK, rows)
+    table = inputs.read_out_of_fold(builders.TASK, rows)
 
     def judged(order):
         shuffled = table.iloc[order].reset_index(drop=True)
@@ -443,7 +444,7 @@ def test_a_child_in_two_parts_stops_the_evaluation(tmp_path, monkeypatch):
     leaking = table.assign(group_id=table["group_id"].where(table["part"] != "0", group))
     files.write_parquet(paths.folds(builders.TASK), leaking)
     with pytest.raises(FoldsError, match=group):
-        evaluate.read_recordings(builders.TASK, config.load().validate_)
+        inputs.read_recordings(builders.TASK, config.load().validate_)
 
 
 def test_near_identical_audio_in_two_parts_stops_the_evaluation(tmp_path, monkeypatch):
@@ -451,7 +452,7 @@ def test_near_identical_audio_in_two_parts_stops_the_evaluation(tmp_path, monkey
     groups = pd.read_parquet(paths.VALIDATION / "groups.parquet")
     files.write_parquet(paths.VALIDATION / "groups.parquet", groups.assign(group_id="all one"))
     with pytest.raises(FoldsError, match="all one"):
-        evaluate.read_recordings(builders.TASK, config.load().validate_)
+        inputs.read_recordings(builders.TASK, config.load().validate_)
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -465,7 +466,7 @@ def test_out_of_fold_predictions_of_other_folds_are_refused(tmp_path, monkeypatc
     table = pd.read_parquet(paths.out_of_fold(builders.TASK))
     files.write_parquet(paths.out_of_fold(builders.TASK), change(table))
     with pytest.raises(StageError, match=message):
-        evaluate.read_out_of_fold(builders.TASK, evaluate.read_recordings(builders.TASK, config.load().validate_))
+        inputs.read_out_of_fold(builders.TASK, inputs.read_recordings(builders.TASK, config.load().validate_))
 
 
 def test_a_recording_that_was_not_measured_is_named(tmp_path, monkeypatch):
@@ -473,21 +474,21 @@ def test_a_recording_that_was_not_measured_is_named(tmp_path, monkeypatch):
     signal = pd.read_parquet(paths.VALIDATION / "signal.parquet")
     files.write_parquet(paths.VALIDATION / "signal.parquet", signal.iloc[1:])
     with pytest.raises(StageError, match=f"{signal['recording_id'].iloc[0][:12]}.*measured by validate"):
-        evaluate.read_recordings(builders.TASK, config.load().validate_)
+        inputs.read_recordings(builders.TASK, config.load().validate_)
 
 
 def test_a_session_on_both_sides_is_counted_and_scored_apart(tmp_path, monkeypatch):
     params = builders.project(tmp_path, monkeypatch, children=60, seconds=1.0)
-    rows = evaluate.read_recordings(builders.TASK, params.validate_)
-    assert evaluate.leaks(rows)["session_id"] == {"there": 0, "crossing": 0}
-    assert evaluate.leaks(rows)["patient_id"]["there"] > 50
+    rows = inputs.read_recordings(builders.TASK, params.validate_)
+    assert inputs.leaks(rows)["session_id"] == {"there": 0, "crossing": 0}
+    assert inputs.leaks(rows)["patient_id"]["there"] > 50
     recordings = pd.read_parquet(paths.RECORDINGS)
     part = recordings["recording_id"].map(rows.set_index("recording_id")["part"])
     half = recordings["group_id"].map(lambda group: int(group.split("-")[1]) % 2 == 0)
     sessions = ("day " + part.astype(str)).where(half, "open day")
     files.write_parquet(paths.RECORDINGS, recordings.assign(session_id=sessions))
-    rows = evaluate.read_recordings(builders.TASK, params.validate_)
-    found = evaluate.leaks(rows)
+    rows = inputs.read_recordings(builders.TASK, params.validate_)
+    found = inputs.leaks(rows)
     assert found["session_id"] == {"there": 6, "crossing": 1}
     assert {found[column]["crossing"] for column in found if column != "session_id"} == {0}
     predictions = builders.predict(rows[rows["part"] == "test"], np.random.default_rng(1), 3.0)
@@ -505,12 +506,12 @@ def test_one_bad_recording_marks_its_unit_and_no_other(tmp_path, monkeypatch):
     good = signal.assign(seconds=10.0, silent_share=0.0, clipped_share=0.0, peak=0.5, dc=0.0, bandwidth_hz=400.0,
                           contrast_db=20.0)
     files.write_parquet(paths.VALIDATION / "signal.parquet", good)
-    rows = evaluate.read_recordings(builders.TASK, params.validate_)
+    rows = inputs.read_recordings(builders.TASK, params.validate_)
     assert set(rows["signal"]) == {"no warnings"}
     several = rows["unit_id"].value_counts().index[0]
     bad = rows.loc[rows["unit_id"] == several, "recording_id"].iloc[0]
     worse = good.assign(clipped_share=good["clipped_share"].where(good["recording_id"] != bad, 0.9))
     files.write_parquet(paths.VALIDATION / "signal.parquet", worse)
-    rows = evaluate.read_recordings(builders.TASK, params.validate_)
+    rows = inputs.read_recordings(builders.TASK, params.validate_)
     assert set(rows.loc[rows["signal"] == "with warnings", "unit_id"]) == {several}
     assert (rows.loc[rows["unit_id"] == several, "signal"] == "with warnings").all()

@@ -51,11 +51,15 @@ from faults import Command, Disk
 from small import TASK
 from workspaces import Workspace
 
-from heartml import ingest, pipeline, publish, registry, tracking
-from heartml.core import config, files, paths, trouble
-from heartml.ingest import version
-from heartml.pipeline import intact, running
-from heartml.pipeline.repro import How
+from heartml.core import config, paths
+from heartml.core.system import hashing, machine_errors
+from heartml.data import ingest
+from heartml.data.ingest import version
+from heartml.pipeline import graph, run_stage, verify_outputs
+from heartml.pipeline.stage_process import How
+from heartml.registry import tracking
+from heartml.registry import versions as registry
+from heartml.release import publish
 
 DISK_MIB = 400
 THOROUGH = faults.ROUNDS > 1
@@ -75,8 +79,7 @@ def ready(retrained: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Wor
     import mlflow  # noqa: F401
 
     import heartml.audit
-    import heartml.monitor
-    import heartml.predict.batch  # noqa: F401
+    import heartml.inference.batch  # noqa: F401
 
     project = retrained.copy(tmp_path_factory.mktemp("ready") / "project")
     (project / "incoming").mkdir()
@@ -97,13 +100,13 @@ ARGUMENTS = {
 def came_to(name: str, project: Workspace, said: str) -> object:
     """What a command leaves, to be compared with an undisturbed one's."""
     if name == "ingest":
-        return {p.relative_to(project.root).as_posix(): files.sha256_file(p)
+        return {p.relative_to(project.root).as_posix(): hashing.sha256_file(p)
                 for p in [project / "data.dvc", *(project / "data").rglob("*")] if p.is_file()}
     if name == "score":
-        return files.sha256_file(project / "scores.parquet")
+        return hashing.sha256_file(project / "scores.parquet")
     if name == "monitor":
         told = {what: value for what, value in json.loads(said).items() if what != "scored"}   # some were before
-        return told, files.sha256_file(project / "monitor.html")
+        return told, hashing.sha256_file(project / "monitor.html")
     return [(link["title"], link["state"]) for link in json.loads(said)["links"]]
 
 
@@ -268,10 +271,10 @@ def prefect_server(empty_history: Path, tmp_path_factory: pytest.TempPathFactory
 
 def audit_flow() -> None:
     """What the deployment `audit` runs."""
-    from flows import sweep
     from flows.audit import audit
+    from flows.support import stale_runs
 
-    with sweep.signed():
+    with stale_runs.signed():
         audit(TASK)
 
 
@@ -327,7 +330,7 @@ def test_of_two_dvc_repro_at_once_one_does_the_work_and_the_lock_is_whole(toy: W
     assert set(yaml.safe_load(Path("dvc.lock").read_text())["stages"]) == set(toys.GRAPH)
     assert sorted(toys.ran(toy.root)) == sorted(toys.GRAPH), "each stage ran once"
     assert Path("four.txt").read_text() == "one0\ntwo0\none0\nthree0\nfour0\n"
-    assert not pipeline.plan().due
+    assert not graph.plan().due
 
 
 def damage(place: Path) -> None:
@@ -347,21 +350,21 @@ def objects(like: str = "") -> list[Path]:
 
 
 def test_a_damaged_object_of_dvcs_cache_is_never_handed_on(toy: Workspace) -> None:
-    for stage in pipeline.plan().due:
-        running.run(stage.address, say=lambda _: None)
+    for stage in graph.plan().due:
+        run_stage.run(stage.address, say=lambda _: None)
     toys.ran(toy.root)
     whole, md5 = Path("two.txt").read_text(), yaml.safe_load(Path("dvc.lock").read_text())["stages"]["two"]["outs"]
     [place] = objects(md5[0]["md5"])
     damage(place)
     Path("two.txt").unlink()
     heard: list[str] = []
-    assert running.run("two", say=heard.append).how is How.RAN
+    assert run_stage.run("two", say=heard.append).how is How.RAN
     assert toys.ran(toy.root) == ["two"]
     assert Path("two.txt").read_text() == place.read_text() == whole
     assert "damaged, so it is made again" in " ".join(heard)
-    assert [left.name for left in intact.ASIDE.iterdir()] == [md5[0]["md5"]]
+    assert [left.name for left in verify_outputs.ASIDE.iterdir()] == [md5[0]["md5"]]
     Path("two.txt").unlink()
-    assert running.run("two", say=heard.append).how is How.RESTORED
+    assert run_stage.run("two", say=heard.append).how is How.RESTORED
 
 
 @pytest.fixture
@@ -376,7 +379,7 @@ def clone(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def tables() -> dict[str, str]:
     """The files of the data version by hash."""
-    return {str(p): files.sha256_file(p) for p in sorted(paths.DATA.rglob("*")) if p.is_file()}
+    return {str(p): hashing.sha256_file(p) for p in sorted(paths.DATA.rglob("*")) if p.is_file()}
 
 
 def test_damaged_data_are_fetched_again_or_refused_and_never_trained_on(clone: Workspace, tmp_path: Path) -> None:
@@ -394,16 +397,16 @@ def test_damaged_data_are_fetched_again_or_refused_and_never_trained_on(clone: W
     shutil.rmtree("data")
     subprocess.run(["dvc", "checkout", "-q", "data.dvc"], check=True, env=clone.environment)
     assert tables() != whole, "DVC itself says nothing"
-    with pytest.raises(pipeline.PipelineError, match=r"data: not the bytes that data\.dvc names.*dvc pull --force"):
-        pipeline.plan()
+    with pytest.raises(graph.PipelineError, match=r"data: not the bytes that data\.dvc names.*dvc pull --force"):
+        graph.plan()
     subprocess.run(["dvc", "pull", "-q", "--force", "data.dvc"], check=True, env=clone.environment)
     assert tables() == whole
-    assert pipeline.plan().due
+    assert graph.plan().due
 
     sound = next(paths.DATA.rglob("*.flac"))
     sound.unlink()
-    with pytest.raises(pipeline.PipelineError, match=f"data: 1 file is missing or changed: {sound}. `dvc checkout"):
-        pipeline.plan()
+    with pytest.raises(graph.PipelineError, match=f"data: 1 file is missing or changed: {sound}. `dvc checkout"):
+        graph.plan()
 
 
 def files_md5(place: Path) -> str:
@@ -480,8 +483,8 @@ def test_a_database_that_goes_away_while_it_registers_is_gone_on_with_when_it_is
         patch.setattr(client, step, cutting(wire, getattr(client, step)))
         with pytest.raises(Exception) as lost:
             publish.publish(TASK, config.load(), {})
-    assert trouble.lost_connection(lost.value), "the flow tries again"
-    assert "a connection was lost" in str(trouble.in_words(lost.value))
+    assert machine_errors.lost_connection(lost.value), "the flow tries again"
+    assert "a connection was lost" in str(machine_errors.in_words(lost.value))
     wire.open = True
     assert publish.publish(TASK, config.load(), {}).state in ("promoted", publish.KNOWN)
     versions, runs = states()

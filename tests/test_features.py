@@ -16,10 +16,13 @@ import pandas as pd
 import pytest
 from workspaces import Workspace
 
-from heartml import audio, encoders, features
-from heartml.core import config, files, frames, parallel, paths
-from heartml.core.frames import Frames, FramesError
+from heartml.audio import sound_files
+from heartml.core import config, frame_store, paths
+from heartml.core.frame_store import Frames, FramesError
 from heartml.core.stage import StageError
+from heartml.core.system import files, hashing, parallel
+from heartml.models import encoders, frame_cache
+from heartml.stages import features
 
 ROOT = Path(__file__).parents[1]
 TASK = "simulated-murmur"
@@ -29,8 +32,8 @@ def add_recording(seed: int, seconds: float = 2.0, rate_hz: int = 4000) -> str:
     rng = np.random.default_rng(seed)
     pcm = (rng.normal(0, 2000, int(seconds * rate_hz)) * (1 + np.sin(np.arange(int(seconds * rate_hz)) / 300))).astype(
         np.int16)
-    samples = audio.Samples(pcm, rate_hz)
-    audio.write_flac(paths.audio(samples.recording_id), samples)
+    samples = sound_files.Samples(pcm, rate_hz)
+    sound_files.write_flac(paths.audio(samples.recording_id), samples)
     return samples.recording_id
 
 
@@ -49,7 +52,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def output(encoder: str = "logspec") -> str:
-    return files.sha256_folder(paths.features(TASK, encoder))
+    return hashing.sha256_folder(paths.features(TASK, encoder))
 
 
 @pytest.mark.parametrize("encoder", sorted(encoders.ENCODERS))
@@ -64,7 +67,7 @@ def test_frames_of_every_recording_come_out(project: Path, encoder: str) -> None
     wanted = pd.read_parquet(paths.folds(TASK))["recording_id"]
     assert set(packed.recording_ids) == set(wanted)
     for recording_id in wanted:
-        samples = audio.read(paths.audio(recording_id))
+        samples = sound_files.read(paths.audio(recording_id))
         own = encoders.frames_of(loaded, spec, samples.floats, samples.sample_rate_hz)
         assert np.array_equal(packed[recording_id], own.astype(np.float32))
         assert packed[recording_id].dtype == np.float32
@@ -84,18 +87,18 @@ def test_the_number_of_workers_does_not_show_in_the_bytes(project: Path, monkeyp
     spec = encoders.spec("random_conv", config.load())
     monkeypatch.setattr(features, "ALONE", 0)
     monkeypatch.setattr(parallel, "available_workers", lambda _: 2)
-    other = features.Store(project / "other")
+    other = frame_cache.Store(project / "other")
     recording_ids = pd.read_parquet(paths.folds(TASK))["recording_id"].tolist()
-    features.encode(recording_ids, spec, other, "cpu")
-    mine = features.Store.of(spec, features.device())
-    if features.device() == "cpu":
-        assert files.sha256_folder(other.folder) == files.sha256_folder(mine.folder)
+    frame_cache.encode(recording_ids, spec, other, "cpu")
+    mine = frame_cache.Store.of(spec, frame_cache.device())
+    if frame_cache.device() == "cpu":
+        assert hashing.sha256_folder(other.folder) == hashing.sha256_folder(mine.folder)
 
 
 def test_one_more_recording_costs_one_recordings_work(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     features.run(TASK, "logspec")
     encoded = []
-    real = features.encode
+    real = frame_cache.encode
     monkeypatch.setattr(features, "encode", lambda ids, *rest: (encoded.extend(ids), real(ids, *rest)))
     new = add_recording(1000)
     use([*pd.read_parquet(paths.folds(TASK))["recording_id"], new])
@@ -118,7 +121,7 @@ def test_another_parameter_is_another_store(project: Path) -> None:
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use([add_recording(i, 20.0) for i in range(80)])
-    store = features.Store.of(encoders.spec("random_conv", config.load()), features.device())
+    store = frame_cache.Store.of(encoders.spec("random_conv", config.load()), frame_cache.device())
     command = [sys.executable, "-m", "heartml", "features", "--task", TASK, "--encoder", "random_conv"]
     killed = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
     while len(list(store.folder.rglob("*.npy"))) < 3 and killed.poll() is None:
@@ -140,18 +143,19 @@ def test_a_batch_says_what_each_recording_says_alone(project: Path) -> None:
     recording_ids = pd.read_parquet(paths.folds(TASK))["recording_id"].tolist()
     for name in encoders.ENCODERS:
         spec = encoders.spec(name, config.load())
-        encoder, alone, together = encoders.load(spec), features.Store(project / "a"), features.Store(project / "b")
-        features.encode(recording_ids, spec, alone, "cpu")
-        waveforms = [features._prepared(spec, i) for i in recording_ids]
-        assert set(features._encode_in_batches(encoder, waveforms, together, "cpu")) == set(recording_ids)
+        encoder = encoders.load(spec)
+        alone, together = frame_cache.Store(project / "a"), frame_cache.Store(project / "b")
+        frame_cache.encode(recording_ids, spec, alone, "cpu")
+        waveforms = [frame_cache._prepared(spec, i) for i in recording_ids]
+        assert set(frame_cache._encode_in_batches(encoder, waveforms, together, "cpu")) == set(recording_ids)
         for recording_id in recording_ids:
             own, batched = (store.view(recording_ids)[recording_id].astype(float) for store in (alone, together))
             assert own.shape == batched.shape
             assert own == pytest.approx(batched, abs=0.02)
         shutil.rmtree(together.folder)
-        list(features._encode_in_batches(encoder, waveforms[:1], features.Store(project / "c"), "cpu"))
-        few = features.Store(project / "c").path(recording_ids[0]).read_bytes()
-        list(features._encode_in_batches(encoder, waveforms, together, "cpu"))
+        list(frame_cache._encode_in_batches(encoder, waveforms[:1], frame_cache.Store(project / "c"), "cpu"))
+        few = frame_cache.Store(project / "c").path(recording_ids[0]).read_bytes()
+        list(frame_cache._encode_in_batches(encoder, waveforms, together, "cpu"))
         assert together.path(recording_ids[0]).read_bytes() == few
         shutil.rmtree(project / "a")
         shutil.rmtree(project / "b")
@@ -166,7 +170,7 @@ def test_samples_that_are_not_what_their_name_says_stop_the_stage(project: Path)
 
 
 def test_a_recording_without_frames_is_named(tmp_path: Path) -> None:
-    frames.write(tmp_path, {"aa": np.ones((2, 3), np.float16)}, 50.0, {"name": "logspec"})
+    frame_store.write(tmp_path, {"aa": np.ones((2, 3), np.float16)}, 50.0, {"name": "logspec"})
     packed = Frames.open(tmp_path)
     assert packed["aa"].tolist() == [[1, 1, 1], [1, 1, 1]]
     with pytest.raises(FramesError, match="bb"):
@@ -179,7 +183,7 @@ def test_a_disk_that_fills_up_while_frames_are_packed_is_an_error_and_no_death(t
     frames_of = {f"{n:064x}": np.ones((1000, 64), np.float16) for n in range(20)}
     with faults.disk(tmp_path / "disk", 1) as disk:
         project = disk.hold(Workspace(tmp_path / "project"))
-        packing = faults.fork(project, act=lambda: frames.write(Path("frames"), frames_of, 100.0, {}))
+        packing = faults.fork(project, act=lambda: frame_store.write(Path("frames"), frames_of, 100.0, {}))
         said = packing.end()
     assert packing.status == 1, said
     assert "No space left on device" in said
@@ -188,7 +192,7 @@ def test_a_disk_that_fills_up_while_frames_are_packed_is_an_error_and_no_death(t
 def _put(folder: Path, values: int) -> str:
     resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))
     try:
-        features.Store(folder).put("ab", np.ones((values, 1), np.float16))
+        frame_cache.Store(folder).put("ab", np.ones((values, 1), np.float16))
     except OSError:
         return "refused"
     return "kept"
@@ -205,8 +209,8 @@ def test_frames_are_kept_whole_or_not_at_all(tmp_path: Path, values: int, become
 def test_packing_keeps_every_recording_apart(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     given = {f"{i:064x}": rng.normal(size=(rng.integers(1, 40), 5)).astype(np.float16) for i in range(50)}
-    frames.write(tmp_path / "a", given, 12.5, {"name": "x"})
-    frames.write(tmp_path / "b", dict(reversed(given.items())), 12.5, {"name": "x"})
-    assert files.sha256_folder(tmp_path / "a") == files.sha256_folder(tmp_path / "b")
+    frame_store.write(tmp_path / "a", given, 12.5, {"name": "x"})
+    frame_store.write(tmp_path / "b", dict(reversed(given.items())), 12.5, {"name": "x"})
+    assert hashing.sha256_folder(tmp_path / "a") == hashing.sha256_folder(tmp_path / "b")
     packed = Frames.open(tmp_path / "a")
     assert all(np.array_equal(packed[i], array.astype(np.float32)) for i, array in given.items())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import heartml
-from heartml.core import code, files
+from heartml.core.system import code_hash, files
 from heartml.pipeline import recovery
 
 ROUNDS = 150
@@ -160,15 +160,15 @@ def test_the_hash_of_the_code_changes_with_what_it_is_of_and_with_nothing_else(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"# {name}\n")
     monkeypatch.setattr(heartml, "__file__", str(tmp_path / "__init__.py"))
-    before = code.fingerprint("heads", "search.py")
-    assert code.fingerprint("search.py", "heads") == before
+    before = code_hash.fingerprint("heads", "search.py")
+    assert code_hash.fingerprint("search.py", "heads") == before
     (tmp_path / "other.py").write_text("# changed\n")
-    assert code.fingerprint("heads", "search.py") == before
+    assert code_hash.fingerprint("heads", "search.py") == before
     seen = {before}
     for name in ("heads/one.py", "heads/deep/two.py", "search.py"):
         (tmp_path / name).write_text("# changed\n")
-        seen.add(code.fingerprint("heads", "search.py"))
+        seen.add(code_hash.fingerprint("heads", "search.py"))
     (tmp_path / "heads/one.py").rename(tmp_path / "heads/three.py")
-    assert len(seen | {code.fingerprint("heads", "search.py")}) == 5
+    assert len(seen | {code_hash.fingerprint("heads", "search.py")}) == 5
     with pytest.raises(FileNotFoundError, match="head: no module"):
-        code.fingerprint("head")
+        code_hash.fingerprint("head")

@@ -27,9 +27,9 @@ from hypothesis import strategies as st
 from publishers import sound, wav
 from workspaces import ROOT, Workspace
 
-from heartml import audio
+from heartml.audio import sound_files
 from heartml.core import paths
-from heartml.predict import inputs
+from heartml.inference import inputs
 
 CASES = int(os.environ.get("HEARTML_FUZZ_CASES", "2000"))
 FIRST = int(os.environ.get("HEARTML_FUZZ_FIRST", "0"))
@@ -127,7 +127,7 @@ def recordings(draw: st.DrawFn) -> tuple[bytes, np.ndarray, int]:
 def test_a_wav_is_read_as_its_bytes_say(tmp_path: Path, made: tuple[bytes, np.ndarray, int]) -> None:
     data, values, bits = made
     (tmp_path / "a.wav").write_bytes(data)
-    pcm = audio.read(tmp_path / "a.wav").pcm
+    pcm = sound_files.read(tmp_path / "a.wav").pcm
     if bits <= 16:
         assert (pcm == values << (16 - bits)).all()
     else:
@@ -191,8 +191,8 @@ def test_a_header_that_promises_gigabytes_costs_nothing(name: str, tmp_path: Pat
     path.write_bytes(lies()[name])
     tracemalloc.start()
     try:
-        with pytest.raises(audio.AudioError):
-            audio.read(path)
+        with pytest.raises(sound_files.AudioError):
+            sound_files.read(path)
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
@@ -205,12 +205,12 @@ def test_a_decompression_bomb_is_refused_by_its_length(
     data = hostile.encoded(np.zeros(2_000_000, np.int16), form, subtype, 48_000)
     assert len(data) < 40_000
     (tmp_path / "bomb").write_bytes(data)
-    assert len(audio.read(tmp_path / "bomb").pcm) == 2_000_000
-    monkeypatch.setattr(audio, "MAX_SAMPLES", 1_000_000)
+    assert len(sound_files.read(tmp_path / "bomb").pcm) == 2_000_000
+    monkeypatch.setattr(sound_files, "MAX_SAMPLES", 1_000_000)
     tracemalloc.start()
     try:
-        with pytest.raises(audio.AudioError, match="more than 1000000") as refused:
-            audio.read(tmp_path / "bomb")
+        with pytest.raises(sound_files.AudioError, match="more than 1000000") as refused:
+            sound_files.read(tmp_path / "bomb")
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
@@ -224,8 +224,8 @@ def test_what_never_ends_is_not_waited_for(pause: str, tmp_path: Path) -> None:
         os.mkfifo(path)
     else:
         path.symlink_to("/dev/zero")
-    with pytest.raises(audio.AudioError, match="device"):
-        audio.read(path)
+    with pytest.raises(sound_files.AudioError, match="device"):
+        sound_files.read(path)
 
 
 @pytest.mark.parametrize(("form", "subtype"), [form for form in hostile.FORMS if form[0] not in ("NIST", "VOC", "SVX")])
@@ -233,10 +233,10 @@ def test_what_never_ends_is_not_waited_for(pause: str, tmp_path: Path) -> None:
 def test_no_form_hides_that_its_end_is_missing(form: str, subtype: str, kept: float, tmp_path: Path) -> None:
     data = hostile.sounds()[hostile.FORMS.index((form, subtype))]
     (tmp_path / "a").write_bytes(data)
-    assert len(audio.read(tmp_path / "a").pcm) >= 2400
+    assert len(sound_files.read(tmp_path / "a").pcm) >= 2400
     (tmp_path / "a").write_bytes(data[: int(len(data) * kept)])
-    with pytest.raises(audio.AudioError):
-        audio.read(tmp_path / "a")
+    with pytest.raises(sound_files.AudioError):
+        sound_files.read(tmp_path / "a")
 
 
 # Whole commands

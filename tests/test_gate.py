@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heartml.assessment.floors import FLOORS
 from heartml.core.config import GateParams
 from heartml.core.tasks import TASKS
+from heartml.evaluation.baselines import FLOORS
 from heartml.metrics import METRICS
 from heartml.metrics.scores import Scored
-from heartml.publish import gate
-from heartml.publish.gate import Champion
+from heartml.release import gate
+from heartml.release.gate import Champion
 
 TASK = TASKS["murmur"]
 PARAMS = GateParams(confidence=0.95, bootstrap=500, min_groups=5, subgroup_margin=0.05, min_subgroup_groups=10,

@@ -9,11 +9,11 @@ import simulated_publishers as made
 from publishers import sound, wav
 from workspaces import Workspace
 
-from heartml import datasets, ingest
 from heartml.core import paths
 from heartml.core.tasks import TASKS
-from heartml.datasets import Layout, LayoutError, generic
-from heartml.ingest import inventory
+from heartml.data import datasets, ingest
+from heartml.data.datasets import Layout, LayoutError, generic
+from heartml.data.ingest import available_tasks
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_several_collections_live_in_one_data(here: Workspace, tmp_path: Path) -
     table = pd.read_parquet(paths.RECORDINGS)
     pd.testing.assert_frame_equal(table[table["dataset"] == "clinic"].reset_index(drop=True), before)
     assert table.groupby("dataset")["licence"].first().to_dict() == {"clinic": "CC-BY-4.0", "ward": "CC0-1.0"}
-    assert [task.name for task in inventory.read()] == ["clinic-murmur", "ward-murmur", "clinic+ward-murmur"]
+    assert [task.name for task in available_tasks.read()] == ["clinic-murmur", "ward-murmur", "clinic+ward-murmur"]
     assert datasets.load("ward").TITLE == "Another clinic"
     assert not ingest.run("generic", first).changed
     assert not ingest.run("generic", second).changed

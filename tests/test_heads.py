@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from heartml.core import config
-from heartml.core.parallel import single_thread
-from heartml.heads import HEADS, State, Targets, svm_rbf
-from heartml.heads.augment import Crops
-from heartml.heads.estimators import Scale, case_weights
-from heartml.heads.sequence import frame_targets
-from heartml.learning import space
+from heartml.core.system.parallel import single_thread
+from heartml.models.heads import HEADS, State, Targets, svm_rbf
+from heartml.models.heads.augmentation import Crops
+from heartml.models.heads.linear import Scale, case_weights
+from heartml.models.heads.sequence import frame_targets
+from heartml.training import search_space
 
 PARAMS = config.load(Path(__file__).parents[1] / "params.yaml").search
 NUMBERS = {
@@ -24,11 +24,12 @@ NUMBERS = {
     "svm_rbf": {"c": 3.0, "gamma": 0.5, "balance": 0.5},
     "lightgbm": {"trees": 20, "leaves": 4, "rate": 0.2, "columns": 0.5, "least_cases": 5, "balance": 0.5},
     "extra_trees": {"trees": 20, "least_leaf": 1, "columns": 0.3, "balance": 0.5},
-    "sequence": {**space.fixed_numbers(PARAMS, "sequence"), "steps": 25, "batch": 16, "channels": 16, "dropout": 0.1,
+    "sequence": {**search_space.fixed_numbers(PARAMS, "sequence"), "steps": 25, "batch": 16, "channels": 16,
+                 "dropout": 0.1,
                  "rate": 1e-2, "frame_weight": 0.5, "strength": 0.5},
-    "resnet": {**space.fixed_numbers(PARAMS, "resnet"), "steps": 30, "batch": 16, "backbone": "test_resnet",
+    "resnet": {**search_space.fixed_numbers(PARAMS, "resnet"), "steps": 30, "batch": 16, "backbone": "test_resnet",
                "dropout": 0.1, "rate": 3e-3, "strength": 0.2},
-    "fcnn": {**space.fixed_numbers(PARAMS, "fcnn"), "steps": 40, "batch": 16, "dropout": 0.3, "rate": 3e-3},
+    "fcnn": {**search_space.fixed_numbers(PARAMS, "fcnn"), "steps": 40, "batch": 16, "dropout": 0.3, "rate": 3e-3},
 }
 NAMES = sorted(HEADS)
 CLASSES = 3
@@ -154,7 +155,7 @@ def test_two_classes_work_too(name: str) -> None:
 def test_the_forest_of_arrays_is_scikit_learns() -> None:
     from sklearn.ensemble import ExtraTreesClassifier
 
-    from heartml.heads import extra_trees
+    from heartml.models.heads import extra_trees
 
     inputs, targets = data("extra_trees")
     theirs = ExtraTreesClassifier(15, min_samples_leaf=2, random_state=3).fit(inputs, targets.labels)

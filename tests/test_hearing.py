@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import tiny
 
-from heartml import encoders
-from heartml.learning import pooling
-from heartml.model import Model, ModelError
-from heartml.model.hearing import Hearing
+from heartml.models import encoders, pooling
+from heartml.models.fitted_model import Model, ModelError
+from heartml.models.shared_inputs import Hearing
 
 UNITS = ["ann", "bob", "ann"]
 

@@ -27,11 +27,14 @@ from publishers import RATE_HZ, Child, sound, wav
 from simulated_publishers import BUILDERS
 from workspaces import Workspace
 
-from heartml import admission, audio, cli, ingest, quality
-from heartml.core import config, files, paths, schema
-from heartml.core.errors import HeartMLError
-from heartml.datasets import DATASETS, bind
-from heartml.ingest import inventory, version
+from heartml import cli
+from heartml.audio import entry_checks, quality, sound_files
+from heartml.core import command, config, paths, schema
+from heartml.core.system import files, hashing
+from heartml.core.system.errors import HeartMLError
+from heartml.data import ingest
+from heartml.data.datasets import DATASETS, bind
+from heartml.data.ingest import available_tasks, version
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -55,8 +58,8 @@ def quarantine() -> dict[str, str]:
 
 def state(root: Path = Path()) -> dict[str, str]:
     """Name -> checksum of everything in `data/`, and of what names its version."""
-    found = {p.relative_to(root).as_posix(): files.sha256_file(p) for p in (root / "data").rglob("*") if p.is_file()}
-    return {**found, "data.dvc": files.sha256_file(root / "data.dvc")}
+    found = {p.relative_to(root).as_posix(): hashing.sha256_file(p) for p in (root / "data").rglob("*") if p.is_file()}
+    return {**found, "data.dvc": hashing.sha256_file(root / "data.dvc")}
 
 
 def assert_whole(root: Path = Path()) -> None:
@@ -67,7 +70,7 @@ def assert_whole(root: Path = Path()) -> None:
     annotations = pd.read_parquet(root / "data" / "annotations.parquet")
     assert set(annotations["recording_id"]) <= on_disk
     for recording_id in sorted(on_disk)[:5]:
-        assert audio.read(root / paths.audio(recording_id)).recording_id == recording_id
+        assert sound_files.read(root / paths.audio(recording_id)).recording_id == recording_id
 
 
 # What comes out
@@ -87,7 +90,7 @@ def test_the_tables_follow_the_schema_and_carry_every_file(here: Workspace, tmp_
     lengths_s = [soundfile.info(folder / file).duration for file in table["source_file"]]
     assert table["seconds"].tolist() == pytest.approx(lengths_s)
     for row in table.itertuples():
-        assert row.source_sha256 == files.sha256_file(folder / row.source_file)
+        assert row.source_sha256 == hashing.sha256_file(folder / row.source_file)
     assert_whole()
     assert outcome.recordings == outcome.new == len(table)
     assert not outcome.quarantined
@@ -162,7 +165,7 @@ def test_ingesting_again_changes_nothing_and_decodes_nothing(
     folder = publishers.circor(tmp_path / "publisher")
     ingest.run("circor", folder)
     before, inodes = state(), {p: p.stat().st_ino for p in Path("data").rglob("*")}
-    monkeypatch.setattr(admission, "examine", None)
+    monkeypatch.setattr(entry_checks, "examine", None)
     outcome = ingest.run("circor", folder)
     assert (outcome.changed, outcome.new) == (False, 0)
     assert state() == before
@@ -186,12 +189,12 @@ def test_adding_recordings_decodes_only_those_and_gives_what_all_at_once_gives(
     audio_before = {p: p.stat().st_ino for p in Path("data/audio").rglob("*.flac")}
     examined = []
 
-    def watched(job: admission.Job) -> admission.Facts:
+    def watched(job: entry_checks.Job) -> entry_checks.Facts:
         examined.append(job.path.name)
         return examine(job)
 
-    examine = admission.examine
-    monkeypatch.setattr(admission, "examine", watched)
+    examine = entry_checks.examine
+    monkeypatch.setattr(entry_checks, "examine", watched)
     outcome = ingest.run("circor", publishers.circor(tmp_path / "publisher", every))
     assert (outcome.recordings, outcome.new) == (12, 4)
     assert set(examined) == {"50_AV.wav", "50_MV_1.wav", "50_MV_2.wav", "61_MV.wav"}
@@ -354,7 +357,7 @@ def test_a_file_of_another_form_with_one_sound_in_it_comes_in(here: Workspace, t
     outcome = ingest.run("pascal", tmp_path / "publisher")
     assert outcome.recordings == 14, quarantine()
     name = recordings().set_index("source_file").loc[NEW, "recording_id"]
-    kept = audio.read(paths.audio(name)).floats
+    kept = sound_files.read(paths.audio(name)).floats
     assert np.abs(kept - floats()).max() < 0.01
     assert_whole()
 
@@ -652,7 +655,7 @@ def test_a_file_that_dvc_could_not_copy_is_told_and_copied_by_the_next_run(
     monkeypatch.setattr("sys.argv", ["heartml", "ingest", "circor", str(folder)])
     with monkeypatch.context() as full:
         full.setattr(FileSystem, "put_file", refuse_one)
-        assert cli.run(cli.cli) == 1
+        assert command.run(cli.cli) == 1
     said = [line for line in capfd.readouterr().err.splitlines() if not line.startswith(str(folder))]
     assert refused and len(said) == 1
     assert said[0].startswith(f"heartml: {words}")
@@ -740,7 +743,7 @@ def test_the_command_wants_a_folder_or_a_download(workspace: Workspace, argument
 
 def test_tasks_count_units_and_groups(here: Workspace, tmp_path: Path) -> None:
     ingest.run("circor", publishers.circor(tmp_path / "publisher"))
-    (murmur, outcome) = inventory.read()
+    (murmur, outcome) = available_tasks.read()
     assert (murmur.name, murmur.unit, outcome.name) == ("circor-murmur", "patient", "circor-outcome")
     counts = {entry.name: (entry.units, entry.groups) for entry in murmur.classes}
     assert counts == {"Present": (1, 1), "Unknown": (1, 1), "Absent": (4, 3)}
@@ -830,7 +833,6 @@ def table_of(project: Workspace, name: str = "recordings") -> pd.DataFrame:
     return pd.read_parquet(project / "data" / f"{name}.parquet")
 
 
-
 def test_data_in_an_older_layout_are_named_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     paths.audio("0123").parent.mkdir(parents=True)
@@ -893,7 +895,7 @@ def test_real_pascal_set_a_is_grouped_by_day(ingested_pascal: Workspace) -> None
 def test_real_pascal_signal_faults_are_seen(ingested_pascal: Workspace, real_pascal: Path) -> None:
     table = table_of(ingested_pascal)
     measured = {
-        file: quality.measure((s := audio.read(real_pascal / file)).floats, s.sample_rate_hz)
+        file: quality.measure((s := sound_files.read(real_pascal / file)).floats, s.sample_rate_hz)
         for file in (p.relative_to(real_pascal).as_posix() for p in sorted(real_pascal.glob("set_?/*.wav")))
     }
     assert len(measured) == 832

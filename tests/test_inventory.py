@@ -7,10 +7,10 @@ import pytest
 import simulated_publishers as made
 from workspaces import Workspace
 
-from heartml import listing
+from heartml.cli import tables
 from heartml.core import config
 from heartml.core.tasks import GROUPS, TASKS, TaskError, expand, resolve
-from heartml.ingest import inventory
+from heartml.data.ingest import available_tasks
 
 
 @pytest.fixture(scope="module")
@@ -71,17 +71,17 @@ def test_what_the_data_cannot_teach_is_not_written(here: Workspace, names: tuple
     assert config.load().tasks == before
 
 
-NARROW = inventory.Allowed("simulated-systolic_quality", "patient", tuple(
-    inventory.Class(name, units, groups) for name, units, groups in
+NARROW = available_tasks.Allowed("simulated-systolic_quality", "patient", tuple(
+    available_tasks.Class(name, units, groups) for name, units, groups in
     (("Blowing", 140, 130), ("Early-systolic", 14, 12), ("Musical", 3, 1))), 1075, "simulated-descriptors")
-LOST = inventory.Allowed("simulated-systolic_shape", "patient", NARROW.classes[1:], 7, "simulated-descriptors")
+LOST = available_tasks.Allowed("simulated-systolic_shape", "patient", NARROW.classes[1:], 7, "simulated-descriptors")
 
 
 def test_a_terminal_of_80_columns_shows_every_name_and_number(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    listing.tasks([NARROW, LOST], ["simulated-systolic_quality"], 10)
+    tables.tasks([NARROW, LOST], ["simulated-systolic_quality"], 10)
     table, _, words = capsys.readouterr().out.partition("* in tasks")
     assert max(map(len, table.splitlines())) <= 80
     for shown in ("simulated-systolic_quality *", "Early-systolic", "patient", "units", "groups", "1075", " 14 "):
@@ -90,7 +90,7 @@ def test_a_terminal_of_80_columns_shows_every_name_and_number(
 
 
 def test_what_was_written_and_what_was_left_out_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    listing.chosen(["simulated-systolic_quality"], ["simulated-systolic_shape"])
+    tables.chosen(["simulated-systolic_quality"], ["simulated-systolic_shape"])
     assert capsys.readouterr().out == (
         "params.yaml: tasks is now [simulated-systolic_quality]\n"
         "Left out, for want of two classes with enough groups: simulated-systolic_shape\n")
@@ -102,9 +102,10 @@ def test_of_a_group_only_what_the_data_can_teach_is_chosen(here: Workspace) -> N
     from heartml.core import paths
 
     table = pd.read_parquet(paths.RECORDINGS)
-    assert len(inventory.chosen(["bmdhs-diseases"], table, 1)) == 4
+    assert len(available_tasks.chosen(["bmdhs-diseases"], table, 1)) == 4
     nobody = table.assign(label_aortic_stenosis=pd.array(["Absent"] * len(table), dtype="string"))
-    assert inventory.chosen(["bmdhs-diseases"], nobody, 1) == tuple(f"bmdhs-{name}" for name in GROUPS["diseases"][1:])
+    others = tuple(f"bmdhs-{name}" for name in GROUPS["diseases"][1:])
+    assert available_tasks.chosen(["bmdhs-diseases"], nobody, 1) == others
 
 
 def test_a_group_is_no_task_and_its_name_leads_to_the_command() -> None:

@@ -13,9 +13,10 @@ import small
 import workspaces
 from workspaces import Workspace
 
-from heartml.core import config, files, folds, paths
+from heartml.core import config, folds, paths
+from heartml.core.system import hashing
 from heartml.core.tasks import TASKS
-from heartml.leave_out import rounds, scratch
+from heartml.evaluation.leave_out import rounds, scratch
 from heartml.metrics.scores import Scored, intervals, task_metrics
 
 pytestmark = pytest.mark.timeout(1800)
@@ -171,7 +172,7 @@ def test_beside_it_stands_what_the_tasks_own_model_says_of_the_same_units(found:
 def test_the_projects_own_artifacts_are_untouched(left: Workspace, learnt: Workspace) -> None:
     for name in ("folds.parquet", "search", "model", "out_of_fold.parquet", "evaluation"):
         one, two = (project / f"artifacts/{NAME}/{name}" for project in (left, learnt))
-        hashed = files.sha256_folder if one.is_dir() else files.sha256_file
+        hashed = hashing.sha256_folder if one.is_dir() else hashing.sha256_file
         assert hashed(one) == hashed(two), name
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from heartml import lineage
-from heartml.lineage import LineageError
+from heartml.lineage import capture
+from heartml.lineage.capture import LineageError
 
 LOCK = {"schema": "2.0", "stages": {
     "validate": {"deps": [{"path": "data", "md5": "d"}], "outs": [{"path": "artifacts/validation", "md5": "v"}]},
@@ -20,7 +20,7 @@ LOCK = {"schema": "2.0", "stages": {
 
 
 def test_behind_a_model_stand_all_stages_that_it_was_made_from_and_no_others() -> None:
-    found = lineage.stages_behind(LOCK, Path("artifacts/a"))
+    found = capture.stages_behind(LOCK, Path("artifacts/a"))
     assert list(found) == ["validate", "split@a", "features@a", "search@a"]
     assert found["split@a"] == LOCK["stages"]["split@a"]
 
@@ -28,25 +28,25 @@ def test_behind_a_model_stand_all_stages_that_it_was_made_from_and_no_others() -
 def test_what_an_auditor_would_miss_is_named() -> None:
     whole = {"code": {"commit": "abc"}, "dvc_lock_sha256": "1", "stages": LOCK["stages"],
              "environment": {"requirements_lock_sha256": "2"}}
-    assert lineage.missing(whole) == []
+    assert capture.missing(whole) == []
     for link, gone in (("code", {"commit": None}), ("dvc_lock_sha256", None), ("stages", {}),
                        ("environment", {"requirements_lock_sha256": None})):
-        assert len(lineage.missing({**whole, link: gone})) == 1
+        assert len(capture.missing({**whole, link: gone})) == 1
 
 
 def test_without_data_there_is_no_key_and_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(LineageError, match="heartml ingest"):
-        lineage.data_hash()
+        capture.data_hash()
     Path("data.dvc").write_text("outs:\n- md5: ")
     with pytest.raises(LineageError, match="heartml ingest"):
-        lineage.data_hash()
+        capture.data_hash()
 
 
 def test_outside_git_there_is_no_commit_and_no_diff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert lineage.code_state() == {"commit": None, "dirty": False, "diff_sha256": None}
+    assert capture.code_state() == {"commit": None, "dirty": False, "diff_sha256": None}
 
 
 def test_an_edit_and_a_new_file_make_the_tree_dirty_and_a_new_lock_does_not(
@@ -57,9 +57,9 @@ def test_an_edit_and_a_new_file_make_the_tree_dirty_and_a_new_lock_does_not(
     for command in (["init", "-q"], ["commit", "-qm", "x", "--allow-empty"]):
         subprocess.run([*git, *command], check=True)
     Path("dvc.lock").write_text("schema: '2.0'\n")
-    assert not lineage.code_state()["dirty"]
+    assert not capture.code_state()["dirty"]
     Path("new.py").write_text("x = 1\n")
-    first = lineage.code_state()
+    first = capture.code_state()
     assert first["dirty"]
     Path("new.py").write_text("x = 2\n")
-    assert lineage.code_state()["diff_sha256"] != first["diff_sha256"]
+    assert capture.code_state()["diff_sha256"] != first["diff_sha256"]

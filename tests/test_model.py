@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tiny
 
-from heartml import encoders
-from heartml.core.files import sha256_folder
-from heartml.heads import HEADS, Targets
-from heartml.learning.members import Member, Spec
-from heartml.learning.readings import Reading
-from heartml.model import REFER, Model, ModelError, Predictions
+from heartml.core.system.hashing import sha256_folder
+from heartml.models import encoders
+from heartml.models.ensemble.candidate import Member, Spec
+from heartml.models.ensemble.stacking import Reading
+from heartml.models.fitted_model import REFER, Model, ModelError, Predictions
+from heartml.models.heads import HEADS, Targets
 
 UNITS = ["b", "a", "b", "a", "c", "b"]
 KINDS = ["murmur", "clean", "murmur", "clean", "noise", "clean"]
@@ -125,7 +125,7 @@ def test_only_plain_files_and_no_pickle(folder: Path) -> None:
 def test_every_head_survives_the_model_s_files(name: str, folder: Path, tmp_path: Path, waveforms) -> None:
     from test_heads import NUMBERS
 
-    from heartml.core.parallel import single_thread
+    from heartml.core.system.parallel import single_thread
 
     single_thread()
     model = Model.load(folder)

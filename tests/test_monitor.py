@@ -14,15 +14,15 @@ import tiny
 from click.testing import CliRunner
 from workspaces import Workspace
 
-from heartml import audio, monitor
-from heartml.audio import Samples, write_flac
+from heartml.audio import sound_files
+from heartml.audio.sound_files import Samples, write_flac
 from heartml.cli import cli
 from heartml.core import config, paths
 from heartml.core.config import MonitorParams
-from heartml.monitor import drift, page, reference, show
-from heartml.monitor.drift import DRIFT, FEW, SAME, SMALL
-from heartml.predict import batch
-from heartml.predict.locate import Located
+from heartml.inference import batch, monitoring
+from heartml.inference.model_lookup import Located
+from heartml.inference.monitoring import drift, page, reference, show
+from heartml.inference.monitoring.drift import DRIFT, FEW, SAME, SMALL
 
 TASK = "simulated-murmur"
 ROOT = Path(__file__).parents[1]
@@ -146,7 +146,7 @@ def clinic(tmp_path_factory: pytest.TempPathFactory, retrained: Workspace) -> Wo
     recordings = pd.read_parquet(project / "data/recordings.parquet")
     for n, row in enumerate(recordings.drop_duplicates("patient_id").to_dict("records")):
         path = project / paths.audio(row["recording_id"])
-        samples = audio.read(path)
+        samples = sound_files.read(path)
         cut = Samples(samples.pcm[100:], samples.sample_rate_hz)      # another content, nearly the same sound
         write_flac(project / f"same/{n}_AV.flac", cut)
         write_flac(project / f"quiet/{n}_AV.flac", Samples((cut.pcm // 64).astype(np.int16), cut.sample_rate_hz))
@@ -180,7 +180,7 @@ def test_a_recording_measures_the_same_in_reference_and_in_use(here: Workspace, 
     shutil.copy(paths.audio(row["recording_id"]), tmp_path / "one.flac")
     work = batch.plan(tmp_path / "one.flac", TASK, None)
     batch.run(tmp_path / "one.flac", tmp_path / "one.parquet", TASK, None)
-    with monitor.Ledger.open(work.ledger) as kept:
+    with monitoring.Ledger.open(work.ledger) as kept:
         measured, embedding = kept.measured([row["recording_id"]])[row["recording_id"]]
     own = {name: measured[name] for name in reference.MEASURED}
     assert own == pytest.approx(row[list(reference.MEASURED)].to_dict())
@@ -191,7 +191,7 @@ def test_what_the_model_learnt_from_is_not_new(here: Workspace, tmp_path: Path) 
     stored, _ = reference.of(batch.plan(Path("same"), TASK, None).located, TASK)
     for n, recording_id in enumerate(stored["recording_id"][:3]):
         shutil.copy(paths.audio(recording_id), tmp_path / f"{n}.flac")
-    watch = monitor.run(tmp_path, TASK, None).watch
+    watch = monitoring.run(tmp_path, TASK, None).watch
     assert (watch.seen, watch.recordings, watch.verdict) == (3, 0, FEW)
 
 
@@ -213,7 +213,7 @@ def test_the_command_finds_no_drift_in_the_same_and_drift_where_the_gain_fell(he
 
 
 def test_the_page_is_the_same_for_the_same_recordings(here: Workspace) -> None:
-    pages = [page.render(monitor.run(Path("quiet"), TASK, None), PARAMS) for _ in range(2)]
+    pages = [page.render(monitoring.run(Path("quiet"), TASK, None), PARAMS) for _ in range(2)]
     assert pages[0] == pages[1]
 
 
@@ -226,7 +226,7 @@ def test_a_model_without_a_reference_says_so(here: Workspace, fitted: dict[str, 
 def test_names_of_patients_are_asked_for_where_there_are_none(here: Workspace, tmp_path: Path) -> None:
     for n in range(2):
         write_flac(tmp_path / f"visit{n}.flac", tiny.sound("clean", n))
-    watch = monitor.run(tmp_path, TASK, None).watch
+    watch = monitoring.run(tmp_path, TASK, None).watch
     assert watch.unnamed == 2
     assert "without a patient's name" in show.counted(watch)
 

@@ -7,18 +7,20 @@ import pytest
 from builders import beat
 from numpy.typing import NDArray
 
-from heartml import audio, encoders, perturb
+from heartml.audio import preprocessing
 from heartml.core import config
-from heartml.heads import Targets
-from heartml.heads.augment import Crops
-from heartml.heads.noise import InNoise, Noise, loudness, meeting, spectra
-from heartml.heads.training import Recipe, centred
-from heartml.learning import space
+from heartml.evaluation import perturbations
+from heartml.models import encoders
+from heartml.models.heads import Targets
+from heartml.models.heads.augmentation import Crops
+from heartml.models.heads.network_training import Recipe, centred
+from heartml.models.heads.noise import InNoise, Noise, loudness, meeting, spectra
+from heartml.training import search_space
 
 FILE = Path(__file__).parents[1] / "params.yaml"
 PARAMS = config.load(FILE)
 SPEC = encoders.spec("logspec", PARAMS)
-BASE = {**space.fixed_numbers(PARAMS.search, "sequence"), "rate": 1e-3}
+BASE = {**search_space.fixed_numbers(PARAMS.search, "sequence"), "rate": 1e-3}
 DRAWS = 12
 
 
@@ -34,7 +36,7 @@ def heard(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
 @pytest.mark.parametrize("snr_db", [20.0, 10.0, 0.0])
 def test_noise_on_frames_is_noise_on_the_waveform(heart: NDArray[np.float32], snr_db: float) -> None:
     clean, rng = heard(heart), np.random.default_rng(1)
-    noisy = perturb.KINDS["white_snr_db"].apply
+    noisy = perturbations.KINDS["white_snr_db"].apply
     on_waveform = np.stack([heard(noisy(heart, 4000, snr_db, np.random.default_rng(n))) for n in range(DRAWS)])
     power = np.full((DRAWS, clean.shape[1]), loudness(clean, 50.0) * 10 ** (-snr_db / 10), np.float32)
     added = meeting(np.repeat(clean[None], DRAWS, 0), power, rng)
@@ -51,9 +53,9 @@ def test_how_loud_a_heart_is_does_not_follow_a_knock(heart: NDArray[np.float32])
     knocked = heart.copy()
     knocked[8000:8200] += np.random.default_rng(0).normal(0, 20 * heart.std(), 200).astype(np.float32)
     for waveform in (heart, knocked):
-        prepared = audio.prepare(waveform, 4000, PARAMS.audio)
+        prepared = preprocessing.prepare(waveform, 4000, PARAMS.audio)
         frames = encoders.frames_of(encoders.load(SPEC), SPEC, waveform, 4000)
-        expected = perturb.signal_power(prepared, 4000) * 2000 / 775      # of the band, spread over all of 2 kHz
+        expected = perturbations.signal_power(prepared, 4000) * 2000 / 775      # of the band, spread over all of 2 kHz
         assert 10 * np.log10(loudness(frames, 50.0) / expected) == pytest.approx(0, abs=0.6)
 
 

@@ -11,13 +11,14 @@ import pytest
 import tiny
 from click.testing import CliRunner
 
-from heartml import encoders, predict
-from heartml.audio import write_flac
+from heartml.audio.sound_files import write_flac
 from heartml.cli import cli
 from heartml.core import paths
-from heartml.model import Model
-from heartml.predict import batch, locate, panel
-from heartml.predict.locate import Located
+from heartml.inference import batch, model_lookup, predict
+from heartml.inference import models as panel
+from heartml.inference.model_lookup import Located
+from heartml.models import encoders
+from heartml.models.fitted_model import Model
 
 ROOT = Path(__file__).parents[1]
 MURMUR = "simulated-murmur"
@@ -116,10 +117,11 @@ def test_nobody_without_a_murmur_makes_a_descriptor_load(told: Path, monkeypatch
 
 def test_beside_a_registered_model_nobody_speaks_whom_the_gate_did_not_promote(told: Path) -> None:
     champion = Located(paths.model(MURMUR), "simulated-murmur version 3, the champion", MURMUR, "3")
-    assert locate.beside(champion, DESCRIBED) == []
+    assert model_lookup.beside(champion, DESCRIBED) == []
     assert panel.load(champion).descriptors == ()
     unregistered = Located(paths.model(MURMUR), "a folder", None, None)
-    assert [one.name for one in locate.beside(unregistered, [*DESCRIBED, "simulated-systolic_pitch"])] == [*DESCRIBED]
+    found = model_lookup.beside(unregistered, [*DESCRIBED, "simulated-systolic_pitch"])
+    assert [one.name for one in found] == [*DESCRIBED]
 
 
 def test_another_task_has_no_descriptors(told: Path, fitted: dict[str, Path]) -> None:
@@ -176,7 +178,7 @@ def test_scoring_for_a_schedule_describes_too_and_notices_another_descriptor(tol
 def test_only_the_positive_class_is_described(
     told: Path, decision: int
 ) -> None:
-    models = panel.load(locate.locate(None, MURMUR, (MURMUR,)))
+    models = panel.load(model_lookup.locate(None, MURMUR, (MURMUR,)))
     said = models.model.predict_audio([(tiny.sound("murmur", 1).floats, tiny.RATE_HZ)], ["x"])
     forced = type(said)(**{**vars(said), "decisions": np.array([decision])})
     assert models.present(forced) == ([0] if said.classes[decision] == "Present" else [])

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from heartml.core.parallel import available_workers, pool
+from heartml.core.system.parallel import available_workers, pool
 
 
 def square(number: int) -> int:

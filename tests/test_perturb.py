@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from builders import beat
 
-from heartml import perturb
 from heartml.core.config import Perturbation
+from heartml.evaluation import perturbations
 
-NOISES = sorted(kind for kind in perturb.KINDS if kind.endswith("_snr_db"))
+NOISES = sorted(kind for kind in perturbations.KINDS if kind.endswith("_snr_db"))
 NOTHING = {"white_snr_db": np.inf, "room_snr_db": np.inf, "speech_snr_db": np.inf, "friction_snr_db": np.inf,
            "gain_db": 0.0, "clipped_share": 0.0, "clock_share": 0.0}
 
@@ -22,11 +22,11 @@ def heart(rate_hz: int = 4000, samples: int = 13_001, seed: int = 0) -> np.ndarr
 
 
 def spoilt(kind: str, level: float, waveform: np.ndarray, rate_hz: int = 4000, seed: int = 1) -> np.ndarray:
-    return perturb.KINDS[kind].apply(waveform, rate_hz, level, np.random.default_rng(seed))
+    return perturbations.KINDS[kind].apply(waveform, rate_hz, level, np.random.default_rng(seed))
 
 
 def test_the_parameters_name_the_kinds_that_there_are() -> None:
-    assert get_args(Perturbation) == tuple(perturb.KINDS)
+    assert get_args(Perturbation) == tuple(perturbations.KINDS)
 
 
 @pytest.mark.parametrize("kind", NOTHING)
@@ -37,7 +37,7 @@ def test_nothing_changes_nothing(kind: str) -> None:
     assert np.array_equal(before, kept), "the recording itself was changed"
 
 
-@pytest.mark.parametrize("kind", sorted(perturb.KINDS))
+@pytest.mark.parametrize("kind", sorted(perturbations.KINDS))
 @pytest.mark.parametrize(("rate_hz", "samples"), [(4000, 13_001), (4000, 2_001), (44_100, 90_001), (2000, 7_777)])
 def test_every_kind_gives_finite_samples_at_any_rate_and_length(kind: str, rate_hz: int, samples: int) -> None:
     level = {"clipped_share": 0.05, "clock_share": 0.02, "lowpass_hz": 200.0, "highpass_hz": 100.0}.get(kind, 10.0)
@@ -52,8 +52,8 @@ def test_every_kind_gives_finite_samples_at_any_rate_and_length(kind: str, rate_
 @pytest.mark.parametrize("snr_db", [20.0, 0.0])
 def test_a_signal_to_noise_ratio_is_what_it_says(kind: str, rate_hz: int, snr_db: float) -> None:
     clean = heart(rate_hz, 3 * rate_hz + 1)
-    noise = perturb.in_band(spoilt(kind, snr_db, clean, rate_hz).astype(float) - clean, rate_hz)
-    found_db = 10 * np.log10(perturb.signal_power(clean, rate_hz) / np.mean(noise**2))
+    noise = perturbations.in_band(spoilt(kind, snr_db, clean, rate_hz).astype(float) - clean, rate_hz)
+    found_db = 10 * np.log10(perturbations.signal_power(clean, rate_hz) / np.mean(noise**2))
     assert found_db == pytest.approx(snr_db, abs=0.1)
 
 
@@ -61,7 +61,7 @@ def test_a_knock_does_not_make_the_heart_louder() -> None:
     clean = heart(samples=80_000)
     knocked = clean.copy()
     knocked[4000:4100] += 3 * np.sin(np.arange(100) / 3)
-    assert perturb.signal_power(knocked, 4000) == pytest.approx(perturb.signal_power(clean, 4000), rel=0.05)
+    assert perturbations.signal_power(knocked, 4000) == pytest.approx(perturbations.signal_power(clean, 4000), rel=0.05)
     assert np.mean(knocked**2) > 1.2 * np.mean(clean**2)
 
 

@@ -8,9 +8,9 @@ import simulated_publishers as made
 from publishers import sound, wav
 from workspaces import Workspace
 
-from heartml import ingest
 from heartml.core import paths
-from heartml.datasets import Layout, physionet2016
+from heartml.data import ingest
+from heartml.data.datasets import Layout, physionet2016
 
 
 def by_record(layout: Layout) -> pd.DataFrame:

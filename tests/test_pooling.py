@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from heartml.learning import pooling
+from heartml.models import pooling
 
 RATE_HZ = 50.0
 

@@ -15,14 +15,13 @@ import soundfile
 import tiny
 from click.testing import CliRunner, Result
 
-from heartml import predict
-from heartml.audio import write_flac
+from heartml.audio.sound_files import write_flac
 from heartml.cli import cli
 from heartml.core import paths
-from heartml.model import Model
-from heartml.predict import inputs, locate
-from heartml.predict.inputs import InputsError, Item
-from heartml.predict.locate import NoModel
+from heartml.inference import inputs, model_lookup, predict
+from heartml.inference.inputs import InputsError, Item
+from heartml.inference.model_lookup import NoModel
+from heartml.models.fitted_model import Model
 
 TASK = "simulated-murmur"
 ROOT = Path(__file__).parents[1]
@@ -246,17 +245,17 @@ def test_recordings_are_units_where_the_task_says_so(ward: Path, fitted: dict[st
 
 def test_a_model_that_is_not_there_is_told_from_what_there_is(ward: Path, fitted: dict[str, Path]) -> None:
     with pytest.raises(NoModel, match="no model in it"):
-        locate.locate("wards", None, (TASK,))
+        model_lookup.locate("wards", None, (TASK,))
     with pytest.raises(NoModel, match="heartml models"):
-        locate.locate(f"{TASK}@champion", None, (TASK,))
+        model_lookup.locate(f"{TASK}@champion", None, (TASK,))
     with pytest.raises(NoModel, match="--task"):
-        locate.locate(None, None, (TASK, "pascal-sounds"))
+        model_lookup.locate(None, None, (TASK, "pascal-sounds"))
     with pytest.raises(NoModel, match="heartml retrain"):
-        locate.locate(None, "pascal-sounds", (TASK,))
+        model_lookup.locate(None, "pascal-sounds", (TASK,))
     with pytest.raises(NoModel, match="answers pascal-sounds"):
         predict.run([Path("wards")], str(fitted["pascal-sounds"]), TASK)
     assert not (ward / ".heartml" / "mlflow.db").exists()      # looking for a champion makes no registry
-    assert locate.locate(None, TASK, (TASK, "pascal-sounds")).folder == paths.model(TASK)
+    assert model_lookup.locate(None, TASK, (TASK, "pascal-sounds")).folder == paths.model(TASK)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])

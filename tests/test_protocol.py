@@ -17,9 +17,10 @@ import yaml
 from workspaces import ROOT
 
 from heartml import cli
-from heartml.core import config, files, frames
-from heartml.protocol import circor_m2d, cohort, fits, scoring
-from heartml.protocol.scoring import numbers, papers_rule
+from heartml.core import command, config, frame_store
+from heartml.core.system import files, locks
+from heartml.evaluation.protocols import circor_m2d, cohort, fits, scoring
+from heartml.evaluation.protocols.scoring import numbers, papers_rule
 
 PRESENT, UNKNOWN, ABSENT = range(3)
 
@@ -43,7 +44,7 @@ def here(project: Path, *arguments: object, check: bool = True) -> tuple[int, st
         patch.setattr(sys, "argv", ["heartml", "protocol", "circor-m2d", *map(str, arguments)])
         for module in (circor_m2d, cohort):
             patch.setattr(module, "available_workers", lambda _: 1)
-        status = cli.run(cli.cli)
+        status = command.run(cli.cli)
     assert status == 0 or not check, said.getvalue()
     return status, said.getvalue()
 
@@ -51,7 +52,7 @@ def here(project: Path, *arguments: object, check: bool = True) -> tuple[int, st
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with parameters, a small corpus in `circor/`, and two splits whose test parts are apart."""
-    from heartml import simulate
+    from heartml.data.simulation import corpus
 
     root = tmp_path_factory.mktemp("protocol")
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -62,7 +63,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params["protocol"] = {"inner_folds": 2, "networks": 1, "epochs": 1}
     params["evaluate"]["bootstrap"] = 100
     (root / "params.yaml").write_text(yaml.safe_dump(params))
-    simulate.run(root / "circor", count=40, seed=3, seconds=3.0, faults=False)
+    corpus.run(root / "circor", count=40, seed=3, seconds=3.0, faults=False)
     rows = list(csv.DictReader((root / "circor/training_data.csv").open()))
     write_split(root / "a.csv", rows, 0)
     write_split(root / "b.csv", rows, 1)
@@ -171,7 +172,7 @@ def test_of_two_that_want_the_same_cohort_one_makes_it(
     project: Path, found: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late: list[Future] = []
-    arrived, makes, waits = threading.Event(), frames.write, files.exclusive
+    arrived, makes, waits = threading.Event(), frame_store.write, locks.exclusive
 
     def prepare() -> Path:
         return cohort.prepare(Path("circor"), params)[0].folder
@@ -187,7 +188,7 @@ def test_of_two_that_want_the_same_cohort_one_makes_it(
 
     monkeypatch.chdir(project)
     for module, name, stand_in in ((cohort, "available_workers", lambda _: 1), (cohort, "FOLDER", tmp_path),
-                                   (frames, "write", write), (files, "exclusive", exclusive)):
+                                   (frame_store, "write", write), (files, "exclusive", exclusive)):
         monkeypatch.setattr(module, name, stand_in)
     params = config.load()
     with ThreadPoolExecutor(4) as both:

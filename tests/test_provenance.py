@@ -17,12 +17,14 @@ from prov.model import ProvActivity, ProvDocument, ProvEntity
 from small import TASK
 from workspaces import Workspace
 
-from heartml import cli, registry, tracking
-from heartml.core import files, paths
+from heartml import cli
+from heartml.core import paths
 from heartml.core.schema import TEST
-from heartml.outline import Node
-from heartml.provenance import chain, events, objects, outline, page, show, w3c
-from heartml.provenance.chain import Chain
+from heartml.core.system import files
+from heartml.lineage import chain, dvc_objects, export_openlineage, export_prov, page, show, tree
+from heartml.lineage.chain import Chain
+from heartml.registry import tracking, versions
+from heartml.reporting.outline import Node
 
 HOSTILE = "<script>alert('x')</script>&\"quoted\".wav"
 
@@ -81,7 +83,7 @@ def test_a_chain_leads_from_the_version_to_every_recording_of_its_folds(found: C
 
 def test_the_audio_of_the_chain_is_what_lies_in_the_cache_under_that_hash(found: Chain) -> None:
     row = found.recordings.iloc[0]
-    assert objects.Objects().read(row[chain.AUDIO_MD5]) == paths.audio(row["recording_id"]).read_bytes()
+    assert dvc_objects.Objects().read(row[chain.AUDIO_MD5]) == paths.audio(row["recording_id"]).read_bytes()
 
 
 def test_all_stages_are_there_each_behind_what_it_reads(project: Workspace, found: Chain) -> None:
@@ -95,8 +97,8 @@ def test_all_stages_are_there_each_behind_what_it_reads(project: Workspace, foun
 
 
 def test_prov_reads_back_as_written_and_its_hashes_are_those_of_the_lock(project: Workspace, found: Chain) -> None:
-    document = ProvDocument.deserialize(content=w3c.as_json(found))
-    assert document == w3c.document(found)
+    document = ProvDocument.deserialize(content=export_prov.as_json(found))
+    assert document == export_prov.document(found)
     told = {str(a.label): a for a in document.get_records(ProvActivity)}
     assert set(told) == {*small.STAGES, "registration"}
     entities = [dict(e.extra_attributes) for e in document.get_records(ProvEntity)]
@@ -111,8 +113,8 @@ def test_prov_reads_back_as_written_and_its_hashes_are_those_of_the_lock(project
 def test_openlineage_tells_each_stage_once_begun_and_once_ended_with_the_hashes_of_the_lock(
     project: Workspace, found: Chain
 ) -> None:
-    told = [json.loads(json.dumps(event)) for event in events.as_dicts(found)]
-    assert told == events.as_dicts(read()), "the same chain, the same events"
+    told = [json.loads(json.dumps(event)) for event in export_openlineage.as_dicts(found)]
+    assert told == export_openlineage.as_dicts(read()), "the same chain, the same events"
     by_job: dict[str, list[dict]] = {}
     for event in told:
         by_job.setdefault(event["job"]["name"], []).append(event)
@@ -127,14 +129,14 @@ def test_openlineage_tells_each_stage_once_begun_and_once_ended_with_the_hashes_
 
 
 def test_the_chain_of_a_version_stays_when_data_code_and_lock_move_on(changed: Workspace, found: Chain) -> None:
-    before = w3c.as_json(found)
+    before = export_prov.as_json(found)
     recordings = pd.read_parquet(paths.RECORDINGS)
     files.write_parquet(paths.RECORDINGS, recordings.assign(source_file="another.wav").head(3))
     for name, text in (("data.dvc", "outs:\n- md5: 0123.dir\n  path: data\n"), ("dvc.lock", "stages: {}\n"),
                        ("params.yaml", "seed: 1\n")):
         Path(name).write_text(text)
     shutil.rmtree("artifacts")
-    assert w3c.as_json(read()) == before
+    assert export_prov.as_json(read()) == before
 
 
 def test_files_that_are_gone_or_damaged_are_named_with_the_way_out(changed: Workspace) -> None:
@@ -144,13 +146,13 @@ def test_files_that_are_gone_or_damaged_are_named_with_the_way_out(changed: Work
         for name in names:
             harm(stored(changed, name))
         harmed = read()
-        text = " ".join(str(node) for node in walk(outline.outline(harmed, 3)))
+        text = " ".join(str(node) for node in walk(tree.outline(harmed, 3)))
         for name in names:
             assert [words for words in harmed.missing if words.startswith(f"{name}: ") and "heartml retrain" in words]
             assert f"{name}: " in text
         assert "Links missing" in page.render(harmed)
-        w3c.as_json(harmed)
-        events.as_dicts(harmed)
+        export_prov.as_json(harmed)
+        export_openlineage.as_dicts(harmed)
 
 
 def test_a_run_that_is_gone_leaves_a_chain_that_says_so(changed: Workspace) -> None:
@@ -203,13 +205,13 @@ def test_the_tree_names_every_link_and_cuts_only_the_recordings(found: Chain) ->
     from rich.console import Console
 
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(show.tree(outline.outline(found, 3), whole=False))
+    console.print(show.tree(tree.outline(found, 3), whole=False))
     text = console.export_text()
     for digest in (found.version.run_id, found.code.commit, found.lock.sha256, found.data.md5.removesuffix(".dir"),
                    *(link.md5.removesuffix(".dir") for stage in found.stages for link in stage.outputs)):
         assert digest[:show.DIGITS] in text
     assert text.count(".wav") == 3 and f"and {len(found.recordings) - 3:,} more" in text
-    everything = [node.name for node in walk(outline.outline(found))]
+    everything = [node.name for node in walk(tree.outline(found))]
     assert set(found.recordings["source_file"]) <= set(everything)
 
 
@@ -217,7 +219,7 @@ def test_the_tree_names_every_link_and_cuts_only_the_recordings(found: Chain) ->
 def test_the_line_counts_the_recordings_of_the_folds_among_all(found: Chain, left: int) -> None:
     there = len(found.recordings)
     fewer = dataclasses.replace(found, folds=found.folds.iloc[left:])
-    [told] = [node for node in outline.brief(fewer) if node.name == "recordings"]
+    [told] = [node for node in tree.brief(fewer) if node.name == "recordings"]
     assert told.words == (f"{there - left:,} of {there:,} in this data version" if left else f"{there:,}")
 
 
@@ -233,14 +235,15 @@ def test_hostile_names_stay_text(found: Chain) -> None:
         found, recordings=found.recordings.assign(source_file=HOSTILE),
         code=dataclasses.replace(found.code, dirty=True, diff=f"diff --git a/{HOSTILE} b/x\n"))
     assert "<script" not in page.render(hostile)
-    assert ProvDocument.deserialize(content=w3c.as_json(hostile)) == w3c.document(hostile)
+    assert ProvDocument.deserialize(content=export_prov.as_json(hostile)) == export_prov.document(hostile)
 
 
 def test_what_was_not_committed_is_named_file_by_file(found: Chain) -> None:
-    diff = "diff --git a/heartml/audio.py b/heartml/audio.py\n-a\n+b\ndiff --git a/new.py b/new.py\n+c\n"
+    file = "heartml/audio/sound_files.py"
+    diff = f"diff --git a/{file} b/{file}\n-a\n+b\ndiff --git a/new.py b/new.py\n+c\n"
     dirty = dataclasses.replace(found, code=dataclasses.replace(found.code, dirty=True, diff=diff))
-    [code] = [node for node in outline.outline(dirty, 0).under if node.name == "Code"]
-    assert [node.words for node in code.under if node.name == "changed"] == ["heartml/audio.py", "new.py"]
+    [code] = [node for node in tree.outline(dirty, 0).under if node.name == "Code"]
+    assert [node.words for node in code.under if node.name == "changed"] == ["heartml/audio/sound_files.py", "new.py"]
     assert diff in page.render(dirty).replace("&#43;", "+")
 
 
@@ -263,7 +266,7 @@ def test_an_auditor_has_the_chain_on_the_terminal_within_ten_seconds_of_work(pro
 
 def test_a_user_s_mistake_is_one_line(project: Workspace) -> None:
     run = click.testing.CliRunner().invoke
-    with pytest.raises(registry.RegistryError, match=f"{TASK}/9: not in the registry; {TASK} has version 1"):
+    with pytest.raises(versions.RegistryError, match=f"{TASK}/9: not in the registry; {TASK} has version 1"):
         run(cli.cli, ["lineage", f"{TASK}/9"], catch_exceptions=False)
     assert run(cli.cli, ["lineage", TASK, "--json", "--diff"]).exit_code == 2
     assert json.loads(run(cli.cli, ["lineage", f"{TASK}/1", "--json"]).stdout)["prefix"] == {"heartml": "urn:heartml:"}

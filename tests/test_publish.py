@@ -26,14 +26,20 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from test_champions import Killed, Mortal
 
-from heartml import card, champions, consent, evaluate, lineage, publish, registry, report, tracking
-from heartml.card import sections
-from heartml.core import config, files, paths, tasks
+from heartml.core import config, paths, tasks
 from heartml.core.config import Params
-from heartml.core.errors import HeartMLError
-from heartml.publish import KNOWN, Outcome, comparison, comparison_page, contest, decisions, gate
-from heartml.registry import CHALLENGER, CHAMPION, PROMOTED, REFUSED
-from heartml.report import verdict
+from heartml.core.system import files
+from heartml.core.system.errors import HeartMLError
+from heartml.evaluation import inputs
+from heartml.lineage import capture
+from heartml.registry import champions, consent, tracking, versions
+from heartml.registry.versions import CHALLENGER, CHAMPION, PROMOTED, REFUSED
+from heartml.release import comparison, comparison_page, gate, gate_inputs, overrides, publish
+from heartml.release.publish import KNOWN, Outcome
+from heartml.reporting import model_card, task_report
+from heartml.reporting.model_card import sections
+from heartml.reporting.task_report import headline
+from heartml.stages import evaluate
 
 GIT = ("git", "-c", "user.name=test", "-c", "user.email=test@example.org")
 DATA_HASH = "0123456789abcdef0123456789abcdef.dir"
@@ -78,7 +84,7 @@ def answer(skill: float, seed: int = 1, keep: Callable[[pd.DataFrame], pd.Series
     if keep:
         folds = pd.read_parquet(paths.folds(TASK))
         files.write_parquet(paths.folds(TASK), folds[keep(folds)])
-    recordings = evaluate.read_recordings(TASK, params.validate_)
+    recordings = inputs.read_recordings(TASK, params.validate_)
     held_out = recordings[recordings["part"] == "test"]
     said = builders.predict(held_out, np.random.default_rng(seed), skill)
     evaluate.write_evaluation(TASK, said, recordings, params)
@@ -89,7 +95,7 @@ def publish_it(params: Params | None = None) -> Outcome:
 
 
 def states() -> list[tuple[str, str | None, tuple[str, ...]]]:
-    return [(v.number, v.verdict, v.aliases) for v in registry.versions(tracking.connect(), TASK)]
+    return [(v.number, v.verdict, v.aliases) for v in versions.versions(tracking.connect(), TASK)]
 
 
 def run_states() -> list[str]:
@@ -186,7 +192,7 @@ def test_changed_code_is_kept_with_the_run(project: Path, tmp_path: Path) -> Non
     assert (clone / "new_module.py").read_text() == "answer = 42\n"
 
 
-@pytest.mark.parametrize("module, name", [(registry, "register"), (registry, "record"), (registry, "settle"),
+@pytest.mark.parametrize("module, name", [(versions, "register"), (versions, "record"), (versions, "settle"),
                                           (publish, "_write_page")])
 def test_a_run_that_ended_between_two_steps_is_finished_by_the_next(
     project: Path, monkeypatch: pytest.MonkeyPatch, module: object, name: str
@@ -220,13 +226,13 @@ def test_the_champion_is_asked_about_units_that_came_after_it(project: Path) -> 
     files.write_parquet(paths.folds(TASK), folds)
     answer(skill=12)
     params, client = config.load(), tracking.connect()
-    champion = registry.champion(client, TASK)
+    champion = versions.champion(client, TASK)
     assert champion
     unasked = params.model_copy(update={"gate": params.gate.model_copy(update={"catch_up_recordings": 0})})
     units = folds.loc[folds["part"] == "test", "unit_id"].nunique()
     came_later = folds.loc[folds["group_id"].isin(late), "unit_id"].nunique()
     for given, unknown in ((params, 0), (unasked, came_later)):
-        comparison = contest.judge(client, TASK, champion, given).comparison
+        comparison = gate_inputs.judge(client, TASK, champion, given).comparison
         assert comparison
         assert (comparison.unknown, comparison.units) == (unknown, units - unknown)
 
@@ -236,10 +242,10 @@ def test_units_in_the_champions_training_are_left_out(project: Path) -> None:
     folds = pd.read_parquet(paths.folds(TASK))
     swapped = folds.assign(part=folds["part"].map({"test": "0", "0": "test"}).fillna(folds["part"]))
     client, task = tracking.connect(), tasks.resolve(TASK).task
-    champion = registry.champion(client, TASK)
+    champion = versions.champion(client, TASK)
     assert champion
-    held = contest.held_out(tasks.resolve(TASK))
-    rival = contest.of_champion(client, champion, task, contest.Held(held.answers, swapped, held.known, {}), 0)
+    held = gate_inputs.held_out(tasks.resolve(TASK))
+    rival = gate_inputs.of_champion(client, champion, task, gate_inputs.Held(held.answers, swapped, held.known, {}), 0)
     assert len(gate.untrained(folds, rival.trained_on)) == folds.loc[folds["part"] == "test", "unit_id"].nunique()
     assert len(gate.untrained(swapped, rival.trained_on)) == 0
 
@@ -285,7 +291,7 @@ def needs(name: str, found: set[str]) -> set[str]:
 
 def test_a_server_of_the_model_has_every_package_that_the_model_imports() -> None:
     graph = grimp.build_graph("heartml", include_external_packages=True, cache_dir=None)
-    own = graph.find_upstream_modules("heartml.serving") - set(sys.stdlib_module_names)
+    own = graph.find_upstream_modules("heartml.inference.serving") - set(sys.stdlib_module_names)
     imported = {name for name in own if name.partition(".")[0] != "heartml"}
     assert {"torch", "lightgbm", "timm"} <= imported
     there: set[str] = set()
@@ -297,7 +303,7 @@ def test_a_server_of_the_model_has_every_package_that_the_model_imports() -> Non
 
 def verdicts() -> dict[str, str]:
     """Criterion -> what stands on the newest version."""
-    tags = registry.versions(tracking.connect(), TASK)[-1].tags
+    tags = versions.versions(tracking.connect(), TASK)[-1].tags
     return {tag.removeprefix("heartml.gate."): words for tag, words in tags.items() if tag.startswith("heartml.gate.")}
 
 
@@ -342,7 +348,7 @@ def test_a_retraining_leaves_a_rollback_alone_and_says_so(project: Path, monkeyp
     publish_it()
     answer(skill=12)
     assert publish_it().version == "2"
-    decisions.roll_back(TASK, None, "false alarms at the new clinic")
+    overrides.roll_back(TASK, None, "false alarms at the new clinic")
     for _ in range(2):
         outcome = publish_it()
         assert outcome.state == KNOWN
@@ -357,7 +363,7 @@ def test_a_retraining_leaves_a_rollback_alone_and_says_so(project: Path, monkeyp
 
 def registered_only(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A champion, and a better challenger whose run died right after it was registered."""
-    monkeypatch.setattr(report, "render", lambda *_: "a page")
+    monkeypatch.setattr(task_report, "render", lambda *_: "a page")
     publish_it()
     answer(skill=12)
     with monkeypatch.context() as patch:
@@ -368,8 +374,8 @@ def registered_only(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def facts(root: Path) -> Any:
     client = tracking.connect()
-    kept = [{item.path for item in client.list_artifacts(v.run_id)} for v in registry.versions(client, TASK)]
-    tags = [{k: w for k, w in v.tags.items() if k != "heartml.process"} for v in registry.versions(client, TASK)]
+    kept = [{item.path for item in client.list_artifacts(v.run_id)} for v in versions.versions(client, TASK)]
+    tags = [{k: w for k, w in v.tags.items() if k != "heartml.process"} for v in versions.versions(client, TASK)]
     told = [(e.decision, e.counts, e.followed) for e in champions.read(client, TASK)]
     return states(), tags, told, kept, run_states(), (root / "reports" / f"{TASK}.html").read_text()
 
@@ -380,8 +386,8 @@ def test_a_death_at_any_write_after_registration_ends_as_if_undisturbed(
     registered_only(project, monkeypatch)
     params = config.load()
     quick = params.model_copy(update={"gate": params.gate.model_copy(update={"bootstrap": 100})})
-    verdict = contest.judge(tracking.connect(), TASK, registry.champion(tracking.connect(), TASK), quick)
-    monkeypatch.setattr(contest, "judge", lambda *_: verdict)       # every run would come to the same
+    verdict = gate_inputs.judge(tracking.connect(), TASK, versions.champion(tracking.connect(), TASK), quick)
+    monkeypatch.setattr(gate_inputs, "judge", lambda *_: verdict)       # every run would come to the same
     connect = tracking.connect
 
     def run(name: str, lives: float) -> Mortal:
@@ -420,7 +426,7 @@ def test_two_versions_are_compared_on_what_both_can_be_judged_on(
     answer(skill=12)
     publish_it()
     client, params = tracking.connect(), config.load()
-    one, two = (comparison.load(client, registry.get(client, f"{TASK}/{n}")) for n in "12")
+    one, two = (comparison.load(client, versions.get(client, f"{TASK}/{n}")) for n in "12")
     found = comparison.compare(one, two, params)
     units = folds.loc[(folds["part"] == "test") & ~folds["group_id"].isin(late), "unit_id"].nunique()
     late_units = folds.loc[folds["group_id"].isin(late), "unit_id"].nunique()
@@ -453,7 +459,7 @@ def test_a_unit_that_the_other_was_trained_on_is_not_compared(project: Path, mon
     monkeypatch.setattr(publish, "_write_page", lambda *_: None)
     publish_it()
     client = tracking.connect()
-    one = comparison.load(client, registry.get(client, f"{TASK}/1"))
+    one = comparison.load(client, versions.get(client, f"{TASK}/1"))
     group = one.answers.groups[0]
     heard = replace(one, folds=one.folds.assign(part=one.folds["part"].mask(one.folds["group_id"] == group, "0")))
     for first, second in ((one, heard), (heard, one)):
@@ -468,9 +474,10 @@ def test_the_card_is_with_the_run_and_says_only_what_is_stored(
 ) -> None:
     outcome = publish_it()
     client = tracking.connect()
-    version = registry.get(client, TASK)
-    told = card.text(client, version)
-    stored = tracking.fetch(client, outcome.run_id or "", card.CARD, tmp_path / "fetched").read_text(encoding="utf-8")
+    version = versions.get(client, TASK)
+    told = model_card.text(client, version)
+    stored = tracking.fetch(client, outcome.run_id or "", model_card.CARD, tmp_path / "fetched")
+    stored = stored.read_text(encoding="utf-8")
     assert stored == told
     front = yaml.safe_load(told.split("---")[1])
     found = outcome.evaluation["held_out"]
@@ -483,14 +490,14 @@ def test_the_card_is_with_the_run_and_says_only_what_is_stored(
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     assert commit in told
     assert DATA_HASH in told
-    assert f"{verdict.figure(found['uar']['value'])} ({verdict.span(found['uar'])})" in told
+    assert f"{headline.figure(found['uar']['value'])} ({headline.span(found['uar'])})" in told
     assert "1 silent" in told
     assert "champion: version 1 serves" in told
     shutil.rmtree(project / "data")
     shutil.rmtree(project / "artifacts")
-    assert card.text(client, version) == told, "a year later, elsewhere, it says the same"
+    assert model_card.text(client, version) == told, "a year later, elsewhere, it says the same"
     client.set_model_version_tag(TASK, "1", consent.TAG, "patient simulated-100")
-    assert "withdrawn: patient simulated-100" in card.text(client, registry.get(client, TASK))
+    assert "withdrawn: patient simulated-100" in model_card.text(client, versions.get(client, TASK))
 
 
 def test_the_card_of_a_version_without_its_files_says_what_is_not_known(
@@ -500,7 +507,7 @@ def test_the_card_of_a_version_without_its_files_says_what_is_not_known(
     outcome = publish_it()
     shutil.rmtree(project / ".heartml/mlartifacts" / (outcome.run_id or "") / "artifacts")
     client = tracking.connect()
-    told = card.text(client, registry.get(client, TASK))
+    told = model_card.text(client, versions.get(client, TASK))
     assert "The evaluation was not kept" in told
     assert "No lineage was kept" in told
     assert "Not a medical device" in told
@@ -508,15 +515,15 @@ def test_the_card_of_a_version_without_its_files_says_what_is_not_known(
 
 @pytest.mark.parametrize("hostile", ["a | b", "<script>x</script>", "line\nbreak", "[click](http://evil)", "`x`"])
 def test_a_cell_of_the_card_brings_no_markup(hostile: str) -> None:
-    rendered = card.as_html(f"---\nx: 1\n---\n\n# T\n\n> d\n\n{sections.table(('a',), [(hostile,)])}\n")
+    rendered = model_card.as_html(f"---\nx: 1\n---\n\n# T\n\n> d\n\n{sections.table(('a',), [(hostile,)])}\n")
     assert "<script" not in rendered
     assert "<a " not in rendered
     assert rendered.count("<td>") == 1
 
 
 def test_the_key_follows_the_content_and_nothing_else(project: Path) -> None:
-    key = lineage.content_key(TASK)
+    key = capture.content_key(TASK)
     os.utime(paths.model(TASK) / "model.json", (1, 1))
-    assert lineage.content_key(TASK) == key
+    assert capture.content_key(TASK) == key
     answer(skill=2, seed=9)
-    assert lineage.content_key(TASK) != key
+    assert capture.content_key(TASK) != key

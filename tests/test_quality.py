@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from workspaces import ROOT
 
+from heartml.audio.quality import Quality, measure, warnings
 from heartml.core import config
-from heartml.quality import Quality, measure, warnings
 
 RATE_HZ = 4000
 PARAMS = config.load(ROOT / "params.yaml").validate_
@@ -95,9 +95,9 @@ def test_what_has_no_beats_is_said_to_have_none_and_a_heart_is_not(heartless: np
 
 @pytest.mark.real
 def test_pascal_has_the_faults_that_were_counted_by_hand(real_pascal: Path) -> None:
-    from heartml import audio
+    from heartml.audio import sound_files
 
-    of_file = {path: audio.read(path) for path in sorted(real_pascal.rglob("*.wav"))}
+    of_file = {path: sound_files.read(path) for path in sorted(real_pascal.rglob("*.wav"))}
     measured = {path: measure(samples.floats, samples.sample_rate_hz) for path, samples in of_file.items()}
     assert sum(q.seconds < 1.5 for q in measured.values()) == 34
     assert sum(q.clipped_share > 0.01 for q in measured.values()) == 11

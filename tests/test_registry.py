@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from mlflow.exceptions import MlflowException
 
-from heartml import registry, store, tracking
-from heartml.registry import CHALLENGER, CHAMPION, ChampionChanged, Version
+from heartml.registry import mlflow_store, tracking, versions
+from heartml.registry.versions import CHALLENGER, CHAMPION, ChampionChanged, Version
 
 NAME = "simulated-murmur"
 PROMOTE = {"promote": True, "reason": "promoted: it is better", "criteria": [
@@ -36,12 +36,12 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path):
 def register(client, key: str) -> Version:
     with tracking.run(client, NAME, key) as run_id:
         tracking.log_files(client, run_id, {"gate.json": "{}"})
-    return registry.register(client, NAME, run_id=run_id, source=f"runs:/{run_id}/model", key=key)
+    return versions.register(client, NAME, run_id=run_id, source=f"runs:/{run_id}/model", key=key)
 
 
 def judged(client, key: str, verdict: dict, compared_with: str | None) -> Version:
     version = register(client, key)
-    registry.record(client, version, verdict, compared_with)
+    versions.record(client, version, verdict, compared_with)
     return version
 
 
@@ -49,7 +49,7 @@ def test_the_same_content_is_registered_once(client) -> None:
     first, again = register(client, "k1"), register(client, "k1")
     assert first.number == again.number == "1"
     assert register(client, "k2").number == "2"
-    assert [v.number for v in registry.versions(client, NAME)] == ["1", "2"]
+    assert [v.number for v in versions.versions(client, NAME)] == ["1", "2"]
 
 
 def test_a_task_on_several_data_sets_has_a_name_that_mlflow_takes(client) -> None:
@@ -58,8 +58,8 @@ def test_a_task_on_several_data_sets_has_a_name_that_mlflow_takes(client) -> Non
         tracking.log(client, run_id, tracking.Record({f"of/{name}": "1"}, {f"seconds/split/{name}": 2.0}, {name: "x"}))
         tracking.log_files(client, run_id, {"gate.json": "{}"})
     assert client.get_run(run_id).data.metrics == {"seconds/split/circor.simulated-murmur": 2.0}
-    version = registry.register(client, name, run_id=run_id, source=f"runs:/{run_id}/model", key="k1")
-    assert [v.number for v in registry.versions(client, name)] == [version.number]
+    version = versions.register(client, name, run_id=run_id, source=f"runs:/{run_id}/model", key="k1")
+    assert [v.number for v in versions.versions(client, name)] == [version.number]
 
 
 def test_a_new_version_is_a_challenger_until_it_is_judged(client) -> None:
@@ -67,63 +67,63 @@ def test_a_new_version_is_a_challenger_until_it_is_judged(client) -> None:
     assert version.aliases == (CHALLENGER,)
     assert version.verdict is None
     assert not version.settled
-    assert registry.champion(client, NAME) is None
+    assert versions.champion(client, NAME) is None
 
 
 def test_a_promoted_version_becomes_the_one_champion(client) -> None:
     for key, before in (("k1", None), ("k2", "1")):
-        settled = registry.settle(client, judged(client, key, PROMOTE, before))
+        settled = versions.settle(client, judged(client, key, PROMOTE, before))
         assert settled.aliases == (CHAMPION,)
         assert settled.settled
-    serving = registry.champion(client, NAME)
+    serving = versions.champion(client, NAME)
     assert serving
     assert serving.number == "2"
 
 
 def test_a_refused_version_stays_challenger_and_says_why(client) -> None:
-    registry.settle(client, judged(client, "k1", PROMOTE, None))
-    settled = registry.settle(client, judged(client, "k2", REFUSE, "1"))
+    versions.settle(client, judged(client, "k1", PROMOTE, None))
+    settled = versions.settle(client, judged(client, "k2", REFUSE, "1"))
     assert settled.aliases == (CHALLENGER,)
     assert settled.tags["heartml.reason"] == "refused: floors"
     assert settled.tags["heartml.gate.floors"] == "failed (-0.1): below the floors"
-    serving = registry.champion(client, NAME)
+    serving = versions.champion(client, NAME)
     assert serving
     assert serving.number == "1"
 
 
 def test_of_two_promotions_that_were_compared_with_the_same_champion_only_one_wins(client) -> None:
-    registry.settle(client, judged(client, "k0", PROMOTE, None))
+    versions.settle(client, judged(client, "k0", PROMOTE, None))
     rivals = [judged(client, key, PROMOTE, "1") for key in ("k1", "k2")]
 
     def settle(version: Version) -> str:
         try:
-            registry.settle(client, version)
+            versions.settle(client, version)
         except ChampionChanged:
             return "lost"
         return "won"
 
     with ThreadPoolExecutor(2) as pool:
         assert sorted(pool.map(settle, rivals)) == ["lost", "won"]
-    assert len([v for v in registry.versions(client, NAME) if CHAMPION in v.aliases]) == 1
+    assert len([v for v in versions.versions(client, NAME) if CHAMPION in v.aliases]) == 1
 
 
 def test_the_alias_of_a_challenger_is_taken_from_the_version_that_is_meant_alone(client) -> None:
     first, second = judged(client, "k1", REFUSE, None), register(client, "k2")     # which is challenger since
-    registry.no_challenger(client, first)
-    assert registry.get(client, f"{NAME}@{CHALLENGER}").number == second.number
-    registry.no_challenger(client, second)
-    assert not [v for v in registry.versions(client, NAME) if v.aliases]
+    versions.no_challenger(client, first)
+    assert versions.get(client, f"{NAME}@{CHALLENGER}").number == second.number
+    versions.no_challenger(client, second)
+    assert not [v for v in versions.versions(client, NAME) if v.aliases]
 
 
 def test_settling_twice_changes_nothing(client) -> None:
     version = judged(client, "k1", PROMOTE, None)
-    assert registry.settle(client, version) == registry.settle(client, version)
+    assert versions.settle(client, version) == versions.settle(client, version)
 
 
 def test_a_promotion_that_was_cut_short_after_the_alias_moved_is_only_marked(client) -> None:
     version = judged(client, "k1", PROMOTE, None)
     client.set_registered_model_alias(NAME, CHAMPION, version.number)   # as far as the killed run came
-    settled = registry.settle(client, version)
+    settled = versions.settle(client, version)
     assert settled.settled
     assert settled.aliases == (CHAMPION,)
 
@@ -131,8 +131,8 @@ def test_a_promotion_that_was_cut_short_after_the_alias_moved_is_only_marked(cli
 def test_a_verdict_that_no_longer_counts_is_forgotten(client) -> None:
     version = judged(client, "k1", PROMOTE, "7")
     with pytest.raises(ChampionChanged, match="compared with 7"):
-        registry.settle(client, version)
-    assert registry.forget_verdict(client, version).verdict is None
+        versions.settle(client, version)
+    assert versions.forget_verdict(client, version).verdict is None
 
 
 def test_a_killed_process_leaves_no_run_running_and_no_version_open(client) -> None:
@@ -147,14 +147,14 @@ def test_a_killed_process_leaves_no_run_running_and_no_version_open(client) -> N
     done = subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ, "PYTHONPATH": str(root)})
     assert done.returncode == -signal.SIGKILL
     with tracking.run(client, NAME, "mine") as mine:
-        [left] = registry.versions(client, NAME)
+        [left] = versions.versions(client, NAME)
         assert tracking.sweep(client) == [left.run_id]
         assert client.get_run(left.run_id).info.status == "KILLED"
         assert client.get_run(mine).info.status == "RUNNING"
-    registry.close_abandoned(client, NAME)
-    [closed] = registry.versions(client, NAME)
+    versions.close_abandoned(client, NAME)
+    [closed] = versions.versions(client, NAME)
     assert closed.settled
-    assert closed.verdict == registry.ABANDONED
+    assert closed.verdict == versions.ABANDONED
 
 
 def test_a_run_that_fails_is_marked_failed(client) -> None:
@@ -194,8 +194,8 @@ def test_an_error_of_the_database_is_raised_and_no_traceback_is_printed_beside_i
     client, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """MLflow logs each with its traceback; on a full disk that stood before the one line."""
-    file = store.sqlite_file()
-    assert file and not registry.names(client)
+    file = mlflow_store.sqlite_file()
+    assert file and not versions.names(client)
     with contextlib.closing(sqlite3.connect(file)) as database:
         database.execute("DROP TABLE registered_models")
         database.commit()

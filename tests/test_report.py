@@ -19,12 +19,15 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heartml import report
-from heartml.core import files, paths
+from heartml.core import paths
+from heartml.core.system import files
 from heartml.core.tasks import TaskError
 from heartml.metrics import METRICS
-from heartml.report import listening, mistakes, plots, verdict
-from heartml.report.figures import importance
+from heartml.reporting import svg as plots
+from heartml.reporting import task_report
+from heartml.reporting.task_report import headline, listening, worst_errors
+from heartml.reporting.task_report.charts import importance
+from heartml.stages import report
 
 HOSTILE = "simulated-<script>alert('x')</script>&\"quoted\""
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -77,10 +80,10 @@ def project(tmp_path_factory):
 def pages(project):
     """Before the gate, promoted, refused, and first of its kind."""
     return {
-        "unjudged": report.render(builders.TASK, None, None),
-        "promoted": report.render(builders.TASK, builders.verdict(promote=True), builders.lineage()),
-        "refused": report.render(builders.TASK, builders.verdict(promote=False), builders.lineage()),
-        "first": report.render(builders.TASK, builders.verdict(promote=True, champion=None), builders.lineage()),
+        "unjudged": task_report.render(builders.TASK, None, None),
+        "promoted": task_report.render(builders.TASK, builders.verdict(promote=True), builders.lineage()),
+        "refused": task_report.render(builders.TASK, builders.verdict(promote=False), builders.lineage()),
+        "first": task_report.render(builders.TASK, builders.verdict(promote=True, champion=None), builders.lineage()),
     }
 
 
@@ -97,7 +100,7 @@ def test_every_number_in_a_table_of_results_stands_in_the_metrics(project, pages
     gate = {"unjudged": None}.get(kind, builders.verdict(promote=True))
     heard = numbers_in(files.read_json(paths.robustness(builders.TASK)))
     allowed = numbers_in(project) + (numbers_in(gate["comparison"]) if gate else []) + heard + [abs(n) for n in heard]
-    shown = {verdict.figure(n) for n in allowed} | {f"{n:,}" for n in allowed if isinstance(n, int)}
+    shown = {headline.figure(n) for n in allowed} | {f"{n:,}" for n in allowed if isinstance(n, int)}
     text = re.sub(r"fewer than (\d+) groups", r"\1", " ".join(Page(pages[kind]).cells))
     found = re.findall(r"\d[\d,]*\.?\d*", text)
     assert len(found) > 100
@@ -109,8 +112,8 @@ def test_the_first_words_are_the_verdict_with_its_interval(project, pages):
     number = project["held_out"][project["metric"]]
     opening = text[text.index("HeartML evaluation report"): text.index("Not a medical device")]
     fitted = project["out_of_fold"][project["metric"]]
-    others = f"cross-fitted on {project['counts']['out_of_fold']['units']} others {verdict.figure(fitted['value'])}"
-    for expected in (verdict.figure(number["value"]), verdict.span(number), f"{others} ({verdict.span(fitted)})",
+    others = f"cross-fitted on {project['counts']['out_of_fold']['units']} others {headline.figure(fitted['value'])}"
+    for expected in (headline.figure(number["value"]), headline.span(number), f"{others} ({headline.span(fitted)})",
                      "An ensemble of 3 models on 2 encoders",
                      project["floor_titles"][project["best_floor"]["held_out"]].lower(),
                      f"{project['counts']['held_out']['units']} patients"):
@@ -153,13 +156,13 @@ def test_hostile_quarantine_and_lineage_stay_text(project):
     before = pd.read_parquet(paths.QUARANTINE)
     files.write_parquet(paths.QUARANTINE, before.assign(detail=HOSTILE, source_file=HOSTILE, reason="<img src=x>"))
     lineage = builders.lineage(run_id=HOSTILE)
-    text = report.render(builders.TASK, builders.verdict(promote=True) | {"version": "<b>4</b>"}, lineage)
+    text = task_report.render(builders.TASK, builders.verdict(promote=True) | {"version": "<b>4</b>"}, lineage)
     files.write_parquet(paths.QUARANTINE, before)
     assert "<script" not in text and "<img src=x" not in text and "<b>4" not in text
 
 
 def test_the_same_inputs_give_the_same_bytes_and_no_place_or_day(project, pages):
-    assert report.render(builders.TASK, None, None) == pages["unjudged"]
+    assert task_report.render(builders.TASK, None, None) == pages["unjudged"]
     text = re.sub(r"base64,[\w+/=]+", "", pages["unjudged"])
     assert str(Path.cwd()) not in text and not re.search(r"\b20\d\d-\d\d-\d\d\b", text)
 
@@ -189,7 +192,7 @@ def test_suspicions_are_told_on_the_first_screen(project, pages):
     text = " ".join(" ".join(Page(pages["unjudged"]).words).split())
     care = text[text.index("Read with care"): text.index("Cross-fitted on everything else")]
     for entry in project["confounded"]:
-        assert f"{entry['class']} (AUC {verdict.figure(entry['auc']['value'])}" in care
+        assert f"{entry['class']} (AUC {headline.figure(entry['auc']['value'])}" in care
         assert project["floor_titles"][entry["floor"]].lower() in care
     for name, entry in project["counts"]["held_out"]["classes"].items():
         assert (f"{name} ({entry['groups']})" in care) == (entry["groups"] < project["min_groups"])
@@ -206,7 +209,7 @@ def test_what_is_left_to_a_human_is_told_and_marked_on_the_curve(project, pages)
         for name, of in left["classes"].items():
             assert f"{name} {of['referred']} of {of['units']}" in told
         if left["estimable"]:
-            assert f"{verdict.figure(left['scores'][project['metric']]['value'])} " in told
+            assert f"{headline.figure(left['scores'][project['metric']]['value'])} " in told
     estimable = [project["referral"][part]["estimable"] for part in ("held_out", "out_of_fold")]
     assert True in estimable
     curves = [svg for svg in re.findall(r"<svg.*?</svg>", pages["unjudged"], re.DOTALL) if "left undecided" in svg]
@@ -216,9 +219,9 @@ def test_what_is_left_to_a_human_is_told_and_marked_on_the_curve(project, pages)
 
 def test_a_model_that_refers_nothing_marks_nothing(project):
     nothing = {part: {**left, "below": 0.0} for part, left in project["referral"].items()}
-    assert report.tables.referral({**project, "referral": nothing}, ("held_out", "out_of_fold")) is None
+    assert task_report.tables.referral({**project, "referral": nothing}, ("held_out", "out_of_fold")) is None
     table = pd.read_csv(paths.evaluation(builders.TASK) / "plots/abstention.csv")
-    drawn = report.figures.abstention(table[table["part"] == "held_out"], project["metric"], nothing["held_out"])
+    drawn = task_report.figures.abstention(table[table["part"] == "held_out"], project["metric"], nothing["held_out"])
     assert "<circle" not in drawn.svg
 
 
@@ -228,7 +231,7 @@ def test_a_patients_places_reliability_and_abstention_are_shown(project, pages):
     estimable = [name for name, entry in project["locations"].items() if entry["estimable"]]
     assert estimable
     for name in estimable:
-        assert f"{name}, Macro AUC: {verdict.figure(project['locations'][name]['macro_auc']['value'])}" in labels
+        assert f"{name}, Macro AUC: {headline.figure(project['locations'][name]['macro_auc']['value'])}" in labels
     for words in ("by source", "by age group", "by sex"):
         assert labels.count(f"held-out part, {words}") == labels.count(f"everything else, {words}") == 1
     assert labels.count("Reliability diagram before and after calibration") == 2
@@ -244,7 +247,7 @@ def test_what_noise_costs_is_drawn_and_told(project, pages):
     for entry in found["conditions"]:
         change = entry["change"]
         assert f"{entry['title']}, {entry['words']}" in section
-        assert f"{verdict.signed(change['value'])} {verdict.span(change)}" in section
+        assert f"{headline.signed(change['value'])} {headline.span(change)}" in section
         assert f"{entry['title']}, {entry['words']}, Macro AUC: " in labels
     assert "Macro AUC against the loudness of added noise" in labels
     assert "Confidence against the loudness of added noise" in labels
@@ -277,8 +280,8 @@ def test_held_out_errors_stand_before_cross_fitted_ones_and_fill_up():
         "unit_id": list("abcd"), "part": ["0", "test", "test", "1"], "label": "Absent",
         "decision": ["Present", "Present", "Absent", "Present"], "c_Absent": [0.01, 0.4, 0.9, 0.001], "c_Present": 0.5,
     })
-    assert list(mistakes.worst(table, 3)["unit_id"]) == ["b", "d", "a"]
-    assert list(mistakes.worst(table, 1)["unit_id"]) == ["b"]
+    assert list(worst_errors.worst(table, 3)["unit_id"]) == ["b", "d", "a"]
+    assert list(worst_errors.worst(table, 1)["unit_id"]) == ["b"]
 
 
 @given(st.integers(0, 1000))
@@ -350,7 +353,7 @@ def test_importance_is_the_share_of_the_differences_that_a_choice_explains():
 def test_every_metric_has_a_title_and_a_meaning(project):
     for name in METRICS:
         found = project | {"official": [name], "metric": name}
-        assert dict(verdict.meanings(found))[verdict.TITLES[name]]
+        assert dict(headline.meanings(found))[headline.TITLES[name]]
 
 
 def look(page: Path, scheme: str, folder: Path) -> tuple[np.ndarray, list[str], list[str]]:
@@ -434,9 +437,9 @@ def test_the_browser_would_have_told(tmp_path):
 
 @pytest.mark.parametrize(("value", "text"), [(0.814, "0.81"), (0.996, "1.00"), (15123.4, "15,123"), (None, "–")])
 def test_figures_are_rounded_numbers(value, text):
-    assert verdict.figure(value) == text
-    assert verdict.signed(-0.052) == "−0.05" and verdict.signed(0.26) == "+0.26"
-    assert verdict.span({"low": 0.731, "high": 0.884}) == "0.73 to 0.88"
+    assert headline.figure(value) == text
+    assert headline.signed(-0.052) == "−0.05" and headline.signed(0.26) == "+0.26"
+    assert headline.span({"low": 0.731, "high": 0.884}) == "0.73 to 0.88"
 
 
 def test_a_task_that_is_none_is_refused_as_elsewhere() -> None:

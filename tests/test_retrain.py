@@ -23,8 +23,8 @@ import yaml
 from small import STAGES, TASK
 from workspaces import Workspace
 
-from flows import voice
-from flows.server import ServerError, check, configured
+from flows.support import console
+from flows.support.private_server import ServerError, check, configured
 
 pytestmark = pytest.mark.timeout(1800)   # on a machine that does ten other things
 
@@ -231,9 +231,9 @@ def test_where_no_line_on_a_terminal_says_what_runs_a_started_stage_does() -> No
     for terminal, lines in ((False, ["search: started", "search: 16 trials"]), (True, ["search: 16 trials"])):
         heard = StringIO()
         log = logging.Logger("voice")
-        log.addHandler(voice._Handler(Console(file=heard, force_terminal=terminal)))
-        log.info("search: started", extra=voice.BEGUN)
-        log.info("search: 16 trials", extra=voice.AUDIBLE)
+        log.addHandler(console._Handler(Console(file=heard, force_terminal=terminal)))
+        log.info("search: started", extra=console.BEGUN)
+        log.info("search: 16 trials", extra=console.AUDIBLE)
         log.info("for Prefect alone")
         assert heard.getvalue().splitlines() == lines
 

@@ -12,11 +12,14 @@ import tiny
 from small import TASK as SMALL_TASK
 from workspaces import Workspace
 
-from heartml import audio, robustness
-from heartml.core import config, files, folds, parallel, paths, tasks
+from heartml.audio import sound_files
+from heartml.core import config, folds, paths, tasks
 from heartml.core.schema import TEST
 from heartml.core.stage import StageError
-from heartml.robustness import Condition, Listening, Rules
+from heartml.core.system import files, parallel
+from heartml.evaluation import robustness
+from heartml.evaluation.robustness import Condition, Listening, Rules
+from heartml.stages import robustness as robustness_stage
 
 TASK = builders.TASK
 
@@ -133,7 +136,7 @@ def test_the_stage_writes_what_it_measured_and_the_same_bytes_twice(
     Path("params.yaml").write_text(text[:start] + few + text[end:])
     written = []
     for _ in range(2):
-        robustness.run(TASK)
+        robustness_stage.run(TASK)
         written.append([paths.robustness(TASK).read_bytes(), paths.robustness_plot(TASK).read_bytes()])
     assert written[0] == written[1]
     found = files.read_json(paths.robustness(TASK))
@@ -172,7 +175,7 @@ def test_a_recording_that_is_not_what_its_name_says_is_named(
     shutil.copytree(root, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
     first, second = held_out()["recording_id"].iloc[:2]
-    audio.write_flac(paths.audio(first), audio.read(paths.audio(second)))
+    sound_files.write_flac(paths.audio(first), sound_files.read(paths.audio(second)))
     with pytest.raises(StageError, match=f"recording {first[:12]}: its samples are not"):
         robustness.answer(asked(held_out(), tmp_path / "project"), None)
 

@@ -18,8 +18,8 @@ from services import BUCKET, Database
 from small import TASK
 from workspaces import ROOT, Workspace
 
-from heartml import store, tracking
-from heartml.core.parallel import Part
+from heartml.core.system.parallel import Part
+from heartml.registry import mlflow_store, tracking
 
 pytestmark = pytest.mark.timeout(1800)
 FEATURES = [f"features@{TASK}-logspec"]      # of one encoder: the other takes the same way
@@ -179,11 +179,11 @@ def test_processes_that_start_at_once_make_one_sound_database(database: Database
 
 
 def test_a_lock_of_the_database_holds_one_at_a_time(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(store.VARIABLE, database.url("locks"))
+    monkeypatch.setenv(mlflow_store.VARIABLE, database.url("locks"))
     inside: list[str] = []
 
     def enter(name: str) -> None:
-        with store.alone("registry"):
+        with mlflow_store.alone("registry"):
             inside.append(f"{name} in")
             time.sleep(0.2)
             inside.append(f"{name} out")
@@ -191,7 +191,7 @@ def test_a_lock_of_the_database_holds_one_at_a_time(database: Database, monkeypa
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(enter, "abcd"))
     assert [words.split()[0] for words in inside[::2]] == [words.split()[0] for words in inside[1::2]]
-    with store.alone("registry"), store.alone("another purpose"):
+    with mlflow_store.alone("registry"), mlflow_store.alone("another purpose"):
         locks = database.rows("locks", "select count(*) from pg_locks where locktype = 'advisory'")
         assert locks == [["2"]], "other machines meet there too"
 
@@ -199,7 +199,7 @@ def test_a_lock_of_the_database_holds_one_at_a_time(database: Database, monkeypa
 def test_a_lock_of_the_database_is_free_when_its_holder_is_killed(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(store.VARIABLE, database.url("locks"))
+    monkeypatch.setenv(mlflow_store.VARIABLE, database.url("locks"))
     code = ("from heartml import store; import time\n"
             "with store.alone('registry'):\n    print('held', flush=True)\n    time.sleep(600)")
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
@@ -207,14 +207,14 @@ def test_a_lock_of_the_database_is_free_when_its_holder_is_killed(
         assert holder.stdout
         assert holder.stdout.readline() == "held\n"
         holder.kill()
-    with store.alone("registry"):
+    with mlflow_store.alone("registry"):
         pass
 
 
 def test_a_database_that_is_not_there_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     port = services.free_port()
-    monkeypatch.setenv(store.VARIABLE, f"postgresql+psycopg://heart:secret@127.0.0.1:{port}/mlflow")
-    with pytest.raises(store.StoreError, match="the database does not answer") as refusal:
+    monkeypatch.setenv(mlflow_store.VARIABLE, f"postgresql+psycopg://heart:secret@127.0.0.1:{port}/mlflow")
+    with pytest.raises(mlflow_store.StoreError, match="the database does not answer") as refusal:
         tracking.connect()
     assert f"127.0.0.1:{port}" in str(refusal.value)
     assert "secret" not in str(refusal.value)

@@ -19,13 +19,13 @@ import pytest
 import tiny
 from click.testing import CliRunner
 
-from heartml import predict
-from heartml.audio import write_flac
+from heartml.audio.sound_files import write_flac
 from heartml.cli import cli
-from heartml.core import files, paths
-from heartml.predict import batch, ledger
-from heartml.predict.batch import Summary
-from heartml.predict.ledger import Ledger, LedgerError
+from heartml.core import paths
+from heartml.core.system import files, hashing
+from heartml.inference import answer_cache, batch, predict
+from heartml.inference.answer_cache import Ledger, LedgerError
+from heartml.inference.batch import Summary
 
 TASK = "simulated-murmur"
 ROOT = Path(__file__).parents[1]
@@ -95,7 +95,7 @@ def test_the_table_says_which_model_and_no_time_of_day(ward: Path) -> None:
     table = pd.read_parquet(TABLE)
     assert set(table["model_sha256"]) == {about["model_sha256"]}
     run = files.read_json(Path("scores.run.json"))
-    assert run["table_sha256"] == files.sha256_file(TABLE)
+    assert run["table_sha256"] == hashing.sha256_file(TABLE)
     assert run["started"] <= run["ended"]
 
 
@@ -240,8 +240,8 @@ def test_a_broken_ledger_says_so_and_how_to_go_on(ward: Path) -> None:
 
 def test_a_ledger_never_changes_what_it_has_said(tmp_path: Path) -> None:
     with Ledger.open(tmp_path / "a.sqlite") as kept:
-        kept.add(ledger.News(units={"k": ({"confidence": 0.5}, "now")}))
-        kept.add(ledger.News(units={"k": ({"confidence": 0.9}, "later")}))
+        kept.add(answer_cache.News(units={"k": ({"confidence": 0.5}, "now")}))
+        kept.add(answer_cache.News(units={"k": ({"confidence": 0.9}, "later")}))
         assert kept.said("k") == {"confidence": 0.5}
 
 

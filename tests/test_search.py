@@ -14,12 +14,13 @@ import problems
 import pytest
 from problems import NAME, ROOT
 
-from heartml import search
 from heartml.core import config, paths
-from heartml.core.files import sha256_folder
+from heartml.core.system.hashing import sha256_folder
 from heartml.core.tasks import TASKS
-from heartml.learning import bench, problem, space, trial_files, trials
-from heartml.learning.members import Spec
+from heartml.models.ensemble.candidate import Spec
+from heartml.stages import search
+from heartml.training import fold_fits, search_results, search_run, search_space, training_table
+from heartml.training import study as trials
 
 SEQUENCE = {"encoder": "logspec", "level": "recording", "pooling": None, "head": "sequence",
             "numbers": {"dropout": 0.1, "rate": 0.005, "frame_weight": 1.0, "strength": 0.5}}
@@ -51,7 +52,7 @@ def test_the_plan_holds_every_slot_once_and_no_more_sequence_trials_than_allowed
     for wanted in (1, 5, 16, 40):
         for sequences in (0, 1, 4):
             own = params.model_copy(update={"trials": wanted, "network_trials": {"sequence": sequences}})
-            slots = [slot for batch in space.plan(own, ["logspec"]) for slot in batch]
+            slots = [slot for batch in search_space.plan(own, ["logspec"]) for slot in batch]
             assert [slot.number for slot in slots] == list(range(wanted))
             assert sum(slot.network == "sequence" for slot in slots) <= sequences
             assert sum(slot.network == "sequence" for slot in slots) == sequences or wanted < 16
@@ -63,7 +64,7 @@ def test_every_network_head_has_the_slots_it_was_promised_and_no_other() -> None
     heads, encoders = [*params.heads, "resnet", "fcnn"], ["logspec", "amplitude"]
     for wanted in ({"sequence": 1, "resnet": 2, "fcnn": 1}, {"sequence": 0, "resnet": 3}, {"fcnn": 2}):
         own = params.model_copy(update={"heads": tuple(heads), "network_trials": wanted, "trials": 20})
-        slots = [slot for batch in space.plan(own, encoders) for slot in batch]
+        slots = [slot for batch in search_space.plan(own, encoders) for slot in batch]
         found = {head: sum(slot.network == head for slot in slots) for head in ("sequence", "resnet", "fcnn")}
         assert found == {"sequence": 0, "resnet": 0, "fcnn": 0} | wanted
         assert all(slot.network == slot.start.head for slot in slots if slot.network and slot.start)
@@ -73,10 +74,10 @@ def test_every_network_head_has_the_slots_it_was_promised_and_no_other() -> None
 def test_pooled_heads_never_draw_an_encoder_that_only_networks_hear() -> None:
     params = config.load(ROOT / "params.yaml").search
     own = params.model_copy(update={"heads": (*params.heads, "fcnn")})
-    space.check(own, ["logspec", "amplitude"])
-    assert space.pooled(own, ["logspec", "amplitude"]) == ["logspec"]
-    with pytest.raises(space.SearchError, match="nothing for encoder amplitude"):
-        space.check(params, ["logspec", "amplitude"])
+    search_space.check(own, ["logspec", "amplitude"])
+    assert search_space.pooled(own, ["logspec", "amplitude"]) == ["logspec"]
+    with pytest.raises(search_space.SearchError, match="nothing for encoder amplitude"):
+        search_space.check(params, ["logspec", "amplitude"])
 
 
 def test_the_heads_that_a_search_keeps_say_what_it_wrote(tmp_path: Path, monkeypatch) -> None:
@@ -92,14 +93,14 @@ def test_the_heads_that_a_search_keeps_say_what_it_wrote(tmp_path: Path, monkeyp
     search.run(NAME)
     rows = table(tmp_path)
     assert list(rows["head"]) == ["resnet", "logistic", "fcnn"]
-    data = bench.opened(NAME, ("logspec", "random_conv"), tmp_path)
+    data = fold_fits.opened(NAME, ("logspec", "random_conv"), tmp_path)
     written = pd.read_parquet(paths.search(NAME) / "probabilities.parquet")
     assert [path.stem for path in (paths.search(NAME) / "noisy").iterdir()] == ["0"]      # fcnn hears no noise
-    noisy = bench.read_answer(paths.search(NAME) / "noisy" / "0.safetensors")
+    noisy = fold_fits.read_answer(paths.search(NAME) / "noisy" / "0.safetensors")
     for trial in (0, 2):
-        spec = trial_files.read_specs(paths.search(NAME))[trial]
+        spec = search_results.read_specs(paths.search(NAME))[trial]
         said = written[written["trial"] == trial].set_index("recording_id").filter(like="p_")
-        for fold, state in enumerate(trial_files.kept(paths.search(NAME), trial, 3)):
+        for fold, state in enumerate(search_results.kept(paths.search(NAME), trial, 3)):
             here = data.problem.parts == fold
             head = spec.family.load(state)
             answer = data.answer(head, spec, here)
@@ -186,7 +187,7 @@ def test_a_kill_between_asking_and_telling_changes_no_trial(tmp_path: Path, told
 
     def hunt(journal: Path, kill_at: int | None) -> list:
         params = config.load(ROOT / "params.yaml").search.model_copy(update={"trials": 20, "network_trials": {}})
-        for number, batch in enumerate(space.plan(params, ["logspec", "random_conv"])):
+        for number, batch in enumerate(search_space.plan(params, ["logspec", "random_conv"])):
             study = trials.open_study(journal, "study")
             if number == kill_at:      # as if killed: asked for, written down, `told` of them told
                 asked = trials.ask(study, batch, params, TASKS["murmur"], ["logspec", "random_conv"], 1)
@@ -217,20 +218,20 @@ def test_a_kill_between_asking_and_telling_changes_no_trial(tmp_path: Path, told
 def test_another_seed_or_other_code_is_another_search(undisturbed: Path, monkeypatch) -> None:
     monkeypatch.chdir(undisturbed)
     params = config.load()
-    key = search.content_key(NAME, params)
-    assert search.content_key(NAME, params.model_copy(update={"seed": 1})) != key
+    key = search_run.content_key(NAME, params)
+    assert search_run.content_key(NAME, params.model_copy(update={"seed": 1})) != key
     faster = params.model_copy(update={"search": params.search.model_copy(update={"workers": 7})})
-    assert search.content_key(NAME, faster) == key
+    assert search_run.content_key(NAME, faster) == key
     monkeypatch.setattr(search.code, "fingerprint", lambda *parts: f"other code of {' '.join(parts)}")
-    assert search.content_key(NAME, params) != key
+    assert search_run.content_key(NAME, params) != key
 
 
 def fold_answers(root: Path, fold: int, monkeypatch) -> np.ndarray:
     monkeypatch.chdir(root)
     spec = Spec("logspec", "logistic", "recording", "statistics", {"c": 0.1, "balance": 1.0})
     file = root / f"{fold}.safetensors"
-    bench.work(bench.Job(NAME, ("logspec", "random_conv"), root, spec, fold, 0, file))
-    return bench.read_answer(file).log_p
+    fold_fits.work(fold_fits.Job(NAME, ("logspec", "random_conv"), root, spec, fold, 0, file))
+    return fold_fits.read_answer(file).log_p
 
 
 def test_no_fold_is_answered_by_what_it_taught(undisturbed: Path, tmp_path: Path, monkeypatch) -> None:
@@ -251,12 +252,12 @@ def test_no_fold_is_answered_by_what_it_taught(undisturbed: Path, tmp_path: Path
 def test_states_of_frames_lie_where_the_annotation_says() -> None:
     annotations = pd.DataFrame({"recording_id": "a", "start_s": [0.05, 0.15, 0.45], "end_s": [0.15, 0.35, 0.55],
                                 "state": ["S1", "systole", "unannotated"]})
-    found = problem.states(["a", "b"], [9, 3], 10.0, [1.0, 0.5], annotations)      # frames at .1, .2, ... .9 s
+    found = training_table.states(["a", "b"], [9, 3], 10.0, [1.0, 0.5], annotations)      # frames at .1, .2, ... .9 s
     assert found[0].tolist() == [0, 1, 1, 4, 4, 4, 4, 4, 4]
     assert found[1].tolist() == [-1, -1, -1]
-    assert problem.states(["b"], [3], 10.0, [0.5], annotations) is None
+    assert training_table.states(["b"], [3], 10.0, [0.5], annotations) is None
     points = annotations.assign(end_s=annotations["start_s"])      # PASCAL's: they say of no frame what it is
-    assert problem.states(["a", "b"], [9, 3], 10.0, [1.0, 0.5], points) is None
+    assert training_table.states(["a", "b"], [9, 3], 10.0, [1.0, 0.5], points) is None
 
 
 def test_a_database_in_place_of_the_journal_gives_the_same_bytes_even_on_another_machine(
@@ -287,7 +288,7 @@ def test_a_database_in_place_of_the_journal_gives_the_same_bytes_even_on_another
 def test_parameters_that_name_nothing_are_refused(tmp_path: Path, monkeypatch, change: dict, words: str) -> None:
     monkeypatch.chdir(tmp_path)
     problems.write(tmp_path, children=10, folds=2, **SMALL | change)
-    with pytest.raises(space.SearchError, match=words):
+    with pytest.raises(search_space.SearchError, match=words):
         search.run(NAME)
 
 

@@ -33,15 +33,18 @@ from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 from workspaces import ROOT, Workspace
 
-from heartml import datasets, ingest, listing, model_files, serving
-from heartml.core import config, documents, files, paths
-from heartml.core.errors import HeartMLError
-from heartml.core.text import cell, one_line, printable
-from heartml.datasets import LayoutError, circor, pascal
-from heartml.model import Model, ModelError
-from heartml.predict import inputs
-from heartml.publish import results
-from heartml.registry import RegistryError, Version
+from heartml.cli import tables
+from heartml.core import config, paths
+from heartml.core.system import files, hashing, untrusted
+from heartml.core.system.errors import HeartMLError
+from heartml.core.system.text import cell, one_line, printable
+from heartml.data import datasets, ingest
+from heartml.data.datasets import LayoutError, circor, pascal
+from heartml.inference import inputs, serving
+from heartml.models.fitted_model import Model, ModelError
+from heartml.registry import model_files
+from heartml.registry.versions import RegistryError, Version
+from heartml.release import outcome as results
 
 SECRET = "the-secret-of-another-folder"
 CODE = [path for package in ("heartml", "flows") for path in sorted((ROOT / package).rglob("*.py"))]
@@ -76,7 +79,7 @@ def test_what_leads_out_of_an_ingested_folder_is_quarantined_and_never_read(
     assert outcome.quarantined["outside"] == len(attacks) - 1      # two are one path
     kept = pd.read_parquet(paths.RECORDINGS)
     assert len(kept) == outcome.recordings > 0
-    assert files.sha256_file(outside / "secret.wav") not in set(kept["source_sha256"])
+    assert hashing.sha256_file(outside / "secret.wav") not in set(kept["source_sha256"])
 
 
 @pytest.mark.parametrize("suffix", [".hea", ".tsv", ".txt", "training_data.csv"])
@@ -122,8 +125,7 @@ def test_a_mapping_names_no_table_outside(table: str, tmp_path: Path) -> None:
 def test_a_table_for_predict_may_name_any_file_and_shows_nothing_of_what_is_no_sound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from heartml import predict
-    from heartml.predict import answers
+    from heartml.inference import output, predict
 
     outside = secret(tmp_path / "outside")
     (tmp_path / "here").mkdir()
@@ -132,7 +134,7 @@ def test_a_table_for_predict_may_name_any_file_and_shows_nothing_of_what_is_no_s
     items = inputs.gather([Path("visits.csv")])
     heard = [predict.listen(item, tiny.PARAMS)[0] for item in items]
     assert [h.fault is None for h in heard] == [True, True, False, False]
-    told = "".join(answers.complaint(h) for h in heard)
+    told = "".join(output.complaint(h) for h in heard)
     assert SECRET not in told and "root:" not in told
 
 
@@ -211,12 +213,14 @@ def test_a_formula_is_shown(text: str) -> None:
 def test_every_module_that_writes_a_csv_is_known_and_writes_no_name_that_a_user_chose() -> None:
     """A new one has to come here, and put its texts through `cell`."""
     known = {
-        "heartml/predict/answers.py": "texts go through `cell`",
-        "heartml/evaluate.py": "classes of `core/tasks.py` and numbers",
-        "heartml/robustness.py": "conditions of params.yaml and numbers",
-        "heartml/simulate.py": "the simulator's own words",
-        "heartml/leave_out/scratch.py": "hashed, not written", "heartml/protocol/circor_m2d.py": "hashed, not written",
-        "heartml/protocol/cohort.py": "hashed, not written", "heartml/publish/contest.py": "hashed, not written",
+        "heartml/inference/output.py": "texts go through `cell`",
+        "heartml/stages/evaluate.py": "classes of `core/tasks.py` and numbers",
+        "heartml/stages/robustness.py": "conditions of params.yaml and numbers",
+        "heartml/data/simulation/corpus.py": "the simulator's own words",
+        "heartml/evaluation/leave_out/scratch.py": "hashed, not written",
+    "heartml/evaluation/protocols/circor_m2d.py": "hashed, not written",
+        "heartml/evaluation/protocols/cohort.py": "hashed, not written",
+    "heartml/release/gate_inputs.py": "hashed, not written",
     }
     pattern = re.compile(r"\.to_csv\(|csv\.writer\(|DictWriter\(|to_excel\(")
     assert {path.relative_to(ROOT).as_posix() for path in CODE if pattern.search(path.read_text())} == set(known)
@@ -255,7 +259,7 @@ def test_a_collections_name_is_a_word(capsys: pytest.CaptureFixture[str]) -> Non
     one = {"value": HOSTILE_NAME, "units": 3, "groups": 2, "best_floor": None, "floors": {}, "scores": scores,
            "in_collection": scores, "difference": number, "unheard": ["Unknown"],
            "per_class": {"Present": {"units": 3, "estimable": False}}}
-    listing.leave_out({"metric": "macro_auc", "task": "circor-murmur", "by": "source", "left_out": [one],
+    tables.leave_out({"metric": "macro_auc", "task": "circor-murmur", "by": "source", "left_out": [one],
                        "min_groups": 10, "confidence": 0.95})
     shown = capsys.readouterr().out
     no_command(shown)
@@ -265,9 +269,9 @@ def test_a_collections_name_is_a_word(capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_log_line_cannot_forge_another(capsys: pytest.CaptureFixture[str]) -> None:
     import logging
 
-    from flows import voice
+    from flows.support import console
 
-    with voice.aloud():
+    with console.aloud():
         logging.getLogger("prefect.flow_runs").warning(HOSTILE_NAME)
     shown = capsys.readouterr().err
     no_command(shown)
@@ -293,7 +297,7 @@ def every_call() -> list[tuple[Path, str, ast.Call]]:
 FORBIDDEN = ("eval", "exec", "os.system", "os.popen", "pickle.load", "pickle.loads", "torch.load", "joblib.load",
              "yaml.load", "yaml.unsafe_load", "yaml.full_load", "marshal.loads", "marshal.load",
              "shelve.open", "tempfile.mktemp", "pd.read_pickle", "cloudpickle.load", "cloudpickle.loads", "dill.load")
-ALLOWED = {("heartml/core/documents.py", "yaml.load"), ("heartml/signing/content.py", "marshal.loads"),
+ALLOWED = {("heartml/core/system/untrusted.py", "yaml.load"), ("heartml/registry/signing/content.py", "marshal.loads"),
            ("heartml/audit/evidence.py", "yaml.load")}      # a SafeLoader of its own
 
 
@@ -447,8 +451,8 @@ def test_a_link_in_the_way_of_a_temporary_file_is_not_written_through(tmp_path: 
 
 def test_a_table_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
     with (tmp_path / "visits.csv").open("wb") as file:
-        file.truncate(documents.MOST_TABLE_BYTES * 4)      # sparse: no disk is used
+        file.truncate(untrusted.MOST_TABLE_BYTES * 4)      # sparse: no disk is used
     started = time.process_time()
-    with pytest.raises(documents.DocumentError, match="more than"):
-        documents.text(tmp_path / "visits.csv", most_bytes=1 << 20)
+    with pytest.raises(untrusted.DocumentError, match="more than"):
+        untrusted.text(tmp_path / "visits.csv", most_bytes=1 << 20)
     assert time.process_time() - started < 1

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heartml.core.schema import STATES
-from heartml.heads.soft_segments import DIASTOLE, FIRST_SYSTOLE, S1, S2
-from heartml.model import segmentation
-from heartml.model.segmentation import (
+from heartml.models import segmentation
+from heartml.models.heads.segment_features import DIASTOLE, FIRST_SYSTOLE, S1, S2
+from heartml.models.segmentation import (
     TOLERANCE_S,
     UNKNOWN,
     Segmentation,

@@ -20,24 +20,24 @@ import soundfile
 import tiny
 from mlflow.exceptions import MlflowException
 
-from heartml import predict, publish, registry, serving, tracking
 from heartml.core import paths
-from heartml.model import Model
-from heartml.predict import locate
-from heartml.publish import sealing
+from heartml.inference import model_lookup, predict, serving
+from heartml.models.fitted_model import Model
+from heartml.registry import sealing, tracking, versions
+from heartml.release import publish
 
 TASK = "simulated-murmur"
 ROOT = Path(__file__).parents[1]
 PROMOTE = {"promote": True, "reason": "promoted", "criteria": []}
 
 
-def register(client, key: str, before: str | None) -> registry.Version:
+def register(client, key: str, before: str | None) -> versions.Version:
     """Log the model in `artifacts/`, register it, make it champion."""
     with tracking.run(client, TASK, key) as run_id:
         source = sealing.log_model(client, run_id, publish.pack(TASK), TASK, key, {})
-    version = registry.register(client, TASK, run_id=run_id, source=source, key=key)
-    registry.record(client, version, PROMOTE, before)
-    return registry.settle(client, version)
+    version = versions.register(client, TASK, run_id=run_id, source=source, key=key)
+    versions.record(client, version, PROMOTE, before)
+    return versions.settle(client, version)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def address(project: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     empty = project / "elsewhere"
     empty.mkdir()
-    source = Path(registry.champion(tracking.connect(), TASK).source)
+    source = Path(versions.champion(tracking.connect(), TASK).source)
     stored = next((project / ".heartml" / "mlartifacts").rglob(f"{source.name}/artifacts"))
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PYTHONPATH"))}
     environment = {**kept, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -230,12 +230,12 @@ def test_serving_and_predicting_agree(project: Path) -> None:
 
 def test_a_champion_is_found_by_every_name(project: Path) -> None:
     for wanted in (None, TASK, f"{TASK}@champion", f"{TASK}/1"):
-        found = locate.locate(wanted, None, (TASK,))
+        found = model_lookup.locate(wanted, None, (TASK,))
         assert (found.name, found.version) == (TASK, "1")
         assert (found.folder / "model.json").read_bytes() == (paths.model(TASK) / "model.json").read_bytes()
     for wanted in (f"{TASK}@challenger", f"{TASK}/7", "circor-murmur", "no such thing"):
-        with pytest.raises(locate.NoModel, match="not in the registry"):
-            locate.locate(wanted, None, (TASK,))
+        with pytest.raises(model_lookup.NoModel, match="not in the registry"):
+            model_lookup.locate(wanted, None, (TASK,))
 
 
 def test_a_second_look_asks_nobody_until_the_registry_changes(project: Path) -> None:

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from heartml import signing
 from heartml.core import paths
-from heartml.core.files import read_json, write_json
-from heartml.signing import content, keys
-from heartml.signing.content import ContentError
-from heartml.signing.keys import Key, KeysError
+from heartml.core.system.files import read_json, write_json
+from heartml.registry import signing
+from heartml.registry.signing import content, keys
+from heartml.registry.signing.content import ContentError
+from heartml.registry.signing.keys import Key, KeysError
 
 SAID = {"model": "simulated-murmur", "run_id": "r1"}
 

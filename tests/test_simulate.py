@@ -11,13 +11,14 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from heartml import simulate
 from heartml.cli import cli
-from heartml.core import config, files
-from heartml.datasets import simulated
-from heartml.simulation import physiology, visits
-from heartml.simulation.children import Child, draw_child
-from heartml.simulation.physiology import DIASTOLE, S1, S2, SAMPLE_RATE_HZ, SYSTOLE, UNANNOTATED, Murmur
+from heartml.core import config
+from heartml.core.system import hashing
+from heartml.data.datasets import simulated
+from heartml.data.simulation import corpus as simulate
+from heartml.data.simulation import physiology, visits
+from heartml.data.simulation.children import Child, draw_child
+from heartml.data.simulation.physiology import DIASTOLE, S1, S2, SAMPLE_RATE_HZ, SYSTOLE, UNANNOTATED, Murmur
 
 ROOT = Path(__file__).parents[1]
 PUBLISHERS_COLUMNS = (   # head of CirCor 1.0.3's training_data.csv, copied from the publisher's file
@@ -83,7 +84,7 @@ def power(parts: list[np.ndarray]) -> float:
 
 def test_same_seed_same_bytes(tmp_path: Path) -> None:
     first, second, other = (folder_of(tmp_path / name, 3, seed=seed) for name, seed in (("a", 3), ("b", 3), ("c", 4)))
-    assert files.sha256_folder(first) == files.sha256_folder(second) != files.sha256_folder(other)
+    assert hashing.sha256_folder(first) == hashing.sha256_folder(second) != hashing.sha256_folder(other)
 
 
 def test_a_child_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
@@ -241,7 +242,7 @@ def test_checksums_hold_but_for_what_was_broken_on_the_way(faulty: tuple[Path, d
     folder, faults = faulty
     lines = [line.split(maxsplit=1) for line in (folder / "SHA256SUMS.txt").read_text().splitlines()]
     wrong = {Path(name).stem for digest, name in lines
-             if not (folder / name).is_file() or files.sha256_file(folder / name) != digest}
+             if not (folder / name).is_file() or hashing.sha256_file(folder / name) != digest}
     assert wrong == {faults["truncated"], faults["missing_file"]}
     on_disk = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {"SHA256SUMS.txt"}
     missing = {f"training_data/{faults['missing_file']}.wav"}
@@ -325,7 +326,7 @@ def test_numbers_come_from_params_or_from_options(tmp_path: Path, monkeypatch: p
     result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert result.exit_code == 0 and result.output.startswith("2 ids, 8 recordings")
     by_hand = folder_of(tmp_path / "d", 2, seed=config.load().simulate.seed, seconds=1.0)
-    assert files.sha256_folder(tmp_path / "c") == files.sha256_folder(by_hand)
+    assert hashing.sha256_folder(tmp_path / "c") == hashing.sha256_folder(by_hand)
 
 
 def drawn_recordings(count: int) -> list[visits.Recording]:

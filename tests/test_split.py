@@ -9,14 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from workspaces import ROOT, Workspace
 
-from heartml import split
-from heartml.core import config, files, folds, paths
+from heartml.core import config, folds, paths
 from heartml.core.config import SplitParams
 from heartml.core.folds import TEST, FoldsError, check_folds
 from heartml.core.stage import StageError
+from heartml.core.system import files, hashing
 from heartml.core.tasks import resolve
-from heartml.split import draw, units
-from heartml.split.published import read_published
+from heartml.data.splitting import assign, group_split, summary, units
+from heartml.data.splitting.published import read_published
+from heartml.stages import split
 
 PARAMS = config.load(ROOT / "params.yaml").split
 MURMUR, SOUNDS = resolve("circor-murmur"), resolve("pascal-sounds")
@@ -31,7 +32,7 @@ def children(count: int, seed: int = 0) -> pd.DataFrame:
         ids = [f"circor-{child}", f"circor-{child}-again"] if child % 10 == 3 else [f"circor-{child}"]
         for patient in ids:
             label = rng.choice(CLASSES, p=[0.2, 0.1, 0.7])
-            rows += [(files.sha256(f"{patient}{location}".encode()), "circor", patient, f"circor-{child}",
+            rows += [(hashing.sha256(f"{patient}{location}".encode()), "circor", patient, f"circor-{child}",
                       rng.choice(["CC2014", "CC2015"]), f"{patient}_{location}.wav", label)
                      for location in range(rng.integers(1, 5))]
     columns = ["recording_id", "dataset", "patient_id", "group_id", "source", "source_file", "label_murmur"]
@@ -43,7 +44,7 @@ def units_of(recordings: pd.DataFrame) -> pd.DataFrame:
 
 
 def drawn(recordings: pd.DataFrame, params: SplitParams = PARAMS, seed: int = 1, **published: object) -> pd.DataFrame:
-    return split.assign_folds(units_of(recordings), params, seed, **published)
+    return assign.assign_folds(units_of(recordings), params, seed, **published)
 
 
 def parts_of(found: pd.DataFrame) -> "pd.Series[str]":
@@ -75,7 +76,7 @@ def test_a_rare_class_is_in_every_part_where_it_has_enough_groups() -> None:
         recordings.loc[recordings["group_id"] == f"circor-{child}", "label_murmur"] = "Present"
     found = drawn(recordings)
     assert set(found.loc[found["label"] == "Present", "part"]) == {TEST, "0", "1", "2", "3", "4"}
-    assert split.thin_classes(found, MURMUR.task) == [
+    assert summary.thin_classes(found, MURMUR.task) == [
         "warning: no Unknown in test, 0, 1, 2, 3, 4: it has 0 groups in all"
     ]
 
@@ -95,7 +96,7 @@ def test_groups_with_a_rare_label_are_placed_first_and_the_others_level_the_rest
     table = pd.DataFrame(rows, columns=["group_id", "label"]).assign(source="a")
     table["recording_id"] = table["unit_id"] = [f"r{k:03}" for k in range(len(table))]
     for seed in range(5):
-        drawn_parts = draw.draw(draw.group_table(table), dict.fromkeys("0123", 0.25), seed)
+        drawn_parts = group_split.draw(group_split.group_table(table), dict.fromkeys("0123", 0.25), seed)
         placed = table.assign(part=table["group_id"].map(drawn_parts))
         counts = pd.crosstab(placed["part"], placed["label"])
         assert counts["rare"].tolist() == [3, 3, 3, 3]
@@ -105,14 +106,14 @@ def test_groups_with_a_rare_label_are_placed_first_and_the_others_level_the_rest
 def test_a_session_that_crosses_is_counted_and_said_and_one_that_does_not_is_not() -> None:
     found = drawn(children(120))
     alone = found[["recording_id"]].assign(session_id=found["group_id"])
-    assert split.torn_sessions(found, alone) == []
-    assert split.torn_sessions(found, alone.drop(columns="session_id")) == []
+    assert summary.torn_sessions(found, alone) == []
+    assert summary.torn_sessions(found, alone.drop(columns="session_id")) == []
     parts = found.set_index("recording_id")["part"]
     days = alone.assign(session_id=[f"day {parts[i]}" for i in alone["recording_id"]])
-    assert split.torn_sessions(found, days) == []
+    assert summary.torn_sessions(found, days) == []
     first = days["recording_id"][parts.loc[days["recording_id"]].to_numpy() == "0"].iloc[0]
     crossing = days.assign(session_id=days["session_id"].where(days["recording_id"] != first, "day 1"))
-    assert split.torn_sessions(found, crossing) == [
+    assert summary.torn_sessions(found, crossing) == [
         "warning: 1 of 6 sessions stand in several parts, with different people"]
 
 
@@ -153,8 +154,8 @@ def test_the_order_of_the_rows_does_not_show_and_the_seed_does() -> None:
 
 
 def test_a_larger_share_is_drawn_as_often_as_it_says() -> None:
-    groups = {f"g{k}": draw.Counter([("a",), ("a", "s")]) for k in range(4000)}
-    counts = pd.Series(draw.draw(groups, {"x": 0.7, "y": 0.3}, seed=5)).value_counts()
+    groups = {f"g{k}": group_split.Counter([("a",), ("a", "s")]) for k in range(4000)}
+    counts = pd.Series(group_split.draw(groups, {"x": 0.7, "y": 0.3}, seed=5)).value_counts()
     assert counts.to_dict() == {"x": 2800, "y": 1200}
 
 
@@ -309,8 +310,8 @@ def test_pascal_is_grouped_by_day_and_person_with_every_class_in_every_part(
 ) -> None:
     recordings = pd.read_parquet(ingested_pascal / "data" / "recordings.parquet")
     labelled = units.label_units(recordings, recordings[["recording_id", "group_id"]], SOUNDS)
-    found = split.assign_folds(labelled, PARAMS, 1)
-    assert split.thin_classes(found, SOUNDS.task) == []
+    found = assign.assign_folds(labelled, PARAMS, 1)
+    assert summary.thin_classes(found, SOUNDS.task) == []
     by_file = recordings.merge(found[["recording_id", "part"]], on="recording_id")
     days = by_file[by_file["source"] == "set_a"].groupby(by_file["source_file"].str.extract(r"__(\d{8})")[0])["part"]
     assert (days.nunique() == 1).all()

@@ -6,8 +6,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from heartml import store
-from heartml.core import health, trouble
+from heartml.core.system import health, machine_errors
+from heartml.registry import mlflow_store
 
 SAYS: dict[str, tuple[int, bytes]] = {"/well": (200, b"OK"), "/page": (200, b"<html>"), "/asks": (401, b""),
                                       "/gateway": (502, b"OK")}
@@ -42,26 +42,26 @@ def server() -> Iterator[str]:
 def test_what_is_no_address_of_a_store_is_refused_with_those_that_are(
     address: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(store.VARIABLE, address)
-    with pytest.raises(store.StoreError) as refused:
-        store.check()
-    assert str(refused.value).startswith(f"{store.VARIABLE}={address}: no address of a tracking store")
+    monkeypatch.setenv(mlflow_store.VARIABLE, address)
+    with pytest.raises(mlflow_store.StoreError) as refused:
+        mlflow_store.check()
+    assert str(refused.value).startswith(f"{mlflow_store.VARIABLE}={address}: no address of a tracking store")
     assert words in str(refused.value)
     assert ("did you mean" in str(refused.value)) == words.startswith("did you mean")
 
 
 @pytest.mark.parametrize("address", ["sqlite:///mlflow.db", "sqlite:////there/mlflow.db"])
 def test_a_file_needs_no_service(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(store.VARIABLE, address)
-    store.check()
+    monkeypatch.setenv(mlflow_store.VARIABLE, address)
+    mlflow_store.check()
 
 
 @pytest.mark.parametrize("path", ["/well", "/well/", "/asks"])
 def test_a_server_that_is_well_or_wants_to_know_who_asks_is_there(
     server: str, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(store.VARIABLE, f"{server}{path}")
-    store.check()
+    monkeypatch.setenv(mlflow_store.VARIABLE, f"{server}{path}")
+    mlflow_store.check()
 
 
 @pytest.mark.parametrize(("path", "words"), [
@@ -69,9 +69,9 @@ def test_a_server_that_is_well_or_wants_to_know_who_asks_is_there(
 def test_what_is_no_server_of_mlflow_is_not_taken_for_one(
     server: str, path: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(store.VARIABLE, f"{server}{path}")
-    with pytest.raises(store.StoreError, match=f"no MLflow server answers .*{words}"):
-        store.check()
+    monkeypatch.setenv(mlflow_store.VARIABLE, f"{server}{path}")
+    with pytest.raises(mlflow_store.StoreError, match=f"no MLflow server answers .*{words}"):
+        mlflow_store.check()
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "http://127.0.0.1:port", "http://", "nothing"])
@@ -81,7 +81,7 @@ def test_nothing_at_all_is_told_too(address: str) -> None:
 
 
 def test_a_refused_connection_is_one_that_another_try_can_help(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(store.VARIABLE, "http://127.0.0.1:1")
-    with pytest.raises(store.StoreError) as refused:
-        store.check()
-    assert trouble.lost_connection(refused.value)
+    monkeypatch.setenv(mlflow_store.VARIABLE, "http://127.0.0.1:1")
+    with pytest.raises(mlflow_store.StoreError) as refused:
+        mlflow_store.check()
+    assert machine_errors.lost_connection(refused.value)

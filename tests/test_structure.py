@@ -40,7 +40,7 @@ def test_imports_run_one_way() -> None:
 def stage_module(command: str) -> str:
     found = re.match(r"python -m heartml (\w+)", command)
     assert found, f"a stage's cmd is one simple command, not {command!r}"
-    return f"heartml.{found[1]}"
+    return f"heartml.stages.{found[1]}"
 
 
 def files_behind(graph: grimp.ImportGraph, module: str) -> set[str]:

@@ -130,8 +130,8 @@ def test_a_run_killed_while_it_registers_is_finished_by_the_next(
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - forked commands find their imports made
     import scipy.signal  # noqa: F401
 
-    import heartml.publish
-    import heartml.report  # noqa: F401
+    import heartml.release.publish
+    import heartml.reporting.task_report  # noqa: F401
 
     small.unregister(mine, empty_store)
     killed = faults.fork(mine, "retrain")

@@ -9,13 +9,14 @@ import pytest
 from small import TASK
 from workspaces import Workspace
 
-from heartml import cli, tracking
+from heartml import cli
 from heartml.core import paths
 from heartml.core.schema import QUARANTINE, TEST
-from heartml.ingest import version
-from heartml.lineage import data_hash
-from heartml.provenance import trace
-from heartml.provenance.trace import HELD_OUT, TRAINING, Trace, Unknown
+from heartml.data.ingest import version
+from heartml.lineage import trace
+from heartml.lineage.capture import data_hash
+from heartml.lineage.trace import HELD_OUT, TRAINING, Trace, Unknown
+from heartml.registry import tracking
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import click
 import numpy as np
 import pytest
 
-from heartml import cli
-from heartml.core import files, trouble
+from heartml.core import command
+from heartml.core.system import files, machine_errors
 
 
 def _save(file: Path) -> str:
@@ -18,7 +18,7 @@ def _save(file: Path) -> str:
     try:
         np.save(file, np.zeros(4096))
     except OSError as error:
-        return f"{error.errno}: {trouble.in_words(error)}"
+        return f"{error.errno}: {machine_errors.in_words(error)}"
     return "saved"
 
 
@@ -36,17 +36,18 @@ def test_a_full_disk_where_python_finds_no_temporary_folder_is_one(
     monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: [str(tmp_path / "none")])
     with pytest.raises(FileNotFoundError) as raised, files.scratch():
         pass
-    assert "can be written (full, or broken). Nothing that is done is lost" in str(trouble.in_words(raised.value))
+    words = "can be written (full, or broken). Nothing that is done is lost"
+    assert words in str(machine_errors.in_words(raised.value))
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EMFILE])
 def test_the_file_is_named_where_the_system_names_it(number: int) -> None:
-    assert "(here/array.npy)" in str(trouble.in_words(OSError(number, "words", "here/array.npy")))
+    assert "(here/array.npy)" in str(machine_errors.in_words(OSError(number, "words", "here/array.npy")))
 
 
 def test_a_fault_of_ours_is_not_the_machines() -> None:
-    assert trouble.in_words(KeyError("requested")) is None
-    assert trouble.in_words(FileNotFoundError(errno.ENOENT, "no such file", "params.yaml")) is None
+    assert machine_errors.in_words(KeyError("requested")) is None
+    assert machine_errors.in_words(FileNotFoundError(errno.ENOENT, "no such file", "params.yaml")) is None
 
 
 @pytest.mark.parametrize("status", [0, 130])
@@ -61,7 +62,7 @@ def test_what_comes_up_while_an_interruption_is_dealt_with_is_part_of_it(
             Path("no/such/folder").rmdir()
 
     monkeypatch.setattr("sys.argv", ["heartml"])
-    assert cli.run(download, interrupted=status) == status
+    assert command.run(download, interrupted=status) == status
     assert not capsys.readouterr().err
 
 
@@ -80,13 +81,13 @@ def test_a_stage_that_comes_too_early_says_what_comes_first(
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", missing)
 
     monkeypatch.setattr("sys.argv", ["heartml"])
-    assert cli.run(stage) == 1
+    assert command.run(stage) == 1
     said = capsys.readouterr().err
     assert said.startswith(f"heartml: {missing}: not here.")
     assert words in said
     monkeypatch.setenv("DVC_STAGE", "search")
     with pytest.raises(FileNotFoundError):
-        cli.run(stage)
+        command.run(stage)
 
 
 def test_another_file_that_is_missing_is_a_fault_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,4 +97,4 @@ def test_another_file_that_is_missing_is_a_fault_of_ours(monkeypatch: pytest.Mon
 
     monkeypatch.setattr("sys.argv", ["heartml"])
     with pytest.raises(FileNotFoundError):
-        cli.run(stage)
+        command.run(stage)

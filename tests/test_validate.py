@@ -11,10 +11,12 @@ import pytest
 from hearts import RATE_HZ, heart
 from workspaces import ROOT, Workspace
 
-from heartml import audio, validate
-from heartml.audio import Samples
-from heartml.core import files, paths, schema
+from heartml.audio import sound_files
+from heartml.audio.sound_files import Samples
+from heartml.core import paths, schema
 from heartml.core.stage import StageError
+from heartml.core.system import files, hashing
+from heartml.stages import validate
 
 CHILDREN = 24
 LABELS = ("Present", "Unknown", "Absent")
@@ -24,7 +26,7 @@ def recording(child: int, location: str) -> dict[str, object]:
     """Write the samples of one recording; its row of the table."""
     pcm = (16_000 * heart(2 * child + (location == "MV"), 4)).astype(np.int16)
     samples, label = Samples(pcm, RATE_HZ), LABELS[child % 3]
-    audio.write_flac(paths.audio(samples.recording_id), samples)
+    sound_files.write_flac(paths.audio(samples.recording_id), samples)
     return {
         "recording_id": samples.recording_id, "dataset": "simulated", "source": f"CC{2014 + child % 2}",
         "patient_id": f"simulated-{child}", "group_id": f"simulated-{child}", "location": location,
@@ -81,10 +83,10 @@ def set_value(row: int, **values: object) -> None:
 def replace_audio(row: int, alter: Callable[[np.ndarray], np.ndarray]) -> str:
     """Give a recording other samples, under the name that these have; its file's name in the publisher's layout."""
     table = pd.read_parquet(paths.RECORDINGS)
-    old = audio.read(paths.audio(table.at[row, "recording_id"]))
+    old = sound_files.read(paths.audio(table.at[row, "recording_id"]))
     pcm = np.clip(alter(old.pcm.astype(float)), -32768, 32767).astype(np.int16)
     new = Samples(pcm, RATE_HZ)
-    audio.write_flac(paths.audio(new.recording_id), new)
+    sound_files.write_flac(paths.audio(new.recording_id), new)
     set_value(row, recording_id=new.recording_id, seconds=new.seconds)
     return str(table.at[row, "source_file"])
 
@@ -172,7 +174,7 @@ def silence() -> str:
 
 def one_sound_two_labels() -> str:
     """Child 1 (Unknown) is child 3 (Present), fainter and cut."""
-    pcm = audio.read(paths.audio(pd.read_parquet(paths.RECORDINGS).at[6, "recording_id"])).pcm
+    pcm = sound_files.read(paths.audio(pd.read_parquet(paths.RECORDINGS).at[6, "recording_id"])).pcm
     return replace_audio(2, lambda _: 0.5 * pcm[900:])
 
 
@@ -264,7 +266,7 @@ def test_a_planted_weakness_is_a_warning_that_names_the_row(
 
 def test_nearly_the_same_audio_joins_groups_and_says_so(project: Path) -> None:
     """Child 9's recording appears under child 3, fainter and cut: both carry the same label."""
-    pcm = audio.read(paths.audio(pd.read_parquet(paths.RECORDINGS).at[18, "recording_id"])).pcm
+    pcm = sound_files.read(paths.audio(pd.read_parquet(paths.RECORDINGS).at[18, "recording_id"])).pcm
     replace_audio(6, lambda _: 0.5 * pcm[1000:])
     validate.run()
     groups = pd.read_parquet(paths.VALIDATION / "groups.parquet").set_index("recording_id")["group_id"]
@@ -277,13 +279,13 @@ def test_nearly_the_same_audio_joins_groups_and_says_so(project: Path) -> None:
 
 def test_two_runs_write_the_same_bytes_with_and_without_the_cache(project: Path) -> None:
     validate.run()
-    first = files.sha256_folder(paths.VALIDATION)
+    first = hashing.sha256_folder(paths.VALIDATION)
     validate.run()
-    assert files.sha256_folder(paths.VALIDATION) == first
+    assert hashing.sha256_folder(paths.VALIDATION) == first
     shutil.rmtree(paths.STATE)
     change(lambda table: table.sample(frac=1, random_state=0))
     validate.run()
-    assert files.sha256_folder(paths.VALIDATION) == first, "the order of the rows shows"
+    assert hashing.sha256_folder(paths.VALIDATION) == first, "the order of the rows shows"
 
 
 def test_a_data_set_that_was_mended_leaves_no_failure_behind(project: Path) -> None:

@@ -11,15 +11,18 @@ import pytest
 from small import TASK
 from workspaces import Workspace
 
-from heartml import cli, consent, ingest, registry, split, tracking, withdrawal
-from heartml.admission import Facts
+from heartml import cli
+from heartml.audio.entry_checks import Facts
 from heartml.core import paths
 from heartml.core.schema import TEST, WITHDRAWN
-from heartml.ingest import version, withdrawn
-from heartml.lineage import data_hash
-from heartml.predict.locate import locate
-from heartml.provenance import chain, page, w3c
-from heartml.provenance.trace import HELD_OUT, TRAINING
+from heartml.data import ingest
+from heartml.data.ingest import version, withdrawn
+from heartml.inference.model_lookup import locate
+from heartml.lineage import chain, export_prov, page, withdrawal
+from heartml.lineage.capture import data_hash
+from heartml.lineage.trace import HELD_OUT, TRAINING
+from heartml.registry import consent, tracking, versions
+from heartml.stages import split
 
 REASON = "a letter"
 
@@ -47,7 +50,7 @@ def withdraw(patient: str, reason: str = REASON) -> withdrawal.Withdrawal:
 
 
 def marked() -> dict:
-    return consent.withdrawn(registry.get(tracking.connect(), TASK))
+    return consent.withdrawn(versions.get(tracking.connect(), TASK))
 
 
 def test_a_patient_who_withdrew_is_in_no_later_version_split_or_ingest_and_the_past_stays(
@@ -55,7 +58,7 @@ def test_a_patient_who_withdrew_is_in_no_later_version_split_or_ingest_and_the_p
 ) -> None:
     patient, before, former = patient_in("0"), version.read(), data_hash()
     assert locate(None, TASK, ()).words.endswith("version 1, the champion")
-    told = w3c.as_json(chain.read(tracking.connect(), registry.get(tracking.connect(), f"{TASK}/1")))
+    told = export_prov.as_json(chain.read(tracking.connect(), versions.get(tracking.connect(), f"{TASK}/1")))
     own = before.recordings[before.recordings["patient_id"] == patient]
 
     done = withdraw(patient)
@@ -89,8 +92,8 @@ def test_a_patient_who_withdrew_is_in_no_later_version_split_or_ingest_and_the_p
 
     check_out_again(project, former)
     assert set(version.read().recordings["recording_id"]) >= set(own["recording_id"])
-    now = chain.read(tracking.connect(), registry.get(tracking.connect(), f"{TASK}/1"))
-    assert now.missing == () and without_mark(w3c.as_json(now)) == told
+    now = chain.read(tracking.connect(), versions.get(tracking.connect(), f"{TASK}/1"))
+    assert now.missing == () and without_mark(export_prov.as_json(now)) == told
     assert f"{patient} ({len(own)} recordings, training)" in page.render(now)
 
 
@@ -119,9 +122,9 @@ def test_done_twice_or_interrupted_it_comes_to_the_same(project: Workspace, monk
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    for place, name in ((version, "_repo"), (registry, "mark")):      # in place and not recorded; recorded, not marked
+    for place, name in ((version, "_repo"), (versions, "mark")):      # in place and not recorded; recorded, not marked
         with monkeypatch.context() as patch:
-            patch.setattr(place, name, die if place is registry else killed_while_adding(version._repo))
+            patch.setattr(place, name, die if place is versions else killed_while_adding(version._repo))
             with pytest.raises(KeyboardInterrupt):
                 withdraw(patient)
     assert marked() == {}
@@ -144,9 +147,9 @@ def test_who_waited_marks_what_was_registered_meanwhile_and_two_at_once_both_sta
     before = replace(withdrawal.look(client, first), uses=())      # as it was while a retraining had not registered
     found = withdrawal.look(client, second)
     beside: list[threading.Thread] = []
-    get = registry.get
+    get = versions.get
 
-    def get_and_let_another_come(*given: object) -> registry.Version:
+    def get_and_let_another_come(*given: object) -> versions.Version:
         known = get(*given)
         if not beside:
             beside.append(threading.Thread(target=withdrawal._mark, args=(client, found.uses[0], second)))
@@ -155,7 +158,7 @@ def test_who_waited_marks_what_was_registered_meanwhile_and_two_at_once_both_sta
         return known
 
     with monkeypatch.context() as patch:
-        patch.setattr(registry, "get", get_and_let_another_come)
+        patch.setattr(versions, "get", get_and_let_another_come)
         withdrawal.run(client, before, REASON)
         beside[0].join()
     assert set(marked()) == {first, second}

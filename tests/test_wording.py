@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from heartml.core.config import PredictParams
 from heartml.core.tasks import GROUPS, TASKS
-from heartml.predict.wording import Feature, describe, loudest
+from heartml.inference.murmur_words import Feature, describe, loudest
 
 PARAMS = PredictParams(least_confidence=0.6, loudest_lead=0.1)
 PLACES = [("AV", 0.4), ("PV", 0.55), ("TV", 0.9), ("MV", 0.7)]

@@ -7,9 +7,9 @@ import pytest
 import simulated_publishers as made
 from workspaces import Workspace
 
-from heartml import ingest
 from heartml.core import paths
-from heartml.datasets import Layout, yaseen
+from heartml.data import ingest
+from heartml.data.datasets import Layout, yaseen
 
 
 def reasons(layout: Layout) -> dict[str, str]:

@@ -5,17 +5,16 @@ from pathlib import Path
 import numpy as np
 from builders import RATE_HZ, beat
 
-from heartml import encoders
-from heartml.audio import Samples
+from heartml.audio.sound_files import Samples
 from heartml.core import config, tasks
-from heartml.heads import HEADS, Targets
-from heartml.learning import pooling
-from heartml.learning.calibration import Calibration
-from heartml.learning.combination import Combination
-from heartml.learning.decision import Rule
-from heartml.learning.members import Spec
-from heartml.learning.readings import Evidence, Reader, Reading
-from heartml.model import Model
+from heartml.models import encoders, pooling
+from heartml.models.ensemble.calibration import Calibration
+from heartml.models.ensemble.candidate import Spec
+from heartml.models.ensemble.decision_rule import Rule
+from heartml.models.ensemble.selection import Combination
+from heartml.models.ensemble.stacking import Evidence, Reader, Reading
+from heartml.models.fitted_model import Model
+from heartml.models.heads import HEADS, Targets
 
 PARAMS = config.load(Path(__file__).parents[1] / "params.yaml")
 

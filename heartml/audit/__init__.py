@@ -1,6 +1,7 @@
 """Does the whole chain behind a registered version still hold? Each link says holds, broken or missing, and on what.
 
-The strongest anchor is the signature (heartml/signing): what it covers cannot be changed without the key, not even
+The strongest anchor is the signature (heartml/registry/signing): what it covers cannot be changed without the key, not
+even
 where every copy is changed alike. Next are content hashes, which lead from the signed lock to each byte, and git, whose
 commit is the hash of its content. Tags and aliases are the registry's own words: they count where a signed file says
 the same.
@@ -12,8 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from heartml import registry, tracking
-from heartml.audit import code, numbers, registered, stored
+from heartml.audit import code, recompute, registry_claims, stored_bytes
 from heartml.audit.evidence import Evidence
 from heartml.audit.links import (
     AGAIN,
@@ -30,8 +30,9 @@ from heartml.audit.links import (
     Wrong,
 )
 from heartml.core import config
-from heartml.core.errors import HeartMLError
-from heartml.core.files import scratch
+from heartml.core.system.errors import HeartMLError
+from heartml.core.system.files import scratch
+from heartml.registry import tracking, versions
 
 if TYPE_CHECKING:
     from heartml.audit.reproduce import Reproduction
@@ -48,9 +49,9 @@ class Check:
 
 
 CHECKS = (
-    Check("signature", "Signature of the model", registered.signature, SIGNATURE),
-    Check("record", "What the run says", registered.record, SIGNATURE),
-    Check("no_pickle", "Nothing runs code", registered.no_pickle, f"{SIGNATURE}, and the bytes"),
+    Check("signature", "Signature of the model", registry_claims.signature, SIGNATURE),
+    Check("record", "What the run says", registry_claims.record, SIGNATURE),
+    Check("no_pickle", "Nothing runs code", registry_claims.no_pickle, f"{SIGNATURE}, and the bytes"),
     Check("commit", "Commit", code.commit, GIT),
     Check("difference", "Difference to the commit", code.difference, f"{SIGNATURE}, and {GIT}"),
     Check("stage_code", "Code of the stages", code.of_stages, f"{CONTENT}, and {GIT}"),
@@ -58,21 +59,21 @@ CHECKS = (
     Check("pipeline", "dvc.yaml", code.pipeline, GIT),
     Check("parameters", "Parameters", code.parameters, f"{CONTENT}, and {GIT}"),
     Check("packages", "Packages", code.packages, f"{CONTENT}, and {GIT}"),
-    Check("lock", "dvc.lock", stored.lock_hash, SIGNATURE),
-    Check("stages", "Stages", stored.noted_stages, SIGNATURE),
-    Check("data_version", "Data version", stored.data_version, SIGNATURE),
-    Check("data", "Data, every file", stored.data_objects, CONTENT),
-    Check("data_here", "Data in this folder", stored.data_here, CONTENT),
-    Check("outputs", "Outputs of the stages", stored.stage_outputs, CONTENT),
-    Check("model", "Registered model", stored.registered_model, CONTENT),
-    Check("results", "Results that the run keeps", stored.stored_results, CONTENT),
-    Check("validation", "Validation", registered.validation, SIGNATURE),
-    Check("groups", "Nobody on both sides", numbers.groups, AGAIN),
-    Check("metrics", "Metrics", numbers.metrics, AGAIN),
-    Check("decisions", "Decisions", numbers.decisions, AGAIN),
-    Check("gate", "Verdict of the gate", registered.gate, SIGNATURE),
-    Check("alias", "Alias champion", registered.alias, f"{REGISTRY}, held against the signed verdict"),
-    Check("withdrawn", "Consent", registered.withdrawn, REGISTRY),
+    Check("lock", "dvc.lock", stored_bytes.lock_hash, SIGNATURE),
+    Check("stages", "Stages", stored_bytes.noted_stages, SIGNATURE),
+    Check("data_version", "Data version", stored_bytes.data_version, SIGNATURE),
+    Check("data", "Data, every file", stored_bytes.data_objects, CONTENT),
+    Check("data_here", "Data in this folder", stored_bytes.data_here, CONTENT),
+    Check("outputs", "Outputs of the stages", stored_bytes.stage_outputs, CONTENT),
+    Check("model", "Registered model", stored_bytes.registered_model, CONTENT),
+    Check("results", "Results that the run keeps", stored_bytes.stored_results, CONTENT),
+    Check("validation", "Validation", registry_claims.validation, SIGNATURE),
+    Check("groups", "Nobody on both sides", recompute.groups, AGAIN),
+    Check("metrics", "Metrics", recompute.metrics, AGAIN),
+    Check("decisions", "Decisions", recompute.decisions, AGAIN),
+    Check("gate", "Verdict of the gate", registry_claims.gate, SIGNATURE),
+    Check("alias", "Alias champion", registry_claims.alias, f"{REGISTRY}, held against the signed verdict"),
+    Check("withdrawn", "Consent", registry_claims.withdrawn, REGISTRY),
 )
 
 
@@ -100,7 +101,7 @@ def run_all(
 
 def _run(model: str, checks: tuple[Check, ...], tolerance: float | None) -> tuple[Audit, "Reproduction | None"]:
     started, client = time.monotonic(), tracking.connect()
-    version = registry.get(client, model)
+    version = versions.get(client, model)
     again: list[Reproduction] = []
 
     def made_again(evidence: Evidence) -> str:

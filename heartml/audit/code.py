@@ -9,11 +9,11 @@ import yaml
 
 from heartml.audit.evidence import Evidence
 from heartml.audit.links import Lost, Wrong, agree, listed, short
-from heartml.core.files import sha256, sha256_file
-from heartml.signing import content
+from heartml.core.system.hashing import sha256, sha256_file
+from heartml.registry.signing import content
 
 _MADE = ("data", "artifacts")       # what stages read that is no code
-_ENTRY = "heartml/serving.py"
+_ENTRIES = ("heartml/inference/serving.py", "heartml/serving.py")     # where it stands, and where it stood before
 
 
 def commit(evidence: Evidence) -> str:
@@ -54,9 +54,9 @@ def in_model(evidence: Evidence) -> str:
     stored = evidence.raw / "code"
     files = {p.relative_to(stored).as_posix(): p.read_bytes() for p in sorted(stored.rglob("*"))
              if p.is_file() and p.suffix != ".pyc"}
-    files[_ENTRY + " (entry)"] = (evidence.raw / "serving.py").read_bytes()
     own = evidence.tree.read(evidence.tree.below("heartml"))
-    own[_ENTRY + " (entry)"] = own.get(_ENTRY, b"")
+    entry = next((name for name in _ENTRIES if name in own), _ENTRIES[0])
+    files[f"{entry} (entry)"], own[f"{entry} (entry)"] = (evidence.raw / "serving.py").read_bytes(), own.get(entry, b"")
     wrong = [f"{name}: {'changed' if name in files and name in own else 'added' if name in files else 'left out'}"
              for name in sorted({*files, *own}) if files.get(name) != own.get(name)]
     wrong += content.foreign_bytecode(evidence.raw)

@@ -12,16 +12,17 @@ from typing import Any
 
 import yaml
 
-from heartml import lineage, model_files, signing, tracking
+from heartml.audit.git_tree import Tree
 from heartml.audit.links import Lost, Wrong
-from heartml.audit.tree import Tree
 from heartml.core import paths
-from heartml.core.errors import HeartMLError
+from heartml.core.system.errors import HeartMLError
 from heartml.core.tasks import Task, resolve
-from heartml.provenance.objects import Objects
-from heartml.registry import Version
-from heartml.signing import Signed, keys
-from heartml.tracking import Client, Run
+from heartml.lineage import capture
+from heartml.lineage.dvc_objects import Objects
+from heartml.registry import model_files, signing, tracking
+from heartml.registry.signing import Signed, keys
+from heartml.registry.tracking import Client, Run
+from heartml.registry.versions import Version
 
 _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)      # ten times as fast, where PyYAML was built with it
 _OTHER = "a backup of the tracking store has it"
@@ -121,7 +122,7 @@ class Evidence:
     @cached_property
     def stages(self) -> Mapping[str, Any]:
         """The entries of the lock behind this model."""
-        found = lineage.stages_behind(self.lock, paths.ARTIFACTS / self.name)
+        found = capture.stages_behind(self.lock, paths.ARTIFACTS / self.name)
         if not found:
             raise Lost(f"dvc.lock: no stage in it makes artifacts/{self.name}")
         return found

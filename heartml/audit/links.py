@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from heartml.core.errors import HeartMLError
-from heartml.registry import Version
+from heartml.core.system.errors import HeartMLError
+from heartml.registry.versions import Version
 
 HOLDS, BROKEN, MISSING = "holds", "broken", "missing"
 SIGNATURE = "the signature"                 # of a key that is trusted here; the strongest

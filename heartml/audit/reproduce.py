@@ -22,19 +22,27 @@ from typing import Any
 
 import yaml
 
-from heartml import lineage
-from heartml.audit import compare
-from heartml.audit.compare import DIFFERS, GONE, SAME, WITHIN, Compared
+from heartml.audit import compare_outputs
+from heartml.audit.compare_outputs import DIFFERS, GONE, SAME, WITHIN, Compared
 from heartml.audit.evidence import Evidence
 from heartml.audit.links import Lost, Wrong, listed
 from heartml.core import paths
-from heartml.core.files import alive
-from heartml.core.progress import track
-from heartml.lineage import DATA_DVC, DVC_LOCK
-from heartml.provenance.objects import Gone
+from heartml.core.system.processes import alive
+from heartml.core.system.progress import track
+from heartml.lineage import capture
+from heartml.lineage.capture import DATA_DVC, DVC_LOCK
+from heartml.lineage.dvc_objects import Gone
 
-_DVC = ("import sys; from heartml.core.files import die_with_parent; die_with_parent({parent}); "
-        "from dvc.cli import main; sys.exit(main(sys.argv[1:]))")
+# The clone may hold this package as it was laid out years ago, so nothing of it is imported here.
+_DVC = """
+import contextlib, ctypes, os, sys
+from dvc.cli import main
+with contextlib.suppress(OSError, AttributeError):
+    ctypes.CDLL(None).prctl(1, 9)     # PR_SET_PDEATHSIG, SIGKILL: die with the audit that started it
+if os.getppid() != {parent}:          # it died before that
+    sys.exit(1)
+sys.exit(main(sys.argv[1:]))
+"""
 _PREFIX = "heartml-reproduce-"
 _STAGE = "Running stage '"
 _LAST = 15          # lines of a failed run that are shown
@@ -80,7 +88,7 @@ def run(evidence: Evidence, tolerance: float) -> Reproduction:
         _bring_data(evidence, root)
         _run_stages(root, sorted(evidence.stages))
         made = _outputs(root)
-        outputs = [compare.output(path, md5, made.get(path, ""), root / path, evidence.objects, tolerance)
+        outputs = [compare_outputs.output(path, md5, made.get(path, ""), root / path, evidence.objects, tolerance)
                    for path, md5 in track(evidence.outputs.items(), "compare", len(evidence.outputs))]
     return Reproduction(tuple(outputs), tuple(differences(evidence.facts.get("environment", {}))), tolerance,
                         time.monotonic() - started)
@@ -173,7 +181,7 @@ def differences(noted: dict[str, Any]) -> list[str]:
     here: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform(),
                             "machine": platform.machine()}
     pairs = [(what, noted.get(what), now) for what, now in here.items()]
-    pairs += [("GPU", noted["gpu"] or "none", lineage.gpu() or "none")] if "gpu" in noted else []
+    pairs += [("GPU", noted["gpu"] or "none", capture.gpu() or "none")] if "gpu" in noted else []
     for name, version in noted.get("packages", {}).items():
         try:
             pairs.append((name, version, importlib.metadata.version(name)))

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from heartml import report
 from heartml.audit.links import BROKEN, HOLDS, MISSING, Audit
-from heartml.core.text import printable
+from heartml.core.system.text import printable
+from heartml.reporting.environment import environment
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +47,7 @@ def reproduction(found: "Reproduction", console: "Console") -> None:
 
 def page(audit: Audit) -> str:
     """The links as HTML, one page that fetches nothing."""
-    template = report.environment().get_template("audit.html.jinja")
+    template = environment().get_template("audit.html.jinja")
     return template.render(audit=audit, version=audit.version, links=audit.links, holds=HOLDS)
 
 

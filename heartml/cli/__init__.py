@@ -5,23 +5,13 @@ A user's mistake ends in one line on stderr and exit status 1 (2 for wrong usage
 
 import os
 import sys
-from pathlib import Path
 
 import click
 
-from heartml.cli import audit, data, evaluation, models, service, stages, trust
-from heartml.core import paths, trouble
-from heartml.core.errors import HeartMLError
-from heartml.core.process import die_with_dvc
-from heartml.core.text import one_line
-
-QUIET = {
-    "DO_NOT_TRACK": "true",
-    "DVC_NO_ANALYTICS": "1",
-    "GIT_PYTHON_REFRESH": "quiet",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-}
+from heartml.cli import audit as trust
+from heartml.cli import data, evaluation, inference, lineage, models, stages
+from heartml.core.command import run
+from heartml.core.system.processes import die_with_dvc
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -41,7 +31,7 @@ def cli() -> None:
     """
 
 
-for _module in (data, stages, models, evaluation, audit, trust, service):
+for _module in (data, stages, models, evaluation, lineage, trust, inference):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 
@@ -55,47 +45,3 @@ def main() -> None:
     sys.exit(run(cli))
 
 
-def run(command: click.Command, *, interrupted: int = 130) -> int:
-    """Run a command of this project and tell a user's mistake, or the machine's, in one line.
-
-    Args:
-        interrupted: what Ctrl-C means: 0 for what ends in no other way.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        Exception: a fault of ours, with its traceback.
-    """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    try:
-        return command(standalone_mode=False) or 0
-    except (KeyboardInterrupt, click.Abort):
-        return interrupted
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except BrokenPipeError:    # who reads the output has gone: `heartml models | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except Exception as error:
-        if trouble.interrupted(error):
-            return interrupted
-        words = error if isinstance(error, HeartMLError) else trouble.in_words(error) or _not_made(error)
-        if words is None:
-            raise
-        click.echo(f"heartml: {one_line(words)}", err=True)
-        return 1
-
-
-def _not_made(error: Exception) -> str | None:
-    """One line, where a stage is run by hand and lacks what comes before it; under DVC the fault would be ours."""
-    if "DVC_STAGE" in os.environ or not isinstance(error, FileNotFoundError):
-        return None
-    place = Path(os.path.relpath(error.filename or str(error)))    # pyarrow gives the path alone, as the message
-    if place.is_relative_to(paths.ARTIFACTS):
-        return f"{place}: not here. An earlier stage makes it: `heartml retrain` runs all that are due, in their order"
-    if place.is_relative_to(paths.DATA):
-        return f"{place}: not here. `heartml ingest pascal DIR`, or `dvc pull data.dvc`, brings data"
-    return None

@@ -1,129 +1,117 @@
-"""Commands for the auditor: lineage, trace, withdraw."""
+"""Commands about what can be trusted: audit, verify, sign."""
 
 import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
-
-if TYPE_CHECKING:
-    from heartml.provenance.chain import Chain
 
 
 @click.command()
 @click.argument("model")
-@click.option("--recordings", is_flag=True, help="List every recording with its source file, not the first few.")
-@click.option("--all", "whole", is_flag=True, help="Leave nothing out: every parameter, code file and recording.")
-@click.option("--diff", is_flag=True, help="Print what differed from the commit, for `git apply`.")
-@click.option("--json", "as_json", is_flag=True, help="Print the chain as W3C PROV (PROV-JSON).")
-@click.option("--openlineage", is_flag=True, help="Print it as OpenLineage events, one a line.")
-@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write it as a page to this file.")
-def lineage(model: str, recordings: bool, whole: bool, diff: bool, as_json: bool, openlineage: bool,
-            html: Path | None) -> None:
-    """Show what a registered version was made of: run, code, dvc.lock, stages, folds, recordings, environment.
+@click.option("--reproduce", is_flag=True, help="Also run every stage again in a fresh clone, and compare all outputs.")
+@click.option("--tolerance", type=click.FloatRange(0, min_open=True),
+              help="How far numbers may differ in another environment, else `audit.tolerance` of params.yaml.")
+@click.option("--json", "as_json", is_flag=True, help="Print every link as JSON.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the links as a page to this file.")
+def audit(model: str, reproduce: bool, tolerance: float | None, as_json: bool, html: Path | None) -> None:
+    """Verify the whole chain behind a registered version: each link holds, is broken, or is missing.
 
-    MODEL is NAME (its champion), NAME@ALIAS or NAME/VERSION. Everything is read from the registry, the run's files and
-    DVC's cache or remotes by hash: it is the chain of that version, wherever data and code have moved since. What
-    cannot be found is listed with the way out. Whether the links still hold is what `heartml audit` finds out.
+    MODEL is NAME (its champion), NAME@ALIAS or NAME/VERSION. Looked at are signature, commit and difference, the code
+    of the stages and beside the model, parameters, packages, dvc.lock, every file of the data and of the stages'
+    outputs (hashed again), the registered files, validation, folds, metrics and decisions (computed again), the gate's
+    verdict, the alias, and withdrawn consent. It reads the registry, git, and DVC's cache and remotes.
+
+    --reproduce takes as long as the training: it clones that commit into a temporary folder, brings its data by hash,
+    runs `dvc repro --force`, and holds every output against the stored one: the same bytes, or, where Python, packages
+    or machine are others, numbers within the tolerance. This folder is left alone.
+
+    Exit status 0: every link holds; 1: one does not, or there is no such version.
 
     \b
-    heartml lineage simulated-murmur
-    heartml lineage circor-murmur/3 --html lineage.html
-    heartml lineage circor-murmur --json > lineage.prov.json
+    heartml audit simulated-murmur
+    heartml audit circor-murmur/3 --reproduce --html audit.html
     """
-    if sum((as_json, openlineage, diff)) > 1:
-        raise click.UsageError("--json, --openlineage and --diff: one of them")
-    from heartml import tracking
-    from heartml.provenance import chain
-
-    client = tracking.connect()
-    found = chain.read(client, chain.locate(client, model))
-    if html:
-        _write_page(html, found)
-    if as_json:
-        from heartml.provenance import w3c
-
-        click.echo(w3c.as_json(found))
-    elif openlineage:
-        from heartml.provenance import events
-
-        click.echo("\n".join(json.dumps(event, sort_keys=True) for event in events.as_dicts(found)))
-    elif diff:
-        click.echo(found.code.diff or "", nl=False)
-    elif not html:
-        _print_tree(found, whole=whole, recordings=recordings)
-
-
-def _write_page(path: Path, found: "Chain") -> None:
-    from heartml.core.files import replacing
-    from heartml.provenance import page
-
-    with replacing(path) as temporary:
-        temporary.write_text(page.render(found), encoding="utf-8")
-    click.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB", err=True)
-
-
-def _print_tree(found: "Chain", *, whole: bool, recordings: bool) -> None:
     from rich.console import Console
 
-    from heartml.provenance import outline, show
+    from heartml import audit as auditor
+    from heartml.audit import show
 
-    keep = None if whole or recordings else 3
-    Console().print(show.tree(outline.outline(found, keep), whole=whole))
+    found, again = auditor.run_all(model, reproduce=reproduce, tolerance=tolerance)
+    if html:
+        from heartml.core.system.files import replacing
+
+        with replacing(html) as temporary:
+            temporary.write_text(show.page(found), encoding="utf-8")
+    if as_json:
+        from dataclasses import asdict
+
+        outputs = [asdict(one) for one in again.outputs] if again else None
+        click.echo(json.dumps({**found.as_json(), **({"reproduced": outputs} if again else {})}, indent=2))
+    else:
+        console = Console()
+        show.table(found, console)
+        if again:
+            show.reproduction(again, console)
+    if not found.holds:
+        sys.exit(1)
 
 
 @click.command()
-@click.argument("name", metavar="RECORDING|PATIENT")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def trace(name: str, as_json: bool) -> None:
-    """Show what a recording or a patient went into: data versions, groups, folds, runs, registered versions.
+@click.argument("model")
+@click.option("--to", type=click.Path(path_type=Path), help="Put the verified copy into this new folder.")
+def verify(model: str, to: Path | None) -> None:
+    """Hold a registered version against its signature, without running any of its code.
 
-    A recording is named by its id, the first digits of it, or its source file; a patient by id, data set first. Looked
-    for in every data version that git's history and the runs name, quarantine included.
+    `mlflow models serve` runs the Python that is stored beside a model before anything can be checked. So verify first,
+    and serve the verified copy; the server checks once more, against keys that you name outside of the model.
 
     \b
-    heartml trace 6d2f6440f949
-    heartml trace 39522_AV.wav
-    heartml trace circor-9979 --json
+    heartml verify circor-murmur --to served
+    HEARTML_TRUSTED_KEYS=.heartml/keys mlflow models serve -m served --env-manager local
     """
-    from heartml import tracking
-    from heartml.provenance import trace as tracing
 
-    found = tracing.find(tracking.connect(), name)
-    click.echo(json.dumps(found.as_dict(), indent=2) if as_json else "\n".join(tracing.lines(found)))
+    from heartml.core.system.errors import HeartMLError
+    from heartml.core.system.files import replacing_folder, scratch
+    from heartml.registry import model_files, tracking, versions
+
+    if to and to.exists():
+        raise HeartMLError(f"{to}: is there already; name a new folder")
+    client = tracking.connect()
+    version = versions.get(client, model)
+    with scratch() as place:
+        folder = model_files.copied(client, version, place)
+        model_files.verify(folder, version.name, version.number, version.run_id)
+        if to:
+            import shutil
+
+            with replacing_folder(to) as temporary:
+                shutil.copytree(folder, temporary, dirs_exist_ok=True)
+    click.echo(f"{version.name} version {version.number}: as it was signed{f', in {to}' if to else ''}")
 
 
 @click.command()
-@click.argument("patient")
-@click.option("--reason", required=True, help="Kept in data/withdrawn.parquet and in the quarantine.")
+@click.argument("model")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
-def withdraw(patient: str, reason: str, yes: bool, as_json: bool) -> None:
-    """Take a patient who has withdrawn consent out of the next data version.
+def sign(model: str, yes: bool) -> None:
+    """Sign a version as it is stored now, with this machine's key (HEARTML_SIGNING_KEY, or .heartml/keys).
 
-    The recordings leave data/ (data.dvc names the next version), a row for each says why, and no later ingest brings
-    them back, under whatever file name. Every registered version that was trained on them or held them out is listed
-    and marked (tag heartml.withdrawn). Nothing that was is rewritten: former data versions, runs and models stay, and
-    what remains where is listed, with what erases it. Done before, or killed: run it again.
+    `heartml retrain` signs what it registers. This is for versions from before there were signatures, and for a key
+    that was lost: look at `heartml audit MODEL/VERSION` first, for you vouch for what is there.
 
     \b
-    heartml withdraw circor-9979 --reason "letter of 3 March"
+    heartml audit simulated-murmur/1
+    heartml sign simulated-murmur/1
     """
-    import sys
+    from heartml.registry import sealing, tracking, versions
 
-    from heartml import tracking, withdrawal
-
+    client = tracking.connect()
+    version = versions.get(client, model)
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("nobody to ask at a terminal: add --yes")
-    client = tracking.connect()
-    found = withdrawal.look(client, patient)
     if not yes:
-        from heartml.provenance import trace as tracing
-
-        click.echo("\n".join(tracing.lines(found)), err=True)
-        click.confirm("Take these recordings out of the next data version?", abort=True, err=True)
-    done = withdrawal.run(client, found, reason)
-    click.echo(json.dumps(done.as_dict(), indent=2) if as_json else "\n".join(withdrawal.lines(done)))
+        click.confirm(f"Sign {version.name} version {version.number} as it is stored now?", abort=True, err=True)
+    click.echo(f"{version.name} version {version.number}: signed with key {sealing.sign_again(client, version)[:16]}")
 
 
-COMMANDS = (lineage, trace, withdraw)
+COMMANDS = (audit, verify, sign)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from heartml.core.errors import HeartMLError
+from heartml.core.system.errors import HeartMLError
 
 
 @click.command()
@@ -20,8 +20,8 @@ def simulate(folder: Path, children: int | None, seed: int | None, seconds: floa
     \b
     heartml simulate demo && heartml ingest simulated demo
     """
-    from heartml import simulate as simulator
     from heartml.core import config
+    from heartml.data.simulation import corpus as simulator
 
     params = config.load().simulate
     corpus = simulator.run(
@@ -66,26 +66,26 @@ def ingest(dataset: str, folder: Path | None, download: bool, into: Path | None,
     labels:
       murmur: {column: diagnosis, classes: {systolic murmur: Present, normal: Absent}}     # a task, its classes
     """
-    from flows.server import configured
-    from heartml import listing
+    from flows.support.private_server import configured
+    from heartml.cli import tables
 
     if (folder is None) != download:
         raise click.UsageError("name FOLDER, or --download, and not both")
     if configured():
-        from flows import start
+        from flows.support import run_local
 
-        outcome = start.ingest(dataset, folder, into, mirror, keep_tasks=keep_tasks, replace=replace)
+        outcome = run_local.ingest(dataset, folder, into, mirror, keep_tasks=keep_tasks, replace=replace)
     else:
-        from heartml import datasets
-        from heartml import ingest as stage
-        from heartml.ingest.download import fetch
+        from heartml.data import datasets
+        from heartml.data import ingest as stage
+        from heartml.data.ingest.download import fetch
 
         source = folder or fetch(datasets.load(dataset), into, mirror)
         outcome = stage.run(dataset, source, keep_tasks=keep_tasks, replace=replace)
     if as_json:
         click.echo(json.dumps(outcome.as_dict(), indent=2))
     else:
-        listing.ingest(outcome)
+        tables.ingest(outcome)
     if not outcome.recordings:
         raise HeartMLError(f"no recording of {dataset} passed the checks; data/quarantine.parquet says why")
 
@@ -106,23 +106,23 @@ def tasks(use: tuple[str, ...], more: tuple[str, ...], as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from heartml import listing
+    from heartml.cli import tables
     from heartml.core import config
     from heartml.core.tasks import expand
-    from heartml.ingest import inventory
+    from heartml.data.ingest import available_tasks
 
     if more and not use:
         raise click.UsageError(f"--use {' '.join(more)}? Without --use this lists tasks.")
     wanted = (*use, *more)
     if wanted:
-        config.set_tasks(inventory.choose(wanted, config.load().validate_.min_class_groups))
-    params, allowed = config.load(), inventory.read()
+        config.set_tasks(available_tasks.choose(wanted, config.load().validate_.min_class_groups))
+    params, allowed = config.load(), available_tasks.read()
     if as_json:
         click.echo(json.dumps([asdict(task) for task in allowed], indent=2))
     else:
-        listing.tasks(allowed, params.tasks, params.validate_.min_class_groups)
+        tables.tasks(allowed, params.tasks, params.validate_.min_class_groups)
         if wanted:
-            listing.chosen(params.tasks, [name for name in expand(wanted) if name not in params.tasks])
+            tables.chosen(params.tasks, [name for name in expand(wanted) if name not in params.tasks])
 
 
 COMMANDS = (simulate, ingest, tasks)

@@ -26,9 +26,10 @@ def circor_m2d(named: tuple[Path, ...], first: Path, seeds: int, to: Path | None
     \b
     heartml protocol circor-m2d DIR --splits split1.csv split2.csv split3.csv --json out.json
     """
-    from heartml.core import config, files
-    from heartml.protocol import circor_m2d as study
-    from heartml.protocol import table
+    from heartml.core import config
+    from heartml.core.system import files
+    from heartml.evaluation.protocols import circor_m2d as study
+    from heartml.evaluation.protocols import table
 
     folders, more = [p for p in named if p.is_dir()], [p for p in named if not p.is_dir()]
     if len(folders) != 1:
@@ -55,14 +56,14 @@ def leave_out(task: str, by: str, to: Path | None) -> None:
     heartml leave-out circor+simulated-murmur --json left-out.json
     heartml leave-out physionet2016-normal --by source
     """
-    from heartml import leave_out as evaluation
-    from heartml import listing
-    from heartml.core.files import write_json
+    from heartml.cli import tables
+    from heartml.core.system.files import write_json
+    from heartml.evaluation import leave_out as evaluation
 
     found = evaluation.run(task, "source" if by == "source" else "dataset")
     if to:
         write_json(to, found)
-    listing.leave_out(found)
+    tables.leave_out(found)
 
 
 COMMANDS = (protocol, leave_out)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from heartml.publish.decisions import Decided
+    from heartml.release.overrides import Decided
 
 
 @click.command()
@@ -25,11 +25,11 @@ def retrain(wait: bool, force: bool, as_json: bool) -> None:
 
     Exit status 0: promoted, refused by the gate, or nothing new; 1: something failed.
     """
-    from flows import start
-    from heartml import publish
-    from heartml.publish import results
+    from flows.support import run_local
+    from heartml.release import outcome as results
+    from heartml.release import publish
 
-    outcomes = start.retrain(wait=wait, force=force)
+    outcomes = run_local.retrain(wait=wait, force=force)
     if as_json:
         click.echo(json.dumps(results.as_json(outcomes), indent=2))
     else:
@@ -42,12 +42,12 @@ def retrain(wait: bool, force: bool, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def models(as_json: bool) -> None:
     """List registered models: versions, which is champion, what the gate said of each, who decided what and why."""
-    from heartml import champions, registry, tracking
-    from heartml.publish import results
+    from heartml.registry import champions, tracking, versions
+    from heartml.release import outcome as results
 
     client = tracking.connect()
-    names = registry.names(client)
-    found = [version for name in names for version in registry.versions(client, name)]
+    names = versions.names(client)
+    found = [version for name in names for version in versions.versions(client, name)]
     history = {name: champions.read(client, name) for name in names}
     if as_json:
         click.echo(json.dumps([{**version.as_dict(), "decisions": [
@@ -78,11 +78,11 @@ def promote(model: str, reason: str, force: bool, as_json: bool) -> None:
     \b
     heartml promote circor-murmur/3 --reason "heard 40 of its errors: the labels were wrong, not the model"
     """
-    from heartml.publish import decisions
+    from heartml.release import overrides
 
     if "/" not in model and "@" not in model:
         raise click.UsageError(f"which version? Write {model}/VERSION; `heartml models` lists them")
-    _say(decisions.promote(model, reason, force=force), as_json)
+    _say(overrides.promote(model, reason, force=force), as_json)
 
 
 @click.command()
@@ -101,11 +101,11 @@ def rollback(model: str, to: str | None, reason: str, force: bool, as_json: bool
     heartml rollback circor-murmur --reason "false alarms at the new clinic"
     heartml rollback circor-murmur --to 1 --reason "version 2 has them too"
     """
-    from heartml.publish import decisions
+    from heartml.release import overrides
 
     if "/" in model or "@" in model:
         raise click.UsageError("name the model alone, and the version with --to")
-    _say(decisions.roll_back(model, to, reason, force=force), as_json)
+    _say(overrides.roll_back(model, to, reason, force=force), as_json)
 
 
 @click.command()
@@ -122,12 +122,12 @@ def card(model: str, out: Path | None) -> None:
     heartml card circor-murmur
     heartml card circor-murmur/3 --out model_card.md
     """
-    from heartml import card as cards
-    from heartml import registry, tracking
-    from heartml.core.files import replacing
+    from heartml.core.system.files import replacing
+    from heartml.registry import tracking, versions
+    from heartml.reporting import model_card as cards
 
     client = tracking.connect()
-    text = cards.text(client, registry.get(client, model))
+    text = cards.text(client, versions.get(client, model))
     if out is None:
         click.echo(text, nl=False)
         return
@@ -150,13 +150,13 @@ def compare(first: str, second: str, as_json: bool, html: Path | None) -> None:
     heartml compare circor-murmur/1 circor-murmur
     heartml compare circor-murmur circor-murmur@challenger --html compared.html
     """
-    from heartml import registry, tracking
     from heartml.core import config
-    from heartml.core.files import canonical_json, replacing
-    from heartml.publish import comparison, comparison_page
+    from heartml.core.system.files import canonical_json, replacing
+    from heartml.registry import tracking, versions
+    from heartml.release import comparison, comparison_page
 
     client = tracking.connect()
-    one, other = (comparison.local_known(comparison.load(client, registry.get(client, w))) for w in (first, second))
+    one, other = (comparison.local_known(comparison.load(client, versions.get(client, w))) for w in (first, second))
     found = comparison.compare(one, other, config.load())
     if html:
         with replacing(html) as temporary:
@@ -195,18 +195,18 @@ def predict(named: tuple[Path, ...], wanted: str | None, task: str | None, to: P
     heartml predict recording.wav
     heartml predict visits.csv --model circor-murmur/3 --csv answers.csv
     """
-    from heartml import predict as scoring
-    from heartml.predict import answers
+    from heartml.inference import output
+    from heartml.inference import predict as scoring
 
     result = scoring.run(named, wanted, task)
     if to:
-        answers.write_csv(result, to)
+        output.write_csv(result, to)
     if as_json:
-        click.echo(answers.as_json(result))
+        click.echo(output.as_json(result))
     else:
-        answers.show(result)
+        output.show(result)
     for heard in result.faults:
-        click.echo(f"heartml: {answers.complaint(heard)}", err=True)
+        click.echo(f"heartml: {output.complaint(heard)}", err=True)
     if result.faults:
         sys.exit(1)
 

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from heartml.core.parallel import Part
+    from heartml.core.system.parallel import Part
 
 
 def _part(_: click.Context, __: click.Parameter, words: str | None) -> "Part | None":
-    from heartml.core.parallel import Part
+    from heartml.core.system.parallel import Part
 
     try:
         return Part.parse(words) if words else None
@@ -33,7 +33,7 @@ def validate() -> None:
 
     Limits stand in `validate` and `ingest` of params.yaml.
     """
-    from heartml import validate as stage
+    from heartml.stages import validate as stage
 
     stage.run()
 
@@ -46,7 +46,7 @@ def split(task: str) -> None:
     Nearly the same audio counts as one group (validation finds it). A published split, a CSV of patient_id,part in
     splits/, takes the place of the draw: name it as `split.published` in params.yaml.
     """
-    from heartml import split as stage
+    from heartml.stages import split as stage
 
     stage.run(task)
 
@@ -57,7 +57,7 @@ def split(task: str) -> None:
 @PART
 def features(task: str, encoder: str, part: "Part | None") -> None:
     """Turn every recording of a task into frames under one encoder."""
-    from heartml import features as stage
+    from heartml.stages import features as stage
 
     if part:
         stage.ahead(task, encoder, part)
@@ -70,7 +70,7 @@ def features(task: str, encoder: str, part: "Part | None") -> None:
 @PART
 def search(task: str, part: "Part | None") -> None:
     """Search encoder x pooling x head x numbers; keep every trial's out-of-fold probabilities."""
-    from heartml import search as stage
+    from heartml.stages import search as stage
 
     if part:
         stage.ahead(task, part)
@@ -82,7 +82,7 @@ def search(task: str, part: "Part | None") -> None:
 @TASK
 def ensemble(task: str) -> None:
     """Select and fit the ensemble, its decision rule and its calibration."""
-    from heartml import ensemble as stage
+    from heartml.stages import ensemble as stage
 
     stage.run(task)
 
@@ -91,7 +91,7 @@ def ensemble(task: str) -> None:
 @TASK
 def evaluate(task: str) -> None:
     """Score the ensemble and the floors on the held-out part, with intervals."""
-    from heartml import evaluate as stage
+    from heartml.stages import evaluate as stage
 
     stage.run(task)
 
@@ -103,7 +103,7 @@ def robustness(task: str) -> None:
 
     The conditions stand in `robustness` of params.yaml; the report draws what they cost.
     """
-    from heartml import robustness as stage
+    from heartml.stages import robustness as stage
 
     stage.run(task)
 
@@ -112,7 +112,7 @@ def robustness(task: str) -> None:
 @TASK
 def report(task: str) -> None:
     """Write the one-page HTML report."""
-    from heartml import report as stage
+    from heartml.stages import report as stage
 
     stage.run(task)
 

@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal, Self, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from heartml.core import documents, paths
-from heartml.core.errors import HeartMLError
-from heartml.core.files import replacing
+from heartml.core import paths
+from heartml.core.system import untrusted
+from heartml.core.system.errors import HeartMLError
+from heartml.core.system.files import replacing
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -368,13 +369,13 @@ def load(path: Path = paths.PARAMS) -> Params:
         ParamsError: the file is missing, is no YAML, or a key is unknown, missing or out of range.
     """
     try:
-        if not documents.is_file(path):
+        if not untrusted.is_file(path):
             raise ParamsError(f"{path}: not found. Run heartml in the root of the repository.")
-        values = documents.yaml_of(documents.text(path, most_bytes=documents.MOST_YAML_BYTES), yaml.SafeLoader)
+        values = untrusted.yaml_of(untrusted.text(path, most_bytes=untrusted.MOST_YAML_BYTES), yaml.SafeLoader)
         if not isinstance(values, dict):
             raise ParamsError(f"{path}: no sections in it. Bring it back: `git checkout {path}`")
         return Params.model_validate(values)
-    except documents.DocumentError as error:
+    except untrusted.DocumentError as error:
         raise ParamsError(f"{path}: {error}") from None
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5]]

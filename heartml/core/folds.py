@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from heartml.core import schema
-from heartml.core.errors import HeartMLError
+from heartml.core.system.errors import HeartMLError
 
 TEST = schema.TEST
 

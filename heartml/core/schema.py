@@ -7,7 +7,7 @@ where the source is deeper than 16 bits) as its key. Labels stand in columns `la
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from heartml.core.errors import HeartMLError
+from heartml.core.system.errors import HeartMLError
 
 if TYPE_CHECKING:
     import pandas as pd  # a prediction has no use for it

@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterator
 
 from heartml.core import paths
-from heartml.core.errors import HeartMLError
-from heartml.core.files import die_with_parent, exclusive
-from heartml.core.parallel import single_thread
+from heartml.core.system.errors import HeartMLError
+from heartml.core.system.locks import exclusive
+from heartml.core.system.parallel import single_thread
+from heartml.core.system.processes import die_with_parent
 
 
 class StageError(HeartMLError):

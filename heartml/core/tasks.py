@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from heartml.core.errors import HeartMLError
-from heartml.core.text import meant
+from heartml.core.system.errors import HeartMLError
+from heartml.core.system.text import meant
 
 
 @dataclass(frozen=True)

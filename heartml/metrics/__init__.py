@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heartml.core.errors import HeartMLError
+from heartml.core.system.errors import HeartMLError
 from heartml.metrics.bootstrap import Difference, Interval, bootstrap_interval, bootstrap_intervals, paired_bootstrap
 
 __all__ = [

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from heartml.core.config import EvaluateParams
-from heartml.core.errors import HeartMLError
+from heartml.core.system.errors import HeartMLError
 from heartml.core.tasks import Task
 from heartml.metrics import METRICS, Metric, bootstrap_intervals, class_metrics, paired_bootstrap, reliability
 
@@ -227,3 +227,10 @@ def abstention(scored: Scored, task: Task, min_groups: int) -> pd.DataFrame:
                 name: METRICS[name].function(part.labels, part.probabilities, part.decisions, part.classes)
                 for name in dict.fromkeys((task.metric, "accuracy"))}})
     return pd.DataFrame(rows, columns=["coverage", "units", *dict.fromkeys((task.metric, "accuracy"))])
+
+
+def in_words(number: Number) -> str:
+    """`0.812 [0.733, 0.884]`."""
+    if number["value"] is None or number["low"] is None:
+        return "not defined"
+    return f"{number['value']:.3f} [{number['low']:.3f}, {number['high']:.3f}]"

@@ -2,6 +2,6 @@
 
 import sys
 
-from heartml.pipeline.repro import main
+from heartml.pipeline.stage_process import main
 
 sys.exit(main(sys.argv[1:]))

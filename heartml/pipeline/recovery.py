@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from heartml.core import paths
-from heartml.core.files import alive, replacing
+from heartml.core.system.files import replacing
+from heartml.core.system.processes import alive
 
 
 class _Torn(Exception):  # noqa: N818 - nothing has gone wrong

@@ -1,0 +1,1 @@
+"""What the flows share: retries, console output, local services, clean-up after killed runs."""

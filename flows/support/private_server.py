@@ -1,0 +1,156 @@
+"""A Prefect server for one command: `python -m flows.server PORT PARENT`. It dies with PARENT, however that ends.
+
+Prefect's own ephemeral server outlives a killed flow. The history is kept under `.heartml/prefect`.
+"""
+
+import atexit
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from heartml.core import paths
+from heartml.core.system import health
+from heartml.core.system.errors import HeartMLError
+from heartml.core.system.processes import die_with_parent
+
+HOME = paths.STATE / "prefect"
+POOL = "heartml"   # of work: what prefect.yaml deploys to, and a worker takes from
+LOG = paths.STATE / "logs" / "prefect-server.log"
+_STARTUP_S = 180   # on a machine that does ten other things
+_STARTS = 5
+_WELL = b"true"    # what a Prefect server says of its health
+
+
+class ServerError(HeartMLError):
+    """There is no Prefect server where there should be one; the message says what to do."""
+
+
+def address() -> str:
+    """The Prefect server that the user has named, in the environment or else in the active profile; empty for none."""
+    if named := os.environ.get("PREFECT_API_URL"):
+        return named
+    profiles = Path(os.environ.get("PREFECT_HOME", Path.home() / ".prefect")) / "profiles.toml"
+    if not profiles.exists():
+        return ""
+    import tomllib
+
+    content = tomllib.loads(profiles.read_text(encoding="utf-8"))
+    active = os.environ.get("PREFECT_PROFILE", content.get("active", ""))
+    return str(content.get("profiles", {}).get(active, {}).get("PREFECT_API_URL", ""))
+
+
+def configured() -> bool:
+    """Whether the user has named a Prefect server."""
+    return bool(address())
+
+
+def check() -> None:
+    """Find out in seconds whether the configured server is there; Prefect itself tries for minutes, then gives a page.
+
+    Raises:
+        ServerError: nothing answers at its address.
+    """
+    named = address()
+    if not named or "/workspaces/" in named:     # Prefect Cloud tells nobody of its health without a key
+        return
+    try:
+        health.ask(named, _WELL)
+    except health.NotThere as error:
+        meant = _meant(named)
+        unset = "unset PREFECT_API_URL" if os.environ.get("PREFECT_API_URL") else "choose another Prefect profile"
+        raise ServerError(f"PREFECT_API_URL={named}: no Prefect server answers ({error}).{meant} Start it, or {unset} "
+                          "to work without one") from None
+
+
+def _meant(named: str) -> str:
+    """What is left out most often: the scheme, and the `/api` behind which the server is."""
+    scheme, found, rest = named.rpartition("://")
+    full = f"{scheme or 'http'}://{rest.rstrip('/').removesuffix('/api')}/api"
+    return "" if full == named.rstrip("/") or (found and scheme not in ("http", "https")) else f" Did you mean {full}?"
+
+
+def start() -> None:
+    """Start a server for this process alone, and name it in the environment that Prefect reads when it is imported.
+
+    It ends with this process, after Prefect's own last words to it (its exit handlers were registered later). Should
+    it die before, another takes its place and its history.
+
+    Raises:
+        ServerError: it does not answer in time.
+    """
+    port = _free_port()
+    os.environ.setdefault("PREFECT_HOME", str(HOME.resolve()))
+    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")   # also where no command of ours has said so
+    for handler in ("CONSOLE", "DEBUG"):   # the command prints its own lines
+        os.environ.setdefault(f"PREFECT_LOGGING_HANDLERS_{handler}_LEVEL", "CRITICAL")
+    serving = _Server(port)
+    atexit.register(serving.end)
+    threading.Thread(target=serving.keep, daemon=True).start()
+    import prefect  # noqa: F401 - takes about as long as the server's start, side by side
+
+    _await(serving)
+
+
+class _Server:
+    """The process that serves; started by the thread that keeps it, which it would die with."""
+
+    def __init__(self, port: int) -> None:
+        self.starts = 0
+        self._port, self._ended = port, False
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def keep(self) -> None:
+        """Start the server, and start it again when it has died; not for ever, should it be unable to live."""
+        LOG.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "flows.server", str(self._port), str(os.getpid())]
+        while not self._ended and self.starts < _STARTS:
+            self.starts += 1
+            with LOG.open("a", encoding="utf-8") as log:
+                self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
+                                                 stderr=subprocess.STDOUT, start_new_session=True)
+            self._process.wait()
+
+    def end(self) -> None:
+        """End it at once: SQLite survives that, and an orderly end takes seconds."""
+        self._ended = True
+        if self._process:
+            self._process.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _await(serving: _Server) -> None:
+    deadline = time.monotonic() + _STARTUP_S
+    while time.monotonic() < deadline and serving.starts < _STARTS:
+        try:
+            with urllib.request.urlopen(f"{os.environ['PREFECT_API_URL']}/health", timeout=5):
+                return
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            time.sleep(0.1)
+    raise ServerError(f"the private Prefect server did not start; its output: {LOG}")
+
+
+def main(port: int, parent: int) -> None:
+    """Serve the API, without the pages and without most background services."""
+    die_with_parent(parent)
+    os.environ |= {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    del os.environ["PREFECT_API_URL"]
+    import uvicorn
+
+    uvicorn.run("prefect.server.api.server:create_app", factory=True, host="127.0.0.1", port=port,
+                log_level="error", lifespan="on")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

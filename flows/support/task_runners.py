@@ -1,0 +1,166 @@
+"""On what the stages of a flow run: threads of its own process, or a Dask cluster through Prefect's task runner.
+
+`HEARTML_DASK=tcp://HOST:8786` names a running scheduler, `local:2` starts as many workers here. Every
+worker has this folder (a shared file system) and this environment; a stage is a process of its own there too, and what
+can be divided is done in parts before it, one for each worker (heartml/pipeline/parts.py).
+"""
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prefect import Task, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
+from prefect.futures import PrefectFuture
+from prefect.task_runners import TaskRunner
+
+from flows.support import console
+from heartml.core.system.errors import HeartMLError
+from heartml.core.system.locks import Busy, exclusive
+from heartml.pipeline import graph
+from heartml.pipeline import parts as ahead
+from heartml.pipeline.graph import Stage
+
+if TYPE_CHECKING:
+    from prefect_dask.task_runners import DaskTaskRunner
+
+VARIABLE = "HEARTML_DASK"
+_CONNECT_S = "30s"
+_LOOK_S = 1.0
+
+
+class RunnerError(HeartMLError):
+    """The cluster cannot be used; the message says what to do."""
+
+
+class Runner:
+    """Starts stages on the flow's own threads, or on a cluster that is started or connected to when first needed."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
+        self._runner: TaskRunner[Any] | None = None
+        self._workers = 1
+
+    def submit(
+        self, run: Task[..., Any], stage: Stage, *, wait_for: Sequence[PrefectFuture[Any]], **parameters: Any
+    ) -> PrefectFuture[Any]:
+        """Start `run` for a stage, behind the parts of it that other workers can do.
+
+        Raises:
+            RunnerError: `HEARTML_DASK` names no cluster that answers, or prefect-dask is not installed.
+        """
+        runner = self._started()
+        parts = [
+            runner.submit(do_part, {"address": stage.address, "words": f"{number}/{self._workers}",
+                                    "force": parameters.get("force", False)}, wait_for=wait_for)
+            for number in range(1, self._workers + 1) if stage.parts and self._workers > 1
+        ]
+        started: PrefectFuture[Any] = runner.submit(
+            run, {"address": stage.address, **parameters}, wait_for=[*wait_for, *parts])
+        return started
+
+    def _started(self) -> TaskRunner[Any]:
+        if self._runner is None:
+            address = os.environ.get(VARIABLE)
+            if address:
+                runner = self._stack.enter_context(_dask(address))
+                self._workers = _workers(runner, address)
+                self._runner = runner
+            else:
+                context = FlowRunContext.get()
+                assert context
+                self._runner = context.task_runner
+        return self._runner
+
+
+@contextlib.contextmanager
+def chosen() -> Iterator[Runner]:
+    """What the flow's stages run on, until the block ends."""
+    with contextlib.ExitStack() as stack:
+        yield Runner(stack)
+
+
+def _dask(address: str) -> "DaskTaskRunner":
+    try:
+        import dask
+        from prefect_dask.task_runners import DaskTaskRunner
+    except ModuleNotFoundError:
+        raise RunnerError(f"{VARIABLE}={address}: install heartml[scale], which brings prefect-dask") from None
+
+    dask.config.set({"distributed.comm.timeouts.connect": _CONNECT_S})
+    kind, _, count = address.partition(":")
+    if kind != "local":
+        return DaskTaskRunner(address=address)
+    if not count.isdigit() or not int(count):
+        raise RunnerError(f"{VARIABLE}={address}: expected tcp://HOST:PORT, or local:2 for two workers on this machine")
+    return DaskTaskRunner(cluster_kwargs={"n_workers": int(count), "threads_per_worker": 1, "dashboard_address": None})
+
+
+def _workers(runner: "DaskTaskRunner", address: str) -> int:
+    """How many workers the cluster has; connects to it."""
+    try:
+        return len(runner.client.scheduler_info(n_workers=-1)["workers"])
+    except (OSError, ValueError) as error:
+        raise RunnerError(f"{VARIABLE}={address}: no Dask scheduler answers ({error}). Start one with "
+                          f"`dask scheduler`, or unset {VARIABLE}") from None
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{address} part {words}")
+def do_part(address: str, words: str, force: bool) -> bool:
+    """Do a part of a stage's work ahead of it. Where that fails the stage does it, and says what is wrong."""
+    log = get_run_logger()
+    with leashed():
+        well = ahead.run(address, words, force=force, say=lambda line: log.info(line, extra=console.AUDIBLE))
+    if not well:
+        log.warning("%s: part %s is left to the stage itself", address, words)
+    return well
+
+
+@contextlib.contextmanager
+def leashed() -> Iterator[None]:
+    """On a worker: end the processes that the block starts when the flow that holds this folder is gone.
+
+    A cluster outlives a killed flow, and cannot stop a task that runs. The folder's lock tells: the kernel frees it.
+    """
+    if not _on_a_worker():
+        yield
+        return
+    ended = threading.Event()
+    threading.Thread(target=_watch, args=(ended,), daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _on_a_worker() -> bool:
+    if "distributed" not in sys.modules:
+        return False
+    from distributed import get_worker
+
+    try:
+        get_worker()
+    except ValueError:
+        return False
+    return True
+
+
+def _watch(ended: threading.Event) -> None:
+    import psutil
+
+    while not ended.wait(_LOOK_S):
+        if not _held():
+            for child in psutil.Process().children():
+                child.kill()
+
+
+def _held() -> bool:
+    try:
+        with exclusive(graph.LOCK, wait_s=0):
+            return False
+    except Busy:
+        return True

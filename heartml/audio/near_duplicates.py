@@ -1,0 +1,261 @@
+"""The same audio under two names: pairs of recordings that are, over what they have in common, nearly one waveform.
+
+Two steps. *Coarse*: the 30-75 Hz band of every recording, demodulated to 50 complex samples a second and limited in
+amplitude (a click must not decide), is correlated with every other at every lag (FFT), normalised by the energy of the
+overlap: phase is kept, so that two hearts at one rate do not look alike. *Fine*: each candidate is verified between
+25 and 800 Hz, around the lag found. A heart repeats itself, so one beat on another is no proof: the overlap is at least
+three seconds (or four fifths of a shorter recording), and a longer overlap wins over a slightly higher correlation. Hum
+correlates at any lag, so the lag found must explain far more than its neighbours do.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby, islice
+from math import gcd
+from operator import itemgetter
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import scipy.fft
+
+from heartml.core.system.progress import track
+
+T = TypeVar("T")
+R = TypeVar("R")
+Waveform = tuple[npt.NDArray[np.float32], int]
+Floats = npt.NDArray[np.float32]
+Complexes = npt.NDArray[np.complex64]
+
+COARSE_HZ, COARSE_BAND_HZ = 50, (30.0, 75.0)
+COARSE_LIMIT = 3.0            # times the median amplitude
+FINE_HZ, FINE_BAND_HZ = 2000, (25.0, 800.0)
+MIN_OVERLAP_S = 3.0           # several beats
+MIN_OVERLAP_SHARE = 0.8       # of the shorter recording, where that is less
+COARSE_MARGIN = 0.25          # a candidate may correlate this much less in the coarse band
+RIVAL_S = (0.06, 0.2)         # lags this far beside the best one: a sound of the heart is shorter, the next one further
+RIVAL_MARGIN = 0.5            # the best lag leaves at most this share of what they leave unexplained
+_ROWS = 64                    # recordings in one block: what fits the processor's cache
+_AT_ONCE = 4096               # pairs of blocks that wait for a thread
+_TINY = 1e-12
+_COLUMNS = {"i": "int64", "j": "int64", "correlation": "float64", "lag_s": "float64", "overlap_s": "float64"}
+
+
+def near_duplicates(
+    waveforms: Sequence[Waveform],
+    threshold: float,
+    compare_with: Sequence[Waveform] | None = None,
+    *,
+    threads: int = 1,
+) -> pd.DataFrame:
+    """Pairs of recordings with a correlation of at least `threshold` over their overlap.
+
+    Args:
+        waveforms: (samples [time], sample_rate_hz) each; may read on access: every one is read once, candidates again.
+        threshold: of the absolute normalised correlation, 0 to 1.
+        compare_with: recordings known already. New ones are compared with each other and with these, these not among
+            themselves; `j - len(waveforms)` is the position in `compare_with` where `j >= len(waveforms)`.
+
+    Returns:
+        Columns i < j (positions), correlation (negative: polarity reversed), lag_s (start of j on the time axis of i),
+        overlap_s; in the order of i, j.
+    """
+    new, known = len(waveforms), compare_with if compare_with is not None else ()
+    count = new + len(known)
+
+    def at(position: int) -> Waveform:
+        return waveforms[position] if position < new else known[position - new]
+
+    with ThreadPoolExecutor(threads) as executor:
+        coarse = executor.map(lambda position: _coarse(*at(position)), range(count))
+        signals = list(track(coarse, "listening", count))
+        candidates = sorted(_candidates(signals, new, threshold - COARSE_MARGIN, executor))
+    rows = []
+    for i, of_first in groupby(candidates, key=itemgetter(0)):
+        first = _fine(*at(i))
+        found = ((j, _verify(first, _fine(*at(j)), lag_s, threshold)) for _, j, lag_s in of_first)
+        rows += [(i, j, *match) for j, match in found if match]
+    return pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
+
+
+def join(groups: Sequence[str], pairs: pd.DataFrame) -> list[str]:
+    """Groups merged over `pairs` (columns i, j: positions): every member gets the smallest of the merged names."""
+    parent = {name: name for name in groups}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    for i, j in zip(pairs["i"], pairs["j"], strict=True):
+        first, second = sorted((root(groups[i]), root(groups[j])))
+        parent[second] = first
+    return [root(name) for name in groups]
+
+
+def _spectrum(waveform: Floats, rate_hz: int, out_hz: int) -> tuple[Complexes, float]:
+    """Spectrum of a recording, zero-padded to a whole number of output samples, and its bin width in Hz."""
+    unit = rate_hz // gcd(rate_hz, out_hz)
+    length = unit * int(scipy.fft.next_fast_len(len(waveform) // unit + 1))
+    return scipy.fft.rfft(np.asarray(waveform, np.float32), length), rate_hz / length
+
+
+def _coarse(waveform: Floats, rate_hz: int) -> Complexes:
+    """[time] -> complex baseband of COARSE_BAND_HZ at COARSE_HZ, amplitude limited, energy 1 (0 for silence)."""
+    spectrum, bin_hz = _spectrum(waveform, rate_hz, COARSE_HZ)
+    low, high = (round(f / bin_hz) for f in COARSE_BAND_HZ)
+    band = np.zeros(round(COARSE_HZ / bin_hz), np.complex64)
+    taken = spectrum[low:high]
+    band[: len(taken)] = taken * np.hanning(high - low)[: len(taken)].astype(np.float32)
+    signal = scipy.fft.ifft(band)[: max(1, len(waveform) * COARSE_HZ // rate_hz)]
+    amplitude = np.abs(signal)
+    signal = signal * np.minimum(1, COARSE_LIMIT * np.median(amplitude) / np.maximum(amplitude, _TINY))
+    return np.asarray(_unit_energy(signal), np.complex64)
+
+
+def _fine(waveform: Floats, rate_hz: int) -> Floats:
+    """[time] -> FINE_BAND_HZ at FINE_HZ, energy 1 (0 for silence)."""
+    spectrum, bin_hz = _spectrum(waveform, rate_hz, FINE_HZ)
+    band = np.zeros(round(FINE_HZ / bin_hz) // 2 + 1, np.complex64)
+    low, high = (min(round(f / bin_hz), len(spectrum), len(band)) for f in FINE_BAND_HZ)
+    band[low:high] = spectrum[low:high]
+    signal = scipy.fft.irfft(band, round(FINE_HZ / bin_hz))[: max(1, len(waveform) * FINE_HZ // rate_hz)]
+    return np.asarray(_unit_energy(signal), np.float32)
+
+
+def _unit_energy(signal: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    norm = float(np.linalg.norm(signal))
+    return signal / norm if norm > _TINY else np.zeros_like(signal)
+
+
+def _least_overlap(first: int, second: int, rate_hz: int) -> int:
+    """Samples that two recordings of these lengths must have in common."""
+    return max(1, int(min(MIN_OVERLAP_S * rate_hz, MIN_OVERLAP_SHARE * min(first, second))))
+
+
+def _candidates(
+    signals: Sequence[Complexes], new: int, threshold: float, executor: ThreadPoolExecutor
+) -> list[tuple[int, int, float]]:
+    """(i, j, lag_s) of every pair, one side of it among the first `new`, that passes `threshold` in the coarse band.
+
+    Recordings of like length share a block, so that little is padded.
+    """
+    order = sorted(range(len(signals)), key=lambda k: (len(signals[k]), k))
+    blocks = [order[k : k + _ROWS] for k in range(0, len(order), _ROWS)]
+    is_new = [min(block) < new for block in blocks]
+    work = ((blocks[b], blocks[c]) for b, c in _pairs(len(blocks)) if is_new[b] or is_new[c])
+    count = sum(is_new[b] or is_new[c] for b, c in _pairs(len(blocks)))
+    found = _in_turn(lambda pair: _compare_blocks(signals, pair[0], pair[1], new, threshold), work, executor)
+    return [candidate for part in track(found, "comparing recordings", count) for candidate in part]
+
+
+def _pairs(blocks: int) -> Iterator[tuple[int, int]]:
+    return ((b, c) for b in range(blocks) for c in range(b + 1))
+
+
+def _in_turn(function: Callable[[T], R], items: Iterator[T], executor: ThreadPoolExecutor) -> Iterator[R]:
+    """The executor's `map`, with at most `_AT_ONCE` items waiting: a million recordings have 10^8 pairs of blocks."""
+    while some := list(islice(items, _AT_ONCE)):
+        yield from executor.map(function, some)
+
+
+def _compare_blocks(
+    signals: Sequence[Complexes], left: list[int], right: list[int], new: int, threshold: float
+) -> list[tuple[int, int, float]]:
+    """Candidates between two blocks of positions; within one block each pair once."""
+    lengths = np.array([len(signals[j]) for j in right])
+    longest, other = max(len(signals[i]) for i in left), int(lengths.max())
+    size = int(scipy.fft.next_fast_len(longest + other))
+    spectra = np.conj(scipy.fft.fft(np.stack([_stretch(signals[j], 0, size) for j in right])))
+    before = np.stack([_energy_before(signals[j], longest, longest + other)[::-1] for j in right])
+    lags = np.arange(-other, longest)
+    found = []
+    for i in left:
+        rows = np.array([r for r, j in enumerate(right) if (j < i or left is not right) and min(i, j) < new], int)
+        if not len(rows):
+            continue
+        crossed = scipy.fft.ifft(scipy.fft.fft(signals[i], size) * spectra[rows], overwrite_x=True)
+        power = _squared(crossed, other, len(lags))
+        energy = _overlap_energy(signals[i], before[rows], lengths[rows], longest, other)
+        passed = power > threshold**2 * energy
+        for row, length in zip(passed, lengths[rows], strict=True):     # lags at which they overlap enough
+            least = _least_overlap(len(signals[i]), length, COARSE_HZ)
+            row[: max(0, other + least - length)] = row[other + len(signals[i]) - least + 1 :] = False
+        for r in np.flatnonzero(passed.any(axis=1)):
+            sure = passed[r] & (energy[r] > _TINY)
+            if not sure.any():
+                continue
+            overlap = np.minimum(len(signals[i]), lengths[rows[r]] + lags) - np.maximum(lags, 0)
+            lag_s = float(lags[_most_certain(power[r], energy[r], overlap, sure)]) / COARSE_HZ
+            j = right[rows[r]]
+            found.append((i, j, lag_s) if i < j else (j, i, -lag_s))
+    return found
+
+
+def _squared(crossed: Complexes, before: int, count: int) -> Floats:
+    """Squared magnitude of a circular correlation [rows, size], for `count` lags from -before on."""
+    lags = np.concatenate([crossed[:, -before:], crossed[:, : count - before]], axis=1)
+    return np.asarray(lags.real**2 + lags.imag**2, np.float32)
+
+
+def _stretch(signal: Complexes, before: int, length: int) -> Complexes:
+    """[time] -> [length], zeros before and behind."""
+    stretched = np.zeros(length, np.complex64)
+    stretched[before : before + len(signal)] = signal
+    return stretched
+
+
+def _energy_before(signal: Complexes, below: int, above: int) -> Floats:
+    """Energy of all samples before t, for t from -below to above: [below + above + 1]."""
+    stretched = _stretch(signal, below + 1, below + above + 1)
+    return np.cumsum(stretched.real.astype(np.float64) ** 2 + stretched.imag.astype(np.float64) ** 2).astype(np.float32)
+
+
+def _overlap_energy(a: Complexes, before: Floats, lengths: npt.NDArray[np.int64], longest: int, other: int) -> Floats:
+    """Product of the two energies of the overlap at every lag: [rows, other + longest].
+
+    `before`: of the partners, time reversed, for t from longest + other down to -longest.
+    """
+    count = other + longest
+    own = _energy_before(a, other, longest + other)
+    mine = np.stack([own[n : n + count] for n in lengths]) - own[:count]    # from t = lag to lag + partner's length
+    start = longest - len(a)                                                # reversed position of t = len(a) - lag
+    theirs = before[:, start : start + count] - before[:, longest : longest + count]
+    return np.asarray(mine * theirs, np.float32)
+
+
+def _most_certain(power: Floats, energy: Floats, overlap: npt.NDArray[np.int64], passed: npt.NDArray[np.bool_]) -> int:
+    """The lag that chance explains least: the largest overlap x -log(1 - correlation^2) among those that passed."""
+    unexplained = 1 - np.minimum(power[passed] / energy[passed], 0.9999)
+    return int(np.flatnonzero(passed)[np.argmax(-overlap[passed] * np.log(unexplained))])
+
+
+def _verify(first: Floats, second: Floats, lag_s: float, threshold: float) -> tuple[float, float, float] | None:
+    """(correlation, lag_s, overlap_s) of two fine signals near a coarse lag; None where they are not the same audio."""
+    reach = round(1.5 * FINE_HZ / COARSE_HZ)
+    guess = round(lag_s * FINE_HZ)
+    correlation, lag, overlap = _best(first, second, range(guess - reach, guess + reach + 1))
+    if abs(correlation) < threshold:
+        return None
+    near, far = (round(s * FINE_HZ) for s in RIVAL_S)
+    rival = max(abs(_best(first, second, range(lag + k * near, lag + k * far, 2 * k))[0]) for k in (-1, 1))
+    if 1 - correlation**2 > RIVAL_MARGIN * (1 - rival**2):
+        return None
+    return correlation, lag / FINE_HZ, overlap / FINE_HZ
+
+
+def _best(first: Floats, second: Floats, lags: Iterable[int]) -> tuple[float, int, int]:
+    """(correlation, lag, overlap) at the lag of the largest absolute correlation."""
+    return max((_at(first, second, lag) for lag in lags), key=lambda match: abs(match[0]))
+
+
+def _at(first: Floats, second: Floats, lag: int) -> tuple[float, int, int]:
+    """(correlation, lag, overlap) where the second starts at `lag` on the axis of the first."""
+    start, end = max(0, lag), min(len(first), lag + len(second))
+    a, b = first[start:end], second[start - lag : end - lag]
+    if len(a) < _least_overlap(len(first), len(second), FINE_HZ) - FINE_HZ // COARSE_HZ:
+        return 0.0, lag, len(a)
+    energy = float(np.dot(a, a)) * float(np.dot(b, b))
+    return (float(np.dot(a, b)) / energy**0.5 if energy > _TINY else 0.0), lag, len(a)

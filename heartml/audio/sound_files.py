@@ -1,0 +1,169 @@
+"""Sound files in, samples out: `read` -> `Samples` -> `prepare` -> waveform for an encoder; `write_flac` keeps samples.
+
+Samples are int16 where the file holds 16 bits or fewer, else int32 with 24 bits in use (the rest is zero, so that FLAC
+holds them without loss). A waveform is float32 [time]. Files are decoded by libsndfile, resampled by torchaudio.
+"""
+
+import hashlib
+import stat
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO, FileIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from heartml.audio import containers
+from heartml.core.system.errors import HeartMLError
+from heartml.core.system.files import replacing
+
+Waveform = npt.NDArray[np.float32]
+
+MAX_SECONDS = 3600.0              # a heart recording lasts a minute; a header that lies must not fill the memory
+MAX_SAMPLES = 60_000_000          # of all channels together: four hours at 4 kHz, twenty minutes at 48 kHz
+RATES_HZ = (500, 400_000)
+_AT_ONCE = 1 << 20
+_UP_TO_16_BITS = {"PCM_S8", "PCM_U8", "PCM_16", "ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM", "VORBIS", "OPUS",
+                  "MPEG_LAYER_III", "MPEG_LAYER_II", "MPEG_LAYER_I"}
+
+
+class AudioError(HeartMLError):
+    """A file that gives no samples.
+
+    `reason` is one word: missing, not_audio, unreadable, truncated, empty, nan, stereo, rate, too_long.
+    """
+
+    def __init__(self, path: Path, reason: str, detail: str) -> None:
+        super().__init__(path, reason, detail)     # all of them, so that it travels back from a worker process
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}: {self.detail}"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Decoded samples [time] at their own rate."""
+
+    pcm: npt.NDArray[np.int16] | npt.NDArray[np.int32]
+    sample_rate_hz: int
+
+    @property
+    def seconds(self) -> float:
+        """Duration."""
+        return len(self.pcm) / self.sample_rate_hz
+
+    @property
+    def floats(self) -> Waveform:
+        """Waveform in [-1, 1]."""
+        full_scale = -float(np.iinfo(self.pcm.dtype).min)
+        return np.multiply(self.pcm, np.float32(1 / full_scale), dtype=np.float32)
+
+    @cached_property
+    def recording_id(self) -> str:
+        """Hex SHA-256 of the little-endian samples."""
+        return hashlib.sha256(self.pcm.astype(self.pcm.dtype.newbyteorder("<")).tobytes()).hexdigest()
+
+
+def read(path: Path) -> Samples:
+    """Decode a mono file (or one whose channels are all the same).
+
+    Raises:
+        AudioError: see its reasons; nothing is repaired or guessed.
+    """
+    try:
+        with _opened(path) as raw:
+            if containers.end_is_missing(raw):
+                raise AudioError(path, "truncated", "its container promises more than the file holds: copy it again")
+            block, promised, rate, deep = _decoded(path, raw)
+    except containers.NotSound:
+        raise AudioError(path, *_why_unreadable(path, "not recognised")) from None
+    except soundfile.LibsndfileError as error:
+        raise AudioError(path, *_why_unreadable(path, str(error))) from None
+    except MemoryError:
+        raise AudioError(path, "too_long", "it does not fit into the memory") from None
+    if len(block) < promised:
+        raise AudioError(path, "truncated", "the header promises more samples than the file holds: copy it again")
+    if len(block) == 0:
+        raise AudioError(path, "empty", "0 samples")
+    if deep and not np.isfinite(block).all():
+        raise AudioError(path, "nan", f"{int((~np.isfinite(block)).sum())} samples are no numbers")
+    mono = _mono(path, block)
+    return Samples(_to_24_bits(mono) if deep else mono, rate)
+
+
+def _opened(path: Path) -> FileIO:
+    """The file, open for reading; by number it goes to libsndfile, which then cannot judge it by its name."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):     # a pipe would never end
+            raise AudioError(path, "not_audio", "a folder, a pipe or a device, not a sound file")
+        return path.open("rb", buffering=0)     # the number alone tells where in the file it stands
+    except FileNotFoundError:
+        raise AudioError(path, "missing", "no such file") from None
+    except (OSError, ValueError) as error:
+        words = error.strerror if isinstance(error, OSError) else "no file can have this name"
+        raise AudioError(path, "unreadable", str(words)) from None
+
+
+def _decoded(path: Path, raw: FileIO) -> tuple[npt.NDArray[Any], int, int, bool]:
+    """Samples [time, channels], how many were promised, their rate, and whether they are deeper than 16 bits."""
+    raw.seek(0)
+    with soundfile.SoundFile(raw.fileno(), closefd=False) as file:
+        _check_header(path, file)
+        deep = file.subtype not in _UP_TO_16_BITS
+        block = file.read(dtype="float64" if deep else "int16", always_2d=True)
+        return block, file.frames, file.samplerate, deep
+
+
+def _check_header(path: Path, file: Any) -> None:
+    if not RATES_HZ[0] <= file.samplerate <= RATES_HZ[1]:
+        raise AudioError(path, "rate", f"{file.samplerate} samples a second, not {RATES_HZ[0]} to {RATES_HZ[1]}")
+    if file.frames > MAX_SECONDS * file.samplerate:
+        raise AudioError(path, "too_long", f"the header promises {file.frames} samples, more than {MAX_SECONDS:.0f} s")
+    if file.frames * file.channels > MAX_SAMPLES:
+        words = f"the header promises {file.frames} samples in {file.channels} channels, more than {MAX_SAMPLES}"
+        raise AudioError(path, "too_long", words)
+    if file.channels > 64:
+        raise AudioError(path, "stereo", f"{file.channels} channels")
+
+
+def _why_unreadable(path: Path, message: str) -> tuple[str, str]:
+    if path.stat().st_size == 0:
+        return "empty", "the file has 0 bytes"
+    if "not recognised" in message or "unknown format" in message.lower():
+        return "not_audio", f"not a sound file, whatever its name says ({containers.FORMS} are read)"
+    return "unreadable", message.rstrip(".")
+
+
+def _mono(path: Path, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """[time, channels] -> [time]; channels that differ are an error, since nobody knows which one is the heart."""
+    first = block[:, 0]
+    if not (block == first[:, None]).all():
+        raise AudioError(path, "stereo", f"{block.shape[1]} channels that differ: export one of them as a mono file")
+    return np.ascontiguousarray(first)
+
+
+def _to_24_bits(mono: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
+    """Float samples as the upper 24 bits of int32; above full scale a power of two brings them down, no clipping."""
+    peak = float(np.abs(mono).max())
+    scale = 2.0 ** -max(0, int(np.ceil(np.log2(peak)))) if peak > 1 else 1.0
+    found = np.empty(len(mono), np.int32)
+    for start in range(0, len(mono), _AT_ONCE):     # piece by piece: an hour would be gigabytes on the way
+        steps = np.clip(np.rint(mono[start : start + _AT_ONCE] * scale * 2**23), -(2**23), 2**23 - 1)
+        found[start : start + _AT_ONCE] = steps.astype(np.int64) << 8
+    return found
+
+
+def write_flac(path: Path, samples: Samples) -> None:
+    """Write without loss: `read(path).recording_id == samples.recording_id`."""
+    subtype = "PCM_16" if samples.pcm.dtype == np.int16 else "PCM_24"
+    encoded = BytesIO()     # on a full disk libsndfile would speak of a broken decoder
+    soundfile.write(encoded, samples.pcm, samples.sample_rate_hz, format="FLAC", subtype=subtype)
+    with replacing(path) as temporary:
+        temporary.write_bytes(encoded.getbuffer())
+
+

@@ -1,0 +1,129 @@
+"""Do the numbers follow from what is stored? Folds from the data version, metrics and decisions from the answers."""
+
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from heartml.audit.evidence import Evidence
+from heartml.audit.links import Lost, Wrong, listed
+from heartml.core.system.errors import HeartMLError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TOLERANCE = 1e-9
+_ANSWERS = {"held_out": "evaluation/predictions.parquet", "out_of_fold": "out_of_fold.parquet"}
+
+
+def groups(evidence: Evidence) -> str:
+    """No person, and no near copy of a recording, stands on both sides of a split; the answers keep to that split."""
+    import pandas as pd
+
+    from heartml.core import folds
+
+    table = pd.read_parquet(evidence.file("folds.parquet"))
+    try:
+        folds.check_folds(table, _owners(evidence, table))
+    except HeartMLError as error:
+        raise Wrong(str(error)) from None
+    for part, name in _ANSWERS.items():
+        said = pd.read_parquet(evidence.file(name)).set_index("unit_id")["part"]
+        wanted = table[(table["part"] == folds.TEST) == (part == "held_out")].drop_duplicates("unit_id")
+        expected = wanted.set_index("unit_id")["part"]
+        moved = sorted({*expected.index} ^ {*said.index}) or sorted(
+            unit for unit in expected.index if expected[unit] != said[unit])
+        if moved:
+            raise Wrong(f"{name} answers for another split than folds.parquet: unit {listed(moved)}")
+    counts = {column: table[column].nunique() for column in ("recording_id", "group_id", "part")}
+    return (f"{counts['recording_id']} recordings, {counts['group_id']} groups, {counts['part'] - 1} folds and the "
+            "held-out part; none crosses")
+
+
+def _owners(evidence: Evidence, table: "pd.DataFrame") -> "pd.DataFrame":
+    """Patient and groups of each recording of the folds, from that data version and its validation."""
+    import pandas as pd
+
+    from heartml.lineage.dvc_objects import Gone
+
+    try:
+        data = evidence.objects.table(evidence.objects.listing(evidence.data_md5), "recordings.parquet")
+    except Gone as gone:
+        raise Lost(f"recordings of data version {evidence.data_md5}: {gone}") from None
+    joined = pd.read_parquet(BytesIO(evidence.file("validation/groups.parquet").read_bytes()))
+    owners = data[["recording_id", "patient_id", "group_id"]].rename(columns={"group_id": "publisher_group_id"})
+    owners = owners.merge(joined[["recording_id", "group_id"]].rename(columns={"group_id": "joined_group_id"}),
+                          on="recording_id", how="left", validate="1:1")
+    strange = sorted(set(table["recording_id"]) - set(owners["recording_id"]))
+    if strange:
+        raise Wrong(f"recordings of the folds that are not in the data version: {listed(strange)}")
+    return owners
+
+
+def metrics(evidence: Evidence) -> str:
+    """Every metric of the run, with its interval, is what its stored answers give; floors are those of metrics.json."""
+    import pandas as pd
+
+    from heartml.metrics.scores import Scored, scores
+
+    logged, count, wrong = evidence.run.metrics, 0, []
+    params, seed = _params(evidence)
+    for part, name in _ANSWERS.items():
+        answers = Scored.of(pd.read_parquet(evidence.file(name)), evidence.task.classes)
+        for metric, ends in scores(answers, evidence.task, params, seed).items():
+            count += len(ends)
+            wrong += _differences(logged, f"{part}/{metric}", ends)
+    stored = evidence.values("evaluation/metrics.json")
+    for floor, numbers in stored["floors"].items():
+        for metric, ends in numbers.items():
+            wrong += _differences(logged, f"floor/{floor}/{metric}", ends)
+    if wrong:
+        raise Wrong(listed(wrong))
+    return f"{count} numbers computed again from the stored answers, the same within {TOLERANCE:g}"
+
+
+def _differences(logged: Any, key: str, ends: Any) -> list[str]:
+    found = []
+    for end, value in ends.items():
+        name = key if end == "value" else f"{key}_{end}"
+        said = logged.get(name)
+        near = None not in (said, value) and abs(said - value) <= TOLERANCE * max(1, abs(value))
+        found += [] if near or said is value is None else [f"{name}: logged {said}, computed {value}"]
+    return found
+
+
+def _params(evidence: Evidence) -> tuple[Any, int]:
+    """The numbers that the evaluation was made with."""
+    from pydantic import ValidationError
+
+    from heartml.core.config import EvaluateParams
+
+    values = evidence.values("params.yaml")
+    try:
+        return EvaluateParams.model_validate(values["evaluate"]), int(values["seed"])
+    except (ValidationError, KeyError) as error:
+        raise Lost(f"params.yaml of the run is not for this code ({error}): audit with the code of that time, "
+                   f"git checkout {evidence.commit[:12]}") from None
+
+
+def decisions(evidence: Evidence) -> str:
+    """Stored decisions and confidences follow from the stored probabilities by the registered model's rule."""
+    import numpy as np
+    import pandas as pd
+
+    from heartml.core.system.files import read_json
+    from heartml.models.ensemble.calibration import Calibration
+    from heartml.models.ensemble.decision_rule import Rule
+    from heartml.registry import model_files
+
+    told, classes = read_json(model_files.ensemble_in(evidence.raw) / "model.json"), evidence.task.classes
+    table = pd.read_parquet(evidence.file(_ANSWERS["held_out"]))
+    log_p = np.log(table[[f"p_{name}" for name in classes]].to_numpy(float))
+    rule, scaled = Rule(np.array(told["rule"]["biases"])), told["calibration"]
+    shown = Calibration(float(scaled["scale"]), np.array(scaled["biases"]))(log_p)
+    decided = [classes[c] for c in rule.decide(log_p)]
+    off = np.abs(shown - table[[f"c_{name}" for name in classes]].to_numpy(float)).max(axis=1) > TOLERANCE
+    wrong = [f"unit {unit}: stored {said}, the model's rule says {ours}"
+             for unit, said, ours in zip(table["unit_id"], table["decision"], decided, strict=True) if said != ours]
+    wrong += [f"unit {unit}: its calibrated confidence is not the model's" for unit in table.loc[off, "unit_id"]]
+    if wrong:
+        raise Wrong(listed(wrong))
+    return f"{len(table)} held-out decisions and confidences follow from their probabilities"

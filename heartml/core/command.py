@@ -1,0 +1,66 @@
+"""Run a command of this project: telemetry off, and a user's mistake told in one line."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from heartml.core import paths
+from heartml.core.system import machine_errors
+from heartml.core.system.errors import HeartMLError
+from heartml.core.system.text import one_line
+
+QUIET = {
+    "DO_NOT_TRACK": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
+
+
+def run(command: click.Command, *, interrupted: int = 130) -> int:
+    """Run a command of this project and tell a user's mistake, or the machine's, in one line.
+
+    Args:
+        interrupted: what Ctrl-C means: 0 for what ends in no other way.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        Exception: a fault of ours, with its traceback.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        return command(standalone_mode=False) or 0
+    except (KeyboardInterrupt, click.Abort):
+        return interrupted
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except BrokenPipeError:    # who reads the output has gone: `heartml models | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if machine_errors.interrupted(error):
+            return interrupted
+        words = error if isinstance(error, HeartMLError) else machine_errors.in_words(error) or _not_made(error)
+        if words is None:
+            raise
+        click.echo(f"heartml: {one_line(words)}", err=True)
+        return 1
+
+
+def _not_made(error: Exception) -> str | None:
+    """One line, where a stage is run by hand and lacks what comes before it; under DVC the fault would be ours."""
+    if "DVC_STAGE" in os.environ or not isinstance(error, FileNotFoundError):
+        return None
+    place = Path(os.path.relpath(error.filename or str(error)))    # pyarrow gives the path alone, as the message
+    if place.is_relative_to(paths.ARTIFACTS):
+        return f"{place}: not here. An earlier stage makes it: `heartml retrain` runs all that are due, in their order"
+    if place.is_relative_to(paths.DATA):
+        return f"{place}: not here. `heartml ingest pascal DIR`, or `dvc pull data.dvc`, brings data"
+    return None

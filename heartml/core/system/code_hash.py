@@ -1,0 +1,27 @@
+"""What the code is: a hash that changes with it, for what is kept from one run to the next."""
+
+from pathlib import Path
+
+import heartml
+from heartml.core.system import hashing
+
+
+def fingerprint(*parts: str) -> str:
+    """SHA-256 over modules of this package.
+
+    Args:
+        parts: folders with everything in them, or files, both relative to the package: `heads`, `search.py`.
+    """
+    root = Path(str(heartml.__file__)).parent
+    sources = sorted(path for part in parts for path in _modules(root / part))
+    lines = [f"{hashing.sha256_file(path)}  {path.relative_to(root)}\n" for path in sources]
+    return hashing.sha256("".join(lines).encode())
+
+
+def _modules(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    found = list(path.rglob("*.py"))
+    if not found:
+        raise FileNotFoundError(f"{path}: no module of heartml")
+    return found

@@ -1,0 +1,189 @@
+"""Writing without ever losing: whole files or none, whole folders or none, one writer at a time.
+
+Everything that this project writes goes through here: to a temporary name beside the target, then a rename.
+A process killed at any moment leaves the former version whole.
+"""
+
+import contextlib
+import functools
+import io
+import json
+import os
+import platform
+import re
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heartml.core.system.hashing import sha256
+from heartml.core.system.processes import alive
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pandas as pd
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_REMOVALS = 20
+_BETWEEN_REMOVALS_S = 0.05
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of the file `path`; rename it over `path` when the block ends without an error.
+
+    Threads of one process have a temporary each; the last one to end wins. What killed processes left is removed first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(_temporaries(path.parent.resolve()),
+           re.compile(rf"\.{re.escape(path.name)}\.(?:{_machine()}-\d+\.)?(\d+)\.tmp"))
+    temporary = path.with_name(f".{path.name}.{_machine()}-{threading.get_native_id()}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)     # a link that somebody left under this name would be written through
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@functools.cache
+def _machine() -> str:
+    """This machine in the name of what is temporary: others, which see a shared folder too, know other processes."""
+    return sha256(platform.node().encode())[:8]
+
+
+@functools.cache
+def _temporaries(folder: Path) -> tuple[Path, ...]:
+    """What was temporary there when this process first wrote there: of a large folder not listed at every file."""
+    return tuple(folder.glob(".*.tmp"))
+
+
+def _sweep(found: Iterable[Path], name: re.Pattern[str]) -> None:
+    """Remove what is called so, a process's number being the name's first group, and no such process lives."""
+    for path in found:
+        its = name.fullmatch(path.name)
+        if its is None or alive(int(its[1])):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty temporary sibling of `folder`; put it in the place of `folder` when the block ends well.
+
+    Temporaries that a killed run left behind are removed first: the caller holds the stage's lock.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for orphan in folder.parent.glob(f".{folder.name}.*.tmp"):
+        shutil.rmtree(orphan)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        put_in_place(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """Yield a new folder among the system's temporary ones; it is removed when the block ends, however it ends.
+
+    Those that killed processes left are removed first.
+
+    A library's threads may still be writing there when the block was interrupted (MLflow downloads with them): then it
+    is removed again, and what cannot be removed never hides why the block ended.
+    """
+    _sweep(Path(tempfile.gettempdir()).glob("heartml-*"), re.compile(rf"heartml-{_machine()}-(\d+)-\w+"))
+    folder = Path(tempfile.mkdtemp(prefix=f"heartml-{_machine()}-{os.getpid()}-"))
+    try:
+        yield folder
+    finally:
+        for _ in range(_REMOVALS):
+            shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():
+                break
+            time.sleep(_BETWEEN_REMOVALS_S)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, its name first: no half of it is left that a mark in it still calls whole."""
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    folder.rename(aside)
+    shutil.rmtree(aside)
+
+
+def put_in_place(new: Path, folder: Path) -> None:
+    """Put the folder `new` where `folder` stands, in one step where the kernel can (Linux); the former one is removed.
+
+    A process killed at any moment leaves one whole folder in place, the former or the new one.
+    """
+    if not folder.exists():
+        new.rename(folder)
+        return
+    if not _exchange(new, folder):
+        aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+        folder.rename(aside)
+        new.rename(folder)
+        new = aside
+    shutil.rmtree(new)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two paths with renameat2(RENAME_EXCHANGE); False where the system has no such call."""
+    import ctypes
+
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    return call is not None and call(_AT_FDCWD, bytes(first), _AT_FDCWD, bytes(second), _RENAME_EXCHANGE) == 0
+
+
+def canonical_json(value: object) -> str:
+    """The one text of a JSON value: sorted keys, two spaces, a final newline. Not a number is refused."""
+    return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
+
+
+def _plain(value: object) -> Any:
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):   # numpy is not imported for its type alone
+        return value.tolist()
+    if isinstance(value, Path):
+        return value.as_posix()
+    raise TypeError(f"{type(value).__name__} does not go into JSON")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as canonical JSON, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(canonical_json(value), encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_parquet(path: Path, table: "pd.DataFrame") -> None:
+    """Write a table without its index, whole or not at all; the same table gives the same bytes."""
+    with replacing(path) as temporary:
+        table.to_parquet(temporary, index=False, compression="zstd")
+
+
+def write_array(path: Path, array: "npt.NDArray[Any]") -> None:
+    """Write an array as `.npy`, whole or not at all.
+
+    numpy, given a file, writes its last pages as it closes a second handle to it, and does not look whether they went.
+    """
+    import numpy as np
+
+    whole = io.BytesIO()
+    np.save(whole, array, allow_pickle=False)
+    with replacing(path) as temporary:
+        temporary.write_bytes(whole.getbuffer())
+
+

@@ -1,0 +1,182 @@
+"""BMD-HS (BUET Multi-disease Heart Sound): adults with up to four valve diseases at once, and healthy ones.
+
+`train.csv` carries one row a patient (`patient_id,AS,AR,MR,MS,N,recording_1..8`), `train/` their recordings, sitting
+and lying, at four locations (`MD_001_sup_Mit.wav`); `additional_metadata.csv` age, sex, smoking and where they live.
+Rows and files meet at the key (kind, number, posture, location), because `MD_085_sit_Tri` is on disk as
+`MD_085_sit_Tri6_06.wav`. A row without answers (`N/A`) leaves its recordings unlabelled. Several diseases at once are
+one label each.
+
+Level and offset tell healthy from ill, and so do age, smoking and town: the floors of the report show it. Smoking and
+town have no column here and stay out of the metadata floor.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from heartml.core.schema import label_column
+from heartml.core.tasks import DISEASES
+from heartml.data.datasets import Folder, Layout, LayoutError, Remote, age_band, checksums, leads_out
+
+NAME = "bmdhs"
+TITLE = "BUET Multi-disease Heart Sound Dataset (BMD-HS)"
+CITATION = (
+    "Ali S.N. et al. BUET Multi-disease Heart Sound Dataset: A Comprehensive Auscultation Dataset for Developing "
+    "Computer-Aided Diagnostic Systems (2024), arXiv:2409.00724"
+)
+LICENCE = "see publisher"
+PUBLISHER = "https://github.com/mHealthBuet/BMD-HS-Dataset"
+REMOTES: tuple[Remote, ...] = ()     # a git repository without a list of checksums: clone it
+TASKS = ("disease", *DISEASES)
+LABELS: Mapping[str, tuple[str, ...]] = {
+    "disease": ("Diseased", "Normal"), **dict.fromkeys(DISEASES, ("Present", "Absent")),
+}
+
+_TABLE, _FOLDER, _METADATA = "train.csv", "train", "additional_metadata.csv"
+_COLUMNS = dict(zip(("AS", "AR", "MR", "MS"), DISEASES, strict=True))
+_PRESENT, _SEVERAL, _HEALTHY = "1", "MD", "N"
+_LOCATIONS = {"Aor": "AV", "Pul": "PV", "Tri": "TV", "Mit": "MV"}
+_SEXES = {"M": "Male", "F": "Female"}
+_SOURCE = "Dhaka"                    # everybody was recorded with one kind of stethoscope at one hospital
+_PATTERN = re.compile(r"(?P<kind>AS|AR|MR|MS|MD|N)_(?P<number>\d+)_(?P<posture>sup|sit)_(?P<place>Aor|Pul|Tri|Mit)"
+                      r"(?P<rest>[^A-Za-z].*)?")
+_Key = tuple[str, ...]               # kind, number, posture, location
+
+
+@dataclass
+class _Patient:
+    """A row of the table, that of the metadata, and why neither may be used (reason, detail)."""
+
+    name: str
+    row: Mapping[str, str]
+    about: Mapping[str, str]
+    fault: tuple[str, str] | None = None
+    recordings: list[str] = field(default_factory=list)
+
+    @property
+    def answers(self) -> dict[str, str]:
+        """Column -> 0 or 1; nothing where the row gives no answers."""
+        found = {column: self.row.get(column, "") for column in (*_COLUMNS, _HEALTHY)}
+        return found if set(found.values()) <= {"0", _PRESENT} else {}
+
+
+def read(folder: Path) -> Layout:
+    """Read the layout of BMD-HS in `folder`.
+
+    Raises:
+        LayoutError: `train.csv` or `train/` is missing, or the table has other columns.
+    """
+    source = Folder(folder, NAME, checksums(folder / "SHA256SUMS.txt"))
+    patients = _patients(source)
+    owners = {key: patient for patient in patients for name in patient.recordings if (key := _key(name))}
+    listed = {name: patient for patient in patients for name in patient.recordings}
+    files = sorted(path for path in (folder / _FOLDER).iterdir() if not path.name.startswith("."))
+    exact = {key for path in files if path.stem in listed and (key := _key(path.stem))}
+    recordings = [row for path in files if (row := _recording(source, path, owners, listed, exact))]
+    _refuse_missing_files(source, listed, files)
+    return source.layout(recordings, [], LABELS)
+
+
+def _key(name: str) -> _Key | None:
+    match = _PATTERN.fullmatch(name)
+    return (match["kind"], match["number"], match["posture"], match["place"]) if match else None
+
+
+def _rows(source: Folder, name: str) -> list[dict[str, str]]:
+    return source.rows(source.root / name, source.text(source.root / name, None))
+
+
+def _patients(source: Folder) -> list[_Patient]:
+    """Everybody in the table, each with the first reason not to believe the row."""
+    if not (source.root / _TABLE).is_file() or not (source.root / _FOLDER).is_dir():
+        raise LayoutError(f"{source.root}: no {_TABLE} with {_FOLDER}/ beside it. Name the folder that holds both.")
+    rows = _rows(source, _TABLE)
+    needed = {"patient_id", *_COLUMNS, _HEALTHY, "recording_1"}
+    if not rows or not needed <= rows[0].keys():
+        raise LayoutError(f"{source.root / _TABLE}: no rows with columns {', '.join(sorted(needed))}")
+    about = {row.get("patient_id", ""): row for row in _rows(source, _METADATA)}
+    patients: dict[str, _Patient] = {}
+    for row in rows:
+        name = row["patient_id"].removeprefix("patient_")
+        patient = _Patient(name, row, about.get(row["patient_id"], {}))
+        named = [value for column, value in row.items() if column.startswith("recording_") and value]
+        patient.recordings = list(_inside(source, patient, named))
+        patient.fault = _fault(patient)
+        if name in patients and patients[name].row != row:
+            patient.fault = "contradiction", f"{_TABLE} has two different rows for {row['patient_id']}"
+            patient.recordings += patients[name].recordings
+        patients[name] = patient
+    return list(patients.values())
+
+
+def _inside(source: Folder, patient: _Patient, named: Iterable[str]) -> Iterable[str]:
+    """The recordings that a row names, without an extension; what leads out of the folder is refused."""
+    for name in named:
+        if leads_out(name) or "/" in name:
+            source.refuse(f"{_FOLDER}/{name}", _id(patient), "outside", f"{_TABLE} names it, and it is a path")
+        else:
+            yield name.removesuffix(".wav")
+
+
+def _id(patient: _Patient) -> str:
+    return f"{NAME}-{patient.name}"
+
+
+def _fault(patient: _Patient) -> tuple[str, str] | None:
+    """Where the answers contradict each other, or the kind that the recordings' names begin with."""
+    answers = patient.answers
+    if not answers:
+        return None
+    ill = [column for column in _COLUMNS if answers[column] == _PRESENT]
+    if bool(ill) == (answers[_HEALTHY] == _PRESENT):
+        return "contradiction", f"{_TABLE}: N is {answers[_HEALTHY]} with {' and '.join(ill) or 'no disease'}"
+    kind = _SEVERAL if len(ill) > 1 else (*ill, _HEALTHY)[0]
+    strange = [name for name in patient.recordings if (key := _key(name)) and key[0] != kind]
+    if strange:
+        return "contradiction", f"{_TABLE} says {' and '.join(ill) or 'healthy'}, the name says {strange[0]}"
+    return None
+
+
+def _recording(
+    source: Folder, path: Path, owners: Mapping[_Key, _Patient], listed: Mapping[str, _Patient], exact: set[_Key]
+) -> dict[str, object] | None:
+    """One row of the layout, or `None` after it was refused."""
+    relative, key = source.relative(path), _key(path.stem)
+    patient = listed.get(path.stem) or (owners.get(key) if key and key not in exact else None)
+    if patient is None:
+        detail = "no row names it" if key else "the name is not <kind>_<number>_<sup|sit>_<location>"
+        source.refuse(relative, None, "missing_row", f"{_TABLE}: {detail}")
+        return None
+    if patient.fault:
+        source.refuse(relative, _id(patient), *patient.fault)
+        return None
+    return {
+        "source_file": relative,
+        "file_sha256": source.sums.get(relative),
+        "patient_id": _id(patient),
+        "group": _id(patient),
+        "source": _SOURCE,
+        "location": _LOCATIONS[key[3]] if key else None,
+        "age_group": age_band(patient.about.get("Age", "")),
+        "sex": _SEXES.get(patient.about.get("Gender", ""), patient.about.get("Gender") or None),
+        **{label_column(name): value for name, value in _labels(patient).items()},
+    }
+
+
+def _labels(patient: _Patient) -> dict[str, str | None]:
+    answers = patient.answers
+    if not answers:
+        return dict.fromkeys(LABELS)
+    each = {name: "Present" if answers[column] == _PRESENT else "Absent" for column, name in _COLUMNS.items()}
+    return {"disease": "Normal" if answers[_HEALTHY] == _PRESENT else "Diseased", **each}
+
+
+def _refuse_missing_files(source: Folder, listed: Mapping[str, _Patient], files: Iterable[Path]) -> None:
+    """Refuse what a row names and no file answers to, under its own name or with something behind it."""
+    there = {path.stem for path in files}
+    found = {key for name in there if (key := _key(name))}
+    for name, patient in listed.items():
+        if name not in there and _key(name) not in found:
+            detail = f"{_TABLE} names it, but there is no such file"
+            source.refuse(f"{_FOLDER}/{name}.wav", _id(patient), "missing_file", detail)

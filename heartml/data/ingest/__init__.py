@@ -1,0 +1,154 @@
+"""Before all stages: a publisher's folder arrives, the next version of the canonical data set leaves.
+
+Every file is decoded once and checked; what is refused goes into the quarantine with its reason. Rows of other data
+sets are not touched; files of this data set that were ingested before and are not in the folder are kept.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from heartml.audio import entry_checks
+from heartml.audio.entry_checks import Facts, Job
+from heartml.core import config, paths
+from heartml.core.config import IngestParams
+from heartml.core.schema import label_column
+from heartml.core.system.parallel import available_workers, pool
+from heartml.core.system.progress import track
+from heartml.core.tasks import TASKS, resolve
+from heartml.data import cache
+from heartml.data.datasets import Dataset, Layout, bind
+from heartml.data.datasets.generic import Collection
+from heartml.data.ingest import tables as assembly
+from heartml.data.ingest import version
+from heartml.data.ingest.version import Tables
+from heartml.pipeline import graph
+
+_FEW = 40         # up to so many files are decoded in this process: starting workers would take longer
+_FLAC = version.BUILD / "audio"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one ingest did, of this data set alone; what `heartml ingest` prints.
+
+    Attributes:
+        labelled: recordings with at least one label.
+        new: recordings that were not there before.
+        quarantined: number of files by reason.
+        changed: whether `data.dvc` names another version than before.
+        tasks: those of `params.yaml` now; `tasks_changed`: whether this ingest put them there.
+    """
+
+    dataset: str
+    recordings: int
+    labelled: int
+    patients: int
+    groups: int
+    new: int
+    quarantined: Mapping[str, int]
+    changed: bool
+    tasks: tuple[str, ...]
+    tasks_changed: bool
+
+    def as_dict(self) -> dict[str, object]:
+        """For `--json`."""
+        return asdict(self)
+
+    def counts(self) -> list[tuple[str, int]]:
+        """For people: what, and how many."""
+        return [
+            ("recordings", self.recordings), ("  of them with a label", self.labelled), ("  of them new", self.new),
+            ("patients", self.patients), ("groups that never cross folds", self.groups),
+            ("files in quarantine", sum(self.quarantined.values())),
+            *((f"  {reason}", count) for reason, count in self.quarantined.items()),
+        ]
+
+
+def run(dataset: str, folder: Path, *, keep_tasks: bool = False, replace: bool = False) -> Outcome:
+    """Ingest `folder` as data set `dataset`; waits while another ingest or a retraining is at work here.
+
+    Args:
+        folder: in the publisher's layout; for `generic` a mapping file, or the folder of the only one.
+        keep_tasks: leave `tasks` in `params.yaml` alone, whatever the data allow.
+        replace: drop what was ingested of this data set before and is not in `folder`.
+
+    Raises:
+        LayoutError: the folder is not this data set.
+        VersionError: `data/` is not the version that `data.dvc` names.
+    """
+    source, root = bind(dataset, folder)
+    with graph.alone(who="heartml ingest"):
+        params = config.load()     # as they are after the wait
+        layout = source.read(root)
+        version.restore()
+        former = version.read()
+        keeping = assembly.kept(former, source.NAME, layout, nothing=replace)
+        facts = _examine(layout, root, params.ingest)
+        admitted = assembly.admit(source, layout, facts, keeping, params.ingest)
+        samples = {i: _samples(i) for i in admitted.candidates["recording_id"]}
+        pairs = cache.near_duplicates(source.NAME, samples, params.ingest.duplicate_correlation, available_workers(0))
+        tables = assembly.next_tables(source, layout, admitted, pairs, former, keeping)
+        changed = version.publish(version.build(tables, _FLAC, _mapping(source)))
+        tasks = params.tasks if keep_tasks else _tasks(source, params.tasks, tables)
+        if tasks != params.tasks:
+            config.set_tasks(tasks)
+    return _outcome(source.NAME, former, tables, changed, tasks, tasks != params.tasks)
+
+
+def _mapping(source: Dataset) -> dict[str, str]:
+    """Data set -> its mapping file, for a collection that has one."""
+    return {source.NAME: source.text} if isinstance(source, Collection) else {}
+
+
+def _samples(recording_id: str) -> Path:
+    """Where the samples of a recording lie: in the version in place, or decoded just now."""
+    former = paths.audio(recording_id)
+    return former if former.exists() else paths.audio(recording_id, _FLAC)
+
+
+def _examine(layout: Layout, folder: Path, params: IngestParams) -> dict[str, Facts]:
+    """Source file -> facts; only what is not known from an earlier ingest is decoded."""
+    known, stated = cache.facts(), assembly.stated(layout)
+    facts: dict[str, Facts] = {}
+    for file in track(stated, "looking for what is new", len(stated)):
+        path = folder / file
+        fault = entry_checks.outside(folder, path)
+        if fault:
+            facts[file] = Facts.refused(fault)
+            continue
+        old = known.get(entry_checks.source_sha256(path))
+        if old and (entry_checks.judge(old, stated[file], params) or paths.audio(old.recording_id).exists()):
+            facts[file] = old
+    jobs = {file: Job(folder / file, _FLAC) for file in stated if file not in facts}
+    if jobs and not sys.stderr.isatty():    # where no bar shows it
+        print(f"{folder}: decoding {len(jobs)} of {len(stated)} files", file=sys.stderr, flush=True)
+    with pool(available_workers(0) if len(jobs) > _FEW else 1) as workers:
+        found = track(workers.map(entry_checks.examine, jobs.values()), "decoding", len(jobs))
+        facts |= dict(zip(jobs, found, strict=True))
+    cache.remember(facts.values())
+    return facts
+
+
+def _tasks(source: Dataset, tasks: tuple[str, ...], tables: Tables) -> tuple[str, ...]:
+    """`tasks`, or the first task that the ingested labels allow where none of them uses this data set."""
+    if any(source.NAME in resolve(task).datasets for task in tasks):
+        return tasks
+    own = tables.recordings[tables.recordings["dataset"] == source.NAME]
+    allowed = [name for name in source.TASKS if own[label_column(TASKS[name].label)].nunique() > 1]
+    return (f"{source.NAME}-{allowed[0]}",) if allowed else tasks
+
+
+def _outcome(
+    dataset: str, former: Tables, tables: Tables, changed: bool, tasks: tuple[str, ...], tasks_changed: bool
+) -> Outcome:
+    own = tables.recordings[tables.recordings["dataset"] == dataset]
+    labels = own.filter(like=label_column(""))
+    reasons = tables.quarantine.loc[tables.quarantine["dataset"] == dataset, "reason"]
+    return Outcome(
+        dataset, len(own), int(labels.notna().any(axis=1).sum()), own["patient_id"].nunique(),
+        own["group_id"].nunique(), int((~own["recording_id"].isin(former.recordings["recording_id"])).sum()),
+        dict(sorted(Counter(reasons).items())), changed, tasks, tasks_changed,
+    )

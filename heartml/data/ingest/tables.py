@@ -1,0 +1,167 @@
+"""The next version of the tables from a publisher's layout, what decoding showed, and the former version. Pure.
+
+*Candidates* are the files of one data set that passed the entry checks, and its recordings of the former version that
+are kept: columns of `schema.RECORDINGS` without `group_id`, `group`, and `label_<name>`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from heartml.audio.entry_checks import Facts, Fault, Stated, judge
+from heartml.core.config import IngestParams
+from heartml.core.schema import LABEL_PREFIX, QUARANTINE, RECORDINGS, SESSION, label_column
+from heartml.core.system.text import short
+from heartml.core.tasks import TASKS
+from heartml.data.datasets import Dataset, Layout
+from heartml.data.ingest import grouping, withdrawn
+from heartml.data.ingest.version import Tables
+
+_MISSING_FILE = "missing_file"
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """Candidates, and quarantine rows of the files that are none."""
+
+    candidates: pd.DataFrame
+    refused: pd.DataFrame
+
+
+def stated(layout: Layout) -> dict[str, Stated]:
+    """Source file -> what the publisher says of it."""
+    columns = (layout.recordings[c].astype(object) for c in ("source_file", "file_sha256", "pcm_sha256", "samples"))
+    return {
+        file: Stated(*(None if pd.isna(value) else value for value in values))
+        for file, *values in zip(*columns, strict=True)
+    }
+
+
+def kept(former: Tables, dataset: str, layout: Layout, *, nothing: bool) -> Tables:
+    """What the former version holds of this data set, of files that the layout does not speak of; or `nothing`.
+
+    A layout that merely misses a file takes no recording away.
+    """
+    if nothing:
+        return Tables(former.recordings.head(0), former.annotations.head(0), former.quarantine.head(0),
+                      former.withdrawn)
+    missing = layout.refused["reason"] == _MISSING_FILE
+    spoken_of = {*layout.recordings["source_file"], *layout.refused.loc[~missing, "source_file"]}
+    recordings = former.recordings[_of(former.recordings, dataset) & ~former.recordings["source_file"].isin(spoken_of)]
+    spoken_of |= {*layout.refused.loc[missing, "source_file"]}
+    quarantine = former.quarantine[_of(former.quarantine, dataset) & ~former.quarantine["source_file"].isin(spoken_of)]
+    annotations = former.annotations[former.annotations["recording_id"].isin(recordings["recording_id"])]
+    return Tables(recordings, annotations, quarantine, former.withdrawn)
+
+
+def _labels(table: pd.DataFrame) -> list[str]:
+    return [column for column in map(str, table) if column.startswith(LABEL_PREFIX)]
+
+
+def _of(table: pd.DataFrame, dataset: str) -> "pd.Series[bool]":
+    return table["dataset"] == dataset
+
+
+def admit(
+    source: Dataset, layout: Layout, facts: Mapping[str, Facts], keeping: Tables, params: IngestParams
+) -> Admitted:
+    """Hold every file of the layout against the entry checks and withdrawn consent; `keeping`: see `kept`."""
+    say, before = stated(layout), keeping.recordings
+    gone = withdrawn.faults(layout.recordings, facts, keeping.withdrawn)
+    faults = {file: judge(facts[file], say[file], params) or fault or gone.get(file)
+              for file, fault in _unknown_labels(source, layout.recordings).items()}
+    files = layout.recordings["source_file"]
+    passed = layout.recordings[pd.Series([faults[file] is None for file in files], files.index, dtype=bool)]
+    about = [facts[file] for file in passed["source_file"]]
+    fresh = passed.assign(
+        recording_id=[fact.recording_id for fact in about],
+        dataset=source.NAME,
+        sample_rate_hz=[fact.sample_rate_hz for fact in about],
+        seconds=[fact.seconds for fact in about],
+        source_sha256=[fact.source_sha256 for fact in about],
+        licence=source.LICENCE,
+        **{SESSION: passed["session"]},
+    )
+    columns = [c for c in RECORDINGS if c != "group_id"] + ["group"]
+    columns += [SESSION] if SESSION in before or fresh[SESSION].notna().any() else []
+    columns += _labels(fresh)
+    old = before.assign(group=before["group_id"]).reindex(columns=columns)
+    candidates = pd.concat([fresh[columns], old], ignore_index=True) if len(old) else fresh[columns]
+    named = layout.recordings.set_index("source_file")
+    rows = [(source.NAME, file, named.at[file, "patient_id"], *fault) for file, fault in faults.items() if fault]
+    return Admitted(candidates.reset_index(drop=True), pd.DataFrame(rows, columns=list(QUARANTINE)))
+
+
+def _unknown_labels(source: Dataset, recordings: pd.DataFrame) -> dict[str, Fault | None]:
+    """Source file -> fault, where a label is none of the data set's."""
+    faults: dict[str, Fault | None] = dict.fromkeys(recordings["source_file"])
+    for name, allowed in source.LABELS.items():
+        column = recordings[label_column(name)]
+        wrong = column.notna() & ~column.isin(allowed)
+        for file, label in zip(recordings.loc[wrong, "source_file"], column[wrong], strict=True):
+            faults[file] = faults[file] or Fault("unknown_label", f"{name} is {short(label)}, not {', '.join(allowed)}")
+    return faults
+
+
+def next_tables(
+    source: Dataset, layout: Layout, admitted: Admitted, pairs: pd.DataFrame, former: Tables, keeping: Tables
+) -> Tables:
+    """Decide what candidates are copies or contradictions, group the rest, put other data sets' rows beside them.
+
+    `pairs`: nearly the same audio, `recall.PAIR_COLUMNS`; `keeping`: of this data set, see `kept`.
+    """
+    others = former.recordings[~_of(former.recordings, source.NAME)]
+    candidates = admitted.candidates
+    compared = [label_column(TASKS[t].recording_label or TASKS[t].label) for t in source.TASKS]
+    faults = grouping.contradictions(candidates, pairs, compared)
+    single = candidates.drop(index=list(faults))
+    faults |= grouping.copies(single, _labels(candidates), others["recording_id"])
+    same = [*layout.known_same, *_known_before(keeping.recordings)]
+    grouped = candidates.assign(group_id=grouping.groups(candidates, pairs, same))
+    accepted = grouped.drop(index=list(faults), columns="group")
+    doubted = candidates.loc[list(faults), ["dataset", "source_file", "patient_id"]].assign(
+        reason=[fault.reason for fault in faults.values()], detail=[fault.detail for fault in faults.values()]
+    )
+    refused = [admitted.refused, doubted, _still_missing(layout.refused, accepted), keeping.quarantine]
+    elsewhere = former.quarantine[~_of(former.quarantine, source.NAME)]
+    strange = former.annotations[former.annotations["recording_id"].isin(others["recording_id"])]
+    return Tables(
+        _sorted(_stack(others, accepted), ["dataset", "source_file"]),
+        _sorted(_stack(strange, _annotations(layout, accepted, keeping)), ["recording_id", "start_s", "end_s"]),
+        _sorted(_stack(elsewhere, _one_row_a_file(_stack(*refused))), ["dataset", "source_file"]),
+        former.withdrawn,
+    )
+
+
+def _known_before(recordings: pd.DataFrame) -> Iterable[tuple[str, str]]:
+    """Patient ids that were put into a group in an earlier ingest, with that group."""
+    known = recordings.dropna(subset=["patient_id"])
+    return zip(known["patient_id"], known["group_id"], strict=True)
+
+
+def _still_missing(refused: pd.DataFrame, accepted: pd.DataFrame) -> pd.DataFrame:
+    """What a layout refuses; files that it misses only where no earlier ingest has brought them."""
+    known = (refused["reason"] == _MISSING_FILE) & refused["source_file"].isin(accepted["source_file"])
+    return refused[~known]
+
+
+def _annotations(layout: Layout, accepted: pd.DataFrame, keeping: Tables) -> pd.DataFrame:
+    ids = accepted[["source_file", "recording_id"]]
+    fresh = layout.annotations.merge(ids, on="source_file").drop(columns="source_file")
+    old = keeping.annotations[keeping.annotations["recording_id"].isin(accepted["recording_id"])]
+    return _stack(fresh, old)
+
+
+def _stack(*tables: pd.DataFrame) -> pd.DataFrame:
+    """All rows; of tables without rows the one with the most columns, so that label columns stay."""
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else max(tables, key=lambda table: len(table.columns))
+
+
+def _one_row_a_file(quarantine: pd.DataFrame) -> pd.DataFrame:
+    return quarantine.drop_duplicates("source_file", keep="first")
+
+
+def _sorted(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    return table.sort_values(by, kind="stable", ignore_index=True)

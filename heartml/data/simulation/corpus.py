@@ -1,0 +1,172 @@
+"""Write a corpus of simulated children in the layout in which CirCor is published (`heartml simulate DIR`).
+
+In: number of children, seed, seconds. Out, in DIR: `training_data.csv` (one row an id), `training_data/<id>.txt`,
+`<id>_<location>.wav` (4 kHz, 16 bit, mono), `.hea` (CRLF, as the publisher's), `.tsv` (start, end, heart state 0 to 4),
+`RECORDS`, `LICENSE.txt`, `SHA256SUMS.txt`. The same arguments give the same bytes; child k is the same whatever N.
+
+The model and its sources, in `heartml.data.simulation`: `physiology` (heart), `stethoscope` (location, noise, sensor),
+`lesions`, `children` (who is ill), `visits` (what is recorded, heard, written down), `planted` (faults).
+
+The demo corpus: `heartml simulate DIR` in the root of the repository (its numbers: `simulate` in params.yaml).
+"""
+
+import csv
+import io
+import wave
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+from heartml.core.system import files, hashing
+from heartml.core.system.errors import HeartMLError
+from heartml.core.system.progress import track
+from heartml.data.simulation import planted_faults, visits
+from heartml.data.simulation.children import draw_child
+from heartml.data.simulation.physiology import SAMPLE_RATE_HZ
+from heartml.data.simulation.planted_faults import Fault, Patient
+from heartml.data.simulation.stethoscope import Pcm
+from heartml.data.simulation.visits import COLUMNS, MAX_CHILDREN, Recording
+
+_FOLDER = "training_data"
+_LICENCE = """\
+Simulated phonocardiograms, made by `heartml simulate`. No child was recorded; ids and illnesses are invented.
+Licence: Apache-2.0, as the program that made them (https://www.apache.org/licenses/LICENSE-2.0).
+"""
+
+
+class SimulateError(HeartMLError):
+    """The corpus cannot be made like this; the message says how it can."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What was written."""
+
+    patients: int
+    recordings: int
+    labels: dict[str, int]       # patients by murmur label
+    faults: tuple[Fault, ...]
+
+    def lines(self) -> list[str]:
+        """What a person wants to read about it."""
+        labels = ", ".join(f"{count} {label}" for label, count in sorted(self.labels.items()))
+        head = f"{self.patients} ids, {self.recordings} recordings; murmur: {labels}"
+        return [head, *(f"planted {fault.kind}: {fault.where}" for fault in self.faults)]
+
+
+def run(folder: Path, *, count: int, seed: int, seconds: float, faults: bool) -> Corpus:
+    """Write a corpus of `count` children to `folder`, whole or not at all.
+
+    Raises:
+        SimulateError: `folder` holds something, or the numbers do not go together.
+    """
+    _check(folder, count, seed, seconds, faults)
+    patients = _patients(count, seed, seconds)
+    found: tuple[Fault, ...] = ()
+    if faults:
+        spoilt, found = planted_faults.plant(list(islice(patients, _visits_among(seed))))
+        patients = chain(spoilt, patients)
+    with files.replacing_folder(folder) as temporary:
+        return _write(temporary, track(patients, "simulate", count), found)
+
+
+def _check(folder: Path, count: int, seed: int, seconds: float, faults: bool) -> None:
+    if not folder.name:
+        raise SimulateError(f"{folder}: name a folder that is new, or an empty one that is not the one you are in")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SimulateError(f"{folder}: is not empty, and nothing is overwritten. Name a folder that is new or empty.")
+    if not 1 <= count <= MAX_CHILDREN or seed < 0:
+        raise SimulateError(f"--children {count}, --seed {seed}: 1 to {MAX_CHILDREN} children, a seed from 0 on")
+    if not 1 <= seconds <= 600:
+        raise SimulateError(f"--seconds {seconds:g}: a recording has 1 to 600 seconds")
+    if faults and count < planted_faults.AMONG:
+        raise SimulateError(f"faults need {planted_faults.AMONG} children: --children {planted_faults.AMONG} or more, "
+                            "or --no-faults")
+
+
+def _patients(count: int, seed: int, seconds: float) -> Iterator[Patient]:
+    """Every visit of `count` children, as a row and its recordings."""
+    for number in range(count):
+        for visit in visits.draw_visits(seed, draw_child(seed, number)):
+            yield Patient(visits.table_row(visit), tuple(visits.record(visit, seconds)))
+
+
+def _visits_among(seed: int) -> int:
+    """Number of visits of the first `planted.AMONG` children."""
+    return sum(len(visits.draw_visits(seed, draw_child(seed, k))) for k in range(planted_faults.AMONG))
+
+
+def _write(folder: Path, patients: Iterable[Patient], faults: tuple[Fault, ...]) -> Corpus:
+    """Write every patient's files, then the tables over all of them; `folder` is there and empty."""
+    (folder / _FOLDER).mkdir()
+    rows, sums, count = [], {}, 0
+    for patient in patients:
+        rows.append(patient.row)
+        count += len(patient.recordings)
+        for name, meant, there in _patient_files(patient):
+            sums[f"{_FOLDER}/{name}"] = hashing.sha256(meant)
+            if there:
+                (folder / _FOLDER / name).write_bytes(there)
+    records = sorted(name.removesuffix(".hea") for name in sums if name.endswith(".hea"))
+    tables = {"training_data.csv": _table(rows), "RECORDS": _lines(records), "LICENSE.txt": _LICENCE.encode()}
+    for name, content in tables.items():
+        sums[name] = hashing.sha256(content)
+        (folder / name).write_bytes(content)
+    (folder / "SHA256SUMS.txt").write_bytes(_lines(f"{sums[name]} {name}" for name in sorted(sums)))
+    return Corpus(len(rows), count, dict(Counter(row["Murmur"] for row in rows)), faults)
+
+
+def _patient_files(patient: Patient) -> Iterator[tuple[str, bytes, bytes]]:
+    """(name, bytes as published, bytes as they are on disk) of every file of one patient."""
+    text = _text(patient)
+    yield f"{patient.row['Patient ID']}.txt", text, text
+    for recording in patient.recordings:
+        name = recording.name
+        meant = patient.instead.get(name) or wav_bytes(recording.pcm)
+        yield f"{name}.wav", meant, meant[: round(len(meant) * patient.arrived.get(name, 1.0))]
+        for suffix, content in ((".hea", _header(recording)), (".tsv", _states(recording))):
+            yield name + suffix, content, content
+
+
+def wav_bytes(pcm: Pcm) -> bytes:
+    """A 4 kHz mono 16-bit WAV file with the 44-byte header."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE_HZ)
+        file.writeframes(pcm.astype("<i2").tobytes())
+    return buffer.getvalue()
+
+
+def _text(patient: Patient) -> bytes:
+    """The patient's own .txt: id, number and rate of the recordings, their files, then the row again."""
+    row = patient.row | patient.text
+    head = [f"{row['Patient ID']} {len(patient.recordings)} {SAMPLE_RATE_HZ}"]
+    names = [f"{r.location} {r.name}.hea {r.name}.wav {r.name}.tsv" for r in patient.recordings]
+    return _lines([*head, *names, *(f"#{column}: {row[column]}" for column in COLUMNS[2:])])
+
+
+def _header(recording: Recording) -> bytes:
+    """WFDB header; its lines end with CRLF, as the publisher's do."""
+    name = recording.name
+    first = f"{name} 1 {SAMPLE_RATE_HZ} {len(recording.pcm)}"
+    return f"{first}\r\n{name}.wav 16+44 1 16 0 0 0 0 {recording.location}\r\n".encode()
+
+
+def _states(recording: Recording) -> bytes:
+    return _lines(f"{start:.10g}\t{end:.10g}\t{code}" for start, end, code in recording.states)
+
+
+def _table(rows: list[dict[str, str]]) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(rows, key=lambda row: int(row["Patient ID"])))
+    return buffer.getvalue().encode()
+
+
+def _lines(lines: Iterable[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()

@@ -1,0 +1,1 @@
+"""Who is held out, and which fold everybody else is in. Groups never cross."""

@@ -1,0 +1,95 @@
+"""Expectations held against tables, and what came out as plain values.
+
+Results are put into the order of the suites and stripped of times and run ids, so that equal data give equal bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import great_expectations as gx
+import pandas as pd
+from great_expectations.data_context.types.base import (
+    DataContextConfig,
+    InMemoryStoreBackendDefaults,
+    ProgressBarsConfig,
+)
+
+from heartml.data.validation.expectations import Suites
+from heartml.data.validation.tables import IN_WORDS
+
+ROWS_SHOWN = 20
+SEVERITIES = {"critical": "error", "warning": "warning", "info": "note"}
+Check = dict[str, Any]
+
+
+def check(tables: Mapping[str, pd.DataFrame], expected: Suites) -> list[Check]:
+    """Hold every table against its suite; one plain dict an expectation, in the order of the suites.
+
+    Each: suite, expectation, column, title, severity (error, warning, note), success, checked (rows), unexpected (how
+    many), observed, rows (the first ROWS_SHOWN), way_out.
+
+    Raises:
+        RuntimeError: Great Expectations could not evaluate one: a fault of this project.
+    """
+    source = _context().data_sources.add_pandas("heartml")
+    return [result for name, suite in expected.items() for result in _check_table(source, name, tables[name], suite)]
+
+
+def _context() -> Any:
+    """A context in memory: no folder, no telemetry, no progress bars."""
+    config = DataContextConfig(
+        analytics_enabled=False,
+        progress_bars=ProgressBarsConfig(globally=False),
+        store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+    )
+    return gx.get_context(mode="ephemeral", project_config=config)
+
+
+def _check_table(source: Any, name: str, table: pd.DataFrame, suite: Sequence[Any]) -> list[Check]:
+    ranked = [e.copy(update={"meta": {**e.meta, "rank": rank}}) for rank, e in enumerate(suite)]
+    asset = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
+    result = asset.get_batch({"dataframe": table.assign(row=range(len(table)))}).validate(
+        gx.ExpectationSuite(name, expectations=ranked),
+        result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["row"]},
+    )
+    ordered = sorted(result.results, key=lambda r: r.expectation_config.meta["rank"])
+    checked = {column for r in ordered if (column := r.expectation_config.kwargs.get("column"))}
+    return [_plain(name, table, r, checked) for r in ordered]
+
+
+def _plain(suite: str, table: pd.DataFrame, result: Any, checked: set[str]) -> Check:
+    config, found = result.expectation_config, result.result
+    if result.exception_info.get("raised_exception") is not False:
+        raise RuntimeError(f"{suite}: {config.type} {config.kwargs} could not be checked: {result.exception_info}")
+    column = config.kwargs.get("column")
+    rows = sorted(index["row"] for index in found.get("unexpected_index_list") or ())
+    if not result.success and "observed_value" in found:
+        rows = list(range(len(table)))              # an expectation about the whole table
+    shown = table[_shown(table, column, checked)].iloc[rows[:ROWS_SHOWN]]
+    return {
+        "suite": suite, "expectation": config.type, "column": column, "title": config.description,
+        "severity": SEVERITIES[config.severity.value], "success": bool(result.success),
+        "checked": int(found.get("element_count", len(table))), "unexpected": len(rows),
+        "observed": found.get("observed_value", _range(table, column)),
+        "rows": records(shown), "way_out": config.meta["way_out"],
+    }
+
+
+def _shown(table: pd.DataFrame, column: str | None, checked: set[str]) -> list[str]:
+    """What a person needs of a row: its names and what was checked; of tables made for checks, all of it."""
+    of_recording = set(IN_WORDS) <= set(table) and "other_recording_id" not in table
+    names = [c for c in map(str, table) if c in IN_WORDS or not (of_recording or c in checked)]
+    return [*names, *([column] if column and column not in names else [])]
+
+
+def _range(table: pd.DataFrame, column: str | None) -> dict[str, float] | None:
+    """Smallest and largest value of a column of numbers."""
+    if column is None or not pd.api.types.is_numeric_dtype(table[column]) or not table[column].notna().any():
+        return None
+    return {"min": float(table[column].min()), "max": float(table[column].max())}
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain dicts, null as None."""
+    rows = table.astype(object).to_dict("records")
+    return [{str(k): None if pd.isna(v) else v for k, v in row.items()} for row in rows]

@@ -1,0 +1,187 @@
+"""What the data are like, as tables that can be held against expectations. Pure, but for reading one recording.
+
+In: recordings (schema.RECORDINGS, labels), quality of each signal, pairs of nearly the same audio. Out: a table for
+each thing that is checked (signals, patients, pairs, classes), with the columns that let a person find the row.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+
+import pandas as pd
+
+from heartml.audio import near_duplicates, quality, sound_files
+from heartml.audio.quality import Quality
+from heartml.core import paths, schema
+from heartml.core.config import Params
+from heartml.core.tasks import LABELS, TASKS
+
+IN_WORDS = ("recording_id", "patient_id", "source_file")     # the columns that name a recording to a person
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One recording as it lies on disk: its quality, or the fault that kept it from being measured."""
+
+    recording_id: str
+    fault: str | None
+    quality: Quality | None
+
+
+def measure(recording_id: str) -> Measured:
+    """Decode one recording of the data set, hold its samples against its name, measure its quality."""
+    path = paths.audio(recording_id)
+    try:
+        samples = sound_files.read(path)
+    except sound_files.AudioError as error:
+        return Measured(recording_id, f"{error.reason}: {path.as_posix()}: {error.detail}", None)
+    if samples.recording_id != recording_id:
+        return Measured(recording_id, f"altered: its samples are those of {samples.recording_id[:12]}", None)
+    return Measured(recording_id, None, quality.measure(samples.floats, samples.sample_rate_hz))
+
+
+def signal_table(measured: Iterable[Measured]) -> pd.DataFrame:
+    """recording_id, `fault` (null: readable) and the fields of `Quality` (null where there is a fault)."""
+    columns = [field.name for field in fields(Quality)]
+    rows = [(m.recording_id, m.fault, *(asdict(m.quality).values() if m.quality else [None] * len(columns)))
+            for m in measured]
+    table = pd.DataFrame(rows, columns=["recording_id", "fault", *columns])
+    return table.astype({"recording_id": "string", "fault": "string", **dict.fromkeys(columns, "float64")})
+
+
+def joined_groups(recordings: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """recording_id, group_id after joining the groups of nearly the same audio; the smallest name stands for all."""
+    position = pd.Series(range(len(recordings)), index=recordings["recording_id"])
+    edges = pd.DataFrame({side: pairs[f"recording_id_{name}"].map(position) for side, name in (("i", "a"), ("j", "b"))})
+    joined = near_duplicates.join(list(recordings["group_id"].fillna("none")), edges)
+    table = pd.DataFrame({"recording_id": recordings["recording_id"], "group_id": joined})
+    return table.astype("string").sort_values("recording_id", ignore_index=True)
+
+
+def pair_table(recordings: pd.DataFrame, pairs: pd.DataFrame, same_audio: float) -> pd.DataFrame:
+    """Each pair with both sides' names; what it joins, and where its labels contradict each other, in words or null.
+
+    Args:
+        same_audio: correlation from which on two recordings cannot have two labels.
+
+    Returns:
+        `IN_WORDS`, the same with `other_` before, correlation, joins ("pascal-103 + pascal-146" where groups differ),
+        contradiction (two labels, the same audio), ambiguity (two labels, nearly the same audio).
+    """
+    known = recordings[[*IN_WORDS, "group_id", *_compared_labels(recordings)]].copy()
+    known["place"] = recordings["dataset"] + " " + recordings["source_file"] + " " + recordings["recording_id"]
+    turned = pairs.rename(columns={"recording_id_a": "recording_id_b", "recording_id_b": "recording_id_a"})
+    table = pd.concat([pairs, turned]).merge(known, left_on="recording_id_a", right_on="recording_id").merge(
+        known.add_prefix("other_"), left_on="recording_id_b", right_on="other_recording_id"
+    )
+    table = table[table["place"] < table["other_place"]]         # each pair once, the first file first
+    same = table["correlation"] >= same_audio
+    words = _two_labels(table, _compared_labels(recordings))
+    apart = table["group_id"] != table["other_group_id"]
+    joins = (table["group_id"] + " + " + table["other_group_id"]).where(apart).astype("string")
+    named = table[[*IN_WORDS, *(f"other_{c}" for c in IN_WORDS), "correlation"]]
+    result = named.assign(joins=joins, contradiction=words.where(same), ambiguity=words.where(~same))
+    return result.sort_values(["source_file", "other_source_file"], ignore_index=True)
+
+
+def _compared_labels(recordings: pd.DataFrame) -> list[str]:
+    """Label columns that say what one recording sounds like."""
+    names = {schema.label_column(task.recording_label or task.label) for task in TASKS.values()}
+    return sorted(names & set(recordings))
+
+
+def _two_labels(table: pd.DataFrame, columns: list[str]) -> "pd.Series[str]":
+    """`label_sound: murmur / normal`, or null where no label differs."""
+    words = pd.Series(pd.NA, index=table.index, dtype="string")
+    for column in columns:
+        first, second = table[column], table[f"other_{column}"]
+        differs = (first.notna() & second.notna() & (first != second)).fillna(False).astype(bool)
+        words = words.where(~differs, column + ": " + first + " / " + second)
+    return words
+
+
+def patient_table(recordings: pd.DataFrame) -> pd.DataFrame:
+    """One row a patient: recordings, groups, and (in words, or null) labels that contradict each other or just differ.
+
+    A label of a task whose unit is the patient cannot have two values; that of a recording may.
+    """
+    known = recordings.dropna(subset=["patient_id"])
+    table = known.groupby("patient_id").agg(
+        dataset=("dataset", "first"), recordings=("recording_id", "size"), groups=("group_id", "nunique"),
+        source_file=("source_file", "min"),
+    )
+    of_patient = {schema.label_column(t.label) for t in TASKS.values() if t.unit == "patient"} & set(recordings)
+    of_recording = {schema.label_column(t.label) for t in TASKS.values() if t.unit == "recording"} & set(recordings)
+    table["contradiction"] = _several(known, sorted(of_patient)).reindex(table.index)
+    table["several_labels"] = _several(known, sorted(of_recording)).reindex(table.index)
+    return table.reset_index()
+
+
+def session_table(recordings: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
+    """One row a session, where sessions are known: data set, recordings, groups (after joining)."""
+    if schema.SESSION not in recordings:
+        return pd.DataFrame(columns=[schema.SESSION, "dataset", "recordings", "groups"]).astype({"groups": "int64"})
+    known = recordings.dropna(subset=[schema.SESSION]).drop(columns="group_id").merge(groups, on="recording_id")
+    table = known.groupby(schema.SESSION).agg(
+        dataset=("dataset", "first"), recordings=("recording_id", "size"), groups=("group_id", "nunique"))
+    return table.reset_index()
+
+
+def _several(known: pd.DataFrame, columns: list[str]) -> "pd.Series[str]":
+    """patient_id -> `label_sound: extrastole, normal`, for patients with more than one value in a column."""
+    found: dict[str, str] = {}
+    for column in columns:
+        values = known.dropna(subset=[column]).groupby("patient_id")[column].unique()
+        found |= {str(p): f"{column}: {', '.join(sorted(v))}" for p, v in values.items() if len(v) > 1}
+    return pd.Series(found, dtype="string")
+
+
+def label_columns(recordings: pd.DataFrame) -> list[str]:
+    """The columns that hold labels, in the order of their names."""
+    return sorted(column for column in map(str, recordings) if column.startswith(schema.LABEL_PREFIX))
+
+
+def class_table(recordings: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
+    """One row for each value of each label in each data set: recordings, patients, groups (after joining).
+
+    The classes of a task stand there even where nothing carries them.
+    """
+    known = recordings.drop(columns="group_id").merge(groups, on="recording_id", validate="1:1")
+    rows = []
+    for dataset, own in known.groupby("dataset"):
+        for column in (c for c in label_columns(own) if own[c].notna().any()):
+            label = column.removeprefix(schema.LABEL_PREFIX)
+            of_task = LABELS.get(label, ())
+            for value in [*of_task, *sorted(set(own[column].dropna()) - {*of_task})]:
+                has = own[own[column] == value]
+                rows.append((dataset, label, value, len(has), has["patient_id"].nunique(),
+                             has["group_id"].nunique()))
+    return pd.DataFrame(rows, columns=["dataset", "label", "value", "recordings", "patients", "groups"])
+
+
+def learnt_when_rare(classes: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `class_table` to warn of: a task that leaves rare classes out names them itself."""
+    left_out = {task.label for task in TASKS.values() if task.rare == "left out"}
+    return classes[~classes["label"].isin(left_out)].reset_index(drop=True)
+
+ROUNDING_S = 0.1        # publishers round the times of heart states
+
+
+def tables_of(
+    recordings: pd.DataFrame, annotations: pd.DataFrame, quarantine: pd.DataFrame, signal: pd.DataFrame,
+    pairs: pd.DataFrame, groups: pd.DataFrame, params: Params,
+) -> dict[str, pd.DataFrame]:
+    """Suite -> the table that it is about; and `labels`: every class of every label."""
+    named = recordings.drop_duplicates("recording_id")
+    labels = class_table(named, groups)
+    ends = annotations.merge(named[[*IN_WORDS, "seconds"]], on="recording_id", how="left")
+    return {
+        "recordings": recordings,
+        "annotations": ends.assign(recording_end_s=ends["seconds"] + ROUNDING_S).drop(columns="seconds"),
+        "signals": named[[*IN_WORDS, "source"]].merge(signal, on="recording_id"),
+        "pairs": pair_table(named, pairs, params.ingest.duplicate_correlation),
+        "patients": patient_table(recordings),
+        "sessions": session_table(named, groups),
+        "labels": labels,
+        "classes": learnt_when_rare(labels),
+        "quarantine": quarantine,
+    }

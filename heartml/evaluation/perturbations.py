@@ -1,0 +1,158 @@
+"""What a worse ear does to a recording: noise, a narrow band, gain, clipping, a wrong clock. Pure: no files.
+
+In: waveform float32 [time] at its own rate, a level in the kind's unit, a generator. Out: waveform float32 [time'].
+Speech, friction and the room are those of `heartml.data.simulation`. A kind draws the same noise whatever the level, so
+that two levels differ in nothing else.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+import scipy.signal
+from numpy.typing import NDArray
+
+from heartml.data.simulation import stethoscope
+from heartml.data.simulation.physiology import SAMPLE_RATE_HZ, clock
+from heartml.data.simulation.stethoscope import Scene
+
+Floats = NDArray[np.float64]
+Waveform = NDArray[np.float32]
+Noise = Callable[[int, int, np.random.Generator], Floats]
+Apply = Callable[[Waveform, int, float, np.random.Generator], Waveform]
+
+BAND_HZ = (25.0, 800.0)     # where hearts and murmurs are: signal-to-noise ratios are measured there
+WINDOW_S = 0.5              # the signal is the median over such windows: a knock is no heart
+ORDER = 4                   # of the band limits, Butterworth
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way to spoil a recording.
+
+    Attributes:
+        title: for people.
+        words: a level as a person reads it, for `str.format`; `scale` times the level goes in.
+        apply: (waveform [time], rate, level, generator) -> waveform [time'].
+    """
+
+    title: str
+    words: str
+    apply: Apply
+    scale: float = 1.0
+
+    def level(self, level: float) -> str:
+        """`10 dB SNR`."""
+        return self.words.format(self.scale * level)
+
+
+def _added(noise: Noise) -> Apply:
+    """The noise at a signal-to-noise ratio in dB; an infinite one adds nothing."""
+    def apply(waveform: Waveform, rate_hz: int, snr_db: float, rng: np.random.Generator) -> Waveform:
+        drawn = noise(len(waveform), rate_hz, rng)
+        power = float(np.mean(in_band(drawn, rate_hz) ** 2))
+        if power == 0 or np.isinf(snr_db):
+            return waveform
+        gain = np.sqrt(signal_power(waveform, rate_hz) / power) * 10 ** (-snr_db / 20)
+        return np.asarray(waveform + gain * drawn, np.float32)
+
+    return apply
+
+
+def signal_power(waveform: Waveform, rate_hz: int) -> float:
+    """Median power of half-second windows between 25 and 800 Hz; of everything where no window is whole."""
+    heard = in_band(waveform, rate_hz) ** 2
+    window = round(WINDOW_S * rate_hz)
+    whole = len(heard) // window
+    return float(np.median(heard[: whole * window].reshape(whole, window).mean(axis=1)) if whole else heard.mean())
+
+
+def in_band(waveform: NDArray[np.floating], rate_hz: int) -> Floats:
+    """What of a waveform [time] lies between 25 and 800 Hz."""
+    def response(hz: Floats) -> Floats:
+        return np.asarray((hz >= BAND_HZ[0]) & (hz <= BAND_HZ[1]), np.float64)
+
+    return _filtered(waveform, rate_hz, response)
+
+
+def _filtered(waveform: NDArray[np.floating], rate_hz: int, response: Callable[[Floats], Floats]) -> Floats:
+    """Through an amplitude response over hertz, without phase; silence follows the end."""
+    size = scipy.fft.next_fast_len(len(waveform) + rate_hz // 5, real=True)
+    hz = np.maximum(np.fft.rfftfreq(size, 1 / rate_hz), 1e-3)
+    spectrum = scipy.fft.rfft(waveform.astype(np.float64), size)
+    return np.asarray(scipy.fft.irfft(spectrum * response(hz), size)[: len(waveform)])
+
+
+def _white(samples: int, _: int, rng: np.random.Generator) -> Floats:
+    return rng.normal(size=samples)
+
+
+def _simulated(make: Callable[[Scene, Floats, np.random.Generator], Floats]) -> Noise:
+    """Noise of the simulator, through its sensor, at any rate; drawn again until there is some."""
+    def noise(samples: int, rate_hz: int, rng: np.random.Generator) -> Floats:
+        half_seconds = -(-2 * samples // rate_hz)          # a round number of samples at either rate
+        time = clock(half_seconds / 2)
+        drawn = np.zeros(len(time))
+        while not drawn.any():
+            drawn = make(_scene(rng), time, rng)
+        heard = stethoscope.through(drawn, stethoscope.sensor_response(len(time)))
+        if rate_hz != SAMPLE_RATE_HZ:
+            heard = np.asarray(scipy.signal.resample(heard, -(-half_seconds * rate_hz // 2)))
+        return heard[:samples]
+
+    return noise
+
+
+def _scene(rng: np.random.Generator) -> Scene:
+    """An ordinary clinic: somebody speaks half of the time, and the chest piece is rubbed twice a second."""
+    return Scene(
+        gain_db=0.0, chest_hz=230.0, noise_db=0.0, hiss_db=-13.5, breath_share=0.5,
+        breath_hz=float(rng.uniform(0.2, 0.6)), breath_start=float(rng.uniform(0, 2 * np.pi)), hum_db=-24.0,
+        voice_db=0.0, voice_hz=float(rng.uniform(110, 260)), voice_share=0.5, rubs_per_s=2.0, rub_db=0.0,
+    )
+
+
+def _lowpass(waveform: Waveform, rate_hz: int, corner_hz: float, _: np.random.Generator) -> Waveform:
+    """A sensor, or a thick shirt, that lets nothing high through."""
+    def response(hz: Floats) -> Floats:
+        return np.asarray(1 / np.sqrt(1 + (hz / corner_hz) ** (2 * ORDER)))
+
+    return _filtered(waveform, rate_hz, response).astype(np.float32)
+
+
+def _highpass(waveform: Waveform, rate_hz: int, corner_hz: float, _: np.random.Generator) -> Waveform:
+    """A microphone that is deaf to what is low, as a telephone's."""
+    def response(hz: Floats) -> Floats:
+        return np.asarray(1 / np.sqrt(1 + (corner_hz / hz) ** (2 * ORDER)))
+
+    return _filtered(waveform, rate_hz, response).astype(np.float32)
+
+
+def _gain(waveform: Waveform, _: int, gain_db: float, __: np.random.Generator) -> Waveform:
+    return waveform * np.float32(10 ** (gain_db / 20))
+
+
+def _clip(waveform: Waveform, _: int, share: float, __: np.random.Generator) -> Waveform:
+    """An amplifier that is too loud for that share of the samples: the loudest are cut to the level below them."""
+    limit = np.quantile(np.abs(waveform), 1 - share, method="lower")
+    return np.clip(waveform, -limit, limit)
+
+
+def _clock(waveform: Waveform, _: int, share: float, __: np.random.Generator) -> Waveform:
+    """A clock that runs fast by `share`: it takes more samples a second than it says, and the heart sounds slower."""
+    samples = max(1, round(len(waveform) * (1 + share)))
+    return waveform if samples == len(waveform) else np.asarray(scipy.signal.resample(waveform, samples), np.float32)
+
+
+KINDS: Mapping[str, Kind] = {
+    "white_snr_db": Kind("White noise", "{:g} dB SNR", _added(_white)),
+    "room_snr_db": Kind("Room and breath", "{:g} dB SNR", _added(_simulated(stethoscope.background))),
+    "speech_snr_db": Kind("Speech", "{:g} dB SNR", _added(_simulated(stethoscope.voice))),
+    "friction_snr_db": Kind("Friction", "{:g} dB SNR", _added(_simulated(stethoscope.friction))),
+    "lowpass_hz": Kind("Nothing above", "{:g} Hz", _lowpass),
+    "highpass_hz": Kind("Nothing below", "{:g} Hz", _highpass),
+    "gain_db": Kind("Gain", "{:+g} dB", _gain),
+    "clipped_share": Kind("Clipping", "{:g} % of the samples", _clip, 100.0),
+    "clock_share": Kind("Clock", "{:+g} %", _clock, 100.0),
+}

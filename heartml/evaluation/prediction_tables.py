@@ -1,0 +1,21 @@
+"""Predictions as tables: one row a unit, or one row a recording."""
+
+import pandas as pd
+
+from heartml.models.fitted_model import Predictions
+
+
+def predictions_table(predictions: Predictions, units: pd.DataFrame) -> pd.DataFrame:
+    """One row a unit: unit_id, group_id, label, part, decision, p_<class>, c_<class>."""
+    known = units.loc[list(predictions.unit_ids), ["group_id", "label", "part"]].reset_index()
+    known["decision"] = pd.array([predictions.classes[d] for d in predictions.decisions], dtype="string")
+    for kind, values in (("p", predictions.probabilities), ("c", predictions.calibrated)):
+        known[[f"{kind}_{name}" for name in predictions.classes]] = values
+    return known
+
+
+def recordings_table(predictions: Predictions, held_out: pd.DataFrame) -> pd.DataFrame:
+    """One row a held-out recording: recording_id, unit_id, group_id, label (the unit's), part, location, p_<class>."""
+    known = held_out[["recording_id", "unit_id", "group_id", "label", "part", "location"]].reset_index(drop=True)
+    known[[f"p_{name}" for name in predictions.classes]] = predictions.recording_probabilities
+    return known

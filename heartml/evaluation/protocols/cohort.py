@@ -1,0 +1,148 @@
+"""The recordings of a publisher's folder, ready for a protocol: labels, children, heart states and frames, on disk.
+
+A protocol takes the data as they were published: no near-duplicates are looked for and no split is drawn. The folder is
+addressed by content, so that a second run finds it and worker processes open it by name.
+"""
+
+import functools
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from heartml.audio import entry_checks, sound_files
+from heartml.core import frame_store, paths
+from heartml.core.config import Params
+from heartml.core.frame_store import Frames
+from heartml.core.schema import ANNOTATIONS
+from heartml.core.system import files, hashing, locks
+from heartml.core.system.errors import HeartMLError
+from heartml.core.system.parallel import available_workers, pool
+from heartml.core.system.progress import track
+from heartml.data.datasets import Layout, circor
+from heartml.data.ingest import grouping
+from heartml.models import encoders
+from heartml.models.encoders import Spec
+from heartml.models.frame_cache import Store, loaded, text_of
+
+ENCODER = "logspec"
+DEVICE = "cpu"       # one recording at a time: its bytes cannot depend on the machine's accelerator
+FOLDER = paths.STATE / "protocol"
+
+
+class ProtocolError(HeartMLError):
+    """The protocol cannot be run on these files; the message names the file and the way out."""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """An opened cohort.
+
+    Attributes:
+        recordings: recording_id, patient_id, group_id, seconds and `label_<name>`, one row a recording.
+        annotations: `schema.ANNOTATIONS`.
+    """
+
+    folder: Path
+    recordings: pd.DataFrame
+    annotations: pd.DataFrame
+
+    @functools.cached_property
+    def frames(self) -> Frames:
+        """Frames of every recording."""
+        return Frames.open(self.folder / ENCODER)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What decoding one file gave: its samples' hash and length, or why there are none."""
+
+    recording_id: str
+    seconds: float
+    reason: str
+
+
+def prepare(folder: Path, params: Params) -> tuple[Cohort, dict[str, int]]:
+    """Read CirCor's layout in `folder`; the cohort, and how many files were refused for which reason.
+
+    Raises:
+        LayoutError: the folder is not CirCor's.
+        ProtocolError: no file of it can be used.
+    """
+    layout = circor.read(folder)
+    spec = encoders.spec(ENCODER, params)
+    heard = _hear(layout, folder, spec)
+    reasons = Counter(one.reason for one in heard.values() if one.reason) + Counter(layout.refused["reason"])
+    recordings = _recordings(layout, heard)
+    if not len(recordings):
+        raise ProtocolError(f"{folder}: no recording can be used ({dict(reasons)})")
+    annotations = _annotations(layout, recordings)
+    key = hashing.sha256(recordings.to_csv(index=False).encode() + annotations.to_csv(index=False).encode())
+    made = FOLDER / f"cohort-{key[:16]}-{encoders.fingerprint(spec)}"
+    with locks.exclusive(FOLDER / f".{made.name}.lock", on_wait=f"{made}: waiting for another run that makes it"):
+        if not made.exists():
+            _write(made, recordings, annotations, spec)
+    return open_cohort(made), dict(sorted(reasons.items()))
+
+
+def _write(made: Path, recordings: pd.DataFrame, annotations: pd.DataFrame, spec: Spec) -> None:
+    with files.replacing_folder(made) as building:
+        rate_hz = encoders.load(spec).frame_rate_hz
+        own = Store.of(spec, DEVICE).view(list(recordings["recording_id"]))
+        frame_store.write(building / ENCODER, own, rate_hz, spec.to_json())
+        files.write_parquet(building / "recordings.parquet", recordings)
+        files.write_parquet(building / "annotations.parquet", annotations)
+
+
+@functools.lru_cache(maxsize=1)
+def open_cohort(folder: Path) -> Cohort:
+    """The cohort that `prepare` wrote."""
+    return Cohort(folder, pd.read_parquet(folder / "recordings.parquet"),
+                  pd.read_parquet(folder / "annotations.parquet"))
+
+
+def _hear(layout: Layout, folder: Path, spec: Spec) -> dict[str, Heard]:
+    """Decode every file, check it, and put its frames into the store."""
+    stated = layout.recordings
+    jobs = [folder / str(file) for file in stated["source_file"]]
+    checksums = [None if pd.isna(c) else str(c) for c in stated["file_sha256"]]
+    work = functools.partial(_hear_one, text_of(spec), Store.of(spec, DEVICE), folder)
+    with pool(available_workers(0)) as workers:
+        found = list(track(workers.map(work, zip(jobs, checksums, strict=True)), "reading recordings", len(jobs)))
+    return dict(zip(stated["source_file"], found, strict=True))
+
+
+def _hear_one(text: str, store: Store, root: Path, job: tuple[Path, str | None]) -> Heard:
+    path, checksum = job
+    if fault := entry_checks.outside(root, path):
+        return Heard("", 0.0, fault.reason)
+    if checksum is not None and entry_checks.source_sha256(path) != checksum:
+        return Heard("", 0.0, "checksum")
+    try:
+        samples = sound_files.read(path)
+    except sound_files.AudioError as error:
+        return Heard("", 0.0, error.reason)
+    if samples.recording_id not in store:
+        spec, encoder = loaded(text)
+        store.put(samples.recording_id, encoders.frames_of(encoder, spec, samples.floats, samples.sample_rate_hz))
+    return Heard(samples.recording_id, samples.seconds, "")
+
+
+def _recordings(layout: Layout, heard: dict[str, Heard]) -> pd.DataFrame:
+    """Usable recordings, each once, children that the publisher says are one in one group."""
+    own = [heard[file] for file in layout.recordings["source_file"]]
+    table = layout.recordings.assign(recording_id=[h.recording_id for h in own], seconds=[h.seconds for h in own])
+    table = table[[not h.reason for h in own]].drop_duplicates("recording_id").reset_index(drop=True)
+    nothing = pd.DataFrame(columns=["recording_id_a", "recording_id_b", "correlation"])
+    table["group_id"] = grouping.groups(table, nothing, layout.known_same)
+    labels = [c for c in table if str(c).startswith("label_")]
+    chosen = table[["recording_id", "source_file", "patient_id", "group_id", "seconds", *labels]]
+    return chosen.sort_values("recording_id", ignore_index=True)
+
+
+def _annotations(layout: Layout, recordings: pd.DataFrame) -> pd.DataFrame:
+    of_file = recordings.set_index("source_file")["recording_id"]
+    states = layout.annotations[layout.annotations["source_file"].isin(of_file.index)]
+    table = states.assign(recording_id=states["source_file"].map(of_file))[list(ANNOTATIONS)]
+    return table.sort_values(["recording_id", "start_s", "end_s"], ignore_index=True)

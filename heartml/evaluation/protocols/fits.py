@@ -1,0 +1,195 @@
+"""Everything that one split needs fitted, as jobs whose results are kept as files: a killed run goes on from there.
+
+Parts of a split are numbers: inner folds `0 .. k-1` of the development patients, and `k` for the test part. A fit
+leaves out the test part and, to be stacked, one inner fold; it answers for what it left out.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from heartml.core.config import Params
+from heartml.core.tasks import TASKS
+from heartml.evaluation.protocols.cohort import ENCODER, open_cohort
+from heartml.models.ensemble.candidate import Sounds, Spec, together
+from heartml.models.heads import Answer
+from heartml.training import fold_fits, search_space, training_table
+from heartml.training.fold_fits import Bench, OfRecordings
+from heartml.training.training_table import Problem
+
+SINGLE = "single"
+CHUNK_S = 5.0          # arXiv 2404.17107: logits of 5 s chunks are averaged over a recording
+Key = int | str        # number of a trial, or `SINGLE`
+
+
+@dataclass(frozen=True)
+class Job:
+    """Fit `spec` for task `name` to all parts but `without`, answer for the parts `about`, into `file`.
+
+    Readers learn from the parts `taught` of these: they are heard through noise as well.
+    """
+
+    cohort: Path
+    folds: Path
+    name: str
+    spec: Spec
+    without: tuple[int, ...]
+    about: tuple[int, ...]
+    taught: tuple[int, ...]
+    seed: int
+    file: Path
+
+
+def work(job: Job) -> None:
+    """Do one job unless its file is there; runs in a worker process."""
+    if job.file.exists():
+        return
+    data = opened(job.cohort, job.folds, job.name)
+    fitted = data.fit(job.spec, ~np.isin(data.problem.parts, job.without), job.seed)
+    about, taught = (np.isin(data.problem.parts, parts) for parts in (job.about, job.taught))
+    fold_fits.write_result(job.file, *data.answers(fitted, job.spec, about, taught))
+
+
+@functools.lru_cache(maxsize=2)
+def opened(cohort: Path, folds: Path, name: str) -> Bench:
+    """The workbench of one task on one split."""
+    source = open_cohort(cohort)
+    found = training_table.build(name, pd.read_parquet(folds), source.recordings)
+    row = {recording_id: n for n, recording_id in enumerate(source.recordings["recording_id"])}
+    rows = np.array([row[recording_id] for recording_id in found.recording_ids])
+    seconds = source.recordings["seconds"].to_numpy()[rows]
+    return Bench(found, _everything(cohort).some(rows, found.unit), {ENCODER: source.frames}, source.annotations,
+                 tuple(seconds))
+
+
+@functools.lru_cache(maxsize=1)
+def _everything(cohort: Path) -> Sounds:
+    """All recordings of a cohort, so that what is pooled of one serves every split."""
+    source = open_cohort(cohort)
+    ids, frames = tuple(source.recordings["recording_id"]), source.frames
+    return Sounds({ENCODER: OfRecordings(frames, ids)}, {ENCODER: frames.frame_rate_hz}, np.arange(len(ids)))
+
+
+@dataclass(frozen=True)
+class Fits:
+    """The fits of one task on one split with one seed; `specs` by trial, `folds` the number of inner folds."""
+
+    cohort: Path
+    table: Path
+    name: str
+    specs: Mapping[int, Spec]
+    single: Spec | None
+    folds: int
+    seed: int
+    folder: Path
+
+    @property
+    def problem(self) -> Problem:
+        """Recordings, units and parts."""
+        return opened(self.cohort, self.table, self.name).problem
+
+    def jobs(self) -> Iterator[Job]:
+        """What is to be done; networks are bagged over the inner folds, other heads fitted once more for the test."""
+        test = self.folds
+        if self.single:
+            yield self._job(SINGLE, self.single, (test,), (test,))
+        for trial, spec in self.specs.items():
+            bagged = spec.family.TAKES == "frames"
+            for fold in range(self.folds):
+                yield self._job(trial, spec, (fold, test), (fold, test) if bagged else (fold,), (fold,))
+            if not bagged:
+                yield self._job(trial, spec, (test,), (test,))
+
+    def _job(
+        self, key: Key, spec: Spec, without: tuple[int, ...], about: tuple[int, ...], taught: tuple[int, ...] = ()
+    ) -> Job:
+        number = len(self.specs) if key == SINGLE else int(key)
+        seed = search_space.derive(self.seed, number, without[0])
+        return Job(self.cohort, self.table, self.name, spec, without, about, taught, seed,
+                   self._file(key, without))
+
+    def _file(self, key: Key, without: Sequence[int]) -> Path:
+        return self.folder / f"{self.name}-{self.seed}-{key}-{'-'.join(map(str, without))}.safetensors"
+
+    def answers(self) -> dict[int, Answer]:
+        """What every trial says about all cases, none of which it was fitted to."""
+        return {trial: self._answer(trial, spec) for trial, spec in self.specs.items()}
+
+    def answers_in_noise(self) -> dict[int, Answer]:
+        """The same through noise, of trials whose answers are read; not a number about the test part."""
+        found = {}
+        for trial, spec in self.specs.items():
+            read = {fold: fold_fits.read_in_noise(self._file(trial, (fold, self.folds))) for fold in range(self.folds)}
+            noisy = {fold: answer for fold, answer in read.items() if answer is not None}
+            if noisy:
+                found[trial] = _placed(noisy, self._parts(spec))
+        return found
+
+    def single_answer(self) -> Answer:
+        """What the single network says about the recordings of the test part."""
+        return fold_fits.read_answer(self._file(SINGLE, (self.folds,)))
+
+    def _parts(self, spec: Spec) -> NDArray[np.int64]:
+        """The part of every case that a spec answers about."""
+        return self.problem.parts[self.problem.unit] if spec.level == "recording" else self.problem.parts
+
+    def _answer(self, trial: int, spec: Spec) -> Answer:
+        parts = self._parts(spec)
+        test, bagged = self.folds, spec.family.TAKES == "frames"
+        pieces: dict[int, list[Answer]] = {part: [] for part in range(test + 1)}
+        for fold in range(test):
+            said = fold_fits.read_answer(self._file(trial, (fold, test)))
+            about = parts[np.isin(parts, (fold, test) if bagged else (fold,))]
+            pieces[fold].append(_rows(said, about == fold))
+            if bagged:
+                pieces[test].append(_rows(said, about == test))
+        if not bagged:
+            pieces[test].append(fold_fits.read_answer(self._file(trial, (test,))))
+        return _placed({part: together(answers) for part, answers in pieces.items()}, parts)
+
+
+def _rows(answer: Answer, which: NDArray[np.bool_]) -> Answer:
+    return Answer(answer.log_p[which], None if answer.details is None else answer.details[which])
+
+
+def _placed(pieces: Mapping[int, Answer], parts: NDArray[np.int64]) -> Answer:
+    """Answers of parts, put where their cases stand; not a number for those of other parts."""
+    first = pieces[0]
+    log_p = np.full((len(parts), first.log_p.shape[1]), np.nan)
+    details = None if first.details is None else np.full((len(parts), first.details.shape[1]), np.nan)
+    for part, answer in pieces.items():
+        log_p[parts == part] = answer.log_p
+        if details is not None and answer.details is not None:
+            details[parts == part] = answer.details
+    return Answer(log_p, details)
+
+
+def specs_of(name: str, task_name: str, params: Params, recordings: int, *, networks: bool) -> dict[int, Spec]:
+    """The starts of the search as they stand in `params.yaml`, nothing drawn: slot -> spec.
+
+    Args:
+        recordings: of the development patients; a network passes over them `protocol.epochs` times.
+        networks: whether network heads are among them.
+    """
+    from optuna.trial import FixedTrial
+
+    wanted = {"sequence": params.protocol.networks} if networks else {}
+    search = params.search.of(name).model_copy(update={"network_trials": wanted})
+    task, found = TASKS[task_name], {}
+    for slot in (slot for slot in search_space.plan(search, (ENCODER,))[0] if slot.start is not None):
+        spec = search_space.suggest(FixedTrial(search_space.fixed(slot, task)), slot, search, task, (ENCODER,))   # type: ignore[arg-type]
+        if slot.network:
+            steps = -(-params.protocol.epochs * recordings // int(spec.numbers["batch"]))
+            spec = Spec(spec.encoder, spec.head, spec.level, spec.pooling, {**spec.numbers, "steps": steps})
+        found[slot.number] = spec
+    return found
+
+
+def chunked(spec: Spec) -> Spec:
+    """The same network, heard in chunks as the paper's rule has it."""
+    return Spec(spec.encoder, spec.head, spec.level, spec.pooling, {**spec.numbers, "inference_chunk_s": CHUNK_S})

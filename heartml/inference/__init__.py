@@ -1,0 +1,1 @@
+"""A registered model at work: predict, batch scoring, serving, monitoring."""

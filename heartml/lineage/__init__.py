@@ -1,0 +1,1 @@
+"""Where a model comes from and where a recording went: captured, read back, traced, exported, withdrawn."""

@@ -1,0 +1,177 @@
+"""Where a fitted model comes from: code, data, every stage's inputs and outputs, environment; each with its hash.
+
+In: the working tree as it is, all stages fresh. Out: plain values for JSON, and a list of the links that are missing.
+Nothing here talks to a service.
+"""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from heartml.core import paths
+from heartml.core.system.errors import HeartMLError
+from heartml.core.system.files import canonical_json, read_json, scratch
+from heartml.core.system.hashing import sha256, sha256_file, sha256_folder
+
+DVC_LOCK, DATA_DVC, REQUIREMENTS = Path("dvc.lock"), Path("data.dvc"), Path("requirements.lock")
+_MODULES = ("torch", "torchaudio", "scikit-learn", "lightgbm", "numpy", "scipy", "pandas", "soundfile", "timm",
+            "safetensors", "dvc", "mlflow", "prefect", "optuna")
+
+
+class LineageError(HeartMLError):
+    """What the lineage is made of cannot be read; the message names the file."""
+
+
+def content_key(task: str) -> str:
+    """One name for what would be registered: the same model, evaluation, folds and data give the same key."""
+    return sha256(canonical_json({"task": task, "data": data_hash(), **output_hashes(task)}).encode())
+
+
+def output_hashes(task: str) -> dict[str, str]:
+    """SHA-256 of the model, its evaluation and its folds.
+
+    Raises:
+        LineageError: one of them is not there.
+    """
+    places = {"model": paths.model(task), "evaluation": paths.evaluation(task), "folds": paths.folds(task)}
+    for place in places.values():
+        if not place.exists():
+            raise LineageError(f"{place}: not here. Run `dvc repro`, or `dvc pull` where a remote has it.")
+    return {name: sha256_folder(p) if p.is_dir() else sha256_file(p) for name, p in places.items()}
+
+
+def data_hash() -> str:
+    """The content hash of the data set, from `data.dvc`.
+
+    Raises:
+        LineageError: the file is missing, or cut short.
+    """
+    return str(_data()["md5"])
+
+
+def _data() -> dict[str, Any]:
+    try:
+        found = dict(yaml.safe_load(DATA_DVC.read_text(encoding="utf-8"))["outs"][0])
+    except (FileNotFoundError, KeyError, TypeError, IndexError, yaml.YAMLError):
+        found = {}
+    if not found.get("md5"):
+        raise LineageError(f"{DATA_DVC}: missing or unreadable. `heartml ingest` writes it.")
+    return found
+
+
+def gather(task: str) -> dict[str, Any]:
+    """Everything behind the model of one task; see `missing` for what could not be found."""
+    lock = _lock()
+    found = {
+        "task": task,
+        "code": code_state(),
+        "data": {"hash": data_hash(), "files": _data().get("nfiles"), "bytes": _data().get("size")},
+        "dvc_lock_sha256": sha256(canonical_json(lock).encode()) if lock else None,
+        "stages": stages_behind(lock, paths.ARTIFACTS / task),
+        "outputs_sha256": output_hashes(task),
+        "params_sha256": sha256_file(paths.PARAMS),
+        "environment": environment(),
+    }
+    return {**found, "missing": missing(found)}
+
+
+def missing(found: Mapping[str, Any]) -> list[str]:
+    """The links that an auditor would not find, in words; empty where the lineage is complete."""
+    links = {
+        "no git commit: the code that made this cannot be named": found["code"]["commit"],
+        "no dvc.lock: the stages' inputs and outputs are not recorded": found["dvc_lock_sha256"],
+        "dvc.lock names no stage that makes this model": found["stages"],
+        f"no {REQUIREMENTS}: the packages are not pinned": found["environment"]["requirements_lock_sha256"],
+    }
+    return [words for words, link in links.items() if not link]
+
+
+def _lock() -> dict[str, Any]:
+    if not DVC_LOCK.exists():
+        return {}
+    return yaml.safe_load(DVC_LOCK.read_text(encoding="utf-8")) or {}
+
+
+def lock_as_json() -> str:
+    """`dvc.lock` as canonical JSON: stages that ran side by side stand in the file in the order they ended."""
+    return canonical_json(_lock())
+
+
+def stages_behind(lock: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The entries of `dvc.lock` that write into `folder`, and of all the stages that these read from."""
+    stages = lock.get("stages", {})
+    wanted, found = [folder], {}
+    while wanted:
+        place = wanted.pop()
+        for address, entry in stages.items():
+            if address not in found and any(_touches(Path(out["path"]), place) for out in entry.get("outs", [])):
+                found[address] = entry
+                wanted += [Path(dep["path"]) for dep in entry.get("deps", [])]
+    return {address: stages[address] for address in stages if address in found}
+
+
+def _touches(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)
+
+
+def code_state() -> dict[str, Any]:
+    """Commit, and whether the tree differs from it; `diff` holds new files too, so that commit + diff is the code."""
+    commit = git("rev-parse", "HEAD").strip()
+    diff = code_diff() if commit else ""
+    return {"commit": commit or None, "dirty": bool(diff), "diff_sha256": sha256(diff.encode()) if diff else None}
+
+
+def code_diff() -> str:
+    """The difference between the commit and the working tree, without `dvc.lock`, which is archived itself.
+
+    Through an index of its own: untracked files are part of the difference, and the user's index stays as it is.
+    """
+    with scratch() as folder:
+        index = folder / "index"
+        own = Path(git("rev-parse", "--git-path", "index").strip())
+        if own.is_file():
+            index.write_bytes(own.read_bytes())
+        git("add", "--intent-to-add", "--all", index=index)
+        return git("diff", "HEAD", "--binary", "--", ".", f":(exclude){DVC_LOCK}", index=index)
+
+
+def git(*command: str, index: Path | None = None) -> str:
+    """What `git COMMAND` prints here; empty where it fails, or where there is no git."""
+    env = {**os.environ, **({"GIT_INDEX_FILE": str(index)} if index else {})}
+    try:
+        done = subprocess.run(["git", *command], capture_output=True, check=False, env=env)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.decode("utf-8", errors="replace") if done.returncode == 0 else ""
+
+
+def environment() -> dict[str, Any]:
+    """Python, packages that compute, platform, and the hash of the lock file."""
+    versions = {name: importlib.metadata.version(name) for name in _MODULES}
+    return {
+        "python": platform.python_version(), "platform": platform.platform(), "machine": platform.machine(),
+        "cores": os.cpu_count(), "gpu": gpu(), "packages": versions,
+        "requirements_lock_sha256": sha256_file(REQUIREMENTS) if REQUIREMENTS.exists() else None,
+    }
+
+
+def gpu() -> str | None:
+    """What the NVIDIA driver calls the first GPU; asked without loading torch."""
+    names = [line.split(":", 1)[1].strip() for info in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+             for line in info.read_text(encoding="utf-8").splitlines() if line.startswith("Model:")]
+    return names[0] if names else None
+
+
+def validation() -> tuple[bool, dict[str, Any]]:
+    """Whether the data passed validation, and the stored result."""
+    path = paths.VALIDATION / "validation.json"
+    if not path.exists():
+        return False, {}
+    result = dict(read_json(path))
+    return bool(result.get("success")), result

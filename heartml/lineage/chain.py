@@ -1,0 +1,291 @@
+"""The chain behind a registered version: run, code, lock, stages, validation, folds, data, recordings, environment.
+
+Everything comes from the registry, from the files that the run keeps, and from DVC's cache and remotes by hash: data
+and code of this folder may have moved on. What cannot be found stands in `Chain.missing`, in words, with the way out.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from heartml.core import paths
+from heartml.core.schema import FOLDS, RECORDINGS
+from heartml.core.system.files import canonical_json, scratch
+from heartml.core.system.hashing import sha256
+from heartml.lineage import capture
+from heartml.lineage.dvc_objects import Gone, Objects
+from heartml.registry import tracking, versions
+from heartml.registry.tracking import Client, Run
+from heartml.registry.versions import Version
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+AUDIO_MD5 = "audio_md5"      # of the lossless file in the data version
+_AGAIN = "`heartml retrain` registers a version that has it"
+
+
+@dataclass(frozen=True)
+class Link:
+    """One file or folder that a stage reads or writes, as `dvc.lock` has it; `md5` of a folder ends with `.dir`."""
+
+    path: str
+    md5: str
+    bytes: int | None
+    files: int | None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One entry of `dvc.lock`; `params`: file -> name -> value."""
+
+    address: str
+    command: str
+    inputs: tuple[Link, ...]
+    params: Mapping[str, Mapping[str, Any]]
+    outputs: tuple[Link, ...]
+
+
+@dataclass(frozen=True)
+class Code:
+    """The commit, and the text of what differed from it (`None` where nothing did, or where it is lost)."""
+
+    commit: str | None
+    dirty: bool
+    diff_sha256: str | None
+    diff: str | None
+
+
+@dataclass(frozen=True)
+class Lock:
+    """`dvc.lock` as the run keeps it; `sha256` of its canonical JSON, which does not know in which order stages ran."""
+
+    content: Mapping[str, Any]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Data:
+    """The data version; `objects`: path below `data/` -> md5, empty where the listing is lost."""
+
+    md5: str
+    files: int | None
+    bytes: int | None
+    objects: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """All of it; `None` (or an empty table) where it is missing.
+
+    Attributes:
+        version: with tags, aliases and the gate's verdict.
+        facts: `lineage.json`, what was noted when the version was registered.
+        stages: those behind this model, each after the ones that it reads from.
+        params: `params.yaml`.
+        validation: `validation.json`.
+        evaluation: `metrics.json` of the held-out part.
+        gate: the gate's verdict with all its numbers.
+        folds: schema.FOLDS, one row a recording of this task.
+        recordings: schema.RECORDINGS and labels of every recording of the data version; `unit_id`, `label`, `part`
+            (null where this task has no use for the recording) and `audio_md5`.
+        environment: Python, packages, hardware, hash of requirements.lock.
+        requirements: requirements.lock.
+        missing: what could not be found, and the way out; empty where the chain is complete.
+    """
+
+    version: Version
+    run: Run | None
+    facts: Mapping[str, Any]
+    code: Code
+    lock: Lock | None
+    stages: tuple[Stage, ...]
+    params: Mapping[str, Any] | None
+    validation: Mapping[str, Any] | None
+    evaluation: Mapping[str, Any] | None
+    gate: Mapping[str, Any] | None
+    folds: "pd.DataFrame"
+    data: Data | None
+    recordings: "pd.DataFrame"
+    environment: Mapping[str, Any]
+    requirements: str | None
+    missing: tuple[str, ...]
+
+
+class Shelf:
+    """The files that a run keeps; notes in `missing` what is not there, or not whole."""
+
+    def __init__(self, client: Client, run_id: str, folder: Path, missing: list[str]) -> None:
+        self._client, self._run_id, self._folder = client, run_id, folder
+        self.missing = missing
+        self._names: dict[str | None, frozenset[str]] = {}
+
+    def path(self, name: str, why: str = _AGAIN) -> Path | None:
+        """A copy of one file; `why`: the way out where it is not there."""
+        folder = name.rpartition("/")[0] or None
+        if folder not in self._names:
+            self._names[folder] = tracking.stored(self._client, self._run_id, folder)
+        if name in self._names[folder]:
+            return tracking.fetch(self._client, self._run_id, name, self._folder)
+        self.missing.append(f"{name}: not among the files of run {self._run_id}; {why}")
+        return None
+
+    def text(self, name: str) -> str | None:
+        """One file as text."""
+        path = self.path(name)
+        return path.read_text(encoding="utf-8", errors="replace") if path else None
+
+    def values(self, name: str) -> dict[str, Any] | None:
+        """One file of JSON or YAML with names at its top."""
+        text = self.text(name)
+        if text is None:
+            return None
+        try:
+            found = json.loads(text) if name.endswith(".json") else yaml.safe_load(text)
+            return dict(found)
+        except (ValueError, TypeError, yaml.YAMLError) as error:
+            self._damaged(name, error)
+            return None
+
+    def table(self, name: str, columns: Mapping[str, str]) -> "pd.DataFrame":
+        """One Parquet table with at least these columns; without rows where it is missing."""
+        import pandas as pd
+
+        path = self.path(name)
+        if path:
+            try:
+                return pd.read_parquet(path).astype(dict(columns))
+            except (ValueError, OSError, KeyError) as error:
+                self._damaged(name, error)
+        return pd.DataFrame(columns=list(columns)).astype(dict(columns))
+
+    def _damaged(self, name: str, error: Exception) -> None:
+        words = str(error).splitlines()[0] if str(error) else type(error).__name__
+        self.missing.append(f"{name}: kept by run {self._run_id}, but damaged ({words}); {_AGAIN}")
+
+
+def locate(client: Client, words: str) -> Version:
+    """The version that MODEL (its champion), MODEL@ALIAS or MODEL/VERSION means.
+
+    Raises:
+        RegistryError: there is none.
+    """
+    return versions.get(client, words)
+
+
+def read(client: Client, version: Version, objects: Objects | None = None) -> Chain:
+    """Everything behind a version; never raises for what is missing."""
+    missing: list[str] = []
+    run = tracking.read(client, version.run_id)
+    with scratch() as folder:
+        if run is None or run.deleted:
+            gone = "deleted (`mlflow gc` has not come by yet: restore it in MLflow)" if run else "gone from the store"
+            missing.append(f"run {version.run_id}: {gone}; a backup of the tracking store has it")
+        shelf = Shelf(client, version.run_id, folder, missing) if run else None
+        return _read(version, run, shelf, missing, objects or Objects())
+
+
+def _read(version: Version, run: Run | None, shelf: Shelf | None, missing: list[str], objects: Objects) -> Chain:
+    shelf = shelf or _Nothing(missing)
+    facts = shelf.values("lineage.json") or {}
+    missing += [words for words in facts.get("missing", []) if words not in missing]
+    lock = shelf.values("dvc.lock")
+    folds = shelf.table("folds.parquet", FOLDS)
+    data = _data(shelf, facts, objects)
+    stages = _stages(capture.stages_behind(lock, paths.ARTIFACTS / version.name)) if lock else ()
+    if lock and not stages:
+        missing.append(f"dvc.lock: no stage in it makes artifacts/{version.name}; {_AGAIN}")
+    return Chain(
+        version, run, facts, _code(shelf, facts), Lock(lock, sha256(canonical_json(lock).encode())) if lock else None,
+        stages, shelf.values("params.yaml"), shelf.values("validation/validation.json"),
+        shelf.values("evaluation/metrics.json"), shelf.values("gate.json"), folds, data,
+        _recordings(data, folds, objects, missing), facts.get("environment", {}), shelf.text("requirements.lock"),
+        tuple(missing),
+    )
+
+
+class _Nothing(Shelf):
+    """The files of a run that is gone; that they are is said once, by the caller."""
+
+    def __init__(self, missing: list[str]) -> None:
+        self.missing = missing
+
+    def path(self, name: str, why: str = _AGAIN) -> Path | None:
+        return None
+
+
+def _code(shelf: Shelf, facts: Mapping[str, Any]) -> Code:
+    noted = facts.get("code", {})
+    dirty = bool(noted.get("dirty"))
+    return Code(noted.get("commit"), dirty, noted.get("diff_sha256"), shelf.text("code.diff") if dirty else None)
+
+
+def _stages(entries: Mapping[str, Any]) -> tuple[Stage, ...]:
+    """Entries of `dvc.lock`, each after those whose outputs it reads; by name where they go in a circle."""
+    found = {address: Stage(
+        address, str(entry.get("cmd", "")), _links(entry.get("deps", [])), entry.get("params", {}),
+        _links(entry.get("outs", [])),
+    ) for address, entry in sorted(entries.items())}
+    needs = {address: {other.address for other in found.values() if other is not stage and reads(stage, other)}
+             for address, stage in found.items()}
+    try:
+        return tuple(found[address] for address in TopologicalSorter(needs).static_order())
+    except CycleError:
+        return tuple(found.values())
+
+
+def reads(stage: Stage, other: Stage) -> bool:
+    """Whether a stage reads what another one writes."""
+    made = [Path(out.path) for out in other.outputs]
+    return any(feeds(out, Path(link.path)) for out in made for link in stage.inputs)
+
+
+def feeds(out: Path, read_from: Path) -> bool:
+    """Whether an output is, lies in, or holds what is read."""
+    return out.is_relative_to(read_from) or read_from.is_relative_to(out)
+
+
+def _links(entries: list[Mapping[str, Any]]) -> tuple[Link, ...]:
+    return tuple(Link(str(e["path"]), str(e.get("md5", "")), e.get("size"), e.get("nfiles")) for e in entries)
+
+
+def _data(shelf: Shelf, facts: Mapping[str, Any], objects: Objects) -> Data | None:
+    """The data version that `data.dvc` of the run names, else `lineage.json`, with its listing."""
+    try:
+        out = dict((shelf.values("data.dvc") or {})["outs"][0])
+    except (KeyError, IndexError, TypeError, ValueError):
+        noted = facts.get("data", {})
+        out = {"md5": noted.get("hash"), "nfiles": noted.get("files"), "size": noted.get("bytes")}
+    md5 = str(out.get("md5") or "")
+    if not md5:
+        return None
+    try:
+        listing = objects.listing(md5)
+    except Gone as gone:
+        shelf.missing.append(f"data version {md5}: its listing is nowhere ({gone}); {_fetch(md5)}")
+        listing = {}
+    return Data(md5, out.get("nfiles"), out.get("size"), listing)
+
+
+def _recordings(data: Data | None, folds: "pd.DataFrame", objects: Objects, missing: list[str]) -> "pd.DataFrame":
+    import pandas as pd
+
+    table = pd.DataFrame(columns=list(RECORDINGS)).astype(dict(RECORDINGS))
+    if data and data.objects:
+        try:
+            table = objects.table(data.objects, "recordings.parquet")
+        except Gone as gone:
+            missing.append(f"recordings of data version {data.md5}: {gone}; {_fetch(data.md5)}")
+    places = {key: paths.audio(key).relative_to(paths.DATA).as_posix() for key in table["recording_id"]}
+    hashes = {key: (data.objects.get(place) if data else None) for key, place in places.items()}
+    found = table.assign(**{AUDIO_MD5: table["recording_id"].map(hashes).astype("string")})
+    return found.merge(folds[["recording_id", "unit_id", "label", "part"]], on="recording_id", how="left")
+
+
+def _fetch(md5: str) -> str:
+    return f"`dvc fetch data.dvc` in a checkout whose data.dvc names {md5} brings it, from a remote that has it"

@@ -1,0 +1,119 @@
+"""A chain as OpenLineage events: a START and a COMPLETE for every stage, and for the registration behind them.
+
+DVC notes no times: all events carry that of the registration, when every stage had ended; order is that of the list.
+Run ids follow from the MLflow run and the stage, so that the same chain gives the same events.
+"""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid5
+
+from heartml.lineage.chain import Chain, Link, Stage
+
+if TYPE_CHECKING:
+    from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent
+
+NAMESPACE, FILES, MODELS = "heartml", "dvc", "mlflow"
+_PRODUCER = "urn:heartml"
+_SPACE = UUID("6f1b0a52-5d0c-5b8e-9a31-6c2f0d6b7e10")    # of the ids below; any would do, it must stay
+
+
+def as_dicts(chain: Chain) -> list[dict[str, Any]]:
+    """The events as JSON values."""
+    from openlineage.client.serde import Serde
+
+    return [Serde.to_dict(event) for event in events(chain)]
+
+
+def events(chain: Chain) -> "Iterator[RunEvent]":
+    """The events, stages in the order in which they need each other."""
+    from openlineage.client import event_v2 as ol
+
+    when = datetime.fromtimestamp((chain.run.start_ms if chain.run else chain.version.created_ms) / 1000, UTC)
+    for stage in chain.stages:
+        inputs, outputs = [_input(chain, link) for link in stage.inputs], [_output(chain, x) for x in stage.outputs]
+        yield from _pair(ol, when, _run(chain, stage), _job(chain, stage), inputs, outputs)
+    files = [_input(chain, link) for stage in chain.stages for link in stage.outputs]
+    job = ol.Job(NAMESPACE, f"register {chain.version.name}")
+    yield from _pair(ol, when, ol.Run(str(UUID(chain.version.run_id))), job, files, [_model(chain)])
+
+
+def _pair(ol: Any, when: datetime, run: Any, job: Any, inputs: list[Any], outputs: list[Any]) -> "Iterator[RunEvent]":
+    for state in (ol.RunState.START, ol.RunState.COMPLETE):
+        yield ol.RunEvent(eventTime=when.isoformat(), producer=_PRODUCER, run=run, job=job, eventType=state,
+                          inputs=inputs, outputs=outputs)
+
+
+def run_id(chain: Chain, stage: Stage) -> str:
+    """The id of one stage's run in this chain."""
+    return str(uuid5(_SPACE, f"{chain.version.run_id} {stage.address}"))
+
+
+def _run(chain: Chain, stage: Stage) -> "Run":
+    from openlineage.client import event_v2 as ol
+    from openlineage.client.facet_v2 import execution_parameters_run, parent_run
+
+    values = [execution_parameters_run.ExecutionParameter(f"{file}:{name}", name, value=_text(value))
+              for file, names in stage.params.items() for name, value in sorted(names.items())]
+    parent = parent_run.ParentRunFacet(
+        parent_run.Run(str(UUID(chain.version.run_id))), parent_run.Job(NAMESPACE, f"register {chain.version.name}"))
+    return ol.Run(run_id(chain, stage), {
+        "parent": parent, "executionParameters": execution_parameters_run.ExecutionParametersRunFacet(values)})
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def _job(chain: Chain, stage: Stage) -> "Job":
+    """The stage with its command, and where its code is: a git commit as a Software Heritage identifier."""
+    from openlineage.client import event_v2 as ol
+    from openlineage.client.facet_v2 import job_type_job, source_code_job, source_code_location_job
+
+    facets: dict[str, Any] = {
+        "jobType": job_type_job.JobTypeJobFacet("BATCH", "DVC", "STAGE"),
+        "sourceCode": source_code_job.SourceCodeJobFacet("sh", stage.command),
+    }
+    if chain.code.commit:
+        facets["sourceCodeLocation"] = source_code_location_job.SourceCodeLocationJobFacet(
+            "git", f"swh:1:rev:{chain.code.commit}", version=chain.code.commit)
+    return ol.Job(NAMESPACE, stage.address, facets)
+
+
+def _input(chain: Chain, link: Link) -> "InputDataset":
+    from openlineage.client import event_v2 as ol
+    from openlineage.client.facet_v2 import input_statistics_input_dataset as statistics
+
+    counts = statistics.InputStatisticsInputDatasetFacet(size=link.bytes, fileCount=link.files or 1)
+    return ol.InputDataset(FILES, link.path, {"inputStatistics": counts}, facets=_facets(chain, link))
+
+
+def _output(chain: Chain, link: Link) -> "OutputDataset":
+    from openlineage.client import event_v2 as ol
+    from openlineage.client.facet_v2 import output_statistics_output_dataset as statistics
+
+    counts = statistics.OutputStatisticsOutputDatasetFacet(size=link.bytes, fileCount=link.files or 1)
+    return ol.OutputDataset(FILES, link.path, {"outputStatistics": counts}, facets=_facets(chain, link))
+
+
+def _model(chain: Chain) -> "OutputDataset":
+    from openlineage.client import event_v2 as ol
+    from openlineage.client.facet_v2 import dataset_version_dataset as version
+
+    return ol.OutputDataset(MODELS, chain.version.name, facets={
+        "version": version.DatasetVersionDatasetFacet(chain.version.number)})
+
+
+def _facets(chain: Chain, link: Link) -> dict[str, Any]:
+    """The hash as the version, and the columns of the tables that are at hand."""
+    from openlineage.client.facet_v2 import dataset_version_dataset, schema_dataset
+
+    facets: dict[str, Any] = {"version": dataset_version_dataset.DatasetVersionDatasetFacet(link.md5)}
+    tables = {"data": chain.recordings, f"artifacts/{chain.version.name}/folds.parquet": chain.folds}
+    if link.path in tables:
+        fields = [schema_dataset.SchemaDatasetFacetFields(str(column), str(kind))
+                  for column, kind in tables[link.path].dtypes.items()]
+        facets["schema"] = schema_dataset.SchemaDatasetFacet(fields)
+    return facets

@@ -1,0 +1,269 @@
+"""Forward: which data versions, groups, folds, runs and registered versions a recording or patient went into.
+
+In: a recording id or the start of one, a source file's name, or a patient id. Looked for in every data version that
+git's history and the runs name, in their quarantine, and in the folds that each run keeps.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from heartml.core.schema import FOLDS, TEST
+from heartml.core.system.errors import HeartMLError
+from heartml.core.system.files import scratch
+from heartml.core.system.progress import track
+from heartml.lineage import data_versions
+from heartml.lineage.chain import Shelf
+from heartml.lineage.data_versions import DataVersion, Tables
+from heartml.lineage.dvc_objects import Gone, Objects
+from heartml.registry import consent, tracking, versions
+from heartml.registry.tracking import Client, Run
+from heartml.registry.versions import Version
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RECORDING, PATIENT, FILE = "recording", "patient", "source file"
+TRAINING, HELD_OUT = "training", "held out"
+_SHORTEST = 6     # digits of a recording id that may stand for it
+
+
+class Unknown(HeartMLError):  # noqa: N818 - reads as what is the case
+    """Nothing has this name, or several things have it; the message says which."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One recording, as the data versions in which it stands describe it."""
+
+    recording_id: str
+    patient_id: str | None
+    group_id: str
+    dataset: str
+    source_file: str
+    source_sha256: str
+    licence: str
+    data: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Twin:
+    """Another patient id in the same group: the same person, or nearly the same audio."""
+
+    patient_id: str
+    group_id: str
+    recordings: int
+
+
+@dataclass(frozen=True)
+class Refused:
+    """One row of a quarantine."""
+
+    source_file: str
+    patient_id: str | None
+    reason: str
+    detail: str
+    data: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Use:
+    """What one run did with the recordings.
+
+    Attributes:
+        version, aliases, verdict: of the registered version; `None` and empty where the run is in no registry.
+        parts: part of `folds.parquet` (`test`: held out) -> recording ids.
+        withdrawn: what the registry says of consent that was withdrawn since.
+    """
+
+    task: str
+    run_id: str
+    data: str
+    version: str | None
+    aliases: tuple[str, ...]
+    verdict: str | None
+    withdrawn: str
+    parts: Mapping[str, tuple[str, ...]]
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """`training`, `held out`, or both."""
+        there = {HELD_OUT if part == TEST else TRAINING for part in self.parts}
+        return tuple(role for role in (TRAINING, HELD_OUT) if role in there)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Everything that is known of what was asked for."""
+
+    asked: str
+    kind: str
+    recordings: tuple[Heard, ...]
+    twins: tuple[Twin, ...]
+    refused: tuple[Refused, ...]
+    data: tuple[DataVersion, ...]
+    uses: tuple[Use, ...]
+    missing: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        uses = [{**asdict(use), "roles": use.roles} for use in self.uses]
+        return {**asdict(self), "uses": uses}
+
+
+def find(client: Client, asked: str, objects: Objects | None = None) -> Trace:
+    """Follow one recording, source file or patient.
+
+    Raises:
+        Unknown: nothing that this project has known is called so, or the start of an id fits several.
+    """
+    objects = objects or Objects()
+    runs = tracking.runs(client)
+    known = data_versions.versions({run.run_id: run.tags["heartml.data"] for run in runs})
+    missing: list[str] = []
+    tables: dict[str, Tables] = {}
+    for version in track(known, "data versions", len(known)):
+        try:
+            tables[version.md5] = data_versions.tables(objects, version.md5)
+        except Gone as gone:
+            missing.append(f"data version {version.md5}: {gone}")
+    kind, ids, rows = _matches(asked, tables, missing)
+    recordings = _heard(tables, ids)
+    uses, lost = _uses(client, runs, ids)
+    told = {md5 for one in recordings for md5 in one.data} | {md5 for row in rows for md5 in row.data}
+    return Trace(asked, kind, recordings, _twins(tables, recordings), rows,
+                 tuple(version for version in known if version.md5 in told), uses, (*missing, *lost))
+
+
+def _matches(
+    asked: str, tables: Mapping[str, Tables], missing: Sequence[str]
+) -> tuple[str, frozenset[str], tuple[Refused, ...]]:
+    """What kind of name it is, the recordings that it means, and the quarantined rows."""
+    all_ids = {str(key) for one in tables.values() for key in one.recordings["recording_id"]}
+    starts = {key for key in all_ids if key.startswith(asked)} if len(asked) >= _SHORTEST else set()
+    if len(starts) > 1:
+        raise Unknown(f"{asked}: the start of {len(starts)} recording ids ({', '.join(sorted(starts)[:3])} ...); "
+                      "give more digits")
+    if starts:
+        return RECORDING, frozenset(starts), ()
+    for kind in (PATIENT, FILE):
+        ids = {str(key) for one in tables.values()
+               for key in one.recordings.loc[_called(one.recordings, asked, kind), "recording_id"]}
+        rows = _refused(tables, asked, kind)
+        if ids or rows:
+            return kind, frozenset(ids), rows
+    lost = f" ({len(missing)} of them could not be read: {missing[0]})" if missing else ""
+    raise Unknown(f"{asked}: no recording, source file or patient of {len(tables) + len(missing)} data versions is "
+                  f"called so{lost}. A recording id needs {_SHORTEST} digits or more")
+
+
+def _called(table: "pd.DataFrame", asked: str, kind: str) -> "pd.Series[bool]":
+    """Rows of a patient, with or without the data set before its id; or of a file, by its path or its name alone."""
+    if kind == FILE:
+        names = table["source_file"]
+        same = (names == asked) | names.str.endswith(f"/{asked}")
+    else:
+        same = (table["patient_id"] == asked) | (table["patient_id"] == table["dataset"] + f"-{asked}")
+    return same.fillna(False).astype(bool)
+
+
+def _refused(tables: Mapping[str, Tables], asked: str, kind: str) -> tuple[Refused, ...]:
+    found: dict[tuple[Any, ...], list[str]] = {}
+    for md5, one in tables.items():
+        rows = one.quarantine[_called(one.quarantine, asked, kind)]
+        for row in rows[["source_file", "patient_id", "reason", "detail"]].astype(object).itertuples(index=False):
+            found.setdefault(tuple(row), []).append(md5)
+    return tuple(Refused(file, _text(patient), reason, detail, tuple(where))
+                 for (file, patient, reason, detail), where in found.items())
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _heard(tables: Mapping[str, Tables], ids: frozenset[str]) -> tuple[Heard, ...]:
+    """Each recording with its newest description, and all data versions that hold it."""
+    rows: dict[str, Mapping[Any, Any]] = {}
+    where: dict[str, list[str]] = {}
+    for md5, one in tables.items():
+        own = one.recordings[one.recordings["recording_id"].isin(ids)].astype(object)
+        for row in own.to_dict("records"):
+            rows[row["recording_id"]] = row
+            where.setdefault(row["recording_id"], []).append(md5)
+    return tuple(Heard(key, _text(row["patient_id"]), row["group_id"], row["dataset"], row["source_file"],
+                       row["source_sha256"], row["licence"], tuple(where[key]))
+                 for key, row in sorted(rows.items(), key=lambda item: (item[1]["dataset"], item[1]["source_file"])))
+
+
+def _twins(tables: Mapping[str, Tables], recordings: Iterable[Heard]) -> tuple[Twin, ...]:
+    own = {one.patient_id for one in recordings}
+    groups = {one.group_id for one in recordings}
+    found: dict[tuple[str, str], set[str]] = {}
+    for one in tables.values():
+        near = one.recordings[one.recordings["group_id"].isin(groups)].astype(object)
+        for key, patient, group in near[["recording_id", "patient_id", "group_id"]].itertuples(index=False):
+            if isinstance(patient, str) and patient not in own:
+                found.setdefault((patient, group), set()).add(key)
+    return tuple(Twin(patient, group, len(keys)) for (patient, group), keys in sorted(found.items()))
+
+
+def _uses(client: Client, runs: Sequence[Run], ids: frozenset[str]) -> tuple[tuple[Use, ...], list[str]]:
+    """What the runs did with the recordings, registered versions with their names; and whose folds are lost."""
+    of_run = {version.run_id: version for name in versions.names(client) for version in versions.versions(client, name)}
+    uses: list[Use] = []
+    missing: list[str] = []
+    for run in track(runs, "runs", len(runs)):
+        folds = _folds(client, run, missing)
+        own = folds[folds["recording_id"].isin(ids)]
+        if len(own):
+            uses.append(_use(run, of_run.get(run.run_id), own))
+    return tuple(uses), missing
+
+
+def _folds(client: Client, run: Run, missing: list[str]) -> "pd.DataFrame":
+    with scratch() as folder:
+        return Shelf(client, run.run_id, folder, missing).table("folds.parquet", FOLDS)
+
+
+def _use(run: Run, version: Version | None, own: "pd.DataFrame") -> Use:
+    parts = {str(part): tuple(sorted(rows["recording_id"])) for part, rows in own.groupby("part", sort=True)}
+    return Use(run.tags.get("heartml.task", version.name if version else ""), run.run_id, run.tags["heartml.data"],
+               version.number if version else None, version.aliases if version else (),
+               version.verdict if version else None, consent.words(version) if version else "", parts)
+
+
+def many(count: int, what: str = "recording") -> str:
+    """`1 recording`, `4 recordings`."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
+def lines(trace: Trace) -> list[str]:
+    """For people, one fact a line."""
+    said = [f"{trace.asked}: a {trace.kind}, {many(len(trace.recordings))}"]
+    said += [f"  {one.recording_id[:12]} {one.source_file} (SHA-256 {one.source_sha256[:12]}), patient "
+             f"{one.patient_id or 'unknown'}, group {one.group_id}, {one.licence}" for one in trace.recordings]
+    said += [f"  the same person or audio (group {twin.group_id}): {twin.patient_id}, {many(twin.recordings)}"
+             for twin in trace.twins]
+    said += [f"  quarantined: {row.source_file}: {row.reason}, {row.detail}" for row in trace.refused]
+    said += ["data versions", *(_data_line(trace, version) for version in trace.data)]
+    said += ["models"] + ([_use_line(use) for use in trace.uses] or ["  none: in no run's folds"])
+    return [*said, *(f"could not be read: {words}" for words in trace.missing)]
+
+
+def _data_line(trace: Trace, version: DataVersion) -> str:
+    held = sum(version.md5 in one.data for one in trace.recordings)
+    refused = sum(version.md5 in row.data for row in trace.refused)
+    where = [f"commit {commit.commit[:12]} of {commit.when[:10]}" for commit in version.commits]
+    where += ["in data/ now"] * version.current
+    counts = many(held) + (f", {refused} in quarantine" if refused else "")
+    used = f"used by {many(len(version.runs), 'run')}"
+    return f"  {version.md5[:12]}: {counts} ({', '.join(where) or used})"
+
+
+def _use_line(use: Use) -> str:
+    where = ", ".join(f"{len(ids)} {'held out' if part == TEST else f'in fold {part}'}"
+                      for part, ids in use.parts.items())
+    named = f"version {use.version}" if use.version else "not registered"
+    state = "".join(f", {word}" for word in (*use.aliases, use.verdict) if word)
+    marked = f"; consent withdrawn: {use.withdrawn}" if use.withdrawn else ""
+    return f"  {use.task} {named}{state} (run {use.run_id[:12]}, data {use.data[:12]}): {where}{marked}"

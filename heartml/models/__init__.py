@@ -1,0 +1,1 @@
+"""From waveforms to a decision: encoders, pooling, heads, the ensemble, the fitted model."""

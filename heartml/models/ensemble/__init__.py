@@ -1,0 +1,1 @@
+"""Many trials, one prediction: candidates, stacking, selection, the decision rule, calibration."""

@@ -1,0 +1,144 @@
+"""One member of an ensemble: encoder, level, pooling and head with their numbers, and how it is fitted and asked.
+
+A member of level `recording` hears one recording at a time; one of level `unit` sees mean, maximum and minimum of the
+pooled vectors over all recordings of a patient at once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heartml.models import pooling
+from heartml.models.heads import HEADS, Answer, Fitted, Head, Inputs, Numbers
+
+if TYPE_CHECKING:
+    pass  # with pandas, which a finished model has no use for
+
+Floats = NDArray[np.float64]
+Level = Literal["recording", "unit"]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is fitted; `pooling` is `None` for heads that take frames."""
+
+    encoder: str
+    head: str
+    level: Level
+    pooling: str | None
+    numbers: Numbers
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {"encoder": self.encoder, "head": self.head, "level": self.level, "pooling": self.pooling,
+                "numbers": dict(self.numbers)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Spec":
+        """The spec behind `to_json`; other keys are ignored."""
+        return cls(values["encoder"], values["head"], values["level"], values["pooling"], dict(values["numbers"]))
+
+    @property
+    def family(self) -> Head:
+        """The module of the head."""
+        return HEADS[self.head]()
+
+
+class Rows(Sequence[NDArray[np.float32]]):
+    """Some rows of a sequence of frames, taken when asked for: a thousand recordings need not be in memory."""
+
+    def __init__(self, frames: Sequence[NDArray[np.float32]], rows: NDArray[np.int64]) -> None:
+        self._frames, self._rows = frames, rows
+
+    @overload
+    def __getitem__(self, row: int) -> NDArray[np.float32]: ...
+    @overload
+    def __getitem__(self, row: slice) -> "Rows": ...
+    def __getitem__(self, row: int | slice) -> "NDArray[np.float32] | Rows":
+        return Rows(self._frames, self._rows[row]) if isinstance(row, slice) else self._frames[int(self._rows[row])]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+class Sounds:
+    """Frames of `r` recordings under each encoder, pooled when asked, once.
+
+    Args:
+        frames: encoder -> `r` arrays float32 `[frames, dim]`; read lazily where the sequence is lazy.
+        rates_hz: encoder -> frames a second.
+        unit: `[r]`, index of each recording's unit.
+    """
+
+    def __init__(
+        self, frames: Mapping[str, Sequence[NDArray[np.float32]]], rates_hz: Mapping[str, float],
+        unit: NDArray[np.int64],
+    ) -> None:
+        self.frames, self.rates_hz, self.unit = dict(frames), dict(rates_hz), unit
+        self._whole: tuple[Sounds, NDArray[np.int64]] | None = None
+        self._of_recordings: dict[tuple[str, str], Floats] = {}
+        self._of_units: dict[tuple[str, str], Floats] = {}
+
+    def add(self, encoder: str, frames: Sequence[NDArray[np.float32]], rate_hz: float) -> None:
+        """The frames of one encoder more."""
+        self.frames[encoder], self.rates_hz[encoder] = frames, rate_hz
+
+    def apart(self) -> "Sounds":
+        """The same recordings, each a unit of its own; what was pooled of a recording is not pooled again."""
+        other = Sounds(self.frames, self.rates_hz, np.arange(len(self.unit)))
+        other._of_recordings = self._of_recordings
+        return other
+
+    def some(self, rows: NDArray[np.int64], unit: NDArray[np.int64]) -> "Sounds":
+        """Recordings `rows` `[n]` with units of their own `[n]`; each is pooled once for all that it is part of."""
+        other = Sounds({name: Rows(of, rows) for name, of in self.frames.items()}, self.rates_hz, unit)
+        other._whole = self, rows
+        return other
+
+    def inputs(self, spec: Spec, rows: NDArray[np.int64]) -> Inputs:
+        """What the spec's head takes, for recordings or units `rows`."""
+        if spec.pooling is None:
+            return Rows(self.frames[spec.encoder], rows)
+        return self._pooled(spec.encoder, spec.pooling, spec.level)[rows]
+
+    def _pooled(self, encoder: str, name: str, level: Level) -> Floats:
+        key = (encoder, name)
+        if key not in self._of_recordings and self._whole:
+            whole, rows = self._whole
+            self._of_recordings[key] = whole._pooled(encoder, name, "recording")[rows]
+        elif key not in self._of_recordings:
+            self._of_recordings[key] = pooling.pool(name, self.frames[encoder], self.rates_hz[encoder])
+        if level == "recording":
+            return self._of_recordings[key]
+        if key not in self._of_units:
+            self._of_units[key] = pooling.per_unit(self._of_recordings[key], self.unit)
+        return self._of_units[key]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A spec and the heads fitted to it: one, or those of several folds whose answers are averaged."""
+
+    spec: Spec
+    heads: tuple[Fitted, ...]
+
+    def answer(self, sounds: Sounds) -> Answer:
+        """What the member says about every recording (or unit) of `sounds`."""
+        cases = len(sounds.unit) if self.spec.level == "recording" else int(sounds.unit.max()) + 1
+        inputs = sounds.inputs(self.spec, np.arange(cases))
+        return together([head.answer(inputs) for head in self.heads])
+
+
+def together(answers: Sequence[Answer]) -> Answer:
+    """The mean of what several heads say about the same cases, in log-probabilities and in details."""
+    details = [a.details for a in answers if a.details is not None]
+    log_p = normalised(np.mean([a.log_p for a in answers], axis=0))
+    return Answer(log_p, np.mean(details, axis=0) if details else None)
+
+
+def normalised(log_scores: Floats) -> Floats:
+    """Log-probabilities whose rows sum to one."""
+    return log_scores - np.logaddexp.reduce(log_scores, axis=1, keepdims=True)

@@ -1,0 +1,162 @@
+"""Readings: how what members answer about recordings becomes log-probabilities of units.
+
+`direct`: it already is about units. `stack`: logistic regression on mean, maximum, minimum and mean of the two highest
+log-probabilities over a patient's recordings. `segments`: the same with the soft segments of the sequence head.
+Stacking per patient is worth .03 in mean recall over any fixed rule on CirCor. Readers of networks that were trained
+on noisy crops are fitted to what these say of each unit as recorded and through noise: what a network says of noise is
+read as what it is.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heartml.core.config import StackingParams
+from heartml.core.tasks import Task
+from heartml.models.ensemble.candidate import Spec, together
+from heartml.models.heads import Answer
+from heartml.models.heads.softmax import Softmax
+from heartml.models.pooling import rows_of
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Kind = Literal["direct", "stack", "segments"]
+KINDS: tuple[Kind, ...] = ("direct", "stack", "segments")
+
+
+@dataclass(frozen=True, order=True)
+class Reading:
+    """One way to read one trial, or a committee of trials whose answers are averaged before they are read."""
+
+    trials: tuple[int, ...]
+    kind: Kind
+
+    def __str__(self) -> str:
+        return f"{'+'.join(map(str, self.trials))}-{self.kind}"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a reading looks at: `[u, columns]` of units as recorded and, where readers learn from it, through noise."""
+
+    heard: Floats
+    noisy: Floats | None = None
+
+    def of(self, units: NDArray[np.bool_] | Ints) -> "Evidence":
+        """The same of some units."""
+        return Evidence(self.heard[units], None if self.noisy is None else self.noisy[units])
+
+    def taught(self, labels: Ints) -> tuple[Floats, Ints]:
+        """What a reader is fitted to, and the labels `[u]` as often."""
+        if self.noisy is None:
+            return self.heard, labels
+        return np.concatenate([self.heard, self.noisy]), np.concatenate([labels, labels])
+
+
+def readings(answers: Mapping[int, Answer], specs: Mapping[int, Spec], task: Task) -> list[Reading]:
+    """Every reading of complete trials: each trial of vectors alone, those of frames of one head as a committee.
+
+    Networks differ by chance: averaged, they say more than any of them, and there is nothing to choose by luck.
+    """
+    committees: dict[tuple[object, ...], list[int]] = {}
+    for trial, spec in sorted(specs.items()):
+        key = (spec.head, spec.encoder) if spec.family.TAKES == "frames" else (trial,)
+        committees.setdefault(key, []).append(trial)
+    return [Reading(tuple(trials), kind) for trials in committees.values()
+            for kind in kinds(specs[trials[0]], task, answers[trials[0]])]
+
+
+def answer_of(reading: Reading, answers: Mapping[int, Answer]) -> Answer:
+    """The mean answer of the trials that a reading reads."""
+    return together([answers[trial] for trial in reading.trials])
+
+
+def kinds(spec: Spec, task: Task, answer: Answer) -> tuple[Kind, ...]:
+    """The readings that an answer allows; the first one scores the trial."""
+    first: Kind = "direct" if spec.level == "unit" or task.unit == "recording" else "stack"
+    return (first,) if answer.details is None else (first, "segments")
+
+
+def evidence_of(
+    wanted: Iterable[Reading], answers: Mapping[int, Answer], noisy: Mapping[int, Answer], unit: Ints
+) -> dict[Reading, Evidence]:
+    """Evidence of readings from their trials' answers about the same recordings, as recorded and through noise."""
+    return {r: evidence(r.kind, answer_of(r, answers), unit,
+                        answer_of(r, noisy) if set(r.trials) <= set(noisy) else None) for r in wanted}
+
+
+def is_read(spec: Spec, task: Task, answer: Answer) -> bool:
+    """Whether a reader is fitted to such answers."""
+    return kinds(spec, task, answer) != ("direct",)
+
+
+def evidence(kind: Kind, answer: Answer, unit: Ints, noisy: Answer | None = None) -> Evidence:
+    """`[r or u, k]` answers, `[r]` unit of each recording, the same answers through noise -> `[u, columns]` of both."""
+    read = None if noisy is None or kind == "direct" else columns(kind, noisy, unit)
+    return Evidence(columns(kind, answer, unit), read)
+
+
+def columns(kind: Kind, answer: Answer, unit: Ints) -> Floats:
+    """What the reading looks at in answers about recordings or units: `[u, columns]`."""
+    if kind == "direct":
+        return answer.log_p
+    rows = rows_of(unit)
+    stacked = np.stack([_over_recordings(answer.log_p[r]) for r in rows])
+    if kind == "stack" or answer.details is None:
+        return stacked
+    details = answer.details
+    return np.hstack([stacked, np.stack([_summary(details[r]) for r in rows])])
+
+
+def _over_recordings(log_p: Floats) -> Floats:
+    """Mean, maximum, minimum, mean of the two highest: `[recordings, k] -> [4 k]`."""
+    return np.concatenate([_summary(log_p), np.sort(log_p, axis=0)[-2:].mean(0)])
+
+
+def _summary(values: Floats) -> Floats:
+    return np.concatenate([values.mean(0), values.max(0), values.min(0)])
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A fitted reading; `direct` has nothing to fit."""
+
+    softmax: Softmax | None
+
+    @classmethod
+    def fit(cls, kind: Kind, seen: Evidence, labels: Ints, gains: Floats, params: StackingParams) -> "Reader":
+        """Fitted to evidence of `n` units, weighted by the gain of their class."""
+        if kind == "direct":
+            return cls(None)
+        c = params.stack_c if kind == "stack" else params.segments_c
+        rows, classes = seen.taught(labels)
+        return cls(Softmax.fit(rows, classes, len(gains), gains[classes], c))
+
+    def __call__(self, seen: Floats) -> Floats:
+        """Evidence `[n, columns]` -> log-probabilities `[n, k]`."""
+        return seen if self.softmax is None else self.softmax.log_probabilities(seen)
+
+    def arrays(self) -> Mapping[str, NDArray[np.generic]]:
+        """For saving; `from_arrays` is the way back."""
+        return {} if self.softmax is None else self.softmax.arrays()
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> "Reader":
+        """What `arrays` described."""
+        return cls(Softmax.from_arrays(arrays) if arrays else None)
+
+
+def cross_read(
+    kind: Kind, seen: Evidence, labels: Ints, parts: Ints, gains: Floats, params: StackingParams
+) -> Floats:
+    """Log-probabilities `[n, k]` of each fold as recorded, read by what the other folds taught."""
+    if kind == "direct":
+        return seen.heard
+    log_p = np.zeros((len(labels), len(gains)))
+    for part in np.unique(parts):
+        here = parts == part
+        log_p[here] = Reader.fit(kind, seen.of(~here), labels[~here], gains, params)(seen.heard[here])
+    return log_p

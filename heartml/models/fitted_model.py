@@ -1,0 +1,257 @@
+"""The fitted ensemble: from frames, or straight from audio, to probabilities, a decision and a calibrated confidence.
+
+One folder, no pickle: `model.json` (task, what made the frames, members, weights, decision rule, calibration, the
+confidence below which a human decides), `model.safetensors` (arrays) and `<trial>-<n>.lightgbm.txt` (trees).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heartml.core.system.errors import HeartMLError
+from heartml.core.system.files import read_json, replacing, write_json
+from heartml.core.tasks import Task, resolve
+from heartml.models.ensemble.calibration import Calibration
+from heartml.models.ensemble.candidate import Member, Sounds, Spec
+from heartml.models.ensemble.decision_rule import Rule
+from heartml.models.ensemble.selection import Combination, judge, mean
+from heartml.models.ensemble.stacking import Reader, Reading, answer_of, evidence
+from heartml.models.heads import Answer, State, TellsStates
+from heartml.models.segmentation import Segmentation, decode
+from heartml.models.shared_inputs import Hearing, Sound
+
+FORMAT = 2
+REFER = "refer"     # the decision to leave the decision to a human
+
+
+class ModelError(HeartMLError):
+    """The folder holds no model that this version can use, or the input does not fit it."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the ensemble says about `n` units made of `r` recordings, `k` classes.
+
+    Attributes:
+        unit_ids: `[n]`, in the order in which the units first appear.
+        classes: names of the `k` classes, the task's order.
+        probabilities: `[n, k]`, uncalibrated; what the decision rule looks at.
+        calibrated: `[n, k]`, what to show as confidence; never what decides.
+        decisions: `[n]` integers, index into `classes`.
+        recording_probabilities: `[r, k]`, what each recording alone says, in the order given.
+        refer_below: decisions that are less sure than this are left to a human.
+    """
+
+    unit_ids: tuple[str, ...]
+    classes: tuple[str, ...]
+    probabilities: NDArray[np.float64]
+    calibrated: NDArray[np.float64]
+    decisions: NDArray[np.int64]
+    recording_probabilities: NDArray[np.float64]
+    refer_below: float = 0.0
+
+    @property
+    def confidence(self) -> NDArray[np.float64]:
+        """Calibrated probability of each decision: `[n]`."""
+        return self.calibrated[np.arange(len(self.decisions)), self.decisions]
+
+    @property
+    def leanings(self) -> list[str]:
+        """The class decided for, however unsure: `[n]`."""
+        return [self.classes[decision] for decision in self.decisions]
+
+    @property
+    def verdicts(self) -> list[str]:
+        """The same with `REFER` in the place of decisions that are not sure enough: `[n]`."""
+        return [REFER if unsure else said
+                for said, unsure in zip(self.leanings, self.confidence < self.refer_below, strict=True)]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A fitted ensemble of one task.
+
+    Attributes:
+        assignment_name: `circor-murmur`; the registered model's name.
+        members: trial -> fitted member.
+        made_by: encoder -> what made its frames (`heartml.models.encoders.Spec` as JSON, `frame_rate_hz`, `dim`).
+        refer_below: see `Predictions`; 0 for models that were saved before there was one: they refer nothing.
+    """
+
+    assignment_name: str
+    members: Mapping[int, Member]
+    combination: Combination
+    made_by: Mapping[str, Mapping[str, Any]]
+    refer_below: float = 0.0
+
+    @property
+    def task(self) -> Task:
+        """What is predicted."""
+        return resolve(self.assignment_name).task
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Names of the encoders whose frames `predict` needs."""
+        return tuple(sorted(self.made_by))
+
+    @classmethod
+    def assemble(
+        cls, name: str, specs: Mapping[int, Spec], heads: Mapping[int, Sequence[State]], combination: Combination,
+        made_by: Mapping[str, Mapping[str, Any]], refer_below: float = 0.0,
+    ) -> Self:
+        """A model from saved heads: what is used after loading is what is used before saving."""
+        members = {t: Member(s, tuple(s.family.load(state) for state in heads[t])) for t, s in specs.items()}
+        return cls(name, members, combination, made_by, refer_below)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read a model that `save` wrote.
+
+        Raises:
+            ModelError: the folder holds no model, or one of another format.
+        """
+        from safetensors.numpy import load_file
+
+        if not (folder / "model.json").exists():
+            raise ModelError(f"{folder}: no model here (no model.json). Run `heartml retrain`.")
+        try:
+            told = read_json(folder / "model.json")
+            if told.get("format") != FORMAT:
+                raise ModelError(f"{folder}: model format {told.get('format')}, this version reads {FORMAT}. Retrain.")
+            arrays = load_file(folder / "model.safetensors")
+            specs = {entry["trial"]: Spec.from_json(entry) for entry in told["members"]}
+            heads = {entry["trial"]: [_head(folder, arrays, int(entry["trial"]), n, numbers)
+                                      for n, numbers in enumerate(entry["heads"])] for entry in told["members"]}
+            return cls.assemble(told["assignment"], specs, heads, _combination(told, arrays), told["encoders"],
+                                float(told.get("refer_below", 0.0)))
+        except HeartMLError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the libraries say of damaged or foreign files
+            raise ModelError(f"{folder}: its files are damaged or no model of HeartML ({type(error).__name__}: "
+                             f"{str(error)[:200]}). Retrain, or fetch it again.") from None
+
+    def save(self, folder: Path) -> None:
+        """Write into the existing, empty `folder`; the same model gives the same bytes."""
+        from safetensors.numpy import save
+
+        arrays: dict[str, NDArray[np.generic]] = {}
+        members = []
+        for trial, member in self.members.items():
+            states = [head.state() for head in member.heads]
+            for n, state in enumerate(states):
+                arrays |= {f"{trial}-{n}.{key}": array for key, array in state.arrays.items()}
+                for key, text in state.texts.items():
+                    with replacing(folder / f"{trial}-{n}.{key}") as file:
+                        file.write_text(text, encoding="utf-8")
+            members.append({"trial": trial, **member.spec.to_json(), "heads": [dict(s.numbers) for s in states]})
+        arrays |= _combination_arrays(self.combination)
+        with replacing(folder / "model.safetensors") as file:
+            file.write_bytes(save({key: np.ascontiguousarray(array) for key, array in arrays.items()}))
+        write_json(folder / "model.json", {
+            "format": FORMAT, "assignment": self.assignment_name, "task": self.task.name,
+            "classes": self.task.classes, "unit": self.task.unit, "encoders": self.made_by, "members": members,
+            "refer_below": self.refer_below, **_combination_numbers(self.combination),
+        })
+
+    def predict(self, frames: Mapping[str, Sequence[NDArray[np.float32]]], unit_of: Sequence[str]) -> Predictions:
+        """Frames of every recording under each of `encoders`, and the unit that each recording belongs to.
+
+        Raises:
+            ModelError: no recordings, frames and units do not match, or two recordings share a unit although the task's
+                unit is the recording.
+        """
+        if not unit_of or any(len(frames[encoder]) != len(unit_of) for encoder in self.encoders):
+            raise ModelError(f"{len(unit_of)} recordings: frames of each encoder and one unit for each are needed")
+        return self.hear(Hearing.of_frames(frames, self.made_by, unit_of))
+
+    def predict_audio(self, waveforms: Sequence[Sound], unit_of: Sequence[str]) -> Predictions:
+        """`(samples in [-1, 1], sample_rate_hz)` of every recording, and its unit; everything else is in the model."""
+        return self.hear(Hearing(waveforms, unit_of))
+
+    def hear(self, hearing: Hearing) -> Predictions:
+        """The same for recordings that other models hear as well: what these have made of them is not made again.
+
+        Raises:
+            ModelError: no recordings, or two share a unit although the task's unit is the recording.
+        """
+        if not hearing.unit_of:
+            raise ModelError(f"{self.assignment_name}: no recordings to judge")
+        if self.task.unit == "recording" and len(hearing.unit_ids) < len(hearing.unit_of):
+            raise ModelError(f"{self.assignment_name} judges recordings one by one: each needs a unit of its own")
+        sounds = hearing.sounds(self.made_by)
+        answers = {trial: member.answer(sounds) for trial, member in self.members.items()}
+        seen = {r: evidence(r.kind, answer_of(r, answers), sounds.unit) for r in self.combination.weights}
+        said = judge(self.combination, seen)
+        return Predictions(hearing.unit_ids, self.task.classes, np.exp(said.log_p), said.calibrated, said.decisions,
+                           np.exp(self._alone(answers, sounds)), self.refer_below)
+
+    def _alone(self, answers: Mapping[int, Answer], sounds: Sounds) -> NDArray[np.float64]:
+        """Log-probabilities of each recording `[r, k]`: the members that hear recordings, by their weights.
+
+        Where no member does, each recording is taken for a unit of its own.
+        """
+        weights = {r: w for r, w in self.combination.weights.items() if self._hears(r)}
+        if weights:
+            return mean({r: answer_of(r, answers).log_p for r in weights}, weights)
+        each = sounds.apart()
+        apart = {trial: member.answer(each) for trial, member in self.members.items()}
+        readings = self.combination.weights
+        return self.combination.log_p({r: evidence(r.kind, answer_of(r, apart), each.unit) for r in readings})
+
+    def heart_states(self, frames: Mapping[str, NDArray[np.float32]], seconds: float) -> Segmentation | None:
+        """Heart states of one recording, by the first network that learnt them; `None` where none did.
+
+        Args:
+            frames: encoder -> `[frames, dim]`; they lie in the middle of the recording's `seconds`.
+        """
+        for member in self.members.values():
+            head, own = member.heads[0], member.spec.encoder
+            said = head.frame_posteriors(frames[own]) if isinstance(head, TellsStates) else None
+            if said is not None:
+                rate_hz = float(self.made_by[own]["frame_rate_hz"])
+                return decode(said, rate_hz / 2, (seconds - (len(frames[own]) - 1) / rate_hz) / 2)
+        return None
+
+    def hearts(self, hearing: Hearing, seconds: Sequence[float]) -> list[Segmentation | None]:
+        """Heart states of every recording of `seconds` that is heard."""
+        frames = hearing.sounds(self.made_by).frames
+        return [self.heart_states({name: of[n] for name, of in frames.items()}, s) for n, s in enumerate(seconds)]
+
+    def _hears(self, reading: Reading) -> bool:
+        return self.members[reading.trials[0]].spec.level == "recording"
+
+
+def _head(
+    folder: Path, arrays: Mapping[str, NDArray[np.generic]], trial: int, n: int, numbers: Mapping[str, object]
+) -> State:
+    prefix = f"{trial}-{n}."
+    own = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+    texts = {path.name.removeprefix(prefix): path.read_text(encoding="utf-8") for path in folder.glob(f"{prefix}*.txt")}
+    return State(own, numbers, texts)
+
+
+def _combination_numbers(combination: Combination) -> dict[str, Any]:
+    readings = [{"trials": r.trials, "kind": r.kind, "weight": w} for r, w in combination.weights.items()]
+    calibration = combination.calibration
+    return {"readings": readings, "rule": {"biases": combination.rule.biases},
+            "calibration": {"scale": calibration.scale, "biases": calibration.biases}}
+
+
+def _combination_arrays(combination: Combination) -> dict[str, NDArray[np.generic]]:
+    return {f"reader-{reading}.{key}": array
+            for reading, reader in combination.readers.items() for key, array in reader.arrays().items()}
+
+
+def _combination(told: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]) -> Combination:
+    weights = {Reading(tuple(entry["trials"]), entry["kind"]): float(entry["weight"]) for entry in told["readings"]}
+    readers = {}
+    for reading in weights:
+        prefix = f"reader-{reading}."
+        own = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+        readers[reading] = Reader.from_arrays(own)
+    calibration = Calibration(float(told["calibration"]["scale"]), np.array(told["calibration"]["biases"]))
+    return Combination(weights, readers, Rule(np.array(told["rule"]["biases"])), calibration)

@@ -1,0 +1,151 @@
+"""Frames on disk, addressed by the encoder's fingerprint and the recording's content, and how they get there."""
+
+import functools
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from heartml.audio import preprocessing, sound_files
+from heartml.core import paths
+from heartml.core.stage import StageError
+from heartml.core.system import parallel
+from heartml.core.system.files import write_array
+from heartml.core.system.progress import track
+from heartml.models import encoders
+from heartml.models.encoders import Encoder, Spec
+
+GPU_BATCH = 32
+
+GPU_BUCKET_S = 5.0         # rows of one batch differ by less than this in length
+
+ALONE = 400                # recordings up to here are encoded before other processes would have started
+
+FloatFrames = npt.NDArray[np.float16]
+
+
+def device() -> str:
+    """Where encoders run: `cuda` where there is one, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass(frozen=True)
+class Store:
+    """Frames on disk under one encoder fingerprint and device: `<xx>/<recording_id>.npy`, float16 [frames, dim]."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, spec: Spec, device: str) -> "Store":
+        """The store for what `spec` computes on `device`."""
+        return cls(paths.cache() / "features" / f"{encoders.fingerprint(spec)}-{device}")
+
+    def path(self, recording_id: str) -> Path:
+        """Where the frames of one recording lie."""
+        return self.folder / recording_id[:2] / f"{recording_id}.npy"
+
+    def __contains__(self, recording_id: str) -> bool:
+        return self.path(recording_id).exists()
+
+    def put(self, recording_id: str, array: FloatFrames) -> None:
+        """Keep frames, whole or not at all."""
+        write_array(self.path(recording_id), array)
+
+    def view(self, recording_ids: Iterable[str]) -> Mapping[str, FloatFrames]:
+        """recording_id -> frames, read when they are asked for."""
+        return _View(self, tuple(recording_ids))
+
+
+class _View(Mapping[str, FloatFrames]):
+    def __init__(self, store: Store, recording_ids: tuple[str, ...]) -> None:
+        self._store, self._recording_ids = store, recording_ids
+
+    def __getitem__(self, recording_id: str) -> FloatFrames:
+        array: FloatFrames = np.load(self._store.path(recording_id), mmap_mode="r", allow_pickle=False)
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._recording_ids)
+
+    def __len__(self) -> int:
+        return len(self._recording_ids)
+
+
+def encode(recording_ids: Sequence[str], spec: Spec, store: Store, device: str) -> None:
+    """Put the frames of `recording_ids` into `store`."""
+    count = 1 if len(recording_ids) <= ALONE else parallel.available_workers(0)
+    with parallel.pool(count) as pool:
+        if device == "cpu":
+            work: Iterable[object] = pool.map(functools.partial(_encode_one, text_of(spec), store), recording_ids)
+        else:
+            waveforms = pool.map(functools.partial(_prepared, spec), recording_ids)
+            work = _encode_in_batches(encoders.load(spec).to(device), waveforms, store, device)
+        for _ in track(work, spec.name, len(recording_ids)):
+            pass
+
+
+def text_of(spec: Spec) -> str:
+    """A spec that can be sent to a worker."""
+    return json.dumps(spec.to_json(), sort_keys=True)
+
+
+@functools.lru_cache(maxsize=4)
+def loaded(text: str) -> tuple[Spec, Encoder]:
+    """The spec in `text_of` and its encoder; a worker makes it once."""
+    spec = Spec.from_json(json.loads(text))
+    return spec, encoders.load(spec)
+
+
+def _encode_one(text: str, store: Store, recording_id: str) -> None:
+    spec, encoder = loaded(text)
+    samples = _samples(recording_id)
+    store.put(recording_id, encoders.frames_of(encoder, spec, samples.floats, samples.sample_rate_hz))
+
+
+def _prepared(spec: Spec, recording_id: str) -> tuple[str, npt.NDArray[np.float32]]:
+    samples = _samples(recording_id)
+    return recording_id, preprocessing.prepare(samples.floats, samples.sample_rate_hz, spec.audio)
+
+
+def _samples(recording_id: str) -> sound_files.Samples:
+    samples = sound_files.read(paths.audio(recording_id))
+    if samples.recording_id != recording_id:
+        raise StageError(f"recording {recording_id[:12]}: its samples are not those it is named after. "
+                         "Run `dvc checkout data.dvc`, or `heartml ingest` again.")
+    return samples
+
+
+def _encode_in_batches(
+    encoder: Encoder, waveforms: Iterable[tuple[str, npt.NDArray[np.float32]]], store: Store, device: str
+) -> Iterator[str]:
+    """Encode in batches of GPU_BATCH rows of one bucket of length; yield each recording that is in the store."""
+    waiting: dict[int, list[tuple[str, npt.NDArray[np.float32]]]] = {}
+    step = round(GPU_BUCKET_S * encoder.sample_rate_hz)
+    for item in waveforms:
+        size = -(-len(item[1]) // step) * step
+        rows = waiting.setdefault(size, [])
+        rows.append(item)
+        if len(rows) == GPU_BATCH:
+            yield from _encode_batch(encoder, waiting.pop(size), size, store, device)
+    for size, rows in waiting.items():
+        yield from _encode_batch(encoder, rows, size, store, device)
+
+
+def _encode_batch(
+    encoder: Encoder, rows: Sequence[tuple[str, npt.NDArray[np.float32]]], size: int, store: Store, device: str
+) -> Iterator[str]:
+    """The batch always has GPU_BATCH rows of `size` samples, zeros where fewer wait: its shape tells no neighbours."""
+    padded = np.zeros((GPU_BATCH, size), np.float32)
+    lengths = np.zeros(GPU_BATCH, np.int64)
+    for row, (_, waveform) in enumerate(rows):
+        padded[row, : len(waveform)] = waveform
+        lengths[row] = len(waveform)
+    with torch.inference_mode():
+        batch = encoder.encode(torch.from_numpy(padded).to(device), torch.from_numpy(lengths).to(device)).cpu().numpy()
+    for row, (recording_id, waveform) in enumerate(rows):
+        store.put(recording_id, batch[row, : encoder.frames_in(len(waveform))].astype(np.float16))
+        yield recording_id

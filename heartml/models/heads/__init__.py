@@ -1,0 +1,160 @@
+"""Heads: from what an encoder says about recordings to class probabilities.
+
+A head takes either `vectors` (float64 `[cases, features]`, one pooled vector a recording or a patient) or `frames`
+(a list of float32 `[frames, dim]`, one array a recording) and gives natural logarithms of probabilities
+`[cases, classes]`, each row summing to one after `exp`. What is fitted is saved as a `State`: arrays, numbers and
+texts, never a pickle. A new head is one file and one line in `HEADS`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Inputs = NDArray[np.float64] | Sequence[NDArray[np.float32]]
+Value = float | int | str | bool
+Numbers = Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a head is fitted to.
+
+    Attributes:
+        labels: class of each case, integers `[cases]` in `0 .. classes-1`; a class may be absent.
+        classes: number of classes.
+        groups: group of each case, integers `[cases]`; inner folds of a head never cross them.
+        states: heart state of every frame of each case, int8 `[frames]` (index into `heartml.core.schema.STATES`, -1
+            where unknown); `None` where the data set has no annotations. Only heads that take frames look at it.
+        frame_rate_hz: of the frames, or of the frames behind the pooled vectors.
+    """
+
+    labels: NDArray[np.int64]
+    classes: int
+    groups: NDArray[np.int64]
+    states: Sequence[NDArray[np.int8]] | None = None
+    frame_rate_hz: float = 50.0
+
+
+@dataclass(frozen=True)
+class State:
+    """A fitted head as what can be written without pickle: arrays by name, JSON numbers, texts by name."""
+
+    arrays: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    numbers: Mapping[str, object] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+
+class Suggest(Protocol):
+    """The part of an Optuna trial that a head's search space needs."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int: ...
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a fitted head says: log-probabilities `[cases, classes]`, and `[cases, details]` figures for a stacker."""
+
+    log_p: NDArray[np.float64]
+    details: NDArray[np.float64] | None = None
+
+
+class Fitted(Protocol):
+    """A head after fitting."""
+
+    def answer(self, inputs: Inputs) -> Answer:
+        """What it says about `[cases]` inputs."""
+        ...
+
+    def state(self) -> State:
+        """Everything that `Head.load` needs to predict the same."""
+        ...
+
+
+@runtime_checkable
+class TellsStates(Protocol):
+    """A fitted head that may say what each frame is."""
+
+    def frame_posteriors(self, frames: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """`[frames, dim]` -> `[frames / 2, 4 + classes]`, columns as in `soft_segments`, one for two frames.
+
+        `None` where the head was fitted without heart states.
+        """
+        ...
+
+
+class Head(Protocol):
+    """One kind of classifier; the members are the modules of this package."""
+
+    @property
+    def NAME(self) -> str: ...  # noqa: N802 - a module's constant
+    @property
+    def TAKES(self) -> Literal["vectors", "frames"]: ...  # noqa: N802
+
+    def space(self, trial: Suggest) -> Numbers:
+        """The numbers of one trial, drawn from this head's search space."""
+        ...
+
+    def fit(self, inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted:
+        """Fit to `[cases]` inputs; the same arguments give the same bytes."""
+        ...
+
+    def load(self, state: State) -> Fitted:
+        """The fitted head that `Fitted.state` described."""
+        ...
+
+
+def _logistic() -> Head:
+    from heartml.models.heads import logistic
+
+    return logistic
+
+
+def _svm_rbf() -> Head:
+    from heartml.models.heads import svm_rbf
+
+    return svm_rbf
+
+
+def _lightgbm() -> Head:
+    from heartml.models.heads import lightgbm
+
+    return lightgbm
+
+
+def _extra_trees() -> Head:
+    from heartml.models.heads import extra_trees
+
+    return extra_trees
+
+
+def _sequence() -> Head:
+    from heartml.models.heads import sequence
+
+    return sequence
+
+
+def _resnet() -> Head:
+    from heartml.models.heads import resnet
+
+    return resnet
+
+
+def _fcnn() -> Head:
+    from heartml.models.heads import fcnn
+
+    return fcnn
+
+
+HEADS: dict[str, Callable[[], Head]] = {
+    "logistic": _logistic,
+    "svm_rbf": _svm_rbf,
+    "lightgbm": _lightgbm,
+    "extra_trees": _extra_trees,
+    "sequence": _sequence,
+    "resnet": _resnet,
+    "fcnn": _fcnn,
+}

@@ -1,0 +1,99 @@
+"""Random crops of log-spectrograms, disturbed as real recordings are: `[batch, frames, dim]`.
+
+Noise as a worse ear adds it, where the recipe asks for it; tempo, spectral tilt, a shift of one band, gain, uncertainty
+of every figure, and masks in both directions (SpecAugment, Park et al. 2019).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heartml.models.heads import Targets
+from heartml.models.heads.noise import Noise, loudness
+
+_TEMPO = 0.13
+_TILT = 0.5            # natural logarithm of power from the lowest to the highest band, standard deviation
+_GAIN = 0.3
+_NOISE = 0.2
+_MASK_S = 0.4
+_MASK_BANDS = 6
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Recordings behind each other, ready to be cropped.
+
+    Attributes:
+        frames: `[all frames, dim]`, half precision: a step there is a hundredth of the noise that is added.
+        states: int8 `[all frames]` or `None`.
+        first, length: of each recording, in frames.
+        loudness: power of each recording that a signal-to-noise ratio is about, where noise is added.
+        size: frames of a crop. strength: scales every disturbance but noise.
+    """
+
+    frames: NDArray[np.float16]
+    states: NDArray[np.int8] | None
+    first: NDArray[np.int64]
+    length: NDArray[np.int64]
+    loudness: NDArray[np.float32] | None
+    size: int
+    mask: int
+    strength: float
+    noise: Noise | None
+
+    @classmethod
+    def of(
+        cls, frames: Iterable[NDArray[np.float32]], targets: Targets, strength: float, chunk_s: float,
+        noise: Noise | None = None,
+    ) -> Self:
+        """Pack recordings and, where there are any, their heart states, for crops of `chunk_s` seconds."""
+        halves = [one.astype(np.float16) for one in frames]
+        length = np.array([len(f) for f in halves])
+        states = None if targets.states is None else np.concatenate(list(targets.states))
+        rate = targets.frame_rate_hz
+        loud = None if noise is None else np.array([loudness(one, rate) for one in halves], np.float32)
+        return cls(np.concatenate(halves), states, np.cumsum(length) - length, length, loud,
+                   max(1, round(chunk_s * rate)), max(1, round(_MASK_S * rate)), strength, noise)
+
+    def draw(
+        self, rows: NDArray[np.int64], rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[np.int8] | None]:
+        """One crop of each recording: `[rows, size, dim]` and states `[rows, size]`; short recordings go round."""
+        length = self.length[rows][:, None]
+        tempo = np.exp(rng.uniform(-1, 1, (len(rows), 1)) * _TEMPO * self.strength)
+        spare = np.maximum(length - self.size * tempo - 1, 0)
+        start = np.where(spare > 0, rng.uniform(0, 1, spare.shape) * spare, rng.uniform(0, 1, spare.shape) * length)
+        position = start + np.arange(self.size) * tempo
+        whole = position.astype(np.int64)
+        share = (position - whole).astype(np.float32)[..., None]
+        here = self.first[rows][:, None] + whole % length
+        there = self.first[rows][:, None] + (whole + 1) % length
+        crops = self.frames[here].astype(np.float32) * (1 - share) + self.frames[there].astype(np.float32) * share
+        if self.noise is not None and self.loudness is not None:
+            self.noise.add(crops, self.loudness[rows], rng)
+        return self._disturb(crops, rng), None if self.states is None else self.states[here]
+
+    def _disturb(self, crops: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+        batch, size, dim = crops.shape
+        bands = np.clip(np.arange(dim)[None] + rng.integers(-1, 2, (batch, 1)), 0, dim - 1)
+        crops = np.take_along_axis(crops, bands[:, None, :], axis=2)
+        tilt = rng.normal(0, _TILT * self.strength, (batch, 1, 1)) * np.linspace(-0.5, 0.5, dim)
+        gain = rng.normal(0, _GAIN * self.strength, (batch, 1, 1))
+        crops += (tilt + gain).astype(np.float32)
+        crops += rng.standard_normal(crops.shape, dtype=np.float32) * np.float32(_NOISE * self.strength)
+        mean = crops.mean(axis=(1, 2))
+        for row in range(batch):
+            for _ in range(2):
+                _mask(crops[row], mean[row], size, round(self.mask * self.strength), rng)
+                _mask(crops[row].T, mean[row], dim, round(_MASK_BANDS * self.strength), rng)
+        return crops
+
+
+def _mask(picture: NDArray[np.float32], value: np.float32, size: int, widest: int, rng: np.random.Generator) -> None:
+    """Overwrite up to `widest` neighbouring rows of `picture` in place."""
+    width = int(rng.integers(0, widest + 1))
+    first = int(rng.integers(0, max(1, size - width)))
+    picture[first : first + width] = value

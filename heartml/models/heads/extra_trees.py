@@ -1,0 +1,104 @@
+"""Extremely randomised trees (Geurts et al., 2006) on vectors: `[cases, features] -> [cases, classes]`.
+
+Grown by scikit-learn, kept and walked as plain arrays: all trees behind each other, a leaf points to itself.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heartml.models.heads import Answer, Fitted, Inputs, Numbers, State, Suggest, Targets
+from heartml.models.heads.linear import SMALLEST, Floats, case_weights, spread, vectors_of
+
+NAME = "extra_trees"
+TAKES: Literal["vectors", "frames"] = "vectors"
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Nodes of all trees.
+
+    Attributes:
+        roots: `[trees]`; feature, threshold, left, right: `[nodes]`, a leaf's children are itself; value:
+            `[nodes, present classes]`, probabilities of the leaf; present: class of each column; depth: of the deepest.
+    """
+
+    roots: NDArray[np.int64]
+    feature: NDArray[np.int64]
+    threshold: Floats
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    value: NDArray[np.float32]
+    present: NDArray[np.int64]
+    depth: int
+    classes: int
+
+    def answer(self, inputs: Inputs) -> Answer:
+        """`[cases, features] -> [cases, classes]`."""
+        x = vectors_of(inputs).astype(np.float32)     # what scikit-learn compares with its thresholds
+        node = np.broadcast_to(self.roots, (len(x), len(self.roots)))
+        rows = np.arange(len(x))[:, None]
+        for _ in range(self.depth):
+            goes_left = x[rows, self.feature[node]] <= self.threshold[node]
+            node = np.where(goes_left, self.left[node], self.right[node])
+        mean = self.value[node].mean(axis=1, dtype=np.float64)
+        return Answer(spread(np.log(np.maximum(mean, SMALLEST)), self.present, self.classes))
+
+    def state(self) -> State:
+        """Nodes, in the smallest types that hold them."""
+        arrays: dict[str, NDArray[np.generic]] = {
+            "roots": self.roots.astype(np.int32), "feature": self.feature.astype(np.int32),
+            "threshold": self.threshold, "left": self.left.astype(np.int32), "right": self.right.astype(np.int32),
+            "value": self.value, "present": self.present,
+        }
+        return State(arrays, {"depth": self.depth, "classes": self.classes})
+
+
+def space(trial: Suggest) -> Numbers:
+    """Number and depth of trees, columns tried at a split, lift of rare classes."""
+    return {
+        "trees": trial.suggest_int("trees", 100, 400),
+        "least_leaf": trial.suggest_int("least_leaf", 1, 6),
+        "columns": trial.suggest_float("columns", 0.03, 0.3, log=True),
+        "balance": trial.suggest_float("balance", 0.0, 1.0),
+    }
+
+
+def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted:
+    """Numbers: `trees`, `least_leaf`, `columns`, `balance`."""
+    from sklearn.ensemble import ExtraTreesClassifier
+
+    model = ExtraTreesClassifier(
+        int(numbers["trees"]), min_samples_leaf=int(numbers["least_leaf"]), max_features=float(numbers["columns"]),
+        random_state=seed % 2**32, n_jobs=None,
+    )
+    model.fit(vectors_of(inputs), targets.labels, sample_weight=case_weights(targets, float(numbers["balance"])))
+    return flatten([one.tree_ for one in model.estimators_], np.asarray(model.classes_, np.int64), targets.classes)
+
+
+def flatten(trees: "list[Any]", present: NDArray[np.int64], classes: int) -> Forest:
+    """scikit-learn's trees as one `Forest`."""
+    sizes = np.array([t.node_count for t in trees])
+    roots = np.cumsum(sizes) - sizes
+    leaf = np.concatenate([t.children_left < 0 for t in trees])
+    own = np.arange(int(sizes.sum()))
+    left = np.concatenate([t.children_left + r for t, r in zip(trees, roots, strict=True)])
+    right = np.concatenate([t.children_right + r for t, r in zip(trees, roots, strict=True)])
+    value = np.concatenate([t.value[:, 0] for t in trees])
+    return Forest(
+        roots, np.concatenate([np.maximum(t.feature, 0) for t in trees]).astype(np.int64),
+        np.concatenate([t.threshold for t in trees]), np.where(leaf, own, left), np.where(leaf, own, right),
+        (value / value.sum(axis=1, keepdims=True)).astype(np.float32), present, max(int(t.max_depth) for t in trees),
+        classes,
+    )
+
+
+def load(state: State) -> Fitted:
+    """The forest behind a state."""
+    a = state.arrays
+    whole = {name: np.asarray(a[name], np.int64) for name in ("roots", "feature", "left", "right", "present")}
+    return Forest(whole["roots"], whole["feature"], np.asarray(a["threshold"], np.float64), whole["left"],
+                  whole["right"], np.asarray(a["value"], np.float32), whole["present"],
+                  int(str(state.numbers["depth"])), int(str(state.numbers["classes"])))

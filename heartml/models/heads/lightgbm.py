@@ -1,0 +1,64 @@
+"""LightGBM (Ke et al., 2017) on vectors: `[cases, features] -> [cases, classes]`; saved as its own text."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from heartml.models.heads import Answer, Fitted, Inputs, Numbers, State, Suggest, Targets
+from heartml.models.heads.linear import case_weights, normalised, vectors_of
+
+NAME = "lightgbm"
+TAKES: Literal["vectors", "frames"] = "vectors"
+
+_TEXT = "lightgbm.txt"
+_FIXED = {"objective": "multiclass", "num_threads": 1, "deterministic": True, "force_row_wise": True, "verbosity": -1,
+          "bagging_fraction": 0.8, "bagging_freq": 1, "feature_pre_filter": False, "max_bin": 63}
+
+
+@dataclass(frozen=True)
+class FittedBoosting:
+    """A booster."""
+
+    booster: Any
+
+    def answer(self, inputs: Inputs) -> Answer:
+        """`[cases, features] -> [cases, classes]`."""
+        scores = self.booster.predict(vectors_of(inputs), raw_score=True, num_threads=1)
+        return Answer(normalised(np.asarray(scores, float)))
+
+    def state(self) -> State:
+        """Trees as text."""
+        return State(texts={_TEXT: self.booster.model_to_string()})
+
+
+def space(trial: Suggest) -> Numbers:
+    """Size and number of trees, share of columns, lift of rare classes."""
+    return {
+        "trees": trial.suggest_int("trees", 40, 200),
+        "leaves": trial.suggest_int("leaves", 4, 15),
+        "rate": trial.suggest_float("rate", 0.03, 0.15, log=True),
+        "columns": trial.suggest_float("columns", 0.05, 0.4, log=True),
+        "least_cases": trial.suggest_int("least_cases", 5, 30),
+        "balance": trial.suggest_float("balance", 0.0, 1.0),
+    }
+
+
+def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted:
+    """Numbers: `trees`, `leaves`, `rate`, `columns`, `least_cases`, `balance`."""
+    import lightgbm
+
+    weights = case_weights(targets, float(numbers["balance"]))
+    data = lightgbm.Dataset(vectors_of(inputs), targets.labels, weight=weights, free_raw_data=True,
+                            params={"max_bin": _FIXED["max_bin"], "feature_pre_filter": False, "verbosity": -1})
+    params = {**_FIXED, "num_class": targets.classes, "num_leaves": int(numbers["leaves"]),
+              "learning_rate": float(numbers["rate"]), "feature_fraction": float(numbers["columns"]),
+              "min_data_in_leaf": int(numbers["least_cases"]), "seed": seed % 2**31}
+    return FittedBoosting(lightgbm.train(params, data, int(numbers["trees"])))
+
+
+def load(state: State) -> Fitted:
+    """The booster behind a state."""
+    import lightgbm
+
+    return FittedBoosting(lightgbm.Booster(model_str=state.texts[_TEXT]))

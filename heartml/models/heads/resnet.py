@@ -1,0 +1,172 @@
+"""A residual network of timm on the spectrogram as a picture: a list of `[frames, dim]` -> log-probabilities.
+
+He et al., Deep residual learning for image recognition, 2016. One channel, bands by time; the last map is pooled by
+mean, maximum or attention. The backbone begins at random or from a local file of weights: nothing is ever downloaded.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from heartml.core.config import ResnetParams
+from heartml.core.system.errors import HeartMLError
+from heartml.core.system.hashing import sha256_file
+from heartml.models.heads import Answer, Fitted, Inputs, Numbers, State, Suggest, Targets, Value
+from heartml.models.heads.augmentation import Crops
+from heartml.models.heads.network_training import Recipe, ask, centred, parts, repeated, train
+
+NAME = "resnet"
+TAKES: Literal["vectors", "frames"] = "frames"
+
+
+class ResnetError(HeartMLError):
+    """`search.resnet` names a backbone or a file of weights that cannot be used; the message says what could."""
+
+
+class Network(nn.Module):
+    """`[batch, dim, frames] -> [batch, classes]`, logits; and nothing about frames."""
+
+    def __init__(self, shape: dict[str, Value]) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(int(shape["dim"]))
+        self.backbone = _backbone(str(shape["backbone"]))
+        width = int(self.backbone.num_features)
+        self.pooling = str(shape["pooling"])
+        self.attention = nn.Conv2d(width, 1, 1) if self.pooling == "attention" else None
+        self.dropout = nn.Dropout(float(shape["dropout"]))
+        self.classify = nn.Linear(width, int(shape["classes"]))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        maps = self.backbone.forward_features(self.norm(x)[:, None])
+        return self.classify(self.dropout(self._pooled(maps))), None
+
+    def _pooled(self, maps: Tensor) -> Tensor:
+        """`[batch, channels, rows, columns] -> [batch, channels]`."""
+        if self.attention is not None:
+            weights = torch.softmax(self.attention(maps).flatten(1), dim=1)
+            return torch.einsum("bn,bcn->bc", weights, maps.flatten(2))
+        return maps.amax((2, 3)) if self.pooling == "max" else maps.mean((2, 3))
+
+
+@dataclass(frozen=True)
+class FittedResnet:
+    """A trained network with the numbers that rebuild it."""
+
+    network: Network
+    shape: dict[str, Value]
+
+    def answer(self, inputs: Inputs) -> Answer:
+        """List of `[frames, dim]` -> `[cases, classes]`."""
+        return Answer(np.stack([self._whole(one) for one in cast(Sequence[NDArray[np.float32]], inputs)]))
+
+    def _whole(self, frames: NDArray[np.float32]) -> NDArray[np.float64]:
+        pieces = parts(centred(frames), cast(int | None, self.shape.get("inference_frames")))
+        return ask(self.network, [repeated(piece) for piece in pieces])[0]
+
+    def state(self) -> State:
+        """Weights and shape."""
+        arrays = {name: tensor.cpu().numpy() for name, tensor in self.network.state_dict().items()}
+        return State(arrays, dict(self.shape))
+
+
+def space(trial: Suggest) -> Numbers:
+    """Regularisation and rate; the backbone is a parameter."""
+    return {
+        "dropout": trial.suggest_float("dropout", 0.0, 0.5),
+        "rate": trial.suggest_float("rate", 3e-4, 5e-3, log=True),
+        "strength": trial.suggest_float("strength", 0.5, 2.0),
+    }
+
+
+def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted:
+    """Numbers: `backbone`, `pooling`, `dropout`, `strength`, perhaps `weights`, and those of a `Recipe`."""
+    frames, recipe = cast(Sequence[NDArray[np.float32]], inputs), Recipe.of(numbers)
+    shape: dict[str, Value] = {"dim": frames[0].shape[1], "classes": targets.classes,
+                               **{key: numbers[key] for key in ("backbone", "pooling", "dropout")}}
+    if (size := recipe.inference_frames(targets.frame_rate_hz)) is not None:
+        shape["inference_frames"] = size
+    crops = Crops.of((centred(f) for f in frames), targets, float(numbers["strength"]), recipe.chunk_s, recipe.noise())
+    return FittedResnet(train(lambda: _begun(shape, numbers), crops, targets, recipe, seed), shape)
+
+
+def load(state: State) -> Fitted:
+    """The network behind a state."""
+    shape = cast(dict[str, Value], dict(state.numbers))
+    network = Network(shape)
+    network.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.arrays.items()})
+    return FittedResnet(network.eval(), shape)
+
+
+def check(params: ResnetParams) -> None:
+    """Backbone and weights can be used.
+
+    Raises:
+        ResnetError: naming what cannot.
+    """
+    import timm
+
+    if not timm.is_model(params.backbone):
+        near = get_close_matches(params.backbone, timm.list_models(), 4, 0.4) or ["resnet10t"]
+        raise ResnetError(f"search.resnet.backbone: timm has no {params.backbone!r}, but {', '.join(near)}")
+    with torch.random.fork_rng(devices=[]):
+        backbone = _backbone(params.backbone)
+    if not _gives_maps(backbone):
+        raise ResnetError(f"search.resnet.backbone: {params.backbone} gives no map of features, channels first, for a "
+                          "picture of any size; resnet10t does, as do other residual and convolutional networks")
+    if params.weights is not None:
+        _load_weights(backbone, Path(params.weights), str(params.weights_sha256))
+
+
+def _backbone(name: str) -> Any:
+    """A network of timm for one channel, without pooling and classifier, at random weights."""
+    import timm  # three seconds, which heads of other kinds need not wait for
+
+    return timm.create_model(name, pretrained=False, in_chans=1, num_classes=0, global_pool="")
+
+
+def _gives_maps(backbone: Any) -> bool:
+    """Whether a picture of 48 by 255 becomes `[1, channels, rows, columns]`."""
+    try:
+        with torch.inference_mode():
+            maps = backbone.eval().forward_features(torch.zeros(1, 1, 48, 255))
+    except (AssertionError, RuntimeError):     # a fixed size of picture
+        return False
+    return isinstance(maps, Tensor) and maps.ndim == 4 and maps.shape[1] == int(backbone.num_features)
+
+
+def _begun(shape: dict[str, Value], numbers: Numbers) -> Network:
+    network = Network(shape)
+    if "weights" in numbers:
+        _load_weights(network.backbone, Path(str(numbers["weights"])), str(numbers["weights_sha256"]))
+    return network
+
+
+def _load_weights(backbone: Any, file: Path, sha256: str) -> None:
+    """Fill a backbone from timm's names in a safetensors file; three input channels become one, a classifier is left.
+
+    Raises:
+        ResnetError: the file is missing, another one, or of another backbone.
+    """
+    if not file.is_file():
+        raise ResnetError(f"search.resnet.weights: {file} does not exist. Weights are not downloaded: put them there.")
+    if (found := sha256_file(file)) != sha256:
+        raise ResnetError(f"search.resnet.weights_sha256: {file} has {found}")
+    from timm.models import adapt_input_conv
+
+    told = backbone.pretrained_cfg
+    first = f"{told['first_conv']}.weight"
+    arrays = {key: value for key, value in load_file(file).items() if not key.startswith(f"{told['classifier']}.")}
+    if first in arrays:
+        arrays[first] = adapt_input_conv(1, arrays[first])
+    try:
+        backbone.load_state_dict(arrays)
+    except RuntimeError as error:
+        raise ResnetError(f"search.resnet.weights: {file} does not fit the backbone: {str(error)[:300]}") from None

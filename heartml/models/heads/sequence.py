@@ -1,0 +1,152 @@
+"""Temporal convolution network: a list of `[frames, dim]` -> log-probabilities, and what each frame is.
+
+Batch norm on bands, a convolution of 5 with stride 2, six residual dilated blocks (Bai et al., An empirical evaluation
+of generic convolutional and recurrent networks, 2018), attention pooling with two heads beside the mean. Where heart
+states are known a second head learns them frame by frame, with systole split by the recording's class: what a murmur is
+is heard there. Trained on crops with SpecAugment (Park et al., 2019) by `heartml.models.heads.network_training`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from heartml.models.heads import Answer, Fitted, Inputs, Numbers, State, Suggest, Targets, Value
+from heartml.models.heads.augmentation import Crops
+from heartml.models.heads.network_training import Recipe, ask, centred, parts, repeated, train
+from heartml.models.heads.segment_features import FIRST_SYSTOLE, UNANNOTATED, describe
+
+NAME = "sequence"
+TAKES: Literal["vectors", "frames"] = "frames"
+
+_DILATIONS = (1, 2, 4, 8, 2, 16)
+
+
+class _Block(nn.Module):
+    """Residual: norm, dilated convolution of 3, norm, convolution of 1."""
+
+    def __init__(self, channels: int, dilation: int, dropout: float) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(channels, channels, 3, dilation=dilation, padding=dilation, bias=False)
+        self.norm = nn.BatchNorm1d(channels)
+        self.second = nn.Conv1d(channels, channels, 1)
+        self.dropout = nn.Dropout1d(dropout)     # whole channels: a fifth of a step's time less than single values
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + cast(Tensor, self.dropout(self.second(functional.relu(self.norm(self.first(x))))))
+
+
+class Network(nn.Module):
+    """`[batch, dim, frames] -> [batch, classes], [batch, 4 + classes, frames / 2]`, both logits."""
+
+    def __init__(self, dim: int, classes: int, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(dim)
+        self.stem = nn.Conv1d(dim, channels, 5, stride=2, padding=2)
+        self.blocks = nn.Sequential(*(_Block(channels, d, dropout) for d in _DILATIONS))
+        self.last = nn.BatchNorm1d(channels)
+        self.attention = nn.Conv1d(channels, 2, 1)
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Linear(3 * channels, classes)
+        self.frame = nn.Conv1d(channels, FIRST_SYSTOLE + classes, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = functional.relu(self.last(self.blocks(functional.relu(self.stem(self.norm(x))))))
+        weights = torch.softmax(self.attention(hidden), dim=-1)
+        attended = torch.einsum("bht,bct->bhc", weights, hidden).flatten(1)
+        pooled = torch.cat([attended, hidden.mean(-1)], dim=1)
+        return self.classify(self.dropout(pooled)), self.frame(hidden)
+
+
+@dataclass(frozen=True)
+class FittedSequence:
+    """A trained network with the numbers that rebuild it."""
+
+    network: Network
+    shape: dict[str, Value]
+
+    def answer(self, inputs: Inputs) -> Answer:
+        """List of `[frames, dim]` -> `[cases, classes]`; details: soft segments, where heart states were learnt."""
+        frames = cast(Sequence[NDArray[np.float32]], inputs)
+        if not self.shape["states"]:
+            return Answer(np.stack([self.whole(one)[0] for one in frames]))
+        said = [self._described(one) for one in frames]
+        return Answer(np.stack([log_p for log_p, _ in said]), np.stack([segments for _, segments in said]))
+
+    def _described(self, frames: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        log_p, posteriors = self.whole(frames)
+        return log_p, describe(frames, posteriors)
+
+    def whole(self, frames: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """One recording -> log-probabilities `[classes]` and frame posteriors `[frames / 2, 4 + classes]`."""
+        pieces = parts(centred(frames), cast(int | None, self.shape.get("inference_frames")))
+        log_p, posteriors = ask(self.network, [repeated(piece) for piece in pieces])
+        own = [p[: -(-len(piece) // 2)] for p, piece in zip(posteriors, pieces, strict=True)]
+        return log_p, np.concatenate(own)
+
+    def frame_posteriors(self, frames: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """What each second frame is, where heart states were learnt."""
+        return self.whole(frames)[1] if self.shape["states"] else None
+
+    def state(self) -> State:
+        """Weights and shape."""
+        arrays = {name: tensor.cpu().numpy() for name, tensor in self.network.state_dict().items()}
+        return State(arrays, dict(self.shape))
+
+
+def space(trial: Suggest) -> Numbers:
+    """Regularisation and rate; the recipe's other numbers are fixed."""
+    return {
+        "dropout": trial.suggest_float("dropout", 0.1, 0.5),
+        "rate": trial.suggest_float("rate", 1e-3, 6e-3, log=True),
+        "frame_weight": trial.suggest_float("frame_weight", 0.1, 4.0, log=True),
+        "strength": trial.suggest_float("strength", 0.5, 2.0),
+    }
+
+
+def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted:
+    """Numbers: `channels`, `dropout`, `frame_weight`, `strength`, and those of a `Recipe`."""
+    frames, recipe = cast(Sequence[NDArray[np.float32]], inputs), Recipe.of(numbers)
+    shape: dict[str, Value] = {"dim": frames[0].shape[1], "classes": targets.classes, "channels": numbers["channels"],
+             "dropout": numbers["dropout"], "states": targets.states is not None}
+    if (size := recipe.inference_frames(targets.frame_rate_hz)) is not None:
+        shape["inference_frames"] = size
+    crops = Crops.of((centred(f) for f in frames), targets, float(numbers["strength"]), recipe.chunk_s, recipe.noise())
+    weight = float(numbers["frame_weight"])
+    network = train(lambda: _build(shape), crops, targets, recipe, seed,
+                    lambda logits, states, labels: weight * frame_loss(logits, states, labels))
+    return FittedSequence(network, shape)
+
+
+def load(state: State) -> Fitted:
+    """The network behind a state."""
+    shape = cast(dict[str, Value], dict(state.numbers))
+    network = _build(shape)
+    network.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.arrays.items()})
+    return FittedSequence(network.eval(), shape)
+
+
+def _build(shape: dict[str, Value]) -> Network:
+    return Network(int(shape["dim"]), int(shape["classes"]), int(shape["channels"]), float(shape["dropout"]))
+
+
+def frame_loss(logits: Tensor, states: NDArray[np.int8], labels: NDArray[np.int64]) -> Tensor:
+    """Cross-entropy of `[batch, 4 + classes, frames / 2]` against states `[batch, frames]`, where they are known."""
+    known = torch.from_numpy(frame_targets(states, labels)).to(logits.device)
+    flat = logits.transpose(1, 2).flatten(0, 1)     # in two dimensions a GPU adds in any order
+    return functional.cross_entropy(flat, known.flatten(), ignore_index=-1)
+
+
+def frame_targets(states: NDArray[np.int8], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """States `[batch, frames]` of S1, systole, S2, diastole, unannotated (4), unknown (-1) -> classes of frames.
+
+    S1 0, diastole 1, S2 2, unannotated 3, systole of a recording of class c 4 + c; every second frame.
+    """
+    codes = np.array([0, FIRST_SYSTOLE, 2, 1, UNANNOTATED, -1])
+    found = codes[states[:, ::2]]
+    return np.where(found == FIRST_SYSTOLE, FIRST_SYSTOLE + labels[:, None], found).astype(np.int64)

@@ -1,0 +1,129 @@
+"""Support vector machine with a Gaussian kernel: `[cases, features] -> [cases, classes]`.
+
+One machine for each pair of classes. Their scores become probabilities by a softmax regression on scores of inner,
+grouped folds (Platt 1999, for all classes at once): .875 macro AUC on PASCAL, where scikit-learn's coupling of pairwise
+sigmoids gives .871 and one machine a class .867. Prediction is our own sum over support vectors, so that only arrays
+are saved; a test holds it against scikit-learn.
+"""
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heartml.models.heads import Answer, Fitted, Inputs, Numbers, State, Suggest, Targets
+from heartml.models.heads.linear import Floats, Scale, case_weights, vectors_of
+from heartml.models.heads.softmax import Softmax
+
+NAME = "svm_rbf"
+TAKES: Literal["vectors", "frames"] = "vectors"
+
+_INNER_FOLDS = 5
+_SOFTMAX_C = 0.05
+
+
+@dataclass(frozen=True)
+class Machines:
+    """One machine a pair: `scores = exp(-gamma |x - support|^2) @ weights + offsets`, `[cases, pairs]`."""
+
+    scale: Scale
+    support: Floats
+    weights: Floats
+    offsets: Floats
+    gamma: float
+
+    def scores(self, vectors: Floats) -> Floats:
+        """`[cases, features] -> [cases, pairs]`, positive for the first class of the pair."""
+        x = self.scale(vectors)
+        squared = (x**2).sum(1)[:, None] + (self.support**2).sum(1)[None] - 2 * x @ self.support.T
+        return np.asarray(np.exp(-self.gamma * np.maximum(squared, 0)) @ self.weights + self.offsets)
+
+
+@dataclass(frozen=True)
+class FittedSvm:
+    """Machines, and the softmax that turns their scores into probabilities."""
+
+    machines: Machines
+    softmax: Softmax
+
+    def answer(self, inputs: Inputs) -> Answer:
+        """`[cases, features] -> [cases, classes]`."""
+        return Answer(self.softmax.log_probabilities(self.machines.scores(vectors_of(inputs))))
+
+    def state(self) -> State:
+        """Support vectors and their weights."""
+        m = self.machines
+        own = {**m.scale.arrays(), "support": m.support, "weights": m.weights, "offsets": m.offsets}
+        inner = {f"softmax.{name}": array for name, array in self.softmax.arrays().items()}
+        return State({**own, **inner}, {"gamma": m.gamma})
+
+
+def space(trial: Suggest) -> Numbers:
+    """Penalty, width of the kernel in units of one over the number of features, lift of rare classes."""
+    return {
+        "c": trial.suggest_float("c", 0.3, 30.0, log=True),
+        "gamma": trial.suggest_float("gamma", 0.1, 3.0, log=True),
+        "balance": trial.suggest_float("balance", 0.0, 1.0),
+    }
+
+
+def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted:
+    """Numbers: `c`, `gamma`, `balance`."""
+    vectors = vectors_of(inputs)
+    scores = np.zeros((len(vectors), targets.classes * (targets.classes - 1) // 2))
+    for train, test in inner_folds(targets, seed):
+        scores[test] = _machines(vectors[train], _part(targets, train), numbers).scores(vectors[test])
+    cases = case_weights(targets, float(numbers["balance"]))
+    softmax = Softmax.fit(scores, targets.labels, targets.classes, cases, _SOFTMAX_C)
+    return FittedSvm(_machines(vectors, targets, numbers), softmax)
+
+
+def load(state: State) -> Fitted:
+    """The machines behind a state."""
+    a = {name: np.asarray(array, np.float64) for name, array in state.arrays.items() if not name.startswith("softmax.")}
+    inner = {name.removeprefix("softmax."): v for name, v in state.arrays.items() if name.startswith("softmax.")}
+    gamma = float(str(state.numbers["gamma"]))
+    machines = Machines(Scale(a["mean"], a["deviation"]), a["support"], a["weights"], a["offsets"], gamma)
+    return FittedSvm(machines, Softmax.from_arrays(inner))
+
+
+def inner_folds(targets: Targets, seed: int) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Stratified folds that no group crosses; fewer where a class is so rare that it would be in few of them."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    rarest = int(np.unique(targets.labels, return_counts=True)[1].min())
+    count = min(_INNER_FOLDS, max(2, rarest), len(np.unique(targets.groups)))
+    folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    return list(folds.split(targets.labels, targets.labels, targets.groups))
+
+
+def _part(targets: Targets, rows: NDArray[np.intp]) -> Targets:
+    return Targets(targets.labels[rows], targets.classes, targets.groups[rows])
+
+
+def _machines(vectors: Floats, targets: Targets, numbers: Numbers) -> Machines:
+    scale = Scale.of(vectors)
+    x, gamma = scale(vectors), float(numbers["gamma"]) / vectors.shape[1]
+    pairs = list(combinations(range(targets.classes), 2))
+    weights, offsets = np.zeros((len(x), len(pairs))), np.zeros(len(pairs))
+    cases = case_weights(targets, float(numbers["balance"]))
+    for column, pair in enumerate(pairs):
+        rows = np.flatnonzero(np.isin(targets.labels, pair))
+        weights[rows, column], offsets[column] = _machine(
+            x[rows], targets.labels[rows] == pair[0], cases[rows], float(numbers["c"]), gamma)
+    used = np.flatnonzero(weights.any(axis=1))
+    return Machines(scale, x[used], weights[used], offsets, gamma)
+
+
+def _machine(x: Floats, first: NDArray[np.bool_], cases: Floats, c: float, gamma: float) -> tuple[Floats, float]:
+    """Weights `[cases]` and offset of one pair; without cases of both classes the one that is there is certain."""
+    from sklearn.svm import SVC
+
+    if first.all() or not first.any():
+        return np.zeros(len(x)), 1.0 if first.any() else -1.0 if len(first) else 0.0
+    machine = SVC(C=c, gamma=gamma, random_state=0).fit(x, first, sample_weight=cases)
+    weights = np.zeros(len(x))
+    weights[machine.support_] = machine.dual_coef_[0]
+    return weights, float(machine.intercept_[0])

@@ -1,0 +1,64 @@
+"""Recordings as finished models hear them: waveforms in, `Sounds` out. However many models ask, frames are made once.
+
+Models of one data set are mostly made with the same encoders, and then share frames and pooled vectors too.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heartml.models import encoders
+from heartml.models.ensemble.candidate import Sounds
+
+Made = Mapping[str, Mapping[str, Any]]      # encoder -> what made its frames, as `Model.made_by` has it
+Sound = tuple[NDArray[np.float32], int]     # samples in [-1, 1], sample_rate_hz
+
+
+class Hearing:
+    """`r` recordings of `n` units.
+
+    Args:
+        waveforms: of the recordings `[r]`.
+        unit_of: unit of each recording `[r]`.
+    """
+
+    def __init__(self, waveforms: Sequence[Sound], unit_of: Sequence[str]) -> None:
+        self.unit_of = tuple(unit_of)
+        self.unit_ids = tuple(dict.fromkeys(unit_of))      # in the order in which they first appear
+        row = {unit_id: number for number, unit_id in enumerate(self.unit_ids)}
+        self._unit = np.array([row[unit_id] for unit_id in unit_of], np.int64)
+        self._waveforms = waveforms
+        self._heard: list[tuple[dict[str, Mapping[str, Any]], Sounds]] = []
+
+    @classmethod
+    def of_frames(cls, frames: Mapping[str, Sequence[NDArray[np.float32]]], made_by: Made,
+                  unit_of: Sequence[str]) -> "Hearing":
+        """Recordings whose frames under these encoders are there already."""
+        hearing = cls((), unit_of)
+        rates_hz = {name: float(made["frame_rate_hz"]) for name, made in made_by.items()}
+        hearing._heard = [(dict(made_by), Sounds({name: frames[name] for name in made_by}, rates_hz, hearing._unit))]
+        return hearing
+
+    def sounds(self, made_by: Made) -> Sounds:
+        """What a model hears; what an earlier model with the same encoders heard is not made again."""
+        known, sounds = self._agreeing(made_by)
+        for name, made in made_by.items():
+            if name not in known:
+                known[name] = made
+                sounds.add(name, self._frames(made), float(made["frame_rate_hz"]))
+        return sounds
+
+    def _agreeing(self, made_by: Made) -> tuple[dict[str, Mapping[str, Any]], Sounds]:
+        """Encoders and sounds of earlier models with which these encoders do not disagree, or new ones."""
+        for known, sounds in self._heard:
+            if all(known.get(name, made) == made for name, made in made_by.items()):
+                return known, sounds
+        self._heard.append(({}, Sounds({}, {}, self._unit)))
+        return self._heard[-1]
+
+    def _frames(self, made: Mapping[str, Any]) -> list[NDArray[np.float32]]:
+        spec = encoders.Spec.from_json(made)
+        encoder = encoders.load(spec)
+        return [encoders.frames_of(encoder, spec, w, rate).astype(np.float32) for w, rate in self._waveforms]

@@ -1,0 +1,170 @@
+"""Registered models are signed when they are registered and verified whenever they are loaded (OpenSSF model-signing).
+
+What is signed is a folder: the model as MLflow stores it, code and weights, with a statement beside it
+(`heartml.statement.json`: name, run, content key, and the SHA-256 or value of everything that the run keeps, see
+`statement`). One signature covers all of it, so that an edited metric, a forged tag and a swapped file are found, even
+where they agree with each other. The gate's verdict is signed once more, when it is known.
+
+Threat model. Somebody can write to the tracking store, the registry or the artifact store, and cannot read the private
+key. Found then: any changed, added or missing file of a model; a signature replaced together with its key (trust comes
+from outside the store, see `keys`); a model under another model's name, or with another run or content key than it was
+signed for. Not found here: a whole signed model put back in the place of a newer one by moving an alias or an address
+(`heartml audit` holds alias and verdict against the signed gate); somebody who has the private key, or who can write
+into this folder. A signature says who registered a model, not that it is good.
+
+A served model (`mlflow models serve`) runs the Python that is stored beside it before any check in it can run: verify
+it first, with other code (`heartml verify MODEL --to FOLDER`), and serve FOLDER.
+"""
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heartml.core.system.errors import HeartMLError
+from heartml.core.system.files import read_json, scratch, write_json
+from heartml.registry.signing import content, keys
+from heartml.registry.signing.keys import Key
+
+if TYPE_CHECKING:
+    from model_signing.hashing import Config
+
+STATEMENT, SIGNATURE = "heartml.statement.json", "heartml.signature.json"
+_BESIDE = ("registered_model_meta", "__pycache__")   # MLflow and Python write these into a stored model they load
+_AGAIN = "`heartml sign MODEL/VERSION` signs what is stored, once you have looked at `heartml audit MODEL/VERSION`"
+
+
+class Refused(HeartMLError):  # noqa: N818 - reads as what happened
+    """A model is not what was signed, or nobody who is trusted here signed it: it is not loaded."""
+
+
+@dataclass(frozen=True)
+class Signed:
+    """What a valid signature vouches for: the statement, and the fingerprint of the key."""
+
+    statement: Mapping[str, Any]
+    key: str
+
+
+def sign(folder: Path, statement: Mapping[str, Any]) -> str:
+    """Put `statement` and a signature over everything in `folder` there; returns the key's fingerprint.
+
+    Raises:
+        ContentError: the folder holds something that could run code when it is read.
+        KeysError: there is no key to sign with.
+    """
+    content.check(folder)
+    key = keys.own()
+    write_json(folder / STATEMENT, statement)
+    _sign(folder, folder / SIGNATURE, key)
+    return key.fingerprint
+
+
+def verify(folder: Path, trusted: Iterable[Key], what: str) -> Signed:
+    """Hold a folder against its signature.
+
+    Args:
+        trusted: public keys that may have signed; they must not come from where the folder comes from.
+        what: its name, for the message.
+
+    Raises:
+        Refused: it is unsigned, signed by somebody else, or not what was signed.
+    """
+    if not (folder / SIGNATURE).is_file():
+        raise Refused(f"{what}: not signed (no {SIGNATURE}). It was registered before models were signed, or somebody "
+                      f"took the signature away. {_AGAIN}")
+    key = _verify(folder, folder / SIGNATURE, trusted, what)
+    return Signed(dict(read_json(folder / STATEMENT)), key.fingerprint)
+
+
+def sign_file(name: str, text: str) -> str:
+    """A signature over one small file of that name, as text to be stored beside it."""
+    with scratch() as folder:
+        place, signature = folder / "signed", folder / SIGNATURE
+        place.mkdir()
+        (place / name).write_text(text, encoding="utf-8")
+        _sign(place, signature, keys.own())
+        return signature.read_text(encoding="utf-8")
+
+
+def verify_file(file: Path, signature: Path, trusted: Iterable[Key], what: str) -> str:
+    """Hold a small file against the signature of `sign_file`; returns the key's fingerprint.
+
+    Raises:
+        Refused: see `verify`.
+    """
+    with scratch() as folder:
+        place = folder / "signed"
+        place.mkdir()
+        (place / file.name).write_bytes(file.read_bytes())
+        return _verify(place, signature, trusted, what).fingerprint
+
+
+def required() -> bool:
+    """Whether models are signed and verified here; where that was switched off, it is said on stderr."""
+    off = keys.switched_off()
+    if off:
+        print(f"heartml: models are neither signed nor verified: {off}", file=sys.stderr, flush=True)
+    return not off
+
+
+def _sign(folder: Path, signature: Path, key: Key) -> None:
+    from model_signing import signing
+
+    assert key.private
+    config: signing.Config = signing.Config()   # type: ignore[no-untyped-call]
+    try:
+        config.use_elliptic_key_signer(private_key=key.private)
+        config.set_hashing_config(_hashing(folder)).sign(folder, signature)
+    except (ValueError, TypeError, OSError) as error:
+        raise Refused(f"{folder.name}: cannot be signed with {key.private}: {error}") from None
+
+
+def _verify(folder: Path, signature: Path, trusted: Iterable[Key], what: str) -> Key:
+    from cryptography.exceptions import InvalidSignature
+    from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
+    from model_signing import verifying
+
+    key = _signer(signature, trusted, what)
+    with scratch() as place:
+        public = place / "key.pub"
+        public.write_text(key.public, encoding="utf-8")
+        config: verifying.Config = verifying.Config()   # type: ignore[no-untyped-call]
+        config.use_elliptic_key_verifier(public_key=public)
+        try:
+            config.set_hashing_config(_hashing(folder)).verify(folder, signature)
+        except InvalidSignature:
+            raise Refused(f"{what}: the signature is not that of key {key.short}: forged, or damaged") from None
+        except (ValueError, KeyError, TypeError, IndexError, OSError, ParseError) as error:
+            raise Refused(f"{what}: not what was signed: {_short(str(error))}") from None
+    return key
+
+
+def _signer(signature: Path, trusted: Iterable[Key], what: str) -> Key:
+    """The trusted key that the signature claims to be made with; the claim is checked afterwards."""
+    try:
+        claimed = str(read_json(signature)["verificationMaterial"]["publicKey"]["hint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise Refused(f"{what}: its signature cannot be read: damaged, or not one of ours") from None
+    known = {key.fingerprint: key for key in trusted}
+    if claimed not in known:
+        here = ", ".join(f"{key.short} ({key.place})" for key in known.values()) or "none"
+        raise Refused(f"{what}: signed with key {claimed[:keys.SHORT]}, which is not trusted here (trusted: {here}). "
+                      f"Get the public key from whom you know it belongs to, and {keys.HOW_TO_TRUST}")
+    return known[claimed]
+
+
+def _hashing(folder: Path) -> "Config":
+    """Every file by SHA-256, hidden ones too; no links. What loading leaves in a folder does not count."""
+    from model_signing import hashing
+
+    beside = [path.relative_to(folder) for name in _BESIDE for path in folder.rglob(name)]
+    config: Config = hashing.Config()   # type: ignore[no-untyped-call]
+    return config.use_file_serialization(hashing_algorithm="sha256", allow_symlinks=False).set_ignored_paths(
+        paths=[Path(SIGNATURE), *beside], ignore_git_paths=False)
+
+
+def _short(words: str, most: int = 400) -> str:
+    flat = " ".join(words.removeprefix("Signature mismatch: ").split()).strip("[]")
+    return flat if len(flat) <= most else f"{flat[:most]} ..."

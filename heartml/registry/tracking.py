@@ -1,0 +1,323 @@
+"""MLflow runs: where the store is, what a run carries, and what becomes of runs that a killed process left behind.
+
+`MLFLOW_TRACKING_URI` points at a shared server or database (docs/scale.md); without it everything is in SQLite and a
+folder under `.heartml`. Besides this module only registry, champions and model_files talk to MLflow.
+"""
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import sqlite3
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from heartml.core import paths
+from heartml.core.system import processes
+from heartml.core.system.files import canonical_json, scratch
+from heartml.registry import mlflow_store
+from heartml.registry.mlflow_store import address, sqlite_file
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+Client: TypeAlias = "MlflowClient"   # what the rest of the project calls it: MLflow is named in the services only
+STORED_FILES = paths.STATE / "mlartifacts"
+ARTIFACTS = "HEARTML_ARTIFACTS"      # where runs and models keep their files, where no server decides that
+_PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
+           ("model_versions", "storage_location"))
+_left_open: set[str] = set()
+_AT_ONCE = 100   # params in one log_batch, says the server
+_NOT_IN_A_KEY = re.compile(r"[^\w\-. :/]", re.ASCII)
+_QUIET = {"MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+          "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}   # stdout is the command's
+_SAYS_ALL_TWICE = "mlflow.store.db.utils"    # logs each error of a database, with its traceback, and raises it
+_NO_PICKLE = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}   # whatever the caller's environment says
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one run says about one model; the names are MLflow's."""
+
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One stored run, read back; `data` is what `log_data` noted: name, digest, and the full hash in `source`."""
+
+    run_id: str
+    name: str
+    status: str                      # FINISHED, FAILED, KILLED, RUNNING
+    deleted: bool                    # marked so in the store; its files may still be there
+    start_ms: int
+    end_ms: int | None
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    data: tuple[Mapping[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A model as MLflow stores it: code that loads it, the folder and the parameters it loads, and what it needs."""
+
+    entry: Path                      # models-from-code: no pickle is written or read
+    folder: Path
+    params: Path                     # params.yaml of the time: the entry checks of what is sent
+    code: Path                       # the package that `entry` imports, stored beside the model
+    requirements: tuple[str, ...]
+    example: Any                     # DataFrame: what a caller sends
+    answer: Any                      # DataFrame: what comes back
+
+
+def connect() -> "MlflowClient":
+    """A client of the store, which is made first where it is new.
+
+    Several processes that first use a fresh SQLite at once break it for good, and of several that first use a fresh
+    PostgreSQL all but one fail: the schema is created under a lock.
+
+    Raises:
+        StoreError: nothing answers at `MLFLOW_TRACKING_URI`.
+    """
+    mlflow_store.check()
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    os.environ.update(_NO_PICKLE)
+    logging.getLogger(_SAYS_ALL_TWICE).addFilter(_is_news)
+    import mlflow
+
+    if mlflow_store.is_server():
+        return mlflow.MlflowClient(address())
+    with mlflow_store.alone("schema"):
+        file = sqlite_file()
+        if file is None:
+            return mlflow.MlflowClient(address())
+        file.parent.mkdir(parents=True, exist_ok=True)
+        client = mlflow.MlflowClient(address())
+        with contextlib.closing(sqlite3.connect(file, timeout=60)) as database:
+            database.execute("PRAGMA journal_mode=WAL")   # readers and one writer do not wait for each other
+            if not os.environ.get(mlflow_store.VARIABLE):
+                _follow_move(database)
+    return client
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not record.exc_info
+
+
+def _follow_move(database: sqlite3.Connection) -> None:
+    """MLflow notes where files lie as absolute paths: in a repository that was moved or copied, mend them."""
+    here = str(STORED_FILES.resolve())
+    found = database.execute("SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE ?",
+                          (f"%/{STORED_FILES}",)).fetchall()
+    for (before,) in found:
+        if before != here:
+            for table, column in _PLACES:
+                database.execute(f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? "
+                              f"OR substr({column}, 1, ?) = ?",
+                              (here, len(before) + 1, before, len(before) + 1, f"{before}/"))
+    database.commit()
+
+
+def sweep(client: "MlflowClient") -> list[str]:
+    """Close runs that a killed process of this machine left RUNNING; returns their ids."""
+    swept = []
+    for experiment in client.search_experiments():
+        for left in client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'"):
+            if processes.dead(left.data.tags.get("heartml.process", "")):
+                client.set_tag(left.info.run_id, "heartml.ended", "its process was killed")
+                client.set_terminated(left.info.run_id, "KILLED")
+                swept.append(str(left.info.run_id))
+    return swept
+
+
+@contextlib.contextmanager
+def run(client: "MlflowClient", experiment: str, name: str) -> Iterator[str]:
+    """A run that is FINISHED when the block ends well and FAILED when it does not; yields its id."""
+    tags = {
+        "heartml.process": processes.me(), "mlflow.runName": name,
+        "mlflow.source.name": "heartml retrain", "mlflow.source.type": "JOB",
+    }
+    _close_left_open(client)
+    run_id = client.create_run(_experiment(client, experiment), tags=tags).info.run_id
+    _left_open.add(run_id)      # until the store has heard how it ended
+    try:
+        yield run_id
+    except BaseException:
+        client.set_terminated(run_id, "FAILED")
+        _left_open.discard(run_id)
+        raise
+    client.set_terminated(run_id, "FINISHED")
+    _left_open.discard(run_id)
+
+
+def _close_left_open(client: "MlflowClient") -> None:
+    """Runs of this process whose end could not be told, as the store was away; of others `sweep` takes care."""
+    for run_id in sorted(_left_open):
+        client.set_terminated(run_id, "FAILED")
+        _left_open.discard(run_id)
+
+
+def _experiment(client: "MlflowClient", name: str) -> str:
+    """Id of the experiment, which is made first where it is new.
+
+    A server says where files go. Without one it is `HEARTML_ARTIFACTS` (`s3://bucket/prefix`), else under `.heartml`.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found:
+        return str(found.experiment_id)
+    place = None if mlflow_store.is_server() else os.environ.get(ARTIFACTS) or str(STORED_FILES.resolve())
+    try:
+        return str(client.create_experiment(name, artifact_location=place))
+    except MlflowException:
+        found = client.get_experiment_by_name(name)   # somebody else was faster
+        if found is None:
+            raise
+        return str(found.experiment_id)
+
+
+def _named(name: str) -> str:
+    """A key that MLflow takes: `seconds/split/circor.simulated-murmur`; a data set's `+` is not among its letters."""
+    return _NOT_IN_A_KEY.sub("_", name.replace("+", "."))
+
+
+def log(client: "MlflowClient", run_id: str, record: Record) -> None:
+    """All params, metrics and tags in as few calls as the server takes."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    now = int(time.time() * 1000)
+    metrics = [Metric(_named(name), value, now, 0) for name, value in record.metrics.items()]
+    params = [Param(_named(name), value[:6000]) for name, value in record.params.items()]
+    tags = [RunTag(_named(name), value[:5000]) for name, value in record.tags.items()]
+    for start in range(0, max(len(metrics), len(params), len(tags)), _AT_ONCE):
+        batch = slice(start, start + _AT_ONCE)
+        client.log_batch(run_id, metrics=metrics[batch], params=params[batch], tags=tags[batch])
+
+
+def log_data(client: "MlflowClient", run_id: str, name: str, content_hash: str, source: Mapping[str, Any]) -> None:
+    """The data set that went in, with its full content hash (MLflow's own digest has eight characters)."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    digest = content_hash.removesuffix(".dir")   # the column holds 36 characters
+    data = Dataset(name=name, digest=digest, source_type="dvc", source=canonical_json({**source, "hash": content_hash}))
+    client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+
+
+def log_files(client: "MlflowClient", run_id: str, items: Mapping[str, Path | str]) -> None:
+    """Store files, folders and texts under their names, in one upload."""
+    with scratch() as folder:
+        for name, item in items.items():
+            place = folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(item, str):
+                place.write_text(item, encoding="utf-8")
+            elif item.is_dir():
+                shutil.copytree(item, place)
+            else:
+                shutil.copyfile(item, place)
+        client.log_artifacts(run_id, str(folder))
+
+
+def log_model(client: "MlflowClient", run_id: str, packed: Packed, seal: Callable[[Path], None] | None = None) -> str:
+    """Store the model with schema and input example; loading it runs no pickle. Returns its address in the store.
+
+    Args:
+        seal: gets the folder before any of it is stored, and may add to it: a signature.
+    """
+    import mlflow
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+    mlflow.set_tracking_uri(address())   # a `models:/` address is looked up there
+    made = client.create_logged_model(client.get_run(run_id).info.experiment_id, name="model", source_run_id=run_id)
+    status = LoggedModelStatus.FAILED
+    try:
+        with scratch() as place:
+            folder = _saved(packed, place / "model", run_id, str(made.model_id))
+            if seal:
+                seal(folder)
+            client.log_model_artifacts(made.model_id, str(folder))
+        status = LoggedModelStatus.READY
+    finally:
+        client.finalize_logged_model(made.model_id, status)
+    client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
+    return f"models:/{made.model_id}"
+
+
+def _saved(packed: Packed, folder: Path, run_id: str, model_id: str) -> Path:
+    """The model in MLflow's layout, as new: without the bytecode that trying it out leaves."""
+    import mlflow
+    from mlflow.models import Model, infer_signature
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")   # hints about integer columns and type hints
+        mlflow.pyfunc.save_model(
+            str(folder), mlflow_model=Model(artifact_path="model", run_id=run_id, model_id=model_id),
+            python_model=str(packed.entry), artifacts={"model": str(packed.folder), "params": str(packed.params)},
+            code_paths=[str(packed.code)], pip_requirements=list(packed.requirements),
+            signature=infer_signature(packed.example, packed.answer), input_example=packed.example,
+        )
+    for cached in folder.rglob("__pycache__"):
+        shutil.rmtree(cached)
+    return folder
+
+
+def add_to_model(client: "MlflowClient", source: str, files: Sequence[Path]) -> None:
+    """Store files beside a model that is stored already; those of the same name are replaced."""
+    for file in files:
+        client.log_model_artifact(source.removeprefix("models:/"), str(file))
+
+
+def read(client: "MlflowClient", run_id: str) -> Run | None:
+    """One run as the store has it; `None` where it is gone."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    return _read(found)
+
+
+def runs(client: "MlflowClient") -> list[Run]:
+    """Every run that fitted a model on a data version, oldest first; what is in no registry too."""
+    found, token = [], None
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    while experiments:
+        page = client.search_runs(experiments, "tags.`heartml.data` != ''", max_results=1000,
+                                  order_by=["attributes.start_time ASC"], page_token=token)
+        found += [_read(run) for run in page]
+        token = page.token
+        if not token:
+            break
+    return found
+
+
+def _read(found: Any) -> Run:
+    info, data = found.info, found.data
+    inputs = tuple({"name": str(i.dataset.name), "digest": str(i.dataset.digest), "source": str(i.dataset.source)}
+                   for i in (found.inputs.dataset_inputs if found.inputs else ()))
+    return Run(str(info.run_id), str(info.run_name), str(info.status), info.lifecycle_stage == "deleted",
+               int(info.start_time), info.end_time and int(info.end_time), dict(data.params), dict(data.metrics),
+               dict(data.tags), inputs)
+
+
+def stored(client: "MlflowClient", run_id: str, folder: str | None = None) -> frozenset[str]:
+    """Paths of the files and folders that a run keeps, those right below `folder`; `None`: of the first level."""
+    return frozenset(str(file.path) for file in client.list_artifacts(run_id, folder))
+
+
+def fetch(client: "MlflowClient", run_id: str, name: str, into: Path) -> Path:
+    """One stored file or folder of a run, copied below `into`."""
+    return Path(client.download_artifacts(run_id, name, str(into)))

@@ -1,0 +1,41 @@
+"""After all tasks are published: one page a data set about all features of its murmurs, where descriptors are trained.
+
+In: outcomes. Out: `reports/<data set>-descriptors.html`; the same outcomes give the same bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from heartml.core import paths
+from heartml.core.system.files import replacing
+from heartml.core.tasks import GROUPS
+from heartml.release.publish import Outcome
+
+
+def write(outcomes: Sequence[Outcome]) -> None:
+    """Write the pages that the outcomes call for."""
+    for datasets, evaluations in described(outcomes).items():
+        from heartml.reporting.task_report import murmur_features
+
+        with replacing(_page(datasets)) as temporary:
+            temporary.write_text(murmur_features.render(datasets, evaluations), encoding="utf-8")
+
+
+def pages(outcomes: Sequence[Outcome]) -> list[Path]:
+    """Where `write` has put them."""
+    return [_page(datasets) for datasets in described(outcomes)]
+
+
+def described(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """Data sets of which a descriptor was evaluated -> task -> `metrics.json`, of the murmur and its descriptors."""
+    found: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for outcome in outcomes:
+        datasets, _, task = outcome.task.rpartition("-")
+        if outcome.evaluation and task in ("murmur", *GROUPS["descriptors"]):
+            found.setdefault(datasets, {})[outcome.task] = outcome.evaluation
+    return {datasets: own for datasets, own in found.items() if set(own) - {f"{datasets}-murmur"}}
+
+
+def _page(datasets: str) -> Path:
+    return paths.REPORTS / f"{datasets}-descriptors.html"

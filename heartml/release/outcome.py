@@ -1,0 +1,153 @@
+"""What a retraining came to, for people and for programs: a table on the terminal, Markdown, JSON.
+
+In: one `publish.Outcome` a task. Each metric stands with its interval, beside the best floor and the champion.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from heartml.core.system.text import printable
+from heartml.registry.champions import FOUND, GATE, ROLLBACK, Entry
+from heartml.registry.versions import Version
+from heartml.release import murmur_pages
+from heartml.release.publish import FAILED, Outcome
+
+HEADINGS = ("Metric", "Held out", "Best floor", "Champion")
+_LABELS = {"promoted": "bold green", "refused": "yellow", "nothing new": "cyan", FAILED: "bold red"}
+
+
+def rows(outcome: Outcome) -> list[tuple[str, ...]]:
+    """One row a metric: title, value with its interval, its best floor, champion on the units it was compared on."""
+    from heartml.evaluation.assessment import best_numbers
+    from heartml.metrics import METRICS
+
+    evaluation = outcome.evaluation
+    floors = best_numbers(evaluation["floors"], evaluation["official"])
+    compared: Mapping[str, Any] = outcome.verdict.get("comparison") or {}
+    return [
+        (METRICS[name].title, interval(evaluation["held_out"][name]),
+         _number(floors[name]["value"]) if name in floors else "none",
+         _number(compared.get("champion", {}).get(name)))
+        for name in evaluation["official"]
+    ]
+
+
+def asked(outcome: Outcome) -> str:
+    """`84 held-out units, 77 groups; best floor of the first metric: loudness and length alone`."""
+    evaluation = outcome.evaluation
+    counts, best = evaluation["counts"]["held_out"], evaluation["best_floor"]["held_out"]
+    floor = f"; best floor of the first metric: {evaluation['floor_titles'][best].lower()}" if best else ""
+    return f"{counts['units']} held-out units, {counts['groups']} groups{floor}"
+
+
+def interval(number: Mapping[str, float | None]) -> str:
+    """`0.812 [0.733, 0.884]`."""
+    if number["low"] is None or number["high"] is None:
+        return _number(number["value"])
+    return f"{_number(number['value'])} [{_number(number['low'])}, {_number(number['high'])}]"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def heading(outcome: Outcome) -> str:
+    """`simulated-murmur: promoted, version 1`."""
+    version = f", version {outcome.version}" if outcome.version else ""
+    return f"{outcome.task}: {outcome.state}{version}"
+
+
+def show(outcomes: Sequence[Outcome]) -> None:
+    """Print a table for each task, the verdict with its reason, and where the report lies."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    for outcome in outcomes:
+        if outcome.evaluation:
+            table = Table(title=f"{outcome.task}: {asked(outcome)}", title_justify="left")
+            for name in HEADINGS:
+                table.add_column(name, justify="left" if name == "Metric" else "right")
+            for row in rows(outcome):
+                table.add_row(*row)
+            console.print(table)
+        console.print(Text(heading(outcome), style=_LABELS[outcome.state]))
+        console.print(Text(f"  {outcome.reason}"), soft_wrap=True)
+        if outcome.report:
+            console.print(Text(f"  report: {outcome.report}"), soft_wrap=True)
+    for page in murmur_pages.pages(outcomes):
+        console.print(Text(f"all features of the murmur: {page}"), soft_wrap=True)
+
+
+def show_versions(versions: Sequence[Version]) -> None:
+    """Print every registered version, as `heartml promote` wants it named, with its aliases and the gate's words."""
+    _show("Registered models (UTC)", [
+        (v.created_ms, f"{v.name}/{v.number}", ", ".join(v.aliases),
+         [v.tags.get("heartml.reason", "not judged yet: the next `heartml retrain` does")]) for v in versions])
+    if not versions:
+        print("No model is registered yet: run `heartml retrain`.")
+
+
+def show_history(history: Mapping[str, Sequence[Entry]]) -> None:
+    """Print who became champion when, by whose decision and, of a person's, why; nothing where nobody ever did."""
+    decided = []
+    for name, entries in history.items():
+        for entry in entries:
+            told = entry.decision
+            how = {GATE: "by the gate", FOUND: "found as champion", ROLLBACK: f"rollback by {told.who}"}
+            why = [told.reason] * (told.kind != GATE) + [f"Overruled: {told.forced}"] * bool(told.forced)
+            late = [] if entry.counts else ["Came too late: another decision was first."]
+            decided.append((entry.when_ms, f"{name}/{told.version} after {told.before}",
+                            how.get(told.kind, f"by {told.who}"), [*why, *late]))
+    _show("Who decided (UTC)", decided)
+
+
+def _show(title: str, found: Sequence[tuple[int, str, str, Sequence[str]]]) -> None:
+    """Print (when in ms, what, how, words): a line each, and the words below it, wrapped; nothing where nothing is."""
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
+    console = Console()
+    if found:
+        console.print(Text(f"\n{title}", style="bold"))
+    for when_ms, what, how, words in found:
+        when = f"{datetime.fromtimestamp(when_ms / 1000, UTC):%Y-%m-%d %H:%M}  "
+        console.print(Text.assemble(when, (printable(what), "bold"), f"  {printable(how)}"), soft_wrap=True)
+        for text in words:
+            console.print(Padding(Text(printable(text)), (0, 0, 0, 4)))
+
+
+def markdown(outcomes: Sequence[Outcome]) -> str:
+    """The same as Markdown."""
+    parts = []
+    for outcome in outcomes:
+        parts.append(f"## {heading(outcome)}\n\n{outcome.reason}\n")
+        if outcome.evaluation:
+            lines = [HEADINGS, ("---",) * len(HEADINGS), *rows(outcome)]
+            parts.append(f"{asked(outcome)}\n")
+            parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
+        if outcome.report:
+            parts.append(f"Report: `{outcome.report}`; MLflow run `{outcome.run_id}`\n")
+    return "\n".join(parts)
+
+
+def table(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
+    """One row a task and metric, for Prefect's table artifact."""
+    return [
+        {"Task": outcome.task, "Version": outcome.version or "-", "Outcome": outcome.state,
+         **dict(zip(HEADINGS, row, strict=True))}
+        for outcome in outcomes for row in (rows(outcome) if outcome.evaluation else [])
+    ]
+
+
+def as_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """For programs: everything but the long tables of the evaluation."""
+    kept = ("held_out", "out_of_fold", "floors", "best_floor", "counts", "metric", "classes")
+    return [
+        {**asdict(outcome), "evaluation": {key: outcome.evaluation[key] for key in kept if key in outcome.evaluation}}
+        for outcome in outcomes
+    ]

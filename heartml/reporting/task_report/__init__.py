@@ -1,0 +1,175 @@
+"""Stage `report`: one self-contained page about one task, for a person. Verdict first.
+
+In: what validate, split, search, ensemble, evaluate and robustness left; from the retraining flow also the gate's
+verdict and the lineage. Out: `artifacts/<task>/report.html` without a verdict; `render` gives the text of the page with
+one. No date, no path and nothing that is fetched from elsewhere stands in it: the same inputs give the same bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from heartml.audio import quality, sound_files
+from heartml.audio.quality import Quality
+from heartml.core import config, paths, tasks
+from heartml.core.config import Params
+from heartml.core.system.files import read_json
+from heartml.core.system.hashing import sha256_file, sha256_folder
+from heartml.data import datasets
+from heartml.evaluation.assessment import HELD_OUT, PARTS
+from heartml.reporting.environment import environment
+from heartml.reporting.outline import Lineage
+from heartml.reporting.task_report import cautions, headline, listening, tables, worst_errors
+from heartml.reporting.task_report import charts as figures
+
+Json = Mapping[str, Any]
+
+
+def render(name: str, comparison: Json | None, lineage: Lineage | None, card: str | None = None) -> str:
+    """The whole page as HTML.
+
+    Args:
+        name: the task, `circor-murmur`; its artifacts lie in the working folder.
+        comparison: `gate.Verdict.as_json()` with `version` and `champion` (version numbers or null); `None` where no
+            gate has judged.
+        lineage: of the registered version (heartml/lineage); `None` where none is registered, and the hashes of the
+            artifacts are shown.
+        card: the model card as markup, its headings from <h3> on; `None` where no version is registered.
+    """
+    params, found = config.load(), read_json(paths.evaluation(name) / "metrics.json")
+    model = read_json(paths.model(name) / "model.json")
+    page = environment().get_template("report.html.jinja")
+    return page.render(
+        name=name, found=found, comparison=comparison,
+        **opening(name, found, model, comparison),
+        parts=[part_section(found, part, comparison) for part in PARTS],
+        locations=tables.locations(found), floor_classes=tables.floor_classes(found),
+        calibration=tables.calibration(found, PARTS), referral=tables.referral(found, PARTS),
+        robustness=robustness_section(name),
+        heart_states=tables.heart_states(read_json(paths.heart_states(name) / "measures.json")),
+        mistakes=wrong(name, found, params), data=data_section(name), search=search_section(name, found),
+        members=members(model), lineage=lineage, hashes=hashes(name), card=card,
+        titles=headline.TITLES, warnings=cautions.warnings(found), excerpt_s=listening.EXCERPT_S,
+        meanings=headline.meanings(found),
+    )
+
+
+def opening(name: str, found: Json, model: Json, comparison: Json | None) -> dict[str, Any]:
+    """The first screen's words."""
+    assignment = tasks.resolve(name)
+    titles = " and ".join(datasets.load(dataset).TITLE for dataset in assignment.datasets)
+    encoders = {member["encoder"] for member in model["members"]}
+    what = headline.model_in_words(len(model["members"]), len(encoders))
+    return {
+        "state": headline.state(found, comparison), "headline": headline.headline(found, comparison),
+        "performance": headline.performance(found, what, titles),
+        "champion": headline.against_champion(found, comparison),
+    }
+
+
+def part_section(found: Json, part: str, comparison: Json | None) -> dict[str, Any]:
+    """Tables and charts of the held-out part, or of the cross-fitted rest."""
+    held_out = part == HELD_OUT
+    folder = paths.evaluation(found["assignment"]) / "plots"
+
+    def plot(kind: str) -> pd.DataFrame:
+        table = pd.read_csv(folder / f"{kind}.csv", keep_default_na=False, na_values=[""])
+        return table[table["part"] == part]
+
+    classes = found["classes"]
+    charts = [figures.roc(plot("roc"), classes), figures.precision_recall(plot("precision_recall"), classes),
+              figures.calibration(plot("calibration")),
+              figures.abstention(plot("abstention"), found["metric"], found["referral"][part])]
+    return {
+        "name": part, "title": "On the held-out part" if held_out else "Cross-fitted on everything else",
+        "counts": found["counts"][part],
+        "results": tables.results(found, part, "floors" if held_out else "floors_out_of_fold",
+                                  comparison if held_out else None),
+        "classes": tables.classes(found, part), "subgroups": tables.subgroups(found, part),
+        "undivided": tables.undivided(found, part), "views": tables.views(found, part),
+        "confusion": confusion(found["confusion"][part]), "charts": [chart for chart in charts if chart],
+    }
+
+
+def confusion(counts: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
+    """Counts with their share of the row in whole percent, for the shade of the cell."""
+    return [[(count, round(100 * count / max(1, sum(row)))) for count in row] for row in counts]
+
+
+def robustness_section(name: str) -> dict[str, Any]:
+    """What noise and worse sensors do to the held-out scores."""
+    found = read_json(paths.robustness(name))
+    return {"found": found, "charts": figures.noise(found), "table": tables.robustness(found)}
+
+
+def wrong(name: str, found: Json, params: Params) -> list[worst_errors.Mistake]:
+    """The worst errors, with sound."""
+    folder = paths.evaluation(name)
+    predictions = [pd.read_parquet(path) for path in (folder / "predictions.parquet", paths.out_of_fold(name))]
+    chosen = worst_errors.worst(pd.concat(predictions, ignore_index=True), params.report.worst_errors)
+    places = pd.read_parquet(paths.RECORDINGS, columns=["recording_id", "location"])
+    units = pd.read_parquet(paths.folds(name), columns=["recording_id", "unit_id"])
+    answers = ["recording_id", *(f"p_{label}" for label in found["classes"])]
+    alone = pd.read_parquet(folder / "recordings.parquet", columns=answers)
+    recordings = units.merge(places, on="recording_id").merge(alone, on="recording_id", how="left")
+    signal = pd.read_parquet(paths.VALIDATION / "signal.parquet").set_index("recording_id")
+
+    def warnings(recording_id: str) -> list[str]:
+        return quality.warnings(Quality(**signal.loc[recording_id, list(Quality.__annotations__)]), params.validate_)
+
+    def load(recording_id: str) -> tuple[Any, int]:
+        samples = sound_files.read(paths.audio(recording_id))
+        return samples.floats, samples.sample_rate_hz
+
+    annotations = pd.read_parquet(paths.ANNOTATIONS)
+    heard = pd.read_parquet(paths.heart_states(name) / "states.parquet")
+    return worst_errors.show(chosen, recordings, found["classes"], annotations, heard, warnings, load)
+
+
+def data_section(name: str) -> dict[str, Any]:
+    """What the data are, what validation said of them, and what was refused."""
+    assignment = tasks.resolve(name)
+    recordings = pd.read_parquet(paths.RECORDINGS, columns=["recording_id", "dataset", "seconds"])
+    used = pd.read_parquet(paths.folds(name), columns=["recording_id"])
+    own = recordings[recordings["recording_id"].isin(used["recording_id"])]
+    refused = pd.read_parquet(paths.QUARANTINE).sort_values(["reason", "source_file"], kind="stable")
+    quarantine = refused[refused["dataset"].isin(assignment.datasets)]
+    sources = [datasets.load(dataset) for dataset in assignment.datasets]
+    return {
+        "recordings": len(own), "hours": float(own["seconds"].sum()) / 3600,
+        "validation": read_json(paths.VALIDATION / "validation.json"),
+        "quarantined": len(quarantine),
+        "quarantine": {reason: table.to_dict("records") for reason, table in quarantine.groupby("reason", sort=True)},
+        "sources": [{"title": s.TITLE, "citation": s.CITATION, "licence": s.LICENCE} for s in sources],
+    }
+
+
+def search_section(name: str, found: Json) -> dict[str, Any]:
+    """What was tried, and which choices mattered."""
+    trials = pd.read_parquet(paths.search(name) / "trials.parquet")
+    return {
+        "trials": len(trials), "states": trials["state"].value_counts().sort_index().to_dict(),
+        "chart": figures.trials(trials, found["metric"]), "importance": figures.importance(trials),
+    }
+
+
+def members(model: Json) -> dict[str, Any]:
+    """What the ensemble listens to: one row a reading of a member, with its weight."""
+    by_trial = {member["trial"]: member for member in model["members"]}
+    rows = []
+    for reading in model["readings"]:
+        member = by_trial[reading["trials"][0]]
+        rows.append((", ".join(map(str, reading["trials"])), member["encoder"], member["pooling"] or "", member["head"],
+                     f"{member['level']}s", reading["kind"], f"{reading['weight']:g}"))
+    return {"columns": ("Trial", "Encoder", "Pooling", "Head", "Hears", "Reading", "Weight"), "rows": rows}
+
+
+def hashes(name: str) -> list[tuple[str, str]]:
+    """What the page was made of, as long as nothing is registered."""
+    return [
+        ("Recordings table, SHA-256", sha256_file(paths.RECORDINGS)),
+        ("Folds, SHA-256", sha256_file(paths.folds(name))),
+        ("Model, SHA-256", sha256_folder(paths.model(name))),
+        ("Evaluation, SHA-256", sha256_folder(paths.evaluation(name))),
+    ]

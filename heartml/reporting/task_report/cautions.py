@@ -1,0 +1,95 @@
+"""What the first screen says to read with care: whatever may make a score look better than it is.
+
+In: `metrics.json` of the evaluation. Out: plain sentences, no markup.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from heartml.evaluation.assessment import HELD_OUT, OUT_OF_FOLD
+from heartml.metrics import METRICS
+from heartml.reporting.task_report.headline import TITLES, clearly_better, figure, listed, signed, signed_span, span
+
+Found = Mapping[str, Any]
+
+
+def warnings(found: Found) -> list[str]:
+    """All that applies: of floors, sources, and classes that are confounded, hardly found or of few groups."""
+    return [*_lead(found), *_sources(found), *_confounded(found), *_missed(found), *_rare(found), *_few(found)]
+
+
+def _lead(found: Found) -> list[str]:
+    beside, fitted = found["against_floors"][HELD_OUT], found["against_floors"][OUT_OF_FOLD]
+    unclear = [name for name in found["floor_order"] if name in beside and beside[name]["value"] is not None
+               and not clearly_better(beside[name], found["metric"])]
+    told = listed([f"{found['floor_titles'][name].lower()} ({_difference(beside[name])}; cross-fitted "
+                   f"{_difference(fitted[name])})" for name in unclear])
+    return [f"No clear lead, held out, over {told}: the lead may be nothing."] if told else []
+
+
+def _difference(number: Mapping[str, float | None]) -> str:
+    return f"{signed(number['value'])}, {signed_span(number)}"
+
+
+def _sources(found: Found) -> list[str]:
+    """The cross-fitted part decides, which has more groups; the held-out one is told where it says the same."""
+    apart = {part: of for part in (OUT_OF_FOLD, HELD_OUT) if (of := below_the_whole(found, part))}
+    if OUT_OF_FOLD not in apart:
+        return []
+    told = "; ".join(
+        f"{'held out' if part == HELD_OUT else 'cross-fitted'} {figure(found[part][found['metric']]['value'])}, but "
+        + listed([f"{figure(value)} in {source}" for source, value in of.items()]) for part, of in apart.items())
+    entries = found["per_source"][OUT_OF_FOLD]
+    missing = {source: [name for name in entries[source]["absent"] if name not in found["left_out"]]
+               for source in apart[OUT_OF_FOLD]}
+    without = [f"{source} has {listed([f'no {name}' for name in names])}" for source, names in missing.items() if names]
+    why = f"is telling the sources apart: {listed(without)}" if without else "may be telling the sources apart"
+    return [f"Every source alone scores below the whole. {TITLES[found['metric']]}: {told}. Part of the score {why}."]
+
+
+def below_the_whole(found: Found, part: str) -> dict[str, float]:
+    """Each source's score, where two sources or more have one and all are worse than that of the whole part."""
+    metric, whole = found["metric"], found[part][found["metric"]]["value"]
+    scores = {source: entry[metric]["value"] for source, entry in found["per_source"][part].items()
+              if entry["estimable"] and entry[metric]["value"] is not None}
+    worse = [score < whole if METRICS[metric].greater_is_better else score > whole for score in scores.values()]
+    return scores if len(scores) > 1 and all(worse) else {}
+
+
+def _confounded(found: Found) -> list[str]:
+    words = []
+    for floor in found["floor_order"]:
+        flagged = [entry for entry in found["confounded"] if entry["floor"] == floor]
+        named = listed([f"{entry['class']} (AUC {figure(entry['auc']['value'])}, {span(entry['auc'])})"
+                         for entry in flagged])
+        if flagged:
+            words.append(f"Confounded: {named} can be told from {found['floor_titles'][floor].lower()}. "
+                         f"A model may have learnt {flagged[0]['heard']}, not the heart.")
+    return words
+
+
+def _missed(found: Found) -> list[str]:
+    missed = [f"{name} ({round(entry['recall']['value'] * entry['units'])} of {entry['units']} {found['unit']}s, "
+              "cross-fitted)" for name, entry in hardly_found(found).items()]
+    return [f"Hardly ever found: {listed(missed)}. Whatever else the model answers, it may be there."] if missed else []
+
+
+def hardly_found(found: Found) -> dict[str, Mapping[str, Any]]:
+    """Classes whose recall, cross-fitted, lies below that of guessing with its whole interval, and their numbers."""
+    guessing = 1 / (len(found["classes"]) - len(found["left_out"]))
+    return {name: entry for name, entry in found["per_class"][OUT_OF_FOLD].items()
+            if entry["estimable"] and entry["recall"]["high"] is not None and entry["recall"]["high"] < guessing}
+
+
+def _rare(found: Found) -> list[str]:
+    rare = [f"{name} ({entry['groups']})" for name, entry in found["left_out"].items()]
+    return [f"Not estimable: {listed(rare)}, with fewer than {found['min_groups']} groups in all the data. "
+            f"Such {found['unit']}s are in no fold, no fit and no number of this page: means and decisions "
+            "are about the other classes."] if rare else []
+
+
+def _few(found: Found) -> list[str]:
+    few = [f"{name} ({entry['groups']})" for name, entry in found["counts"][HELD_OUT]["classes"].items()
+           if entry["groups"] < found["min_groups"] and name not in found["left_out"]]
+    return [f"Few held-out groups: {listed(few)}. They enter the means above and make their intervals too narrow, "
+            "but have no number of their own."] if few else []

@@ -1,0 +1,20 @@
+"""Stage `report`: one self-contained page about one task, before any gate has judged it."""
+
+from heartml.core import paths, tasks
+from heartml.core.stage import stage
+from heartml.core.system.files import replacing
+from heartml.reporting.task_report import render
+
+
+def run(name: str) -> None:
+    """Write the page of one task, before any gate has judged it.
+
+    Raises:
+        TaskError: there is no such task.
+    """
+    tasks.resolve(name)
+    with stage("report", task=name) as log:
+        page = render(name, None, None)
+        with replacing(paths.report(name)) as temporary:
+            temporary.write_text(page, encoding="utf-8")
+        log.say(f"{len(page) / 1e6:.2f} MB: {paths.report(name)}")

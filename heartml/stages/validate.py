@@ -1,0 +1,98 @@
+"""Stage `validate`: is the data fit for training? Errors stop the pipeline, warnings are carried into the report.
+
+In: the data set of `data/`. Out, under `artifacts/validation/`: `validation.json` (every check with the rows that fail
+it), `index.html` (the same for a person), `signal.parquet` (recording_id and `Quality`), `groups.parquet`
+(recording_id, group_id after joining nearly the same audio). Where the data is not fit, they go to `FAILED` instead.
+"""
+
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+
+from heartml.core import config, paths, schema
+from heartml.core.config import Params
+from heartml.core.stage import StageError, stage
+from heartml.core.system import files
+from heartml.core.system.parallel import available_workers
+from heartml.core.system.progress import track
+from heartml.data import cache
+from heartml.data.validation import expectations, run_suites
+from heartml.data.validation import page as validation_page
+from heartml.data.validation import tables as fitness
+from heartml.data.validation.result import Result, summarise
+from heartml.data.validation.tables import tables_of
+
+FAILED = paths.STATE / "validation-failed"
+
+
+def run() -> None:
+    """Validate the data set and write what was found.
+
+    Raises:
+        StageError: an error was found; the message names the first rows and where the page lies.
+    """
+    params = config.load()
+    with stage("validate") as log:
+        recordings, annotations, quarantine = read()
+        signal = measure(recordings)
+        pairs = near_duplicates(signal, params)
+        groups = fitness.joined_groups(recordings.drop_duplicates("recording_id"), pairs)
+        tables = tables_of(recordings, annotations, quarantine, signal, pairs, groups, params)
+        expected = expectations.suites(params.ingest, params.validate_, fitness.label_columns(recordings))
+        result = summarise(tables, groups, run_suites.check(tables, expected))
+        folder = paths.VALIDATION if result["success"] else FAILED
+        write(folder, result, tables, groups, params)
+        log.say(f"{len(recordings)} recordings in {groups['group_id'].nunique()} groups")
+        log.say(f"{len(quarantine)} files in quarantine")
+        log.say(f"{len(result['errors'])} errors, {len(result['warnings'])} warnings: {folder / 'index.html'}")
+        if not result["success"]:
+            errors = "\n  ".join(result["errors"])
+            raise StageError(f"the data is not fit for training:\n  {errors}\nAll of it: {folder / 'index.html'}")
+        shutil.rmtree(FAILED, ignore_errors=True)
+
+
+def read() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """recordings, annotations, quarantine: typed, in a fixed order.
+
+    Raises:
+        StageError: there is no data set.
+    """
+    if not paths.RECORDINGS.exists():
+        raise StageError(f"no {paths.RECORDINGS}: run `heartml ingest`, or `dvc pull data.dvc`")
+    recordings = schema.conform(pd.read_parquet(paths.RECORDINGS), schema.RECORDINGS, "recordings")
+    annotations = schema.conform(pd.read_parquet(paths.ANNOTATIONS), schema.ANNOTATIONS, "annotations")
+    quarantine = pd.read_parquet(paths.QUARANTINE)[list(schema.QUARANTINE)]
+    return recordings.sort_values(["dataset", "source_file"], ignore_index=True), annotations, quarantine
+
+
+def measure(recordings: pd.DataFrame) -> pd.DataFrame:
+    """`fitness.signal_table` of every recording, on all cores (decoding and transforms free the interpreter's lock)."""
+    ids = list(dict.fromkeys(recordings["recording_id"]))
+    with ThreadPoolExecutor(available_workers(0)) as executor:
+        return fitness.signal_table(track(executor.map(fitness.measure, ids), "measuring signals", len(ids)))
+
+
+def near_duplicates(signal: pd.DataFrame, params: Params) -> pd.DataFrame:
+    """Pairs of nearly the same audio among the recordings that can be read; each pair is compared once in its life."""
+    readable = signal.loc[signal["fault"].isna(), "recording_id"]
+    sources = {recording_id: paths.audio(recording_id) for recording_id in readable}
+    return cache.near_duplicates(
+        "validation", sources, params.validate_.near_duplicate_correlation, available_workers(0)
+    )
+
+
+def write(
+    folder: Path, result: Result, tables: Mapping[str, pd.DataFrame], groups: pd.DataFrame, params: Params
+) -> None:
+    """All outputs, or none."""
+    signals = tables["signals"]
+    signal = signals.drop(columns=["fault", "source", "patient_id", "source_file"])
+    with files.replacing_folder(folder) as temporary:
+        files.write_json(temporary / "validation.json", result)
+        files.write_parquet(temporary / "signal.parquet", signal.sort_values("recording_id", ignore_index=True))
+        files.write_parquet(temporary / "groups.parquet", groups)
+        page = validation_page.render(result, signals, params.validate_)
+        (temporary / "index.html").write_text(page, encoding="utf-8")

@@ -1,0 +1,86 @@
+"""The selected trials, fitted for the model; and the ensemble's out-of-fold predictions as a table."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from heartml.core import config, paths
+from heartml.core.system import parallel
+from heartml.core.system.progress import track
+from heartml.metrics import METRICS
+from heartml.models.ensemble.candidate import Spec
+from heartml.models.ensemble.selection import Combination, Verdicts
+from heartml.models.ensemble.stacking import Reading
+from heartml.models.heads import State
+from heartml.training import fold_fits, search_results, search_space
+from heartml.training.fold_fits import Bench
+from heartml.training.training_table import Problem
+
+
+@dataclass(frozen=True)
+class Refit:
+    """Fit a spec on everything that is not held out."""
+
+    name: str
+    encoders: tuple[str, ...]
+    root: Path
+    seed: int
+
+
+def heads_of(
+    name: str, params: config.Params, used: Mapping[int, Spec], data: Bench
+) -> dict[int, tuple[State, ...]]:
+    """Fitted heads of every used trial."""
+    again = [trial for trial, spec in used.items() if spec.family.TAKES == "vectors"]
+    refit = functools.partial(_refit, Refit(name, params.encoders, Path.cwd(), params.seed))
+    with parallel.pool(1 if len(again) < 2 else parallel.available_workers(params.search.of(name).workers)) as pool:
+        states = pool.map(refit, [(trial, used[trial]) for trial in again])
+        fitted = dict(zip(again, track(states, "ensemble: fit", len(again)), strict=True))
+    folder, folds = paths.search(name), data.problem.folds
+    return {trial: (fitted[trial],) if trial in fitted else search_results.kept(folder, trial, folds) for trial in used}
+
+
+def _refit(context: Refit, member: tuple[int, Spec]) -> State:
+    trial, spec = member
+    data = fold_fits.opened(context.name, context.encoders, context.root)
+    everything = np.ones(len(data.problem.unit_ids), bool)
+    return data.fit(spec, everything, search_space.derive(context.seed, trial, data.problem.folds)).state()
+
+
+def encoder_specs(data: Bench, used: Mapping[int, Spec]) -> dict[str, dict[str, Any]]:
+    """What made the frames of each encoder that is used."""
+    return {encoder: dict(data.encoders[encoder].encoder) for encoder in sorted({s.encoder for s in used.values()})}
+
+
+def out_of_fold_table(problem: Problem, verdicts: Verdicts) -> pd.DataFrame:
+    """One row a unit: unit_id, group_id, label, part, decision, p_<class>, c_<class>."""
+    classes = np.array(problem.task.classes)
+    table = pd.DataFrame({
+        "unit_id": problem.unit_ids, "group_id": problem.group_ids, "label": classes[problem.labels],
+        "part": problem.parts.astype(str), "decision": classes[verdicts.decisions],
+    }).astype("string")
+    for kind, values in (("p", np.exp(verdicts.log_p)), ("c", verdicts.calibrated)):
+        table[[f"{kind}_{label}" for label in problem.task.classes]] = values
+    return table
+
+
+def in_words(
+    problem: Problem, specs: Mapping[int, Spec], combination: Combination, verdicts: Verdicts
+) -> str:
+    """`16 trials in, 4 members out: ..., out of fold uar 0.71`."""
+    metric = METRICS[problem.task.metric]
+    found = metric.function(problem.labels, np.exp(verdicts.log_p), verdicts.decisions, problem.task.classes)
+    members = ", ".join(member_words(reading, weight, specs) for reading, weight in combination.weights.items())
+    return f"{len(specs)} trials in, {members} out, {metric.name} {found:.3f} cross-fitted"
+
+
+def member_words(reading: Reading, weight: float, specs: Mapping[int, Spec]) -> str:
+    """`0.3 x sequence on logspec (trial 0, stack)`."""
+    spec, trials = specs[reading.trials[0]], reading.trials
+    which = f"trial {trials[0]}" if len(trials) == 1 else f"trials {', '.join(map(str, trials))}"
+    return f"{weight:g} x {spec.head} on {spec.encoder} ({which}, {reading.kind})"

@@ -1,0 +1,206 @@
+"""The workbench of search and ensemble: a task's data, opened once a process, and fits that are kept as files.
+
+A fold's result is one safetensors file: `log_p` `[cases, k]`, `details` where the head has any, both once more through
+noise (`noisy.<array>`) where readers are fitted to them, and the fitted head itself (`head.<array>`) where it is too
+dear to be fitted again.
+"""
+
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast, overload
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from heartml.core import paths
+from heartml.core.frame_store import Frames
+from heartml.core.system.files import replacing
+from heartml.models.ensemble.candidate import Sounds, Spec
+from heartml.models.ensemble.stacking import is_read
+from heartml.models.heads import Answer, Fitted, State, Targets
+from heartml.models.heads.noise import InNoise
+from heartml.training import training_table
+from heartml.training.training_table import Problem
+
+if TYPE_CHECKING:
+    from heartml.training.training_table import Problem
+
+NOISY = "noisy."
+
+
+class OfRecordings(Sequence[NDArray[np.float32]]):
+    """Frames of recordings in order, read from disk when asked for."""
+
+    def __init__(self, frames: Frames, recording_ids: Sequence[str]) -> None:
+        self._frames, self._recording_ids = frames, recording_ids
+
+    @overload
+    def __getitem__(self, row: int) -> NDArray[np.float32]: ...
+    @overload
+    def __getitem__(self, row: slice) -> "OfRecordings": ...
+    def __getitem__(self, row: int | slice) -> "NDArray[np.float32] | OfRecordings":
+        if isinstance(row, slice):
+            return OfRecordings(self._frames, self._recording_ids[row])
+        return self._frames[self._recording_ids[row]]
+
+    def __len__(self) -> int:
+        return len(self._recording_ids)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One task's problem with its sounds and annotations."""
+
+    problem: Problem
+    sounds: Sounds
+    encoders: Mapping[str, Frames]
+    annotations: pd.DataFrame
+    seconds: tuple[float, ...]
+
+    def states(self, encoder: str) -> list[NDArray[np.int8]] | None:
+        """Heart states of every frame, see `problem.states`."""
+        frames = self.encoders[encoder]
+        counts = [frames.spans[recording_id][1] for recording_id in self.problem.recording_ids]
+        return training_table.states(self.problem.recording_ids, counts, frames.frame_rate_hz, self.seconds,
+                                     self.annotations)
+
+    def fit(self, spec: Spec, units: NDArray[np.bool_], seed: int) -> Fitted:
+        """Fit a spec to units `[u]`."""
+        states = self.states(spec.encoder) if spec.family.TAKES == "frames" else None
+        return fit(spec, self.problem, self.sounds, units, seed, states)
+
+    def answer(self, fitted: Fitted, spec: Spec, units: NDArray[np.bool_]) -> Answer:
+        """What a fitted head says about the recordings (or the units themselves) of units `[u]`."""
+        rows = self.problem.recordings_of(units) if spec.level == "recording" else np.flatnonzero(units)
+        return fitted.answer(self.sounds.inputs(spec, rows))
+
+    def answers(
+        self, fitted: Fitted, spec: Spec, units: NDArray[np.bool_], taught: NDArray[np.bool_]
+    ) -> tuple[Answer, Answer | None]:
+        """`answer` about units `[u]`, and `answer_in_noise` about those `[u]` that a reader is fitted to, if any."""
+        answer = self.answer(fitted, spec, units)
+        read = taught.any() and is_read(spec, self.problem.task, answer)
+        return answer, self.answer_in_noise(fitted, spec, taught) if read else None
+
+    def answer_in_noise(self, fitted: Fitted, spec: Spec, units: NDArray[np.bool_]) -> Answer | None:
+        """The same through such noise as the head was trained with; `None` where it was trained with none."""
+        from heartml.models.heads.network_training import Recipe
+
+        noise = Recipe.of(spec.numbers).noise() if spec.family.TAKES == "frames" else None
+        if noise is None:
+            return None
+        rows = self.problem.recordings_of(units)
+        names = [self.problem.recording_ids[row] for row in rows]
+        whose = [self.problem.unit_ids[unit] for unit in self.problem.unit[rows]]
+        frames = cast(Sequence[NDArray[np.float32]], self.sounds.inputs(spec, rows))
+        return fitted.answer(InNoise(frames, names, whose, noise, self.sounds.rates_hz[spec.encoder]))
+
+
+@functools.lru_cache(maxsize=1)
+def opened(name: str, encoders: tuple[str, ...], root: Path) -> Bench:
+    """The bench of a task in the repository `root` (the working folder; it keeps two repositories apart)."""
+    found = training_table.load(name)
+    frames = {encoder: Frames.open(root / paths.features(name, encoder)) for encoder in encoders}
+    of_encoder = {encoder: OfRecordings(f, found.recording_ids) for encoder, f in frames.items()}
+    sounds = Sounds(of_encoder, {encoder: f.frame_rate_hz for encoder, f in frames.items()}, found.unit)
+    recordings = pd.read_parquet(paths.RECORDINGS, columns=["recording_id", "seconds"]).set_index("recording_id")
+    seconds = tuple(recordings.loc[list(found.recording_ids), "seconds"])
+    return Bench(found, sounds, frames, pd.read_parquet(paths.ANNOTATIONS), seconds)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Fit a spec without one fold and answer for that fold, into `file`."""
+
+    name: str
+    encoders: tuple[str, ...]
+    root: Path
+    spec: Spec
+    fold: int
+    seed: int
+    file: Path
+
+
+def work(job: Job) -> None:
+    """Do one job unless its file is there; runs in a worker process."""
+    if job.file.exists():
+        return
+    bench = opened(job.name, job.encoders, job.root)
+    here = bench.problem.parts == job.fold
+    fitted = bench.fit(job.spec, ~here, job.seed)
+    write_result(job.file, *bench.answers(fitted, job.spec, here, here),
+                 fitted.state() if job.spec.family.TAKES == "frames" else None)
+
+
+def write_result(file: Path, answer: Answer, noisy: Answer | None = None, state: State | None = None) -> None:
+    """Write answers, and what is kept of the head that gave them, whole or not at all."""
+    from safetensors.numpy import save
+
+    arrays: dict[str, NDArray[np.generic]] = {**answer_arrays(answer), **answer_arrays(noisy, NOISY)}
+    numbers = {}
+    if state is not None:
+        arrays |= {f"head.{key}": value for key, value in state.arrays.items()}
+        numbers = {"numbers": json.dumps(dict(state.numbers), sort_keys=True)}
+    with replacing(file) as temporary:
+        temporary.write_bytes(save({key: np.ascontiguousarray(value) for key, value in arrays.items()}, numbers))
+
+
+def answer_arrays(answer: Answer | None, prefix: str = "") -> dict[str, NDArray[np.generic]]:
+    """What a file holds of an answer."""
+    if answer is None:
+        return {}
+    details = {} if answer.details is None else {f"{prefix}details": answer.details.astype(np.float32)}
+    return {f"{prefix}log_p": answer.log_p, **details}
+
+
+def read_answer(file: Path) -> Answer:
+    """The answer in a fold's result."""
+    return _answer(dict(_arrays(file)), "")
+
+
+def read_in_noise(file: Path) -> Answer | None:
+    """The answer through noise in a fold's result, where there is one."""
+    arrays = dict(_arrays(file))
+    return _answer(arrays, NOISY) if f"{NOISY}log_p" in arrays else None
+
+
+def _answer(arrays: Mapping[str, NDArray[np.float64]], prefix: str) -> Answer:
+    details = arrays.get(f"{prefix}details")
+    return Answer(arrays[f"{prefix}log_p"], None if details is None else details.astype(np.float64))
+
+
+def read_state(file: Path) -> State:
+    """The fitted head in a fold's result."""
+    from safetensors import safe_open
+
+    with safe_open(file, "np") as opened_file:
+        metadata = opened_file.metadata()
+    arrays = {key.removeprefix("head."): array for key, array in _arrays(file) if key.startswith("head.")}
+    return State(arrays, json.loads(metadata["numbers"]))
+
+
+def _arrays(file: Path) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    from safetensors.numpy import load_file
+
+    yield from load_file(file).items()
+
+
+def fit(
+    spec: Spec, problem: "Problem", sounds: Sounds, units: NDArray[np.bool_], seed: int,
+    states: Sequence[NDArray[np.int8]] | None = None,
+) -> Fitted:
+    """Fit a spec's head to the units where `units` `[u]` holds; `states` of every recording, see `problem.states`."""
+    rows = problem.recordings_of(units) if spec.level == "recording" else np.flatnonzero(units)
+    heard = spec.level == "recording"
+    targets = Targets(
+        labels=(problem.heard if heard else problem.labels)[rows],
+        classes=len(problem.task.classes),
+        groups=(problem.groups[problem.unit] if heard else problem.groups)[rows],
+        states=None if states is None or spec.pooling is not None else [states[row] for row in rows],
+        frame_rate_hz=sounds.rates_hz[spec.encoder],
+    )
+    return spec.family.fit(sounds.inputs(spec, rows), targets, spec.numbers, seed)

@@ -1,0 +1,131 @@
+"""The search's outputs, written and read in one place.
+
+`trials.parquet` (trial, state, value, folds, encoder, level, pooling, head, numbers as JSON), `probabilities.parquet`
+(trial, recording_id or unit_id, p_<class>; one row a recording, or a unit where the trial is about units),
+`details/<trial>.npy` (figures for stackers, float32 `[recordings, n]` in the problem's order),
+`noisy/<trial>.safetensors` (answers about the same recordings through noise, where readers are fitted to them), and
+`heads/<trial>-<fold>.safetensors` (fitted heads that are too dear to be fitted again).
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from heartml.core.stage import StageError
+from heartml.core.system import files
+from heartml.models.ensemble.candidate import Spec
+from heartml.models.ensemble.stacking import Evidence, Reading, evidence_of, readings
+from heartml.models.heads import Answer, State
+from heartml.training import fold_fits
+from heartml.training.study import Outcome
+from heartml.training.training_table import Problem
+
+Finished = Sequence[tuple[int, Spec, Outcome]]
+
+
+def write(
+    folder: Path, problem: Problem, finished: Finished, answers: Callable[[int, Spec], tuple[Answer, Answer | None]],
+    result_of: Callable[[int, int], Path],
+) -> None:
+    """Write into the empty `folder`; the same trials give the same bytes.
+
+    Args:
+        answers: slot and spec -> out-of-fold answers of a complete trial, as recorded and through noise.
+        result_of: slot and fold -> file of one fit's result.
+    """
+    ordered = sorted(finished, key=lambda trial: trial[0])
+    complete = {slot: (spec, *answers(slot, spec)) for slot, spec, outcome in ordered if outcome.value is not None}
+    files.write_parquet(folder / "trials.parquet", trials_table(ordered))
+    heard = {slot: (spec, answer) for slot, (spec, answer, _) in complete.items()}
+    files.write_parquet(folder / "probabilities.parquet", probabilities_table(heard, problem))
+    for kind in ("details", "noisy", "heads"):
+        (folder / kind).mkdir()
+    for slot, (spec, answer, noisy) in complete.items():
+        if answer.details is not None:
+            files.write_array(folder / "details" / f"{slot}.npy", answer.details.astype(np.float32))
+        if noisy is not None:
+            fold_fits.write_result(folder / "noisy" / f"{slot}.safetensors", noisy)
+        if spec.family.TAKES == "frames":
+            for fold in range(problem.folds):
+                shutil.copyfile(result_of(slot, fold), folder / "heads" / f"{slot}-{fold}.safetensors")
+
+
+def trials_table(ordered: Finished) -> pd.DataFrame:
+    """One row a trial."""
+    rows = [
+        {"trial": slot, "state": "PRUNED" if outcome.value is None else "COMPLETE", "value": outcome.value,
+         "folds": len(outcome.steps), "encoder": spec.encoder, "level": spec.level, "pooling": spec.pooling,
+         "head": spec.head, "numbers": json.dumps(dict(spec.numbers), sort_keys=True)}
+        for slot, spec, outcome in ordered
+    ]
+    text = dict.fromkeys(("state", "encoder", "level", "pooling", "head", "numbers"), "string")
+    return pd.DataFrame(rows).astype({"trial": "int64", "value": "float64", "folds": "int64", **text})
+
+
+def probabilities_table(complete: Mapping[int, tuple[Spec, Answer]], problem: Problem) -> pd.DataFrame:
+    """Out-of-fold probabilities of complete trials: one row a recording, or a unit where the trial is about units."""
+    tables = []
+    for slot, (spec, answer) in complete.items():
+        heard = spec.level == "recording"
+        units = [problem.unit_ids[u] for u in problem.unit] if heard else list(problem.unit_ids)
+        table = pd.DataFrame({"trial": slot, "recording_id": list(problem.recording_ids) if heard else None,
+                              "unit_id": units})
+        table[[f"p_{label}" for label in problem.task.classes]] = np.exp(answer.log_p)
+        tables.append(table.astype({"recording_id": "string", "unit_id": "string"}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def read_specs(folder: Path) -> dict[int, Spec]:
+    """Spec of every complete trial.
+
+    Raises:
+        StageError: there is none.
+    """
+    table = pd.read_parquet(folder / "trials.parquet")
+    complete = table[table["state"] == "COMPLETE"]
+    if not len(complete):
+        raise StageError(f"{folder}: no trial of the search is complete. Raise `search.trials` and run `dvc repro`.")
+    return {int(row["trial"]): spec_of(row) for row in complete.to_dict("records")}
+
+
+def spec_of(row: Mapping[Any, Any]) -> Spec:
+    """The spec in a row of `trials.parquet`."""
+    pooling = None if pd.isna(row["pooling"]) else str(row["pooling"])
+    return Spec(row["encoder"], row["head"], row["level"], pooling, json.loads(row["numbers"]))
+
+
+def read_evidence(folder: Path, specs: Mapping[int, Spec], problem: Problem) -> dict[Reading, Evidence]:
+    """Out-of-fold evidence of every reading of every complete trial."""
+    table = pd.read_parquet(folder / "probabilities.parquet")
+    columns = [f"p_{label}" for label in problem.task.classes]
+    answers = {}
+    for trial, rows in table.groupby("trial"):
+        check_order(rows, specs[int(str(trial))], problem)
+        details = folder / "details" / f"{trial}.npy"
+        answers[int(str(trial))] = Answer(
+            np.log(rows[columns].to_numpy(np.float64)),
+            np.load(details, allow_pickle=False).astype(np.float64) if details.exists() else None)
+    noisy = {int(path.stem): fold_fits.read_answer(path) for path in sorted((folder / "noisy").glob("*.safetensors"))}
+    return evidence_of(readings(answers, specs, problem.task), answers, noisy, problem.unit)
+
+
+def check_order(rows: pd.DataFrame, spec: Spec, problem: Problem) -> None:
+    """The search's rows stand in the problem's order.
+
+    Raises:
+        StageError: search and folds are not of one making.
+    """
+    key, expected = ("recording_id", problem.recording_ids) if spec.level == "recording" else (
+        "unit_id", problem.unit_ids)
+    if tuple(rows[key]) != expected:
+        raise StageError(f"{problem.name}: the search was made on other folds. Run `dvc repro`.")
+
+
+def kept(folder: Path, trial: int, folds: int) -> tuple[State, ...]:
+    """The heads that the search kept of a trial."""
+    return tuple(fold_fits.read_state(folder / "heads" / f"{trial}-{fold}.safetensors") for fold in range(folds))

@@ -1,0 +1,182 @@
+"""The search of one task: batches of trials, fitted fold by fold, scored out of fold."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from heartml.core import paths
+from heartml.core.config import EnsembleParams, Params, SearchParams, StackingParams
+from heartml.core.system import code_hash, files, hashing
+from heartml.core.system.parallel import Pool
+from heartml.core.system.progress import track
+from heartml.metrics import METRICS
+from heartml.models.ensemble.candidate import Spec
+from heartml.models.ensemble.selection import Terms, cross_fitted
+from heartml.models.ensemble.stacking import Reading, evidence, kinds
+from heartml.models.heads import Answer
+from heartml.training import fold_fits, search_space
+from heartml.training import study as trials
+from heartml.training.fold_fits import Bench, Job
+from heartml.training.study import Asked, Outcome
+from heartml.training.training_table import Problem
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+KEY_DIGITS = 16
+
+ALONE = EnsembleParams(rounds=1, max_members=1)     # a trial is scored by itself
+
+
+def opened(name: str, params: Params) -> "Hunt":
+    """The search of one task, its unfinished work where it was left.
+
+    Raises:
+        SearchError: its parameters name something that is not there.
+    """
+    search_space.check(params.search.of(name), params.encoders)
+    data = fold_fits.opened(name, params.encoders, Path.cwd())
+    folder = paths.STATE / "search" / f"{name}-{content_key(name, params)[:KEY_DIGITS]}"
+    return Hunt(data, name, params, folder)
+
+
+def content_key(name: str, params: Params) -> str:
+    """Hash of everything that decides the outcome: data, frames, parameters, code."""
+    tables = [hashing.sha256_file(path) for path in (paths.folds(name), paths.RECORDINGS, paths.ANNOTATIONS)]
+    frames = [hashing.sha256_folder(paths.features(name, encoder)) for encoder in params.encoders]
+    numbers = [params.search.of(name).model_dump(exclude={"workers"}), params.stacking.model_dump(), params.seed]
+    own = code_hash.fingerprint("models/heads", "models/ensemble", "models/pooling.py", "training")
+    return hashing.sha256(files.canonical_json([name, tables, frames, params.encoders, numbers, own]).encode())
+
+
+@dataclass(frozen=True)
+class Hunt:
+    """The search of one task."""
+
+    data: Bench
+    name: str
+    params: Params
+    folder: Path
+
+    @property
+    def search(self) -> SearchParams:
+        """The parameters of this task's search."""
+        return self.params.search.of(self.name)
+
+    def all_batches(self, study: "Study", workers: Pool) -> None:
+        """Ask, evaluate and tell batch after batch."""
+        finished = {slot for slot, _, _ in trials.told(study)}
+        problem, encoders = self.data.problem, self.params.encoders
+        for number, batch in enumerate(plan := search_space.plan(self.search, encoders)):
+            left = [slot for slot in batch if slot.number not in finished]
+            asked = trials.ask(study, left, self.search, problem.task, encoders, self.params.seed)
+            self._evaluate(study, asked, workers, f"search: batch {number + 1} of {len(plan)}")
+            trials.tell(study, asked)
+        complete = [(slot, spec) for slot, spec, outcome in trials.told(study) if outcome.value is not None]
+        self.fit([self.job(slot, spec, fold) for slot, spec in complete for fold in range(problem.folds)], workers,
+                  "search: fits that a shared storage knows of and this machine does not")
+
+    def first_jobs(self) -> list[Job]:
+        """The fits of the first batch, the long ones first."""
+        first, encoders = search_space.plan(self.search, self.params.encoders)[0], self.params.encoders
+        asked = trials.ask(trials.rehearsal(), first, self.search, self.data.problem.task, encoders, self.params.seed)
+        jobs = [self.job(one.slot.number, one.spec, fold) for one in asked for fold in range(self.data.problem.folds)]
+        return sorted(jobs, key=_is_short)
+
+    def fit(self, jobs: Sequence[Job], workers: Pool, words: str) -> None:
+        """Do the jobs whose result is not there, the long ones first."""
+        left = sorted((j for j in jobs if not j.file.exists()), key=_is_short)
+        for _ in track(workers.map(fold_fits.work, left), words, len(left)):
+            pass
+
+    def _evaluate(self, study: "Study", asked: Sequence[Asked], workers: Pool, words: str) -> None:
+        """Set the outcome of every trial that has none yet."""
+        alive: dict[int, list[float]] = {one: [] for one in range(len(asked)) if asked[one].outcome is None}
+        for wave in self._waves(study):
+            jobs = [self.job(asked[one].slot.number, asked[one].spec, fold) for fold in wave for one in alive]
+            self.fit(jobs, workers, words)
+            for one in list(alive):
+                alive[one] += [self._running(asked[one], fold) for fold in wave]
+                last = wave[-1] == self.data.problem.folds - 1
+                if not last and trials.should_prune(study, asked[one], alive[one], self.search):
+                    asked[one].outcome = Outcome(tuple(alive.pop(one)), None)
+        for one, running in alive.items():
+            spec = asked[one].spec
+            said = self.answers(asked[one].slot.number, spec)
+            asked[one].outcome = Outcome(tuple(running), value(spec, *said, self.data.problem, self.params.stacking))
+
+    def _waves(self, study: "Study") -> list[list[int]]:
+        """Fold by fold once pruning is possible; before that all at once, which keeps every worker busy."""
+        folds = list(range(self.data.problem.folds))
+        possible = len(list(trials.told(study))) >= self.search.pruning_startup_trials
+        return [[fold] for fold in folds] if possible else [folds]
+
+    def job(self, slot: int, spec: Spec, fold: int) -> Job:
+        """One fit."""
+        seed = search_space.derive(self.params.seed, slot, fold)
+        return Job(self.name, self.params.encoders, Path.cwd(), spec, fold, seed, self.file(slot, fold))
+
+    def file(self, slot: int, fold: int) -> Path:
+        """Where the result of one fit lies."""
+        return self.folder / f"{slot}-{fold}.safetensors"
+
+    def _running(self, asked: Asked, fold: int) -> float:
+        """Macro AUC of the folds so far, chance where it is not defined; decisions of so few units would be noise."""
+        problem = self.data.problem
+        seen = problem.parts <= fold
+        answers = [fold_fits.read_answer(self.file(asked.slot.number, f)) for f in range(fold + 1)]
+        log_p = joined(asked.spec, answers, problem).log_p
+        heard = asked.spec.level == "recording"
+        rows = problem.recordings_of(seen) if heard else np.flatnonzero(seen)
+        labels = (problem.heard if heard else problem.labels)[rows]
+        auc = METRICS["macro_auc"].function(labels, np.exp(log_p[rows]), labels, problem.task.classes)
+        return 0.5 if math.isnan(auc) else auc
+
+    def answers(self, slot: int, spec: Spec) -> tuple[Answer, Answer | None]:
+        """Out-of-fold answers of a trial whose folds are all fitted, and those through noise where there are any."""
+        results = [self.file(slot, fold) for fold in range(self.data.problem.folds)]
+        noisy = [answer for file in results if (answer := fold_fits.read_in_noise(file)) is not None]
+        return (joined(spec, [fold_fits.read_answer(file) for file in results], self.data.problem),
+                joined(spec, noisy, self.data.problem) if noisy else None)
+
+
+def _is_short(job: Job) -> bool:
+    return job.spec.family.TAKES == "vectors"
+
+
+def joined(spec: Spec, folds: Sequence[Answer], problem: Problem) -> Answer:
+    """Answers of the first folds, put where their recordings (or units) stand; zeros elsewhere."""
+    cases = len(problem.recording_ids) if spec.level == "recording" else len(problem.unit_ids)
+    log_p = np.zeros((cases, folds[0].log_p.shape[1]))
+    details = None if folds[0].details is None else np.zeros((cases, folds[0].details.shape[1]))
+    for fold, answer in enumerate(folds):
+        here = problem.parts == fold
+        rows = problem.recordings_of(here) if spec.level == "recording" else np.flatnonzero(here)
+        log_p[rows] = answer.log_p
+        if details is not None and answer.details is not None:
+            details[rows] = answer.details
+    return Answer(log_p, details)
+
+
+def value(spec: Spec, answer: Answer, noisy: Answer | None, problem: Problem, stacking: StackingParams) -> float:
+    """The task's metric of a trial alone, its reading and its decision rule cross-fitted."""
+    kind = kinds(spec, problem.task, answer)[0]
+    seen = {Reading((0,), kind): evidence(kind, answer, problem.unit, noisy)}
+    verdicts = cross_fitted(seen, problem.labels, problem.parts, Terms(problem.task, stacking, ALONE))
+    metric = METRICS[problem.task.metric]
+    found = metric.function(problem.labels, np.exp(verdicts.log_p), verdicts.decisions, problem.task.classes)
+    return found if metric.greater_is_better else -found
+
+
+def in_words(problem: Problem, table: pd.DataFrame) -> str:
+    """`312 recordings in, 16 trials out (3 pruned), best 7 (svm_rbf) .712`."""
+    best = table.sort_values("value", ascending=False, kind="stable").iloc[0]
+    pruned = int((table["state"] == "PRUNED").sum())
+    return (f"{len(problem.recording_ids)} recordings of {len(problem.unit_ids)} units in, {len(table)} trials out "
+            f"({pruned} pruned), best {best['trial']} ({best['encoder']}, {best['head']}) with "
+            f"{problem.task.metric} {best['value']:.3f}")

@@ -1,0 +1,193 @@
+"""What the search may try: the plan of slots, the starts that come first, and the space that Optuna draws from.
+
+Slots of heads that are networks are planned, not drawn: one costs as much as all pooled heads together.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from heartml.core.config import SearchParams, StartParams
+from heartml.core.system.errors import HeartMLError
+from heartml.core.tasks import Task
+from heartml.models.ensemble.candidate import Level, Spec
+from heartml.models.heads import HEADS, Numbers
+from heartml.models.pooling import POOLINGS
+
+if TYPE_CHECKING:
+    import optuna
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One trial of the plan: what must be known before Optuna is asked. `network`: its head, if that takes frames."""
+
+    number: int
+    network: str | None
+    start: StartParams | None
+
+
+class SearchError(HeartMLError):
+    """The search's parameters name something that is not there; the message says what there is."""
+
+
+def check(params: SearchParams, encoders: Sequence[str]) -> None:
+    """Heads, poolings and starts are known.
+
+    Raises:
+        SearchError: naming the first one that is not.
+    """
+    for encoder, names in params.poolings.items():
+        _known(f"search.poolings.{encoder}", names, POOLINGS)
+    _known("search.heads", params.heads, HEADS)
+    if set(networks(params)) == set(params.heads):
+        raise SearchError("search.heads: at least one head that takes pooled vectors is needed")
+    _known("search.network_trials", params.network_trials, [head for head in HEADS if HEADS[head]().TAKES == "frames"])
+    _check_encoders(params, encoders)
+    _check_starts(params)
+    if "resnet" in params.heads:
+        from heartml.models.heads import resnet
+
+        resnet.check(params.resnet)
+
+
+def _check_encoders(params: SearchParams, encoders: Sequence[str]) -> None:
+    heard = {encoder for head in networks(params) for encoder in params.network(head).encoders}
+    missing = [encoder for encoder in encoders if not params.poolings.get(encoder) and encoder not in heard]
+    if missing:
+        raise SearchError(f"search.poolings: nothing for encoder {missing[0]}. Give it some of {', '.join(POOLINGS)}.")
+    if not pooled(params, encoders):
+        raise SearchError(f"search.poolings: nothing for any of {', '.join(encoders)}, which pooled heads need")
+    for head in networks(params):
+        own = params.network(head).encoders
+        if params.network_trials.get(head) and not set(own) & set(encoders):
+            raise SearchError(f"search.heads: {head} hears {' or '.join(own)}. Add that to `encoders`.")
+
+
+def _check_starts(params: SearchParams) -> None:
+    for number, start in enumerate(params.starts):
+        where = f"search.starts[{number}]"
+        _known(f"{where}.head", [start.head], HEADS)
+        if (start.pooling is None) != (HEADS[start.head]().TAKES == "frames"):
+            raise SearchError(f"{where}: head {start.head} takes {HEADS[start.head]().TAKES}, pooling {start.pooling}")
+        if start.pooling is not None:
+            _known(f"{where}.pooling", [start.pooling], params.poolings.get(start.encoder, ()))
+        ranges = numbers_of(start.head)
+        _known(f"{where}.numbers", start.numbers, ranges)
+        for name, figure in start.numbers.items():
+            low, high = ranges[name]
+            if not low <= figure <= high:
+                raise SearchError(f"{where}.numbers: {name} {figure:g} lies outside of {low:g} to {high:g}")
+
+
+def _known(where: str, names: Iterable[str], known: Iterable[str]) -> None:
+    strange = sorted(set(names) - set(known))
+    if strange:
+        raise SearchError(f"{where}: {strange[0]!r} is not known, there are {', '.join(known)}")
+
+
+def numbers_of(head: str) -> dict[str, tuple[float, float]]:
+    """Names and ranges of the numbers in a head's search space."""
+    ranges = _Ranges({})
+    HEADS[head]().space(ranges)
+    return ranges.found
+
+
+@dataclass(frozen=True)
+class _Ranges:
+    """A trial that notes the ranges it is asked about."""
+
+    found: dict[str, tuple[float, float]]
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        self.found[name] = (low, high)
+        return low
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        self.found[name] = (low, high)
+        return low
+
+
+def networks(params: SearchParams) -> list[str]:
+    """The heads that take frames, among those that are enabled."""
+    return [head for head in params.heads if HEADS[head]().TAKES == "frames"]
+
+
+def pooled(params: SearchParams, encoders: Sequence[str]) -> list[str]:
+    """The encoders that pooled heads may hear."""
+    return [encoder for encoder in encoders if params.poolings.get(encoder)]
+
+
+def plan(params: SearchParams, encoders: Sequence[str]) -> list[list[Slot]]:
+    """Batches of slots: all starts that are enabled first, then `params.batch` at a time, `params.trials` in all."""
+    enabled = [s for s in params.starts if s.encoder in encoders and s.head in params.heads]
+    first: list[tuple[str | None, StartParams]] = []
+    more: list[str | None] = []
+    for head in networks(params):
+        own = set(params.network(head).encoders) & set(encoders)
+        wanted = params.network_trials.get(head, 0) if own else 0
+        mine = [s for s in enabled if s.head == head and s.encoder in own][:wanted]
+        first += [(head, s) for s in mine]
+        more += [head] * (wanted - len(mine))
+    first += [(None, s) for s in enabled if s.head not in networks(params)]
+    starts = first[: params.trials]
+    left = params.trials - len(starts)
+    rest = [*more, *[None] * left][:left]
+    slots = [Slot(number, head, s) for number, (head, s) in enumerate(starts)]
+    slots += [Slot(len(starts) + number, head, None) for number, head in enumerate(rest)]
+    later = range(len(starts), len(slots), params.batch)
+    return [batch for batch in [slots[: len(starts)], *(slots[i : i + params.batch] for i in later)] if batch]
+
+
+def fixed(slot: Slot, task: Task) -> dict[str, Any]:
+    """A start as Optuna parameters, under the names that `suggest` uses."""
+    start = slot.start
+    assert start is not None
+    numbers = {f"{start.head}.{name}": value for name, value in start.numbers.items()}
+    if slot.network:
+        return {f"{start.head}.encoder": start.encoder, **numbers}
+    level = start.level if task.unit == "patient" else "recording"
+    return {"encoder": start.encoder, "level": level, f"{start.encoder}.pooling": start.pooling, "head": start.head,
+            **numbers}
+
+
+class _Named:
+    """A trial whose numbers are named after the head, so that heads do not share a distribution."""
+
+    def __init__(self, trial: "optuna.Trial", head: str) -> None:
+        self.trial, self.head = trial, head
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return self.trial.suggest_float(f"{self.head}.{name}", low, high, log=log)
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        return self.trial.suggest_int(f"{self.head}.{name}", low, high, log=log)
+
+
+def suggest(trial: "optuna.Trial", slot: Slot, params: SearchParams, task: Task, encoders: Sequence[str]) -> Spec:
+    """The search space: encoder x level x pooling x head x the head's own numbers."""
+    if slot.network:
+        heard = [e for e in params.network(slot.network).encoders if e in encoders]
+        encoder = trial.suggest_categorical(f"{slot.network}.encoder", heard)
+        numbers = HEADS[slot.network]().space(_Named(trial, slot.network))
+        return Spec(encoder, slot.network, "recording", None, {**numbers, **fixed_numbers(params, slot.network)})
+    encoder = trial.suggest_categorical("encoder", pooled(params, encoders))
+    levels = ["recording", "unit"] if task.unit == "patient" else ["recording"]
+    level = cast(Level, trial.suggest_categorical("level", levels))
+    pooling = trial.suggest_categorical(f"{encoder}.pooling", list(params.poolings[encoder]))
+    head = trial.suggest_categorical("head", [h for h in params.heads if HEADS[h]().TAKES == "vectors"])
+    return Spec(encoder, head, level, pooling, HEADS[head]().space(_Named(trial, head)))
+
+
+def fixed_numbers(params: SearchParams, head: str) -> Numbers:
+    """What a head that takes frames is given beside the numbers of its space: its own section and its training."""
+    own = params.network(head).model_dump(mode="json", exclude={"encoders", "training"})
+    numbers = {**params.training_of(head).model_dump(mode="json"), **own}
+    return {name: value for name, value in numbers.items() if value is not None}
+
+
+def derive(seed: int, *places: int) -> int:
+    """A seed for one place: slot, or slot and fold."""
+    return int(np.random.SeedSequence([seed, *places]).generate_state(1)[0])
