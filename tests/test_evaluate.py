@@ -40,6 +40,7 @@ from heartml.metrics.scores import (
     roc,
     subgroups,
 )
+from heartml.reporting import number_format
 from heartml.reporting.task_report import cautions, headline
 from heartml.stages import evaluate
 
@@ -162,7 +163,7 @@ def test_a_label_that_its_company_gives_away_is_called_confounded(tmp_path, monk
     told = next(entry for entry in found["confounded"] if entry["class"] == "Present")
     assert told["auc"]["value"] > 0.95
     [words] = [words for words in cautions.warnings(found) if words.startswith("Confounded")]
-    assert f"Present (AUC {headline.figure(told['auc']['value'])}" in words
+    assert f"Present (AUC {number_format.figure(told['auc']['value'])}" in words
     assert found["floor_titles"][floor].lower() in words
 
 

@@ -259,7 +259,7 @@ def prefect_server(empty_history: Path, tmp_path_factory: pytest.TempPathFactory
     home, port = tmp_path_factory.mktemp("prefect"), services.free_port()
     shutil.copy(empty_history, home)
     named = {"PREFECT_HOME": str(home), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
-    command = [sys.executable, "-m", "flows.server", str(port), str(os.getpid())]
+    command = [sys.executable, "-m", "flows.support.private_server", str(port), str(os.getpid())]
     with subprocess.Popen(command, cwd=toys.ROOT, env={**os.environ, **named, "PREFECT_SERVER_ANALYTICS_ENABLED": "0"},
                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         while not _answers(f"{named['PREFECT_API_URL']}/health"):

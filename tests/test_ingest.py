@@ -770,7 +770,7 @@ def prefect_api(workspace: Workspace, empty_history: Path, tmp_path: Path) -> It
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     address = f"http://127.0.0.1:{port}/api"
-    command = [sys.executable, "-m", "flows.server", str(port), str(os.getpid())]
+    command = [sys.executable, "-m", "flows.support.private_server", str(port), str(os.getpid())]
     home = {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_API_URL": address}
     with subprocess.Popen(command, cwd=workspace.root, env={**workspace.environment, **home},

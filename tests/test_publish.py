@@ -36,9 +36,8 @@ from heartml.registry import champions, consent, tracking, versions
 from heartml.registry.versions import CHALLENGER, CHAMPION, PROMOTED, REFUSED
 from heartml.release import comparison, comparison_page, gate, gate_inputs, overrides, publish
 from heartml.release.publish import KNOWN, Outcome
-from heartml.reporting import model_card, task_report
+from heartml.reporting import model_card, number_format, task_report
 from heartml.reporting.model_card import sections
-from heartml.reporting.task_report import headline
 from heartml.stages import evaluate
 
 GIT = ("git", "-c", "user.name=test", "-c", "user.email=test@example.org")
@@ -490,7 +489,7 @@ def test_the_card_is_with_the_run_and_says_only_what_is_stored(
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     assert commit in told
     assert DATA_HASH in told
-    assert f"{headline.figure(found['uar']['value'])} ({headline.span(found['uar'])})" in told
+    assert f"{number_format.figure(found['uar']['value'])} ({number_format.span(found['uar'])})" in told
     assert "1 silent" in told
     assert "champion: version 1 serves" in told
     shutil.rmtree(project / "data")

@@ -23,8 +23,9 @@ from heartml.core import paths
 from heartml.core.system import files
 from heartml.core.tasks import TaskError
 from heartml.metrics import METRICS
+from heartml.reporting import number_format, task_report
 from heartml.reporting import svg as plots
-from heartml.reporting import task_report
+from heartml.reporting.number_format import figure, span
 from heartml.reporting.task_report import headline, listening, worst_errors
 from heartml.reporting.task_report.charts import importance
 from heartml.stages import report
@@ -100,7 +101,7 @@ def test_every_number_in_a_table_of_results_stands_in_the_metrics(project, pages
     gate = {"unjudged": None}.get(kind, builders.verdict(promote=True))
     heard = numbers_in(files.read_json(paths.robustness(builders.TASK)))
     allowed = numbers_in(project) + (numbers_in(gate["comparison"]) if gate else []) + heard + [abs(n) for n in heard]
-    shown = {headline.figure(n) for n in allowed} | {f"{n:,}" for n in allowed if isinstance(n, int)}
+    shown = {number_format.figure(n) for n in allowed} | {f"{n:,}" for n in allowed if isinstance(n, int)}
     text = re.sub(r"fewer than (\d+) groups", r"\1", " ".join(Page(pages[kind]).cells))
     found = re.findall(r"\d[\d,]*\.?\d*", text)
     assert len(found) > 100
@@ -112,8 +113,8 @@ def test_the_first_words_are_the_verdict_with_its_interval(project, pages):
     number = project["held_out"][project["metric"]]
     opening = text[text.index("HeartML evaluation report"): text.index("Not a medical device")]
     fitted = project["out_of_fold"][project["metric"]]
-    others = f"cross-fitted on {project['counts']['out_of_fold']['units']} others {headline.figure(fitted['value'])}"
-    for expected in (headline.figure(number["value"]), headline.span(number), f"{others} ({headline.span(fitted)})",
+    others = f"cross-fitted on {project['counts']['out_of_fold']['units']} others {figure(fitted['value'])}"
+    for expected in (figure(number["value"]), span(number), f"{others} ({span(fitted)})",
                      "An ensemble of 3 models on 2 encoders",
                      project["floor_titles"][project["best_floor"]["held_out"]].lower(),
                      f"{project['counts']['held_out']['units']} patients"):
@@ -192,7 +193,7 @@ def test_suspicions_are_told_on_the_first_screen(project, pages):
     text = " ".join(" ".join(Page(pages["unjudged"]).words).split())
     care = text[text.index("Read with care"): text.index("Cross-fitted on everything else")]
     for entry in project["confounded"]:
-        assert f"{entry['class']} (AUC {headline.figure(entry['auc']['value'])}" in care
+        assert f"{entry['class']} (AUC {number_format.figure(entry['auc']['value'])}" in care
         assert project["floor_titles"][entry["floor"]].lower() in care
     for name, entry in project["counts"]["held_out"]["classes"].items():
         assert (f"{name} ({entry['groups']})" in care) == (entry["groups"] < project["min_groups"])
@@ -209,7 +210,7 @@ def test_what_is_left_to_a_human_is_told_and_marked_on_the_curve(project, pages)
         for name, of in left["classes"].items():
             assert f"{name} {of['referred']} of {of['units']}" in told
         if left["estimable"]:
-            assert f"{headline.figure(left['scores'][project['metric']]['value'])} " in told
+            assert f"{number_format.figure(left['scores'][project['metric']]['value'])} " in told
     estimable = [project["referral"][part]["estimable"] for part in ("held_out", "out_of_fold")]
     assert True in estimable
     curves = [svg for svg in re.findall(r"<svg.*?</svg>", pages["unjudged"], re.DOTALL) if "left undecided" in svg]
@@ -231,7 +232,7 @@ def test_a_patients_places_reliability_and_abstention_are_shown(project, pages):
     estimable = [name for name, entry in project["locations"].items() if entry["estimable"]]
     assert estimable
     for name in estimable:
-        assert f"{name}, Macro AUC: {headline.figure(project['locations'][name]['macro_auc']['value'])}" in labels
+        assert f"{name}, Macro AUC: {number_format.figure(project['locations'][name]['macro_auc']['value'])}" in labels
     for words in ("by source", "by age group", "by sex"):
         assert labels.count(f"held-out part, {words}") == labels.count(f"everything else, {words}") == 1
     assert labels.count("Reliability diagram before and after calibration") == 2
@@ -247,7 +248,7 @@ def test_what_noise_costs_is_drawn_and_told(project, pages):
     for entry in found["conditions"]:
         change = entry["change"]
         assert f"{entry['title']}, {entry['words']}" in section
-        assert f"{headline.signed(change['value'])} {headline.span(change)}" in section
+        assert f"{number_format.signed(change['value'])} {number_format.span(change)}" in section
         assert f"{entry['title']}, {entry['words']}, Macro AUC: " in labels
     assert "Macro AUC against the loudness of added noise" in labels
     assert "Confidence against the loudness of added noise" in labels
@@ -437,9 +438,9 @@ def test_the_browser_would_have_told(tmp_path):
 
 @pytest.mark.parametrize(("value", "text"), [(0.814, "0.81"), (0.996, "1.00"), (15123.4, "15,123"), (None, "–")])
 def test_figures_are_rounded_numbers(value, text):
-    assert headline.figure(value) == text
-    assert headline.signed(-0.052) == "−0.05" and headline.signed(0.26) == "+0.26"
-    assert headline.span({"low": 0.731, "high": 0.884}) == "0.73 to 0.88"
+    assert number_format.figure(value) == text
+    assert number_format.signed(-0.052) == "−0.05" and number_format.signed(0.26) == "+0.26"
+    assert number_format.span({"low": 0.731, "high": 0.884}) == "0.73 to 0.88"
 
 
 def test_a_task_that_is_none_is_refused_as_elsewhere() -> None:

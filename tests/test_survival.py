@@ -184,7 +184,7 @@ def test_a_private_server_that_dies_is_started_again(mine: Workspace, retrained:
     small.forget(mine, f"search@{TASK}")
     flow = mine.start("retrain")
     next(process for name, process in at_work(flow) if name == f"search@{TASK}")
-    [server] = [process for process in family(flow) if process.cmdline()[1:3] == ["-m", "flows.server"]]
+    [server] = [process for process in family(flow) if process.cmdline()[1:3] == ["-m", "flows.support.private_server"]]
     server.kill()
     said = flow.communicate(timeout=900)[0]
     assert flow.returncode == 0, said

@@ -1,4 +1,5 @@
-"""A Prefect server for one command: `python -m flows.server PORT PARENT`. It dies with PARENT, however that ends.
+"""A Prefect server for one command: `python -m flows.support.private_server PORT PARENT`. It dies with PARENT, however
+that ends.
 
 Prefect's own ephemeral server outlives a killed flow. The history is kept under `.heartml/prefect`.
 """
@@ -109,7 +110,7 @@ class _Server:
     def keep(self) -> None:
         """Start the server, and start it again when it has died; not for ever, should it be unable to live."""
         LOG.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "flows.server", str(self._port), str(os.getpid())]
+        command = [sys.executable, "-m", "flows.support.private_server", str(self._port), str(os.getpid())]
         while not self._ended and self.starts < _STARTS:
             self.starts += 1
             with LOG.open("a", encoding="utf-8") as log:

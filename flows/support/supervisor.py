@@ -1,4 +1,5 @@
-"""One command and all that it starts, for as long as its keeper lives: `python -m flows.kept GRACE_S COMMAND...`.
+"""One command and all that it starts, for as long as its keeper lives: `python -m flows.support.supervisor GRACE_S
+COMMAND...`.
 
 A server starts processes of its own, and a worker its flow runs in sessions of their own: they outlive a killed parent.
 This process stands between. Its standard input is a pipe of the keeper's, which the kernel closes when the keeper ends,
@@ -30,7 +31,7 @@ def start(command: Sequence[str], *, log: str, grace_s: float, **environment: st
         grace_s: seconds between SIGTERM and SIGKILL.
         environment: replaces what is in this process's.
     """
-    kept = [sys.executable, "-m", "flows.kept", str(grace_s), sys.executable, *command]
+    kept = [sys.executable, "-m", "flows.support.supervisor", str(grace_s), sys.executable, *command]
     with open(log, "ab") as output:  # noqa: PTH123 - a name is what the caller has
         return subprocess.Popen(kept, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
                                 env={**os.environ, **environment}, start_new_session=True)

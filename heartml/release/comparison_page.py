@@ -8,8 +8,9 @@ from typing import Any
 
 from heartml.metrics import METRICS
 from heartml.release.comparison import FIRST, NEITHER, SECOND, TOO_FEW
+from heartml.reporting.number_format import figure, signed, span
 from heartml.reporting.svg import domain, strip, whisker
-from heartml.reporting.task_report.headline import TITLES, figure, signed, span
+from heartml.reporting.task_report.headline import TITLES
 from heartml.reporting.task_report.tables import Cell, Column, Row, Table
 
 Json = Mapping[str, Any]

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from heartml.reporting.task_report import headline
+from heartml.reporting.number_format import figure, signed, span
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -15,5 +15,5 @@ def environment() -> "Environment":
 
     found = Environment(loader=PackageLoader("heartml.reporting"), autoescape=True, undefined=StrictUndefined,
                         trim_blocks=True, lstrip_blocks=True)
-    found.filters |= {"svg": Markup, "figure": headline.figure, "span": headline.span, "signed": headline.signed}
+    found.filters |= {"svg": Markup, "figure": figure, "span": span, "signed": signed}
     return found

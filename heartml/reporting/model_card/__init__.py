@@ -19,6 +19,7 @@ from heartml.core.system.files import read_json, scratch
 from heartml.data import datasets
 from heartml.registry import champions, consent, tracking, versions
 from heartml.registry.versions import Version
+from heartml.reporting import number_format
 from heartml.reporting.model_card import sections
 from heartml.reporting.task_report import cautions, headline
 
@@ -139,7 +140,7 @@ def environment() -> "Environment":
     found = Environment(loader=PackageLoader("heartml.reporting.model_card"), undefined=StrictUndefined,
                         trim_blocks=True,
                         lstrip_blocks=True, keep_trailing_newline=True)
-    found.filters |= {"figure": headline.figure, "span": headline.span, "listed": headline.listed}
+    found.filters |= {"figure": number_format.figure, "span": number_format.span, "listed": number_format.listed}
     return found
 
 
@@ -149,7 +150,7 @@ def _what(kept: Kept) -> str:
 
 
 def _titles(kept: Kept, named: tuple[str, ...]) -> str:
-    return headline.listed([c["title"] for c in kept.noted["collections"]] if kept.noted else named)
+    return number_format.listed([c["title"] for c in kept.noted["collections"]] if kept.noted else named)
 
 
 def standing(version: Version, history: list[champions.Entry]) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 
 from heartml.evaluation.assessment import HELD_OUT, OUT_OF_FOLD, best_numbers
 from heartml.reporting import task_report
-from heartml.reporting.task_report.headline import TITLES, figure, signed, span
+from heartml.reporting.number_format import figure, signed, span
+from heartml.reporting.task_report.headline import TITLES
 from heartml.reporting.task_report.tables import CLASS_COLUMNS, counted
 
 Json = Mapping[str, Any]

@@ -8,7 +8,8 @@ from typing import Any
 
 from heartml.evaluation.assessment import HELD_OUT, OUT_OF_FOLD
 from heartml.metrics import METRICS
-from heartml.reporting.task_report.headline import TITLES, clearly_better, figure, listed, signed, signed_span, span
+from heartml.reporting.number_format import figure, listed, signed, signed_span, span
+from heartml.reporting.task_report.headline import TITLES, clearly_better
 
 Found = Mapping[str, Any]
 

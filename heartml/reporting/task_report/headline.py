@@ -2,12 +2,12 @@
 
 In: `metrics.json` of the evaluation, and from the flow the gate's verdict. Out: plain words, no markup.
 """
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from heartml.evaluation.assessment import HELD_OUT, OUT_OF_FOLD
 from heartml.metrics import METRICS
+from heartml.reporting.number_format import figure, signed, signed_span, span
 
 TITLES = {
     "ece_before": "ECE before calibration", "brier_before": "Brier score before calibration",
@@ -43,25 +43,6 @@ def meanings(found: Mapping[str, Any]) -> list[tuple[str, str]]:
                   "age, sex and location, or on level, length and bandwidth."),
         *((TITLES[name], _MEANINGS[name]) for name in (*found["official"], "ece", "brier")),
     ]
-
-
-def figure(value: float | None) -> str:
-    """`0.81`, `15,123`, or a dash where there is no number."""
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
-
-
-def span(number: Mapping[str, float | None]) -> str:
-    """`0.73 to 0.88`, empty where there is no interval."""
-    if number.get("low") is None or number.get("high") is None:
-        return ""
-    return f"{figure(number['low'])} to {figure(number['high'])}"
-
-
-def signed(value: float | None) -> str:
-    """`+0.12`, `−0.05`."""
-    return figure(value) if value is None else ("−" if value < 0 else "+") + figure(abs(value))
 
 
 def state(found: Mapping[str, Any], gate: Mapping[str, Any] | None) -> str:
@@ -140,13 +121,3 @@ def against_champion(found: Mapping[str, Any], gate: Mapping[str, Any] | None) -
             f"{found['unit']}s: {signed(difference['value'])} ({signed_span(difference)}).")
 
 
-def signed_span(number: Mapping[str, float | None]) -> str:
-    """`+0.01 to +0.09`."""
-    if number["low"] is None or number["high"] is None:
-        return "no interval"
-    return f"{signed(number['low'])} to {signed(number['high'])}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """`a, b and c`."""
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

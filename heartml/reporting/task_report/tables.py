@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from heartml.metrics import METRICS
+from heartml.reporting.number_format import figure, signed, span
 from heartml.reporting.svg import domain, whisker
-from heartml.reporting.task_report.headline import TITLES, figure, signed, span
+from heartml.reporting.task_report.headline import TITLES
 
 Number = Mapping[str, float | None]
 NOTHING: Number = {"value": None, "low": None, "high": None}

@@ -1,0 +1,34 @@
+"""Numbers as text for every page: rounded, signed, with their interval, listed."""
+
+from collections.abc import Mapping, Sequence
+
+
+def figure(value: float | None) -> str:
+    """`0.81`, `15,123`, or a dash where there is no number."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
+
+
+def span(number: Mapping[str, float | None]) -> str:
+    """`0.73 to 0.88`, empty where there is no interval."""
+    if number.get("low") is None or number.get("high") is None:
+        return ""
+    return f"{figure(number['low'])} to {figure(number['high'])}"
+
+
+def signed(value: float | None) -> str:
+    """`+0.12`, `−0.05`."""
+    return figure(value) if value is None else ("−" if value < 0 else "+") + figure(abs(value))
+
+
+def signed_span(number: Mapping[str, float | None]) -> str:
+    """`+0.01 to +0.09`."""
+    if number["low"] is None or number["high"] is None:
+        return "no interval"
+    return f"{signed(number['low'])} to {signed(number['high'])}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
