@@ -13,16 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import small
-import workspaces
-from workspaces import ROOT, Workspace
+from support import small_project as small
+from support import workspaces
+from support.workspaces import ROOT, Workspace
 
 from heartml.core.system import locks
 
 # Modules that take minutes: they come first, so that none is left over at the end. The first makes `retrained`, for
 # which the next ones need not wait.
-LONG = ("survival", "ingest", "protocol", "structure", "leave_out", "faults", "scale", "retrain", "audit",
-        "deployments", "publish", "pipeline", "description", "search", "fuzz", "serving", "monitor", "score")
+LONG = ("survival", "ingest", "protocols", "structure", "leave_out", "fault_bench", "scale", "retrain", "audit",
+        "deployments", "publish", "pipeline", "murmur_pages", "search", "fuzz", "serving", "monitoring", "batch")
 # Random moments are drawn once, before the workers start, so that all of them collect the same tests.
 os.environ.setdefault("HEARTML_FAULT_SEED", str(random.SystemRandom().randrange(1, 10**6)))
 REAL_DATA = Path(os.environ.get("HEARTML_REAL_DATA") or ROOT.parent / "shared" / "datasets")
@@ -106,7 +106,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def make(root: Path) -> None:
         root.mkdir()
-        code = "from heartml import tracking; tracking.connect()"
+        code = "from heartml.registry import tracking; tracking.connect()"
         done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False,
                               env={**os.environ, "PYTHONPATH": str(ROOT)})
         assert done.returncode == 0, done.stderr
@@ -132,10 +132,10 @@ def empty_history(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of two small fitted models: one about patients, one about recordings."""
-    import tiny
+    from support import tiny_models
 
     root = tmp_path_factory.mktemp("models")
-    return {name: tiny.fit(root / name, name) for name in ("simulated-murmur", "pascal-sounds")}
+    return {name: tiny_models.fit(root / name, name) for name in ("simulated-murmur", "pascal-sounds")}
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,247 @@
+"""The M2D protocol on simulated children in CirCor's layout: the paper's rule, twins, resuming, and what OUT holds."""
+
+import contextlib
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from support.workspaces import ROOT
+
+from heartml import cli
+from heartml.core import command, config, frame_store
+from heartml.core.system import files, locks
+from heartml.evaluation.protocols import circor_m2d, cohort, fits, scoring
+from heartml.evaluation.protocols.scoring import numbers, papers_rule
+
+PRESENT, UNKNOWN, ABSENT = range(3)
+
+
+def run(project: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "heartml", "protocol", "circor-m2d", *map(str, arguments)]
+    done = subprocess.run(command, cwd=project,
+                          env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}, text=True,
+                          capture_output=True, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def here(project: Path, *arguments: object, check: bool = True) -> tuple[int, str]:
+    """The same in this process, which has its imports, without other workers: exit status and standard error."""
+    for opened in (cohort.open_cohort, fits.opened, fits._everything):
+        opened.cache_clear()
+    with (pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as said,
+          contextlib.redirect_stdout(io.StringIO())):
+        patch.chdir(project)
+        patch.setattr(sys, "argv", ["heartml", "protocol", "circor-m2d", *map(str, arguments)])
+        for module in (circor_m2d, cohort):
+            patch.setattr(module, "available_workers", lambda _: 1)
+        status = command.run(cli.cli)
+    assert status == 0 or not check, said.getvalue()
+    return status, said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with parameters, a small corpus in `circor/`, and two splits whose test parts are apart."""
+    from heartml.data.simulation import corpus
+
+    root = tmp_path_factory.mktemp("protocol")
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    starts = [s for s in params["search"]["starts"] if "head=logistic" in s and "encoder=logspec" in s]
+    networks = [s for s in params["search"]["starts"] if "head=sequence" in s]
+    params["search"] |= {"starts": [networks[0], starts[0]], "tasks": {}}
+    params["search"]["sequence"]["channels"] = 8
+    params["protocol"] = {"inner_folds": 2, "networks": 1, "epochs": 1}
+    params["evaluate"]["bootstrap"] = 100
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    corpus.run(root / "circor", count=40, seed=3, seconds=3.0, faults=False)
+    rows = list(csv.DictReader((root / "circor/training_data.csv").open()))
+    write_split(root / "a.csv", rows, 0)
+    write_split(root / "b.csv", rows, 1)
+    return root
+
+
+def write_split(path: Path, rows: list[dict[str, str]], turn: int) -> None:
+    """Every fourth child of each class is tested, with all its ids; a stranger stands there, too."""
+    first, seen, lines = {}, {}, ["patient_id,part", "4711,test"]
+    for row in sorted(rows, key=lambda r: r["Murmur"]):
+        child = min(row["Patient ID"], row["Additional ID"] if row["Additional ID"] != "nan" else "9" * 9)
+        seen.setdefault(row["Murmur"], 0)
+        if child not in first:
+            first[child] = "test" if seen[row["Murmur"]] % 4 == turn else "train"
+            seen[row["Murmur"]] += 1
+        lines.append(f"{row['Patient ID']},{first[child]}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def found(project: Path) -> dict:
+    done = run(project, "circor", "--splits", "a.csv", "b.csv", "--json", "out.json")
+    (project / "said").write_text(done.stdout)
+    return json.loads((project / "out.json").read_text())
+
+
+def test_any_present_recording_makes_the_patient_present_and_else_any_unknown() -> None:
+    log_p = np.log(np.array([[.2, .1, .7], [.6, .2, .2], [.1, .1, .8], [.2, .5, .3], [.1, .2, .7]]))
+    assert list(papers_rule(log_p, np.array([0, 0, 3, 3, 7]))) == [PRESENT, UNKNOWN, ABSENT]
+
+
+def test_the_columns_are_the_papers() -> None:
+    labels, decisions = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 2, 1, 2, 2, 0])
+    free = np.array([True, True, True, True, True, False])
+    said = numbers(labels, decisions, free)
+    assert said["w_acc"] == pytest.approx((5 * 1 + 3 * 1 + 2) / (5 * 2 + 3 * 1 + 3))
+    assert said["uar"] == pytest.approx((1 / 2 + 1 + 2 / 3) / 3)
+    assert said["w_acc_twin_free"] == pytest.approx((5 + 3 + 2) / (10 + 3 + 2))
+    assert said["recall"] == {"Present": 0.5, "Unknown": 1.0, "Absent": pytest.approx(2 / 3)}
+    alone = numbers(labels[:1], decisions[:1], free[:1] & False)
+    assert alone["recall"]["Unknown"] is None and alone["w_acc_twin_free"] is None
+
+
+def test_out_holds_what_was_promised(found: dict, project: Path) -> None:
+    for system in ("ensemble", "single"):
+        assert {"w_acc", "uar", "w_acc_twin_free", "uar_twin_free", "recall"} <= found[system].keys()
+        assert set(found[system]["recall"]) == {"Present", "Unknown", "Absent"}
+        values = [split[system]["w_acc"] for split in found["splits"]]
+        assert found[system]["w_acc"] == pytest.approx(np.mean(values))
+        assert found[system]["sd"]["w_acc"] == pytest.approx(np.std(values, ddof=1))
+    assert found["ensemble"]["outcome_cost"] > 0
+    assert [split["split"] for split in found["splits"]] == ["a.csv", "b.csv"]
+    assert all(split["not_here"] == 1 for split in found["splits"])
+    said = (project / "said").read_text()
+    assert ".832" in said and "not the paper's test parts" in said
+
+
+def test_the_numbers_are_those_of_the_predictions(found: dict) -> None:
+    for split in found["splits"]:
+        rows = split["predictions"]
+        weight = {"Present": 5, "Unknown": 3, "Absent": 1}
+        won = sum(weight[r["label"]] for r in rows if r["ensemble"] == r["label"])
+        assert split["ensemble"]["w_acc"] == pytest.approx(won / sum(weight[r["label"]] for r in rows))
+        assert len(rows) == split["patients"]["test"]
+    tested = [row["patient_id"] for split in found["splits"] for row in split["predictions"]]
+    assert found["pooled"]["patients"] == len(tested) == len(set(tested))
+
+
+def test_a_twin_of_a_developing_child_is_left_out_of_the_twin_free_numbers(found: dict, project: Path) -> None:
+    rows = list(csv.DictReader((project / "circor/training_data.csv").open()))
+    twins = [(r["Patient ID"], r["Additional ID"]) for r in rows if r["Additional ID"] != "nan"]
+    assert twins
+    apart = {twins[0][0]: "test", twins[0][1]: "train"}
+    lines = [f"{p},{apart.get(p, part)}" for p, part in (x.split(",") for x in (project / "a.csv").read_text().split())]
+    (project / "torn.csv").write_text("\n".join(lines))
+    here(project, "circor", "--splits", "torn.csv", "--json", "torn.json")
+    [split] = json.loads((project / "torn.json").read_text())["splits"]
+    assert split["twins"] == 1
+    assert [row["patient_id"] for row in split["predictions"] if row["twin"]] == [f"circor-{twins[0][0]}"]
+
+
+def test_a_second_run_fits_nothing_and_says_the_same(found: dict, project: Path) -> None:
+    made = {path: path.stat().st_mtime_ns for path in project.rglob("*.safetensors")}
+    lost = sorted(made)[0]
+    lost.unlink()                                    # as after a kill
+    here(project, "circor", "--splits", "a.csv", "b.csv", "--json", "again.json")
+    assert (project / "again.json").read_bytes() == (project / "out.json").read_bytes()
+    again = {path: path.stat().st_mtime_ns for path in project.rglob("*.safetensors")}
+    assert {path for path in made if made[path] != again[path]} == {lost}
+
+
+def test_no_fit_answers_for_patients_that_it_saw(project: Path, found: dict) -> None:
+    cohorts = list((project / ".heartml/protocol").glob("cohort-*"))
+    assert len(cohorts) == 1
+    params = config.load(project / "params.yaml")
+    specs = fits.specs_of("circor-murmur", "murmur", params, 100, networks=True)
+    table = next((project / ".heartml/protocol").glob("m2d-*/circor-murmur-*.parquet"))
+    of_split = fits.Fits(cohorts[0], table, "circor-murmur", specs, None, 2, 1, project)
+    for job in of_split.jobs():
+        assert set(job.about) <= set(job.without)
+        assert of_split.folds in job.without
+        assert of_split.folds not in job.taught and set(job.taught) <= set(job.about)
+
+
+def test_of_two_that_want_the_same_cohort_one_makes_it(
+    project: Path, found: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late: list[Future] = []
+    arrived, makes, waits = threading.Event(), frame_store.write, locks.exclusive
+
+    def prepare() -> Path:
+        return cohort.prepare(Path("circor"), params)[0].folder
+
+    def write(folder: Path, *given: object) -> None:
+        late.append(both.submit(prepare))       # the other one comes while this one is at it
+        arrived.wait(10)
+        makes(folder, *given)
+
+    def exclusive(lock: Path, **options: object) -> contextlib.AbstractContextManager[None]:
+        arrived.set() if late else None
+        return waits(lock, **options)
+
+    monkeypatch.chdir(project)
+    for module, name, stand_in in ((cohort, "available_workers", lambda _: 1), (cohort, "FOLDER", tmp_path),
+                                   (frame_store, "write", write), (files, "exclusive", exclusive)):
+        monkeypatch.setattr(module, name, stand_in)
+    params = config.load()
+    with ThreadPoolExecutor(4) as both:
+        first = prepare()
+        assert [one.result() for one in late] == [first], "the other one found it"
+    assert [path.name for path in tmp_path.glob("[!.]*")] == [first.name]
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_labels_of_the_test_part_change_no_decision_about_it(found: dict, project: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(project / "circor", other / "circor")
+    shutil.copyfile(project / "params.yaml", other / "params.yaml")
+    shutil.copyfile(project / "a.csv", other / "a.csv")
+    tested = {row["patient_id"].removeprefix("circor-") for row in found["splits"][0]["predictions"]}
+    table = other / "circor/training_data.csv"
+    rows = list(csv.DictReader(table.open()))
+    (other / "circor/SHA256SUMS.txt").unlink()
+    for row in rows:
+        if row["Patient ID"] in tested:
+            row["Murmur"] = {"Present": "Absent", "Absent": "Present"}.get(row["Murmur"], row["Murmur"])
+            row["Murmur locations"] = "nan"
+            (other / f"circor/training_data/{row['Patient ID']}.txt").unlink()
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    here(other, "circor", "--splits", "a.csv", "--json", "out.json")
+    [turned] = json.loads((other / "out.json").read_text())["splits"]
+    before = {row["patient_id"]: (row["single"], row["ensemble"]) for row in found["splits"][0]["predictions"]}
+    assert {row["patient_id"]: (row["single"], row["ensemble"]) for row in turned["predictions"]} == before
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("patient_id,part\n", "0 test and 0 other patients"),
+    ("id,part\n1,test\n", "patient_id"),
+    ("patient_id,part\n1,tset\n", "line 2"),
+    ("patient_id,part\n1,test\n1,train\n", "twice"),
+])
+def test_a_split_that_cannot_be_used_is_named_in_one_line(project: Path, text: str, words: str) -> None:
+    (project / "bad.csv").write_text(text)
+    status, said = here(project, "circor", "--splits", "bad.csv", check=False)
+    assert status == 1
+    assert words in said and "bad.csv" in said and said.count("\n") == 1, said
+
+
+def test_one_folder_is_needed(project: Path) -> None:
+    status, said = here(project, "a.csv", "--splits", "b.csv", check=False)
+    assert status == 2 and "folder" in said
+
+
+def test_means_leave_out_what_is_not_defined() -> None:
+    runs = [{"single": {"w_acc": w, "recall": {"Unknown": r}}} for w, r in ((0.5, None), (0.7, 1.0))]
+    said = scoring.mean(runs, "single")
+    assert said["w_acc"] == pytest.approx(0.6) and said["recall"]["Unknown"] == 1.0
+    assert said["sd"]["recall"]["Unknown"] is None

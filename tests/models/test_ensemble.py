@@ -1,0 +1,265 @@
+"""Readings, selection, decision rule and calibration; and the stage that makes the model of them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from support import search_project
+from support.search_project import NAME, ROOT
+from threadpoolctl import threadpool_limits
+
+from heartml.core import config, paths
+from heartml.core.config import EnsembleParams
+from heartml.core.stage import StageError
+from heartml.core.system.hashing import sha256_file, sha256_folder
+from heartml.core.tasks import TASKS
+from heartml.metrics import METRICS
+from heartml.metrics.class_gains import class_gains
+from heartml.models.ensemble import selection
+from heartml.models.ensemble.calibration import Calibration
+from heartml.models.ensemble.candidate import Spec, normalised
+from heartml.models.ensemble.decision_rule import Rule
+from heartml.models.ensemble.selection import Terms
+from heartml.models.ensemble.stacking import Evidence, Reader, Reading, cross_read, evidence, kinds
+from heartml.models.heads import Answer
+from heartml.stages import ensemble, search
+
+PARAMS = config.load(ROOT / "params.yaml")
+TERMS = Terms(TASKS["murmur"], PARAMS.stacking, PARAMS.ensemble)
+K = 3
+SMALL = {"trials": 5, "network_trials": {"sequence": 1}, "batch": 3, "pruning_startup_trials": 9, "tasks": {},
+         "heads": ["logistic", "lightgbm", "svm_rbf", "sequence"],
+         "sequence": {"encoders": ["logspec"], "steps": 8, "batch": 8, "channels": 8},
+         "starts": [
+             {"encoder": "logspec", "level": "recording", "pooling": None, "head": "sequence",
+              "numbers": {"dropout": 0.1, "rate": 0.005, "frame_weight": 1.0, "strength": 0.5}},
+             {"encoder": "logspec", "level": "unit", "pooling": "statistics", "head": "logistic",
+              "numbers": {"c": 0.01, "balance": 1.0}},
+             {"encoder": "logspec", "level": "recording", "pooling": "modulation", "head": "lightgbm",
+              "numbers": {"trees": 40, "leaves": 4, "rate": 0.1, "columns": 0.4, "least_cases": 5, "balance": 0.5}}]}
+
+
+def units(n: int = 240, seed: int = 0, skill: float = 1.5):
+    """Labels, folds and log-probabilities that know something about the labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(K, n, p=[0.2, 0.1, 0.7])
+    return labels, np.arange(n) % 5, normalised(rng.normal(size=(n, K)) + skill * np.eye(K)[labels]), rng
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "uar", "weighted_accuracy", "weighted_accuracy_and_uar",
+                                    "accuracy_and_uar"])
+def test_a_metric_is_the_sum_of_its_gains(metric: str) -> None:
+    labels, _, _, rng = units()
+    classes = TASKS["murmur"].classes
+    decisions = rng.integers(0, K, len(labels))
+    gains = class_gains(metric, labels, classes)
+    value = METRICS[metric].function(labels, np.eye(K)[decisions], decisions, classes)
+    assert (gains[labels] * (labels == decisions)).sum() / gains[labels].sum() == pytest.approx(value)
+
+
+def test_where_decisions_do_not_count_all_units_do() -> None:
+    labels = units()[0]
+    np.testing.assert_allclose(class_gains("macro_auc", labels, TASKS["murmur"].classes), 1)
+
+
+def test_the_rule_moves_decisions_towards_the_metric() -> None:
+    labels, _, log_p, _ = units(4000)
+    skewed = log_p + np.array([-1.5, 1.5, 1.0])
+    classes, uar = TASKS["murmur"].classes, METRICS["uar"]
+    rule = Rule.fit(skewed, labels, class_gains("uar", labels, classes), temperature=0.2, ridge=1e-4)
+    found = uar.function(labels, np.exp(log_p), rule.decide(skewed), classes)
+    assert found > uar.function(labels, np.exp(log_p), skewed.argmax(1), classes) + 0.1
+    assert found > uar.function(labels, np.exp(log_p), log_p.argmax(1), classes) - 0.01
+
+
+def test_the_ridge_leaves_decisions_alone_where_units_are_few() -> None:
+    labels, _, log_p, _ = units(40)
+    gains = class_gains("uar", labels, TASKS["murmur"].classes)
+    sizes = [np.abs(Rule.fit(log_p, labels, gains, 0.2, ridge).biases).max() for ridge in (1e-3, 0.1, 10)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < 0.05
+
+
+def test_decisions_come_from_the_rule_and_probabilities_do_not() -> None:
+    labels, parts, log_p, _ = units()
+    seen = {Reading((0,), "direct"): Evidence(log_p)}
+    fitted = selection.fit(seen, labels, parts, TERMS)
+    other = selection.Combination(fitted.weights, fitted.readers, Rule(np.array([9.0, 0, 0])), fitted.calibration)
+    first, second = selection.judge(fitted, seen), selection.judge(other, seen)
+    np.testing.assert_array_equal(first.log_p, second.log_p)
+    np.testing.assert_array_equal(first.calibrated, second.calibrated)
+    assert (second.decisions == 0).all()
+
+
+def test_calibration_changes_confidence_and_no_decision() -> None:
+    labels, parts, log_p, _ = units(2000)
+    seen = {Reading((0,), "direct"): Evidence(normalised(4 * log_p))}      # four times too sure
+    fitted = selection.fit(seen, labels, parts, TERMS)
+    other = selection.Combination(fitted.weights, fitted.readers, fitted.rule, Calibration(1.0, np.zeros(K)))
+    first, second = selection.judge(fitted, seen), selection.judge(other, seen)
+    np.testing.assert_array_equal(first.decisions, second.decisions)
+    np.testing.assert_allclose(first.calibrated.sum(1), 1)
+    ece, classes = METRICS["ece"], TASKS["murmur"].classes
+    before, after = (ece.function(labels, p, first.decisions, classes) for p in (np.exp(first.log_p), first.calibrated))
+    assert after < 0.05 < before
+
+
+def macro_auc(labels: np.ndarray, log_p: np.ndarray) -> float:
+    return METRICS["macro_auc"].function(labels, np.exp(log_p), labels, TASKS["murmur"].classes)
+
+
+def useless(seed: int, n: int = 150):
+    rng = np.random.default_rng(seed)
+    wide = {Reading((t,), "segments"): Evidence(rng.normal(size=(n, 30)), rng.normal(size=(n, 30))) for t in range(2)}
+    narrow = {Reading((t,), "direct"): Evidence(normalised(rng.normal(size=(n, K)))) for t in range(2, 8)}
+    return {**wide, **narrow}, rng.choice(K, n, p=[0.3, 0.2, 0.5]), np.arange(n) % 5
+
+
+def test_what_says_nothing_scores_at_chance_when_cross_fitted_and_above_when_not() -> None:
+    cross, same = [], []
+    for seed in range(6):
+        seen, labels, parts = useless(seed)
+        cross.append(macro_auc(labels, selection.cross_fitted(seen, labels, parts, TERMS).log_p))
+        same.append(macro_auc(labels, selection.judge(selection.fit(seen, labels, parts, TERMS), seen).log_p))
+    assert np.mean(cross) == pytest.approx(0.5, abs=0.06)
+    assert np.mean(same) > 0.62      # what cross-fitting is there to prevent
+
+
+def test_a_fold_s_own_labels_do_not_change_its_verdicts() -> None:
+    seen, labels, parts = useless(1)
+    first = selection.cross_fitted(seen, labels, parts, TERMS)
+    turned = np.where(parts == 3, (labels + 1) % K, labels)
+    second = selection.cross_fitted(seen, turned, parts, TERMS)
+    for one, two in ((first.log_p, second.log_p), (first.decisions, second.decisions),
+                     (first.calibrated, second.calibrated)):
+        np.testing.assert_array_equal(one[parts == 3], two[parts == 3])
+    assert not np.allclose(first.log_p[parts == 2], second.log_p[parts == 2])
+
+
+def test_how_sharp_an_answer_is_does_not_choose_it() -> None:
+    labels, _, good, _ = units(600)
+    even = np.ones(K)
+    soft, right, sharp = (selection.loss(normalised(s * good), labels, even, 1e-6) for s in (0.2, 1.0, 5.0))
+    assert soft == pytest.approx(right, abs=1e-4) and sharp == pytest.approx(right, abs=1e-4)
+
+
+def test_selection_takes_what_helps_and_not_more_than_allowed() -> None:
+    labels, _, good, rng = units(600)
+    second = normalised(rng.normal(size=good.shape) + 1.5 * np.eye(K)[labels])
+    noise = {Reading((t,), "direct"): normalised(3 * rng.normal(size=good.shape)) for t in range(2, 20)}
+    log_p = {Reading((0,), "direct"): good, Reading((1,), "direct"): second, **noise}
+    weights = selection.select(log_p, labels, np.ones(K), EnsembleParams(rounds=10, max_members=5), 0.01)
+    assert sum(weights.values()) == pytest.approx(1)
+    assert {r.trials for r in weights} == {(0,), (1,)}
+    alone = selection.select(log_p, labels, np.ones(K), EnsembleParams(rounds=10, max_members=1), 0.01)
+    assert len(alone) == 1
+    assert selection.loss(selection.mean(log_p, weights), labels, np.ones(K), 0.01) < min(
+        selection.loss(p, labels, np.ones(K), 0.01) for p in log_p.values())
+
+
+def test_the_order_of_recordings_of_a_patient_does_not_matter() -> None:
+    rng = np.random.default_rng(0)
+    answer = Answer(np.log(rng.dirichlet(np.ones(K), 12)), rng.normal(size=(12, 4)))
+    unit = np.array([0, 0, 1, 2, 2, 2, 3, 3, 3, 3, 1, 0])
+    order = rng.permutation(12)
+    mixed = Answer(answer.log_p[order], answer.details[order])
+    for kind in ("stack", "segments"):
+        one, other = evidence(kind, answer, unit), evidence(kind, mixed, unit[order])
+        np.testing.assert_allclose(one.heard, other.heard)
+
+
+def test_kinds_of_reading_follow_level_and_unit() -> None:
+    heard = Spec("logspec", "sequence", "recording", None, {})
+    about_units = Spec("logspec", "logistic", "unit", "moments", {})
+    plain, detailed = Answer(np.zeros((2, K))), Answer(np.zeros((2, K)), np.zeros((2, 4)))
+    assert kinds(heard, TASKS["murmur"], plain) == ("stack",)
+    assert kinds(heard, TASKS["murmur"], detailed) == ("stack", "segments")
+    assert kinds(about_units, TASKS["murmur"], plain) == ("direct",)
+    assert kinds(heard, TASKS["sounds"], plain) == ("direct",)
+
+
+def test_a_reader_is_fitted_without_the_fold_it_reads() -> None:
+    labels, parts, log_p, _ = units()
+    seen = Evidence(np.hstack([log_p, log_p]), np.hstack([log_p, log_p]) / 2)
+    first = cross_read("stack", seen, labels, parts, np.ones(K), PARAMS.stacking)
+    turned = np.where(parts == 0, (labels + 1) % K, labels)
+    second = cross_read("stack", seen, turned, parts, np.ones(K), PARAMS.stacking)
+    np.testing.assert_array_equal(first[parts == 0], second[parts == 0])
+
+
+def test_a_reader_that_was_taught_with_noise_reads_noise_and_what_it_read_before() -> None:
+    labels, _, log_p, rng = units(1200)
+    heard = np.tile(log_p, (1, 4))
+    noisy = heard + 3.0 * (np.arange(4 * K) % K == 0)      # noise sounds like the first class
+    noisy[:, :3] = rng.normal(size=(len(noisy), 3))
+    learn, ask = np.arange(len(labels)) % 2 == 0, np.arange(len(labels)) % 2 == 1
+    both = Evidence(heard, noisy)
+    taught, not_taught = (Reader.fit("stack", e.of(learn), labels[learn], np.ones(K), PARAMS.stacking)
+                          for e in (both, Evidence(heard)))
+
+    def right(reader: Reader, columns: np.ndarray) -> float:
+        return float((reader(columns[ask]).argmax(1) == labels[ask]).mean())
+
+    assert right(taught, noisy) > right(not_taught, noisy) + 0.1
+    assert right(taught, heard) > right(not_taught, heard) - 0.03
+
+
+def test_noise_is_read_of_what_is_stacked_and_not_of_what_stands_for_itself() -> None:
+    answer, worse = Answer(np.zeros((2, K))), Answer(np.ones((2, K)))
+    assert evidence("direct", answer, np.arange(2), worse).noisy is None
+    assert evidence("stack", answer, np.arange(2)).noisy is None
+    np.testing.assert_array_equal(evidence("stack", answer, np.arange(2), worse).noisy, np.ones((2, 4 * K)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in the stage; two threads on such small matrices take ten times as long."""
+    with threadpool_limits(1):
+        yield
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("built")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        search_project.write(root, **SMALL)
+        search.run(NAME)
+        ensemble.run(NAME)
+    return root
+
+
+def test_out_of_fold_has_every_unit_once_and_no_held_out_one(built: Path) -> None:
+    folds = pd.read_parquet(built / paths.folds(NAME)).drop_duplicates("unit_id").set_index("unit_id")
+    table = pd.read_parquet(built / paths.out_of_fold(NAME)).set_index("unit_id")
+    known = folds[folds["part"] != "test"]
+    assert sorted(table.index) == sorted(known.index)
+    assert (table.loc[known.index, ["group_id", "label", "part"]] == known[["group_id", "label", "part"]]).all(None)
+    for kind in "pc":
+        np.testing.assert_allclose(table[[f"{kind}_{name}" for name in TASKS["murmur"].classes]].sum(axis=1), 1)
+    assert set(table["decision"]) <= set(TASKS["murmur"].classes)
+
+
+def test_it_learns_from_what_can_be_heard(built: Path) -> None:
+    table = pd.read_parquet(built / paths.out_of_fold(NAME))
+    assert (table["label"] == table["decision"]).mean() > 0.7
+
+
+def test_the_stage_again_gives_the_same_bytes(built: Path, monkeypatch) -> None:
+    monkeypatch.chdir(built)
+    before = sha256_folder(paths.model(NAME)), sha256_file(paths.out_of_fold(NAME))
+    ensemble.run(NAME)
+    assert (sha256_folder(paths.model(NAME)), sha256_file(paths.out_of_fold(NAME))) == before
+
+
+def test_a_search_on_other_folds_is_refused(built: Path, tmp_path: Path, monkeypatch) -> None:
+    import shutil
+
+    shutil.copytree(built, tmp_path / "other")
+    monkeypatch.chdir(tmp_path / "other")
+    folds = pd.read_parquet(paths.folds(NAME))
+    folds.iloc[::-1].to_parquet(paths.folds(NAME))
+    with pytest.raises(StageError, match="other folds"):
+        ensemble.run(NAME)

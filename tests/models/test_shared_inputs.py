@@ -1,0 +1,84 @@
+"""Several models hear the same recordings: frames and pooled vectors are made once, and no answer changes by it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import tiny_models
+
+from heartml.models import encoders, pooling
+from heartml.models.fitted_model import Model, ModelError
+from heartml.models.shared_inputs import Hearing
+
+UNITS = ["ann", "bob", "ann"]
+
+
+@pytest.fixture
+def heard() -> list[tuple[np.ndarray, int]]:
+    kinds = ("murmur", "clean", "noise")
+    return [(tiny_models.sound(kind, 900 + seed).floats, tiny_models.RATE_HZ) for seed, kind in enumerate(kinds)]
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often frames were made, and vectors pooled."""
+    counts = {"frames": 0, "vectors": 0}
+    frames_of, pool = encoders.frames_of, pooling.pool
+
+    def count_frames(*arguments: object) -> object:
+        counts["frames"] += 1
+        return frames_of(*arguments)
+
+    def count_vectors(name: str, frames: object, rate_hz: float) -> object:
+        counts["vectors"] += 1
+        return pool(name, frames, rate_hz)
+
+    monkeypatch.setattr(encoders, "frames_of", count_frames)
+    monkeypatch.setattr(pooling, "pool", count_vectors)
+    return counts
+
+
+def test_models_with_the_same_encoder_share_what_they_hear(
+    fitted: dict[str, Path], heard: list[tuple[np.ndarray, int]], counted: dict[str, int]
+) -> None:
+    model = Model.load(fitted["simulated-murmur"])
+    alone = model.predict_audio(heard, UNITS)
+    assert counted == {"frames": 3, "vectors": 1}
+    hearing = Hearing(heard, UNITS)
+    for _ in range(11):
+        said = model.hear(hearing)
+        np.testing.assert_array_equal(said.probabilities, alone.probabilities)
+        np.testing.assert_array_equal(said.recording_probabilities, alone.recording_probabilities)
+    assert counted == {"frames": 6, "vectors": 2}
+
+
+def test_an_encoder_with_other_numbers_is_another_encoder(
+    fitted: dict[str, Path], heard: list[tuple[np.ndarray, int]], counted: dict[str, int]
+) -> None:
+    first = Model.load(fitted["simulated-murmur"])
+    made = first.made_by["logspec"]
+    sections = {"logspec": {**made["sections"]["logspec"], "high_hz": 400}}
+    other = Model(first.assignment_name, first.members, first.combination, {"logspec": {**made, "sections": sections}})
+    hearing = Hearing(heard, UNITS)
+    one, two = first.hear(hearing), other.hear(hearing)
+    np.testing.assert_array_equal(two.probabilities, other.predict_audio(heard, UNITS).probabilities)
+    assert np.abs(one.probabilities - two.probabilities).max() > 1e-6
+    assert hearing.sounds(first.made_by) is hearing.sounds(first.made_by)
+    assert hearing.sounds(first.made_by) is not hearing.sounds(other.made_by)
+
+
+def test_recordings_apart_are_units_of_their_own_with_the_same_vectors(
+    fitted: dict[str, Path], heard: list[tuple[np.ndarray, int]], counted: dict[str, int]
+) -> None:
+    model = Model.load(fitted["simulated-murmur"])
+    sounds = Hearing(heard, UNITS).sounds(model.made_by)
+    spec = model.members[0].spec
+    together, apart = sounds.inputs(spec, np.arange(3)), sounds.apart().inputs(spec, np.arange(3))
+    np.testing.assert_array_equal(together, apart)
+    assert sounds.apart().unit.tolist() == [0, 1, 2]
+    assert counted["vectors"] == 1
+
+
+def test_nothing_to_hear_is_refused(fitted: dict[str, Path]) -> None:
+    with pytest.raises(ModelError, match="no recordings"):
+        Model.load(fitted["simulated-murmur"]).predict_audio([], [])
