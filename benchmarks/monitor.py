@@ -33,10 +33,10 @@ from heartml.core.system.files import read_json, write_json, write_parquet
 from heartml.core.system.hashing import sha256
 from heartml.core.system.parallel import single_thread
 from heartml.evaluation.perturbations import KINDS
-from heartml.inference import batch, inputs, model_lookup, models
-from heartml.inference.answer_cache import Ledger
+from heartml.inference import batch, inputs, model_lookup, model_set
 from heartml.inference.monitoring import drift, reference
 from heartml.inference.monitoring.drift import DRIFT
+from heartml.inference.prediction_cache import PredictionCache
 
 REFERENCE = 100
 SIZES = (20, 60)
@@ -89,14 +89,14 @@ def measured(table: pd.DataFrame, how: tuple[str, float] | None, model: Path, en
             write(recording_id, how, folder)
     files = [folder / f"{recording_id}.flac" for recording_id in table["recording_id"]]
     located, params = model_lookup.locate(str(model), None, config.load().tasks), config.load()
-    work = batch.Work(located, models.load(located), inputs.gather(files), params)
+    work = batch.Work(located, model_set.load(located), inputs.gather(files), params)
     rows = []
     for number in range(len(work.blocks)):
         if time.monotonic() > ends:
             raise SystemExit(f"out of time at {folder.name}: run it again, it goes on from here")
         rows += [row for row in batch.score(work, number).rows if "fault" not in row]
     answers = pd.DataFrame(rows).assign(original=[Path(row["path"]).stem for row in rows])
-    with Ledger.open(work.ledger) as kept:
+    with PredictionCache.open(work.ledger) as kept:
         known = kept.measured(list(answers["recording_id"]))
     more = pd.DataFrame([{**known[i][0], "embedding": np.frombuffer(known[i][1], np.float32)}
                          for i in answers["recording_id"]])

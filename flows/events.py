@@ -6,13 +6,13 @@
 
 from prefect.events import emit_event
 
-from heartml.release.publish import Outcome
+from heartml.release.publish import ReleaseOutcome
 
 PROMOTED, DRIFT = "heartml.promoted", "heartml.drift"
 MODEL = "heartml.model."
 
 
-def settled(outcome: Outcome) -> None:
+def settled(outcome: ReleaseOutcome) -> None:
     """Tell of a promotion; of other outcomes the run's own state tells."""
     if outcome.state != "promoted":
         return

@@ -27,7 +27,7 @@ def download(dataset: str, into: Path | None, mirror: str | None) -> Path | Stat
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def admit(dataset: str, folder: Path, keep_tasks: bool, replace: bool) -> stage.Outcome | State[Any]:
+def admit(dataset: str, folder: Path, keep_tasks: bool, replace: bool) -> stage.IngestOutcome | State[Any]:
     """Make a folder the next version of the data; the same folder fails again in the same way, so no retry."""
     try:
         return stage.run(dataset, folder, keep_tasks=keep_tasks, replace=replace)
@@ -67,7 +67,7 @@ def _told(dataset: str, state: State[Any]) -> State[Any]:
     """What the run ends in, and its table."""
     if not state.is_completed():
         return Failed(message=state.message)
-    outcome: stage.Outcome = state.result()
+    outcome: stage.IngestOutcome = state.result()
     rows = [{"what": name, "number": number} for name, number in outcome.counts()]
     create_table_artifact(rows, key=f"ingest-{dataset}", description=f"Data set {dataset} after this ingest")
     words = f"{dataset}: {outcome.recordings} recordings, {outcome.new} new"

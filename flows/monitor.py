@@ -20,7 +20,7 @@ from heartml.core import config, paths
 from heartml.inference import batch
 from heartml.inference import monitoring as watching
 from heartml.inference.batch import Block, Work
-from heartml.inference.monitoring import Compared, Watch, page, show
+from heartml.inference.monitoring import DriftReport, MonitoredData, page, show
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -28,7 +28,7 @@ def report(compared: Any, html: Path) -> None:
     """Write the page, and leave verdict and measures as artifacts."""
     params = config.load().monitor
     page.write(compared.compared, params, html)
-    watch: Watch = compared.compared.watch
+    watch: DriftReport = compared.compared.watch
     create_markdown_artifact(f"**{show.headline(watch)}.** {show.counted(watch)} {show.rule(params)} Page: `{html}`",
                              key="monitor-verdict", description=f"{watch.model}")
     rows = [{"measure": f.measure.title, "verdict": show.STATES.get(f.state, "no drift"), "effect": show.effect(f),
@@ -39,12 +39,12 @@ def report(compared: Any, html: Path) -> None:
 class _Sealed:
     """Keeps Prefect from walking through the tables of what is handed to a task."""
 
-    def __init__(self, compared: Compared) -> None:
+    def __init__(self, compared: MonitoredData) -> None:
         self.compared = compared
 
 
 @flow(name="monitor", persist_result=False)
-def monitor(source: Path, model: str | None = None, task: str | None = None, html: Path | None = None) -> Watch:
+def monitor(source: Path, model: str | None = None, task: str | None = None, html: Path | None = None) -> DriftReport:
     """Look at the new recordings of a folder, or of a CSV with columns path, patient_id, location.
 
     Args:
@@ -55,7 +55,7 @@ def monitor(source: Path, model: str | None = None, task: str | None = None, htm
     stale_runs.sign()
     stale_runs.close_killed("monitor")
     work = batch.plan(source, model, task)
-    compared = watching.look(work, _score)
+    compared = watching.compare_recordings(work, _score)
     watch = compared.watch
     report(_Sealed(compared), html or paths.REPORTS / f"{watch.task}-monitor.html")
     get_run_logger().info("%s: %s", watch.model, show.headline(watch))
@@ -68,7 +68,7 @@ def _score(work: Work) -> Iterator[Block]:
     return (score_block(work, number) for number in range(len(work.blocks)))
 
 
-def tell(watch: Watch) -> None:
+def tell(watch: DriftReport) -> None:
     """Emit `heartml.drift`: the resource is the model and says what drifted, the payload is `Watch.as_json()`."""
     labels = {"prefect.resource.id": f"{MODEL}{watch.task}", "prefect.resource.name": watch.task,
               "heartml.version": str(watch.version), "heartml.reason": show.names(watch)}

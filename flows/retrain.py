@@ -27,10 +27,10 @@ from heartml.core.system.errors import HeartMLError
 from heartml.pipeline import graph, recovery, run_stage
 from heartml.pipeline.graph import Plan, Stage
 from heartml.pipeline.run_stage import Done, StageFailed, StageKilled, StageTimedOut
-from heartml.pipeline.stage_process import How
+from heartml.pipeline.stage_process import StageResult
 from heartml.release import murmur_pages, publish
 from heartml.release import outcome as results
-from heartml.release.publish import Outcome
+from heartml.release.publish import ReleaseOutcome
 
 _ENDS: dict[type[StageFailed], str] = {StageKilled: retry_policy.KILLED, StageTimedOut: "TimedOut"}
 
@@ -43,7 +43,7 @@ def stage(address: str, force: bool, timeout_s: float) -> Done | State[Any]:
     def say(line: str) -> None:
         log.info(line, extra=console.AUDIBLE)
 
-    with console.running(address), task_runners.leashed():
+    with console.running(address), task_runners.with_timeout():
         log.info("%s: started", address, extra=console.BEGUN)
         try:
             done = run_stage.run(address, force=force, say=say, timeout_s=timeout_s)
@@ -52,14 +52,14 @@ def stage(address: str, force: bool, timeout_s: float) -> Done | State[Any]:
             return Failed(message=str(error), name=_ENDS.get(type(error), "Failed"))
         except OSError as error:
             return Failed(message=f"{address}: {retry_policy.in_words(error) or error}")
-    if done.how is not How.RAN:
+    if done.how is not StageResult.RAN:
         say(f"{address}: {done.how.name.lower()}")
     return done
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="publish {name}",
       retry_condition_fn=retry_policy.can_help)
-def publish_task(name: str, seconds: dict[str, float]) -> Outcome | State[Any]:
+def publish_task(name: str, seconds: dict[str, float]) -> ReleaseOutcome | State[Any]:
     """Register, judge, settle and report one task's model; a retry finishes what a lost connection left undone."""
     try:
         with console.running(f"publish {name}"):
@@ -104,7 +104,7 @@ def retrain(wait: bool = True, force: bool = False, because: str = "") -> State[
     return Completed(message=words, data=outcomes)
 
 
-def _retrain(force: bool) -> list[Outcome]:
+def _retrain(force: bool) -> list[ReleaseOutcome]:
     params, log = check_parameters.read(), get_run_logger()
     for name in stale_runs.close_killed():
         log.warning("flow run %s was left behind by a killed process: closed", name)
@@ -140,12 +140,12 @@ def _stages(plan: Plan, seconds: Mapping[str, float], failed: Mapping[str, str])
              "error": failed.get(entry.address, "")} for entry in plan.due]
 
 
-def _publish(name: str, params: config.FlowParams, seconds: Mapping[str, float], behind: frozenset[str]) -> Outcome:
+def _publish(name: str, params: config.FlowParams, seconds: Mapping[str, float], behind: frozenset[str]) -> ReleaseOutcome:
     run = publish_task.with_options(
         retries=len(params.network_retry_delays_s), retry_delay_seconds=list(params.network_retry_delays_s))
     state = run(name, {a: s for a, s in seconds.items() if a in behind}, return_state=True)
     outcome = state.result(raise_on_failure=False)
-    return outcome if isinstance(outcome, Outcome) else publish.failure(name, str(state.message))
+    return outcome if isinstance(outcome, ReleaseOutcome) else publish.failure(name, str(state.message))
 
 
 def _run_due(

@@ -13,13 +13,13 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.support import stale_runs
 from heartml.inference import batch
-from heartml.inference.answer_cache import LedgerError
 from heartml.inference.batch import Block, Summary, Work
+from heartml.inference.prediction_cache import PredictionCacheError
 
 
 def _can_help(_: Any, __: Any, state: Any) -> bool:
     """Another try helps where the disk was full or busy; a model's own error would only come again."""
-    return isinstance(state.result(raise_on_failure=False), LedgerError | OSError)
+    return isinstance(state.result(raise_on_failure=False), PredictionCacheError | OSError)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="block {number}", retries=2,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import click
 
 from flows.support import local_services, supervisor
-from flows.support.local_services import Part
+from flows.support.local_services import LocalService
 from flows.support.private_server import POOL, ServerError
 from heartml.core import config, paths
 from heartml.core.command import run
@@ -23,7 +23,7 @@ from heartml.core.system.locks import Busy, exclusive
 @contextlib.contextmanager
 def serving(
     prefect_port: int, mlflow_port: int, *, webhook: str | None, say: Callable[[str], None]
-) -> Iterator[list[Part]]:
+) -> Iterator[list[LocalService]]:
     """Start everything, register the deployments, yield the parts; end them all when the block is left.
 
     Args:
@@ -40,7 +40,7 @@ def serving(
             stack.enter_context(exclusive(paths.LOCKS / "serve.lock", wait_s=0))
         except Busy as busy:
             raise Busy(f"this folder is served already ({busy})") from None
-        served: list[Part] = []
+        served: list[LocalService] = []
         stack.callback(_end, served)
         _servers(served, prefect_port, mlflow_port, say)
         _deploy(webhook, say)
@@ -49,7 +49,7 @@ def serving(
         yield served
 
 
-def _servers(served: list[Part], prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> None:
+def _servers(served: list[LocalService], prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> None:
     """Start both side by side, and wait for them."""
     tracking = local_services.tracking_server()
     local_services.refuse_taken("--prefect-port", prefect_port)
@@ -72,13 +72,13 @@ def _deploy(webhook: str | None, say: Callable[[str], None]) -> None:
     deploy.deploy(webhook=webhook, block=None, say=say)
 
 
-def _end(served: list[Part]) -> None:
+def _end(served: list[LocalService]) -> None:
     """The worker first: its flow runs tell Prefect that they end."""
     for part in reversed(served):
         supervisor.end(part.process)
 
 
-def _wait(served: list[Part]) -> None:
+def _wait(served: list[LocalService]) -> None:
     """Until Ctrl-C.
 
     Raises:

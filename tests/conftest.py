@@ -19,9 +19,10 @@ from support.workspaces import ROOT, Workspace
 
 from heartml.core.system import locks
 
-# Modules that take minutes: they come first, so that none is left over at the end. The first makes `retrained`, for
-# which the next ones need not wait.
-LONG = ("survival", "ingest", "protocols", "structure", "leave_out", "fault_bench", "scale", "retrain", "audit",
+# Modules that start a server, kill a process or take more than a few seconds are `slow`: `make test-fast` leaves them
+# out. They come first, in this order, so that none is left over at the end. The first makes `retrained`, for which the
+# next ones need not wait.
+SLOW = ("survival", "ingest", "protocols", "structure", "leave_out", "fault_bench", "scale", "retrain", "audit",
         "deployments", "publish", "pipeline", "murmur_pages", "search", "fuzz", "serving", "monitoring", "batch")
 # Random moments are drawn once, before the workers start, so that all of them collect the same tests.
 os.environ.setdefault("HEARTML_FAULT_SEED", str(random.SystemRandom().randrange(1, 10**6)))
@@ -29,9 +30,12 @@ REAL_DATA = Path(os.environ.get("HEARTML_REAL_DATA") or ROOT.parent / "shared" /
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long modules first; with `--dist loadscope` a module stays on one worker, and its fixtures are made once."""
-    order = {f"test_{name}": number for number, name in enumerate(LONG)}
+    """Slow modules first; with `--dist loadscope` a module stays on one worker, and its fixtures are made once."""
+    order = {f"test_{name}": number for number, name in enumerate(SLOW)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+    for item in items:
+        if item.path.stem in order or item.get_closest_marker("real"):
+            item.add_marker("slow")
 
 
 def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

@@ -2,7 +2,7 @@
 
 from heartml.core import config, paths, tasks
 from heartml.core.config import Params, ParamsError
-from heartml.core.system.text import meant
+from heartml.core.system.text import did_you_mean
 from heartml.data import datasets
 from heartml.models import encoders, heads
 
@@ -32,4 +32,4 @@ def _datasets() -> tuple[str, ...]:
 
 def _known(where: str, name: str, known: tuple[str, ...]) -> None:
     if name not in known:
-        raise ParamsError(f"{paths.PARAMS}: {where} {name!r} is none of {', '.join(known)}.{meant(name, known)}")
+        raise ParamsError(f"{paths.PARAMS}: {where} {name!r} is none of {', '.join(known)}.{did_you_mean(name, known)}")

@@ -45,7 +45,7 @@ def running(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def aloud() -> Iterator[None]:
+def verbose() -> Iterator[None]:
     """Print audible records to stderr; on a terminal a line below them says what runs, and for how long."""
     from rich.console import Console
 

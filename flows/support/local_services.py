@@ -30,7 +30,7 @@ _SETTINGS = {
 
 
 @dataclass(frozen=True)
-class Part:
+class LocalService:
     """One of them: what it is, where it answers, where its output is."""
 
     name: str
@@ -54,7 +54,7 @@ def name_prefect(port: int) -> None:
     os.environ["PREFECT_UI_URL"] = f"http://{HOST}:{port}"
 
 
-def prefect(port: int) -> Part:
+def prefect(port: int) -> LocalService:
     """Prefect's server with pages, scheduler and automations."""
     command = ["-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", HOST,
                "--port", str(port), "--log-level", "warning"]   # what `prefect server start` runs
@@ -63,7 +63,7 @@ def prefect(port: int) -> Part:
     return _started("prefect", command, f"http://{HOST}:{port}", _SERVER_GRACE_S, **settings)
 
 
-def mlflow(port: int) -> Part:
+def mlflow(port: int) -> LocalService:
     """MLflow's pages over the tracking store in use."""
     tracking.connect()   # the schema is made once, under a lock
     command = ["-m", "mlflow", "server", "--backend-store-uri", mlflow_store.address(),
@@ -73,15 +73,15 @@ def mlflow(port: int) -> Part:
                     MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
 
 
-def worker() -> Part:
+def worker() -> LocalService:
     """A worker of the pool."""
     command = ["-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", "serve"]
     return _started("worker", command, "", _WORKER_GRACE_S)
 
 
-def _started(name: str, command: list[str], address: str, grace_s: float, **environment: str) -> Part:
+def _started(name: str, command: list[str], address: str, grace_s: float, **environment: str) -> LocalService:
     _LOGS.mkdir(parents=True, exist_ok=True)
-    return Part(name, supervisor.start(command, log=_log(name), grace_s=grace_s, **environment), address)
+    return LocalService(name, supervisor.start(command, log=_log(name), grace_s=grace_s, **environment), address)
 
 
 def tracking_server() -> str:
@@ -105,7 +105,7 @@ def refuse_taken(option: str, port: int) -> None:
                               f"`{option} NUMBER` takes another one") from None
 
 
-def wait_for(part: Part) -> None:
+def wait_for(part: LocalService) -> None:
     """Wait until it answers.
 
     Raises:

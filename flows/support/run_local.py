@@ -15,10 +15,10 @@ from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import replacing
 from heartml.pipeline import graph
 from heartml.release import murmur_pages, publish
-from heartml.release.publish import Outcome
+from heartml.release.publish import ReleaseOutcome
 
 if TYPE_CHECKING:
-    from heartml.data.ingest import Outcome as Ingested
+    from heartml.data.ingest import IngestOutcome as Ingested
 
 UNFINISHED = paths.STATE / "flow.unfinished"   # is there while a flow runs on a private server
 
@@ -51,7 +51,7 @@ def ingest(
     return cast("Ingested", state.result())
 
 
-def retrain(*, wait: bool, force: bool) -> list[Outcome]:
+def retrain(*, wait: bool, force: bool) -> list[ReleaseOutcome]:
     """Bring everything up to date; one outcome a task.
 
     Raises:
@@ -73,11 +73,11 @@ def retrain(*, wait: bool, force: bool) -> list[Outcome]:
     private_server.start()
     from flows import retrain as _  # noqa: F401 - sets Prefect's logging up, which would silence a voice raised before
 
-    with _unfinished(), console.aloud():
+    with _unfinished(), console.verbose():
         return _flow(wait=wait, force=force)
 
 
-def _publish(name: str, params: config.Params) -> Outcome:
+def _publish(name: str, params: config.Params) -> ReleaseOutcome:
     try:
         return publish.publish(name, params, {})
     except HeartMLError as error:
@@ -93,7 +93,7 @@ def _unfinished() -> Iterator[None]:
     UNFINISHED.unlink(missing_ok=True)
 
 
-def _flow(*, wait: bool, force: bool) -> list[Outcome]:
+def _flow(*, wait: bool, force: bool) -> list[ReleaseOutcome]:
     import httpx
 
     from flows import retrain as module

@@ -113,7 +113,7 @@ def _workers(runner: "DaskTaskRunner", address: str) -> int:
 def do_part(address: str, words: str, force: bool) -> bool:
     """Do a part of a stage's work ahead of it. Where that fails the stage does it, and says what is wrong."""
     log = get_run_logger()
-    with leashed():
+    with with_timeout():
         well = ahead.run(address, words, force=force, say=lambda line: log.info(line, extra=console.AUDIBLE))
     if not well:
         log.warning("%s: part %s is left to the stage itself", address, words)
@@ -121,7 +121,7 @@ def do_part(address: str, words: str, force: bool) -> bool:
 
 
 @contextlib.contextmanager
-def leashed() -> Iterator[None]:
+def with_timeout() -> Iterator[None]:
     """On a worker: end the processes that the block starts when the flow that holds this folder is gone.
 
     A cluster outlives a killed flow, and cannot stop a task that runs. The folder's lock tells: the kernel frees it.

@@ -24,7 +24,7 @@ class Fault(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Job:
+class DecodingJob:
     """One file to be examined; `flac_folder` takes its samples as `<x>/<recording_id>.flac`."""
 
     path: Path
@@ -32,7 +32,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Facts:
+class FileFacts:
     """What decoding one file showed. The first four say nothing where `fault` is set.
 
     Attributes:
@@ -54,13 +54,13 @@ class Facts:
         return self.samples / self.sample_rate_hz
 
     @classmethod
-    def refused(cls, fault: Fault, sha256: str = "") -> "Facts":
+    def refused(cls, fault: Fault, sha256: str = "") -> "FileFacts":
         """Facts of a file that gave no samples."""
         return cls("", 0, 0, 0.0, sha256, fault)
 
 
 @dataclass(frozen=True)
-class Stated:
+class PublishedFacts:
     """What the publisher says of one file; `None` where nothing is said."""
 
     file_sha256: str | None
@@ -68,7 +68,7 @@ class Stated:
     samples: int | None
 
 
-def outside(root: Path, path: Path) -> Fault | None:
+def path_fault(root: Path, path: Path) -> Fault | None:
     """A fault where `path` is no file inside `root`: a link that leads out, a folder, a pipe."""
     if not path.resolve().is_relative_to(root.resolve()):
         return Fault("outside", "a link that leads out of the folder: put the file itself there")
@@ -83,19 +83,19 @@ def source_sha256(path: Path) -> str:
         return ""
 
 
-def examine(job: Job) -> Facts:
+def examine(job: DecodingJob) -> FileFacts:
     """Decode one file and keep its samples; a file that gives none comes back with the fault."""
     sha256 = source_sha256(job.path)
     if not sha256:
-        return Facts.refused(Fault("unreadable", "no permission to read it"))
+        return FileFacts.refused(Fault("unreadable", "no permission to read it"))
     try:
         samples = sound_files.read(job.path)
     except sound_files.AudioError as error:
-        return Facts.refused(Fault(error.reason, error.detail), sha256)
+        return FileFacts.refused(Fault(error.reason, error.detail), sha256)
     target = paths.audio(samples.recording_id, job.flac_folder)
     if not target.exists():
         sound_files.write_flac(target, samples)
-    return Facts(samples.recording_id, samples.sample_rate_hz, len(samples.pcm), peak(samples.floats), sha256)
+    return FileFacts(samples.recording_id, samples.sample_rate_hz, len(samples.pcm), peak(samples.floats), sha256)
 
 
 def peak(waveform: sound_files.Waveform) -> float:
@@ -103,13 +103,13 @@ def peak(waveform: sound_files.Waveform) -> float:
     return float(np.abs(waveform - waveform.mean(dtype=np.float64)).max())
 
 
-def judge_waveform(waveform: sound_files.Waveform, sample_rate_hz: int, params: IngestParams) -> Fault | None:
+def waveform_fault(waveform: sound_files.Waveform, sample_rate_hz: int, params: IngestParams) -> Fault | None:
     """`judge` for samples [time] that no file and no publisher says anything of."""
-    facts = Facts("", sample_rate_hz, len(waveform), peak(waveform), "")
-    return judge(facts, Stated(None, None, None), params)
+    facts = FileFacts("", sample_rate_hz, len(waveform), peak(waveform), "")
+    return first_fault(facts, PublishedFacts(None, None, None), params)
 
 
-def judge(facts: Facts, stated: Stated, params: IngestParams) -> Fault | None:
+def first_fault(facts: FileFacts, stated: PublishedFacts, params: IngestParams) -> Fault | None:
     """Why this file does not become a recording, or `None`."""
     if facts.fault:
         return facts.fault

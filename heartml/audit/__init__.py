@@ -25,7 +25,7 @@ from heartml.audit.links import (
     REGISTRY,
     SIGNATURE,
     Audit,
-    Link,
+    AuditLink,
     Lost,
     Wrong,
 )
@@ -122,7 +122,7 @@ def _run(model: str, checks: tuple[Check, ...], tolerance: float | None) -> tupl
     return Audit(version, tuple(links), time.monotonic() - started), again[0] if again else None
 
 
-def _look(check: Check, evidence: Evidence) -> Link:
+def _look(check: Check, evidence: Evidence) -> AuditLink:
     state, found = HOLDS, ""
     try:
         found = check.look(evidence)
@@ -133,6 +133,6 @@ def _look(check: Check, evidence: Evidence) -> Link:
     except Exception as error:  # noqa: BLE001 - whatever somebody put into a file, the other links are still looked at
         state, found = BROKEN, f"cannot be read: {type(error).__name__}: {error}"
     expected = " ".join((check.look.__doc__ or "").strip().splitlines()[0].split())
-    return Link(check.name, check.title, state, expected, " ".join(found.split()), check.rests_on)
+    return AuditLink(check.name, check.title, state, expected, " ".join(found.split()), check.rests_on)
 
 

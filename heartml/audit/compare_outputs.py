@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedOutput:
     """One output: its path, how it compares, and in words what differs."""
 
     path: str
@@ -33,23 +33,23 @@ class Different(Exception):  # noqa: N818 - reads as what is the case
     """Two files do not say the same; the message says where."""
 
 
-def output(path: str, stored: str, made: str, here: Path, objects: Objects, tolerance: float) -> Compared:
+def output(path: str, stored: str, made: str, here: Path, objects: Objects, tolerance: float) -> ComparedOutput:
     """Compare `here`, whose hash is `made`, with what is stored under the hash `stored`."""
     if made == stored:
-        return Compared(path, SAME, "")
+        return ComparedOutput(path, SAME, "")
     if not made:
-        return Compared(path, GONE, "no stage made it")
+        return ComparedOutput(path, GONE, "no stage made it")
     try:
         before = objects.listing(stored) if stored.endswith(".dir") else {"": stored}
         after = {p.relative_to(here).as_posix(): p for p in here.rglob("*") if p.is_file()} if here.is_dir() else {
             "": here}
         return _files(path, before, after, objects, tolerance)
     except Gone as gone:
-        return Compared(path, DIFFERS, f"other bytes, and the stored ones cannot be compared: {gone}")
+        return ComparedOutput(path, DIFFERS, f"other bytes, and the stored ones cannot be compared: {gone}")
 
 
 def _files(path: str, before: Mapping[str, str], after: Mapping[str, Path], objects: Objects,
-           tolerance: float) -> Compared:
+           tolerance: float) -> ComparedOutput:
     wrong = [f"{name}: {'only stored' if name in before else 'only made now'}" for name in sorted({*before} ^ {*after})]
     most = 0.0
     for name in sorted({*before} & {*after}):
@@ -58,8 +58,8 @@ def _files(path: str, before: Mapping[str, str], after: Mapping[str, Path], obje
         except (Different, ValueError, KeyError, TypeError) as error:
             wrong.append(f"{name or path}: {error}")
     if wrong or most > tolerance:
-        return Compared(path, DIFFERS, listed(wrong) or f"numbers differ by up to {most:.2g}")
-    return Compared(path, WITHIN, f"numbers differ by at most {most:.2g}")
+        return ComparedOutput(path, DIFFERS, listed(wrong) or f"numbers differ by up to {most:.2g}")
+    return ComparedOutput(path, WITHIN, f"numbers differ by at most {most:.2g}")
 
 
 def farthest(name: str, before: bytes, after: bytes) -> float:

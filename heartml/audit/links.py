@@ -25,7 +25,7 @@ class Wrong(HeartMLError):  # noqa: N818 - reads as what is the case
 
 
 @dataclass(frozen=True)
-class Link:
+class AuditLink:
     """One link of the chain.
 
     Attributes:
@@ -49,7 +49,7 @@ class Audit:
     """All links of one version."""
 
     version: Version
-    links: tuple[Link, ...]
+    links: tuple[AuditLink, ...]
     seconds: float
 
     @property

@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from heartml.audit import compare_outputs
-from heartml.audit.compare_outputs import DIFFERS, GONE, SAME, WITHIN, Compared
+from heartml.audit.compare_outputs import DIFFERS, GONE, SAME, WITHIN, ComparedOutput
 from heartml.audit.evidence import Evidence
 from heartml.audit.links import Lost, Wrong, listed
 from heartml.core import paths
@@ -52,7 +52,7 @@ _LAST = 15          # lines of a failed run that are shown
 class Reproduction:
     """Each output beside the stored one; `other`: what differs between this environment and the noted one, in words."""
 
-    outputs: tuple[Compared, ...]
+    outputs: tuple[ComparedOutput, ...]
     other: tuple[str, ...]
     tolerance: float
     seconds: float

@@ -117,7 +117,7 @@ def withdraw(patient: str, reason: str, yes: bool, as_json: bool) -> None:
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("nobody to ask at a terminal: add --yes")
     client = tracking.connect()
-    found = withdrawal.look(client, patient)
+    found = withdrawal.preview(client, patient)
     if not yes:
         from heartml.lineage import trace as tracing
 

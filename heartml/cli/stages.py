@@ -60,7 +60,7 @@ def features(task: str, encoder: str, part: "Part | None") -> None:
     from heartml.stages import features as stage
 
     if part:
-        stage.ahead(task, encoder, part)
+        stage.run_part(task, encoder, part)
     else:
         stage.run(task, encoder)
 
@@ -73,7 +73,7 @@ def search(task: str, part: "Part | None") -> None:
     from heartml.stages import search as stage
 
     if part:
-        stage.ahead(task, part)
+        stage.run_part(task, part)
     else:
         stage.run(task)
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from heartml.core.system.text import printable
 
 if TYPE_CHECKING:
-    from heartml.data.ingest import Outcome
+    from heartml.data.ingest import IngestOutcome
     from heartml.data.ingest.available_tasks import Allowed
 
 
-def ingest(outcome: "Outcome") -> None:
+def ingest(outcome: "IngestOutcome") -> None:
     """Print what an ingest did."""
     from rich.console import Console
     from rich.table import Table

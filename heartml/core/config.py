@@ -176,7 +176,7 @@ class FcnnParams(NetworkParams):
     pass
 
 
-class StartParams(Section):
+class InitialTrialParams(Section):
     """A trial to begin with, one line of `key=value` in `params.yaml`; what is no field is a number of its head."""
 
     encoder: str
@@ -221,7 +221,7 @@ class SearchParams(PerTask):
     sequence: SequenceParams
     resnet: ResnetParams
     fcnn: FcnnParams
-    starts: tuple[StartParams, ...]
+    starts: tuple[InitialTrialParams, ...]
 
     def network(self, head: str) -> NetworkParams:
         """The section of a head that takes frames."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from heartml.core.system.errors import HeartMLError
-from heartml.core.system.text import meant
+from heartml.core.system.text import did_you_mean
 
 
 @dataclass(frozen=True)
-class View:
+class CoarseClasses:
     """A task seen with fewer classes, at the same operating point: for studies that do not tell all of them apart.
 
     Attributes:
@@ -57,7 +57,7 @@ class Task:
     recording_label: str | None = None
     positive: str | None = None
     rare: Literal["kept", "left out"] = "kept"
-    views: tuple[View, ...] = ()
+    views: tuple[CoarseClasses, ...] = ()
 
 
 _SHAPES = ("Crescendo", "Decrescendo", "Diamond", "Plateau")
@@ -81,7 +81,7 @@ DISEASES = ("aortic_stenosis", "aortic_regurgitation", "mitral_regurgitation", "
 _OFFICIAL = ("uar", "macro_auc", "accuracy", "macro_f1")
 
 
-_FOUR_SOUNDS = View("four_classes", "Four classes: an extra sound and an extra beat are one", {
+_FOUR_SOUNDS = CoarseClasses("four_classes", "Four classes: an extra sound and an extra beat are one", {
     "artifact": ("artifact",), "extra": ("extrahls", "extrastole"), "murmur": ("murmur",), "normal": ("normal",)})
 
 
@@ -151,7 +151,7 @@ def resolve(name: str) -> Assignment:
         several = ", ".join(f"{datasets}-{one}" for one in GROUPS[task])
         raise TaskError(f"{name!r} is several tasks: `heartml tasks --use {name}` writes {several} into params.yaml")
     if not datasets or task not in TASKS:
-        near = meant(name, (f"{datasets}-{one}" for one in (*TASKS, *GROUPS))) if datasets else ""
+        near = did_you_mean(name, (f"{datasets}-{one}" for one in (*TASKS, *GROUPS))) if datasets else ""
         raise TaskError(f"no task {name!r}, which would be <data set>-<task>, for instance circor-murmur.{near} "
                         "`heartml tasks` lists those that the data allow")
     return Assignment(name, tuple(datasets.split("+")), TASKS[task])

@@ -12,7 +12,7 @@ import pandas as pd
 
 from heartml.audio import near_duplicates as duplicates
 from heartml.audio import sound_files
-from heartml.audio.entry_checks import Facts, Fault
+from heartml.audio.entry_checks import Fault, FileFacts
 from heartml.core import paths
 from heartml.core.system import code_hash, files
 
@@ -26,17 +26,17 @@ def _facts_file() -> Path:
     return paths.cache() / "ingest" / f"facts-{own}.json"
 
 
-def facts() -> dict[str, Facts]:
+def facts() -> dict[str, FileFacts]:
     """SHA-256 of a source file -> what decoding it showed."""
     path = _facts_file()
     rows = files.read_json(path) if path.exists() else {}
     return {
-        sha256: Facts(recording_id, rate, samples, peak, sha256, Fault(*fault) if fault else None)
+        sha256: FileFacts(recording_id, rate, samples, peak, sha256, Fault(*fault) if fault else None)
         for sha256, (recording_id, rate, samples, peak, fault) in rows.items()
     }
 
 
-def remember(known: Iterable[Facts]) -> None:
+def remember(known: Iterable[FileFacts]) -> None:
     """Keep these facts, and those kept before."""
     merged = facts() | {fact.source_sha256: fact for fact in known if fact.source_sha256}
     rows = {k: [f.recording_id, f.sample_rate_hz, f.samples, f.peak, f.fault] for k, f in merged.items()}

@@ -15,7 +15,7 @@ from heartml.core.config import EvaluateParams
 from heartml.core.schema import label_column
 from heartml.core.tasks import Assignment, Task
 from heartml.evaluation import baselines
-from heartml.evaluation.coarse_classes import views
+from heartml.evaluation.coarse_classes import coarse_classes
 from heartml.evaluation.selective import referral
 from heartml.metrics import METRICS, Metric, class_auc_within, confusion
 from heartml.metrics.scores import Number, Scored, intervals, per_class, scores, subgroups, task_metrics, versus
@@ -29,7 +29,7 @@ DIVIDES = (*DESCRIBES, "location", "signal", "session")      # the columns by wh
 
 
 @dataclass(frozen=True)
-class Rules:
+class AssessmentRules:
     """With which numbers to judge.
 
     Attributes:
@@ -46,7 +46,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Part:
+class AssessedPart:
     """One part of the data: the model's predictions, the floors' on the same units, and what is known of each unit."""
 
     scored: Scored
@@ -86,7 +86,7 @@ def left_out(
 
 def parts_of(
     tables: Mapping[str, pd.DataFrame], recordings: pd.DataFrame, task: Task, wanted: tuple[str, ...]
-) -> dict[str, Part]:
+) -> dict[str, AssessedPart]:
     """Put the predictions of each part beside those of the floors `wanted`."""
     units = describe(recordings, task)
     index = {name: number for number, name in enumerate(task.classes)}
@@ -101,11 +101,11 @@ def parts_of(
             name: replace(scored, decisions=decisions[rows], probabilities=p[rows], calibrated=p[rows])
             for name, (p, decisions) in predicted.items()
         }
-        parts[part] = Part(scored, beside, units.iloc[rows])
+        parts[part] = AssessedPart(scored, beside, units.iloc[rows])
     return parts
 
 
-def assess(parts: Mapping[str, Part], task: Task, rules: Rules) -> dict[str, Any]:
+def assess(parts: Mapping[str, AssessedPart], task: Task, rules: AssessmentRules) -> dict[str, Any]:
     """Everything for `metrics.json`, but for the locations."""
     found = {name: _assess_part(part, task, rules) for name, part in parts.items()}
     gathered = {key: {name: values[key] for name, values in found.items()} for key in GATHERED}
@@ -114,14 +114,14 @@ def assess(parts: Mapping[str, Part], task: Task, rules: Rules) -> dict[str, Any
         "official": [metric.name for metric in task_metrics(task)], "confidence": rules.params.confidence,
         "min_groups": rules.min_groups, "confounded_auc": rules.params.confounded_auc,
         "floor_order": rules.params.floors,
-        "floor_titles": {name: baselines.FLOORS[name].title for name in rules.params.floors},
+        "floor_titles": {name: baselines.BASELINES[name].title for name in rules.params.floors},
         **{name: values["scores"] for name, values in found.items()},
         "floors": found[HELD_OUT]["floors"], "floors_out_of_fold": found[OUT_OF_FOLD]["floors"],
-        **gathered, **suspicions(parts[OUT_OF_FOLD], task, rules), "views": views(parts, task, rules),
+        **gathered, **suspicions(parts[OUT_OF_FOLD], task, rules), "views": coarse_classes(parts, task, rules),
     }
 
 
-def _assess_part(part: Part, task: Task, rules: Rules) -> dict[str, Any]:
+def _assess_part(part: AssessedPart, task: Task, rules: AssessmentRules) -> dict[str, Any]:
     scored, params, seed = part.scored, rules.params, rules.seed
     known = {column: list(part.known[column]) for column in part.known if column in DIVIDES}
     by = subgroups(scored, known, task, rules.min_groups, params, seed)
@@ -131,7 +131,7 @@ def _assess_part(part: Part, task: Task, rules: Rules) -> dict[str, Any]:
         "scores": scores(scored, task, params, seed),
         "floors": beside,
         "against_floors": {name: versus(scored, floor, task, params, seed) for name, floor in part.floors.items()},
-        "best_floor": best_floor(beside, task.metric),
+        "best_floor": best_baseline(beside, task.metric),
         "per_class": per_class(scored, rules.min_groups, params, seed),
         "per_source": by.pop("source"),
         "subgroups": by,
@@ -140,7 +140,7 @@ def _assess_part(part: Part, task: Task, rules: Rules) -> dict[str, Any]:
     }
 
 
-def best_floor(beside: Mapping[str, Mapping[str, Number]], metric: str) -> str | None:
+def best_baseline(beside: Mapping[str, Mapping[str, Number]], metric: str) -> str | None:
     """The floor with the best value of a metric; the first of equals, none where none is defined."""
     sign = 1 if METRICS[metric].greater_is_better else -1
     values = {name: numbers[metric]["value"] for name, numbers in beside.items()}
@@ -150,11 +150,11 @@ def best_floor(beside: Mapping[str, Mapping[str, Number]], metric: str) -> str |
 
 def best_numbers(beside: Mapping[str, Mapping[str, Number]], metrics: Iterable[str]) -> dict[str, Number]:
     """metric -> the number of the floor that is best at it; metrics that no floor has are left out."""
-    best = {metric: best_floor(beside, metric) for metric in metrics}
+    best = {metric: best_baseline(beside, metric) for metric in metrics}
     return {metric: beside[name][metric] for metric, name in best.items() if name is not None}
 
 
-def suspicions(part: Part, task: Task, rules: Rules) -> dict[str, Any]:
+def suspicions(part: AssessedPart, task: Task, rules: AssessmentRules) -> dict[str, Any]:
     """How well each floor tells each class apart (AUC), and the classes that a floor tells apart too well, in words."""
     estimable = {
         name: c for c, name in enumerate(task.classes)
@@ -170,7 +170,7 @@ def suspicions(part: Part, task: Task, rules: Rules) -> dict[str, Any]:
             for name, c in estimable.items()
         }
         confounded += [
-            {"class": name, "floor": floor, "heard": baselines.FLOORS[floor].heard, "auc": auc,
+            {"class": name, "floor": floor, "heard": baselines.BASELINES[floor].heard, "auc": auc,
              "words": words(name, floor, auc)}
             for name, auc in by_floor[floor].items() if (auc["low"] or 0) >= rules.params.confounded_auc
         ]
@@ -184,12 +184,12 @@ def _auc_within(scored: Scored, c: int) -> Metric:
 
 def words(name: str, floor: str, auc: Number) -> str:
     """What it means that a floor tells a class apart."""
-    return (f"{name} is confounded: it can be told from {baselines.FLOORS[floor].title.lower()} "
+    return (f"{name} is confounded: it can be told from {baselines.BASELINES[floor].title.lower()} "
             f"(AUC {auc['value']:.2f}, {auc['low']:.2f} to {auc['high']:.2f}). "
-            f"A model may have learnt {baselines.FLOORS[floor].heard}, not the heart.")
+            f"A model may have learnt {baselines.BASELINES[floor].heard}, not the heart.")
 
 
-def locations(recordings: pd.DataFrame, task: Task, rules: Rules) -> dict[str, Any]:
+def locations(recordings: pd.DataFrame, task: Task, rules: AssessmentRules) -> dict[str, Any]:
     """Patients only: what one location alone tells about the patient, by location.
 
     Args:

@@ -26,7 +26,7 @@ BINS = 5                         # of a nuisance column, at its quantiles: level
 
 
 @dataclass(frozen=True)
-class Floor:
+class Baseline:
     """What one floor looks at: `columns(recordings) -> [units, features]`, indexed by unit_id; `heard`: in words."""
 
     title: str
@@ -66,11 +66,11 @@ def _nothing(recordings: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(index=pd.Index(recordings["unit_id"].unique(), name="unit_id"))
 
 
-FLOORS: Mapping[str, Floor] = {
-    "majority": Floor("Majority class", "nothing", _nothing),
-    "source": Floor("Data source alone", "the sensor or campaign", _source),
-    "metadata": Floor("Age, sex and place alone", "the patient's age, sex or location", _metadata),
-    "nuisance": Floor("Loudness and length alone", "level, length or bandwidth", _nuisance, binned=True),
+BASELINES: Mapping[str, Baseline] = {
+    "majority": Baseline("Majority class", "nothing", _nothing),
+    "source": Baseline("Data source alone", "the sensor or campaign", _source),
+    "metadata": Baseline("Age, sex and place alone", "the patient's age, sex or location", _metadata),
+    "nuisance": Baseline("Loudness and length alone", "level, length or bandwidth", _nuisance, binned=True),
 }
 
 
@@ -87,7 +87,7 @@ def predict(
     Returns:
         probabilities [n, k], decisions [n] in the order of `units`.
     """
-    floor = FLOORS[name]
+    floor = BASELINES[name]
     columns = floor.columns(recordings).reindex(units["unit_id"]).to_numpy(float)
     labels, parts = units["label"].to_numpy(int), units["part"].to_numpy(str)
     probabilities = np.zeros((len(units), len(task.classes)))

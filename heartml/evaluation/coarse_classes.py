@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from heartml.core.tasks import Task, View
+from heartml.core.tasks import CoarseClasses, Task
 from heartml.metrics.scores import Floats, Scored, intervals, per_class, scores, task_metrics
 
 if TYPE_CHECKING:
-    from heartml.evaluation.assessment import Part, Rules
+    from heartml.evaluation.assessment import AssessedPart, AssessmentRules
 
 
-def through(scored: Scored, view: View) -> Scored:
+def join_classes(scored: Scored, view: CoarseClasses) -> Scored:
     """The same units with the view's classes: probabilities [n, k] are summed, labels and decisions renamed."""
     names = tuple(view.classes)
     joined = [[scored.classes.index(one) for one in view.classes[name]] for name in names]
@@ -32,16 +32,16 @@ def through(scored: Scored, view: View) -> Scored:
                    probabilities=summed(scored.probabilities), calibrated=summed(scored.calibrated))
 
 
-def views(parts: Mapping[str, "Part"], task: Task, rules: "Rules") -> dict[str, Any]:
+def coarse_classes(parts: Mapping[str, "AssessedPart"], task: Task, rules: "AssessmentRules") -> dict[str, Any]:
     """view -> its title, its classes, and for each part counts, scores, floors and classes, as for the task itself."""
     return {view.name: {"title": view.title, "classes": list(view.classes),
                         **{name: _seen(part, view, task, rules) for name, part in parts.items()}}
             for view in task.views}
 
 
-def _seen(part: "Part", view: View, task: Task, rules: "Rules") -> dict[str, Any]:
-    scored, params, seed = through(part.scored, view), rules.params, rules.seed
-    floors = {name: through(floor, view) for name, floor in part.floors.items()}
+def _seen(part: "AssessedPart", view: CoarseClasses, task: Task, rules: "AssessmentRules") -> dict[str, Any]:
+    scored, params, seed = join_classes(part.scored, view), rules.params, rules.seed
+    floors = {name: join_classes(floor, view) for name, floor in part.floors.items()}
     return {
         "counts": scored.counts(), "scores": scores(scored, task, params, seed),
         "floors": {name: intervals(task_metrics(task), f, f.probabilities, params, seed) for name, f in floors.items()},

@@ -35,7 +35,7 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Listening:
+class RobustnessSet:
     """What is listened to: the model of `task` in the project `root`, recordings [r] and the unit of each [r]."""
 
     root: Path
@@ -46,7 +46,7 @@ class Listening:
 
 
 @dataclass(frozen=True)
-class Rules:
+class RobustnessRules:
     """With which numbers to judge."""
 
     task: Task
@@ -68,27 +68,27 @@ def sample(held_out: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
     return held_out[held_out["unit_id"].isin(units.loc[fits, "unit_id"])].reset_index(drop=True)
 
 
-def hear(listening: Listening, conditions: Sequence[Condition]) -> list[Predictions]:
+def predict_all(listening: RobustnessSet, conditions: Sequence[Condition]) -> list[Predictions]:
     """What the model says of the recordings as they are, and under each condition."""
     every = [None, *conditions]
     asked = len(listening.recording_ids) * len(every)
     count = 1 if asked <= ALONE else min(parallel.available_workers(0), len(every))
     with parallel.pool(count) as pool:
-        said: Iterable[Predictions] = pool.map(functools.partial(answer, listening), every)
+        said: Iterable[Predictions] = pool.map(functools.partial(predict_under, listening), every)
         return list(track(said, f"robustness {listening.task}", len(every)))
 
 
-def answer(listening: Listening, condition: Condition | None) -> Predictions:
+def predict_under(listening: RobustnessSet, condition: Condition | None) -> Predictions:
     """What the model says of the recordings [r] under one condition; `None`: as they are."""
     model, heard = _opened(listening)
     if condition is None:
         return model.predict_audio(heard, listening.unit_of)
-    worse = [(spoilt(waveform, rate, condition, recording_id, listening.seed), rate)
+    worse = [(degraded(waveform, rate, condition, recording_id, listening.seed), rate)
              for (waveform, rate), recording_id in zip(heard, listening.recording_ids, strict=True)]
     return model.predict_audio(worse, listening.unit_of)
 
 
-def spoilt(
+def degraded(
     waveform: sound_files.Waveform, rate_hz: int, condition: Condition, recording_id: str, seed: int
 ) -> sound_files.Waveform:
     """One recording [time] under a condition; its noise depends on nothing but seed, recording and kind."""
@@ -97,7 +97,7 @@ def spoilt(
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(listening: Listening) -> tuple[Model, list[tuple[sound_files.Waveform, int]]]:
+def _opened(listening: RobustnessSet) -> tuple[Model, list[tuple[sound_files.Waveform, int]]]:
     """The model and the recordings, once a worker.
 
     Raises:
@@ -113,8 +113,8 @@ def _opened(listening: Listening) -> tuple[Model, list[tuple[sound_files.Wavefor
     return Model.load(listening.root / paths.model(listening.task)), heard
 
 
-def judge(
-    said: Sequence[Predictions], conditions: Sequence[Condition], chosen: pd.DataFrame, rules: Rules
+def compare(
+    said: Sequence[Predictions], conditions: Sequence[Condition], chosen: pd.DataFrame, rules: RobustnessRules
 ) -> Judged:
     """What stands in `robustness.json`; the first of `said` is about the recordings as they are."""
     clean, *others = [scored(one, chosen) for one in said]
@@ -142,7 +142,7 @@ def scored(said: Predictions, chosen: pd.DataFrame) -> Scored:
                   said.decisions, said.probabilities, said.calibrated, said.classes)
 
 
-def _scores(one: Scored, rules: Rules) -> Judged:
+def _scores(one: Scored, rules: RobustnessRules) -> Judged:
     """The task's metrics with their intervals, over all units: also over those that the model would refer."""
     return {"scores": intervals(task_metrics(rules.task), one, one.probabilities, rules.params, rules.seed)}
 

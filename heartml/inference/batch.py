@@ -1,7 +1,7 @@
 """Scoring many recordings for a schedule: a folder or a table in, one Parquet table of probabilities out.
 
 Exactly once for each recording and model: what the model says of a unit is kept by the content of the unit's recordings
-(heartml/inference/answer_cache.py), whatever they are called and wherever they lie. A unit is heard alone, so that no
+(heartml/inference/prediction_cache.py), whatever they are called and wherever they lie. A unit is heard alone, so that no
 neighbour
 shows in the last digit of its answer: a run that was killed and run again gives the bytes of an undisturbed one.
 
@@ -21,19 +21,19 @@ from heartml.core import config, paths
 from heartml.core.config import Params
 from heartml.core.system import code_hash, files, hashing, locks, parallel, processes
 from heartml.core.system.progress import track
-from heartml.inference import answer_cache, inputs, model_lookup, murmur_words, predict, score_table
-from heartml.inference import models as panel
-from heartml.inference.answer_cache import Ledger, News, Said
+from heartml.inference import inputs, model_lookup, murmur_words, predict, prediction_cache, score_table
+from heartml.inference import model_set as panel
 from heartml.inference.inputs import Item
 from heartml.inference.model_lookup import Located
-from heartml.inference.models import Panel
-from heartml.inference.murmur_words import Feature
-from heartml.inference.predict import AT_ONCE, Answer, Heard
+from heartml.inference.model_set import ModelSet
+from heartml.inference.murmur_words import MurmurFeature
+from heartml.inference.predict import AT_ONCE, ScoredRecording, UnitPrediction
+from heartml.inference.prediction_cache import NewPredictions, PredictionCache, Said
 from heartml.inference.score_table import Row
 from heartml.models import encoders, pooling
-from heartml.models.shared_inputs import Hearing, Sound
+from heartml.models.shared_inputs import RatedWaveform, SharedInputs
 
-Listened = tuple[Heard, Sound | None]
+Listened = tuple[ScoredRecording, RatedWaveform | None]
 
 
 class Work:
@@ -45,7 +45,7 @@ class Work:
         key: SHA-256 over everything that an answer depends on, but for the recordings.
     """
 
-    def __init__(self, located: Located, models: Panel, items: Sequence[Item], params: Params) -> None:
+    def __init__(self, located: Located, models: ModelSet, items: Sequence[Item], params: Params) -> None:
         self.located, self.models, self.items, self.params = located, models, items, params
         self.unit_of = inputs.units(items, models.model.task.unit)
         self.blocks = inputs.blocks(self.unit_of, AT_ONCE)
@@ -57,10 +57,10 @@ class Work:
         return paths.STATE / "scores" / f"{self.key[:16]}.sqlite"
 
     @property
-    def facts(self) -> score_table.Facts:
+    def facts(self) -> score_table.ModelFacts:
         """What the table says of the model."""
         model = self.models.model
-        return score_table.Facts(model.assignment_name, model.task.unit, model.task.classes,
+        return score_table.ModelFacts(model.assignment_name, model.task.unit, model.task.classes,
                             self.located.name or str(self.located.folder), self.located.version, self.key)
 
 
@@ -103,10 +103,10 @@ def plan(source: Path, model: str | None, task: str | None) -> Work:
     return Work(located, models, items, params)
 
 
-def _key(located: Located, models: Panel) -> str:
+def _key(located: Located, models: ModelSet) -> str:
     folders = [located.folder, *(descriptor.located.folder for descriptor in models.descriptors)]
     made_by = [made for folder in folders for made in files.read_json(folder / "model.json")["encoders"].values()]
-    frames = {encoders.fingerprint(encoders.Spec.from_json(made)) for made in made_by}
+    frames = {encoders.fingerprint(encoders.EncoderSpec.from_json(made)) for made in made_by}
     return hashing.sha256(files.canonical_json({
         "models": list(map(hashing.sha256_folder, folders)), "encoders": sorted(frames),
         "code": code_hash.fingerprint("models/heads", "models/ensemble", "models/pooling.py",
@@ -132,13 +132,13 @@ def score(work: Work, number: int) -> Block:
     for position in work.blocks[number]:
         units.setdefault(work.unit_of[position], []).append(position)
     rows: dict[int, Row] = {}
-    news = News()
+    news = NewPredictions()
     known = 0
-    with Ledger.open(work.ledger) as kept:
+    with PredictionCache.open(work.ledger) as kept:
         for unit_id, positions in units.items():
-            listened = [predict.listen(work.items[i], work.params) for i in positions]
+            listened = [predict.score_recording(work.items[i], work.params) for i in positions]
             usable = _distinct(listened)
-            key = answer_cache.key_of([heard.recording_id for heard, _ in usable])
+            key = prediction_cache.key_of([heard.recording_id for heard, _ in usable])
             said = news.units[key][0] if key in news.units else kept.said(key) if usable else None
             known += said is not None
             if usable and said is None:
@@ -157,12 +157,12 @@ def _distinct(listened: Sequence[Listened]) -> list[Listened]:
     return [usable[recording_id] for recording_id in sorted(usable)]
 
 
-def _hear(unit_id: str, usable: Sequence[Listened], work: Work, news: News) -> Said:
+def _hear(unit_id: str, usable: Sequence[Listened], work: Work, news: NewPredictions) -> Said:
     """What the model says of a unit with these recordings; what is measured of them goes into `news`."""
     heard = [one for one, _ in usable]
     sounds = [sound for _, sound in usable if sound is not None]
-    hearing = Hearing(sounds, [unit_id] * len(sounds))
-    [answer] = predict.answer(heard, hearing, [unit_id] * len(sounds), work.models, work.params)
+    hearing = SharedInputs(sounds, [unit_id] * len(sounds))
+    [answer] = predict.predict_unit(heard, hearing, [unit_id] * len(sounds), work.models, work.params)
     frames = hearing.sounds(work.models.model.made_by).frames
     for n, one in enumerate(heard):
         of = embedding([frames[name][n] for name in work.models.model.encoders])
@@ -176,12 +176,12 @@ def embedding(frames: Sequence["np.ndarray[Any, np.dtype[np.float32]]"]) -> "np.
     return np.concatenate(halves).astype(np.float32)
 
 
-def _measured(heard: Heard) -> dict[str, Any]:
+def _measured(heard: ScoredRecording) -> dict[str, Any]:
     assert heard.quality
     return {**asdict(heard.quality), "sample_rate_hz": heard.sample_rate_hz}
 
 
-def _said(answer: Answer) -> Said:
+def _said(answer: UnitPrediction) -> Said:
     return {
         "decision": answer.decision, "leaning": answer.leaning, "confidence": answer.confidence,
         "calibrated": dict(answer.calibrated), "probabilities": dict(answer.probabilities),
@@ -193,13 +193,13 @@ def _said(answer: Answer) -> Said:
     }
 
 
-def _murmur(said: Said, heard: Sequence[Heard], work: Work) -> str:
+def _murmur(said: Said, heard: Sequence[ScoredRecording], work: Work) -> str:
     """The murmur that was found, in words; where it is loudest is said of the files' locations, not their content."""
     if said["features"] is None:
         return ""
     present = str(work.models.model.task.positive)
     at = [(one.item.location, said["recordings"][one.recording_id]["probabilities"][present]) for one in heard]
-    features = [Feature(**feature) for feature in said["features"]]
+    features = [MurmurFeature(**feature) for feature in said["features"]]
     return murmur_words.describe(features, at, work.params.predict).phrase_with_confidence
 
 

@@ -84,7 +84,7 @@ def _table(path: Path) -> list[Item]:
     return items
 
 
-def _row(table: Path, row: untrusted.Row, columns: Mapping[str, str]) -> Item:
+def _row(table: Path, row: untrusted.TableRow, columns: Mapping[str, str]) -> Item:
     said = {key: row.cells.get(name, "") for key, name in columns.items()}
     if row.too_long:
         raise InputsError(f"{table}, line {row.line}: more cells than the table has columns: is a comma not quoted?")

@@ -12,7 +12,7 @@ from heartml.core.config import PredictParams
 
 
 @dataclass(frozen=True)
-class Feature:
+class MurmurFeature:
     """What one descriptor model says of one murmur.
 
     Attributes:
@@ -38,7 +38,7 @@ class Feature:
 
 
 @dataclass(frozen=True)
-class Description:
+class MurmurDescription:
     """What is known of one murmur.
 
     Attributes:
@@ -47,8 +47,8 @@ class Description:
         loudest_at: location, or `None` where it is not clear.
     """
 
-    features: tuple[Feature, ...]
-    said: tuple[Feature, ...]
+    features: tuple[MurmurFeature, ...]
+    said: tuple[MurmurFeature, ...]
     loudest_at: str | None
 
     @property
@@ -72,15 +72,15 @@ class Description:
 
 
 def describe(
-    features: Sequence[Feature], murmur_at: Iterable[tuple[str | None, float]], params: PredictParams
-) -> Description:
+    features: Sequence[MurmurFeature], murmur_at: Iterable[tuple[str | None, float]], params: PredictParams
+) -> MurmurDescription:
     """Put together what is known of one murmur.
 
     Args:
         murmur_at: location (`None` where unknown) and probability of a murmur of each recording alone.
     """
     said = tuple(feature for feature in features if feature.confidence >= params.least_confidence)
-    return Description(tuple(features), said, loudest(murmur_at, params.loudest_lead))
+    return MurmurDescription(tuple(features), said, loudest(murmur_at, params.loudest_lead))
 
 
 def loudest(murmur_at: Iterable[tuple[str | None, float]], lead: float) -> str | None:

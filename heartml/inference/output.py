@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from heartml.core.schema import STATES
 from heartml.core.system.files import replacing
 from heartml.core.system.text import cell, printable
-from heartml.inference.murmur_words import Description
-from heartml.inference.predict import NOTICE, Answer, Heard, Result
+from heartml.inference.murmur_words import MurmurDescription
+from heartml.inference.predict import NOTICE, Result, ScoredRecording, UnitPrediction
 from heartml.models.segmentation import Segmentation
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _table(result: Result) -> "Table":
     return table
 
 
-def _decided(answer: Answer) -> str:
+def _decided(answer: UnitPrediction) -> str:
     """`Present 81%`, or `refer (Present 28%)`."""
     words = f"{answer.leaning} {answer.confidence:.0%}"
     return words if answer.decision == answer.leaning else f"{answer.decision} ({words})"
@@ -72,7 +72,7 @@ def _names(result: Result) -> list[str]:
     return [name if times[name] == 1 else answer.unit_id for name, answer in zip(short, result.answers, strict=True)]
 
 
-def _heart_rate(answer: Answer) -> str:
+def _heart_rate(answer: UnitPrediction) -> str:
     """`104`, or `98 to 107 in 4 recordings`; empty where no recording tells."""
     told = [heard.heart.heart_rate_per_min for heard in answer.recordings if heard.heart]
     rates = sorted(rate for rate in told if rate is not None)
@@ -81,7 +81,7 @@ def _heart_rate(answer: Answer) -> str:
     return f"{rates[0]:.0f}" if len(rates) == 1 else f"{rates[0]:.0f} to {rates[-1]:.0f} in {len(rates)} recordings"
 
 
-def complaint(heard: Heard) -> str:
+def complaint(heard: ScoredRecording) -> str:
     """Why one file was not scored, in one line."""
     fault = heard.fault
     return f"{printable(heard.item.path)}: {printable(fault.detail)} [{fault.reason}]" if fault else ""
@@ -98,7 +98,7 @@ def as_json(result: Result) -> str:
     return json.dumps(whole, indent=2, allow_nan=False)
 
 
-def _of_unit(answer: Answer) -> dict[str, Any]:
+def _of_unit(answer: UnitPrediction) -> dict[str, Any]:
     return {"unit_id": answer.unit_id, "decision": answer.decision, "leaning": answer.leaning,
             "confidence": answer.confidence, "calibrated": dict(answer.calibrated),
             "probabilities": dict(answer.probabilities),
@@ -106,14 +106,14 @@ def _of_unit(answer: Answer) -> dict[str, Any]:
             "warnings": list(answer.warnings)}
 
 
-def _of_murmur(description: Description) -> dict[str, Any]:
+def _of_murmur(description: MurmurDescription) -> dict[str, Any]:
     features = [{"name": feature.name, "decision": feature.decision, "confidence": feature.confidence,
                  "said": feature in description.said, "calibrated": dict(feature.calibrated), "model": feature.model}
                 for feature in description.features]
     return {"phrase": description.phrase, "loudest_at": description.loudest_at, "features": features}
 
 
-def _of_recording(heard: Heard) -> dict[str, Any]:
+def _of_recording(heard: ScoredRecording) -> dict[str, Any]:
     fault = {"reason": heard.fault.reason, "detail": heard.fault.detail} if heard.fault else None
     return {"path": str(heard.item.path), "patient_id": heard.item.patient_id, "location": heard.item.location,
             "seconds": heard.seconds, "error": fault, "warnings": list(heard.warnings),

@@ -18,21 +18,21 @@ from heartml.core.config import Params
 from heartml.core.system import parallel
 from heartml.core.system.progress import track
 from heartml.inference import inputs, model_lookup, murmur_words
-from heartml.inference import models as panel
+from heartml.inference import model_set as panel
 from heartml.inference.inputs import Item
 from heartml.inference.model_lookup import Located, NoModel
-from heartml.inference.models import Panel
-from heartml.inference.murmur_words import Description
+from heartml.inference.model_set import ModelSet
+from heartml.inference.murmur_words import MurmurDescription
 from heartml.models.fitted_model import Predictions
 from heartml.models.segmentation import Segmentation
-from heartml.models.shared_inputs import Hearing
+from heartml.models.shared_inputs import SharedInputs
 
 AT_ONCE = 64      # recordings in memory together
 NOTICE = "Not a medical device: for research, not for diagnosis."
 
 
 @dataclass(frozen=True)
-class Heard:
+class ScoredRecording:
     """One recording: what it is, how good it is, and what it alone says.
 
     Attributes:
@@ -56,7 +56,7 @@ class Heard:
 
 
 @dataclass(frozen=True)
-class Answer:
+class UnitPrediction:
     """What the model says of one unit.
 
     Attributes:
@@ -75,8 +75,8 @@ class Answer:
     confidence: float
     calibrated: Mapping[str, float]
     probabilities: Mapping[str, float]
-    recordings: tuple[Heard, ...]
-    description: Description | None
+    recordings: tuple[ScoredRecording, ...]
+    description: MurmurDescription | None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -95,8 +95,8 @@ class Result:
     task: str
     unit: str
     classes: tuple[str, ...]
-    answers: tuple[Answer, ...]
-    faults: tuple[Heard, ...]
+    answers: tuple[UnitPrediction, ...]
+    faults: tuple[ScoredRecording, ...]
 
 
 def run(named: Sequence[Path], wanted: str | None, task: str | None) -> Result:
@@ -112,13 +112,13 @@ def run(named: Sequence[Path], wanted: str | None, task: str | None) -> Result:
     return score(items, models, located, params)
 
 
-def score(items: Sequence[Item], models: Panel, located: Located, params: Params) -> Result:
+def score(items: Sequence[Item], models: ModelSet, located: Located, params: Params) -> Result:
     """Answers of the models, block by block, so that a large folder does not have to fit into memory."""
     model = models.model
     unit_of = inputs.units(items, model.task.unit)
     blocks = inputs.blocks(unit_of, AT_ONCE)
-    answers: list[Answer] = []
-    faults: list[Heard] = []
+    answers: list[UnitPrediction] = []
+    faults: list[ScoredRecording] = []
     for block in track(blocks, "predict", len(blocks)):
         found, refused = score_block([items[i] for i in block], [unit_of[i] for i in block], models, params)
         answers += found
@@ -127,21 +127,21 @@ def score(items: Sequence[Item], models: Panel, located: Located, params: Params
 
 
 def score_block(
-    items: Sequence[Item], unit_of: Sequence[str], models: Panel, params: Params
-) -> tuple[list[Answer], list[Heard]]:
+    items: Sequence[Item], unit_of: Sequence[str], models: ModelSet, params: Params
+) -> tuple[list[UnitPrediction], list[ScoredRecording]]:
     """Answers to the units `unit_of` [n] of a block of items [n], and its recordings that cannot be scored."""
-    heard, waveforms = zip(*(listen(item, params) for item in items), strict=True)
+    heard, waveforms = zip(*(score_recording(item, params) for item in items), strict=True)
     usable = [i for i, waveform in enumerate(waveforms) if waveform is not None]
     refused = [h for h in heard if h.fault]
     if not usable:
         return [], refused
-    hearing = Hearing([waveform for waveform in waveforms if waveform is not None], [unit_of[i] for i in usable])
-    return answer(heard, hearing, unit_of, models, params), refused
+    hearing = SharedInputs([waveform for waveform in waveforms if waveform is not None], [unit_of[i] for i in usable])
+    return predict_unit(heard, hearing, unit_of, models, params), refused
 
 
-def answer(
-    heard: Sequence[Heard], hearing: Hearing, unit_of: Sequence[str], models: Panel, params: Params
-) -> list[Answer]:
+def predict_unit(
+    heard: Sequence[ScoredRecording], hearing: SharedInputs, unit_of: Sequence[str], models: ModelSet, params: Params
+) -> list[UnitPrediction]:
     """Answers to the units `unit_of` [n] of recordings [n]; `hearing` has those without a fault, one at least."""
     usable = [i for i, one in enumerate(heard) if one.fault is None]
     said = models.model.hear(hearing)
@@ -149,7 +149,7 @@ def answer(
     hearts = models.model.hearts(hearing, [heard[i].seconds for i in usable])
     for row, heart, i in zip(said.recording_probabilities, hearts, usable, strict=True):
         complete[i] = replace(heard[i], probabilities=_by_class(said.classes, row), heart=heart)
-    members: dict[str, list[Heard]] = {}
+    members: dict[str, list[ScoredRecording]] = {}
     for unit, recording in zip(unit_of, complete, strict=True):
         members.setdefault(unit, []).append(recording)
     features = models.features(hearing, said)
@@ -160,31 +160,31 @@ def answer(
     return [_answer(said, n, tuple(members[unit]), described.get(n)) for n, unit in enumerate(said.unit_ids)]
 
 
-def _murmur_at(recordings: Sequence[Heard], models: Panel) -> list[tuple[str | None, float]]:
+def _murmur_at(recordings: Sequence[ScoredRecording], models: ModelSet) -> list[tuple[str | None, float]]:
     """Location and probability of a murmur of each usable recording."""
     present = str(models.model.task.positive)
     return [(heard.item.location, heard.probabilities[present]) for heard in recordings if heard.fault is None]
 
 
-def listen(item: Item, params: Params) -> tuple[Heard, tuple[sound_files.Waveform, int] | None]:
+def score_recording(item: Item, params: Params) -> tuple[ScoredRecording, tuple[sound_files.Waveform, int] | None]:
     """Read one file; its waveform and rate, or `None` where it has a fault."""
     try:
         samples = sound_files.read(item.path)
     except sound_files.AudioError as error:
-        return Heard(item, 0.0, Fault(error.reason, error.detail), (), {}), None
+        return ScoredRecording(item, 0.0, Fault(error.reason, error.detail), (), {}), None
     waveform = samples.floats
-    fault = entry_checks.judge_waveform(waveform, samples.sample_rate_hz, params.ingest)
+    fault = entry_checks.waveform_fault(waveform, samples.sample_rate_hz, params.ingest)
     if fault:
-        return Heard(item, samples.seconds, fault, (), {}, None, samples.recording_id, samples.sample_rate_hz), None
+        return ScoredRecording(item, samples.seconds, fault, (), {}, None, samples.recording_id, samples.sample_rate_hz), None
     measured = quality.measure(waveform, samples.sample_rate_hz)
     warnings = tuple(quality.warnings(measured, params.validate_))
     rate_hz = samples.sample_rate_hz
-    heard = Heard(item, samples.seconds, None, warnings, {}, None, samples.recording_id, rate_hz, measured)
+    heard = ScoredRecording(item, samples.seconds, None, warnings, {}, None, samples.recording_id, rate_hz, measured)
     return heard, (waveform, rate_hz)
 
 
-def _answer(said: Predictions, n: int, recordings: tuple[Heard, ...], description: Description | None) -> Answer:
-    return Answer(
+def _answer(said: Predictions, n: int, recordings: tuple[ScoredRecording, ...], description: MurmurDescription | None) -> UnitPrediction:
+    return UnitPrediction(
         said.unit_ids[n], said.verdicts[n], said.leanings[n], float(said.confidence[n]),
         _by_class(said.classes, said.calibrated[n]), _by_class(said.classes, said.probabilities[n]), recordings,
         description,

@@ -32,8 +32,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heartml.core.system.files import replacing
-from heartml.inference.answer_cache import Said
-from heartml.inference.predict import NOTICE, Heard
+from heartml.inference.predict import NOTICE, ScoredRecording
+from heartml.inference.prediction_cache import Said
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,7 +43,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Facts:
+class ModelFacts:
     """What the table says of the model, see the head of this module."""
 
     task: str
@@ -54,12 +54,12 @@ class Facts:
     model_sha256: str
 
 
-def rows(unit_id: str, heard: Sequence[Heard], key: str, said: Said | None, murmur: str, facts: Facts) -> list[Row]:
+def rows(unit_id: str, heard: Sequence[ScoredRecording], key: str, said: Said | None, murmur: str, facts: ModelFacts) -> list[Row]:
     """One row for each file of a unit [n]; `said` is `None` where none of them is usable, `murmur` is in words."""
     return [_row(unit_id, one, key, None if one.fault else said, murmur, facts) for one in heard]
 
 
-def _row(unit_id: str, heard: Heard, key: str, said: Said | None, murmur: str, facts: Facts) -> Row:
+def _row(unit_id: str, heard: ScoredRecording, key: str, said: Said | None, murmur: str, facts: ModelFacts) -> Row:
     item, fault = heard.item, heard.fault
     read = {"recording_id": heard.recording_id, "seconds": heard.seconds, "sample_rate_hz": heard.sample_rate_hz}
     row: Row = {
@@ -87,7 +87,7 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value).encode("utf-8", "backslashreplace").decode()
 
 
-def schema(facts: Facts) -> "pa.Schema":
+def schema(facts: ModelFacts) -> "pa.Schema":
     """Columns, types and metadata of the table."""
     import pyarrow as pa
 
@@ -103,7 +103,7 @@ def schema(facts: Facts) -> "pa.Schema":
 
 
 @contextmanager
-def writing(to: Path, facts: Facts) -> Iterator[Callable[[Sequence[Row]], None]]:
+def writing(to: Path, facts: ModelFacts) -> Iterator[Callable[[Sequence[Row]], None]]:
     """Yield what adds a block's rows to the table, which is in its place when all went well; a block is in memory."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -125,7 +125,7 @@ def _sound(row: int, samples: Any, rate: Any, budget: int) -> Sound:
 
 def _admit(row: int, waveform: Waveform, rate: int, params: Params) -> None:
     """The entry checks of ingest."""
-    fault = entry_checks.judge_waveform(waveform, rate, params.ingest)
+    fault = entry_checks.waveform_fault(waveform, rate, params.ingest)
     if fault:
         raise _refused(f"row {row}: {fault.detail} [{fault.reason}]")
 

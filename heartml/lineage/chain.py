@@ -31,7 +31,7 @@ _AGAIN = "`heartml retrain` registers a version that has it"
 
 
 @dataclass(frozen=True)
-class Link:
+class TrackedPath:
     """One file or folder that a stage reads or writes, as `dvc.lock` has it; `md5` of a folder ends with `.dir`."""
 
     path: str
@@ -41,14 +41,14 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageRecord:
     """One entry of `dvc.lock`; `params`: file -> name -> value."""
 
     address: str
     command: str
-    inputs: tuple[Link, ...]
+    inputs: tuple[TrackedPath, ...]
     params: Mapping[str, Mapping[str, Any]]
-    outputs: tuple[Link, ...]
+    outputs: tuple[TrackedPath, ...]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Chain:
     facts: Mapping[str, Any]
     code: Code
     lock: Lock | None
-    stages: tuple[Stage, ...]
+    stages: tuple[StageRecord, ...]
     params: Mapping[str, Any] | None
     validation: Mapping[str, Any] | None
     evaluation: Mapping[str, Any] | None
@@ -117,7 +117,7 @@ class Chain:
     missing: tuple[str, ...]
 
 
-class Shelf:
+class StoredFiles:
     """The files that a run keeps; notes in `missing` what is not there, or not whole."""
 
     def __init__(self, client: Client, run_id: str, folder: Path, missing: list[str]) -> None:
@@ -186,11 +186,11 @@ def read(client: Client, version: Version, objects: Objects | None = None) -> Ch
         if run is None or run.deleted:
             gone = "deleted (`mlflow gc` has not come by yet: restore it in MLflow)" if run else "gone from the store"
             missing.append(f"run {version.run_id}: {gone}; a backup of the tracking store has it")
-        shelf = Shelf(client, version.run_id, folder, missing) if run else None
+        shelf = StoredFiles(client, version.run_id, folder, missing) if run else None
         return _read(version, run, shelf, missing, objects or Objects())
 
 
-def _read(version: Version, run: Run | None, shelf: Shelf | None, missing: list[str], objects: Objects) -> Chain:
+def _read(version: Version, run: Run | None, shelf: StoredFiles | None, missing: list[str], objects: Objects) -> Chain:
     shelf = shelf or _Nothing(missing)
     facts = shelf.values("lineage.json") or {}
     missing += [words for words in facts.get("missing", []) if words not in missing]
@@ -209,7 +209,7 @@ def _read(version: Version, run: Run | None, shelf: Shelf | None, missing: list[
     )
 
 
-class _Nothing(Shelf):
+class _Nothing(StoredFiles):
     """The files of a run that is gone; that they are is said once, by the caller."""
 
     def __init__(self, missing: list[str]) -> None:
@@ -219,15 +219,15 @@ class _Nothing(Shelf):
         return None
 
 
-def _code(shelf: Shelf, facts: Mapping[str, Any]) -> Code:
+def _code(shelf: StoredFiles, facts: Mapping[str, Any]) -> Code:
     noted = facts.get("code", {})
     dirty = bool(noted.get("dirty"))
     return Code(noted.get("commit"), dirty, noted.get("diff_sha256"), shelf.text("code.diff") if dirty else None)
 
 
-def _stages(entries: Mapping[str, Any]) -> tuple[Stage, ...]:
+def _stages(entries: Mapping[str, Any]) -> tuple[StageRecord, ...]:
     """Entries of `dvc.lock`, each after those whose outputs it reads; by name where they go in a circle."""
-    found = {address: Stage(
+    found = {address: StageRecord(
         address, str(entry.get("cmd", "")), _links(entry.get("deps", [])), entry.get("params", {}),
         _links(entry.get("outs", [])),
     ) for address, entry in sorted(entries.items())}
@@ -239,7 +239,7 @@ def _stages(entries: Mapping[str, Any]) -> tuple[Stage, ...]:
         return tuple(found.values())
 
 
-def reads(stage: Stage, other: Stage) -> bool:
+def reads(stage: StageRecord, other: StageRecord) -> bool:
     """Whether a stage reads what another one writes."""
     made = [Path(out.path) for out in other.outputs]
     return any(feeds(out, Path(link.path)) for out in made for link in stage.inputs)
@@ -250,11 +250,11 @@ def feeds(out: Path, read_from: Path) -> bool:
     return out.is_relative_to(read_from) or read_from.is_relative_to(out)
 
 
-def _links(entries: list[Mapping[str, Any]]) -> tuple[Link, ...]:
-    return tuple(Link(str(e["path"]), str(e.get("md5", "")), e.get("size"), e.get("nfiles")) for e in entries)
+def _links(entries: list[Mapping[str, Any]]) -> tuple[TrackedPath, ...]:
+    return tuple(TrackedPath(str(e["path"]), str(e.get("md5", "")), e.get("size"), e.get("nfiles")) for e in entries)
 
 
-def _data(shelf: Shelf, facts: Mapping[str, Any], objects: Objects) -> Data | None:
+def _data(shelf: StoredFiles, facts: Mapping[str, Any], objects: Objects) -> Data | None:
     """The data version that `data.dvc` of the run names, else `lineage.json`, with its listing."""
     try:
         out = dict((shelf.values("data.dvc") or {})["outs"][0])

@@ -88,20 +88,20 @@ def _git(*command: str, say: bytes = b"") -> bytes:
 
 
 @dataclass(frozen=True, eq=False)
-class Tables:
+class VersionTables:
     """Two tables of one data version (schema.RECORDINGS, schema.QUARANTINE)."""
 
     recordings: "pd.DataFrame"
     quarantine: "pd.DataFrame"
 
 
-def tables(objects: Objects, md5: str) -> Tables:
+def tables(objects: Objects, md5: str) -> VersionTables:
     """The tables of a data version, whatever lies in `data/` now.
 
     Raises:
         Gone: DVC has them nowhere.
     """
     listing: Any = objects.listing(md5)
-    return Tables(objects.table(listing, "recordings.parquet"), objects.table(listing, "quarantine.parquet"))
+    return VersionTables(objects.table(listing, "recordings.parquet"), objects.table(listing, "quarantine.parquet"))
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
-from heartml.lineage.chain import Chain, Link, Stage
+from heartml.lineage.chain import Chain, StageRecord, TrackedPath
 
 if TYPE_CHECKING:
     from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent
@@ -46,12 +46,12 @@ def _pair(ol: Any, when: datetime, run: Any, job: Any, inputs: list[Any], output
                           inputs=inputs, outputs=outputs)
 
 
-def run_id(chain: Chain, stage: Stage) -> str:
+def run_id(chain: Chain, stage: StageRecord) -> str:
     """The id of one stage's run in this chain."""
     return str(uuid5(_SPACE, f"{chain.version.run_id} {stage.address}"))
 
 
-def _run(chain: Chain, stage: Stage) -> "Run":
+def _run(chain: Chain, stage: StageRecord) -> "Run":
     from openlineage.client import event_v2 as ol
     from openlineage.client.facet_v2 import execution_parameters_run, parent_run
 
@@ -67,7 +67,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-def _job(chain: Chain, stage: Stage) -> "Job":
+def _job(chain: Chain, stage: StageRecord) -> "Job":
     """The stage with its command, and where its code is: a git commit as a Software Heritage identifier."""
     from openlineage.client import event_v2 as ol
     from openlineage.client.facet_v2 import job_type_job, source_code_job, source_code_location_job
@@ -82,7 +82,7 @@ def _job(chain: Chain, stage: Stage) -> "Job":
     return ol.Job(NAMESPACE, stage.address, facets)
 
 
-def _input(chain: Chain, link: Link) -> "InputDataset":
+def _input(chain: Chain, link: TrackedPath) -> "InputDataset":
     from openlineage.client import event_v2 as ol
     from openlineage.client.facet_v2 import input_statistics_input_dataset as statistics
 
@@ -90,7 +90,7 @@ def _input(chain: Chain, link: Link) -> "InputDataset":
     return ol.InputDataset(FILES, link.path, {"inputStatistics": counts}, facets=_facets(chain, link))
 
 
-def _output(chain: Chain, link: Link) -> "OutputDataset":
+def _output(chain: Chain, link: TrackedPath) -> "OutputDataset":
     from openlineage.client import event_v2 as ol
     from openlineage.client.facet_v2 import output_statistics_output_dataset as statistics
 
@@ -106,7 +106,7 @@ def _model(chain: Chain) -> "OutputDataset":
         "version": version.DatasetVersionDatasetFacet(chain.version.number)})
 
 
-def _facets(chain: Chain, link: Link) -> dict[str, Any]:
+def _facets(chain: Chain, link: TrackedPath) -> dict[str, Any]:
     """The hash as the version, and the columns of the tables that are at hand."""
     from openlineage.client.facet_v2 import dataset_version_dataset, schema_dataset
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from heartml.core.schema import TEST
-from heartml.lineage.chain import Chain, Link, Stage, feeds, reads
+from heartml.lineage.chain import Chain, StageRecord, TrackedPath, feeds, reads
 
 if TYPE_CHECKING:
     from prov.model import ProvDocument
@@ -64,7 +64,7 @@ def _agent(found: "ProvDocument", chain: Chain) -> str:
     return own
 
 
-def _file(found: "ProvDocument", link: Link) -> str:
+def _file(found: "ProvDocument", link: TrackedPath) -> str:
     own = name("file", link.path, link.md5)
     if not found.get_record(own):
         kind: Any = {"prov:type": "prov:Collection"} if link.md5.endswith(".dir") else {}
@@ -73,7 +73,7 @@ def _file(found: "ProvDocument", link: Link) -> str:
     return own
 
 
-def _stage(found: "ProvDocument", chain: Chain, stage: Stage, agent: str) -> None:
+def _stage(found: "ProvDocument", chain: Chain, stage: StageRecord, agent: str) -> None:
     """The activity, what it used and what it generated; outputs that another stage reads a part of are parts."""
     own = name("stage", chain.version.run_id, stage.address)
     found.activity(own, other_attributes={"prov:label": stage.address, **_attributes(
@@ -89,7 +89,7 @@ def _stage(found: "ProvDocument", chain: Chain, stage: Stage, agent: str) -> Non
             _parts(found, stage, other)
 
 
-def _parts(found: "ProvDocument", stage: Stage, other: Stage) -> None:
+def _parts(found: "ProvDocument", stage: StageRecord, other: StageRecord) -> None:
     """A file that is read from a folder that was written, or a folder that holds a file that was written."""
     for link in stage.inputs:
         for out in other.outputs:
@@ -101,7 +101,7 @@ def _parts(found: "ProvDocument", stage: Stage, other: Stage) -> None:
 def _recordings(found: "ProvDocument", chain: Chain) -> None:
     if chain.data is None:
         return
-    data = _file(found, Link("data", chain.data.md5, chain.data.bytes, chain.data.files))
+    data = _file(found, TrackedPath("data", chain.data.md5, chain.data.bytes, chain.data.files))
     parts: dict[str, str] = {}
     for row in chain.recordings.astype(object).to_dict("records"):
         known = {key: value for key, value in row.items() if isinstance(value, str)}

@@ -13,8 +13,8 @@ from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import scratch
 from heartml.core.system.progress import track
 from heartml.lineage import data_versions
-from heartml.lineage.chain import Shelf
-from heartml.lineage.data_versions import DataVersion, Tables
+from heartml.lineage.chain import StoredFiles
+from heartml.lineage.data_versions import DataVersion, VersionTables
 from heartml.lineage.dvc_objects import Gone, Objects
 from heartml.registry import consent, tracking, versions
 from heartml.registry.tracking import Client, Run
@@ -33,7 +33,7 @@ class Unknown(HeartMLError):  # noqa: N818 - reads as what is the case
 
 
 @dataclass(frozen=True)
-class Heard:
+class TracedRecording:
     """One recording, as the data versions in which it stands describe it."""
 
     recording_id: str
@@ -47,7 +47,7 @@ class Heard:
 
 
 @dataclass(frozen=True)
-class Twin:
+class NearDuplicate:
     """Another patient id in the same group: the same person, or nearly the same audio."""
 
     patient_id: str
@@ -56,7 +56,7 @@ class Twin:
 
 
 @dataclass(frozen=True)
-class Refused:
+class QuarantinedFile:
     """One row of a quarantine."""
 
     source_file: str
@@ -98,9 +98,9 @@ class Trace:
 
     asked: str
     kind: str
-    recordings: tuple[Heard, ...]
-    twins: tuple[Twin, ...]
-    refused: tuple[Refused, ...]
+    recordings: tuple[TracedRecording, ...]
+    twins: tuple[NearDuplicate, ...]
+    refused: tuple[QuarantinedFile, ...]
     data: tuple[DataVersion, ...]
     uses: tuple[Use, ...]
     missing: tuple[str, ...]
@@ -121,7 +121,7 @@ def find(client: Client, asked: str, objects: Objects | None = None) -> Trace:
     runs = tracking.runs(client)
     known = data_versions.versions({run.run_id: run.tags["heartml.data"] for run in runs})
     missing: list[str] = []
-    tables: dict[str, Tables] = {}
+    tables: dict[str, VersionTables] = {}
     for version in track(known, "data versions", len(known)):
         try:
             tables[version.md5] = data_versions.tables(objects, version.md5)
@@ -136,8 +136,8 @@ def find(client: Client, asked: str, objects: Objects | None = None) -> Trace:
 
 
 def _matches(
-    asked: str, tables: Mapping[str, Tables], missing: Sequence[str]
-) -> tuple[str, frozenset[str], tuple[Refused, ...]]:
+    asked: str, tables: Mapping[str, VersionTables], missing: Sequence[str]
+) -> tuple[str, frozenset[str], tuple[QuarantinedFile, ...]]:
     """What kind of name it is, the recordings that it means, and the quarantined rows."""
     all_ids = {str(key) for one in tables.values() for key in one.recordings["recording_id"]}
     starts = {key for key in all_ids if key.startswith(asked)} if len(asked) >= _SHORTEST else set()
@@ -167,13 +167,13 @@ def _called(table: "pd.DataFrame", asked: str, kind: str) -> "pd.Series[bool]":
     return same.fillna(False).astype(bool)
 
 
-def _refused(tables: Mapping[str, Tables], asked: str, kind: str) -> tuple[Refused, ...]:
+def _refused(tables: Mapping[str, VersionTables], asked: str, kind: str) -> tuple[QuarantinedFile, ...]:
     found: dict[tuple[Any, ...], list[str]] = {}
     for md5, one in tables.items():
         rows = one.quarantine[_called(one.quarantine, asked, kind)]
         for row in rows[["source_file", "patient_id", "reason", "detail"]].astype(object).itertuples(index=False):
             found.setdefault(tuple(row), []).append(md5)
-    return tuple(Refused(file, _text(patient), reason, detail, tuple(where))
+    return tuple(QuarantinedFile(file, _text(patient), reason, detail, tuple(where))
                  for (file, patient, reason, detail), where in found.items())
 
 
@@ -181,7 +181,7 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _heard(tables: Mapping[str, Tables], ids: frozenset[str]) -> tuple[Heard, ...]:
+def _heard(tables: Mapping[str, VersionTables], ids: frozenset[str]) -> tuple[TracedRecording, ...]:
     """Each recording with its newest description, and all data versions that hold it."""
     rows: dict[str, Mapping[Any, Any]] = {}
     where: dict[str, list[str]] = {}
@@ -190,12 +190,12 @@ def _heard(tables: Mapping[str, Tables], ids: frozenset[str]) -> tuple[Heard, ..
         for row in own.to_dict("records"):
             rows[row["recording_id"]] = row
             where.setdefault(row["recording_id"], []).append(md5)
-    return tuple(Heard(key, _text(row["patient_id"]), row["group_id"], row["dataset"], row["source_file"],
+    return tuple(TracedRecording(key, _text(row["patient_id"]), row["group_id"], row["dataset"], row["source_file"],
                        row["source_sha256"], row["licence"], tuple(where[key]))
                  for key, row in sorted(rows.items(), key=lambda item: (item[1]["dataset"], item[1]["source_file"])))
 
 
-def _twins(tables: Mapping[str, Tables], recordings: Iterable[Heard]) -> tuple[Twin, ...]:
+def _twins(tables: Mapping[str, VersionTables], recordings: Iterable[TracedRecording]) -> tuple[NearDuplicate, ...]:
     own = {one.patient_id for one in recordings}
     groups = {one.group_id for one in recordings}
     found: dict[tuple[str, str], set[str]] = {}
@@ -204,7 +204,7 @@ def _twins(tables: Mapping[str, Tables], recordings: Iterable[Heard]) -> tuple[T
         for key, patient, group in near[["recording_id", "patient_id", "group_id"]].itertuples(index=False):
             if isinstance(patient, str) and patient not in own:
                 found.setdefault((patient, group), set()).add(key)
-    return tuple(Twin(patient, group, len(keys)) for (patient, group), keys in sorted(found.items()))
+    return tuple(NearDuplicate(patient, group, len(keys)) for (patient, group), keys in sorted(found.items()))
 
 
 def _uses(client: Client, runs: Sequence[Run], ids: frozenset[str]) -> tuple[tuple[Use, ...], list[str]]:
@@ -222,7 +222,7 @@ def _uses(client: Client, runs: Sequence[Run], ids: frozenset[str]) -> tuple[tup
 
 def _folds(client: Client, run: Run, missing: list[str]) -> "pd.DataFrame":
     with scratch() as folder:
-        return Shelf(client, run.run_id, folder, missing).table("folds.parquet", FOLDS)
+        return StoredFiles(client, run.run_id, folder, missing).table("folds.parquet", FOLDS)
 
 
 def _use(run: Run, version: Version | None, own: "pd.DataFrame") -> Use:

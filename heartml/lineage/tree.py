@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from heartml.core.schema import TEST
 from heartml.core.system.errors import HeartMLError
 from heartml.data import datasets
-from heartml.lineage.chain import Chain, Link, Stage
+from heartml.lineage.chain import Chain, StageRecord, TrackedPath
 from heartml.registry import consent
 from heartml.reporting.outline import Node
 
@@ -105,7 +105,7 @@ def _lock(chain: Chain) -> Node:
     return Node("dvc.lock", f"{len(stages)} stages behind this model", chain.lock.sha256, stages, open=True)
 
 
-def _stage(stage: Stage) -> Node:
+def _stage(stage: StageRecord) -> Node:
     code = [link for link in stage.inputs if link.path.startswith("heartml")]
     other = [link for link in stage.inputs if link not in code]
     params = [Node(name, _value(value)) for names in stage.params.values() for name, value in sorted(names.items())]
@@ -117,7 +117,7 @@ def _stage(stage: Stage) -> Node:
     ), open=True)
 
 
-def _link(name: str, link: Link) -> Node:
+def _link(name: str, link: TrackedPath) -> Node:
     return Node(name, f"{link.path} ({link.files:,} files)" if link.files else link.path, link.md5, bad=not link.md5)
 
 

@@ -13,7 +13,7 @@ from heartml.core.system.errors import HeartMLError
 from heartml.data.ingest import version, withdrawn
 from heartml.lineage import capture, trace
 from heartml.lineage.capture import LineageError
-from heartml.lineage.trace import Trace, Twin, Use, many
+from heartml.lineage.trace import NearDuplicate, Trace, Use, many
 from heartml.pipeline import graph
 from heartml.registry import consent, versions
 from heartml.registry.mlflow_store import alone
@@ -48,7 +48,7 @@ class Withdrawal:
     before: str
     after: str
     affected: tuple[Use, ...]
-    twins: tuple[Twin, ...]
+    twins: tuple[NearDuplicate, ...]
     remains: tuple[str, ...]
     missing: tuple[str, ...]
 
@@ -57,7 +57,7 @@ class Withdrawal:
         return {**asdict(self), "affected": [{**asdict(use), "roles": use.roles} for use in self.affected]}
 
 
-def look(client: Client, patient: str) -> Trace:
+def preview(client: Client, patient: str) -> Trace:
     """What is known of a patient, before anything is done.
 
     Raises:
@@ -91,7 +91,7 @@ def run(client: Client, found: Trace, reason: str) -> Withdrawal:
     patient = _ids(found)[0]
     with graph.alone(who=WHO):
         version.restore()
-        found = look(client, patient)
+        found = preview(client, patient)
         tables = version.read()
         before = _data_hash()
         own = tables.recordings.loc[tables.recordings["patient_id"] == patient, "recording_id"]

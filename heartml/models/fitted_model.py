@@ -16,13 +16,13 @@ from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import read_json, replacing, write_json
 from heartml.core.tasks import Task, resolve
 from heartml.models.ensemble.calibration import Calibration
-from heartml.models.ensemble.candidate import Member, Sounds, Spec
+from heartml.models.ensemble.candidate import CandidateSpec, FeatureSet, Member
 from heartml.models.ensemble.decision_rule import Rule
-from heartml.models.ensemble.selection import Combination, judge, mean
-from heartml.models.ensemble.stacking import Reader, Reading, answer_of, evidence
-from heartml.models.heads import Answer, State, TellsStates
+from heartml.models.ensemble.selection import FittedEnsemble, mean_log_p, predict_proba
+from heartml.models.ensemble.stacking import Stacker, StackingView, prediction_of, stacking_features
+from heartml.models.heads import HeadPrediction, HeadState, SegmentsHeartStates
 from heartml.models.segmentation import Segmentation, decode
-from heartml.models.shared_inputs import Hearing, Sound
+from heartml.models.shared_inputs import RatedWaveform, SharedInputs
 
 FORMAT = 2
 REFER = "refer"     # the decision to leave the decision to a human
@@ -84,7 +84,7 @@ class Model:
 
     assignment_name: str
     members: Mapping[int, Member]
-    combination: Combination
+    combination: FittedEnsemble
     made_by: Mapping[str, Mapping[str, Any]]
     refer_below: float = 0.0
 
@@ -100,7 +100,7 @@ class Model:
 
     @classmethod
     def assemble(
-        cls, name: str, specs: Mapping[int, Spec], heads: Mapping[int, Sequence[State]], combination: Combination,
+        cls, name: str, specs: Mapping[int, CandidateSpec], heads: Mapping[int, Sequence[HeadState]], combination: FittedEnsemble,
         made_by: Mapping[str, Mapping[str, Any]], refer_below: float = 0.0,
     ) -> Self:
         """A model from saved heads: what is used after loading is what is used before saving."""
@@ -123,7 +123,7 @@ class Model:
             if told.get("format") != FORMAT:
                 raise ModelError(f"{folder}: model format {told.get('format')}, this version reads {FORMAT}. Retrain.")
             arrays = load_file(folder / "model.safetensors")
-            specs = {entry["trial"]: Spec.from_json(entry) for entry in told["members"]}
+            specs = {entry["trial"]: CandidateSpec.from_json(entry) for entry in told["members"]}
             heads = {entry["trial"]: [_head(folder, arrays, int(entry["trial"]), n, numbers)
                                       for n, numbers in enumerate(entry["heads"])] for entry in told["members"]}
             return cls.assemble(told["assignment"], specs, heads, _combination(told, arrays), told["encoders"],
@@ -166,13 +166,13 @@ class Model:
         """
         if not unit_of or any(len(frames[encoder]) != len(unit_of) for encoder in self.encoders):
             raise ModelError(f"{len(unit_of)} recordings: frames of each encoder and one unit for each are needed")
-        return self.hear(Hearing.of_frames(frames, self.made_by, unit_of))
+        return self.hear(SharedInputs.of_frames(frames, self.made_by, unit_of))
 
-    def predict_audio(self, waveforms: Sequence[Sound], unit_of: Sequence[str]) -> Predictions:
+    def predict_audio(self, waveforms: Sequence[RatedWaveform], unit_of: Sequence[str]) -> Predictions:
         """`(samples in [-1, 1], sample_rate_hz)` of every recording, and its unit; everything else is in the model."""
-        return self.hear(Hearing(waveforms, unit_of))
+        return self.hear(SharedInputs(waveforms, unit_of))
 
-    def hear(self, hearing: Hearing) -> Predictions:
+    def hear(self, hearing: SharedInputs) -> Predictions:
         """The same for recordings that other models hear as well: what these have made of them is not made again.
 
         Raises:
@@ -184,23 +184,23 @@ class Model:
             raise ModelError(f"{self.assignment_name} judges recordings one by one: each needs a unit of its own")
         sounds = hearing.sounds(self.made_by)
         answers = {trial: member.answer(sounds) for trial, member in self.members.items()}
-        seen = {r: evidence(r.kind, answer_of(r, answers), sounds.unit) for r in self.combination.weights}
-        said = judge(self.combination, seen)
+        seen = {r: stacking_features(r.kind, prediction_of(r, answers), sounds.unit) for r in self.combination.weights}
+        said = predict_proba(self.combination, seen)
         return Predictions(hearing.unit_ids, self.task.classes, np.exp(said.log_p), said.calibrated, said.decisions,
                            np.exp(self._alone(answers, sounds)), self.refer_below)
 
-    def _alone(self, answers: Mapping[int, Answer], sounds: Sounds) -> NDArray[np.float64]:
+    def _alone(self, answers: Mapping[int, HeadPrediction], sounds: FeatureSet) -> NDArray[np.float64]:
         """Log-probabilities of each recording `[r, k]`: the members that hear recordings, by their weights.
 
         Where no member does, each recording is taken for a unit of its own.
         """
         weights = {r: w for r, w in self.combination.weights.items() if self._hears(r)}
         if weights:
-            return mean({r: answer_of(r, answers).log_p for r in weights}, weights)
+            return mean_log_p({r: prediction_of(r, answers).log_p for r in weights}, weights)
         each = sounds.apart()
         apart = {trial: member.answer(each) for trial, member in self.members.items()}
         readings = self.combination.weights
-        return self.combination.log_p({r: evidence(r.kind, answer_of(r, apart), each.unit) for r in readings})
+        return self.combination.log_p({r: stacking_features(r.kind, prediction_of(r, apart), each.unit) for r in readings})
 
     def heart_states(self, frames: Mapping[str, NDArray[np.float32]], seconds: float) -> Segmentation | None:
         """Heart states of one recording, by the first network that learnt them; `None` where none did.
@@ -210,48 +210,48 @@ class Model:
         """
         for member in self.members.values():
             head, own = member.heads[0], member.spec.encoder
-            said = head.frame_posteriors(frames[own]) if isinstance(head, TellsStates) else None
+            said = head.frame_posteriors(frames[own]) if isinstance(head, SegmentsHeartStates) else None
             if said is not None:
                 rate_hz = float(self.made_by[own]["frame_rate_hz"])
                 return decode(said, rate_hz / 2, (seconds - (len(frames[own]) - 1) / rate_hz) / 2)
         return None
 
-    def hearts(self, hearing: Hearing, seconds: Sequence[float]) -> list[Segmentation | None]:
+    def hearts(self, hearing: SharedInputs, seconds: Sequence[float]) -> list[Segmentation | None]:
         """Heart states of every recording of `seconds` that is heard."""
         frames = hearing.sounds(self.made_by).frames
         return [self.heart_states({name: of[n] for name, of in frames.items()}, s) for n, s in enumerate(seconds)]
 
-    def _hears(self, reading: Reading) -> bool:
+    def _hears(self, reading: StackingView) -> bool:
         return self.members[reading.trials[0]].spec.level == "recording"
 
 
 def _head(
     folder: Path, arrays: Mapping[str, NDArray[np.generic]], trial: int, n: int, numbers: Mapping[str, object]
-) -> State:
+) -> HeadState:
     prefix = f"{trial}-{n}."
     own = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
     texts = {path.name.removeprefix(prefix): path.read_text(encoding="utf-8") for path in folder.glob(f"{prefix}*.txt")}
-    return State(own, numbers, texts)
+    return HeadState(own, numbers, texts)
 
 
-def _combination_numbers(combination: Combination) -> dict[str, Any]:
+def _combination_numbers(combination: FittedEnsemble) -> dict[str, Any]:
     readings = [{"trials": r.trials, "kind": r.kind, "weight": w} for r, w in combination.weights.items()]
     calibration = combination.calibration
     return {"readings": readings, "rule": {"biases": combination.rule.biases},
             "calibration": {"scale": calibration.scale, "biases": calibration.biases}}
 
 
-def _combination_arrays(combination: Combination) -> dict[str, NDArray[np.generic]]:
+def _combination_arrays(combination: FittedEnsemble) -> dict[str, NDArray[np.generic]]:
     return {f"reader-{reading}.{key}": array
             for reading, reader in combination.readers.items() for key, array in reader.arrays().items()}
 
 
-def _combination(told: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]) -> Combination:
-    weights = {Reading(tuple(entry["trials"]), entry["kind"]): float(entry["weight"]) for entry in told["readings"]}
+def _combination(told: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]) -> FittedEnsemble:
+    weights = {StackingView(tuple(entry["trials"]), entry["kind"]): float(entry["weight"]) for entry in told["readings"]}
     readers = {}
     for reading in weights:
         prefix = f"reader-{reading}."
         own = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
-        readers[reading] = Reader.from_arrays(own)
+        readers[reading] = Stacker.from_arrays(own)
     calibration = Calibration(float(told["calibration"]["scale"]), np.array(told["calibration"]["biases"]))
-    return Combination(weights, readers, Rule(np.array(told["rule"]["biases"])), calibration)
+    return FittedEnsemble(weights, readers, Rule(np.array(told["rule"]["biases"])), calibration)

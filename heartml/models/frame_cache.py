@@ -17,7 +17,7 @@ from heartml.core.system import parallel
 from heartml.core.system.files import write_array
 from heartml.core.system.progress import track
 from heartml.models import encoders
-from heartml.models.encoders import Encoder, Spec
+from heartml.models.encoders import Encoder, EncoderSpec
 
 GPU_BATCH = 32
 
@@ -40,7 +40,7 @@ class Store:
     folder: Path
 
     @classmethod
-    def of(cls, spec: Spec, device: str) -> "Store":
+    def of(cls, spec: EncoderSpec, device: str) -> "Store":
         """The store for what `spec` computes on `device`."""
         return cls(paths.cache() / "features" / f"{encoders.fingerprint(spec)}-{device}")
 
@@ -75,7 +75,7 @@ class _View(Mapping[str, FloatFrames]):
         return len(self._recording_ids)
 
 
-def encode(recording_ids: Sequence[str], spec: Spec, store: Store, device: str) -> None:
+def encode(recording_ids: Sequence[str], spec: EncoderSpec, store: Store, device: str) -> None:
     """Put the frames of `recording_ids` into `store`."""
     count = 1 if len(recording_ids) <= ALONE else parallel.available_workers(0)
     with parallel.pool(count) as pool:
@@ -88,15 +88,15 @@ def encode(recording_ids: Sequence[str], spec: Spec, store: Store, device: str) 
             pass
 
 
-def text_of(spec: Spec) -> str:
+def text_of(spec: EncoderSpec) -> str:
     """A spec that can be sent to a worker."""
     return json.dumps(spec.to_json(), sort_keys=True)
 
 
 @functools.lru_cache(maxsize=4)
-def loaded(text: str) -> tuple[Spec, Encoder]:
+def loaded(text: str) -> tuple[EncoderSpec, Encoder]:
     """The spec in `text_of` and its encoder; a worker makes it once."""
-    spec = Spec.from_json(json.loads(text))
+    spec = EncoderSpec.from_json(json.loads(text))
     return spec, encoders.load(spec)
 
 
@@ -106,7 +106,7 @@ def _encode_one(text: str, store: Store, recording_id: str) -> None:
     store.put(recording_id, encoders.frames_of(encoder, spec, samples.floats, samples.sample_rate_hz))
 
 
-def _prepared(spec: Spec, recording_id: str) -> tuple[str, npt.NDArray[np.float32]]:
+def _prepared(spec: EncoderSpec, recording_id: str) -> tuple[str, npt.NDArray[np.float32]]:
     samples = _samples(recording_id)
     return recording_id, preprocessing.prepare(samples.floats, samples.sample_rate_hz, spec.audio)
 

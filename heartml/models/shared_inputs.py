@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartml.models import encoders
-from heartml.models.ensemble.candidate import Sounds
+from heartml.models.ensemble.candidate import FeatureSet
 
-Made = Mapping[str, Mapping[str, Any]]      # encoder -> what made its frames, as `Model.made_by` has it
-Sound = tuple[NDArray[np.float32], int]     # samples in [-1, 1], sample_rate_hz
+EncoderSpecs = Mapping[str, Mapping[str, Any]]      # encoder -> what made its frames, as `Model.made_by` has it
+RatedWaveform = tuple[NDArray[np.float32], int]     # samples in [-1, 1], sample_rate_hz
 
 
-class Hearing:
+class SharedInputs:
     """`r` recordings of `n` units.
 
     Args:
@@ -24,24 +24,24 @@ class Hearing:
         unit_of: unit of each recording `[r]`.
     """
 
-    def __init__(self, waveforms: Sequence[Sound], unit_of: Sequence[str]) -> None:
+    def __init__(self, waveforms: Sequence[RatedWaveform], unit_of: Sequence[str]) -> None:
         self.unit_of = tuple(unit_of)
         self.unit_ids = tuple(dict.fromkeys(unit_of))      # in the order in which they first appear
         row = {unit_id: number for number, unit_id in enumerate(self.unit_ids)}
         self._unit = np.array([row[unit_id] for unit_id in unit_of], np.int64)
         self._waveforms = waveforms
-        self._heard: list[tuple[dict[str, Mapping[str, Any]], Sounds]] = []
+        self._heard: list[tuple[dict[str, Mapping[str, Any]], FeatureSet]] = []
 
     @classmethod
-    def of_frames(cls, frames: Mapping[str, Sequence[NDArray[np.float32]]], made_by: Made,
-                  unit_of: Sequence[str]) -> "Hearing":
+    def of_frames(cls, frames: Mapping[str, Sequence[NDArray[np.float32]]], made_by: EncoderSpecs,
+                  unit_of: Sequence[str]) -> "SharedInputs":
         """Recordings whose frames under these encoders are there already."""
         hearing = cls((), unit_of)
         rates_hz = {name: float(made["frame_rate_hz"]) for name, made in made_by.items()}
-        hearing._heard = [(dict(made_by), Sounds({name: frames[name] for name in made_by}, rates_hz, hearing._unit))]
+        hearing._heard = [(dict(made_by), FeatureSet({name: frames[name] for name in made_by}, rates_hz, hearing._unit))]
         return hearing
 
-    def sounds(self, made_by: Made) -> Sounds:
+    def sounds(self, made_by: EncoderSpecs) -> FeatureSet:
         """What a model hears; what an earlier model with the same encoders heard is not made again."""
         known, sounds = self._agreeing(made_by)
         for name, made in made_by.items():
@@ -50,15 +50,15 @@ class Hearing:
                 sounds.add(name, self._frames(made), float(made["frame_rate_hz"]))
         return sounds
 
-    def _agreeing(self, made_by: Made) -> tuple[dict[str, Mapping[str, Any]], Sounds]:
+    def _agreeing(self, made_by: EncoderSpecs) -> tuple[dict[str, Mapping[str, Any]], FeatureSet]:
         """Encoders and sounds of earlier models with which these encoders do not disagree, or new ones."""
         for known, sounds in self._heard:
             if all(known.get(name, made) == made for name, made in made_by.items()):
                 return known, sounds
-        self._heard.append(({}, Sounds({}, {}, self._unit)))
+        self._heard.append(({}, FeatureSet({}, {}, self._unit)))
         return self._heard[-1]
 
     def _frames(self, made: Mapping[str, Any]) -> list[NDArray[np.float32]]:
-        spec = encoders.Spec.from_json(made)
+        spec = encoders.EncoderSpec.from_json(made)
         encoder = encoders.load(spec)
         return [encoders.frames_of(encoder, spec, w, rate).astype(np.float32) for w, rate in self._waveforms]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from heartml.core import paths
 from heartml.core.system.errors import HeartMLError
-from heartml.pipeline.stage_process import How
+from heartml.pipeline.stage_process import StageResult
 
 LOGS = paths.STATE / "logs"
 _POLL_S = 0.5
@@ -38,7 +38,7 @@ class Done:
     """What became of one stage."""
 
     address: str
-    how: How
+    how: StageResult
     seconds: float
 
 
@@ -63,18 +63,18 @@ def run(address: str, *, force: bool = False, say: Callable[[str], None],
         how, last, in_time = _reproduce(address, left_s, force=force, say=say)
         if not in_time:
             raise _timed_out(address, timeout_s)
-        if _stopping.wait(_LAG_S if how is How.KILLED else 0):
+        if _stopping.wait(_LAG_S if how is StageResult.KILLED else 0):
             raise StageFailed(f"{address}: stopped")
-        if how is not How.BUSY:
+        if how is not StageResult.BUSY:
             break
         if not told:
             say(f"{address}: waiting for another DVC command: {last}")
             told = True
         time.sleep(_POLL_S)
     where = f"Its whole output: {log_file(address)}"
-    if how is How.KILLED:
+    if how is StageResult.KILLED:
         raise StageKilled(f"{address}: its process was killed by a signal (out of memory?). {where}")
-    if how is How.FAILED:
+    if how is StageResult.FAILED:
         raise StageFailed(f"{address}: {last}. {where}")
     return Done(address, how, time.monotonic() - started)
 
@@ -91,7 +91,7 @@ def log_file(address: str) -> Path:
 
 def _reproduce(
     address: str, timeout_s: float, *, force: bool, say: Callable[[str], None]
-) -> tuple[How, str, bool]:
+) -> tuple[StageResult, str, bool]:
     """How it went, the line that says why it failed, and whether it ended within its time."""
     LOGS.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "heartml.pipeline", address, str(os.getpid())] + ["--force"] * force
@@ -112,7 +112,7 @@ def _reproduce(
             else:
                 say(line)
     code = process.returncode
-    how = How.KILLED if code < 0 else How(code) if code in set(How) else How.FAILED
+    how = StageResult.KILLED if code < 0 else StageResult(code) if code in set(StageResult) else StageResult.FAILED
     return how, ("\n".join(error) or last).rstrip(". "), not over.is_set()
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _BY_SIGNAL = re.compile(r"exited with (-\d+|137|143)$")   # 128 + SIGKILL or SIGTERM, where a shell stands between
 
 
-class How(IntEnum):
+class StageResult(IntEnum):
     """Exit statuses of this process."""
 
     RAN = 0
@@ -40,14 +40,14 @@ class _Watch(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.how = How.UNCHANGED
+        self.how = StageResult.UNCHANGED
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
         if message.startswith("Running stage") or message.startswith("Verifying data sources"):
-            self.how = How.RAN
+            self.how = StageResult.RAN
         elif "is cached - skipping run" in message:
-            self.how = How.RESTORED
+            self.how = StageResult.RESTORED
         elif record.levelno >= logging.WARNING:
             print(message, file=sys.stderr, flush=True)
 
@@ -59,7 +59,7 @@ def environment() -> None:
     os.environ["HEARTML_PARENT"] = str(os.getpid())
 
 
-def reproduce(address: str, *, force: bool) -> How:
+def reproduce(address: str, *, force: bool) -> StageResult:
     """Let DVC reproduce one stage, without what it needs; its output goes to this process's own."""
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
@@ -75,23 +75,23 @@ def reproduce(address: str, *, force: bool) -> How:
         with dvc_log_errors.raised():
             repo = Repo(_wait_for_lock=True)
             repo.reproduce([address], single_item=True, force=force)
-            if watch.how is How.RESTORED:
+            if watch.how is StageResult.RESTORED:
                 _make_whole(repo, address)
     except DvcException as error:
         cause = error.__cause__ or error
         if isinstance(cause, LockError):
             print(cause, file=sys.stderr)
-            return How.BUSY
+            return StageResult.BUSY
         if isinstance(cause, StageCmdFailedError):
-            return How.KILLED if _BY_SIGNAL.search(str(cause)) else How.FAILED
+            return StageResult.KILLED if _BY_SIGNAL.search(str(cause)) else StageResult.FAILED
         print(f"heartml: {machine_errors.in_words(error) or cause}", file=sys.stderr)
-        return How.FAILED
+        return StageResult.FAILED
     except Exception as error:
         words = error if isinstance(error, dvc_log_errors.NotCopied) else machine_errors.in_words(error)
         if words is None:
             raise
         print(f"heartml: {words}", file=sys.stderr)
-        return How.FAILED
+        return StageResult.FAILED
     return watch.how
 
 

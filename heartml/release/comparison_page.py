@@ -11,7 +11,7 @@ from heartml.release.comparison import FIRST, NEITHER, SECOND, TOO_FEW
 from heartml.reporting.number_format import figure, signed, span
 from heartml.reporting.svg import domain, strip, whisker
 from heartml.reporting.task_report.headline import TITLES
-from heartml.reporting.task_report.tables import Cell, Column, Row, Table
+from heartml.reporting.task_report.tables import Cell, Column, Table, TableLine
 
 Json = Mapping[str, Any]
 _KINDS = {FIRST: "model", SECOND: "champion", NEITHER: "other", TOO_FEW: "other"}
@@ -169,7 +169,7 @@ def drawn(found: Json, lines: Sequence[tuple[str, tuple[str, ...], Json]], facts
     rows = []
     for name, counts, of in lines:
         if "difference" not in of:
-            rows.append(Row(name, "other", counts, (), f"not estimable: fewer than {found['min_groups']} groups"))
+            rows.append(TableLine(name, "other", counts, (), f"not estimable: fewer than {found['min_groups']} groups"))
             continue
         values = [of[side][end] for side in (FIRST, SECOND) for end in ("value", "low", "high")]
         ends = domain(values, unit=all(value is None or 0 <= value <= 1 for value in values))
@@ -181,7 +181,7 @@ def drawn(found: Json, lines: Sequence[tuple[str, tuple[str, ...], Json]], facts
         words = f"{name}, difference: {signed(d['value'])}, {change(d)}"
         picture = whisker(d, (-max(most, _least(of)), max(most, _least(of))), words, kind=_KINDS[of["better"]],
                           reference=0.0)
-        rows.append(Row(name, _KINDS[of["better"]], counts, (*cells, Cell(signed(d["value"]), change(d), picture))))
+        rows.append(TableLine(name, _KINDS[of["better"]], counts, (*cells, Cell(signed(d["value"]), change(d), picture))))
     first, second = names(found)
     columns = (Column(first, "", ("", "")), Column(second, "", ("", "")), Column("Difference", "paired", ("−", "+")))
     return Table("Comparison", "", facts, columns, tuple(rows))

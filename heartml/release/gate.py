@@ -254,7 +254,7 @@ def calibrated(error: Mapping[str, float | None], limit: float) -> Criterion:
                      f"refused where all of the interval lies above {limit:.3f}")
 
 
-def beats_floors(
+def beats_baselines(
     metric: Metric, value: float, against: Mapping[str, Mapping[str, float | None]], titles: Mapping[str, str]
 ) -> Criterion:
     """Better than every trivial predictor on the same held-out units, if only by its value: few units are held out.

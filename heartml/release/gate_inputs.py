@@ -72,7 +72,7 @@ def _criteria(
     passed, result = capture.validation()
     return [
         *rivalry,
-        gate.beats_floors(metric, np.nan if value is None else value, against, held.evaluation["floor_titles"]),
+        gate.beats_baselines(metric, np.nan if value is None else value, against, held.evaluation["floor_titles"]),
         gate.all_there("validation", [] if passed else ["the data did not pass validation"],
                        f"the data passed validation (warnings: {len(result.get('warnings', []))})"),
         gate.all_there("lineage", capture.gather(name)["missing"], "the lineage is complete"),

@@ -10,10 +10,10 @@ from typing import Any
 from heartml.core import paths
 from heartml.core.system.files import replacing
 from heartml.core.tasks import GROUPS
-from heartml.release.publish import Outcome
+from heartml.release.publish import ReleaseOutcome
 
 
-def write(outcomes: Sequence[Outcome]) -> None:
+def write(outcomes: Sequence[ReleaseOutcome]) -> None:
     """Write the pages that the outcomes call for."""
     for datasets, evaluations in described(outcomes).items():
         from heartml.reporting.task_report import murmur_features
@@ -22,12 +22,12 @@ def write(outcomes: Sequence[Outcome]) -> None:
             temporary.write_text(murmur_features.render(datasets, evaluations), encoding="utf-8")
 
 
-def pages(outcomes: Sequence[Outcome]) -> list[Path]:
+def pages(outcomes: Sequence[ReleaseOutcome]) -> list[Path]:
     """Where `write` has put them."""
     return [_page(datasets) for datasets in described(outcomes)]
 
 
-def described(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Mapping[str, Any]]]:
+def described(outcomes: Sequence[ReleaseOutcome]) -> dict[str, dict[str, Mapping[str, Any]]]:
     """Data sets of which a descriptor was evaluated -> task -> `metrics.json`, of the murmur and its descriptors."""
     found: dict[str, dict[str, Mapping[str, Any]]] = {}
     for outcome in outcomes:

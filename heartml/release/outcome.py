@@ -12,13 +12,13 @@ from heartml.core.system.text import printable
 from heartml.registry.champions import FOUND, GATE, ROLLBACK, Entry
 from heartml.registry.versions import Version
 from heartml.release import murmur_pages
-from heartml.release.publish import FAILED, Outcome
+from heartml.release.publish import FAILED, ReleaseOutcome
 
 HEADINGS = ("Metric", "Held out", "Best floor", "Champion")
 _LABELS = {"promoted": "bold green", "refused": "yellow", "nothing new": "cyan", FAILED: "bold red"}
 
 
-def rows(outcome: Outcome) -> list[tuple[str, ...]]:
+def rows(outcome: ReleaseOutcome) -> list[tuple[str, ...]]:
     """One row a metric: title, value with its interval, its best floor, champion on the units it was compared on."""
     from heartml.evaluation.assessment import best_numbers
     from heartml.metrics import METRICS
@@ -34,7 +34,7 @@ def rows(outcome: Outcome) -> list[tuple[str, ...]]:
     ]
 
 
-def asked(outcome: Outcome) -> str:
+def asked(outcome: ReleaseOutcome) -> str:
     """`84 held-out units, 77 groups; best floor of the first metric: loudness and length alone`."""
     evaluation = outcome.evaluation
     counts, best = evaluation["counts"]["held_out"], evaluation["best_floor"]["held_out"]
@@ -53,13 +53,13 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
-def heading(outcome: Outcome) -> str:
+def heading(outcome: ReleaseOutcome) -> str:
     """`simulated-murmur: promoted, version 1`."""
     version = f", version {outcome.version}" if outcome.version else ""
     return f"{outcome.task}: {outcome.state}{version}"
 
 
-def show(outcomes: Sequence[Outcome]) -> None:
+def show(outcomes: Sequence[ReleaseOutcome]) -> None:
     """Print a table for each task, the verdict with its reason, and where the report lies."""
     from rich.console import Console
     from rich.table import Table
@@ -121,7 +121,7 @@ def _show(title: str, found: Sequence[tuple[int, str, str, Sequence[str]]]) -> N
             console.print(Padding(Text(printable(text)), (0, 0, 0, 4)))
 
 
-def markdown(outcomes: Sequence[Outcome]) -> str:
+def markdown(outcomes: Sequence[ReleaseOutcome]) -> str:
     """The same as Markdown."""
     parts = []
     for outcome in outcomes:
@@ -135,7 +135,7 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(parts)
 
 
-def table(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
+def table(outcomes: Sequence[ReleaseOutcome]) -> list[dict[str, str]]:
     """One row a task and metric, for Prefect's table artifact."""
     return [
         {"Task": outcome.task, "Version": outcome.version or "-", "Outcome": outcome.state,
@@ -144,7 +144,7 @@ def table(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
     ]
 
 
-def as_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+def as_json(outcomes: Sequence[ReleaseOutcome]) -> list[dict[str, Any]]:
     """For programs: everything but the long tables of the evaluation."""
     kept = ("held_out", "out_of_fold", "floors", "best_floor", "counts", "metric", "classes")
     return [

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _MUST_HOLD = ("validation", "lineage")     # criteria of the gate that no opinion replaces
 
 
-class Objection(HeartMLError):  # noqa: N818 - reads as what it is
+class PromotionRefused(HeartMLError):  # noqa: N818 - reads as what it is
     """The decision is not carried out; the message says why and what would help."""
 
 
@@ -71,10 +71,10 @@ def roll_back(name: str, to: str | None, reason: str, *, force: bool = False) ->
     served = {v for e in champions.counted(entries) for v in (e.decision.version, e.decision.before)}
     others = sorted(served - {NONE, serving}, key=int)
     if number is None or number == NONE:
-        raise Objection(f"{name}: version {serving} is the first champion, there is nothing to go back to. `heartml "
+        raise PromotionRefused(f"{name}: version {serving} is the first champion, there is nothing to go back to. `heartml "
                         f"promote {name}/VERSION` makes another version the champion")
     if number not in served and number != serving:
-        raise Objection(f"{name}: version {number} never served (version{'s' * (len(others) != 1)} "
+        raise PromotionRefused(f"{name}: version {number} never served (version{'s' * (len(others) != 1)} "
                         f"{', '.join(others) or NONE} did). `heartml promote {name}/{number}` would be its first time")
     return _carry_out(client, versions.get(client, f"{name}/{number}"), ROLLBACK, reason, force=force)
 
@@ -94,17 +94,17 @@ def _carry_out(client: "Client", version: Version, kind: str, reason: str, *, fo
         return Decided(version, None)
     objections = against(version)
     if objections and not force:
-        raise Objection(f"{version.name} version {version.number}: {'; '.join(objections)}. --force does it all the "
+        raise PromotionRefused(f"{version.name} version {version.number}: {'; '.join(objections)}. --force does it all the "
                         "same, and is recorded")
     with scratch() as folder:
         model_files.download(client, version, folder)
     serving = versions.champion(client, version.name)
-    decision = Decision(kind, version.number, serving.number if serving else NONE, reason.strip(), person(),
+    decision = Decision(kind, version.number, serving.number if serving else NONE, reason.strip(), current_person(),
                         version.tags.get("heartml.reason", ""), "; ".join(objections))
     try:
         entry = versions.decide(client, version, decision)
     except ChampionChanged as error:
-        raise Objection(f"{error}: somebody else decided at the same time. Look at `heartml models`, then decide "
+        raise PromotionRefused(f"{error}: somebody else decided at the same time. Look at `heartml models`, then decide "
                         "again") from None
     if CHALLENGER in version.aliases:
         versions.no_challenger(client, version)
@@ -125,7 +125,7 @@ def against(version: Version) -> list[str]:
     return found
 
 
-def person() -> str:
+def current_person() -> str:
     """Who decides: `Ada Lovelace <ada@example.org> (ada on machine)`, as far as git and the system know."""
     name, email = (capture.git("config", key).strip() for key in ("user.name", "user.email"))
     try:
@@ -138,4 +138,4 @@ def person() -> str:
 
 def _reasonable(reason: str) -> None:
     if not reason.strip():
-        raise Objection("a decision needs a reason: --reason \"...\" is what people will read in a year")
+        raise PromotionRefused("a decision needs a reason: --reason \"...\" is what people will read in a year")

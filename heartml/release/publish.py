@@ -30,7 +30,7 @@ _SERVING = ("mlflow", "click", "lightgbm", "model-signing", "numpy", "pandas", "
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ReleaseOutcome:
     """What a retraining came to, for one task.
 
     Attributes:
@@ -51,12 +51,12 @@ class Outcome:
     verdict: Mapping[str, Any]
 
 
-def failure(task: str, reason: str) -> Outcome:
+def failure(task: str, reason: str) -> ReleaseOutcome:
     """The outcome of a task whose stages did not all end well."""
-    return Outcome(task, FAILED, reason, None, None, None, {}, {})
+    return ReleaseOutcome(task, FAILED, reason, None, None, None, {}, {})
 
 
-def publish(name: str, params: "Params", seconds: Mapping[str, float]) -> Outcome:
+def publish(name: str, params: "Params", seconds: Mapping[str, float]) -> ReleaseOutcome:
     """Register, judge, settle and report one task, as far as that is not done yet.
 
     Args:
@@ -85,13 +85,13 @@ def publish(name: str, params: "Params", seconds: Mapping[str, float]) -> Outcom
                        "Run `heartml retrain` again.")
 
 
-def _known(client: "Client", version: Version) -> Outcome:
+def _known(client: "Client", version: Version) -> ReleaseOutcome:
     serves = "is the champion" if versions.CHAMPION in version.aliases else f"was {version.verdict}"
     found = _outcome(client, version, KNOWN)
     return replace(found, reason=f"this model is version {version.number} and {serves}")
 
 
-def _noting(before: champions.Entry | None, outcome: Outcome) -> Outcome:
+def _noting(before: champions.Entry | None, outcome: ReleaseOutcome) -> ReleaseOutcome:
     """The outcome, and whose word stood until now, where that was a person's: nobody's decision goes without notice."""
     if before is None or before.decision.kind not in (champions.PERSON, champions.ROLLBACK):
         return outcome
@@ -184,13 +184,13 @@ def _judge(client: "Client", version: Version, params: "Params") -> None:
     versions.record(client, version, verdict, number)
 
 
-def _outcome(client: "Client", version: Version, state: str) -> Outcome:
+def _outcome(client: "Client", version: Version, state: str) -> ReleaseOutcome:
     with scratch() as folder:
         verdict = read_json(tracking.fetch(client, version.run_id, "gate.json", folder))
     page = paths.REPORTS / f"{version.name}.html"
     if not _is_of(page, version):
         _write_page(client, version, page, verdict)
-    return Outcome(
+    return ReleaseOutcome(
         version.name, state, verdict["reason"], version.number, version.run_id, str(page),
         read_json(paths.evaluation(version.name) / "metrics.json"), verdict,
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from heartml.core import config, paths
 from heartml.core.stage import stage
 from heartml.core.system import files
-from heartml.models.ensemble.selection import Terms, cross_fitted, fit
+from heartml.models.ensemble.selection import EnsembleTerms, fit, out_of_fold
 from heartml.models.fitted_model import Model
 from heartml.training import fold_fits, search_results
 from heartml.training.final_fits import encoder_specs, heads_of, in_words, out_of_fold_table
@@ -24,11 +24,11 @@ def run(name: str) -> None:
     """Build the ensemble of one task."""
     params = config.load()
     with stage("ensemble", task=name) as log:
-        data = fold_fits.opened(name, params.encoders, Path.cwd())
+        data = fold_fits.training_data(name, params.encoders, Path.cwd())
         specs = search_results.read_specs(paths.search(name))
-        seen = search_results.read_evidence(paths.search(name), specs, data.problem)
-        terms = Terms(data.problem.task, params.stacking, params.ensemble.of(name))
-        verdicts = cross_fitted(seen, data.problem.labels, data.problem.parts, terms)
+        seen = search_results.read_stacking_features(paths.search(name), specs, data.problem)
+        terms = EnsembleTerms(data.problem.task, params.stacking, params.ensemble.of(name))
+        verdicts = out_of_fold(seen, data.problem.labels, data.problem.parts, terms)
         combination = fit(seen, data.problem.labels, data.problem.parts, terms)
         used = {trial: specs[trial] for trial in sorted({t for reading in combination.weights for t in reading.trials})}
         heads = heads_of(name, params, used, data)

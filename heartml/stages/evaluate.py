@@ -21,7 +21,7 @@ from heartml.evaluation.assessment import (
     HELD_OUT,
     OUT_OF_FOLD,
     PARTS,
-    Rules,
+    AssessmentRules,
     assess,
     describe,
     locations,
@@ -61,7 +61,7 @@ def write_evaluation(name: str, predictions: Predictions, recordings: pd.DataFra
         What stands in `metrics.json`.
     """
     task = tasks.resolve(name).task
-    rules = Rules(params.evaluate, params.validate_.min_class_groups, params.seed, predictions.refer_below)
+    rules = AssessmentRules(params.evaluate, params.validate_.min_class_groups, params.seed, predictions.refer_below)
     held_out = recordings[recordings["part"] == TEST]
     tables = {HELD_OUT: predictions_table(predictions, describe(held_out, task)),
               OUT_OF_FOLD: read_out_of_fold(name, recordings)}

@@ -34,7 +34,7 @@ def run(task: str, encoder: str) -> None:
         log.say(f"{len(recording_ids)} recordings in, {len(missing)} of them new, {encoder_used.dim} values a frame")
 
 
-def ahead(task: str, encoder: str, part: Part) -> None:
+def run_part(task: str, encoder: str, part: Part) -> None:
     """Put a part of the frames into the store, on whatever machine: the stage finds them there."""
     with stage("features", task=task, encoder=f"{encoder}.{part.number}") as log:
         spec = encoders.spec(encoder, config.load())

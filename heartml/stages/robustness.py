@@ -15,7 +15,16 @@ from heartml.core import config, folds, paths, tasks
 from heartml.core.schema import TEST
 from heartml.core.stage import stage
 from heartml.core.system.files import replacing, write_json
-from heartml.evaluation.robustness import Condition, Listening, Rules, hear, in_words, judge, plot, sample
+from heartml.evaluation.robustness import (
+    Condition,
+    RobustnessRules,
+    RobustnessSet,
+    compare,
+    in_words,
+    plot,
+    predict_all,
+    sample,
+)
 
 
 def run(name: str) -> None:
@@ -25,10 +34,10 @@ def run(name: str) -> None:
         table = folds.load(paths.folds(name))
         chosen = sample(table[table["part"] == TEST], params.robustness.max_recordings, params.seed)
         conditions = [Condition(k, x) for k, levels in params.robustness.conditions.items() for x in levels]
-        listening = Listening(Path.cwd(), name, tuple(chosen["recording_id"]), tuple(chosen["unit_id"]), params.seed)
-        rules = Rules(tasks.resolve(name).task, params.evaluate, params.seed)
+        listening = RobustnessSet(Path.cwd(), name, tuple(chosen["recording_id"]), tuple(chosen["unit_id"]), params.seed)
+        rules = RobustnessRules(tasks.resolve(name).task, params.evaluate, params.seed)
         found = {"assignment": name, "held_out_units": int(table.loc[table["part"] == TEST, "unit_id"].nunique()),
-                 **judge(hear(listening, conditions), conditions, chosen, rules)}
+                 **compare(predict_all(listening, conditions), conditions, chosen, rules)}
         write_json(paths.robustness(name), found)
         with replacing(paths.robustness_plot(name)) as temporary:
             plot(found).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")

@@ -16,26 +16,26 @@ from heartml.core.system import files, parallel
 from heartml.core.system.parallel import Part
 from heartml.training import search_results
 from heartml.training import study as trials
-from heartml.training.search_run import KEY_DIGITS, in_words, opened
+from heartml.training.search_run import KEY_DIGITS, in_words, open_search
 
 
 def run(name: str) -> None:
     """Search one task."""
     params = config.load()
     with stage("search", task=name) as log:
-        hunt = opened(name, params)
+        hunt = open_search(name, params)
         data, folder = hunt.data, hunt.folder
         study = trials.open_study(folder / "optuna.journal", folder.name)
         with parallel.pool(parallel.available_workers(hunt.search.workers)) as workers:
             hunt.all_batches(study, workers)
         with files.replacing_folder(paths.search(name)) as outputs:
-            search_results.write(outputs, data.problem, list(trials.told(study)), hunt.answers, hunt.file)
+            search_results.write(outputs, data.problem, list(trials.finished_trials(study)), hunt.answers, hunt.file)
         for unfinished in folder.parent.glob(f"{name}-{'?' * KEY_DIGITS}"):     # this one, and those of older data
             shutil.rmtree(unfinished)
         log.say(in_words(data.problem, pd.read_parquet(paths.search(name) / "trials.parquet")))
 
 
-def ahead(name: str, part: Part) -> None:
+def run_part(name: str, part: Part) -> None:
     """Do a part of the fits that are needed whatever the search finds, on whatever machine: it finds them done.
 
     They are those of the first batch: the starts. Nothing is known then that could prune them, and they hold the
@@ -43,7 +43,7 @@ def ahead(name: str, part: Part) -> None:
     """
     params = config.load()
     with stage("search", task=name, encoder=str(part.number)) as log:
-        hunt = opened(name, params)
+        hunt = open_search(name, params)
         jobs = part.of(hunt.first_jobs())
         with parallel.pool(parallel.available_workers(hunt.search.workers)) as workers:
             hunt.fit(jobs, workers, f"search: part {part}")

@@ -13,13 +13,13 @@ from heartml.core import config, paths
 from heartml.core.system import parallel
 from heartml.core.system.progress import track
 from heartml.metrics import METRICS
-from heartml.models.ensemble.candidate import Spec
-from heartml.models.ensemble.selection import Combination, Verdicts
-from heartml.models.ensemble.stacking import Reading
-from heartml.models.heads import State
+from heartml.models.ensemble.candidate import CandidateSpec
+from heartml.models.ensemble.selection import EnsemblePrediction, FittedEnsemble
+from heartml.models.ensemble.stacking import StackingView
+from heartml.models.heads import HeadState
 from heartml.training import fold_fits, search_results, search_space
-from heartml.training.fold_fits import Bench
-from heartml.training.training_table import Problem
+from heartml.training.fold_fits import TrainingData
+from heartml.training.training_table import TrainingTable
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Refit:
 
 
 def heads_of(
-    name: str, params: config.Params, used: Mapping[int, Spec], data: Bench
-) -> dict[int, tuple[State, ...]]:
+    name: str, params: config.Params, used: Mapping[int, CandidateSpec], data: TrainingData
+) -> dict[int, tuple[HeadState, ...]]:
     """Fitted heads of every used trial."""
     again = [trial for trial, spec in used.items() if spec.family.TAKES == "vectors"]
     refit = functools.partial(_refit, Refit(name, params.encoders, Path.cwd(), params.seed))
@@ -42,22 +42,22 @@ def heads_of(
         states = pool.map(refit, [(trial, used[trial]) for trial in again])
         fitted = dict(zip(again, track(states, "ensemble: fit", len(again)), strict=True))
     folder, folds = paths.search(name), data.problem.folds
-    return {trial: (fitted[trial],) if trial in fitted else search_results.kept(folder, trial, folds) for trial in used}
+    return {trial: (fitted[trial],) if trial in fitted else search_results.stored_heads(folder, trial, folds) for trial in used}
 
 
-def _refit(context: Refit, member: tuple[int, Spec]) -> State:
+def _refit(context: Refit, member: tuple[int, CandidateSpec]) -> HeadState:
     trial, spec = member
-    data = fold_fits.opened(context.name, context.encoders, context.root)
+    data = fold_fits.training_data(context.name, context.encoders, context.root)
     everything = np.ones(len(data.problem.unit_ids), bool)
-    return data.fit(spec, everything, search_space.derive(context.seed, trial, data.problem.folds)).state()
+    return data.fit(spec, everything, search_space.derive_seed(context.seed, trial, data.problem.folds)).state()
 
 
-def encoder_specs(data: Bench, used: Mapping[int, Spec]) -> dict[str, dict[str, Any]]:
+def encoder_specs(data: TrainingData, used: Mapping[int, CandidateSpec]) -> dict[str, dict[str, Any]]:
     """What made the frames of each encoder that is used."""
     return {encoder: dict(data.encoders[encoder].encoder) for encoder in sorted({s.encoder for s in used.values()})}
 
 
-def out_of_fold_table(problem: Problem, verdicts: Verdicts) -> pd.DataFrame:
+def out_of_fold_table(problem: TrainingTable, verdicts: EnsemblePrediction) -> pd.DataFrame:
     """One row a unit: unit_id, group_id, label, part, decision, p_<class>, c_<class>."""
     classes = np.array(problem.task.classes)
     table = pd.DataFrame({
@@ -70,7 +70,7 @@ def out_of_fold_table(problem: Problem, verdicts: Verdicts) -> pd.DataFrame:
 
 
 def in_words(
-    problem: Problem, specs: Mapping[int, Spec], combination: Combination, verdicts: Verdicts
+    problem: TrainingTable, specs: Mapping[int, CandidateSpec], combination: FittedEnsemble, verdicts: EnsemblePrediction
 ) -> str:
     """`16 trials in, 4 members out: ..., out of fold uar 0.71`."""
     metric = METRICS[problem.task.metric]
@@ -79,7 +79,7 @@ def in_words(
     return f"{len(specs)} trials in, {members} out, {metric.name} {found:.3f} cross-fitted"
 
 
-def member_words(reading: Reading, weight: float, specs: Mapping[int, Spec]) -> str:
+def member_words(reading: StackingView, weight: float, specs: Mapping[int, CandidateSpec]) -> str:
     """`0.3 x sequence on logspec (trial 0, stack)`."""
     spec, trials = specs[reading.trials[0]], reading.trials
     which = f"trial {trials[0]}" if len(trials) == 1 else f"trials {', '.join(map(str, trials))}"

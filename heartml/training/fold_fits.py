@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from heartml.core import paths
 from heartml.core.frame_store import Frames
 from heartml.core.system.files import replacing
-from heartml.models.ensemble.candidate import Sounds, Spec
-from heartml.models.ensemble.stacking import is_read
-from heartml.models.heads import Answer, Fitted, State, Targets
+from heartml.models.ensemble.candidate import CandidateSpec, FeatureSet
+from heartml.models.ensemble.stacking import is_stacked
+from heartml.models.heads import FittedHead, HeadPrediction, HeadState, Targets
 from heartml.models.heads.noise import InNoise
 from heartml.training import training_table
-from heartml.training.training_table import Problem
+from heartml.training.training_table import TrainingTable
 
 if TYPE_CHECKING:
-    from heartml.training.training_table import Problem
+    from heartml.training.training_table import TrainingTable
 
 NOISY = "noisy."
 
@@ -52,11 +52,11 @@ class OfRecordings(Sequence[NDArray[np.float32]]):
 
 
 @dataclass(frozen=True)
-class Bench:
+class TrainingData:
     """One task's problem with its sounds and annotations."""
 
-    problem: Problem
-    sounds: Sounds
+    problem: TrainingTable
+    sounds: FeatureSet
     encoders: Mapping[str, Frames]
     annotations: pd.DataFrame
     seconds: tuple[float, ...]
@@ -68,25 +68,25 @@ class Bench:
         return training_table.states(self.problem.recording_ids, counts, frames.frame_rate_hz, self.seconds,
                                      self.annotations)
 
-    def fit(self, spec: Spec, units: NDArray[np.bool_], seed: int) -> Fitted:
+    def fit(self, spec: CandidateSpec, units: NDArray[np.bool_], seed: int) -> FittedHead:
         """Fit a spec to units `[u]`."""
         states = self.states(spec.encoder) if spec.family.TAKES == "frames" else None
-        return fit(spec, self.problem, self.sounds, units, seed, states)
+        return fit_candidate(spec, self.problem, self.sounds, units, seed, states)
 
-    def answer(self, fitted: Fitted, spec: Spec, units: NDArray[np.bool_]) -> Answer:
+    def answer(self, fitted: FittedHead, spec: CandidateSpec, units: NDArray[np.bool_]) -> HeadPrediction:
         """What a fitted head says about the recordings (or the units themselves) of units `[u]`."""
         rows = self.problem.recordings_of(units) if spec.level == "recording" else np.flatnonzero(units)
         return fitted.answer(self.sounds.inputs(spec, rows))
 
     def answers(
-        self, fitted: Fitted, spec: Spec, units: NDArray[np.bool_], taught: NDArray[np.bool_]
-    ) -> tuple[Answer, Answer | None]:
+        self, fitted: FittedHead, spec: CandidateSpec, units: NDArray[np.bool_], taught: NDArray[np.bool_]
+    ) -> tuple[HeadPrediction, HeadPrediction | None]:
         """`answer` about units `[u]`, and `answer_in_noise` about those `[u]` that a reader is fitted to, if any."""
         answer = self.answer(fitted, spec, units)
-        read = taught.any() and is_read(spec, self.problem.task, answer)
+        read = taught.any() and is_stacked(spec, self.problem.task, answer)
         return answer, self.answer_in_noise(fitted, spec, taught) if read else None
 
-    def answer_in_noise(self, fitted: Fitted, spec: Spec, units: NDArray[np.bool_]) -> Answer | None:
+    def answer_in_noise(self, fitted: FittedHead, spec: CandidateSpec, units: NDArray[np.bool_]) -> HeadPrediction | None:
         """The same through such noise as the head was trained with; `None` where it was trained with none."""
         from heartml.models.heads.network_training import Recipe
 
@@ -101,46 +101,46 @@ class Bench:
 
 
 @functools.lru_cache(maxsize=1)
-def opened(name: str, encoders: tuple[str, ...], root: Path) -> Bench:
+def training_data(name: str, encoders: tuple[str, ...], root: Path) -> TrainingData:
     """The bench of a task in the repository `root` (the working folder; it keeps two repositories apart)."""
     found = training_table.load(name)
     frames = {encoder: Frames.open(root / paths.features(name, encoder)) for encoder in encoders}
     of_encoder = {encoder: OfRecordings(f, found.recording_ids) for encoder, f in frames.items()}
-    sounds = Sounds(of_encoder, {encoder: f.frame_rate_hz for encoder, f in frames.items()}, found.unit)
+    sounds = FeatureSet(of_encoder, {encoder: f.frame_rate_hz for encoder, f in frames.items()}, found.unit)
     recordings = pd.read_parquet(paths.RECORDINGS, columns=["recording_id", "seconds"]).set_index("recording_id")
     seconds = tuple(recordings.loc[list(found.recording_ids), "seconds"])
-    return Bench(found, sounds, frames, pd.read_parquet(paths.ANNOTATIONS), seconds)
+    return TrainingData(found, sounds, frames, pd.read_parquet(paths.ANNOTATIONS), seconds)
 
 
 @dataclass(frozen=True)
-class Job:
+class FoldFit:
     """Fit a spec without one fold and answer for that fold, into `file`."""
 
     name: str
     encoders: tuple[str, ...]
     root: Path
-    spec: Spec
+    spec: CandidateSpec
     fold: int
     seed: int
     file: Path
 
 
-def work(job: Job) -> None:
+def fit_fold(job: FoldFit) -> None:
     """Do one job unless its file is there; runs in a worker process."""
     if job.file.exists():
         return
-    bench = opened(job.name, job.encoders, job.root)
+    bench = training_data(job.name, job.encoders, job.root)
     here = bench.problem.parts == job.fold
     fitted = bench.fit(job.spec, ~here, job.seed)
     write_result(job.file, *bench.answers(fitted, job.spec, here, here),
                  fitted.state() if job.spec.family.TAKES == "frames" else None)
 
 
-def write_result(file: Path, answer: Answer, noisy: Answer | None = None, state: State | None = None) -> None:
+def write_result(file: Path, answer: HeadPrediction, noisy: HeadPrediction | None = None, state: HeadState | None = None) -> None:
     """Write answers, and what is kept of the head that gave them, whole or not at all."""
     from safetensors.numpy import save
 
-    arrays: dict[str, NDArray[np.generic]] = {**answer_arrays(answer), **answer_arrays(noisy, NOISY)}
+    arrays: dict[str, NDArray[np.generic]] = {**prediction_arrays(answer), **prediction_arrays(noisy, NOISY)}
     numbers = {}
     if state is not None:
         arrays |= {f"head.{key}": value for key, value in state.arrays.items()}
@@ -149,7 +149,7 @@ def write_result(file: Path, answer: Answer, noisy: Answer | None = None, state:
         temporary.write_bytes(save({key: np.ascontiguousarray(value) for key, value in arrays.items()}, numbers))
 
 
-def answer_arrays(answer: Answer | None, prefix: str = "") -> dict[str, NDArray[np.generic]]:
+def prediction_arrays(answer: HeadPrediction | None, prefix: str = "") -> dict[str, NDArray[np.generic]]:
     """What a file holds of an answer."""
     if answer is None:
         return {}
@@ -157,30 +157,30 @@ def answer_arrays(answer: Answer | None, prefix: str = "") -> dict[str, NDArray[
     return {f"{prefix}log_p": answer.log_p, **details}
 
 
-def read_answer(file: Path) -> Answer:
+def read_prediction(file: Path) -> HeadPrediction:
     """The answer in a fold's result."""
     return _answer(dict(_arrays(file)), "")
 
 
-def read_in_noise(file: Path) -> Answer | None:
+def read_noisy_prediction(file: Path) -> HeadPrediction | None:
     """The answer through noise in a fold's result, where there is one."""
     arrays = dict(_arrays(file))
     return _answer(arrays, NOISY) if f"{NOISY}log_p" in arrays else None
 
 
-def _answer(arrays: Mapping[str, NDArray[np.float64]], prefix: str) -> Answer:
+def _answer(arrays: Mapping[str, NDArray[np.float64]], prefix: str) -> HeadPrediction:
     details = arrays.get(f"{prefix}details")
-    return Answer(arrays[f"{prefix}log_p"], None if details is None else details.astype(np.float64))
+    return HeadPrediction(arrays[f"{prefix}log_p"], None if details is None else details.astype(np.float64))
 
 
-def read_state(file: Path) -> State:
+def read_state(file: Path) -> HeadState:
     """The fitted head in a fold's result."""
     from safetensors import safe_open
 
     with safe_open(file, "np") as opened_file:
         metadata = opened_file.metadata()
     arrays = {key.removeprefix("head."): array for key, array in _arrays(file) if key.startswith("head.")}
-    return State(arrays, json.loads(metadata["numbers"]))
+    return HeadState(arrays, json.loads(metadata["numbers"]))
 
 
 def _arrays(file: Path) -> Iterator[tuple[str, NDArray[np.float64]]]:
@@ -189,10 +189,10 @@ def _arrays(file: Path) -> Iterator[tuple[str, NDArray[np.float64]]]:
     yield from load_file(file).items()
 
 
-def fit(
-    spec: Spec, problem: "Problem", sounds: Sounds, units: NDArray[np.bool_], seed: int,
+def fit_candidate(
+    spec: CandidateSpec, problem: "TrainingTable", sounds: FeatureSet, units: NDArray[np.bool_], seed: int,
     states: Sequence[NDArray[np.int8]] | None = None,
-) -> Fitted:
+) -> FittedHead:
     """Fit a spec's head to the units where `units` `[u]` holds; `states` of every recording, see `problem.states`."""
     rows = problem.recordings_of(units) if spec.level == "recording" else np.flatnonzero(units)
     heard = spec.level == "recording"

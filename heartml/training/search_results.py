@@ -18,18 +18,18 @@ import pandas as pd
 
 from heartml.core.stage import StageError
 from heartml.core.system import files
-from heartml.models.ensemble.candidate import Spec
-from heartml.models.ensemble.stacking import Evidence, Reading, evidence_of, readings
-from heartml.models.heads import Answer, State
+from heartml.models.ensemble.candidate import CandidateSpec
+from heartml.models.ensemble.stacking import StackingFeatures, StackingView, features_of_views, stacking_views
+from heartml.models.heads import HeadPrediction, HeadState
 from heartml.training import fold_fits
-from heartml.training.study import Outcome
-from heartml.training.training_table import Problem
+from heartml.training.study import TrialOutcome
+from heartml.training.training_table import TrainingTable
 
-Finished = Sequence[tuple[int, Spec, Outcome]]
+Finished = Sequence[tuple[int, CandidateSpec, TrialOutcome]]
 
 
 def write(
-    folder: Path, problem: Problem, finished: Finished, answers: Callable[[int, Spec], tuple[Answer, Answer | None]],
+    folder: Path, problem: TrainingTable, finished: Finished, answers: Callable[[int, CandidateSpec], tuple[HeadPrediction, HeadPrediction | None]],
     result_of: Callable[[int, int], Path],
 ) -> None:
     """Write into the empty `folder`; the same trials give the same bytes.
@@ -67,7 +67,7 @@ def trials_table(ordered: Finished) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"trial": "int64", "value": "float64", "folds": "int64", **text})
 
 
-def probabilities_table(complete: Mapping[int, tuple[Spec, Answer]], problem: Problem) -> pd.DataFrame:
+def probabilities_table(complete: Mapping[int, tuple[CandidateSpec, HeadPrediction]], problem: TrainingTable) -> pd.DataFrame:
     """Out-of-fold probabilities of complete trials: one row a recording, or a unit where the trial is about units."""
     tables = []
     for slot, (spec, answer) in complete.items():
@@ -80,7 +80,7 @@ def probabilities_table(complete: Mapping[int, tuple[Spec, Answer]], problem: Pr
     return pd.concat(tables, ignore_index=True)
 
 
-def read_specs(folder: Path) -> dict[int, Spec]:
+def read_specs(folder: Path) -> dict[int, CandidateSpec]:
     """Spec of every complete trial.
 
     Raises:
@@ -93,13 +93,13 @@ def read_specs(folder: Path) -> dict[int, Spec]:
     return {int(row["trial"]): spec_of(row) for row in complete.to_dict("records")}
 
 
-def spec_of(row: Mapping[Any, Any]) -> Spec:
+def spec_of(row: Mapping[Any, Any]) -> CandidateSpec:
     """The spec in a row of `trials.parquet`."""
     pooling = None if pd.isna(row["pooling"]) else str(row["pooling"])
-    return Spec(row["encoder"], row["head"], row["level"], pooling, json.loads(row["numbers"]))
+    return CandidateSpec(row["encoder"], row["head"], row["level"], pooling, json.loads(row["numbers"]))
 
 
-def read_evidence(folder: Path, specs: Mapping[int, Spec], problem: Problem) -> dict[Reading, Evidence]:
+def read_stacking_features(folder: Path, specs: Mapping[int, CandidateSpec], problem: TrainingTable) -> dict[StackingView, StackingFeatures]:
     """Out-of-fold evidence of every reading of every complete trial."""
     table = pd.read_parquet(folder / "probabilities.parquet")
     columns = [f"p_{label}" for label in problem.task.classes]
@@ -107,14 +107,14 @@ def read_evidence(folder: Path, specs: Mapping[int, Spec], problem: Problem) -> 
     for trial, rows in table.groupby("trial"):
         check_order(rows, specs[int(str(trial))], problem)
         details = folder / "details" / f"{trial}.npy"
-        answers[int(str(trial))] = Answer(
+        answers[int(str(trial))] = HeadPrediction(
             np.log(rows[columns].to_numpy(np.float64)),
             np.load(details, allow_pickle=False).astype(np.float64) if details.exists() else None)
-    noisy = {int(path.stem): fold_fits.read_answer(path) for path in sorted((folder / "noisy").glob("*.safetensors"))}
-    return evidence_of(readings(answers, specs, problem.task), answers, noisy, problem.unit)
+    noisy = {int(path.stem): fold_fits.read_prediction(path) for path in sorted((folder / "noisy").glob("*.safetensors"))}
+    return features_of_views(stacking_views(answers, specs, problem.task), answers, noisy, problem.unit)
 
 
-def check_order(rows: pd.DataFrame, spec: Spec, problem: Problem) -> None:
+def check_order(rows: pd.DataFrame, spec: CandidateSpec, problem: TrainingTable) -> None:
     """The search's rows stand in the problem's order.
 
     Raises:
@@ -126,6 +126,6 @@ def check_order(rows: pd.DataFrame, spec: Spec, problem: Problem) -> None:
         raise StageError(f"{problem.name}: the search was made on other folds. Run `dvc repro`.")
 
 
-def kept(folder: Path, trial: int, folds: int) -> tuple[State, ...]:
+def stored_heads(folder: Path, trial: int, folds: int) -> tuple[HeadState, ...]:
     """The heads that the search kept of a trial."""
     return tuple(fold_fits.read_state(folder / "heads" / f"{trial}-{fold}.safetensors") for fold in range(folds))

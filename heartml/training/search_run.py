@@ -15,15 +15,15 @@ from heartml.core.system import code_hash, files, hashing
 from heartml.core.system.parallel import Pool
 from heartml.core.system.progress import track
 from heartml.metrics import METRICS
-from heartml.models.ensemble.candidate import Spec
-from heartml.models.ensemble.selection import Terms, cross_fitted
-from heartml.models.ensemble.stacking import Reading, evidence, kinds
-from heartml.models.heads import Answer
+from heartml.models.ensemble.candidate import CandidateSpec
+from heartml.models.ensemble.selection import EnsembleTerms, out_of_fold
+from heartml.models.ensemble.stacking import StackingView, stacking_features, view_kinds
+from heartml.models.heads import HeadPrediction
 from heartml.training import fold_fits, search_space
 from heartml.training import study as trials
-from heartml.training.fold_fits import Bench, Job
-from heartml.training.study import Asked, Outcome
-from heartml.training.training_table import Problem
+from heartml.training.fold_fits import FoldFit, TrainingData
+from heartml.training.study import RunningTrial, TrialOutcome
+from heartml.training.training_table import TrainingTable
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -33,16 +33,16 @@ KEY_DIGITS = 16
 ALONE = EnsembleParams(rounds=1, max_members=1)     # a trial is scored by itself
 
 
-def opened(name: str, params: Params) -> "Hunt":
+def open_search(name: str, params: Params) -> "SearchRun":
     """The search of one task, its unfinished work where it was left.
 
     Raises:
         SearchError: its parameters name something that is not there.
     """
     search_space.check(params.search.of(name), params.encoders)
-    data = fold_fits.opened(name, params.encoders, Path.cwd())
+    data = fold_fits.training_data(name, params.encoders, Path.cwd())
     folder = paths.STATE / "search" / f"{name}-{content_key(name, params)[:KEY_DIGITS]}"
-    return Hunt(data, name, params, folder)
+    return SearchRun(data, name, params, folder)
 
 
 def content_key(name: str, params: Params) -> str:
@@ -55,10 +55,10 @@ def content_key(name: str, params: Params) -> str:
 
 
 @dataclass(frozen=True)
-class Hunt:
+class SearchRun:
     """The search of one task."""
 
-    data: Bench
+    data: TrainingData
     name: str
     params: Params
     folder: Path
@@ -70,31 +70,31 @@ class Hunt:
 
     def all_batches(self, study: "Study", workers: Pool) -> None:
         """Ask, evaluate and tell batch after batch."""
-        finished = {slot for slot, _, _ in trials.told(study)}
+        finished = {slot for slot, _, _ in trials.finished_trials(study)}
         problem, encoders = self.data.problem, self.params.encoders
         for number, batch in enumerate(plan := search_space.plan(self.search, encoders)):
             left = [slot for slot in batch if slot.number not in finished]
             asked = trials.ask(study, left, self.search, problem.task, encoders, self.params.seed)
             self._evaluate(study, asked, workers, f"search: batch {number + 1} of {len(plan)}")
             trials.tell(study, asked)
-        complete = [(slot, spec) for slot, spec, outcome in trials.told(study) if outcome.value is not None]
+        complete = [(slot, spec) for slot, spec, outcome in trials.finished_trials(study) if outcome.value is not None]
         self.fit([self.job(slot, spec, fold) for slot, spec in complete for fold in range(problem.folds)], workers,
                   "search: fits that a shared storage knows of and this machine does not")
 
-    def first_jobs(self) -> list[Job]:
+    def first_jobs(self) -> list[FoldFit]:
         """The fits of the first batch, the long ones first."""
         first, encoders = search_space.plan(self.search, self.params.encoders)[0], self.params.encoders
-        asked = trials.ask(trials.rehearsal(), first, self.search, self.data.problem.task, encoders, self.params.seed)
+        asked = trials.ask(trials.in_memory_study(), first, self.search, self.data.problem.task, encoders, self.params.seed)
         jobs = [self.job(one.slot.number, one.spec, fold) for one in asked for fold in range(self.data.problem.folds)]
         return sorted(jobs, key=_is_short)
 
-    def fit(self, jobs: Sequence[Job], workers: Pool, words: str) -> None:
+    def fit(self, jobs: Sequence[FoldFit], workers: Pool, words: str) -> None:
         """Do the jobs whose result is not there, the long ones first."""
         left = sorted((j for j in jobs if not j.file.exists()), key=_is_short)
-        for _ in track(workers.map(fold_fits.work, left), words, len(left)):
+        for _ in track(workers.map(fold_fits.fit_fold, left), words, len(left)):
             pass
 
-    def _evaluate(self, study: "Study", asked: Sequence[Asked], workers: Pool, words: str) -> None:
+    def _evaluate(self, study: "Study", asked: Sequence[RunningTrial], workers: Pool, words: str) -> None:
         """Set the outcome of every trial that has none yet."""
         alive: dict[int, list[float]] = {one: [] for one in range(len(asked)) if asked[one].outcome is None}
         for wave in self._waves(study):
@@ -104,52 +104,52 @@ class Hunt:
                 alive[one] += [self._running(asked[one], fold) for fold in wave]
                 last = wave[-1] == self.data.problem.folds - 1
                 if not last and trials.should_prune(study, asked[one], alive[one], self.search):
-                    asked[one].outcome = Outcome(tuple(alive.pop(one)), None)
+                    asked[one].outcome = TrialOutcome(tuple(alive.pop(one)), None)
         for one, running in alive.items():
             spec = asked[one].spec
             said = self.answers(asked[one].slot.number, spec)
-            asked[one].outcome = Outcome(tuple(running), value(spec, *said, self.data.problem, self.params.stacking))
+            asked[one].outcome = TrialOutcome(tuple(running), trial_value(spec, *said, self.data.problem, self.params.stacking))
 
     def _waves(self, study: "Study") -> list[list[int]]:
         """Fold by fold once pruning is possible; before that all at once, which keeps every worker busy."""
         folds = list(range(self.data.problem.folds))
-        possible = len(list(trials.told(study))) >= self.search.pruning_startup_trials
+        possible = len(list(trials.finished_trials(study))) >= self.search.pruning_startup_trials
         return [[fold] for fold in folds] if possible else [folds]
 
-    def job(self, slot: int, spec: Spec, fold: int) -> Job:
+    def job(self, slot: int, spec: CandidateSpec, fold: int) -> FoldFit:
         """One fit."""
-        seed = search_space.derive(self.params.seed, slot, fold)
-        return Job(self.name, self.params.encoders, Path.cwd(), spec, fold, seed, self.file(slot, fold))
+        seed = search_space.derive_seed(self.params.seed, slot, fold)
+        return FoldFit(self.name, self.params.encoders, Path.cwd(), spec, fold, seed, self.file(slot, fold))
 
     def file(self, slot: int, fold: int) -> Path:
         """Where the result of one fit lies."""
         return self.folder / f"{slot}-{fold}.safetensors"
 
-    def _running(self, asked: Asked, fold: int) -> float:
+    def _running(self, asked: RunningTrial, fold: int) -> float:
         """Macro AUC of the folds so far, chance where it is not defined; decisions of so few units would be noise."""
         problem = self.data.problem
         seen = problem.parts <= fold
-        answers = [fold_fits.read_answer(self.file(asked.slot.number, f)) for f in range(fold + 1)]
-        log_p = joined(asked.spec, answers, problem).log_p
+        answers = [fold_fits.read_prediction(self.file(asked.slot.number, f)) for f in range(fold + 1)]
+        log_p = joined_folds(asked.spec, answers, problem).log_p
         heard = asked.spec.level == "recording"
         rows = problem.recordings_of(seen) if heard else np.flatnonzero(seen)
         labels = (problem.heard if heard else problem.labels)[rows]
         auc = METRICS["macro_auc"].function(labels, np.exp(log_p[rows]), labels, problem.task.classes)
         return 0.5 if math.isnan(auc) else auc
 
-    def answers(self, slot: int, spec: Spec) -> tuple[Answer, Answer | None]:
+    def answers(self, slot: int, spec: CandidateSpec) -> tuple[HeadPrediction, HeadPrediction | None]:
         """Out-of-fold answers of a trial whose folds are all fitted, and those through noise where there are any."""
         results = [self.file(slot, fold) for fold in range(self.data.problem.folds)]
-        noisy = [answer for file in results if (answer := fold_fits.read_in_noise(file)) is not None]
-        return (joined(spec, [fold_fits.read_answer(file) for file in results], self.data.problem),
-                joined(spec, noisy, self.data.problem) if noisy else None)
+        noisy = [answer for file in results if (answer := fold_fits.read_noisy_prediction(file)) is not None]
+        return (joined_folds(spec, [fold_fits.read_prediction(file) for file in results], self.data.problem),
+                joined_folds(spec, noisy, self.data.problem) if noisy else None)
 
 
-def _is_short(job: Job) -> bool:
+def _is_short(job: FoldFit) -> bool:
     return job.spec.family.TAKES == "vectors"
 
 
-def joined(spec: Spec, folds: Sequence[Answer], problem: Problem) -> Answer:
+def joined_folds(spec: CandidateSpec, folds: Sequence[HeadPrediction], problem: TrainingTable) -> HeadPrediction:
     """Answers of the first folds, put where their recordings (or units) stand; zeros elsewhere."""
     cases = len(problem.recording_ids) if spec.level == "recording" else len(problem.unit_ids)
     log_p = np.zeros((cases, folds[0].log_p.shape[1]))
@@ -160,20 +160,20 @@ def joined(spec: Spec, folds: Sequence[Answer], problem: Problem) -> Answer:
         log_p[rows] = answer.log_p
         if details is not None and answer.details is not None:
             details[rows] = answer.details
-    return Answer(log_p, details)
+    return HeadPrediction(log_p, details)
 
 
-def value(spec: Spec, answer: Answer, noisy: Answer | None, problem: Problem, stacking: StackingParams) -> float:
+def trial_value(spec: CandidateSpec, answer: HeadPrediction, noisy: HeadPrediction | None, problem: TrainingTable, stacking: StackingParams) -> float:
     """The task's metric of a trial alone, its reading and its decision rule cross-fitted."""
-    kind = kinds(spec, problem.task, answer)[0]
-    seen = {Reading((0,), kind): evidence(kind, answer, problem.unit, noisy)}
-    verdicts = cross_fitted(seen, problem.labels, problem.parts, Terms(problem.task, stacking, ALONE))
+    kind = view_kinds(spec, problem.task, answer)[0]
+    seen = {StackingView((0,), kind): stacking_features(kind, answer, problem.unit, noisy)}
+    verdicts = out_of_fold(seen, problem.labels, problem.parts, EnsembleTerms(problem.task, stacking, ALONE))
     metric = METRICS[problem.task.metric]
     found = metric.function(problem.labels, np.exp(verdicts.log_p), verdicts.decisions, problem.task.classes)
     return found if metric.greater_is_better else -found
 
 
-def in_words(problem: Problem, table: pd.DataFrame) -> str:
+def in_words(problem: TrainingTable, table: pd.DataFrame) -> str:
     """`312 recordings in, 16 trials out (3 pruned), best 7 (svm_rbf) .712`."""
     best = table.sort_values("value", ascending=False, kind="stable").iloc[0]
     pruned = int((table["state"] == "PRUNED").sum())

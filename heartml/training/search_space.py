@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from heartml.core.config import SearchParams, StartParams
+from heartml.core.config import InitialTrialParams, SearchParams
 from heartml.core.system.errors import HeartMLError
 from heartml.core.tasks import Task
-from heartml.models.ensemble.candidate import Level, Spec
-from heartml.models.heads import HEADS, Numbers
+from heartml.models.ensemble.candidate import CandidateSpec, Level
+from heartml.models.heads import HEADS, Hyperparameters
 from heartml.models.pooling import POOLINGS
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Slot:
 
     number: int
     network: str | None
-    start: StartParams | None
+    start: InitialTrialParams | None
 
 
 class SearchError(HeartMLError):
@@ -74,7 +74,7 @@ def _check_starts(params: SearchParams) -> None:
             raise SearchError(f"{where}: head {start.head} takes {HEADS[start.head]().TAKES}, pooling {start.pooling}")
         if start.pooling is not None:
             _known(f"{where}.pooling", [start.pooling], params.poolings.get(start.encoder, ()))
-        ranges = numbers_of(start.head)
+        ranges = hyperparameter_ranges(start.head)
         _known(f"{where}.numbers", start.numbers, ranges)
         for name, figure in start.numbers.items():
             low, high = ranges[name]
@@ -88,7 +88,7 @@ def _known(where: str, names: Iterable[str], known: Iterable[str]) -> None:
         raise SearchError(f"{where}: {strange[0]!r} is not known, there are {', '.join(known)}")
 
 
-def numbers_of(head: str) -> dict[str, tuple[float, float]]:
+def hyperparameter_ranges(head: str) -> dict[str, tuple[float, float]]:
     """Names and ranges of the numbers in a head's search space."""
     ranges = _Ranges({})
     HEADS[head]().space(ranges)
@@ -123,7 +123,7 @@ def pooled(params: SearchParams, encoders: Sequence[str]) -> list[str]:
 def plan(params: SearchParams, encoders: Sequence[str]) -> list[list[Slot]]:
     """Batches of slots: all starts that are enabled first, then `params.batch` at a time, `params.trials` in all."""
     enabled = [s for s in params.starts if s.encoder in encoders and s.head in params.heads]
-    first: list[tuple[str | None, StartParams]] = []
+    first: list[tuple[str | None, InitialTrialParams]] = []
     more: list[str | None] = []
     for head in networks(params):
         own = set(params.network(head).encoders) & set(encoders)
@@ -166,28 +166,28 @@ class _Named:
         return self.trial.suggest_int(f"{self.head}.{name}", low, high, log=log)
 
 
-def suggest(trial: "optuna.Trial", slot: Slot, params: SearchParams, task: Task, encoders: Sequence[str]) -> Spec:
+def suggest(trial: "optuna.Trial", slot: Slot, params: SearchParams, task: Task, encoders: Sequence[str]) -> CandidateSpec:
     """The search space: encoder x level x pooling x head x the head's own numbers."""
     if slot.network:
         heard = [e for e in params.network(slot.network).encoders if e in encoders]
         encoder = trial.suggest_categorical(f"{slot.network}.encoder", heard)
         numbers = HEADS[slot.network]().space(_Named(trial, slot.network))
-        return Spec(encoder, slot.network, "recording", None, {**numbers, **fixed_numbers(params, slot.network)})
+        return CandidateSpec(encoder, slot.network, "recording", None, {**numbers, **fixed_hyperparameters(params, slot.network)})
     encoder = trial.suggest_categorical("encoder", pooled(params, encoders))
     levels = ["recording", "unit"] if task.unit == "patient" else ["recording"]
     level = cast(Level, trial.suggest_categorical("level", levels))
     pooling = trial.suggest_categorical(f"{encoder}.pooling", list(params.poolings[encoder]))
     head = trial.suggest_categorical("head", [h for h in params.heads if HEADS[h]().TAKES == "vectors"])
-    return Spec(encoder, head, level, pooling, HEADS[head]().space(_Named(trial, head)))
+    return CandidateSpec(encoder, head, level, pooling, HEADS[head]().space(_Named(trial, head)))
 
 
-def fixed_numbers(params: SearchParams, head: str) -> Numbers:
+def fixed_hyperparameters(params: SearchParams, head: str) -> Hyperparameters:
     """What a head that takes frames is given beside the numbers of its space: its own section and its training."""
     own = params.network(head).model_dump(mode="json", exclude={"encoders", "training"})
     numbers = {**params.training_of(head).model_dump(mode="json"), **own}
     return {name: value for name, value in numbers.items() if value is not None}
 
 
-def derive(seed: int, *places: int) -> int:
+def derive_seed(seed: int, *places: int) -> int:
     """A seed for one place: slot, or slot and fold."""
     return int(np.random.SeedSequence([seed, *places]).generate_state(1)[0])

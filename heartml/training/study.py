@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 
 from heartml.core.config import SearchParams
 from heartml.core.tasks import Task
-from heartml.models.ensemble.candidate import Spec
+from heartml.models.ensemble.candidate import CandidateSpec
 from heartml.training import search_space
 from heartml.training.search_space import Slot
 
@@ -29,7 +29,7 @@ _SLOT, _SPEC, _OUTCOME = "slot", "spec", "outcome"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialOutcome:
     """How a trial ended: the running values of its folds, and its value unless it was pruned."""
 
     steps: tuple[float, ...]
@@ -37,13 +37,13 @@ class Outcome:
 
 
 @dataclass
-class Asked:
+class RunningTrial:
     """A trial that runs: Optuna's handle, and the outcome where an earlier run already had it."""
 
     slot: Slot
-    spec: Spec
+    spec: CandidateSpec
     handle: optuna.Trial
-    outcome: Outcome | None
+    outcome: TrialOutcome | None
 
 
 def open_study(journal: Path, key: str) -> optuna.Study:
@@ -57,7 +57,7 @@ def open_study(journal: Path, key: str) -> optuna.Study:
     return study
 
 
-def rehearsal() -> optuna.Study:
+def in_memory_study() -> optuna.Study:
     """A study without history, in memory: what it is asked first, any new study is asked first."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(direction="maximize")
@@ -79,23 +79,23 @@ def _mended(journal: Path) -> Path:
 
 
 def ask(study: optuna.Study, batch: Sequence[Slot], params: SearchParams, task: Task, encoders: Sequence[str],
-        seed: int) -> list[Asked]:
+        seed: int) -> list[RunningTrial]:
     """Ask for the trials of one batch, in order."""
     return [_ask(study, slot, params, task, encoders, seed) for slot in batch]
 
 
 def _ask(study: optuna.Study, slot: Slot, params: SearchParams, task: Task, encoders: Sequence[str],
-         seed: int) -> Asked:
+         seed: int) -> RunningTrial:
     earlier = _earlier(study, slot)
     known = earlier.params if earlier else search_space.fixed(slot, task) if slot.start else {}
-    study.sampler = _sampler(known, search_space.derive(seed, slot.number))
+    study.sampler = _sampler(known, search_space.derive_seed(seed, slot.number))
     handle = study.ask()
     handle.set_user_attr(_SLOT, slot.number)
     spec = search_space.suggest(handle, slot, params, task, encoders)
     handle.set_user_attr(_SPEC, json.dumps(spec.to_json(), sort_keys=True))
     stored = earlier.user_attrs.get(_OUTCOME) if earlier else None
-    outcome = Outcome(tuple(stored["steps"]), stored["value"]) if stored else None
-    return Asked(slot, spec, handle, outcome)
+    outcome = TrialOutcome(tuple(stored["steps"]), stored["value"]) if stored else None
+    return RunningTrial(slot, spec, handle, outcome)
 
 
 def _earlier(study: optuna.Study, slot: Slot) -> optuna.trial.FrozenTrial | None:
@@ -114,10 +114,10 @@ def _sampler(known: dict[str, Any], seed: int) -> optuna.samplers.BaseSampler:
         return optuna.samplers.PartialFixedSampler(known, tpe) if known else tpe
 
 
-def tell(study: optuna.Study, asked: Sequence[Asked]) -> None:
+def tell(study: optuna.Study, asked: Sequence[RunningTrial]) -> None:
     """Tell a batch's outcomes in the order asked; all are written down before the first is told."""
     for one in asked:
-        write_down(one)
+        store_outcome(one)
     for one in asked:
         outcome = one.outcome
         assert outcome is not None
@@ -127,22 +127,22 @@ def tell(study: optuna.Study, asked: Sequence[Asked]) -> None:
         study.tell(one.handle, outcome.value, state=state)
 
 
-def write_down(asked: Asked) -> None:
+def store_outcome(asked: RunningTrial) -> None:
     """Keep a trial's outcome with the trial, before any of its batch is told."""
     outcome = asked.outcome
     assert outcome is not None
     asked.handle.set_user_attr(_OUTCOME, {"steps": list(outcome.steps), "value": outcome.value})
 
 
-def told(study: optuna.Study) -> Iterator[tuple[int, Spec, Outcome]]:
+def finished_trials(study: optuna.Study) -> Iterator[tuple[int, CandidateSpec, TrialOutcome]]:
     """Slot, spec and outcome of every finished trial."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
         stored = trial.user_attrs[_OUTCOME]
-        spec = Spec.from_json(json.loads(trial.user_attrs[_SPEC]))
-        yield int(trial.user_attrs[_SLOT]), spec, Outcome(tuple(stored["steps"]), stored["value"])
+        spec = CandidateSpec.from_json(json.loads(trial.user_attrs[_SPEC]))
+        yield int(trial.user_attrs[_SLOT]), spec, TrialOutcome(tuple(stored["steps"]), stored["value"])
 
 
-def should_prune(study: optuna.Study, asked: Asked, steps: Sequence[float], params: SearchParams) -> bool:
+def should_prune(study: optuna.Study, asked: RunningTrial, steps: Sequence[float], params: SearchParams) -> bool:
     """Whether the trial's running value is below the median of the finished trials of earlier batches."""
     pruner = optuna.pruners.MedianPruner(n_startup_trials=params.pruning_startup_trials, n_warmup_steps=1)
     frozen = study.get_trials(deepcopy=True)[asked.handle.number]

@@ -20,7 +20,7 @@ UNKNOWN = -1
 
 
 @dataclass(frozen=True)
-class Problem:
+class TrainingTable:
     """`r` recordings of `u` units.
 
     Attributes:
@@ -50,14 +50,14 @@ class Problem:
         return np.flatnonzero(units[self.unit])
 
 
-def load(name: str) -> Problem:
+def load(name: str) -> TrainingTable:
     """Read folds and recordings of a task."""
     table = folds.load(paths.folds(name))
     recordings = pd.read_parquet(paths.RECORDINGS)
     return build(name, table[table["part"] != folds.TEST], recordings)
 
 
-def build(name: str, table: pd.DataFrame, recordings: pd.DataFrame) -> Problem:
+def build(name: str, table: pd.DataFrame, recordings: pd.DataFrame) -> TrainingTable:
     """The problem behind rows of `schema.FOLDS` without the held-out part."""
     task = resolve(name).task
     code = {label: c for c, label in enumerate(task.classes)}
@@ -66,7 +66,7 @@ def build(name: str, table: pd.DataFrame, recordings: pd.DataFrame) -> Problem:
     group_row = {group_id: row for row, group_id in enumerate(sorted(set(units["group_id"])))}
     labels = np.array([code[label] for label in units["label"]])
     unit = np.array([row_of[unit_id] for unit_id in table["unit_id"]])
-    return Problem(
+    return TrainingTable(
         name, task, tuple(table["recording_id"]), tuple(units["unit_id"]), tuple(units["group_id"]), unit,
         _heard(table, recordings, task, labels[unit]), labels, np.array([group_row[g] for g in units["group_id"]]),
         np.array([int(part) for part in units["part"]]),

@@ -281,12 +281,12 @@ def test_a_model_that_was_tampered_with_is_not_loaded(project: Workspace, tamper
     assert champion
     assert model_files.download(client, champion, tmp_path / "before").is_dir()
     TAMPERINGS[tampering][0]()
-    with pytest.raises(signing.Refused, match=rf"^{TASK} version 1: "):
+    with pytest.raises(signing.SignatureRefused, match=rf"^{TASK} version 1: "):
         model_files.download(client, champion, tmp_path / "after")
-    with pytest.raises(signing.Refused, match=rf"^{TASK} version 1: "):
+    with pytest.raises(signing.SignatureRefused, match=rf"^{TASK} version 1: "):
         model_lookup.locate(None, TASK, (TASK,))
     done = CliRunner().invoke(cli, ["verify", TASK, "--to", "served"])
-    assert isinstance(done.exception, signing.Refused)
+    assert isinstance(done.exception, signing.SignatureRefused)
     assert not Path("served").exists()
 
 
@@ -294,7 +294,7 @@ def test_a_copy_that_was_made_to_predict_is_verified_every_time(project: Workspa
     first = model_lookup.locate(None, TASK, (TASK,))
     assert model_lookup.locate(None, TASK, (TASK,)) == first
     flip(first.folder / "model.safetensors")
-    with pytest.raises(signing.Refused, match=r"model\.safetensors"):
+    with pytest.raises(signing.SignatureRefused, match=r"model\.safetensors"):
         model_lookup.locate(None, TASK, (TASK,))
 
 
@@ -305,12 +305,12 @@ def test_a_server_trusts_no_key_that_comes_with_the_model(
     context = SimpleNamespace(artifacts={"model": places["model"], "params": places["params.yaml"]})
     serving.Classifier().load_context(context)
     monkeypatch.chdir(tmp_path)                     # a server elsewhere, which has been given no key
-    with pytest.raises(signing.Refused, match="HEARTML_TRUSTED_KEYS"):
+    with pytest.raises(signing.SignatureRefused, match="HEARTML_TRUSTED_KEYS"):
         serving.Classifier().load_context(context)
     monkeypatch.setenv("HEARTML_TRUSTED_KEYS", str(project / paths.OWN_KEY.with_suffix(".pub")))
     serving.Classifier().load_context(context)
     flip(Path(places["model"]) / "model.safetensors")
-    with pytest.raises(signing.Refused, match=r"model\.safetensors"):
+    with pytest.raises(signing.SignatureRefused, match=r"model\.safetensors"):
         serving.Classifier().load_context(context)
 
 
@@ -319,7 +319,7 @@ def test_another_models_files_do_not_pass_for_this_one(project: Workspace, tmp_p
     assert champion
     sql("update model_versions set run_id = 'another' where name = ?", TASK)
     moved = versions.get(client, TASK)
-    with pytest.raises(signing.Refused, match="signed as run_id"):
+    with pytest.raises(signing.SignatureRefused, match="signed as run_id"):
         model_files.download(client, moved, tmp_path)
 
 

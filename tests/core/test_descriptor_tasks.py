@@ -134,7 +134,7 @@ def test_the_page_names_what_is_left_out_once_and_asks_about_the_rest(
 def test_rare_descriptor_classes_do_not_drown_validation_in_warnings(project: pd.DataFrame) -> None:
     labels = fitness.class_table(project.assign(label_murmur="Present"), project[["recording_id", "group_id"]])
     assert {"Late-systolic", "Holodiastolic"} <= set(labels["value"]), "they are counted"
-    assert set(fitness.learnt_when_rare(labels)["label"]) == {"murmur"}
+    assert set(fitness.rare_but_learnt(labels)["label"]) == {"murmur"}
 
 
 def test_a_section_may_be_changed_for_all_tasks_that_a_pattern_fits() -> None:

@@ -186,7 +186,7 @@ def test_the_command_takes_the_mapping_file_and_says_what_is_wrong(here: Workspa
 
 def test_the_help_names_every_key_of_a_mapping_file(here: Workspace) -> None:
     told = here.run("ingest", "--help").stdout
-    keys = {*generic.Description.model_fields, *generic.Columns.model_fields} - {"publisher"}
+    keys = {*generic.CollectionMapping.model_fields, *generic.Columns.model_fields} - {"publisher"}
     assert all(f"{key}:" in told for key in keys), sorted(key for key in keys if f"{key}:" not in told)
 
 

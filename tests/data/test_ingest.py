@@ -188,7 +188,7 @@ def test_adding_recordings_decodes_only_those_and_gives_what_all_at_once_gives(
     audio_before = {p: p.stat().st_ino for p in Path("data/audio").rglob("*.flac")}
     examined = []
 
-    def watched(job: entry_checks.Job) -> entry_checks.Facts:
+    def watched(job: entry_checks.DecodingJob) -> entry_checks.FileFacts:
         examined.append(job.path.name)
         return examine(job)
 

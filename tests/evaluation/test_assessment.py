@@ -20,14 +20,14 @@ from heartml.evaluation.assessment import (
     HELD_OUT,
     OUT_OF_FOLD,
     PARTS,
-    Part,
-    Rules,
+    AssessedPart,
+    AssessmentRules,
     assess,
-    best_floor,
+    best_baseline,
     best_numbers,
     suspicions,
 )
-from heartml.evaluation.coarse_classes import through
+from heartml.evaluation.coarse_classes import join_classes
 from heartml.evaluation.selective import referral
 from heartml.metrics import METRICS, scores
 from heartml.metrics.scores import (
@@ -105,7 +105,7 @@ def test_a_floor_knows_what_its_columns_give_away_and_nothing_else(floor, knows)
 
 
 @pytest.mark.parametrize("part", ["test", "1"])
-@pytest.mark.parametrize("floor", baselines.FLOORS)
+@pytest.mark.parametrize("floor", baselines.BASELINES)
 def test_no_floor_sees_the_labels_of_the_part_that_it_predicts(floor, part):
     table, units = recordings()
     swapped = units.assign(label=np.where(units["part"] == part, (units["label"] + 1) % 3, units["label"]))
@@ -119,7 +119,7 @@ def test_held_out_labels_do_not_reach_any_fold():
     table, units = recordings()
     swapped = units.assign(label=np.where(units["part"] == "test", (units["label"] + 1) % 3, units["label"]))
     rest = (units["part"] != "test").to_numpy()
-    for floor in baselines.FLOORS:
+    for floor in baselines.BASELINES:
         before, after = (baselines.predict(floor, table, u, TASK)[0] for u in (units, swapped))
         assert np.array_equal(before[rest], after[rest])
 
@@ -132,7 +132,7 @@ def test_a_class_that_a_floor_tells_apart_is_called_confounded():
     for name in FAST.floors:
         p, decisions = baselines.predict(name, table, units, TASK)
         beside[name] = replace(truth, probabilities=p, decisions=decisions)
-    found = suspicions(Part(truth, beside, table.set_index("unit_id")), TASK, Rules(FAST, 10, 0))
+    found = suspicions(AssessedPart(truth, beside, table.set_index("unit_id")), TASK, AssessmentRules(FAST, 10, 0))
     flagged = {(entry["class"], entry["floor"]) for entry in found["confounded"]}
     assert {("Present", "source"), ("Unknown", "nuisance")} <= flagged
     assert not {floor for _, floor in flagged} & {"metadata", "majority"}
@@ -216,7 +216,7 @@ def test_a_view_has_every_class_once(task):
 def test_a_view_joins_classes_and_changes_nothing_else():
     task = TASKS["sounds"]
     view, five = task.views[0], scored(classes=task.classes, seed=3)
-    four = through(five, view)
+    four = join_classes(five, view)
     name_of = {one: name for name, joined in view.classes.items() for one in joined}
     for numbers, joined in ((five.labels, four.labels), (five.decisions, four.decisions)):
         assert [name_of[task.classes[c]] for c in numbers] == [four.classes[c] for c in joined]
@@ -228,11 +228,11 @@ def test_a_view_joins_classes_and_changes_nothing_else():
 
 def test_a_task_with_a_view_is_scored_in_it_beside_the_floors():
     task = TASKS["sounds"]
-    both = {part: Part(scored(classes=task.classes), {"majority": scored(classes=task.classes, seed=1)},
+    both = {part: AssessedPart(scored(classes=task.classes), {"majority": scored(classes=task.classes, seed=1)},
                        pd.DataFrame({"source": ["set_a"] * 60, "age_group": None, "sex": None})) for part in PARTS}
-    found = assess(both, task, Rules(FAST.model_copy(update={"floors": ("majority",)}), 10, 0))["views"]["four_classes"]
+    found = assess(both, task, AssessmentRules(FAST.model_copy(update={"floors": ("majority",)}), 10, 0))["views"]["four_classes"]
     for part in PARTS:
-        seen = through(both[part].scored, task.views[0])
+        seen = join_classes(both[part].scored, task.views[0])
         assert found[part]["scores"]["accuracy"]["value"] == pytest.approx((seen.labels == seen.decisions).mean())
         assert set(found[part]["floors"]["majority"]) >= {"accuracy", "uar", "macro_auc"}
         assert found[part]["per_class"]["extra"]["units"] == (seen.labels == 1).sum()
@@ -333,7 +333,7 @@ def test_a_lead_over_a_floor_that_may_be_nothing_is_named(done, low, named):
     unclear = {**clear, "source": {"value": 0.09, "low": low, "high": 0.2}}
     told = {**found, "against_floors": {HELD_OUT: unclear, OUT_OF_FOLD: clear}}
     words = [line for line in cautions.warnings(told) if line.startswith("No clear lead")]
-    assert len(words) == named and headline.above_floors(told) != named
+    assert len(words) == named and headline.above_baselines(told) != named
     assert not named or found["floor_titles"]["source"].lower() in words[0]
     assert not named or found["floor_titles"]["nuisance"].lower() not in words[0]
 
@@ -372,7 +372,7 @@ def test_each_metric_stands_beside_the_floor_that_is_best_at_it():
 
 def test_the_best_floor_of_a_cost_is_the_cheapest():
     beside = {name: {"outcome_cost": {"value": value}} for name, value in (("majority", 9e3), ("source", 1e4))}
-    assert best_floor(beside, "outcome_cost") == "majority"
+    assert best_baseline(beside, "outcome_cost") == "majority"
 
 
 def test_the_evaluation_says_everything_of_both_parts(done):
@@ -417,7 +417,7 @@ def test_the_same_inputs_give_the_same_bytes(done, tmp_path, monkeypatch):
 def test_order_of_rows_does_not_change_a_number(tmp_path, monkeypatch):
     params = finished_project.project(tmp_path, monkeypatch, children=40, seconds=1.0)
     rows = inputs.read_recordings(finished_project.TASK, params.validate_)
-    rules = Rules(FAST, params.validate_.min_class_groups, 0)
+    rules = AssessmentRules(FAST, params.validate_.min_class_groups, 0)
     table = inputs.read_out_of_fold(finished_project.TASK, rows)
 
     def judged(order):

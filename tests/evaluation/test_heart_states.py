@@ -11,9 +11,9 @@ import torch
 from heartml.core import frame_store, paths
 from heartml.core.system import files
 from heartml.evaluation import heart_states
-from heartml.models.ensemble.candidate import Member, Spec
+from heartml.models.ensemble.candidate import CandidateSpec, Member
 from heartml.models.fitted_model import Model
-from heartml.models.heads.sequence import FittedSequence, Network
+from heartml.models.heads.sequence import FittedSequence, SequenceNetwork
 
 NAME, DIM, RATE_HZ, SECONDS = "simulated-murmur", 48, 50.0, 6.0
 IDS = ["a" * 64, "b" * 64]
@@ -26,9 +26,9 @@ def held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitted: dict[str, 
     loaded = Model.load(fitted[NAME])
     torch.manual_seed(1)
     shape = {"dim": DIM, "classes": 3, "channels": 8, "dropout": 0.1, "states": True}
-    head = FittedSequence(Network(DIM, 3, 8, 0.1).eval(), shape)
+    head = FittedSequence(SequenceNetwork(DIM, 3, 8, 0.1).eval(), shape)
     trial = next(iter(loaded.members))
-    member = Member(Spec("logspec", "sequence", "recording", None, {}), (head,))
+    member = Member(CandidateSpec("logspec", "sequence", "recording", None, {}), (head,))
     paths.model(NAME).mkdir(parents=True)
     replace(loaded, members={**loaded.members, trial: member}).save(paths.model(NAME))
     rng, count = np.random.default_rng(1), round(SECONDS * RATE_HZ)

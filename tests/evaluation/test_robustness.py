@@ -17,7 +17,7 @@ from heartml.core.schema import TEST
 from heartml.core.stage import StageError
 from heartml.core.system import files, parallel
 from heartml.evaluation import robustness
-from heartml.evaluation.robustness import Condition, Listening, Rules
+from heartml.evaluation.robustness import Condition, RobustnessRules, RobustnessSet
 from heartml.stages import robustness as robustness_stage
 
 TASK = finished_project.TASK
@@ -46,15 +46,15 @@ def held_out() -> pd.DataFrame:
     return table[table["part"] == TEST].reset_index(drop=True)
 
 
-def asked(chosen: pd.DataFrame, root: Path, seed: int = 3) -> Listening:
-    return Listening(root, TASK, tuple(chosen["recording_id"]), tuple(chosen["unit_id"]), seed)
+def asked(chosen: pd.DataFrame, root: Path, seed: int = 3) -> RobustnessSet:
+    return RobustnessSet(root, TASK, tuple(chosen["recording_id"]), tuple(chosen["unit_id"]), seed)
 
 
 def judged(root: Path, *conditions: Condition) -> dict:
     params = config.load()
-    rules = Rules(tasks.resolve(TASK).task, params.evaluate, params.seed)
-    said = robustness.hear(asked(held_out(), root), conditions)
-    return robustness.judge(said, conditions, held_out(), rules)
+    rules = RobustnessRules(tasks.resolve(TASK).task, params.evaluate, params.seed)
+    said = robustness.predict_all(asked(held_out(), root), conditions)
+    return robustness.compare(said, conditions, held_out(), rules)
 
 
 @pytest.mark.parametrize("condition", [
@@ -72,7 +72,7 @@ def test_no_noise_no_clipping_and_a_right_clock_give_the_score_as_recorded(
 @pytest.mark.parametrize("gain_db", [-40.0, 20.0])
 def test_gain_changes_nothing(project: Path, gain_db: float) -> None:
     test = asked(held_out(), project)
-    plain, loud = (robustness.answer(test, c) for c in (None, Condition("gain_db", gain_db)))
+    plain, loud = (robustness.predict_under(test, c) for c in (None, Condition("gain_db", gain_db)))
     assert np.array_equal(plain.decisions, loud.decisions)
     assert np.allclose(plain.probabilities, loud.probabilities, atol=0.01)
 
@@ -80,9 +80,9 @@ def test_gain_changes_nothing(project: Path, gain_db: float) -> None:
 @pytest.mark.parametrize(("below", "share"), [(0.0, 0.0), (1.1, 1.0), (0.5, None)])
 def test_the_share_left_to_a_human_is_that_of_the_verdicts(project: Path, below: float, share: float | None) -> None:
     condition, params = Condition("white_snr_db", 0.0), config.load()
-    said = [replace(one, refer_below=below) for one in robustness.hear(asked(held_out(), project), [condition])]
-    rules = Rules(tasks.resolve(TASK).task, params.evaluate, params.seed)
-    found = robustness.judge(said, [condition], held_out(), rules)
+    said = [replace(one, refer_below=below) for one in robustness.predict_all(asked(held_out(), project), [condition])]
+    rules = RobustnessRules(tasks.resolve(TASK).task, params.evaluate, params.seed)
+    found = robustness.compare(said, [condition], held_out(), rules)
     for told, one in zip((found["clean"], *found["conditions"]), said, strict=True):
         assert told["referred"] == one.verdicts.count("refer") / len(one.verdicts)
         assert share is None or told["referred"] == share
@@ -101,24 +101,24 @@ def test_a_drowned_heart_is_not_heard_and_worse_never_helps_beyond_chance(projec
 def test_the_noise_depends_on_seed_recording_and_kind_alone(project: Path) -> None:
     waveform = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
     loud = Condition("white_snr_db", 0.0)
-    first = robustness.spoilt(waveform, 4000, loud, "a" * 64, 1)
-    assert np.array_equal(first, robustness.spoilt(waveform, 4000, loud, "a" * 64, 1))
+    first = robustness.degraded(waveform, 4000, loud, "a" * 64, 1)
+    assert np.array_equal(first, robustness.degraded(waveform, 4000, loud, "a" * 64, 1))
     for other in (("b" * 64, 1), ("a" * 64, 2)):
-        assert not np.array_equal(first, robustness.spoilt(waveform, 4000, loud, *other))
+        assert not np.array_equal(first, robustness.degraded(waveform, 4000, loud, *other))
     rows = held_out()
     alone = rows[rows["unit_id"] == rows["unit_id"].iloc[-1]]
-    of_all = robustness.answer(asked(rows, project), loud)
-    of_one = robustness.answer(asked(alone, project), loud)
+    of_all = robustness.predict_under(asked(rows, project), loud)
+    of_one = robustness.predict_under(asked(alone, project), loud)
     assert np.allclose(of_all.probabilities[-1], of_one.probabilities[0], atol=1e-12)
 
 
 def test_the_same_bytes_whatever_the_workers(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     conditions = [Condition("speech_snr_db", 5.0), Condition("lowpass_hz", 300.0)]
     chosen = robustness.sample(held_out(), 6, 0)
-    one = robustness.hear(asked(chosen, project), conditions)
+    one = robustness.predict_all(asked(chosen, project), conditions)
     monkeypatch.setattr(robustness, "ALONE", 0)
     monkeypatch.setattr(parallel, "available_workers", lambda _: 2)
-    two = robustness.hear(asked(chosen, project), conditions)
+    two = robustness.predict_all(asked(chosen, project), conditions)
     for a, b in zip(one, two, strict=True):
         assert a.unit_ids == b.unit_ids
         assert a.probabilities.tobytes() == b.probabilities.tobytes()
@@ -176,7 +176,7 @@ def test_a_recording_that_is_not_what_its_name_says_is_named(
     first, second = held_out()["recording_id"].iloc[:2]
     sound_files.write_flac(paths.audio(first), sound_files.read(paths.audio(second)))
     with pytest.raises(StageError, match=f"recording {first[:12]}: its samples are not"):
-        robustness.answer(asked(held_out(), tmp_path / "project"), None)
+        robustness.predict_under(asked(held_out(), tmp_path / "project"), None)
 
 
 def test_the_score_as_recorded_is_the_evaluations(retrained: Workspace) -> None:

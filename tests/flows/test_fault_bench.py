@@ -53,7 +53,7 @@ from heartml.core.system import hashing, machine_errors
 from heartml.data import ingest
 from heartml.data.ingest import version
 from heartml.pipeline import graph, run_stage, verify_outputs
-from heartml.pipeline.stage_process import How
+from heartml.pipeline.stage_process import StageResult
 from heartml.registry import tracking
 from heartml.registry import versions as registry
 from heartml.release import publish
@@ -357,13 +357,13 @@ def test_a_damaged_object_of_dvcs_cache_is_never_handed_on(toy: Workspace) -> No
     damage(place)
     Path("two.txt").unlink()
     heard: list[str] = []
-    assert run_stage.run("two", say=heard.append).how is How.RAN
+    assert run_stage.run("two", say=heard.append).how is StageResult.RAN
     assert toy_pipelines.ran(toy.root) == ["two"]
     assert Path("two.txt").read_text() == place.read_text() == whole
     assert "damaged, so it is made again" in " ".join(heard)
     assert [left.name for left in verify_outputs.ASIDE.iterdir()] == [md5[0]["md5"]]
     Path("two.txt").unlink()
-    assert run_stage.run("two", say=heard.append).how is How.RESTORED
+    assert run_stage.run("two", say=heard.append).how is StageResult.RESTORED
 
 
 @pytest.fixture

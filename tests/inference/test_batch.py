@@ -23,9 +23,9 @@ from heartml.audio.sound_files import write_flac
 from heartml.cli import cli
 from heartml.core import paths
 from heartml.core.system import files, hashing
-from heartml.inference import answer_cache, batch, predict
-from heartml.inference.answer_cache import Ledger, LedgerError
+from heartml.inference import batch, predict, prediction_cache
 from heartml.inference.batch import Summary
+from heartml.inference.prediction_cache import PredictionCache, PredictionCacheError
 
 TASK = "simulated-murmur"
 ROOT = Path(__file__).parents[2]
@@ -191,9 +191,9 @@ def dying(act: Callable[..., Any], at: int) -> Callable[..., Any]:
 def test_killed_anywhere_and_run_again_gives_the_undisturbed_bytes(ward: Path, place: str, at: int) -> None:
     def killed() -> None:
         if place == "inside":
-            predict.answer = dying(predict.answer, at)
+            predict.predict_unit = dying(predict.predict_unit, at)
         else:
-            Ledger.add = dying(Ledger.add, at)  # type: ignore[method-assign]
+            PredictionCache.add = dying(PredictionCache.add, at)  # type: ignore[method-assign]
         score()
 
     assert os.waitstatus_to_exitcode(os.waitpid(child(killed), 0)[1]) == -signal.SIGKILL
@@ -234,14 +234,14 @@ def test_a_broken_ledger_says_so_and_how_to_go_on(ward: Path) -> None:
     work = batch.plan(Path("incoming"), None, None)
     work.ledger.parent.mkdir(parents=True)
     work.ledger.write_bytes(b"no database" * 100)
-    with pytest.raises(LedgerError, match=r"scores/.*Remove it: everything is scored again"):
+    with pytest.raises(PredictionCacheError, match=r"scores/.*Remove it: everything is scored again"):
         batch.score(work, 0)
 
 
 def test_a_ledger_never_changes_what_it_has_said(tmp_path: Path) -> None:
-    with Ledger.open(tmp_path / "a.sqlite") as kept:
-        kept.add(answer_cache.News(units={"k": ({"confidence": 0.5}, "now")}))
-        kept.add(answer_cache.News(units={"k": ({"confidence": 0.9}, "later")}))
+    with PredictionCache.open(tmp_path / "a.sqlite") as kept:
+        kept.add(prediction_cache.NewPredictions(units={"k": ({"confidence": 0.5}, "now")}))
+        kept.add(prediction_cache.NewPredictions(units={"k": ({"confidence": 0.9}, "later")}))
         assert kept.said("k") == {"confidence": 0.5}
 
 

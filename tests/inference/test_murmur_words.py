@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 
 from heartml.core.config import PredictParams
 from heartml.core.tasks import GROUPS, TASKS
-from heartml.inference.murmur_words import Feature, describe, loudest
+from heartml.inference.murmur_words import MurmurFeature, describe, loudest
 
 PARAMS = PredictParams(least_confidence=0.6, loudest_lead=0.1)
 PLACES = [("AV", 0.4), ("PV", 0.55), ("TV", 0.9), ("MV", 0.7)]
 
 
-def feature(name: str, decision: str, confidence: float = 0.8) -> Feature:
-    return Feature(name, decision, confidence, {decision: confidence}, "a model")
+def feature(name: str, decision: str, confidence: float = 0.8) -> MurmurFeature:
+    return MurmurFeature(name, decision, confidence, {decision: confidence}, "a model")
 
 
 FIVE = [feature("systolic_timing", "Holosystolic"), feature("systolic_shape", "Plateau", 0.7),

@@ -44,7 +44,7 @@ def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(cli, ["predict", *map(str, arguments)])
 
 
-def answers(*named: object, **options: str | None) -> dict[str, predict.Answer]:
+def answers(*named: object, **options: str | None) -> dict[str, predict.UnitPrediction]:
     result = predict.run([Path(str(path)) for path in named], options.get("model"), options.get("task"))
     return {answer.unit_id: answer for answer in result.answers}
 

@@ -15,7 +15,7 @@ from heartml.audio.sound_files import write_flac
 from heartml.cli import cli
 from heartml.core import paths
 from heartml.inference import batch, model_lookup, predict
-from heartml.inference import models as panel
+from heartml.inference import model_set as panel
 from heartml.inference.model_lookup import Located
 from heartml.models import encoders
 from heartml.models.fitted_model import Model
@@ -53,7 +53,7 @@ def told(ward: Path, descriptors: dict[str, Path]) -> Path:
     return ward
 
 
-def answers() -> dict[str, predict.Answer]:
+def answers() -> dict[str, predict.UnitPrediction]:
     return {answer.unit_id: answer for answer in predict.run([Path("wards")], None, MURMUR).answers}
 
 

@@ -30,7 +30,7 @@ def project(retrained: Workspace, tmp_path_factory: pytest.TempPathFactory) -> I
         left = tables.recordings[tables.recordings["patient_id"] != tables.recordings["patient_id"].iloc[0]]
         refused = pd.DataFrame([("simulated", "training_data/7_AV.wav", "simulated-7", "silent", "peak 0")],
                                columns=list(QUARANTINE))
-        following = version.Tables(left, tables.annotations, refused, tables.withdrawn)
+        following = version.DatasetTables(left, tables.annotations, refused, tables.withdrawn)
         version.publish(version.build(following, version.BUILD / "audio", {}))
         copy.commit("the next version")
         yield copy

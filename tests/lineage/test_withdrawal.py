@@ -12,7 +12,7 @@ from support.small_project import TASK
 from support.workspaces import Workspace
 
 from heartml import cli
-from heartml.audio.entry_checks import Facts
+from heartml.audio.entry_checks import FileFacts
 from heartml.core import paths
 from heartml.core.schema import TEST, WITHDRAWN
 from heartml.data import ingest
@@ -46,7 +46,7 @@ def patient_in(part: str) -> str:
 
 def withdraw(patient: str, reason: str = REASON) -> withdrawal.Withdrawal:
     client = tracking.connect()
-    return withdrawal.run(client, withdrawal.look(client, patient), reason)
+    return withdrawal.run(client, withdrawal.preview(client, patient), reason)
 
 
 def marked() -> dict:
@@ -144,8 +144,8 @@ def test_who_waited_marks_what_was_registered_meanwhile_and_two_at_once_both_sta
     project: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, (first, second) = tracking.connect(), (patient_in("0"), patient_in("1"))
-    before = replace(withdrawal.look(client, first), uses=())      # as it was while a retraining had not registered
-    found = withdrawal.look(client, second)
+    before = replace(withdrawal.preview(client, first), uses=())      # as it was while a retraining had not registered
+    found = withdrawal.preview(client, second)
     beside: list[threading.Thread] = []
     get = versions.get
 
@@ -189,7 +189,7 @@ def test_a_version_whose_folds_are_lost_is_not_passed_over_in_silence(project: W
 
 def test_another_file_name_or_patient_id_does_not_bring_samples_back() -> None:
     keys = {"new.wav": "aa", "b.wav": "bb", "c.wav": "cc"}
-    facts = {name: Facts(key, 4000, 8000, 0.5, "") for name, key in keys.items()}
+    facts = {name: FileFacts(key, 4000, 8000, 0.5, "") for name, key in keys.items()}
     files = pd.DataFrame({"source_file": list(facts), "patient_id": ["clinic-9", "clinic-1", pd.NA]})
     rows = [("old.wav", "clinic", "clinic-1", "aa", REASON), ("x.wav", "clinic", "clinic-1", pd.NA, REASON)]
     gone = pd.DataFrame(rows, columns=list(WITHDRAWN), dtype="string")

@@ -9,7 +9,7 @@ import torch
 from heartml.audio import sound_files
 from heartml.core import config
 from heartml.models import encoders
-from heartml.models.encoders import ENCODERS, Encoder, EncoderError, Spec
+from heartml.models.encoders import ENCODERS, Encoder, EncoderError, EncoderSpec
 
 PARAMS = config.load(Path(__file__).parents[2] / "params.yaml")
 RATE_HZ = PARAMS.audio.sample_rate_hz
@@ -26,12 +26,12 @@ def sound(seconds: float, seed: int = 0, rate_hz: int = RATE_HZ) -> np.ndarray:
 
 
 @pytest.fixture(params=sorted(ENCODERS))
-def spec(request: pytest.FixtureRequest) -> Spec:
+def spec(request: pytest.FixtureRequest) -> EncoderSpec:
     return encoders.spec(request.param, PARAMS)
 
 
 @pytest.fixture
-def encoder(spec: Spec) -> Encoder:
+def encoder(spec: EncoderSpec) -> Encoder:
     return encoders.load(spec)
 
 
@@ -39,7 +39,7 @@ def alone(encoder: Encoder, waveform: np.ndarray) -> torch.Tensor:
     return encoder.encode(torch.from_numpy(waveform)[None])[0]
 
 
-def test_frames_have_the_shape_that_is_stated(encoder: Encoder, spec: Spec) -> None:
+def test_frames_have_the_shape_that_is_stated(encoder: Encoder, spec: EncoderSpec) -> None:
     frames = encoder.encode(torch.stack([torch.from_numpy(sound(3, seed)) for seed in (0, 1)]))
     assert frames.dtype == torch.float32
     assert frames.shape == (2, encoder.frames_in(3 * RATE_HZ), encoder.dim)
@@ -60,7 +60,7 @@ def test_silence_gives_numbers(encoder: Encoder) -> None:
     assert torch.isfinite(alone(encoder, np.zeros(4000, np.float32))).all()
 
 
-def test_the_same_sound_gives_the_same_bytes(encoder: Encoder, spec: Spec) -> None:
+def test_the_same_sound_gives_the_same_bytes(encoder: Encoder, spec: EncoderSpec) -> None:
     waveform = sound(2)
     assert torch.equal(alone(encoder, waveform), alone(encoders.load(spec), waveform))
     assert torch.equal(alone(encoder, waveform), alone(encoder, waveform))
@@ -84,14 +84,14 @@ def test_what_comes_later_does_not_change_earlier_frames_of_a_spectrogram() -> N
 
 
 @pytest.mark.parametrize("gain", [0.002, 0.6, 30.0])
-def test_gain_and_dc_do_not_change_the_frames(encoder: Encoder, spec: Spec, gain: float) -> None:
+def test_gain_and_dc_do_not_change_the_frames(encoder: Encoder, spec: EncoderSpec, gain: float) -> None:
     plain = encoders.frames_of(encoder, spec, sound(4), RATE_HZ)
     changed = encoders.frames_of(encoder, spec, sound(4) * np.float32(gain) + np.float32(0.1 * gain), RATE_HZ)
     assert plain.dtype == np.float16
     assert changed == pytest.approx(plain, abs=0.02)
 
 
-def test_frames_do_not_depend_on_the_rate(encoder: Encoder, spec: Spec) -> None:
+def test_frames_do_not_depend_on_the_rate(encoder: Encoder, spec: EncoderSpec) -> None:
     slow = encoders.frames_of(encoder, spec, sound(4), RATE_HZ).astype(float)
     for rate_hz in (2000, 8000, 44100):
         other = encoders.frames_of(encoder, spec, sound(4, rate_hz=rate_hz), rate_hz).astype(float)
@@ -100,8 +100,8 @@ def test_frames_do_not_depend_on_the_rate(encoder: Encoder, spec: Spec) -> None:
         assert np.abs(other - slow).mean() < 0.1 * slow.std()
 
 
-def test_a_spec_survives_json(spec: Spec) -> None:
-    assert Spec.from_json({**spec.to_json(), "frame_rate_hz": 50}) == spec
+def test_a_spec_survives_json(spec: EncoderSpec) -> None:
+    assert EncoderSpec.from_json({**spec.to_json(), "frame_rate_hz": 50}) == spec
 
 
 def test_an_unknown_encoder_is_named_with_those_there_are() -> None:

@@ -19,15 +19,22 @@ from heartml.metrics import METRICS
 from heartml.metrics.class_gains import class_gains
 from heartml.models.ensemble import selection
 from heartml.models.ensemble.calibration import Calibration
-from heartml.models.ensemble.candidate import Spec, normalised
+from heartml.models.ensemble.candidate import CandidateSpec, normalise
 from heartml.models.ensemble.decision_rule import Rule
-from heartml.models.ensemble.selection import Terms
-from heartml.models.ensemble.stacking import Evidence, Reader, Reading, cross_read, evidence, kinds
-from heartml.models.heads import Answer
+from heartml.models.ensemble.selection import EnsembleTerms
+from heartml.models.ensemble.stacking import (
+    Stacker,
+    StackingFeatures,
+    StackingView,
+    out_of_fold_log_p,
+    stacking_features,
+    view_kinds,
+)
+from heartml.models.heads import HeadPrediction
 from heartml.stages import ensemble, search
 
 PARAMS = config.load(ROOT / "params.yaml")
-TERMS = Terms(TASKS["murmur"], PARAMS.stacking, PARAMS.ensemble)
+TERMS = EnsembleTerms(TASKS["murmur"], PARAMS.stacking, PARAMS.ensemble)
 K = 3
 SMALL = {"trials": 5, "network_trials": {"sequence": 1}, "batch": 3, "pruning_startup_trials": 9, "tasks": {},
          "heads": ["logistic", "lightgbm", "svm_rbf", "sequence"],
@@ -45,7 +52,7 @@ def units(n: int = 240, seed: int = 0, skill: float = 1.5):
     """Labels, folds and log-probabilities that know something about the labels."""
     rng = np.random.default_rng(seed)
     labels = rng.choice(K, n, p=[0.2, 0.1, 0.7])
-    return labels, np.arange(n) % 5, normalised(rng.normal(size=(n, K)) + skill * np.eye(K)[labels]), rng
+    return labels, np.arange(n) % 5, normalise(rng.normal(size=(n, K)) + skill * np.eye(K)[labels]), rng
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "uar", "weighted_accuracy", "weighted_accuracy_and_uar",
@@ -84,10 +91,10 @@ def test_the_ridge_leaves_decisions_alone_where_units_are_few() -> None:
 
 def test_decisions_come_from_the_rule_and_probabilities_do_not() -> None:
     labels, parts, log_p, _ = units()
-    seen = {Reading((0,), "direct"): Evidence(log_p)}
+    seen = {StackingView((0,), "direct"): StackingFeatures(log_p)}
     fitted = selection.fit(seen, labels, parts, TERMS)
-    other = selection.Combination(fitted.weights, fitted.readers, Rule(np.array([9.0, 0, 0])), fitted.calibration)
-    first, second = selection.judge(fitted, seen), selection.judge(other, seen)
+    other = selection.FittedEnsemble(fitted.weights, fitted.readers, Rule(np.array([9.0, 0, 0])), fitted.calibration)
+    first, second = selection.predict_proba(fitted, seen), selection.predict_proba(other, seen)
     np.testing.assert_array_equal(first.log_p, second.log_p)
     np.testing.assert_array_equal(first.calibrated, second.calibrated)
     assert (second.decisions == 0).all()
@@ -95,10 +102,10 @@ def test_decisions_come_from_the_rule_and_probabilities_do_not() -> None:
 
 def test_calibration_changes_confidence_and_no_decision() -> None:
     labels, parts, log_p, _ = units(2000)
-    seen = {Reading((0,), "direct"): Evidence(normalised(4 * log_p))}      # four times too sure
+    seen = {StackingView((0,), "direct"): StackingFeatures(normalise(4 * log_p))}      # four times too sure
     fitted = selection.fit(seen, labels, parts, TERMS)
-    other = selection.Combination(fitted.weights, fitted.readers, fitted.rule, Calibration(1.0, np.zeros(K)))
-    first, second = selection.judge(fitted, seen), selection.judge(other, seen)
+    other = selection.FittedEnsemble(fitted.weights, fitted.readers, fitted.rule, Calibration(1.0, np.zeros(K)))
+    first, second = selection.predict_proba(fitted, seen), selection.predict_proba(other, seen)
     np.testing.assert_array_equal(first.decisions, second.decisions)
     np.testing.assert_allclose(first.calibrated.sum(1), 1)
     ece, classes = METRICS["ece"], TASKS["murmur"].classes
@@ -112,8 +119,8 @@ def macro_auc(labels: np.ndarray, log_p: np.ndarray) -> float:
 
 def useless(seed: int, n: int = 150):
     rng = np.random.default_rng(seed)
-    wide = {Reading((t,), "segments"): Evidence(rng.normal(size=(n, 30)), rng.normal(size=(n, 30))) for t in range(2)}
-    narrow = {Reading((t,), "direct"): Evidence(normalised(rng.normal(size=(n, K)))) for t in range(2, 8)}
+    wide = {StackingView((t,), "segments"): StackingFeatures(rng.normal(size=(n, 30)), rng.normal(size=(n, 30))) for t in range(2)}
+    narrow = {StackingView((t,), "direct"): StackingFeatures(normalise(rng.normal(size=(n, K)))) for t in range(2, 8)}
     return {**wide, **narrow}, rng.choice(K, n, p=[0.3, 0.2, 0.5]), np.arange(n) % 5
 
 
@@ -121,17 +128,17 @@ def test_what_says_nothing_scores_at_chance_when_cross_fitted_and_above_when_not
     cross, same = [], []
     for seed in range(6):
         seen, labels, parts = useless(seed)
-        cross.append(macro_auc(labels, selection.cross_fitted(seen, labels, parts, TERMS).log_p))
-        same.append(macro_auc(labels, selection.judge(selection.fit(seen, labels, parts, TERMS), seen).log_p))
+        cross.append(macro_auc(labels, selection.out_of_fold(seen, labels, parts, TERMS).log_p))
+        same.append(macro_auc(labels, selection.predict_proba(selection.fit(seen, labels, parts, TERMS), seen).log_p))
     assert np.mean(cross) == pytest.approx(0.5, abs=0.06)
     assert np.mean(same) > 0.62      # what cross-fitting is there to prevent
 
 
 def test_a_fold_s_own_labels_do_not_change_its_verdicts() -> None:
     seen, labels, parts = useless(1)
-    first = selection.cross_fitted(seen, labels, parts, TERMS)
+    first = selection.out_of_fold(seen, labels, parts, TERMS)
     turned = np.where(parts == 3, (labels + 1) % K, labels)
-    second = selection.cross_fitted(seen, turned, parts, TERMS)
+    second = selection.out_of_fold(seen, turned, parts, TERMS)
     for one, two in ((first.log_p, second.log_p), (first.decisions, second.decisions),
                      (first.calibrated, second.calibrated)):
         np.testing.assert_array_equal(one[parts == 3], two[parts == 3])
@@ -141,51 +148,51 @@ def test_a_fold_s_own_labels_do_not_change_its_verdicts() -> None:
 def test_how_sharp_an_answer_is_does_not_choose_it() -> None:
     labels, _, good, _ = units(600)
     even = np.ones(K)
-    soft, right, sharp = (selection.loss(normalised(s * good), labels, even, 1e-6) for s in (0.2, 1.0, 5.0))
+    soft, right, sharp = (selection.loss(normalise(s * good), labels, even, 1e-6) for s in (0.2, 1.0, 5.0))
     assert soft == pytest.approx(right, abs=1e-4) and sharp == pytest.approx(right, abs=1e-4)
 
 
 def test_selection_takes_what_helps_and_not_more_than_allowed() -> None:
     labels, _, good, rng = units(600)
-    second = normalised(rng.normal(size=good.shape) + 1.5 * np.eye(K)[labels])
-    noise = {Reading((t,), "direct"): normalised(3 * rng.normal(size=good.shape)) for t in range(2, 20)}
-    log_p = {Reading((0,), "direct"): good, Reading((1,), "direct"): second, **noise}
+    second = normalise(rng.normal(size=good.shape) + 1.5 * np.eye(K)[labels])
+    noise = {StackingView((t,), "direct"): normalise(3 * rng.normal(size=good.shape)) for t in range(2, 20)}
+    log_p = {StackingView((0,), "direct"): good, StackingView((1,), "direct"): second, **noise}
     weights = selection.select(log_p, labels, np.ones(K), EnsembleParams(rounds=10, max_members=5), 0.01)
     assert sum(weights.values()) == pytest.approx(1)
     assert {r.trials for r in weights} == {(0,), (1,)}
     alone = selection.select(log_p, labels, np.ones(K), EnsembleParams(rounds=10, max_members=1), 0.01)
     assert len(alone) == 1
-    assert selection.loss(selection.mean(log_p, weights), labels, np.ones(K), 0.01) < min(
+    assert selection.loss(selection.mean_log_p(log_p, weights), labels, np.ones(K), 0.01) < min(
         selection.loss(p, labels, np.ones(K), 0.01) for p in log_p.values())
 
 
 def test_the_order_of_recordings_of_a_patient_does_not_matter() -> None:
     rng = np.random.default_rng(0)
-    answer = Answer(np.log(rng.dirichlet(np.ones(K), 12)), rng.normal(size=(12, 4)))
+    answer = HeadPrediction(np.log(rng.dirichlet(np.ones(K), 12)), rng.normal(size=(12, 4)))
     unit = np.array([0, 0, 1, 2, 2, 2, 3, 3, 3, 3, 1, 0])
     order = rng.permutation(12)
-    mixed = Answer(answer.log_p[order], answer.details[order])
+    mixed = HeadPrediction(answer.log_p[order], answer.details[order])
     for kind in ("stack", "segments"):
-        one, other = evidence(kind, answer, unit), evidence(kind, mixed, unit[order])
+        one, other = stacking_features(kind, answer, unit), stacking_features(kind, mixed, unit[order])
         np.testing.assert_allclose(one.heard, other.heard)
 
 
 def test_kinds_of_reading_follow_level_and_unit() -> None:
-    heard = Spec("logspec", "sequence", "recording", None, {})
-    about_units = Spec("logspec", "logistic", "unit", "moments", {})
-    plain, detailed = Answer(np.zeros((2, K))), Answer(np.zeros((2, K)), np.zeros((2, 4)))
-    assert kinds(heard, TASKS["murmur"], plain) == ("stack",)
-    assert kinds(heard, TASKS["murmur"], detailed) == ("stack", "segments")
-    assert kinds(about_units, TASKS["murmur"], plain) == ("direct",)
-    assert kinds(heard, TASKS["sounds"], plain) == ("direct",)
+    heard = CandidateSpec("logspec", "sequence", "recording", None, {})
+    about_units = CandidateSpec("logspec", "logistic", "unit", "moments", {})
+    plain, detailed = HeadPrediction(np.zeros((2, K))), HeadPrediction(np.zeros((2, K)), np.zeros((2, 4)))
+    assert view_kinds(heard, TASKS["murmur"], plain) == ("stack",)
+    assert view_kinds(heard, TASKS["murmur"], detailed) == ("stack", "segments")
+    assert view_kinds(about_units, TASKS["murmur"], plain) == ("direct",)
+    assert view_kinds(heard, TASKS["sounds"], plain) == ("direct",)
 
 
 def test_a_reader_is_fitted_without_the_fold_it_reads() -> None:
     labels, parts, log_p, _ = units()
-    seen = Evidence(np.hstack([log_p, log_p]), np.hstack([log_p, log_p]) / 2)
-    first = cross_read("stack", seen, labels, parts, np.ones(K), PARAMS.stacking)
+    seen = StackingFeatures(np.hstack([log_p, log_p]), np.hstack([log_p, log_p]) / 2)
+    first = out_of_fold_log_p("stack", seen, labels, parts, np.ones(K), PARAMS.stacking)
     turned = np.where(parts == 0, (labels + 1) % K, labels)
-    second = cross_read("stack", seen, turned, parts, np.ones(K), PARAMS.stacking)
+    second = out_of_fold_log_p("stack", seen, turned, parts, np.ones(K), PARAMS.stacking)
     np.testing.assert_array_equal(first[parts == 0], second[parts == 0])
 
 
@@ -195,11 +202,11 @@ def test_a_reader_that_was_taught_with_noise_reads_noise_and_what_it_read_before
     noisy = heard + 3.0 * (np.arange(4 * K) % K == 0)      # noise sounds like the first class
     noisy[:, :3] = rng.normal(size=(len(noisy), 3))
     learn, ask = np.arange(len(labels)) % 2 == 0, np.arange(len(labels)) % 2 == 1
-    both = Evidence(heard, noisy)
-    taught, not_taught = (Reader.fit("stack", e.of(learn), labels[learn], np.ones(K), PARAMS.stacking)
-                          for e in (both, Evidence(heard)))
+    both = StackingFeatures(heard, noisy)
+    taught, not_taught = (Stacker.fit("stack", e.of(learn), labels[learn], np.ones(K), PARAMS.stacking)
+                          for e in (both, StackingFeatures(heard)))
 
-    def right(reader: Reader, columns: np.ndarray) -> float:
+    def right(reader: Stacker, columns: np.ndarray) -> float:
         return float((reader(columns[ask]).argmax(1) == labels[ask]).mean())
 
     assert right(taught, noisy) > right(not_taught, noisy) + 0.1
@@ -207,10 +214,10 @@ def test_a_reader_that_was_taught_with_noise_reads_noise_and_what_it_read_before
 
 
 def test_noise_is_read_of_what_is_stacked_and_not_of_what_stands_for_itself() -> None:
-    answer, worse = Answer(np.zeros((2, K))), Answer(np.ones((2, K)))
-    assert evidence("direct", answer, np.arange(2), worse).noisy is None
-    assert evidence("stack", answer, np.arange(2)).noisy is None
-    np.testing.assert_array_equal(evidence("stack", answer, np.arange(2), worse).noisy, np.ones((2, 4 * K)))
+    answer, worse = HeadPrediction(np.zeros((2, K))), HeadPrediction(np.ones((2, K)))
+    assert stacking_features("direct", answer, np.arange(2), worse).noisy is None
+    assert stacking_features("stack", answer, np.arange(2)).noisy is None
+    np.testing.assert_array_equal(stacking_features("stack", answer, np.arange(2), worse).noisy, np.ones((2, 4 * K)))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,8 +11,8 @@ from support import tiny_models
 
 from heartml.core.system.hashing import sha256_folder
 from heartml.models import encoders
-from heartml.models.ensemble.candidate import Member, Spec
-from heartml.models.ensemble.stacking import Reading
+from heartml.models.ensemble.candidate import CandidateSpec, Member
+from heartml.models.ensemble.stacking import StackingView
 from heartml.models.fitted_model import REFER, Model, ModelError, Predictions
 from heartml.models.heads import HEADS, Targets
 
@@ -133,7 +133,7 @@ def test_every_head_survives_the_model_s_files(name: str, folder: Path, tmp_path
     pooling = None if head.TAKES == "frames" else "moments"
     cases = rng.normal(size=(40, 3 * 48)) if pooling else [rng.normal(size=(90, 48)).astype(np.float32)] * 40
     fitted = head.fit(cases, Targets(np.arange(40) % 3, 3, np.arange(40)), NUMBERS[name], 0)
-    member = Member(Spec("logspec", name, "recording", pooling, NUMBERS[name]), (fitted, fitted))
+    member = Member(CandidateSpec("logspec", name, "recording", pooling, NUMBERS[name]), (fitted, fitted))
     other = Model(model.assignment_name, {0: member}, model.combination, model.made_by)
     (tmp_path / "model").mkdir()
     other.save(tmp_path / "model")
@@ -144,8 +144,8 @@ def test_members_about_units_are_asked_about_single_recordings_too(folder: Path,
     model = Model.load(folder)
     fitted = HEADS["logistic"]().fit(np.random.default_rng(0).normal(size=(30, 9 * 48)),
                                      Targets(np.arange(30) % 3, 3, np.arange(30)), {"c": 1.0, "balance": 1.0}, 0)
-    member = Member(Spec("logspec", "logistic", "unit", "moments", {}), (fitted,))
-    direct, stack = Reading((0,), "direct"), Reading((0,), "stack")
+    member = Member(CandidateSpec("logspec", "logistic", "unit", "moments", {}), (fitted,))
+    direct, stack = StackingView((0,), "direct"), StackingView((0,), "stack")
     old = model.combination
     readers = {direct: type(old.readers[stack])(None)}
     model = Model(model.assignment_name, {0: member}, type(old)({direct: 1.0}, readers, old.rule, old.calibration),

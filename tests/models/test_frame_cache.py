@@ -63,7 +63,7 @@ def test_frames_of_every_recording_come_out(project: Path, encoder: str) -> None
     loaded = encoders.load(spec)
     assert packed.dim == loaded.dim
     assert packed.frame_rate_hz == loaded.frame_rate_hz
-    assert encoders.Spec.from_json(packed.encoder) == spec
+    assert encoders.EncoderSpec.from_json(packed.encoder) == spec
     wanted = pd.read_parquet(paths.folds(TASK))["recording_id"]
     assert set(packed.recording_ids) == set(wanted)
     for recording_id in wanted:

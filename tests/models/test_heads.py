@@ -12,7 +12,7 @@ import torch
 
 from heartml.core import config
 from heartml.core.system.parallel import single_thread
-from heartml.models.heads import HEADS, State, Targets, svm_rbf
+from heartml.models.heads import HEADS, HeadState, Targets, svm_rbf
 from heartml.models.heads.augmentation import Crops
 from heartml.models.heads.linear import Scale, case_weights
 from heartml.models.heads.sequence import frame_targets
@@ -24,12 +24,12 @@ NUMBERS = {
     "svm_rbf": {"c": 3.0, "gamma": 0.5, "balance": 0.5},
     "lightgbm": {"trees": 20, "leaves": 4, "rate": 0.2, "columns": 0.5, "least_cases": 5, "balance": 0.5},
     "extra_trees": {"trees": 20, "least_leaf": 1, "columns": 0.3, "balance": 0.5},
-    "sequence": {**search_space.fixed_numbers(PARAMS, "sequence"), "steps": 25, "batch": 16, "channels": 16,
+    "sequence": {**search_space.fixed_hyperparameters(PARAMS, "sequence"), "steps": 25, "batch": 16, "channels": 16,
                  "dropout": 0.1,
                  "rate": 1e-2, "frame_weight": 0.5, "strength": 0.5},
-    "resnet": {**search_space.fixed_numbers(PARAMS, "resnet"), "steps": 30, "batch": 16, "backbone": "test_resnet",
+    "resnet": {**search_space.fixed_hyperparameters(PARAMS, "resnet"), "steps": 30, "batch": 16, "backbone": "test_resnet",
                "dropout": 0.1, "rate": 3e-3, "strength": 0.2},
-    "fcnn": {**search_space.fixed_numbers(PARAMS, "fcnn"), "steps": 40, "batch": 16, "dropout": 0.3, "rate": 3e-3},
+    "fcnn": {**search_space.fixed_hyperparameters(PARAMS, "fcnn"), "steps": 40, "batch": 16, "dropout": 0.3, "rate": 3e-3},
 }
 NAMES = sorted(HEADS)
 CLASSES = 3
@@ -66,7 +66,7 @@ def fitted_once(one_thread):
     return functools.lru_cache(lambda name: fit(name)[:2])
 
 
-def as_bytes(state: State) -> bytes:
+def as_bytes(state: HeadState) -> bytes:
     arrays = [(key, str(a.dtype), a.shape, np.asarray(a).tobytes()) for key, a in sorted(state.arrays.items())]
     return repr((arrays, json.dumps(dict(state.numbers), sort_keys=True), sorted(state.texts.items()))).encode()
 
@@ -92,7 +92,7 @@ def test_loaded_predicts_what_saved_did(name: str, fitted_once) -> None:
     fitted, inputs = fitted_once(name)
     state = fitted.state()
     numbers = json.loads(json.dumps(dict(state.numbers)))      # as a JSON file gives them back
-    loaded = HEADS[name]().load(State({k: np.array(v) for k, v in state.arrays.items()}, numbers, dict(state.texts)))
+    loaded = HEADS[name]().load(HeadState({k: np.array(v) for k, v in state.arrays.items()}, numbers, dict(state.texts)))
     np.testing.assert_array_equal(loaded.answer(inputs).log_p, fitted.answer(inputs).log_p)
     assert as_bytes(loaded.state()) == as_bytes(state)
 

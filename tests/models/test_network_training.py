@@ -20,7 +20,7 @@ from heartml.training import search_space
 
 FILE = Path(__file__).parents[2] / "params.yaml"
 SEARCH = config.load(FILE).search
-BASE = {**search_space.fixed_numbers(SEARCH, "sequence"), "steps": 8, "batch": 6, "rate": 0.05}
+BASE = {**search_space.fixed_hyperparameters(SEARCH, "sequence"), "steps": 8, "batch": 6, "rate": 0.05}
 BY_SIZE = {"optimiser": "sgd", "gradient_clip": None}      # Adam does not care how large a gradient is
 CASES = 24
 
@@ -154,7 +154,7 @@ def test_a_recording_heard_in_parts_has_the_mean_of_their_logits(name: str) -> N
     frames = [rng.normal(size=(400, 4)).astype(np.float32) for _ in range(12)]
     states = [np.resize(np.repeat(np.arange(4), 8), 400).astype(np.int8)] * 12
     targets = Targets(np.arange(12) % 3, 3, np.arange(12), states)
-    numbers = {**search_space.fixed_numbers(SEARCH, name), "steps": 4, "batch": 6, "dropout": 0.1, "rate": 1e-3,
+    numbers = {**search_space.fixed_hyperparameters(SEARCH, name), "steps": 4, "batch": 6, "dropout": 0.1, "rate": 1e-3,
                "frame_weight": 1.0, "strength": 0.5, "channels": 8, "backbone": "test_resnet"}
     whole = HEADS[name]().fit(frames, targets, numbers, 0)
     cut = HEADS[name]().fit(frames, targets, {**numbers, "inference_chunk_s": 4.0}, 0)      # 200 frames
@@ -174,7 +174,7 @@ def test_a_head_replaces_only_the_training_keys_it_names() -> None:
     own = SEARCH.model_copy(update={"resnet": SEARCH.resnet.model_copy(update={"training": {"mixup": 0.3}})})
     assert own.training_of("resnet") == SEARCH.training.model_copy(update={"mixup": 0.3})
     assert own.training_of("sequence") == SEARCH.training
-    assert search_space.fixed_numbers(own, "resnet")["mixup"] == 0.3
+    assert search_space.fixed_hyperparameters(own, "resnet")["mixup"] == 0.3
 
 
 @pytest.mark.parametrize(("old", "new", "words"), [
@@ -223,7 +223,7 @@ def test_weights_come_from_a_local_file_that_is_the_one_meant(tmp_path: Path) ->
     good = {"weights": str(file), "weights_sha256": sha256_file(file)}
     check_resnet(resnet(**good))
     assert sha256_file(file) in canonical_json(resnet(**good).model_dump())      # so another file is another search
-    numbers = {**search_space.fixed_numbers(SEARCH.model_copy(update={"resnet": resnet(**good)}), "resnet"), "steps": 1,
+    numbers = {**search_space.fixed_hyperparameters(SEARCH.model_copy(update={"resnet": resnet(**good)}), "resnet"), "steps": 1,
                "dropout": 0.0, "rate": 1e-8, "strength": 0.5}
     frames = [np.random.default_rng(n).normal(size=(120, 8)).astype(np.float32) for n in range(40)]
     fitted = HEADS["resnet"]().fit(frames, Targets(np.arange(40) % 2, 2, np.arange(40)), numbers, 0)

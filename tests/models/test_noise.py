@@ -20,7 +20,7 @@ from heartml.training import search_space
 FILE = Path(__file__).parents[2] / "params.yaml"
 PARAMS = config.load(FILE)
 SPEC = encoders.spec("logspec", PARAMS)
-BASE = {**search_space.fixed_numbers(PARAMS.search, "sequence"), "rate": 1e-3}
+BASE = {**search_space.fixed_hyperparameters(PARAMS.search, "sequence"), "rate": 1e-3}
 DRAWS = 12
 
 

@@ -8,7 +8,7 @@ from support import tiny_models
 
 from heartml.models import encoders, pooling
 from heartml.models.fitted_model import Model, ModelError
-from heartml.models.shared_inputs import Hearing
+from heartml.models.shared_inputs import SharedInputs
 
 UNITS = ["ann", "bob", "ann"]
 
@@ -44,7 +44,7 @@ def test_models_with_the_same_encoder_share_what_they_hear(
     model = Model.load(fitted["simulated-murmur"])
     alone = model.predict_audio(heard, UNITS)
     assert counted == {"frames": 3, "vectors": 1}
-    hearing = Hearing(heard, UNITS)
+    hearing = SharedInputs(heard, UNITS)
     for _ in range(11):
         said = model.hear(hearing)
         np.testing.assert_array_equal(said.probabilities, alone.probabilities)
@@ -59,7 +59,7 @@ def test_an_encoder_with_other_numbers_is_another_encoder(
     made = first.made_by["logspec"]
     sections = {"logspec": {**made["sections"]["logspec"], "high_hz": 400}}
     other = Model(first.assignment_name, first.members, first.combination, {"logspec": {**made, "sections": sections}})
-    hearing = Hearing(heard, UNITS)
+    hearing = SharedInputs(heard, UNITS)
     one, two = first.hear(hearing), other.hear(hearing)
     np.testing.assert_array_equal(two.probabilities, other.predict_audio(heard, UNITS).probabilities)
     assert np.abs(one.probabilities - two.probabilities).max() > 1e-6
@@ -71,7 +71,7 @@ def test_recordings_apart_are_units_of_their_own_with_the_same_vectors(
     fitted: dict[str, Path], heard: list[tuple[np.ndarray, int]], counted: dict[str, int]
 ) -> None:
     model = Model.load(fitted["simulated-murmur"])
-    sounds = Hearing(heard, UNITS).sounds(model.made_by)
+    sounds = SharedInputs(heard, UNITS).sounds(model.made_by)
     spec = model.members[0].spec
     together, apart = sounds.inputs(spec, np.arange(3)), sounds.apart().inputs(spec, np.arange(3))
     np.testing.assert_array_equal(together, apart)

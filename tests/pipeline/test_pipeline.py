@@ -23,7 +23,7 @@ from heartml.core.system.locks import Busy
 from heartml.pipeline import graph, recovery, run_stage, stage_process
 from heartml.pipeline.graph import PipelineError
 from heartml.pipeline.run_stage import StageFailed, StageKilled, StageTimedOut
-from heartml.pipeline.stage_process import How
+from heartml.pipeline.stage_process import StageResult
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv("PYTHONPATH", str(toy_pipelines.ROOT))
-        assert set(run_due().values()) == {How.RAN}
+        assert set(run_due().values()) == {StageResult.RAN}
     toy_pipelines.ran(root)
     return root
 
@@ -56,7 +56,7 @@ def ran(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return tmp_path / "toy"
 
 
-def run_due(**options) -> dict[str, How]:
+def run_due(**options) -> dict[str, StageResult]:
     return {s.address: run_stage.run(s.address, say=lambda _: None, **options).how for s in graph.plan().due}
 
 
@@ -69,27 +69,27 @@ def test_the_plan_is_dvcs_graph_with_every_stage_behind_what_it_needs(toy: Path)
 
 
 def test_only_what_is_stale_runs_and_what_comes_after_it(toy: Path) -> None:
-    assert set(run_due().values()) == {How.RAN}
+    assert set(run_due().values()) == {StageResult.RAN}
     assert toy_pipelines.ran(toy) in (["one", "two", "three", "four"], ["one", "three", "two", "four"])
     assert graph.plan().due == ()
     toy_pipelines.set_numbers(toy, three=1)
     due = graph.plan().due
     assert [s.address for s in due] == ["three", "four"]
     assert "version.three" in due[0].changed
-    assert run_due() == {"three": How.RAN, "four": How.RAN}
+    assert run_due() == {"three": StageResult.RAN, "four": StageResult.RAN}
     assert toy_pipelines.ran(toy) == ["three", "four"]
 
 
 def test_what_was_run_before_with_the_same_inputs_is_restored_and_stops_the_rest(ran: Path) -> None:
     (ran / "two.txt").unlink()
-    assert run_due() == {"two": How.RESTORED, "four": How.UNCHANGED}
+    assert run_due() == {"two": StageResult.RESTORED, "four": StageResult.UNCHANGED}
     assert toy_pipelines.ran(ran) == []
 
 
 def test_by_force_every_stage_is_due(ran: Path) -> None:
     assert not graph.plan().due
     assert len(graph.plan(force=True).due) == 4
-    assert run_stage.run("one", force=True, say=lambda _: None).how is How.RAN
+    assert run_stage.run("one", force=True, say=lambda _: None).how is StageResult.RAN
 
 
 def test_a_stage_that_fails_says_its_own_line_and_where_the_rest_lies(toy: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_stage_that_a_stop_reaches_before_it_reaches_us_is_stopped_and_not_kil
     monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_stage, "_stopping", threading.Event())
-    monkeypatch.setattr(run_stage, "_reproduce", lambda *_, **__: (How.KILLED, "", True))
+    monkeypatch.setattr(run_stage, "_reproduce", lambda *_, **__: (StageResult.KILLED, "", True))
     threading.Timer(0.1, run_stage._stopping.set).start()
     with pytest.raises(StageFailed, match="one: stopped"):
         run_stage.run("one", say=lambda _: None)
@@ -144,8 +144,8 @@ def test_a_stage_that_takes_too_long_is_killed_and_the_others_work_is_kept(toy: 
     with graph.alone(wait=False):
         assert [s.address for s in graph.plan().due] == ["two", "three", "four"]
         toy_pipelines.set_numbers(toy)
-        assert run_stage.run("one", say=lambda _: None).how is How.UNCHANGED
-        assert run_stage.run("two", say=lambda _: None, timeout_s=100).how is How.RAN
+        assert run_stage.run("one", say=lambda _: None).how is StageResult.UNCHANGED
+        assert run_stage.run("two", say=lambda _: None, timeout_s=100).how is StageResult.RAN
 
 
 def test_a_stage_of_a_stopped_flow_is_not_started_again(toy: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_stage_of_a_stopped_flow_is_not_started_again(toy: Path) -> None:
     with pytest.raises(StageFailed, match="one: stopped"):
         run_stage.run("one", say=lambda _: None)
     with run_stage.stopping_on_error():
-        assert run_stage.run("one", say=lambda _: None).how is How.RAN
+        assert run_stage.run("one", say=lambda _: None).how is StageResult.RAN
 
 
 def test_what_is_started_while_a_flow_stops_is_killed() -> None:
@@ -231,7 +231,7 @@ def test_siblings_run_side_by_side_and_end_in_one_whole_lock(toy: Path) -> None:
     for thread in threads:
         thread.join()
     assert {"two", "three"} in overlap
-    assert run_due() == {"four": How.RAN}
+    assert run_due() == {"four": StageResult.RAN}
     assert graph.plan().due == ()
 
 
@@ -270,7 +270,7 @@ def test_a_stage_waits_for_a_dvc_that_came_in_between(toy: Path) -> None:
         while not (toy / "runs.txt").exists():
             time.sleep(0.1)
         heard: list[str] = []
-        assert run_stage.run("one", say=heard.append).how is How.UNCHANGED
+        assert run_stage.run("one", say=heard.append).how is StageResult.UNCHANGED
         assert other.wait(timeout=60) == 0
     assert any("waiting for another DVC command" in line for line in heard)
 
@@ -315,7 +315,7 @@ def test_dvcs_locks_of_dead_processes_do_not_block(ran: Path, left: str) -> None
     os.utime(rwlock, (1, 1) if left == "recycled" else None)   # this process started later than that
     with graph.alone(wait=False):
         toy_pipelines.set_numbers(ran, one=1)
-        assert run_stage.run("one", say=lambda _: None).how is How.RAN
+        assert run_stage.run("one", say=lambda _: None).how is StageResult.RAN
 
 
 def test_half_written_files_of_dead_processes_are_removed(toy: Path) -> None:
@@ -344,10 +344,10 @@ def test_a_stage_whose_output_dvc_could_not_keep_has_failed_and_runs_again(
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     with monkeypatch.context() as disk:
         disk.setattr(FileSystem, "put_file", full)
-        assert stage_process.reproduce("one", force=False) is How.FAILED
+        assert stage_process.reproduce("one", force=False) is StageResult.FAILED
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("heartml: ")]
     assert [line.partition(". ")[0] for line in said] == ["heartml: no space left on the disk"]
-    assert run_due()["one"] in (How.RAN, How.RESTORED)
+    assert run_due()["one"] in (StageResult.RAN, StageResult.RESTORED)
     assert not graph.plan().due
 
 

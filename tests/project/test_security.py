@@ -131,7 +131,7 @@ def test_a_table_for_predict_may_name_any_file_and_shows_nothing_of_what_is_no_s
     monkeypatch.chdir(tmp_path / "here")
     Path("visits.csv").write_text(f"path\n../outside/secret.wav\n{outside}/secret.wav\n../outside/secret.txt\n/etc/passwd\n")
     items = inputs.gather([Path("visits.csv")])
-    heard = [predict.listen(item, tiny_models.PARAMS)[0] for item in items]
+    heard = [predict.score_recording(item, tiny_models.PARAMS)[0] for item in items]
     assert [h.fault is None for h in heard] == [True, True, False, False]
     told = "".join(output.complaint(h) for h in heard)
     assert SECRET not in told and "root:" not in told
@@ -270,7 +270,7 @@ def test_a_log_line_cannot_forge_another(capsys: pytest.CaptureFixture[str]) -> 
 
     from flows.support import console
 
-    with console.aloud():
+    with console.verbose():
         logging.getLogger("prefect.flow_runs").warning(HOSTILE_NAME)
     shown = capsys.readouterr().err
     no_command(shown)

@@ -14,7 +14,7 @@ from heartml.registry import champions, consent, model_files, tracking, versions
 from heartml.registry.champions import FOUND, GATE, NONE, PERSON, ROLLBACK
 from heartml.registry.versions import CHAMPION, ChampionChanged, Version
 from heartml.release import outcome, overrides
-from heartml.release.overrides import Objection
+from heartml.release.overrides import PromotionRefused
 
 NAME = "simulated-murmur"
 PROMOTE = {"promote": True, "reason": "promoted: it is better", "criteria": [
@@ -255,7 +255,7 @@ def test_a_person_promotes_what_the_gate_refused_and_all_of_it_is_recorded(clien
     told = champions.read(client, NAME)[-1].decision
     assert (told.kind, told.before, told.reason, told.gate) == (PERSON, "1", "I listened to its errors",
                                                                 "refused: floors")
-    assert told.who == overrides.person() != ""
+    assert told.who == overrides.current_person() != ""
     again = overrides.promote(f"{NAME}/2", "to be sure")
     assert again.entry is None
     assert len(story(client)) == 2
@@ -264,9 +264,9 @@ def test_a_person_promotes_what_the_gate_refused_and_all_of_it_is_recorded(clien
 @pytest.mark.parametrize("reason", ["", "  "])
 def test_nobody_decides_without_a_reason(client, stored, reason: str) -> None:
     promoted(client, "k1", "k2")
-    with pytest.raises(Objection, match="needs a reason"):
+    with pytest.raises(PromotionRefused, match="needs a reason"):
         overrides.promote(f"{NAME}/1", reason)
-    with pytest.raises(Objection, match="needs a reason"):
+    with pytest.raises(PromotionRefused, match="needs a reason"):
         overrides.roll_back(NAME, None, reason)
     assert serves(client) == "2"
 
@@ -277,7 +277,7 @@ def test_what_was_withdrawn_or_has_no_lineage_takes_force_and_that_is_recorded(c
     versions.settle(client, judged(client, "k3", REFUSE, "1"))
     client.set_model_version_tag(NAME, "3", consent.TAG, "patient simulated-50001")
     for number, why in (("2", "no git commit"), ("3", "patient simulated-50001")):
-        with pytest.raises(Objection, match=why):
+        with pytest.raises(PromotionRefused, match=why):
             overrides.promote(f"{NAME}/{number}", "please")
         assert serves(client) != number
         overrides.promote(f"{NAME}/{number}", "please", force=True)
@@ -298,7 +298,7 @@ def test_a_version_that_the_gate_never_judged_takes_force(client, stored) -> Non
     promoted(client, "k1")
     version = judged(client, "k2", REFUSE, "1")
     versions.forget_verdict(client, version)
-    with pytest.raises(Objection, match="never judged"):
+    with pytest.raises(PromotionRefused, match="never judged"):
         overrides.promote(f"{NAME}/2", "please")
 
 
@@ -312,10 +312,10 @@ def test_rolling_back_goes_back_forth_and_further(client, stored) -> None:
 
 def test_there_must_be_something_to_go_back_to(client, stored) -> None:
     promoted(client, "k1")
-    with pytest.raises(Objection, match="first champion"):
+    with pytest.raises(PromotionRefused, match="first champion"):
         overrides.roll_back(NAME, None, "why not")
     versions.settle(client, judged(client, "k2", REFUSE, "1"))
-    with pytest.raises(Objection, match="never served"):
+    with pytest.raises(PromotionRefused, match="never served"):
         overrides.roll_back(NAME, "2", "why not")
     with pytest.raises(versions.RegistryError, match="heartml models"):
         overrides.roll_back("circor-murmur", None, "why not")

@@ -107,7 +107,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_whatever_changes_is_refused(model: Path, change: str) -> None:
     CHANGES[change](model)
-    with pytest.raises(signing.Refused, match=r"^it: "):
+    with pytest.raises(signing.SignatureRefused, match=r"^it: "):
         signing.verify(model, keys.trusted(), "it")
 
 
@@ -126,7 +126,7 @@ def test_somebody_elses_signature_does_not_count_until_their_key_is_trusted(
         for name in (signing.STATEMENT, signing.SIGNATURE):
             (model / name).unlink()
         signing.sign(model, SAID)
-    with pytest.raises(signing.Refused, match=f"signed with key {theirs.short}, which is not trusted"):
+    with pytest.raises(signing.SignatureRefused, match=f"signed with key {theirs.short}, which is not trusted"):
         signing.verify(model, keys.trusted(), "it")
     paths.TRUSTED_KEYS.mkdir()
     (paths.TRUSTED_KEYS / "theirs.pub").write_text(theirs.public)
@@ -139,14 +139,14 @@ def test_the_own_name_on_anothers_signature_does_not_help(model: Path, project: 
     signing._sign(model, model / signing.SIGNATURE, theirs)
     text = (model / signing.SIGNATURE).read_text()
     (model / signing.SIGNATURE).write_text(text.replace(theirs.fingerprint, own.fingerprint))
-    with pytest.raises(signing.Refused, match="not that of key"):
+    with pytest.raises(signing.SignatureRefused, match="not that of key"):
         signing.verify(model, keys.trusted(), "it")
 
 
 def test_named_keys_are_the_only_ones(model: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other_key(project)
     monkeypatch.setenv("HEARTML_TRUSTED_KEYS", str(project / "theirs.pub"))
-    with pytest.raises(signing.Refused, match="not trusted"):
+    with pytest.raises(signing.SignatureRefused, match="not trusted"):
         signing.verify(model, keys.trusted(), "it")
     monkeypatch.setenv("HEARTML_TRUSTED_KEYS", str(project / "gone.pub"))
     with pytest.raises(KeysError, match=r"gone\.pub: no such file or folder\. .* are in \.heartml/keys/$"):
@@ -171,7 +171,7 @@ def test_a_signed_file_speaks_for_itself_alone(project: Path) -> None:
     signature.write_text(signing.sign_file("gate.json", '{"version": "1"}'))
     assert signing.verify_file(Path("gate.json"), signature, keys.trusted(), "it") == keys.own().fingerprint
     Path("gate.json").write_text('{"version": "2"}')
-    with pytest.raises(signing.Refused):
+    with pytest.raises(signing.SignatureRefused):
         signing.verify_file(Path("gate.json"), signature, keys.trusted(), "it")
 
 

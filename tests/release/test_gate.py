@@ -9,7 +9,7 @@ import pytest
 
 from heartml.core.config import GateParams
 from heartml.core.tasks import TASKS
-from heartml.evaluation.baselines import FLOORS
+from heartml.evaluation.baselines import BASELINES
 from heartml.metrics import METRICS
 from heartml.metrics.scores import Scored
 from heartml.release import gate
@@ -19,7 +19,7 @@ TASK = TASKS["murmur"]
 PARAMS = GateParams(confidence=0.95, bootstrap=500, min_groups=5, subgroup_margin=0.05, min_subgroup_groups=10,
                     calibration_margin=0.05, calibration_limit=0.15, catch_up_recordings=0)
 UNITS = 120
-TITLES = {name: floor.title for name, floor in FLOORS.items()}
+TITLES = {name: floor.title for name, floor in BASELINES.items()}
 
 
 def answers(skill: float, *, seed: int, wrong: np.ndarray | None = None, right: np.ndarray | None = None) -> Scored:
@@ -66,7 +66,7 @@ def verdict(
         gate.better_than_champion(metric, "3", comparison, PARAMS),
         gate.no_subgroup_loses(comparison, PARAMS.subgroup_margin),
         gate.as_well_calibrated(comparison, PARAMS.calibration_margin),
-        gate.beats_floors(metric, 0.8, floors, TITLES),
+        gate.beats_baselines(metric, 0.8, floors, TITLES),
         gate.all_there("lineage", problems, "complete"),
     ]
     return gate.decide(criteria, comparison, first=False)
@@ -250,21 +250,21 @@ def test_a_missing_link_of_the_lineage_is_named() -> None:
 
 def test_for_a_cost_smaller_is_better() -> None:
     cost = METRICS["outcome_cost"]
-    cheaper = gate.beats_floors(cost, 9000, {"source": {"value": -1000.0, "low": -1500.0, "high": -500.0}}, TITLES)
-    dearer = gate.beats_floors(cost, 9000, {"source": {"value": 1000.0, "low": 500.0, "high": 1500.0}}, TITLES)
+    cheaper = gate.beats_baselines(cost, 9000, {"source": {"value": -1000.0, "low": -1500.0, "high": -500.0}}, TITLES)
+    dearer = gate.beats_baselines(cost, 9000, {"source": {"value": 1000.0, "low": 500.0, "high": 1500.0}}, TITLES)
     assert cheaper.passed
     assert not dearer.passed
 
 
 @pytest.mark.parametrize(("low", "said"), [(-0.01, True), (0.0, True), (0.01, False)])
 def test_a_lead_over_the_floors_that_may_be_nothing_is_said_to_be(low: float, said: bool) -> None:
-    lead = gate.beats_floors(METRICS[TASK.metric], 0.8, {"source": {"value": 0.1, "low": low, "high": 0.2}}, TITLES)
+    lead = gate.beats_baselines(METRICS[TASK.metric], 0.8, {"source": {"value": 0.1, "low": low, "high": 0.2}}, TITLES)
     assert lead.passed and "against the best floor (data source alone)" in lead.words
     assert ("an interval that holds zero" in lead.words) == said
 
 
 def test_the_first_model_needs_no_champion() -> None:
-    floors = gate.beats_floors(METRICS[TASK.metric], 0.8, {"source": {"value": 0.3, "low": 0.1, "high": 0.5}}, TITLES)
+    floors = gate.beats_baselines(METRICS[TASK.metric], 0.8, {"source": {"value": 0.3, "low": 0.1, "high": 0.5}}, TITLES)
     said = gate.decide([floors], None, first=True)
     assert said.promote
     assert "first model" in said.reason

@@ -15,7 +15,7 @@ from heartml.core import paths
 from heartml.core.schema import label_column
 from heartml.core.system import files
 from heartml.release import murmur_pages
-from heartml.release.publish import Outcome, failure
+from heartml.release.publish import ReleaseOutcome, failure
 from heartml.reporting.number_format import figure, span
 from heartml.reporting.task_report import murmur_features as page
 
@@ -53,8 +53,8 @@ def evaluations(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield {TASK: found, QUALITY: {**found, "assignment": QUALITY}}
 
 
-def outcome(task: str, evaluation: dict[str, Any]) -> Outcome:
-    return Outcome(task, "promoted", "", "1", "0", None, evaluation, {})
+def outcome(task: str, evaluation: dict[str, Any]) -> ReleaseOutcome:
+    return ReleaseOutcome(task, "promoted", "", "1", "0", None, evaluation, {})
 
 
 def test_each_evaluated_feature_stands_there_with_its_interval_and_its_best_floor(evaluations: dict[str, Any]) -> None:

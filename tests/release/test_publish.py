@@ -34,7 +34,7 @@ from heartml.lineage import capture
 from heartml.registry import champions, consent, tracking, versions
 from heartml.registry.versions import CHALLENGER, CHAMPION, PROMOTED, REFUSED
 from heartml.release import comparison, comparison_page, gate, gate_inputs, overrides, publish
-from heartml.release.publish import KNOWN, Outcome
+from heartml.release.publish import KNOWN, ReleaseOutcome
 from heartml.reporting import model_card, number_format, task_report
 from heartml.reporting.model_card import sections
 from heartml.stages import evaluate
@@ -88,7 +88,7 @@ def answer(skill: float, seed: int = 1, keep: Callable[[pd.DataFrame], pd.Series
     evaluate.write_evaluation(TASK, said, recordings, params)
 
 
-def publish_it(params: Params | None = None) -> Outcome:
+def publish_it(params: Params | None = None) -> ReleaseOutcome:
     return publish.publish(TASK, params or config.load(), {"search@simulated-murmur": 12.5})
 
 

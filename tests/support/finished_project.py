@@ -146,10 +146,10 @@ def listened(rng: np.random.Generator) -> None:
         ("white_snr_db", 20.0), ("white_snr_db", 0.0), ("speech_snr_db", 20.0), ("speech_snr_db", 0.0),
         ("lowpass_hz", 200.0), ("clock_share", -0.02))]
     said = [predict(held_out, rng, skill) for skill in (3.0, 3.0, 0.2, 3.0, 1.0, 0.5, 3.0)]
-    rules = robustness.Rules(tasks.resolve(TASK).task, params.evaluate, params.seed)
+    rules = robustness.RobustnessRules(tasks.resolve(TASK).task, params.evaluate, params.seed)
     files.write_json(paths.robustness(TASK), {
         "assignment": TASK, "held_out_units": held_out["unit_id"].nunique(),
-        **robustness.judge(said, conditions, held_out, rules)})
+        **robustness.compare(said, conditions, held_out, rules)})
 
 
 def searched(rng: np.random.Generator) -> None:

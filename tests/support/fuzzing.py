@@ -31,7 +31,7 @@ import pytest
 from support import hostile_files, publisher_layouts
 
 from heartml.audio import entry_checks, sound_files
-from heartml.audio.entry_checks import Facts
+from heartml.audio.entry_checks import FileFacts
 from heartml.core import config
 from heartml.core.schema import QUARANTINE
 from heartml.core.system.errors import HeartMLError
@@ -137,9 +137,9 @@ def check_layout(layout: Layout, root: Path) -> None:
           "a heart state that is no interval")
 
 
-def _facts(root: Path, file: str) -> Facts:
-    fault = entry_checks.outside(root, root / file)
-    return Facts.refused(fault) if fault else Facts(f"{hash(file):064x}"[-64:], 4000, 40_000, 0.5, "0" * 64)
+def _facts(root: Path, file: str) -> FileFacts:
+    fault = entry_checks.path_fault(root, root / file)
+    return FileFacts.refused(fault) if fault else FileFacts(f"{hash(file):064x}"[-64:], 4000, 40_000, 0.5, "0" * 64)
 
 
 def mapping(rng: random.Random, folder: Path) -> str:
@@ -171,7 +171,7 @@ def inputs(rng: random.Random, folder: Path) -> str:
     items = reader.gather([folder / "visits.csv"])
     right(len(reader.units(items, "patient")) == len(items), "a unit is missing")
     for item in items[:50]:
-        heard, waveform = predict.listen(item, PARAMS)
+        heard, waveform = predict.score_recording(item, PARAMS)
         right((heard.fault is None) == (waveform is not None), "neither answer nor fault")
     return "listened"
 

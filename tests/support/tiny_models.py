@@ -9,10 +9,10 @@ from heartml.audio.sound_files import Samples
 from heartml.core import config, tasks
 from heartml.models import encoders, pooling
 from heartml.models.ensemble.calibration import Calibration
-from heartml.models.ensemble.candidate import Spec
+from heartml.models.ensemble.candidate import CandidateSpec
 from heartml.models.ensemble.decision_rule import Rule
-from heartml.models.ensemble.selection import Combination
-from heartml.models.ensemble.stacking import Evidence, Reader, Reading
+from heartml.models.ensemble.selection import FittedEnsemble
+from heartml.models.ensemble.stacking import Stacker, StackingFeatures, StackingView
 from heartml.models.fitted_model import Model
 from heartml.models.heads import HEADS, Targets
 
@@ -37,7 +37,7 @@ def fit(folder: Path, name: str = "simulated-murmur", encoder: str = "logspec") 
     """Teach a model for `name` to tell `TAUGHT` kinds of sound apart, of any other task its first three classes."""
     task = tasks.resolve(name).task
     taught = TAUGHT.get(task.name) or dict(zip(("murmur", "noise", "clean"), task.classes, strict=False))
-    spec, member = encoders.spec(encoder, PARAMS), Spec(encoder, "logistic", "recording", "statistics", {})
+    spec, member = encoders.spec(encoder, PARAMS), CandidateSpec(encoder, "logistic", "recording", "statistics", {})
     loaded = encoders.load(spec)
     kinds = [kind for kind in taught for _ in range(12)]
     heard = [encoders.frames_of(loaded, spec, sound(kind, seed).floats, RATE_HZ).astype(np.float32)
@@ -48,10 +48,10 @@ def fit(folder: Path, name: str = "simulated-murmur", encoder: str = "logspec") 
     fitted = HEADS["logistic"]().fit(vectors, targets, {"c": 0.1, "balance": 1.0}, 0)
     kind = "stack" if task.unit == "patient" else "direct"
     flat = np.zeros(len(task.classes))
-    seen = Evidence(np.tile(fitted.answer(vectors).log_p, (1, 4)))
-    reader = Reader.fit(kind, seen, labels, flat + 1, PARAMS.stacking)
-    reading = Reading((0,), kind)
-    combination = Combination({reading: 1.0}, {reading: reader}, Rule(flat), Calibration(1.0, flat))
+    seen = StackingFeatures(np.tile(fitted.answer(vectors).log_p, (1, 4)))
+    reader = Stacker.fit(kind, seen, labels, flat + 1, PARAMS.stacking)
+    reading = StackingView((0,), kind)
+    combination = FittedEnsemble({reading: 1.0}, {reading: reader}, Rule(flat), Calibration(1.0, flat))
     made_by = {encoder: {**spec.to_json(), "frame_rate_hz": loaded.frame_rate_hz, "dim": loaded.dim}}
     folder.mkdir(parents=True)
     Model.assemble(name, {0: member}, {0: [fitted.state()]}, combination, made_by).save(folder)

@@ -17,7 +17,7 @@ from support.search_project import NAME, ROOT
 from heartml.core import config, paths
 from heartml.core.system.hashing import sha256_folder
 from heartml.core.tasks import TASKS
-from heartml.models.ensemble.candidate import Spec
+from heartml.models.ensemble.candidate import CandidateSpec
 from heartml.stages import search
 from heartml.training import fold_fits, search_results, search_run, search_space, training_table
 from heartml.training import study as trials
@@ -93,14 +93,14 @@ def test_the_heads_that_a_search_keeps_say_what_it_wrote(tmp_path: Path, monkeyp
     search.run(NAME)
     rows = table(tmp_path)
     assert list(rows["head"]) == ["resnet", "logistic", "fcnn"]
-    data = fold_fits.opened(NAME, ("logspec", "random_conv"), tmp_path)
+    data = fold_fits.training_data(NAME, ("logspec", "random_conv"), tmp_path)
     written = pd.read_parquet(paths.search(NAME) / "probabilities.parquet")
     assert [path.stem for path in (paths.search(NAME) / "noisy").iterdir()] == ["0"]      # fcnn hears no noise
-    noisy = fold_fits.read_answer(paths.search(NAME) / "noisy" / "0.safetensors")
+    noisy = fold_fits.read_prediction(paths.search(NAME) / "noisy" / "0.safetensors")
     for trial in (0, 2):
         spec = search_results.read_specs(paths.search(NAME))[trial]
         said = written[written["trial"] == trial].set_index("recording_id").filter(like="p_")
-        for fold, state in enumerate(search_results.kept(paths.search(NAME), trial, 3)):
+        for fold, state in enumerate(search_results.stored_heads(paths.search(NAME), trial, 3)):
             here = data.problem.parts == fold
             head = spec.family.load(state)
             answer = data.answer(head, spec, here)
@@ -182,8 +182,8 @@ def test_a_search_killed_twice_ends_with_the_same_bytes(undisturbed: Path, tmp_p
 
 @pytest.mark.parametrize("told", [0, 1, 2])
 def test_a_kill_between_asking_and_telling_changes_no_trial(tmp_path: Path, told: int) -> None:
-    def outcome(spec: Spec) -> trials.Outcome:
-        return trials.Outcome((0.5, 0.6), float(spec.numbers["c"]) if "c" in spec.numbers else 0.3)
+    def outcome(spec: CandidateSpec) -> trials.TrialOutcome:
+        return trials.TrialOutcome((0.5, 0.6), float(spec.numbers["c"]) if "c" in spec.numbers else 0.3)
 
     def hunt(journal: Path, kill_at: int | None) -> list:
         params = config.load(ROOT / "params.yaml").search.model_copy(update={"trials": 20, "network_trials": {}})
@@ -195,19 +195,19 @@ def test_a_kill_between_asking_and_telling_changes_no_trial(tmp_path: Path, told
                     one.outcome = outcome(one.spec)
                 if told:
                     for one in asked:
-                        trials.write_down(one)
+                        trials.store_outcome(one)
                 trials.tell(study, asked[:told])
                 with journal.open("ab") as file:
                     file.write(b'{"op_code":5,"cut short')
                 journal.with_name(journal.name + ".lock").symlink_to(journal)
                 study = trials.open_study(journal, "study")
-            finished = {slot for slot, _, _ in trials.told(study)}
+            finished = {slot for slot, _, _ in trials.finished_trials(study)}
             left = [slot for slot in batch if slot.number not in finished]
             asked = trials.ask(study, left, params, TASKS["murmur"], ["logspec", "random_conv"], 1)
             for one in asked:
                 one.outcome = one.outcome or outcome(one.spec)
             trials.tell(study, asked)
-        return sorted(trials.told(study), key=lambda trial: trial[0])
+        return sorted(trials.finished_trials(study), key=lambda trial: trial[0])
 
     whole = hunt(tmp_path / "whole" / "journal", None)
     assert len(whole) == 20
@@ -228,10 +228,10 @@ def test_another_seed_or_other_code_is_another_search(undisturbed: Path, monkeyp
 
 def fold_answers(root: Path, fold: int, monkeypatch) -> np.ndarray:
     monkeypatch.chdir(root)
-    spec = Spec("logspec", "logistic", "recording", "statistics", {"c": 0.1, "balance": 1.0})
+    spec = CandidateSpec("logspec", "logistic", "recording", "statistics", {"c": 0.1, "balance": 1.0})
     file = root / f"{fold}.safetensors"
-    fold_fits.work(fold_fits.Job(NAME, ("logspec", "random_conv"), root, spec, fold, 0, file))
-    return fold_fits.read_answer(file).log_p
+    fold_fits.fit_fold(fold_fits.FoldFit(NAME, ("logspec", "random_conv"), root, spec, fold, 0, file))
+    return fold_fits.read_prediction(file).log_p
 
 
 def test_no_fold_is_answered_by_what_it_taught(undisturbed: Path, tmp_path: Path, monkeypatch) -> None:
@@ -294,11 +294,11 @@ def test_parameters_that_name_nothing_are_refused(tmp_path: Path, monkeypatch, c
 
 def test_a_start_is_one_line_of_words() -> None:
     line = "encoder=logspec level=recording pooling=everything head=lightgbm trees=100 rate=8.0e-2"
-    start = config.StartParams.model_validate(line)
-    assert start == config.StartParams(encoder="logspec", level="recording", pooling="everything", head="lightgbm",
+    start = config.InitialTrialParams.model_validate(line)
+    assert start == config.InitialTrialParams(encoder="logspec", level="recording", pooling="everything", head="lightgbm",
                                        numbers={"trees": 100, "rate": 0.08})
     assert [type(number) for number in start.numbers.values()] == [int, float]
-    assert config.StartParams.model_validate("encoder=logspec level=recording head=sequence").pooling is None
+    assert config.InitialTrialParams.model_validate("encoder=logspec level=recording head=sequence").pooling is None
 
 
 @pytest.mark.parametrize(("line", "words"), [
@@ -309,4 +309,4 @@ def test_a_start_is_one_line_of_words() -> None:
 ])
 def test_a_start_that_cannot_be_read_is_refused(line: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        config.StartParams.model_validate(line)
+        config.InitialTrialParams.model_validate(line)

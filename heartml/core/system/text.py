@@ -27,7 +27,7 @@ def cell(value: object) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def meant(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` Did you mean circor-murmur?`, for the end of a sentence; empty where nothing known is like `name`."""
     from difflib import get_close_matches
 

@@ -25,7 +25,7 @@ class DocumentError(HeartMLError):
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One row of a table: its line in the file, column -> cell (missing ones are empty), and whether cells are over."""
 
     line: int
@@ -62,7 +62,7 @@ def text(path: Path, *, errors: str = "strict", most_bytes: int = MOST_TABLE_BYT
 
 def table(
     content: str, delimiter: str = ",", names: Sequence[str] | None = None
-) -> tuple[Sequence[str], Iterator[Row]]:
+) -> tuple[Sequence[str], Iterator[TableRow]]:
     """Names of a CSV's columns, trimmed, and its rows as they are read; empty lines are no rows.
 
     Args:
@@ -86,12 +86,12 @@ def _checked(lines: Any) -> Iterator[list[str]]:
         raise DocumentError(f"line {lines.line_num}: {error}. Is a quote not closed?") from None
 
 
-def _rows(lines: Any, names: Sequence[str]) -> Iterator[Row]:
+def _rows(lines: Any, names: Sequence[str]) -> Iterator[TableRow]:
     for cells in _checked(lines):
         if cells:
             trimmed = [cell.strip() for cell in cells]
             filled = trimmed + [""] * (len(names) - len(trimmed))
-            yield Row(lines.line_num, dict(zip(names, filled, strict=False)), any(trimmed[len(names) :]))
+            yield TableRow(lines.line_num, dict(zip(names, filled, strict=False)), any(trimmed[len(names) :]))
 
 
 def yaml_of(content: str, loader: type[yaml.SafeLoader] | type[yaml.BaseLoader]) -> Any:

@@ -83,14 +83,14 @@ class Values(Section):
     source: dict[str, str] = Field(default_factory=dict)
 
 
-class Answers(Section):
+class LabelColumn(Section):
     """The column with a task's answers, and which class each answer is."""
 
     column: str
     classes: dict[str, str] = Field(default_factory=dict)
 
 
-class Description(Section):
+class CollectionMapping(Section):
     """A mapping file."""
 
     title: str
@@ -100,7 +100,7 @@ class Description(Section):
     table: str
     columns: Columns
     values: Values = Values()
-    labels: Annotated[dict[str, Answers], Field(min_length=1)]
+    labels: Annotated[dict[str, LabelColumn], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Collection:
 
     NAME: str
     text: str
-    description: Description
+    description: CollectionMapping
 
     @property
     def TITLE(self) -> str:  # noqa: N802 - the family's name for it, here and below
@@ -192,7 +192,7 @@ def collection(path: Path) -> Collection:
     try:
         text = untrusted.text(path, most_bytes=untrusted.MOST_YAML_BYTES)
         values = untrusted.yaml_of(text, yaml.BaseLoader)    # all text: `yes` and 1 are words of the CSV, not values
-        description = Description.model_validate(values)
+        description = CollectionMapping.model_validate(values)
     except DocumentError as error:
         raise LayoutError(f"{path}: {error}") from None
     except ValidationError as error:
@@ -202,7 +202,7 @@ def collection(path: Path) -> Collection:
     return Collection(name, text, description)
 
 
-def _check_labels(file: str, description: Description) -> None:
+def _check_labels(file: str, description: CollectionMapping) -> None:
     """Every label is a task's, with its classes, and patients are known where the task is about them."""
     for name, answers in description.labels.items():
         if name not in ALL_TASKS:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from heartml.audio import entry_checks
-from heartml.audio.entry_checks import Facts, Job
+from heartml.audio.entry_checks import DecodingJob, FileFacts
 from heartml.core import config, paths
 from heartml.core.config import IngestParams
 from heartml.core.schema import label_column
@@ -23,7 +23,7 @@ from heartml.data.datasets import Dataset, Layout, bind
 from heartml.data.datasets.generic import Collection
 from heartml.data.ingest import tables as assembly
 from heartml.data.ingest import version
-from heartml.data.ingest.version import Tables
+from heartml.data.ingest.version import DatasetTables
 from heartml.pipeline import graph
 
 _FEW = 40         # up to so many files are decoded in this process: starting workers would take longer
@@ -31,7 +31,7 @@ _FLAC = version.BUILD / "audio"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class IngestOutcome:
     """What one ingest did, of this data set alone; what `heartml ingest` prints.
 
     Attributes:
@@ -67,7 +67,7 @@ class Outcome:
         ]
 
 
-def run(dataset: str, folder: Path, *, keep_tasks: bool = False, replace: bool = False) -> Outcome:
+def run(dataset: str, folder: Path, *, keep_tasks: bool = False, replace: bool = False) -> IngestOutcome:
     """Ingest `folder` as data set `dataset`; waits while another ingest or a retraining is at work here.
 
     Args:
@@ -109,20 +109,20 @@ def _samples(recording_id: str) -> Path:
     return former if former.exists() else paths.audio(recording_id, _FLAC)
 
 
-def _examine(layout: Layout, folder: Path, params: IngestParams) -> dict[str, Facts]:
+def _examine(layout: Layout, folder: Path, params: IngestParams) -> dict[str, FileFacts]:
     """Source file -> facts; only what is not known from an earlier ingest is decoded."""
     known, stated = cache.facts(), assembly.stated(layout)
-    facts: dict[str, Facts] = {}
+    facts: dict[str, FileFacts] = {}
     for file in track(stated, "looking for what is new", len(stated)):
         path = folder / file
-        fault = entry_checks.outside(folder, path)
+        fault = entry_checks.path_fault(folder, path)
         if fault:
-            facts[file] = Facts.refused(fault)
+            facts[file] = FileFacts.refused(fault)
             continue
         old = known.get(entry_checks.source_sha256(path))
-        if old and (entry_checks.judge(old, stated[file], params) or paths.audio(old.recording_id).exists()):
+        if old and (entry_checks.first_fault(old, stated[file], params) or paths.audio(old.recording_id).exists()):
             facts[file] = old
-    jobs = {file: Job(folder / file, _FLAC) for file in stated if file not in facts}
+    jobs = {file: DecodingJob(folder / file, _FLAC) for file in stated if file not in facts}
     if jobs and not sys.stderr.isatty():    # where no bar shows it
         print(f"{folder}: decoding {len(jobs)} of {len(stated)} files", file=sys.stderr, flush=True)
     with pool(available_workers(0) if len(jobs) > _FEW else 1) as workers:
@@ -132,7 +132,7 @@ def _examine(layout: Layout, folder: Path, params: IngestParams) -> dict[str, Fa
     return facts
 
 
-def _tasks(source: Dataset, tasks: tuple[str, ...], tables: Tables) -> tuple[str, ...]:
+def _tasks(source: Dataset, tasks: tuple[str, ...], tables: DatasetTables) -> tuple[str, ...]:
     """`tasks`, or the first task that the ingested labels allow where none of them uses this data set."""
     if any(source.NAME in resolve(task).datasets for task in tasks):
         return tasks
@@ -142,12 +142,12 @@ def _tasks(source: Dataset, tasks: tuple[str, ...], tables: Tables) -> tuple[str
 
 
 def _outcome(
-    dataset: str, former: Tables, tables: Tables, changed: bool, tasks: tuple[str, ...], tasks_changed: bool
-) -> Outcome:
+    dataset: str, former: DatasetTables, tables: DatasetTables, changed: bool, tasks: tuple[str, ...], tasks_changed: bool
+) -> IngestOutcome:
     own = tables.recordings[tables.recordings["dataset"] == dataset]
     labels = own.filter(like=label_column(""))
     reasons = tables.quarantine.loc[tables.quarantine["dataset"] == dataset, "reason"]
-    return Outcome(
+    return IngestOutcome(
         dataset, len(own), int(labels.notna().any(axis=1).sum()), own["patient_id"].nunique(),
         own["group_id"].nunique(), int((~own["recording_id"].isin(former.recordings["recording_id"])).sum()),
         dict(sorted(Counter(reasons).items())), changed, tasks, tasks_changed,

@@ -8,7 +8,7 @@ import pandas as pd
 from heartml.core import paths
 from heartml.core.schema import label_column
 from heartml.core.system.errors import HeartMLError
-from heartml.core.system.text import meant
+from heartml.core.system.text import did_you_mean
 from heartml.core.tasks import GROUPS, TASKS, Task, TaskError, expand, resolve
 from heartml.data.datasets import DATASETS, load
 
@@ -103,7 +103,7 @@ def _refuse_absent(name: str, there: Sequence[str]) -> None:
     for dataset in resolve(expand([name])[0]).datasets:
         if dataset not in there:
             way_out = (f": `heartml ingest {dataset} DIR` brings it" if dataset in DATASETS else
-                       f", where there are {', '.join(there)}.{meant(dataset, there)}")
+                       f", where there are {', '.join(there)}.{did_you_mean(dataset, there)}")
             raise TaskError(f"{name}: no {dataset} in {paths.DATA}/{way_out}")
 
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from heartml.audio.entry_checks import Facts, Fault, Stated, judge
+from heartml.audio.entry_checks import Fault, FileFacts, PublishedFacts, first_fault
 from heartml.core.config import IngestParams
 from heartml.core.schema import LABEL_PREFIX, QUARANTINE, RECORDINGS, SESSION, label_column
 from heartml.core.system.text import short
 from heartml.core.tasks import TASKS
 from heartml.data.datasets import Dataset, Layout
 from heartml.data.ingest import grouping, withdrawn
-from heartml.data.ingest.version import Tables
+from heartml.data.ingest.version import DatasetTables
 
 _MISSING_FILE = "missing_file"
 
@@ -29,22 +29,22 @@ class Admitted:
     refused: pd.DataFrame
 
 
-def stated(layout: Layout) -> dict[str, Stated]:
+def stated(layout: Layout) -> dict[str, PublishedFacts]:
     """Source file -> what the publisher says of it."""
     columns = (layout.recordings[c].astype(object) for c in ("source_file", "file_sha256", "pcm_sha256", "samples"))
     return {
-        file: Stated(*(None if pd.isna(value) else value for value in values))
+        file: PublishedFacts(*(None if pd.isna(value) else value for value in values))
         for file, *values in zip(*columns, strict=True)
     }
 
 
-def kept(former: Tables, dataset: str, layout: Layout, *, nothing: bool) -> Tables:
+def kept(former: DatasetTables, dataset: str, layout: Layout, *, nothing: bool) -> DatasetTables:
     """What the former version holds of this data set, of files that the layout does not speak of; or `nothing`.
 
     A layout that merely misses a file takes no recording away.
     """
     if nothing:
-        return Tables(former.recordings.head(0), former.annotations.head(0), former.quarantine.head(0),
+        return DatasetTables(former.recordings.head(0), former.annotations.head(0), former.quarantine.head(0),
                       former.withdrawn)
     missing = layout.refused["reason"] == _MISSING_FILE
     spoken_of = {*layout.recordings["source_file"], *layout.refused.loc[~missing, "source_file"]}
@@ -52,7 +52,7 @@ def kept(former: Tables, dataset: str, layout: Layout, *, nothing: bool) -> Tabl
     spoken_of |= {*layout.refused.loc[missing, "source_file"]}
     quarantine = former.quarantine[_of(former.quarantine, dataset) & ~former.quarantine["source_file"].isin(spoken_of)]
     annotations = former.annotations[former.annotations["recording_id"].isin(recordings["recording_id"])]
-    return Tables(recordings, annotations, quarantine, former.withdrawn)
+    return DatasetTables(recordings, annotations, quarantine, former.withdrawn)
 
 
 def _labels(table: pd.DataFrame) -> list[str]:
@@ -64,12 +64,12 @@ def _of(table: pd.DataFrame, dataset: str) -> "pd.Series[bool]":
 
 
 def admit(
-    source: Dataset, layout: Layout, facts: Mapping[str, Facts], keeping: Tables, params: IngestParams
+    source: Dataset, layout: Layout, facts: Mapping[str, FileFacts], keeping: DatasetTables, params: IngestParams
 ) -> Admitted:
     """Hold every file of the layout against the entry checks and withdrawn consent; `keeping`: see `kept`."""
     say, before = stated(layout), keeping.recordings
     gone = withdrawn.faults(layout.recordings, facts, keeping.withdrawn)
-    faults = {file: judge(facts[file], say[file], params) or fault or gone.get(file)
+    faults = {file: first_fault(facts[file], say[file], params) or fault or gone.get(file)
               for file, fault in _unknown_labels(source, layout.recordings).items()}
     files = layout.recordings["source_file"]
     passed = layout.recordings[pd.Series([faults[file] is None for file in files], files.index, dtype=bool)]
@@ -105,8 +105,8 @@ def _unknown_labels(source: Dataset, recordings: pd.DataFrame) -> dict[str, Faul
 
 
 def next_tables(
-    source: Dataset, layout: Layout, admitted: Admitted, pairs: pd.DataFrame, former: Tables, keeping: Tables
-) -> Tables:
+    source: Dataset, layout: Layout, admitted: Admitted, pairs: pd.DataFrame, former: DatasetTables, keeping: DatasetTables
+) -> DatasetTables:
     """Decide what candidates are copies or contradictions, group the rest, put other data sets' rows beside them.
 
     `pairs`: nearly the same audio, `recall.PAIR_COLUMNS`; `keeping`: of this data set, see `kept`.
@@ -126,7 +126,7 @@ def next_tables(
     refused = [admitted.refused, doubted, _still_missing(layout.refused, accepted), keeping.quarantine]
     elsewhere = former.quarantine[~_of(former.quarantine, source.NAME)]
     strange = former.annotations[former.annotations["recording_id"].isin(others["recording_id"])]
-    return Tables(
+    return DatasetTables(
         _sorted(_stack(others, accepted), ["dataset", "source_file"]),
         _sorted(_stack(strange, _annotations(layout, accepted, keeping)), ["recording_id", "start_s", "end_s"]),
         _sorted(_stack(elsewhere, _one_row_a_file(_stack(*refused))), ["dataset", "source_file"]),
@@ -146,7 +146,7 @@ def _still_missing(refused: pd.DataFrame, accepted: pd.DataFrame) -> pd.DataFram
     return refused[~known]
 
 
-def _annotations(layout: Layout, accepted: pd.DataFrame, keeping: Tables) -> pd.DataFrame:
+def _annotations(layout: Layout, accepted: pd.DataFrame, keeping: DatasetTables) -> pd.DataFrame:
     ids = accepted[["source_file", "recording_id"]]
     fresh = layout.annotations.merge(ids, on="source_file").drop(columns="source_file")
     old = keeping.annotations[keeping.annotations["recording_id"].isin(accepted["recording_id"])]

@@ -40,7 +40,7 @@ class VersionError(HeartMLError):
 
 
 @dataclass(frozen=True)
-class Tables:
+class DatasetTables:
     """The tables of one version; `withdrawn` is no file of it while nobody has withdrawn consent."""
 
     recordings: pd.DataFrame
@@ -49,13 +49,13 @@ class Tables:
     withdrawn: pd.DataFrame
 
 
-def read() -> Tables:
+def read() -> DatasetTables:
     """The version that lies in `data/`; empty tables where there is none."""
     found = {}
     for name, (path, columns) in _TABLES.items():
         table = pd.read_parquet(path) if path.exists() else pd.DataFrame(columns=list(columns))
         found[name] = schema.conform(table, columns, str(path))
-    return Tables(**found)
+    return DatasetTables(**found)
 
 
 def restore() -> None:
@@ -133,7 +133,7 @@ def _drop_half_written_pointer() -> None:
         POINTER.unlink(missing_ok=True)
 
 
-def build(tables: Tables, flac_folder: Path, mappings: Mapping[str, str]) -> Path:
+def build(tables: DatasetTables, flac_folder: Path, mappings: Mapping[str, str]) -> Path:
     """Lay out a whole version aside: `tables`, audio linked from the former version or taken from `flac_folder`.
 
     Args:

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from heartml.audio.entry_checks import Facts, Fault
+from heartml.audio.entry_checks import Fault, FileFacts
 from heartml.core.schema import QUARANTINE, WITHDRAWN
-from heartml.data.ingest.version import Tables
+from heartml.data.ingest.version import DatasetTables
 
 REASON = "withdrawn"
 
 
-def faults(recordings: pd.DataFrame, facts: Mapping[str, Facts], withdrawn: pd.DataFrame) -> dict[str, Fault]:
+def faults(recordings: pd.DataFrame, facts: Mapping[str, FileFacts], withdrawn: pd.DataFrame) -> dict[str, Fault]:
     """Source file -> fault, for the files of a layout that belong to somebody who has withdrawn consent.
 
     Args:
@@ -37,7 +37,7 @@ def detail(reason: str) -> str:
     return f"consent withdrawn: {reason}"
 
 
-def without(tables: Tables, patient: str, reason: str, also: pd.DataFrame) -> Tables:
+def without(tables: DatasetTables, patient: str, reason: str, also: pd.DataFrame) -> DatasetTables:
     """The next version: the patient's recordings are quarantined, and remembered as withdrawn.
 
     The first reason that was given stays.
@@ -53,7 +53,7 @@ def without(tables: Tables, patient: str, reason: str, also: pd.DataFrame) -> Ta
     refused = tables.quarantine[tables.quarantine["patient_id"] == patient]
     columns = ["source_file", "dataset", "patient_id", "recording_id"]
     named = pd.concat([table.reindex(columns=columns) for table in (own, also, refused)]).assign(reason=reason)
-    return Tables(
+    return DatasetTables(
         tables.recordings.drop(index=own.index),
         tables.annotations[~tables.annotations["recording_id"].isin(own["recording_id"])],
         _sorted(_together(tables.quarantine, rows)[list(QUARANTINE)]),

@@ -25,7 +25,7 @@ from heartml.core.system.progress import track
 from heartml.data.simulation import planted_faults, visits
 from heartml.data.simulation.children import draw_child
 from heartml.data.simulation.physiology import SAMPLE_RATE_HZ
-from heartml.data.simulation.planted_faults import Fault, Patient
+from heartml.data.simulation.planted_faults import Patient, PlantedFault
 from heartml.data.simulation.stethoscope import Pcm
 from heartml.data.simulation.visits import COLUMNS, MAX_CHILDREN, Recording
 
@@ -47,7 +47,7 @@ class Corpus:
     patients: int
     recordings: int
     labels: dict[str, int]       # patients by murmur label
-    faults: tuple[Fault, ...]
+    faults: tuple[PlantedFault, ...]
 
     def lines(self) -> list[str]:
         """What a person wants to read about it."""
@@ -64,7 +64,7 @@ def run(folder: Path, *, count: int, seed: int, seconds: float, faults: bool) ->
     """
     _check(folder, count, seed, seconds, faults)
     patients = _patients(count, seed, seconds)
-    found: tuple[Fault, ...] = ()
+    found: tuple[PlantedFault, ...] = ()
     if faults:
         spoilt, found = planted_faults.plant(list(islice(patients, _visits_among(seed))))
         patients = chain(spoilt, patients)
@@ -98,7 +98,7 @@ def _visits_among(seed: int) -> int:
     return sum(len(visits.draw_visits(seed, draw_child(seed, k))) for k in range(planted_faults.AMONG))
 
 
-def _write(folder: Path, patients: Iterable[Patient], faults: tuple[Fault, ...]) -> Corpus:
+def _write(folder: Path, patients: Iterable[Patient], faults: tuple[PlantedFault, ...]) -> Corpus:
     """Write every patient's files, then the tables over all of them; `folder` is there and empty."""
     (folder / _FOLDER).mkdir()
     rows, sums, count = [], {}, 0

@@ -55,30 +55,30 @@ class Patient:
 
 
 @dataclass(frozen=True)
-class Fault:
+class PlantedFault:
     """One planted fault: its kind and the recording or id that carries it."""
 
     kind: str
     where: str
 
 
-def plant(patients: list[Patient]) -> tuple[list[Patient], tuple[Fault, ...]]:
+def plant(patients: list[Patient]) -> tuple[list[Patient], tuple[PlantedFault, ...]]:
     """The patients of the first `AMONG` children with every fault planted, each in a patient of its own.
 
     Patients with an `Additional ID` are left alone. A copied child is put behind the others under a new id.
     """
     chosen = _choose(patients)
     changed: dict[int, Patient] = {}
-    faults: list[Fault] = []
+    faults: list[PlantedFault] = []
     for kind, (spoil, _) in _ONE_PATIENT.items():
         at = chosen[kind]
         changed[at], where = spoil(patients[at])
-        faults.append(Fault(kind, where))
+        faults.append(PlantedFault(kind, where))
     sick, well = chosen["sick"], chosen["well"]
     changed[well], where = _contradict(patients[well], patients[sick])
-    faults.append(Fault("contradiction", where))
+    faults.append(PlantedFault("contradiction", where))
     copy = _near_copy(patients[chosen["near_copy"]])
-    faults.append(Fault("near_copy", copy.row["Patient ID"]))
+    faults.append(PlantedFault("near_copy", copy.row["Patient ID"]))
     return [changed.get(at, patient) for at, patient in enumerate(patients)] + [copy], tuple(faults)
 
 

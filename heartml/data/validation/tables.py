@@ -158,7 +158,7 @@ def class_table(recordings: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["dataset", "label", "value", "recordings", "patients", "groups"])
 
 
-def learnt_when_rare(classes: pd.DataFrame) -> pd.DataFrame:
+def rare_but_learnt(classes: pd.DataFrame) -> pd.DataFrame:
     """The rows of `class_table` to warn of: a task that leaves rare classes out names them itself."""
     left_out = {task.label for task in TASKS.values() if task.rare == "left out"}
     return classes[~classes["label"].isin(left_out)].reset_index(drop=True)
@@ -182,6 +182,6 @@ def tables_of(
         "patients": patient_table(recordings),
         "sessions": session_table(named, groups),
         "labels": labels,
-        "classes": learnt_when_rare(labels),
+        "classes": rare_but_learnt(labels),
         "quarantine": quarantine,
     }

@@ -47,7 +47,7 @@ def run(name: str, by: By) -> dict[str, Any]:
         way = "name several data sets, as in circor+simulated-murmur, or add --by source" if by == "dataset" else \
             "all its recordings are from one source"
         raise LeaveOutError(f"{name}: there is but one {by} ({planned[0].value}): {way}")
-    found = [_entry(one, scratch.evaluated(name, by, one.folds, params), own, task, params)
+    found = [_entry(one, scratch.evaluate_round(name, by, one.folds, params), own, task, params)
              for one in track(planned, f"leave out one {by}", len(planned))]
     scratch.sweep(name, by, [one.folds for one in planned], params)
     return {

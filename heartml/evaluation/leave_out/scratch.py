@@ -29,7 +29,7 @@ class RoundError(HeartMLError):
     """A stage of a round failed; it has said why."""
 
 
-def evaluated(name: str, by: str, folds: pd.DataFrame, params: Params) -> Path:
+def evaluate_round(name: str, by: str, folds: pd.DataFrame, params: Params) -> Path:
     """Learn task `name` on the folds of `folds`, score its test part; the folder of the evaluation."""
     root = root_of(name, by, folds, params)
     with locks.exclusive(root.with_suffix(".lock"), on_wait=f"{root}: waiting for another run of this"):

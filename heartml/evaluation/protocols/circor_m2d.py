@@ -27,8 +27,8 @@ from heartml.evaluation.protocols.scoring import mean, numbers, papers_rule, poo
 from heartml.evaluation.protocols.splits import PREFIX, Split, read_split
 from heartml.metrics import METRICS
 from heartml.models.ensemble import selection
-from heartml.models.ensemble.selection import Terms, Verdicts
-from heartml.models.ensemble.stacking import Evidence, Reading, evidence_of, readings
+from heartml.models.ensemble.selection import EnsemblePrediction, EnsembleTerms
+from heartml.models.ensemble.stacking import StackingFeatures, StackingView, features_of_views, stacking_views
 
 MURMUR, OUTCOME = "circor-murmur", "circor-outcome"
 
@@ -77,7 +77,7 @@ def _fits(split: Split, cohort: Cohort, params: Params, seed: int, folder: Path)
     return made[0], made[1]
 
 
-def _work(jobs: Sequence[fits.Job]) -> None:
+def _work(jobs: Sequence[fits.ProtocolFit]) -> None:
     """Do what is not done, networks first: they are the long ones."""
     left = sorted((job for job in jobs if not job.file.exists()), key=lambda job: job.spec.family.TAKES == "vectors")
     with pool(available_workers(0)) as workers:
@@ -107,22 +107,22 @@ def score(split: Split, seed: int, murmur: Fits, outcome: Fits, params: Params) 
 
 
 def _stacked(
-    fit: Fits, beside: Mapping[Reading, Evidence], params: Params
-) -> tuple[dict[Reading, Evidence], Verdicts]:
+    fit: Fits, beside: Mapping[StackingView, StackingFeatures], params: Params
+) -> tuple[dict[StackingView, StackingFeatures], EnsemblePrediction]:
     """Evidence of all units, and the verdicts about the test part from a combination of the development patients."""
     answers, task, problem = fit.answers(), fit.problem.task, fit.problem
     with np.errstate(invalid="ignore"):      # through noise nobody heard the test part
-        seen = evidence_of(readings(answers, fit.specs, task), answers, fit.answers_in_noise(), problem.unit)
+        seen = features_of_views(stacking_views(answers, fit.specs, task), answers, fit.answers_in_noise(), problem.unit)
     test, chosen = problem.parts == fit.folds, {**seen, **beside}
-    terms = Terms(task, params.stacking, params.ensemble.of(fit.name))
+    terms = EnsembleTerms(task, params.stacking, params.ensemble.of(fit.name))
     fitted = selection.fit({r: e.of(~test) for r, e in chosen.items()}, problem.labels[~test],
                              problem.parts[~test], terms)
-    return seen, selection.judge(fitted, {r: e.of(test) for r, e in chosen.items()})
+    return seen, selection.predict_proba(fitted, {r: e.of(test) for r, e in chosen.items()})
 
 
-def _same_units(seen: Mapping[Reading, Evidence], of: Fits, to: Fits) -> dict[Reading, Evidence]:
+def _same_units(seen: Mapping[StackingView, StackingFeatures], of: Fits, to: Fits) -> dict[StackingView, StackingFeatures]:
     """The networks' evidence about murmurs, for the units of another task; under numbers that no trial there has."""
     row = {unit: number for number, unit in enumerate(of.problem.unit_ids)}
     rows = np.array([row[unit] for unit in to.problem.unit_ids])
     networks = [r for r in seen if of.specs[r.trials[0]].family.TAKES == "frames"]
-    return {Reading(tuple(-1 - t for t in r.trials), r.kind): seen[r].of(rows) for r in networks}
+    return {StackingView(tuple(-1 - t for t in r.trials), r.kind): seen[r].of(rows) for r in networks}

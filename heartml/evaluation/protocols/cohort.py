@@ -23,7 +23,7 @@ from heartml.core.system.progress import track
 from heartml.data.datasets import Layout, circor
 from heartml.data.ingest import grouping
 from heartml.models import encoders
-from heartml.models.encoders import Spec
+from heartml.models.encoders import EncoderSpec
 from heartml.models.frame_cache import Store, loaded, text_of
 
 ENCODER = "logspec"
@@ -55,7 +55,7 @@ class Cohort:
 
 
 @dataclass(frozen=True)
-class Heard:
+class DecodedFile:
     """What decoding one file gave: its samples' hash and length, or why there are none."""
 
     recording_id: str
@@ -86,7 +86,7 @@ def prepare(folder: Path, params: Params) -> tuple[Cohort, dict[str, int]]:
     return open_cohort(made), dict(sorted(reasons.items()))
 
 
-def _write(made: Path, recordings: pd.DataFrame, annotations: pd.DataFrame, spec: Spec) -> None:
+def _write(made: Path, recordings: pd.DataFrame, annotations: pd.DataFrame, spec: EncoderSpec) -> None:
     with files.replacing_folder(made) as building:
         rate_hz = encoders.load(spec).frame_rate_hz
         own = Store.of(spec, DEVICE).view(list(recordings["recording_id"]))
@@ -102,7 +102,7 @@ def open_cohort(folder: Path) -> Cohort:
                   pd.read_parquet(folder / "annotations.parquet"))
 
 
-def _hear(layout: Layout, folder: Path, spec: Spec) -> dict[str, Heard]:
+def _hear(layout: Layout, folder: Path, spec: EncoderSpec) -> dict[str, DecodedFile]:
     """Decode every file, check it, and put its frames into the store."""
     stated = layout.recordings
     jobs = [folder / str(file) for file in stated["source_file"]]
@@ -113,23 +113,23 @@ def _hear(layout: Layout, folder: Path, spec: Spec) -> dict[str, Heard]:
     return dict(zip(stated["source_file"], found, strict=True))
 
 
-def _hear_one(text: str, store: Store, root: Path, job: tuple[Path, str | None]) -> Heard:
+def _hear_one(text: str, store: Store, root: Path, job: tuple[Path, str | None]) -> DecodedFile:
     path, checksum = job
-    if fault := entry_checks.outside(root, path):
-        return Heard("", 0.0, fault.reason)
+    if fault := entry_checks.path_fault(root, path):
+        return DecodedFile("", 0.0, fault.reason)
     if checksum is not None and entry_checks.source_sha256(path) != checksum:
-        return Heard("", 0.0, "checksum")
+        return DecodedFile("", 0.0, "checksum")
     try:
         samples = sound_files.read(path)
     except sound_files.AudioError as error:
-        return Heard("", 0.0, error.reason)
+        return DecodedFile("", 0.0, error.reason)
     if samples.recording_id not in store:
         spec, encoder = loaded(text)
         store.put(samples.recording_id, encoders.frames_of(encoder, spec, samples.floats, samples.sample_rate_hz))
-    return Heard(samples.recording_id, samples.seconds, "")
+    return DecodedFile(samples.recording_id, samples.seconds, "")
 
 
-def _recordings(layout: Layout, heard: dict[str, Heard]) -> pd.DataFrame:
+def _recordings(layout: Layout, heard: dict[str, DecodedFile]) -> pd.DataFrame:
     """Usable recordings, each once, children that the publisher says are one in one group."""
     own = [heard[file] for file in layout.recordings["source_file"]]
     table = layout.recordings.assign(recording_id=[h.recording_id for h in own], seconds=[h.seconds for h in own])

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from heartml.core.config import Params
 from heartml.core.tasks import TASKS
 from heartml.evaluation.protocols.cohort import ENCODER, open_cohort
-from heartml.models.ensemble.candidate import Sounds, Spec, together
-from heartml.models.heads import Answer
+from heartml.models.ensemble.candidate import CandidateSpec, FeatureSet, mean_prediction
+from heartml.models.heads import HeadPrediction
 from heartml.training import fold_fits, search_space, training_table
-from heartml.training.fold_fits import Bench, OfRecordings
-from heartml.training.training_table import Problem
+from heartml.training.fold_fits import OfRecordings, TrainingData
+from heartml.training.training_table import TrainingTable
 
 SINGLE = "single"
 CHUNK_S = 5.0          # arXiv 2404.17107: logits of 5 s chunks are averaged over a recording
@@ -28,7 +28,7 @@ Key = int | str        # number of a trial, or `SINGLE`
 
 
 @dataclass(frozen=True)
-class Job:
+class ProtocolFit:
     """Fit `spec` for task `name` to all parts but `without`, answer for the parts `about`, into `file`.
 
     Readers learn from the parts `taught` of these: they are heard through noise as well.
@@ -37,7 +37,7 @@ class Job:
     cohort: Path
     folds: Path
     name: str
-    spec: Spec
+    spec: CandidateSpec
     without: tuple[int, ...]
     about: tuple[int, ...]
     taught: tuple[int, ...]
@@ -45,7 +45,7 @@ class Job:
     file: Path
 
 
-def work(job: Job) -> None:
+def work(job: ProtocolFit) -> None:
     """Do one job unless its file is there; runs in a worker process."""
     if job.file.exists():
         return
@@ -56,23 +56,23 @@ def work(job: Job) -> None:
 
 
 @functools.lru_cache(maxsize=2)
-def opened(cohort: Path, folds: Path, name: str) -> Bench:
+def opened(cohort: Path, folds: Path, name: str) -> TrainingData:
     """The workbench of one task on one split."""
     source = open_cohort(cohort)
     found = training_table.build(name, pd.read_parquet(folds), source.recordings)
     row = {recording_id: n for n, recording_id in enumerate(source.recordings["recording_id"])}
     rows = np.array([row[recording_id] for recording_id in found.recording_ids])
     seconds = source.recordings["seconds"].to_numpy()[rows]
-    return Bench(found, _everything(cohort).some(rows, found.unit), {ENCODER: source.frames}, source.annotations,
+    return TrainingData(found, _everything(cohort).some(rows, found.unit), {ENCODER: source.frames}, source.annotations,
                  tuple(seconds))
 
 
 @functools.lru_cache(maxsize=1)
-def _everything(cohort: Path) -> Sounds:
+def _everything(cohort: Path) -> FeatureSet:
     """All recordings of a cohort, so that what is pooled of one serves every split."""
     source = open_cohort(cohort)
     ids, frames = tuple(source.recordings["recording_id"]), source.frames
-    return Sounds({ENCODER: OfRecordings(frames, ids)}, {ENCODER: frames.frame_rate_hz}, np.arange(len(ids)))
+    return FeatureSet({ENCODER: OfRecordings(frames, ids)}, {ENCODER: frames.frame_rate_hz}, np.arange(len(ids)))
 
 
 @dataclass(frozen=True)
@@ -82,18 +82,18 @@ class Fits:
     cohort: Path
     table: Path
     name: str
-    specs: Mapping[int, Spec]
-    single: Spec | None
+    specs: Mapping[int, CandidateSpec]
+    single: CandidateSpec | None
     folds: int
     seed: int
     folder: Path
 
     @property
-    def problem(self) -> Problem:
+    def problem(self) -> TrainingTable:
         """Recordings, units and parts."""
         return opened(self.cohort, self.table, self.name).problem
 
-    def jobs(self) -> Iterator[Job]:
+    def jobs(self) -> Iterator[ProtocolFit]:
         """What is to be done; networks are bagged over the inner folds, other heads fitted once more for the test."""
         test = self.folds
         if self.single:
@@ -106,58 +106,58 @@ class Fits:
                 yield self._job(trial, spec, (test,), (test,))
 
     def _job(
-        self, key: Key, spec: Spec, without: tuple[int, ...], about: tuple[int, ...], taught: tuple[int, ...] = ()
-    ) -> Job:
+        self, key: Key, spec: CandidateSpec, without: tuple[int, ...], about: tuple[int, ...], taught: tuple[int, ...] = ()
+    ) -> ProtocolFit:
         number = len(self.specs) if key == SINGLE else int(key)
-        seed = search_space.derive(self.seed, number, without[0])
-        return Job(self.cohort, self.table, self.name, spec, without, about, taught, seed,
+        seed = search_space.derive_seed(self.seed, number, without[0])
+        return ProtocolFit(self.cohort, self.table, self.name, spec, without, about, taught, seed,
                    self._file(key, without))
 
     def _file(self, key: Key, without: Sequence[int]) -> Path:
         return self.folder / f"{self.name}-{self.seed}-{key}-{'-'.join(map(str, without))}.safetensors"
 
-    def answers(self) -> dict[int, Answer]:
+    def answers(self) -> dict[int, HeadPrediction]:
         """What every trial says about all cases, none of which it was fitted to."""
         return {trial: self._answer(trial, spec) for trial, spec in self.specs.items()}
 
-    def answers_in_noise(self) -> dict[int, Answer]:
+    def answers_in_noise(self) -> dict[int, HeadPrediction]:
         """The same through noise, of trials whose answers are read; not a number about the test part."""
         found = {}
         for trial, spec in self.specs.items():
-            read = {fold: fold_fits.read_in_noise(self._file(trial, (fold, self.folds))) for fold in range(self.folds)}
+            read = {fold: fold_fits.read_noisy_prediction(self._file(trial, (fold, self.folds))) for fold in range(self.folds)}
             noisy = {fold: answer for fold, answer in read.items() if answer is not None}
             if noisy:
                 found[trial] = _placed(noisy, self._parts(spec))
         return found
 
-    def single_answer(self) -> Answer:
+    def single_answer(self) -> HeadPrediction:
         """What the single network says about the recordings of the test part."""
-        return fold_fits.read_answer(self._file(SINGLE, (self.folds,)))
+        return fold_fits.read_prediction(self._file(SINGLE, (self.folds,)))
 
-    def _parts(self, spec: Spec) -> NDArray[np.int64]:
+    def _parts(self, spec: CandidateSpec) -> NDArray[np.int64]:
         """The part of every case that a spec answers about."""
         return self.problem.parts[self.problem.unit] if spec.level == "recording" else self.problem.parts
 
-    def _answer(self, trial: int, spec: Spec) -> Answer:
+    def _answer(self, trial: int, spec: CandidateSpec) -> HeadPrediction:
         parts = self._parts(spec)
         test, bagged = self.folds, spec.family.TAKES == "frames"
-        pieces: dict[int, list[Answer]] = {part: [] for part in range(test + 1)}
+        pieces: dict[int, list[HeadPrediction]] = {part: [] for part in range(test + 1)}
         for fold in range(test):
-            said = fold_fits.read_answer(self._file(trial, (fold, test)))
+            said = fold_fits.read_prediction(self._file(trial, (fold, test)))
             about = parts[np.isin(parts, (fold, test) if bagged else (fold,))]
             pieces[fold].append(_rows(said, about == fold))
             if bagged:
                 pieces[test].append(_rows(said, about == test))
         if not bagged:
-            pieces[test].append(fold_fits.read_answer(self._file(trial, (test,))))
-        return _placed({part: together(answers) for part, answers in pieces.items()}, parts)
+            pieces[test].append(fold_fits.read_prediction(self._file(trial, (test,))))
+        return _placed({part: mean_prediction(answers) for part, answers in pieces.items()}, parts)
 
 
-def _rows(answer: Answer, which: NDArray[np.bool_]) -> Answer:
-    return Answer(answer.log_p[which], None if answer.details is None else answer.details[which])
+def _rows(answer: HeadPrediction, which: NDArray[np.bool_]) -> HeadPrediction:
+    return HeadPrediction(answer.log_p[which], None if answer.details is None else answer.details[which])
 
 
-def _placed(pieces: Mapping[int, Answer], parts: NDArray[np.int64]) -> Answer:
+def _placed(pieces: Mapping[int, HeadPrediction], parts: NDArray[np.int64]) -> HeadPrediction:
     """Answers of parts, put where their cases stand; not a number for those of other parts."""
     first = pieces[0]
     log_p = np.full((len(parts), first.log_p.shape[1]), np.nan)
@@ -166,10 +166,10 @@ def _placed(pieces: Mapping[int, Answer], parts: NDArray[np.int64]) -> Answer:
         log_p[parts == part] = answer.log_p
         if details is not None and answer.details is not None:
             details[parts == part] = answer.details
-    return Answer(log_p, details)
+    return HeadPrediction(log_p, details)
 
 
-def specs_of(name: str, task_name: str, params: Params, recordings: int, *, networks: bool) -> dict[int, Spec]:
+def specs_of(name: str, task_name: str, params: Params, recordings: int, *, networks: bool) -> dict[int, CandidateSpec]:
     """The starts of the search as they stand in `params.yaml`, nothing drawn: slot -> spec.
 
     Args:
@@ -185,11 +185,11 @@ def specs_of(name: str, task_name: str, params: Params, recordings: int, *, netw
         spec = search_space.suggest(FixedTrial(search_space.fixed(slot, task)), slot, search, task, (ENCODER,))   # type: ignore[arg-type]
         if slot.network:
             steps = -(-params.protocol.epochs * recordings // int(spec.numbers["batch"]))
-            spec = Spec(spec.encoder, spec.head, spec.level, spec.pooling, {**spec.numbers, "steps": steps})
+            spec = CandidateSpec(spec.encoder, spec.head, spec.level, spec.pooling, {**spec.numbers, "steps": steps})
         found[slot.number] = spec
     return found
 
 
-def chunked(spec: Spec) -> Spec:
+def chunked(spec: CandidateSpec) -> CandidateSpec:
     """The same network, heard in chunks as the paper's rule has it."""
-    return Spec(spec.encoder, spec.head, spec.level, spec.pooling, {**spec.numbers, "inference_chunk_s": CHUNK_S})
+    return CandidateSpec(spec.encoder, spec.head, spec.level, spec.pooling, {**spec.numbers, "inference_chunk_s": CHUNK_S})

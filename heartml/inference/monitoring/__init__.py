@@ -17,17 +17,17 @@ import numpy as np
 import pandas as pd
 
 from heartml.inference import batch, inputs
-from heartml.inference.answer_cache import Ledger
 from heartml.inference.batch import Block, Work
 from heartml.inference.monitoring import drift, reference
 from heartml.inference.monitoring.drift import DRIFT, FEW, SAME, Finding
+from heartml.inference.prediction_cache import PredictionCache
 
 Score = Callable[[Work], Iterable[Block]]
 _ANSWER = ["group_id", "recording_id", "leaning", "confidence"]
 
 
 @dataclass(frozen=True)
-class Watch:
+class DriftReport:
     """What one look at new recordings found.
 
     Attributes:
@@ -69,20 +69,20 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class Compared:
+class MonitoredData:
     """A look, and the two tables of independent groups behind it."""
 
-    watch: Watch
+    watch: DriftReport
     reference: pd.DataFrame
     new: pd.DataFrame
 
 
-def run(source: Path, model: str | None, task: str | None) -> Compared:
+def run(source: Path, model: str | None, task: str | None) -> MonitoredData:
     """Look at everything behind `source`, in this process, with a bar; see `batch.plan` for `model` and `task`."""
-    return look(batch.plan(source, model, task), batch.here)
+    return compare_recordings(batch.plan(source, model, task), batch.here)
 
 
-def look(work: Work, score: Score) -> Compared:
+def compare_recordings(work: Work, score: Score) -> MonitoredData:
     """Score what is new, compare it with the reference of the model.
 
     Raises:
@@ -97,7 +97,7 @@ def look(work: Work, score: Score) -> Compared:
     held_out = of_model[of_model["confidence"].notna() & ~of_model["group_id"].isin(base["group_id"])]
     whole = pd.concat([base, held_out.assign(**dict.fromkeys(_MEASURED, None))]) if len(held_out) else base
     findings = drift.compare(whole, new, work.params.monitor, np.random.default_rng(work.params.seed))
-    return Compared(_watch(work, collected, findings), of_model, new)
+    return MonitoredData(_watch(work, collected, findings), of_model, new)
 
 
 _MEASURED = (*reference.MEASURED, "embedding")
@@ -130,18 +130,18 @@ def _collect(work: Work, done: Iterable[Block], known: frozenset[str]) -> _Colle
 
 def _measured(work: Work, drawn: pd.DataFrame) -> pd.DataFrame:
     """The drawn recordings with what was measured of them when they were scored."""
-    with Ledger.open(work.ledger) as kept:
+    with PredictionCache.open(work.ledger) as kept:
         found = kept.measured(list(drawn["recording_id"]))
     rows = [{**found[i][0], "embedding": np.frombuffer(found[i][1], np.float32)} for i in drawn["recording_id"]]
     measured = pd.DataFrame(rows, columns=list(_MEASURED), index=drawn.index)
     return pd.concat([drawn, measured], axis=1)
 
 
-def _watch(work: Work, collected: _Collected, findings: Sequence[Finding]) -> Watch:
+def _watch(work: Work, collected: _Collected, findings: Sequence[Finding]) -> DriftReport:
     states = {finding.state for finding in findings}
     verdict = DRIFT if DRIFT in states else FEW if states == {FEW} else SAME
     groups = collected.rows.drop_duplicates("group_id")
-    return Watch(
+    return DriftReport(
         verdict, work.facts.task, work.located.words, work.located.version, len(work.items), collected.faults,
         collected.seen, collected.scored, collected.rows["recording_id"].nunique(), len(groups),
         int((~groups["named"].astype(bool)).sum()), work.params.monitor.alpha, tuple(findings))

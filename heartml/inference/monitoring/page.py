@@ -11,7 +11,7 @@ import numpy as np
 
 from heartml.core.config import MonitorParams
 from heartml.core.system.files import replacing
-from heartml.inference.monitoring import Compared, show
+from heartml.inference.monitoring import MonitoredData, show
 from heartml.inference.monitoring.drift import DRIFT, Finding, rounded
 from heartml.reporting.environment import environment
 from heartml.reporting.svg import Line, chart, domain
@@ -20,13 +20,13 @@ STEPS = 120      # points of a curve
 NEW, BEFORE = 0, 1      # series, and with it the colour
 
 
-def write(compared: Compared, params: MonitorParams, to: Path) -> None:
+def write(compared: MonitoredData, params: MonitorParams, to: Path) -> None:
     """Write the page, whole or not at all."""
     with replacing(to) as temporary:
         temporary.write_text(render(compared, params), encoding="utf-8")
 
 
-def render(compared: Compared, params: MonitorParams) -> str:
+def render(compared: MonitoredData, params: MonitorParams) -> str:
     """The page as HTML."""
     from jinja2 import ChoiceLoader, PackageLoader
 
@@ -51,7 +51,7 @@ def _row(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _picture(finding: Finding, compared: Compared) -> dict[str, Any] | None:
+def _picture(finding: Finding, compared: MonitoredData) -> dict[str, Any] | None:
     """Title, verdict and plot of one measure; `None` where there is nothing to see."""
     if finding.effect is None:
         return None

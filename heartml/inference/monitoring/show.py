@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from heartml.core.config import MonitorParams
-from heartml.inference.monitoring import Watch
+from heartml.inference.monitoring import DriftReport
 from heartml.inference.monitoring.drift import DRIFT, FEW, SMALL, Finding
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 STATES = {DRIFT: "drift", SMALL: "certain, but small", FEW: "not enough to say"}
 
 
-def headline(watch: Watch) -> str:
+def headline(watch: DriftReport) -> str:
     """The verdict in one sentence."""
     if watch.verdict == DRIFT:
         return f"Drift: {names(watch)}"
@@ -21,12 +21,12 @@ def headline(watch: Watch) -> str:
     return "No drift"
 
 
-def names(watch: Watch) -> str:
+def names(watch: DriftReport) -> str:
     """What drifted: `level, bandwidth`."""
     return ", ".join(finding.measure.title.lower() for finding in watch.drifted)
 
 
-def counted(watch: Watch) -> str:
+def counted(watch: DriftReport) -> str:
     """What was looked at, in a sentence or two."""
     left = [f"{watch.seen} known from training or testing" if watch.seen else "",
             f"{watch.faults} that cannot be scored" if watch.faults else ""]
@@ -67,7 +67,7 @@ def p_value(finding: Finding) -> str:
     return "" if finding.p_holm is None else f"{finding.p_holm:.2g}"
 
 
-def show(watch: Watch, params: MonitorParams) -> None:
+def show(watch: DriftReport, params: MonitorParams) -> None:
     """Print it on standard output."""
     from rich.console import Console
 
@@ -80,7 +80,7 @@ def show(watch: Watch, params: MonitorParams) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
-def _table(watch: Watch) -> "Table":
+def _table(watch: DriftReport) -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text

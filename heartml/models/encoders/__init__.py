@@ -52,7 +52,7 @@ class Encoder(Protocol):
 
 
 @dataclass(frozen=True)
-class Spec:
+class EncoderSpec:
     """An encoder's name and the parameters it depends on: those of the audio and its own sections of `params.yaml`."""
 
     name: str
@@ -65,27 +65,27 @@ class Spec:
         return {"name": self.name, "audio": self.audio.model_dump(mode="json"), "sections": sections}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Spec":
+    def from_json(cls, values: Mapping[str, Any]) -> "EncoderSpec":
         """The spec behind `to_json`; keys that are not the spec's own are ignored."""
         kinds = {key: cast("type[Section]", Params.model_fields[key].annotation) for key in values["sections"]}
         sections = {key: kind.model_validate(values["sections"][key]) for key, kind in kinds.items()}
         return cls(values["name"], AudioParams.model_validate(values["audio"]), sections)
 
 
-def _logspec(spec: Spec) -> Encoder:
+def _logspec(spec: EncoderSpec) -> Encoder:
     from heartml.models.encoders import logspec
 
     return logspec.Logspec(spec.audio, cast(LogspecParams, spec.sections["logspec"]))
 
 
-def _random_conv(spec: Spec) -> Encoder:
+def _random_conv(spec: EncoderSpec) -> Encoder:
     from heartml.models.encoders import random_conv
 
     own = cast(RandomConvParams, spec.sections["random_conv"])
     return random_conv.RandomConv(spec.audio, cast(LogspecParams, spec.sections["logspec"]), own)
 
 
-def _amplitude(spec: Spec) -> Encoder:
+def _amplitude(spec: EncoderSpec) -> Encoder:
     from heartml.models.encoders import amplitude
 
     return amplitude.Amplitude(spec.audio, cast(AmplitudeParams, spec.sections["amplitude"]))
@@ -95,7 +95,7 @@ def _amplitude(spec: Spec) -> Encoder:
 class Member:
     """How an encoder is made, and from which sections of `params.yaml`."""
 
-    load: Callable[[Spec], Encoder]
+    load: Callable[[EncoderSpec], Encoder]
     sections: tuple[str, ...]
 
 
@@ -106,7 +106,7 @@ ENCODERS: dict[str, Member] = {
 }
 
 
-def spec(name: str, params: Params) -> Spec:
+def spec(name: str, params: Params) -> EncoderSpec:
     """Everything that decides the output of encoder `name`.
 
     Raises:
@@ -114,15 +114,15 @@ def spec(name: str, params: Params) -> Spec:
     """
     if name not in ENCODERS:
         raise EncoderError(f"no encoder {name!r}: `encoders` in params.yaml knows {', '.join(ENCODERS)}")
-    return Spec(name, params.audio, {key: getattr(params, key) for key in ENCODERS[name].sections})
+    return EncoderSpec(name, params.audio, {key: getattr(params, key) for key in ENCODERS[name].sections})
 
 
-def load(spec: Spec) -> Encoder:
+def load(spec: EncoderSpec) -> Encoder:
     """The encoder behind a spec."""
     return ENCODERS[spec.name].load(spec)
 
 
-def fingerprint(spec: Spec) -> str:
+def fingerprint(spec: EncoderSpec) -> str:
     """16 hex digits that change whenever the frames may: parameters, the code of audio and encoders, the libraries."""
     libraries = [metadata.version(name) for name in ("torch", "torchaudio", "numpy", "scipy")]
     digest = hashlib.sha256(repr((sorted_items(spec.to_json()), libraries)).encode())
@@ -139,7 +139,7 @@ def sorted_items(value: Any) -> Any:
 
 
 def frames_of(
-    encoder: Encoder, spec: Spec, waveform: npt.NDArray[np.float32], sample_rate_hz: int
+    encoder: Encoder, spec: EncoderSpec, waveform: npt.NDArray[np.float32], sample_rate_hz: int
 ) -> npt.NDArray[np.float16]:
     """One recording, from raw waveform [time] to float16 [frames, dim]: the same in training and in use."""
     import torch

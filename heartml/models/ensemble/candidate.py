@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartml.models import pooling
-from heartml.models.heads import HEADS, Answer, Fitted, Head, Inputs, Numbers
+from heartml.models.heads import HEADS, FittedHead, Head, HeadPrediction, Hyperparameters, Inputs
 
 if TYPE_CHECKING:
     pass  # with pandas, which a finished model has no use for
@@ -22,14 +22,14 @@ Level = Literal["recording", "unit"]
 
 
 @dataclass(frozen=True)
-class Spec:
+class CandidateSpec:
     """What is fitted; `pooling` is `None` for heads that take frames."""
 
     encoder: str
     head: str
     level: Level
     pooling: str | None
-    numbers: Numbers
+    numbers: Hyperparameters
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -37,7 +37,7 @@ class Spec:
                 "numbers": dict(self.numbers)}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Spec":
+    def from_json(cls, values: Mapping[str, Any]) -> "CandidateSpec":
         """The spec behind `to_json`; other keys are ignored."""
         return cls(values["encoder"], values["head"], values["level"], values["pooling"], dict(values["numbers"]))
 
@@ -64,7 +64,7 @@ class Rows(Sequence[NDArray[np.float32]]):
         return len(self._rows)
 
 
-class Sounds:
+class FeatureSet:
     """Frames of `r` recordings under each encoder, pooled when asked, once.
 
     Args:
@@ -78,7 +78,7 @@ class Sounds:
         unit: NDArray[np.int64],
     ) -> None:
         self.frames, self.rates_hz, self.unit = dict(frames), dict(rates_hz), unit
-        self._whole: tuple[Sounds, NDArray[np.int64]] | None = None
+        self._whole: tuple[FeatureSet, NDArray[np.int64]] | None = None
         self._of_recordings: dict[tuple[str, str], Floats] = {}
         self._of_units: dict[tuple[str, str], Floats] = {}
 
@@ -86,19 +86,19 @@ class Sounds:
         """The frames of one encoder more."""
         self.frames[encoder], self.rates_hz[encoder] = frames, rate_hz
 
-    def apart(self) -> "Sounds":
+    def apart(self) -> "FeatureSet":
         """The same recordings, each a unit of its own; what was pooled of a recording is not pooled again."""
-        other = Sounds(self.frames, self.rates_hz, np.arange(len(self.unit)))
+        other = FeatureSet(self.frames, self.rates_hz, np.arange(len(self.unit)))
         other._of_recordings = self._of_recordings
         return other
 
-    def some(self, rows: NDArray[np.int64], unit: NDArray[np.int64]) -> "Sounds":
+    def some(self, rows: NDArray[np.int64], unit: NDArray[np.int64]) -> "FeatureSet":
         """Recordings `rows` `[n]` with units of their own `[n]`; each is pooled once for all that it is part of."""
-        other = Sounds({name: Rows(of, rows) for name, of in self.frames.items()}, self.rates_hz, unit)
+        other = FeatureSet({name: Rows(of, rows) for name, of in self.frames.items()}, self.rates_hz, unit)
         other._whole = self, rows
         return other
 
-    def inputs(self, spec: Spec, rows: NDArray[np.int64]) -> Inputs:
+    def inputs(self, spec: CandidateSpec, rows: NDArray[np.int64]) -> Inputs:
         """What the spec's head takes, for recordings or units `rows`."""
         if spec.pooling is None:
             return Rows(self.frames[spec.encoder], rows)
@@ -122,23 +122,23 @@ class Sounds:
 class Member:
     """A spec and the heads fitted to it: one, or those of several folds whose answers are averaged."""
 
-    spec: Spec
-    heads: tuple[Fitted, ...]
+    spec: CandidateSpec
+    heads: tuple[FittedHead, ...]
 
-    def answer(self, sounds: Sounds) -> Answer:
+    def answer(self, sounds: FeatureSet) -> HeadPrediction:
         """What the member says about every recording (or unit) of `sounds`."""
         cases = len(sounds.unit) if self.spec.level == "recording" else int(sounds.unit.max()) + 1
         inputs = sounds.inputs(self.spec, np.arange(cases))
-        return together([head.answer(inputs) for head in self.heads])
+        return mean_prediction([head.answer(inputs) for head in self.heads])
 
 
-def together(answers: Sequence[Answer]) -> Answer:
+def mean_prediction(answers: Sequence[HeadPrediction]) -> HeadPrediction:
     """The mean of what several heads say about the same cases, in log-probabilities and in details."""
     details = [a.details for a in answers if a.details is not None]
-    log_p = normalised(np.mean([a.log_p for a in answers], axis=0))
-    return Answer(log_p, np.mean(details, axis=0) if details else None)
+    log_p = normalise(np.mean([a.log_p for a in answers], axis=0))
+    return HeadPrediction(log_p, np.mean(details, axis=0) if details else None)
 
 
-def normalised(log_scores: Floats) -> Floats:
+def normalise(log_scores: Floats) -> Floats:
     """Log-probabilities whose rows sum to one."""
     return log_scores - np.logaddexp.reduce(log_scores, axis=1, keepdims=True)

@@ -17,27 +17,27 @@ from heartml.core.config import EnsembleParams, StackingParams
 from heartml.core.tasks import Task
 from heartml.metrics.class_gains import class_gains
 from heartml.models.ensemble.calibration import Calibration
-from heartml.models.ensemble.candidate import normalised
+from heartml.models.ensemble.candidate import normalise
 from heartml.models.ensemble.decision_rule import Rule, scaled
-from heartml.models.ensemble.stacking import Evidence, Floats, Ints, Reader, Reading, cross_read
+from heartml.models.ensemble.stacking import Floats, Ints, Stacker, StackingFeatures, StackingView, out_of_fold_log_p
 
 
 @dataclass(frozen=True)
-class Combination:
+class FittedEnsemble:
     """Weights (summing to one) and readers of the selected readings, in the order of the readings."""
 
-    weights: Mapping[Reading, float]
-    readers: Mapping[Reading, Reader]
+    weights: Mapping[StackingView, float]
+    readers: Mapping[StackingView, Stacker]
     rule: Rule
     calibration: Calibration
 
-    def log_p(self, seen: Mapping[Reading, Evidence]) -> Floats:
+    def log_p(self, seen: Mapping[StackingView, StackingFeatures]) -> Floats:
         """Evidence of each reading about `n` units as recorded -> log-probabilities `[n, k]`."""
-        return mean({r: self.readers[r](seen[r].heard) for r in self.weights}, self.weights)
+        return mean_log_p({r: self.readers[r](seen[r].heard) for r in self.weights}, self.weights)
 
 
 @dataclass(frozen=True)
-class Verdicts:
+class EnsemblePrediction:
     """Log-probabilities `[n, k]`, decisions `[n]`, calibrated probabilities `[n, k]`."""
 
     log_p: Floats
@@ -45,13 +45,13 @@ class Verdicts:
     calibrated: Floats
 
 
-def mean(log_p: Mapping[Reading, Floats], weights: Mapping[Reading, float]) -> Floats:
+def mean_log_p(log_p: Mapping[StackingView, Floats], weights: Mapping[StackingView, float]) -> Floats:
     """Weighted mean of log-probabilities, normalised."""
-    return normalised(np.sum([weight * log_p[reading] for reading, weight in weights.items()], axis=0))
+    return normalise(np.sum([weight * log_p[reading] for reading, weight in weights.items()], axis=0))
 
 
 @dataclass(frozen=True)
-class Terms:
+class EnsembleTerms:
     """What a combination is fitted for, and with which numbers."""
 
     task: Task
@@ -59,7 +59,7 @@ class Terms:
     ensemble: EnsembleParams
 
 
-def fit(seen: Mapping[Reading, Evidence], labels: Ints, parts: Ints, terms: Terms) -> Combination:
+def fit(seen: Mapping[StackingView, StackingFeatures], labels: Ints, parts: Ints, terms: EnsembleTerms) -> FittedEnsemble:
     """Select, read, decide and calibrate from out-of-fold evidence of `n` units.
 
     Args:
@@ -68,19 +68,19 @@ def fit(seen: Mapping[Reading, Evidence], labels: Ints, parts: Ints, terms: Term
     """
     params = terms.stacking
     gains = class_gains(terms.task.metric, labels, terms.task.classes)
-    log_p = {r: cross_read(r.kind, e, labels, parts, gains, params) for r, e in sorted(seen.items())}
+    log_p = {r: out_of_fold_log_p(r.kind, e, labels, parts, gains, params) for r, e in sorted(seen.items())}
     weights = select(log_p, labels, gains, terms.ensemble, params.calibration_ridge)
-    together = mean(log_p, weights)
-    readers = {r: Reader.fit(r.kind, seen[r], labels, gains, params) for r in weights}
+    together = mean_log_p(log_p, weights)
+    readers = {r: Stacker.fit(r.kind, seen[r], labels, gains, params) for r in weights}
     rule = Rule.fit(together, labels, gains, params.rule_temperature, params.rule_ridge)
-    return Combination(weights, readers, rule, Calibration.fit(together, labels, params.calibration_ridge))
+    return FittedEnsemble(weights, readers, rule, Calibration.fit(together, labels, params.calibration_ridge))
 
 
 def select(
-    log_p: Mapping[Reading, Floats], labels: Ints, gains: Floats, params: EnsembleParams, ridge: float
-) -> dict[Reading, float]:
+    log_p: Mapping[StackingView, Floats], labels: Ints, gains: Floats, params: EnsembleParams, ridge: float
+) -> dict[StackingView, float]:
     """Add, `rounds` times, the reading that helps the mean most; at most `max_members` trials or committees."""
-    chosen: list[Reading] = []
+    chosen: list[StackingView] = []
     total = np.zeros((len(labels), len(gains)))
     for _ in range(params.rounds):
         members = {reading.trials for reading in chosen}
@@ -95,23 +95,23 @@ def loss(log_p: Floats, labels: Ints, gains: Floats, ridge: float) -> float:
     """Negative log-likelihood after recalibration, units weighted by the gain of their class."""
     weights: NDArray[np.float64] = gains[labels]
     scale, biases = scaled(log_p, labels, weights, ridge)
-    own = normalised(scale * log_p + biases)[np.arange(len(labels)), labels]
+    own = normalise(scale * log_p + biases)[np.arange(len(labels)), labels]
     return float(-(weights * own).sum() / weights.sum())
 
 
-def judge(combination: Combination, seen: Mapping[Reading, Evidence]) -> Verdicts:
+def predict_proba(combination: FittedEnsemble, seen: Mapping[StackingView, StackingFeatures]) -> EnsemblePrediction:
     """What a combination says about units."""
     log_p = combination.log_p(seen)
-    return Verdicts(log_p, combination.rule.decide(log_p), combination.calibration(log_p))
+    return EnsemblePrediction(log_p, combination.rule.decide(log_p), combination.calibration(log_p))
 
 
-def cross_fitted(seen: Mapping[Reading, Evidence], labels: Ints, parts: Ints, terms: Terms) -> Verdicts:
+def out_of_fold(seen: Mapping[StackingView, StackingFeatures], labels: Ints, parts: Ints, terms: EnsembleTerms) -> EnsemblePrediction:
     """Verdicts about each fold from a combination that was selected and fitted on the other folds."""
     log_p, calibrated = np.zeros((2, len(labels), len(terms.task.classes)))
     decisions = np.zeros(len(labels), np.int64)
     for part in np.unique(parts):
         here = parts == part
         fitted = fit({r: e.of(~here) for r, e in seen.items()}, labels[~here], parts[~here], terms)
-        verdicts = judge(fitted, {r: e.of(here) for r, e in seen.items()})
+        verdicts = predict_proba(fitted, {r: e.of(here) for r, e in seen.items()})
         log_p[here], decisions[here], calibrated[here] = verdicts.log_p, verdicts.decisions, verdicts.calibrated
-    return Verdicts(log_p, decisions, calibrated)
+    return EnsemblePrediction(log_p, decisions, calibrated)

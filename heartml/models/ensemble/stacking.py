@@ -16,38 +16,38 @@ from numpy.typing import NDArray
 
 from heartml.core.config import StackingParams
 from heartml.core.tasks import Task
-from heartml.models.ensemble.candidate import Spec, together
-from heartml.models.heads import Answer
+from heartml.models.ensemble.candidate import CandidateSpec, mean_prediction
+from heartml.models.heads import HeadPrediction
 from heartml.models.heads.softmax import Softmax
 from heartml.models.pooling import rows_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Kind = Literal["direct", "stack", "segments"]
-KINDS: tuple[Kind, ...] = ("direct", "stack", "segments")
+ViewKind = Literal["direct", "stack", "segments"]
+VIEW_KINDS: tuple[ViewKind, ...] = ("direct", "stack", "segments")
 
 
 @dataclass(frozen=True, order=True)
-class Reading:
+class StackingView:
     """One way to read one trial, or a committee of trials whose answers are averaged before they are read."""
 
     trials: tuple[int, ...]
-    kind: Kind
+    kind: ViewKind
 
     def __str__(self) -> str:
         return f"{'+'.join(map(str, self.trials))}-{self.kind}"
 
 
 @dataclass(frozen=True)
-class Evidence:
+class StackingFeatures:
     """What a reading looks at: `[u, columns]` of units as recorded and, where readers learn from it, through noise."""
 
     heard: Floats
     noisy: Floats | None = None
 
-    def of(self, units: NDArray[np.bool_] | Ints) -> "Evidence":
+    def of(self, units: NDArray[np.bool_] | Ints) -> "StackingFeatures":
         """The same of some units."""
-        return Evidence(self.heard[units], None if self.noisy is None else self.noisy[units])
+        return StackingFeatures(self.heard[units], None if self.noisy is None else self.noisy[units])
 
     def taught(self, labels: Ints) -> tuple[Floats, Ints]:
         """What a reader is fitted to, and the labels `[u]` as often."""
@@ -56,7 +56,7 @@ class Evidence:
         return np.concatenate([self.heard, self.noisy]), np.concatenate([labels, labels])
 
 
-def readings(answers: Mapping[int, Answer], specs: Mapping[int, Spec], task: Task) -> list[Reading]:
+def stacking_views(answers: Mapping[int, HeadPrediction], specs: Mapping[int, CandidateSpec], task: Task) -> list[StackingView]:
     """Every reading of complete trials: each trial of vectors alone, those of frames of one head as a committee.
 
     Networks differ by chance: averaged, they say more than any of them, and there is nothing to choose by luck.
@@ -65,41 +65,41 @@ def readings(answers: Mapping[int, Answer], specs: Mapping[int, Spec], task: Tas
     for trial, spec in sorted(specs.items()):
         key = (spec.head, spec.encoder) if spec.family.TAKES == "frames" else (trial,)
         committees.setdefault(key, []).append(trial)
-    return [Reading(tuple(trials), kind) for trials in committees.values()
-            for kind in kinds(specs[trials[0]], task, answers[trials[0]])]
+    return [StackingView(tuple(trials), kind) for trials in committees.values()
+            for kind in view_kinds(specs[trials[0]], task, answers[trials[0]])]
 
 
-def answer_of(reading: Reading, answers: Mapping[int, Answer]) -> Answer:
+def prediction_of(reading: StackingView, answers: Mapping[int, HeadPrediction]) -> HeadPrediction:
     """The mean answer of the trials that a reading reads."""
-    return together([answers[trial] for trial in reading.trials])
+    return mean_prediction([answers[trial] for trial in reading.trials])
 
 
-def kinds(spec: Spec, task: Task, answer: Answer) -> tuple[Kind, ...]:
+def view_kinds(spec: CandidateSpec, task: Task, answer: HeadPrediction) -> tuple[ViewKind, ...]:
     """The readings that an answer allows; the first one scores the trial."""
-    first: Kind = "direct" if spec.level == "unit" or task.unit == "recording" else "stack"
+    first: ViewKind = "direct" if spec.level == "unit" or task.unit == "recording" else "stack"
     return (first,) if answer.details is None else (first, "segments")
 
 
-def evidence_of(
-    wanted: Iterable[Reading], answers: Mapping[int, Answer], noisy: Mapping[int, Answer], unit: Ints
-) -> dict[Reading, Evidence]:
+def features_of_views(
+    wanted: Iterable[StackingView], answers: Mapping[int, HeadPrediction], noisy: Mapping[int, HeadPrediction], unit: Ints
+) -> dict[StackingView, StackingFeatures]:
     """Evidence of readings from their trials' answers about the same recordings, as recorded and through noise."""
-    return {r: evidence(r.kind, answer_of(r, answers), unit,
-                        answer_of(r, noisy) if set(r.trials) <= set(noisy) else None) for r in wanted}
+    return {r: stacking_features(r.kind, prediction_of(r, answers), unit,
+                        prediction_of(r, noisy) if set(r.trials) <= set(noisy) else None) for r in wanted}
 
 
-def is_read(spec: Spec, task: Task, answer: Answer) -> bool:
+def is_stacked(spec: CandidateSpec, task: Task, answer: HeadPrediction) -> bool:
     """Whether a reader is fitted to such answers."""
-    return kinds(spec, task, answer) != ("direct",)
+    return view_kinds(spec, task, answer) != ("direct",)
 
 
-def evidence(kind: Kind, answer: Answer, unit: Ints, noisy: Answer | None = None) -> Evidence:
+def stacking_features(kind: ViewKind, answer: HeadPrediction, unit: Ints, noisy: HeadPrediction | None = None) -> StackingFeatures:
     """`[r or u, k]` answers, `[r]` unit of each recording, the same answers through noise -> `[u, columns]` of both."""
-    read = None if noisy is None or kind == "direct" else columns(kind, noisy, unit)
-    return Evidence(columns(kind, answer, unit), read)
+    read = None if noisy is None or kind == "direct" else feature_columns(kind, noisy, unit)
+    return StackingFeatures(feature_columns(kind, answer, unit), read)
 
 
-def columns(kind: Kind, answer: Answer, unit: Ints) -> Floats:
+def feature_columns(kind: ViewKind, answer: HeadPrediction, unit: Ints) -> Floats:
     """What the reading looks at in answers about recordings or units: `[u, columns]`."""
     if kind == "direct":
         return answer.log_p
@@ -121,13 +121,13 @@ def _summary(values: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class Reader:
+class Stacker:
     """A fitted reading; `direct` has nothing to fit."""
 
     softmax: Softmax | None
 
     @classmethod
-    def fit(cls, kind: Kind, seen: Evidence, labels: Ints, gains: Floats, params: StackingParams) -> "Reader":
+    def fit(cls, kind: ViewKind, seen: StackingFeatures, labels: Ints, gains: Floats, params: StackingParams) -> "Stacker":
         """Fitted to evidence of `n` units, weighted by the gain of their class."""
         if kind == "direct":
             return cls(None)
@@ -144,13 +144,13 @@ class Reader:
         return {} if self.softmax is None else self.softmax.arrays()
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> "Reader":
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> "Stacker":
         """What `arrays` described."""
         return cls(Softmax.from_arrays(arrays) if arrays else None)
 
 
-def cross_read(
-    kind: Kind, seen: Evidence, labels: Ints, parts: Ints, gains: Floats, params: StackingParams
+def out_of_fold_log_p(
+    kind: ViewKind, seen: StackingFeatures, labels: Ints, parts: Ints, gains: Floats, params: StackingParams
 ) -> Floats:
     """Log-probabilities `[n, k]` of each fold as recorded, read by what the other folds taught."""
     if kind == "direct":
@@ -158,5 +158,5 @@ def cross_read(
     log_p = np.zeros((len(labels), len(gains)))
     for part in np.unique(parts):
         here = parts == part
-        log_p[here] = Reader.fit(kind, seen.of(~here), labels[~here], gains, params)(seen.heard[here])
+        log_p[here] = Stacker.fit(kind, seen.of(~here), labels[~here], gains, params)(seen.heard[here])
     return log_p

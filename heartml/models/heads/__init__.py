@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Inputs = NDArray[np.float64] | Sequence[NDArray[np.float32]]
-Value = float | int | str | bool
-Numbers = Mapping[str, Value]
+HyperparameterValue = float | int | str | bool
+Hyperparameters = Mapping[str, HyperparameterValue]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Targets:
 
 
 @dataclass(frozen=True)
-class State:
+class HeadState:
     """A fitted head as what can be written without pickle: arrays by name, JSON numbers, texts by name."""
 
     arrays: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class State:
     texts: Mapping[str, str] = field(default_factory=dict)
 
 
-class Suggest(Protocol):
+class Suggester(Protocol):
     """The part of an Optuna trial that a head's search space needs."""
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
@@ -55,27 +55,27 @@ class Suggest(Protocol):
 
 
 @dataclass(frozen=True)
-class Answer:
+class HeadPrediction:
     """What a fitted head says: log-probabilities `[cases, classes]`, and `[cases, details]` figures for a stacker."""
 
     log_p: NDArray[np.float64]
     details: NDArray[np.float64] | None = None
 
 
-class Fitted(Protocol):
+class FittedHead(Protocol):
     """A head after fitting."""
 
-    def answer(self, inputs: Inputs) -> Answer:
+    def answer(self, inputs: Inputs) -> HeadPrediction:
         """What it says about `[cases]` inputs."""
         ...
 
-    def state(self) -> State:
+    def state(self) -> HeadState:
         """Everything that `Head.load` needs to predict the same."""
         ...
 
 
 @runtime_checkable
-class TellsStates(Protocol):
+class SegmentsHeartStates(Protocol):
     """A fitted head that may say what each frame is."""
 
     def frame_posteriors(self, frames: NDArray[np.float32]) -> NDArray[np.float32] | None:
@@ -94,15 +94,15 @@ class Head(Protocol):
     @property
     def TAKES(self) -> Literal["vectors", "frames"]: ...  # noqa: N802
 
-    def space(self, trial: Suggest) -> Numbers:
+    def space(self, trial: Suggester) -> Hyperparameters:
         """The numbers of one trial, drawn from this head's search space."""
         ...
 
-    def fit(self, inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted:
+    def fit(self, inputs: Inputs, targets: Targets, numbers: Hyperparameters, seed: int) -> FittedHead:
         """Fit to `[cases]` inputs; the same arguments give the same bytes."""
         ...
 
-    def load(self, state: State) -> Fitted:
+    def load(self, state: HeadState) -> FittedHead:
         """The fitted head that `Fitted.state` described."""
         ...
 

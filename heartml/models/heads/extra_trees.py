@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from heartml.models.heads import Answer, Fitted, Inputs, Numbers, State, Suggest, Targets
+from heartml.models.heads import FittedHead, HeadPrediction, HeadState, Hyperparameters, Inputs, Suggester, Targets
 from heartml.models.heads.linear import SMALLEST, Floats, case_weights, spread, vectors_of
 
 NAME = "extra_trees"
@@ -35,7 +35,7 @@ class Forest:
     depth: int
     classes: int
 
-    def answer(self, inputs: Inputs) -> Answer:
+    def answer(self, inputs: Inputs) -> HeadPrediction:
         """`[cases, features] -> [cases, classes]`."""
         x = vectors_of(inputs).astype(np.float32)     # what scikit-learn compares with its thresholds
         node = np.broadcast_to(self.roots, (len(x), len(self.roots)))
@@ -44,19 +44,19 @@ class Forest:
             goes_left = x[rows, self.feature[node]] <= self.threshold[node]
             node = np.where(goes_left, self.left[node], self.right[node])
         mean = self.value[node].mean(axis=1, dtype=np.float64)
-        return Answer(spread(np.log(np.maximum(mean, SMALLEST)), self.present, self.classes))
+        return HeadPrediction(spread(np.log(np.maximum(mean, SMALLEST)), self.present, self.classes))
 
-    def state(self) -> State:
+    def state(self) -> HeadState:
         """Nodes, in the smallest types that hold them."""
         arrays: dict[str, NDArray[np.generic]] = {
             "roots": self.roots.astype(np.int32), "feature": self.feature.astype(np.int32),
             "threshold": self.threshold, "left": self.left.astype(np.int32), "right": self.right.astype(np.int32),
             "value": self.value, "present": self.present,
         }
-        return State(arrays, {"depth": self.depth, "classes": self.classes})
+        return HeadState(arrays, {"depth": self.depth, "classes": self.classes})
 
 
-def space(trial: Suggest) -> Numbers:
+def space(trial: Suggester) -> Hyperparameters:
     """Number and depth of trees, columns tried at a split, lift of rare classes."""
     return {
         "trees": trial.suggest_int("trees", 100, 400),
@@ -66,7 +66,7 @@ def space(trial: Suggest) -> Numbers:
     }
 
 
-def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted:
+def fit(inputs: Inputs, targets: Targets, numbers: Hyperparameters, seed: int) -> FittedHead:
     """Numbers: `trees`, `least_leaf`, `columns`, `balance`."""
     from sklearn.ensemble import ExtraTreesClassifier
 
@@ -95,7 +95,7 @@ def flatten(trees: "list[Any]", present: NDArray[np.int64], classes: int) -> For
     )
 
 
-def load(state: State) -> Fitted:
+def load(state: HeadState) -> FittedHead:
     """The forest behind a state."""
     a = state.arrays
     whole = {name: np.asarray(a[name], np.int64) for name in ("roots", "feature", "left", "right", "present")}

@@ -22,7 +22,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from heartml.models.heads import Answer, Fitted, Inputs, Numbers, State, Suggest, Targets, Value
+from heartml.models.heads import (
+    FittedHead,
+    HeadPrediction,
+    HeadState,
+    Hyperparameters,
+    HyperparameterValue,
+    Inputs,
+    Suggester,
+    Targets,
+)
 from heartml.models.heads.network_training import Recipe, ask, parts, train
 
 NAME = "fcnn"
@@ -31,7 +40,7 @@ TAKES: Literal["vectors", "frames"] = "frames"
 _HIDDEN = (64, 32, 16)
 
 
-class Network(nn.Module):
+class FcnnNetwork(nn.Module):
     """`[batch, dim, frames] -> [batch, classes]`, logits; and nothing about frames."""
 
     def __init__(self, inputs: int, classes: int, dropout: float) -> None:
@@ -94,26 +103,26 @@ class _Pictures:
 class FittedFcnn:
     """A trained network, how recordings are placed, and the numbers that rebuild it."""
 
-    network: Network
+    network: FcnnNetwork
     placing: Placing
-    shape: dict[str, Value]
+    shape: dict[str, HyperparameterValue]
 
-    def answer(self, inputs: Inputs) -> Answer:
+    def answer(self, inputs: Inputs) -> HeadPrediction:
         """List of `[frames, dim]` -> `[cases, classes]`."""
-        return Answer(np.stack([self._whole(one) for one in cast(Sequence[NDArray[np.float32]], inputs)]))
+        return HeadPrediction(np.stack([self._whole(one) for one in cast(Sequence[NDArray[np.float32]], inputs)]))
 
     def _whole(self, frames: NDArray[np.float32]) -> NDArray[np.float64]:
         pieces = parts(frames, cast(int | None, self.shape.get("inference_frames")))
         return ask(self.network, [self.placing(piece) for piece in pieces])[0]
 
-    def state(self) -> State:
+    def state(self) -> HeadState:
         """Weights, reference, scaling and shape."""
         arrays = {name: tensor.cpu().numpy() for name, tensor in self.network.state_dict().items()}
         placing = {"reference": self.placing.reference, "mean": self.placing.mean, "deviation": self.placing.deviation}
-        return State({**arrays, **placing}, dict(self.shape))
+        return HeadState({**arrays, **placing}, dict(self.shape))
 
 
-def space(trial: Suggest) -> Numbers:
+def space(trial: Suggester) -> Hyperparameters:
     """Dropout and rate, around the published ones."""
     return {
         "dropout": trial.suggest_float("dropout", 0.3, 0.7),
@@ -121,21 +130,21 @@ def space(trial: Suggest) -> Numbers:
     }
 
 
-def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted:
+def fit(inputs: Inputs, targets: Targets, numbers: Hyperparameters, seed: int) -> FittedHead:
     """Numbers: `dropout`, and those of a `Recipe`, whose `chunk_s` is the longest that a picture may be."""
     frames, recipe = list(cast(Sequence[NDArray[np.float32]], inputs)), Recipe.of(numbers)
     placing = Placing.of(frames, round(recipe.chunk_s * targets.frame_rate_hz))
     pictures = _Pictures(np.stack([placing(one) for one in frames]))
-    shape: dict[str, Value] = {"inputs": placing.reference.size, "classes": targets.classes,
+    shape: dict[str, HyperparameterValue] = {"inputs": placing.reference.size, "classes": targets.classes,
                                "dropout": numbers["dropout"]}
     if (size := recipe.inference_frames(targets.frame_rate_hz)) is not None:
         shape["inference_frames"] = size
     return FittedFcnn(train(lambda: _build(shape), pictures, targets, recipe, seed), placing, shape)
 
 
-def load(state: State) -> Fitted:
+def load(state: HeadState) -> FittedHead:
     """The network and the placing behind a state."""
-    shape = cast(dict[str, Value], dict(state.numbers))
+    shape = cast(dict[str, HyperparameterValue], dict(state.numbers))
     arrays = {name: np.array(array) for name, array in state.arrays.items()}
     placing = Placing(arrays.pop("reference"), arrays.pop("mean"), arrays.pop("deviation"))
     network = _build(shape)
@@ -143,5 +152,5 @@ def load(state: State) -> Fitted:
     return FittedFcnn(network.eval(), placing, shape)
 
 
-def _build(shape: dict[str, Value]) -> Network:
-    return Network(int(shape["inputs"]), int(shape["classes"]), float(shape["dropout"]))
+def _build(shape: dict[str, HyperparameterValue]) -> FcnnNetwork:
+    return FcnnNetwork(int(shape["inputs"]), int(shape["classes"]), float(shape["dropout"]))

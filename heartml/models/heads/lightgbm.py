@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from heartml.models.heads import Answer, Fitted, Inputs, Numbers, State, Suggest, Targets
+from heartml.models.heads import FittedHead, HeadPrediction, HeadState, Hyperparameters, Inputs, Suggester, Targets
 from heartml.models.heads.linear import case_weights, normalised, vectors_of
 
 NAME = "lightgbm"
@@ -22,17 +22,17 @@ class FittedBoosting:
 
     booster: Any
 
-    def answer(self, inputs: Inputs) -> Answer:
+    def answer(self, inputs: Inputs) -> HeadPrediction:
         """`[cases, features] -> [cases, classes]`."""
         scores = self.booster.predict(vectors_of(inputs), raw_score=True, num_threads=1)
-        return Answer(normalised(np.asarray(scores, float)))
+        return HeadPrediction(normalised(np.asarray(scores, float)))
 
-    def state(self) -> State:
+    def state(self) -> HeadState:
         """Trees as text."""
-        return State(texts={_TEXT: self.booster.model_to_string()})
+        return HeadState(texts={_TEXT: self.booster.model_to_string()})
 
 
-def space(trial: Suggest) -> Numbers:
+def space(trial: Suggester) -> Hyperparameters:
     """Size and number of trees, share of columns, lift of rare classes."""
     return {
         "trees": trial.suggest_int("trees", 40, 200),
@@ -44,7 +44,7 @@ def space(trial: Suggest) -> Numbers:
     }
 
 
-def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted:
+def fit(inputs: Inputs, targets: Targets, numbers: Hyperparameters, seed: int) -> FittedHead:
     """Numbers: `trees`, `leaves`, `rate`, `columns`, `least_cases`, `balance`."""
     import lightgbm
 
@@ -57,7 +57,7 @@ def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted
     return FittedBoosting(lightgbm.train(params, data, int(numbers["trees"])))
 
 
-def load(state: State) -> Fitted:
+def load(state: HeadState) -> FittedHead:
     """The booster behind a state."""
     import lightgbm
 

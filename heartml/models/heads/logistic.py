@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from heartml.models.heads import Answer, Fitted, Inputs, Numbers, State, Suggest, Targets
+from heartml.models.heads import FittedHead, HeadPrediction, HeadState, Hyperparameters, Inputs, Suggester, Targets
 from heartml.models.heads.linear import case_weights, vectors_of
 from heartml.models.heads.softmax import Softmax
 
@@ -17,26 +17,26 @@ class FittedLogistic:
 
     softmax: Softmax
 
-    def answer(self, inputs: Inputs) -> Answer:
+    def answer(self, inputs: Inputs) -> HeadPrediction:
         """`[cases, features] -> [cases, classes]`."""
-        return Answer(self.softmax.log_probabilities(vectors_of(inputs)))
+        return HeadPrediction(self.softmax.log_probabilities(vectors_of(inputs)))
 
-    def state(self) -> State:
+    def state(self) -> HeadState:
         """Coefficients."""
-        return State(self.softmax.arrays())
+        return HeadState(self.softmax.arrays())
 
 
-def space(trial: Suggest) -> Numbers:
+def space(trial: Suggester) -> Hyperparameters:
     """Penalty, and how far rare classes are lifted."""
     return {"c": trial.suggest_float("c", 1e-4, 1.0, log=True), "balance": trial.suggest_float("balance", 0.0, 1.0)}
 
 
-def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted:
+def fit(inputs: Inputs, targets: Targets, numbers: Hyperparameters, seed: int) -> FittedHead:
     """Numbers: `c`, `balance`."""
     weights, c = case_weights(targets, float(numbers["balance"])), float(numbers["c"])
     return FittedLogistic(Softmax.fit(vectors_of(inputs), targets.labels, targets.classes, weights, c))
 
 
-def load(state: State) -> Fitted:
+def load(state: HeadState) -> FittedHead:
     """The scores behind a state."""
     return FittedLogistic(Softmax.from_arrays(state.arrays))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from heartml.core.config import Count, Positive, TrainingParams
-from heartml.models.heads import Numbers, Targets
+from heartml.models.heads import Hyperparameters, Targets
 from heartml.models.heads.noise import Noise
 
 SHORTEST_FRAMES = 100     # shorter recordings are repeated to this: the receptive field of `sequence` is 130
@@ -34,7 +34,7 @@ class Recipe(TrainingParams):
     rate: Positive
 
     @classmethod
-    def of(cls, numbers: Numbers) -> Self:
+    def of(cls, numbers: Hyperparameters) -> Self:
         """The recipe among a head's numbers."""
         return cls.model_validate({key: numbers.get(key) for key in cls.model_fields})
 

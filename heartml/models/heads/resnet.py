@@ -19,7 +19,16 @@ from torch import Tensor, nn
 from heartml.core.config import ResnetParams
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.hashing import sha256_file
-from heartml.models.heads import Answer, Fitted, Inputs, Numbers, State, Suggest, Targets, Value
+from heartml.models.heads import (
+    FittedHead,
+    HeadPrediction,
+    HeadState,
+    Hyperparameters,
+    HyperparameterValue,
+    Inputs,
+    Suggester,
+    Targets,
+)
 from heartml.models.heads.augmentation import Crops
 from heartml.models.heads.network_training import Recipe, ask, centred, parts, repeated, train
 
@@ -31,10 +40,10 @@ class ResnetError(HeartMLError):
     """`search.resnet` names a backbone or a file of weights that cannot be used; the message says what could."""
 
 
-class Network(nn.Module):
+class ResnetNetwork(nn.Module):
     """`[batch, dim, frames] -> [batch, classes]`, logits; and nothing about frames."""
 
-    def __init__(self, shape: dict[str, Value]) -> None:
+    def __init__(self, shape: dict[str, HyperparameterValue]) -> None:
         super().__init__()
         self.norm = nn.BatchNorm1d(int(shape["dim"]))
         self.backbone = _backbone(str(shape["backbone"]))
@@ -60,24 +69,24 @@ class Network(nn.Module):
 class FittedResnet:
     """A trained network with the numbers that rebuild it."""
 
-    network: Network
-    shape: dict[str, Value]
+    network: ResnetNetwork
+    shape: dict[str, HyperparameterValue]
 
-    def answer(self, inputs: Inputs) -> Answer:
+    def answer(self, inputs: Inputs) -> HeadPrediction:
         """List of `[frames, dim]` -> `[cases, classes]`."""
-        return Answer(np.stack([self._whole(one) for one in cast(Sequence[NDArray[np.float32]], inputs)]))
+        return HeadPrediction(np.stack([self._whole(one) for one in cast(Sequence[NDArray[np.float32]], inputs)]))
 
     def _whole(self, frames: NDArray[np.float32]) -> NDArray[np.float64]:
         pieces = parts(centred(frames), cast(int | None, self.shape.get("inference_frames")))
         return ask(self.network, [repeated(piece) for piece in pieces])[0]
 
-    def state(self) -> State:
+    def state(self) -> HeadState:
         """Weights and shape."""
         arrays = {name: tensor.cpu().numpy() for name, tensor in self.network.state_dict().items()}
-        return State(arrays, dict(self.shape))
+        return HeadState(arrays, dict(self.shape))
 
 
-def space(trial: Suggest) -> Numbers:
+def space(trial: Suggester) -> Hyperparameters:
     """Regularisation and rate; the backbone is a parameter."""
     return {
         "dropout": trial.suggest_float("dropout", 0.0, 0.5),
@@ -86,10 +95,10 @@ def space(trial: Suggest) -> Numbers:
     }
 
 
-def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted:
+def fit(inputs: Inputs, targets: Targets, numbers: Hyperparameters, seed: int) -> FittedHead:
     """Numbers: `backbone`, `pooling`, `dropout`, `strength`, perhaps `weights`, and those of a `Recipe`."""
     frames, recipe = cast(Sequence[NDArray[np.float32]], inputs), Recipe.of(numbers)
-    shape: dict[str, Value] = {"dim": frames[0].shape[1], "classes": targets.classes,
+    shape: dict[str, HyperparameterValue] = {"dim": frames[0].shape[1], "classes": targets.classes,
                                **{key: numbers[key] for key in ("backbone", "pooling", "dropout")}}
     if (size := recipe.inference_frames(targets.frame_rate_hz)) is not None:
         shape["inference_frames"] = size
@@ -97,10 +106,10 @@ def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted
     return FittedResnet(train(lambda: _begun(shape, numbers), crops, targets, recipe, seed), shape)
 
 
-def load(state: State) -> Fitted:
+def load(state: HeadState) -> FittedHead:
     """The network behind a state."""
-    shape = cast(dict[str, Value], dict(state.numbers))
-    network = Network(shape)
+    shape = cast(dict[str, HyperparameterValue], dict(state.numbers))
+    network = ResnetNetwork(shape)
     network.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.arrays.items()})
     return FittedResnet(network.eval(), shape)
 
@@ -142,8 +151,8 @@ def _gives_maps(backbone: Any) -> bool:
     return isinstance(maps, Tensor) and maps.ndim == 4 and maps.shape[1] == int(backbone.num_features)
 
 
-def _begun(shape: dict[str, Value], numbers: Numbers) -> Network:
-    network = Network(shape)
+def _begun(shape: dict[str, HyperparameterValue], numbers: Hyperparameters) -> ResnetNetwork:
+    network = ResnetNetwork(shape)
     if "weights" in numbers:
         _load_weights(network.backbone, Path(str(numbers["weights"])), str(numbers["weights_sha256"]))
     return network

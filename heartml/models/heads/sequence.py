@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from heartml.models.heads import Answer, Fitted, Inputs, Numbers, State, Suggest, Targets, Value
+from heartml.models.heads import (
+    FittedHead,
+    HeadPrediction,
+    HeadState,
+    Hyperparameters,
+    HyperparameterValue,
+    Inputs,
+    Suggester,
+    Targets,
+)
 from heartml.models.heads.augmentation import Crops
 from heartml.models.heads.network_training import Recipe, ask, centred, parts, repeated, train
 from heartml.models.heads.segment_features import FIRST_SYSTOLE, UNANNOTATED, describe
@@ -41,7 +50,7 @@ class _Block(nn.Module):
         return x + cast(Tensor, self.dropout(self.second(functional.relu(self.norm(self.first(x))))))
 
 
-class Network(nn.Module):
+class SequenceNetwork(nn.Module):
     """`[batch, dim, frames] -> [batch, classes], [batch, 4 + classes, frames / 2]`, both logits."""
 
     def __init__(self, dim: int, classes: int, channels: int, dropout: float) -> None:
@@ -67,16 +76,16 @@ class Network(nn.Module):
 class FittedSequence:
     """A trained network with the numbers that rebuild it."""
 
-    network: Network
-    shape: dict[str, Value]
+    network: SequenceNetwork
+    shape: dict[str, HyperparameterValue]
 
-    def answer(self, inputs: Inputs) -> Answer:
+    def answer(self, inputs: Inputs) -> HeadPrediction:
         """List of `[frames, dim]` -> `[cases, classes]`; details: soft segments, where heart states were learnt."""
         frames = cast(Sequence[NDArray[np.float32]], inputs)
         if not self.shape["states"]:
-            return Answer(np.stack([self.whole(one)[0] for one in frames]))
+            return HeadPrediction(np.stack([self.whole(one)[0] for one in frames]))
         said = [self._described(one) for one in frames]
-        return Answer(np.stack([log_p for log_p, _ in said]), np.stack([segments for _, segments in said]))
+        return HeadPrediction(np.stack([log_p for log_p, _ in said]), np.stack([segments for _, segments in said]))
 
     def _described(self, frames: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         log_p, posteriors = self.whole(frames)
@@ -93,13 +102,13 @@ class FittedSequence:
         """What each second frame is, where heart states were learnt."""
         return self.whole(frames)[1] if self.shape["states"] else None
 
-    def state(self) -> State:
+    def state(self) -> HeadState:
         """Weights and shape."""
         arrays = {name: tensor.cpu().numpy() for name, tensor in self.network.state_dict().items()}
-        return State(arrays, dict(self.shape))
+        return HeadState(arrays, dict(self.shape))
 
 
-def space(trial: Suggest) -> Numbers:
+def space(trial: Suggester) -> Hyperparameters:
     """Regularisation and rate; the recipe's other numbers are fixed."""
     return {
         "dropout": trial.suggest_float("dropout", 0.1, 0.5),
@@ -109,10 +118,10 @@ def space(trial: Suggest) -> Numbers:
     }
 
 
-def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted:
+def fit(inputs: Inputs, targets: Targets, numbers: Hyperparameters, seed: int) -> FittedHead:
     """Numbers: `channels`, `dropout`, `frame_weight`, `strength`, and those of a `Recipe`."""
     frames, recipe = cast(Sequence[NDArray[np.float32]], inputs), Recipe.of(numbers)
-    shape: dict[str, Value] = {"dim": frames[0].shape[1], "classes": targets.classes, "channels": numbers["channels"],
+    shape: dict[str, HyperparameterValue] = {"dim": frames[0].shape[1], "classes": targets.classes, "channels": numbers["channels"],
              "dropout": numbers["dropout"], "states": targets.states is not None}
     if (size := recipe.inference_frames(targets.frame_rate_hz)) is not None:
         shape["inference_frames"] = size
@@ -123,16 +132,16 @@ def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted
     return FittedSequence(network, shape)
 
 
-def load(state: State) -> Fitted:
+def load(state: HeadState) -> FittedHead:
     """The network behind a state."""
-    shape = cast(dict[str, Value], dict(state.numbers))
+    shape = cast(dict[str, HyperparameterValue], dict(state.numbers))
     network = _build(shape)
     network.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.arrays.items()})
     return FittedSequence(network.eval(), shape)
 
 
-def _build(shape: dict[str, Value]) -> Network:
-    return Network(int(shape["dim"]), int(shape["classes"]), int(shape["channels"]), float(shape["dropout"]))
+def _build(shape: dict[str, HyperparameterValue]) -> SequenceNetwork:
+    return SequenceNetwork(int(shape["dim"]), int(shape["classes"]), int(shape["channels"]), float(shape["dropout"]))
 
 
 def frame_loss(logits: Tensor, states: NDArray[np.int8], labels: NDArray[np.int64]) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from heartml.models.heads import Answer, Fitted, Inputs, Numbers, State, Suggest, Targets
+from heartml.models.heads import FittedHead, HeadPrediction, HeadState, Hyperparameters, Inputs, Suggester, Targets
 from heartml.models.heads.linear import Floats, Scale, case_weights, vectors_of
 from heartml.models.heads.softmax import Softmax
 
@@ -48,19 +48,19 @@ class FittedSvm:
     machines: Machines
     softmax: Softmax
 
-    def answer(self, inputs: Inputs) -> Answer:
+    def answer(self, inputs: Inputs) -> HeadPrediction:
         """`[cases, features] -> [cases, classes]`."""
-        return Answer(self.softmax.log_probabilities(self.machines.scores(vectors_of(inputs))))
+        return HeadPrediction(self.softmax.log_probabilities(self.machines.scores(vectors_of(inputs))))
 
-    def state(self) -> State:
+    def state(self) -> HeadState:
         """Support vectors and their weights."""
         m = self.machines
         own = {**m.scale.arrays(), "support": m.support, "weights": m.weights, "offsets": m.offsets}
         inner = {f"softmax.{name}": array for name, array in self.softmax.arrays().items()}
-        return State({**own, **inner}, {"gamma": m.gamma})
+        return HeadState({**own, **inner}, {"gamma": m.gamma})
 
 
-def space(trial: Suggest) -> Numbers:
+def space(trial: Suggester) -> Hyperparameters:
     """Penalty, width of the kernel in units of one over the number of features, lift of rare classes."""
     return {
         "c": trial.suggest_float("c", 0.3, 30.0, log=True),
@@ -69,7 +69,7 @@ def space(trial: Suggest) -> Numbers:
     }
 
 
-def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted:
+def fit(inputs: Inputs, targets: Targets, numbers: Hyperparameters, seed: int) -> FittedHead:
     """Numbers: `c`, `gamma`, `balance`."""
     vectors = vectors_of(inputs)
     scores = np.zeros((len(vectors), targets.classes * (targets.classes - 1) // 2))
@@ -80,7 +80,7 @@ def fit(inputs: Inputs, targets: Targets, numbers: Numbers, seed: int) -> Fitted
     return FittedSvm(_machines(vectors, targets, numbers), softmax)
 
 
-def load(state: State) -> Fitted:
+def load(state: HeadState) -> FittedHead:
     """The machines behind a state."""
     a = {name: np.asarray(array, np.float64) for name, array in state.arrays.items() if not name.startswith("softmax.")}
     inner = {name.removeprefix("softmax."): v for name, v in state.arrays.items() if name.startswith("softmax.")}
@@ -103,7 +103,7 @@ def _part(targets: Targets, rows: NDArray[np.intp]) -> Targets:
     return Targets(targets.labels[rows], targets.classes, targets.groups[rows])
 
 
-def _machines(vectors: Floats, targets: Targets, numbers: Numbers) -> Machines:
+def _machines(vectors: Floats, targets: Targets, numbers: Hyperparameters) -> Machines:
     scale = Scale.of(vectors)
     x, gamma = scale(vectors), float(numbers["gamma"]) / vectors.shape[1]
     pairs = list(combinations(range(targets.classes), 2))

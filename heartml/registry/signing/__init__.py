@@ -35,7 +35,7 @@ _BESIDE = ("registered_model_meta", "__pycache__")   # MLflow and Python write t
 _AGAIN = "`heartml sign MODEL/VERSION` signs what is stored, once you have looked at `heartml audit MODEL/VERSION`"
 
 
-class Refused(HeartMLError):  # noqa: N818 - reads as what happened
+class SignatureRefused(HeartMLError):  # noqa: N818 - reads as what happened
     """A model is not what was signed, or nobody who is trusted here signed it: it is not loaded."""
 
 
@@ -72,7 +72,7 @@ def verify(folder: Path, trusted: Iterable[Key], what: str) -> Signed:
         Refused: it is unsigned, signed by somebody else, or not what was signed.
     """
     if not (folder / SIGNATURE).is_file():
-        raise Refused(f"{what}: not signed (no {SIGNATURE}). It was registered before models were signed, or somebody "
+        raise SignatureRefused(f"{what}: not signed (no {SIGNATURE}). It was registered before models were signed, or somebody "
                       f"took the signature away. {_AGAIN}")
     key = _verify(folder, folder / SIGNATURE, trusted, what)
     return Signed(dict(read_json(folder / STATEMENT)), key.fingerprint)
@@ -118,7 +118,7 @@ def _sign(folder: Path, signature: Path, key: Key) -> None:
         config.use_elliptic_key_signer(private_key=key.private)
         config.set_hashing_config(_hashing(folder)).sign(folder, signature)
     except (ValueError, TypeError, OSError) as error:
-        raise Refused(f"{folder.name}: cannot be signed with {key.private}: {error}") from None
+        raise SignatureRefused(f"{folder.name}: cannot be signed with {key.private}: {error}") from None
 
 
 def _verify(folder: Path, signature: Path, trusted: Iterable[Key], what: str) -> Key:
@@ -135,9 +135,9 @@ def _verify(folder: Path, signature: Path, trusted: Iterable[Key], what: str) ->
         try:
             config.set_hashing_config(_hashing(folder)).verify(folder, signature)
         except InvalidSignature:
-            raise Refused(f"{what}: the signature is not that of key {key.short}: forged, or damaged") from None
+            raise SignatureRefused(f"{what}: the signature is not that of key {key.short}: forged, or damaged") from None
         except (ValueError, KeyError, TypeError, IndexError, OSError, ParseError) as error:
-            raise Refused(f"{what}: not what was signed: {_short(str(error))}") from None
+            raise SignatureRefused(f"{what}: not what was signed: {_short(str(error))}") from None
     return key
 
 
@@ -146,11 +146,11 @@ def _signer(signature: Path, trusted: Iterable[Key], what: str) -> Key:
     try:
         claimed = str(read_json(signature)["verificationMaterial"]["publicKey"]["hint"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise Refused(f"{what}: its signature cannot be read: damaged, or not one of ours") from None
+        raise SignatureRefused(f"{what}: its signature cannot be read: damaged, or not one of ours") from None
     known = {key.fingerprint: key for key in trusted}
     if claimed not in known:
         here = ", ".join(f"{key.short} ({key.place})" for key in known.values()) or "none"
-        raise Refused(f"{what}: signed with key {claimed[:keys.SHORT]}, which is not trusted here (trusted: {here}). "
+        raise SignatureRefused(f"{what}: signed with key {claimed[:keys.SHORT]}, which is not trusted here (trusted: {here}). "
                       f"Get the public key from whom you know it belongs to, and {keys.HOW_TO_TRUST}")
     return known[claimed]
 

@@ -33,7 +33,7 @@ Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredResults:
     """What the run of a version keeps, parsed; `None` where it does not.
 
     Attributes:
@@ -86,11 +86,11 @@ def _collection(name: str, used: pd.DataFrame, refused: pd.DataFrame) -> dict[st
     }
 
 
-def read(client: "Client", version: Version) -> Kept:
+def read(client: "Client", version: Version) -> StoredResults:
     """Fetch what the run keeps; a file that is not there is no error, the card says so."""
     with scratch() as folder:
         found = {key: _parsed(client, version.run_id, name, folder) for key, name in _FILES.items()}
-    return Kept(**found)
+    return StoredResults(**found)
 
 
 def _parsed(client: "Client", run_id: str, name: str, folder: Path) -> Json | None:
@@ -107,7 +107,7 @@ def text(client: "Client", version: Version) -> str:
     return render(version, read(client, version), champions.read(client, version.name))
 
 
-def render(version: Version, kept: Kept, history: list[champions.Entry]) -> str:
+def render(version: Version, kept: StoredResults, history: list[champions.Entry]) -> str:
     """The card's text. The same inputs give the same bytes."""
     assignment, found = tasks.resolve(version.name), kept.evaluation
     opening = headline.performance(found, _what(kept), _titles(kept, assignment.datasets)) if found else None
@@ -144,12 +144,12 @@ def environment() -> "Environment":
     return found
 
 
-def _what(kept: Kept) -> str:
+def _what(kept: StoredResults) -> str:
     members = (kept.noted or {}).get("members", [])
     return headline.model_in_words(len(members), len({m["encoder"] for m in members})) if members else "The model"
 
 
-def _titles(kept: Kept, named: tuple[str, ...]) -> str:
+def _titles(kept: StoredResults, named: tuple[str, ...]) -> str:
     return number_format.listed([c["title"] for c in kept.noted["collections"]] if kept.noted else named)
 
 
@@ -164,7 +164,7 @@ def standing(version: Version, history: list[champions.Entry]) -> str:
             versions.ABANDONED: "abandoned by a killed run"}.get(version.verdict or "", "not judged yet")
 
 
-def front_matter(version: Version, kept: Kept) -> dict[str, Any]:
+def front_matter(version: Version, kept: StoredResults) -> dict[str, Any]:
     """What model hubs read: licence, tags, and the held-out results."""
     licences = sorted({c["licence"] for c in kept.noted["collections"]}) if kept.noted else []
     found: dict[str, Any] = {

@@ -44,7 +44,7 @@ def render(name: str, comparison: Json | None, lineage: Lineage | None, card: st
         name=name, found=found, comparison=comparison,
         **opening(name, found, model, comparison),
         parts=[part_section(found, part, comparison) for part in PARTS],
-        locations=tables.locations(found), floor_classes=tables.floor_classes(found),
+        locations=tables.locations(found), floor_classes=tables.baseline_classes(found),
         calibration=tables.calibration(found, PARTS), referral=tables.referral(found, PARTS),
         robustness=robustness_section(name),
         heart_states=tables.heart_states(read_json(paths.heart_states(name) / "measures.json")),
@@ -103,7 +103,7 @@ def robustness_section(name: str) -> dict[str, Any]:
     return {"found": found, "charts": figures.noise(found), "table": tables.robustness(found)}
 
 
-def wrong(name: str, found: Json, params: Params) -> list[worst_errors.Mistake]:
+def wrong(name: str, found: Json, params: Params) -> list[worst_errors.WorstError]:
     """The worst errors, with sound."""
     folder = paths.evaluation(name)
     predictions = [pd.read_parquet(path) for path in (folder / "predictions.parquet", paths.out_of_fold(name))]

@@ -49,10 +49,10 @@ def state(found: Mapping[str, Any], gate: Mapping[str, Any] | None) -> str:
     """`promoted` or `refused` by the gate, or `above` the floors or `unclear`: the colour of the page's first line."""
     if gate is not None:
         return "promoted" if gate["promote"] else "refused"
-    return "above" if above_floors(found) else "unclear"
+    return "above" if above_baselines(found) else "unclear"
 
 
-def above_floors(found: Mapping[str, Any]) -> bool:
+def above_baselines(found: Mapping[str, Any]) -> bool:
     """Whether the whole interval of the difference to every floor lies on the better side."""
     differences = found["against_floors"][HELD_OUT].values()
     return bool(differences) and all(clearly_better(difference, found["metric"]) for difference in differences)
@@ -68,7 +68,7 @@ def clearly_better(difference: Mapping[str, float | None], metric: str) -> bool:
 def headline(found: Mapping[str, Any], gate: Mapping[str, Any] | None) -> str:
     """The verdict in a few words."""
     if gate is None:
-        return "Clearly above every floor" if above_floors(found) else "Not clearly above every floor"
+        return "Clearly above every floor" if above_baselines(found) else "Not clearly above every floor"
     version = f"version {gate['version']}" if gate.get("version") else "this model"
     if gate["promote"]:
         return f"Promoted: {version} is the champion"

@@ -14,7 +14,7 @@ import pandas as pd
 from heartml.core import config, paths, schema, tasks
 from heartml.core.tasks import GROUPS, Assignment
 from heartml.evaluation.assessment import HELD_OUT, OUT_OF_FOLD, best_numbers
-from heartml.reporting.task_report.tables import Row, Table, table
+from heartml.reporting.task_report.tables import Table, TableLine, table
 
 Json = Mapping[str, Any]
 FEATURES = ("murmur", *GROUPS["descriptors"])
@@ -23,7 +23,7 @@ PARTS = {OUT_OF_FOLD: "floors_out_of_fold", HELD_OUT: "floors"}
 
 
 @dataclass(frozen=True)
-class Feature:
+class FeatureSummary:
     """One feature: its classes with patients and groups, and what its evaluation says, if there is one.
 
     Attributes:
@@ -59,7 +59,7 @@ def render(datasets: str, evaluations: Mapping[str, Json]) -> str:
     )
 
 
-def gather(datasets: str, evaluations: Mapping[str, Json], min_groups: int) -> list[Feature]:
+def gather(datasets: str, evaluations: Mapping[str, Json], min_groups: int) -> list[FeatureSummary]:
     """Every feature that a data set has a label for, the murmur itself first."""
     recordings = pd.read_parquet(paths.RECORDINGS)
     groups = pd.read_parquet(paths.VALIDATION / "groups.parquet", columns=["recording_id", "group_id"])
@@ -69,7 +69,7 @@ def gather(datasets: str, evaluations: Mapping[str, Json], min_groups: int) -> l
             if schema.label_column(assignment.task.label) in recordings]
 
 
-def _feature(assignment: Assignment, recordings: pd.DataFrame, found: Json, min_groups: int) -> Feature:
+def _feature(assignment: Assignment, recordings: pd.DataFrame, found: Json, min_groups: int) -> FeatureSummary:
     task, column = assignment.task, schema.label_column(assignment.task.label)
     own = recordings[recordings["dataset"].isin(assignment.datasets)]
     of_class = {name: own[own[column] == name] for name in task.classes}
@@ -78,10 +78,10 @@ def _feature(assignment: Assignment, recordings: pd.DataFrame, found: Json, min_
     note = "" if found else f"not evaluated: {assignment.name} is not among the trained tasks"
     if len(learnt) < 2:
         note = f"not estimable: fewer than two classes have {min_groups} groups"
-    return Feature(task.name.replace("_", " ").capitalize(), counts, learnt, found, note)
+    return FeatureSummary(task.name.replace("_", " ").capitalize(), counts, learnt, found, note)
 
 
-def scores(features: Sequence[Feature], part: str) -> Table:
+def scores(features: Sequence[FeatureSummary], part: str) -> Table:
     """Macro F1 and mean recall of each feature on one part, below it the floor that is best at each."""
     lines: list[tuple[str, str, tuple[str, ...], Json | None]] = []
     notes: dict[str, str] = {}
@@ -96,5 +96,5 @@ def scores(features: Sequence[Feature], part: str) -> Table:
         if best:
             lines.append((f"{feature.title}, best floor", "floor", ("",), best))
     made = table("Features", "Feature", ("Patients (groups)",), METRICS, lines, limits=(0.0, 1.0))
-    rows = [Row(r.name, r.kind, r.facts, r.cells, notes.get(r.name, r.note)) for r in made.rows]
+    rows = [TableLine(r.name, r.kind, r.facts, r.cells, notes.get(r.name, r.note)) for r in made.rows]
     return Table(made.caption, made.first, made.facts, made.columns, tuple(rows))

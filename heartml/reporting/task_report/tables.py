@@ -36,7 +36,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableLine:
     """One line of a table; `cells` is empty where nothing can be estimated, and `note` says why."""
 
     name: str
@@ -54,7 +54,7 @@ class Table:
     first: str
     facts: tuple[str, ...]
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableLine, ...]
 
 
 def results(found: Mapping[str, Any], part: str, floors: str, gate: Mapping[str, Any] | None = None) -> Table:
@@ -152,7 +152,7 @@ def locations(found: Mapping[str, Any]) -> Table | None:
                   references={"macro_auc": found["held_out"]["macro_auc"]["value"]})
 
 
-def floor_classes(found: Mapping[str, Any]) -> Table:
+def baseline_classes(found: Mapping[str, Any]) -> Table:
     """How well each floor tells each class apart (AUC); what is flagged as confounded stands out."""
     flagged = {(entry["class"], entry["floor"]) for entry in found["confounded"]}
     shown = [name for name in found["classes"] if any(name in numbers for numbers in found["floor_auc"].values())]
@@ -161,7 +161,7 @@ def floor_classes(found: Mapping[str, Any]) -> Table:
         title, numbers = found["floor_titles"][floor], found["floor_auc"][floor]
         cells = [_cell(f"{title}, {name}", "auc", numbers[name], (0.0, 1.0),
                        "flag" if (name, floor) in flagged else "floor", found["confounded_auc"]) for name in shown]
-        rows.append(Row(title, "floor", (), tuple(cells)))
+        rows.append(TableLine(title, "floor", (), tuple(cells)))
     return Table("What floors know", "", (), tuple(Column(name, "", ("0", "1")) for name in shown), tuple(rows))
 
 
@@ -190,7 +190,7 @@ def robustness(found: Mapping[str, Any]) -> Table:
         words = f"{title}, change: {signed(change['value'])}"
         drawn = Cell(signed(change["value"]), span(change), whisker(change, changes, words, kind=kind, reference=0.0))
         doubt = figure(told["sureness"]), figure(told["referred"])
-        rows.append(Row(title, kind, doubt, (*cells, drawn if change is not NOTHING else Cell("", "", ""))))
+        rows.append(TableLine(title, kind, doubt, (*cells, drawn if change is not NOTHING else Cell("", "", ""))))
     columns = (*(_column(name, ends[name]) for name in metrics),
                Column("Change", "paired", (f"{changes[0]:g}", f"{changes[1]:g}")))
     return Table("Robustness", "Condition", ("Confidence", "Referred"), columns, tuple(rows))
@@ -216,7 +216,7 @@ def table(
     for title, kind, counts, numbers in lines:
         cells = tuple(_cell(title, name, numbers.get(name, NOTHING), ends[name], kind, (references or {}).get(name))
                       for name in names) if numbers else ()
-        rows.append(Row(title, kind, counts, cells, "" if numbers else note))
+        rows.append(TableLine(title, kind, counts, cells, "" if numbers else note))
     columns = tuple(_column(name, ends[name]) for name in names)
     return Table(caption, first, facts, columns, tuple(rows))
 

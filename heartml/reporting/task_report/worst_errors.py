@@ -14,7 +14,7 @@ Load = Callable[[str], tuple[Waveform, int]]
 
 
 @dataclass(frozen=True)
-class Mistake:
+class WorstError:
     """One wrong decision.
 
     Attributes:
@@ -61,7 +61,7 @@ def loudest(recordings: pd.DataFrame, unit_id: str, decision: str) -> pd.Series:
 def show(
     wrong: pd.DataFrame, recordings: pd.DataFrame, classes: Sequence[str], annotations: pd.DataFrame,
     heard: pd.DataFrame, warnings: Callable[[str], Sequence[str]], load: Load,
-) -> list[Mistake]:
+) -> list[WorstError]:
     """Prepare each row of `worst` for the page.
 
     Args:
@@ -76,7 +76,7 @@ def show(
         excerpt = listening.excerpt(*load(recording_id))
         seconds = len(excerpt) / listening.RATE_HZ
         place = recording["location"]
-        found.append(Mistake(
+        found.append(WorstError(
             "Cross-fitted" if row["seen"] else "Held out", row["unit_id"], row["label"], row["decision"],
             _confidence(row, classes), recording_id,
             "" if pd.isna(place) else str(place),

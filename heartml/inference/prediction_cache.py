@@ -27,7 +27,7 @@ _AT_ONCE = 500     # names in one question
 Said = dict[str, Any]
 
 
-class LedgerError(HeartMLError):
+class PredictionCacheError(HeartMLError):
     """The answers on disk cannot be read or added to; the message names the file and the way out."""
 
 
@@ -37,7 +37,7 @@ def key_of(recording_ids: Sequence[str]) -> str:
 
 
 @dataclass
-class News:
+class NewPredictions:
     """What a block adds.
 
     Attributes:
@@ -49,7 +49,7 @@ class News:
     recordings: dict[str, tuple[Mapping[str, Any], bytes]] = field(default_factory=dict)
 
 
-class Ledger:
+class PredictionCache:
     """Read and add; nothing is ever changed."""
 
     def __init__(self, file: Path, connection: sqlite3.Connection) -> None:
@@ -72,14 +72,14 @@ class Ledger:
         except sqlite3.DatabaseError as error:
             if machine_errors.in_words(error):
                 raise
-            raise LedgerError(f"{file}: {error}. Remove it: everything is scored again") from None
+            raise PredictionCacheError(f"{file}: {error}. Remove it: everything is scored again") from None
 
     def said(self, key: str) -> Said | None:
         """What was said of a unit, or `None`."""
         row = self._connection.execute("SELECT said FROM units WHERE key = ?", (key,)).fetchone()
         return json.loads(row[0]) if row else None
 
-    def add(self, news: News) -> None:
+    def add(self, news: NewPredictions) -> None:
         """All of it, or nothing."""
         with self._connection:
             self._connection.executemany(

@@ -13,9 +13,9 @@ import numpy as np
 from heartml.core.tasks import GROUPS
 from heartml.inference import model_lookup
 from heartml.inference.model_lookup import Located
-from heartml.inference.murmur_words import Feature
+from heartml.inference.murmur_words import MurmurFeature
 from heartml.models.fitted_model import Model, Predictions
-from heartml.models.shared_inputs import Hearing
+from heartml.models.shared_inputs import SharedInputs
 
 MURMUR = "murmur"
 # Diastolic descriptors stay unasked: they were taught by patients with a diastolic murmur alone, and nothing here tells
@@ -36,7 +36,7 @@ class Descriptor:
 
 
 @dataclass(frozen=True)
-class Panel:
+class ModelSet:
     """The model that answers, and what describes the murmurs it finds: nothing where it answers something else."""
 
     model: Model
@@ -53,25 +53,25 @@ class Panel:
             return []
         return [int(row) for row in np.flatnonzero(said.decisions == said.classes.index(str(self.model.task.positive)))]
 
-    def features(self, hearing: Hearing, said: Predictions) -> Mapping[int, tuple[Feature, ...]]:
+    def features(self, hearing: SharedInputs, said: Predictions) -> Mapping[int, tuple[MurmurFeature, ...]]:
         """Row of each unit with a murmur -> its features, in the order of the tasks."""
         rows = self.present(said)
         heard = [(one, one.model.hear(hearing)) for one in self.descriptors] if rows else []
         return {row: tuple(_feature(one, told, row) for one, told in heard) for row in rows}
 
 
-def load(located: Located) -> Panel:
+def load(located: Located) -> ModelSet:
     """The model at `located` with the descriptors that the same data set has (see `locate.beside`)."""
     model = Model.load(located.folder)
     if model.task.name != MURMUR:
-        return Panel(model, ())
+        return ModelSet(model, ())
     datasets = model.assignment_name.rpartition("-")[0]
     found = model_lookup.beside(located, [f"{datasets}-{name}" for name in ASKED])
-    return Panel(model, tuple(Descriptor(one) for one in found))
+    return ModelSet(model, tuple(Descriptor(one) for one in found))
 
 
-def _feature(descriptor: Descriptor, told: Predictions, row: int) -> Feature:
+def _feature(descriptor: Descriptor, told: Predictions, row: int) -> MurmurFeature:
     decided = int(told.decisions[row])
     calibrated = dict(zip(told.classes, map(float, told.calibrated[row]), strict=True))
-    return Feature(descriptor.model.task.name, told.classes[decided], calibrated[told.classes[decided]], calibrated,
+    return MurmurFeature(descriptor.model.task.name, told.classes[decided], calibrated[told.classes[decided]], calibrated,
                    descriptor.located.words)
