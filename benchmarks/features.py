@@ -2,7 +2,7 @@
 
 python benchmarks/features.py [FOLDER] [--minutes 30] [--json FILE]
 
-FOLDER holds sound files; without it `data/audio` is taken, and where there is none, simulated sounds. Two questions are
+FOLDER holds sound files; without it `data/audio` is taken, and where there is none, simulated feature_set. Two questions are
 kept apart: the log-spectrogram alone (samples in memory at 4 kHz; beside it the bare FFTs of its frames, below which
 nothing that transforms them can go), and everything from the file to the frames, where
 both sides pay the same decoder. librosa is asked twice: with the transform's size that HeartML uses, and with its own

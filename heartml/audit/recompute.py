@@ -118,8 +118,8 @@ def decisions(evidence: Evidence) -> str:
     table = pd.read_parquet(evidence.file(_ANSWERS["held_out"]))
     log_p = np.log(table[[f"p_{name}" for name in classes]].to_numpy(float))
     rule, scaled = Rule(np.array(told["rule"]["biases"])), told["calibration"]
-    shown = Calibration(float(scaled["scale"]), np.array(scaled["biases"]))(log_p)
-    decided = [classes[c] for c in rule.decide(log_p)]
+    shown = Calibration(float(scaled["scale"]), np.array(scaled["biases"])).predict_proba(log_p)
+    decided = [classes[c] for c in rule.predict(log_p)]
     off = np.abs(shown - table[[f"c_{name}" for name in classes]].to_numpy(float)).max(axis=1) > TOLERANCE
     wrong = [f"unit {unit}: stored {said}, the model's rule says {ours}"
              for unit, said, ours in zip(table["unit_id"], table["decision"], decided, strict=True) if said != ours]

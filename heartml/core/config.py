@@ -183,7 +183,7 @@ class InitialTrialParams(Section):
     level: Literal["recording", "unit"]
     pooling: str | None
     head: str
-    numbers: dict[str, float | int]
+    hyperparameters: dict[str, float | int]
 
     @model_validator(mode="before")
     @classmethod
@@ -192,7 +192,7 @@ class InitialTrialParams(Section):
             return value
         words = dict(_assignment(word) for word in value.split())
         named = {key: words.pop(key) for key in ("encoder", "level", "pooling", "head") if key in words}
-        return {"pooling": None, **named, "numbers": {key: _number(key, text) for key, text in words.items()}}
+        return {"pooling": None, **named, "hyperparameters": {key: _number(key, text) for key, text in words.items()}}
 
 
 def _assignment(word: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@
 The same frames give the same bytes, in whatever order they were made.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pandas as pd
 
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import read_json, replacing, write_json, write_parquet
+from heartml.core.system.lazy import LazySequence
 
 
 class FramesError(HeartMLError):
@@ -53,6 +54,10 @@ class Frames:
     def recording_ids(self) -> tuple[str, ...]:
         """Every recording that has frames here, sorted."""
         return tuple(self.spans)
+
+    def of(self, recording_ids: Sequence[str]) -> LazySequence[npt.NDArray[np.float32]]:
+        """Frames of these recordings `[r]` in their order, each read from disk when it is asked for."""
+        return LazySequence(lambda row: self[recording_ids[row]], len(recording_ids))
 
     def __getitem__(self, recording_id: str) -> npt.NDArray[np.float32]:
         if recording_id not in self.spans:

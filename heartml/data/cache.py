@@ -15,6 +15,7 @@ from heartml.audio import sound_files
 from heartml.audio.entry_checks import Fault, FileFacts
 from heartml.core import paths
 from heartml.core.system import code_hash, files
+from heartml.core.system.lazy import LazySequence
 
 _DIGITS = 16
 PAIR_COLUMNS = ("recording_id_a", "recording_id_b", "correlation")
@@ -44,18 +45,13 @@ def remember(known: Iterable[FileFacts]) -> None:
         temporary.write_text(json.dumps(rows, sort_keys=True), encoding="utf-8")
 
 
-class _Waveforms(Sequence[duplicates.Waveform]):
-    """Waveforms that are read when they are asked for."""
-
-    def __init__(self, sources: Sequence[Path]) -> None:
-        self._sources = sources
-
-    def __len__(self) -> int:
-        return len(self._sources)
-
-    def __getitem__(self, position: int) -> duplicates.Waveform:  # type: ignore[override] # slices are not asked for
-        samples = sound_files.read(self._sources[position])
+def _waveforms(sources: Sequence[Path]) -> LazySequence[duplicates.Waveform]:
+    """Waveform and rate of each file, read when it is asked for."""
+    def read(position: int) -> duplicates.Waveform:
+        samples = sound_files.read(sources[position])
         return samples.floats, samples.sample_rate_hz
+
+    return LazySequence(read, len(sources))
 
 
 def near_duplicates(name: str, sources: Sources, threshold: float, threads: int) -> pd.DataFrame:
@@ -81,7 +77,7 @@ def near_duplicates(name: str, sources: Sources, threshold: float, threads: int)
 
 def _compare(new: list[str], old: list[str], sources: Sources, threshold: float, threads: int) -> list[list[object]]:
     order = [*new, *old]
-    waveforms = [_Waveforms([sources[recording_id] for recording_id in part]) for part in (new, old)]
+    waveforms = [_waveforms([sources[recording_id] for recording_id in part]) for part in (new, old)]
     table = duplicates.near_duplicates(waveforms[0], threshold, waveforms[1], threads=threads)
     columns = zip(table["i"], table["j"], table["correlation"], strict=True)
     return [[*sorted((order[i], order[j])), round(float(correlation), 6)] for i, j, correlation in columns]

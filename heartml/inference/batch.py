@@ -105,8 +105,8 @@ def plan(source: Path, model: str | None, task: str | None) -> Work:
 
 def _key(located: Located, models: ModelSet) -> str:
     folders = [located.folder, *(descriptor.located.folder for descriptor in models.descriptors)]
-    made_by = [made for folder in folders for made in files.read_json(folder / "model.json")["encoders"].values()]
-    frames = {encoders.fingerprint(encoders.EncoderSpec.from_json(made)) for made in made_by}
+    encoder_specs = [made for folder in folders for made in files.read_json(folder / "model.json")["encoders"].values()]
+    frames = {encoders.fingerprint(encoders.EncoderSpec.from_json(made)) for made in encoder_specs}
     return hashing.sha256(files.canonical_json({
         "models": list(map(hashing.sha256_folder, folders)), "encoders": sorted(frames),
         "code": code_hash.fingerprint("models/heads", "models/ensemble", "models/pooling.py",
@@ -161,9 +161,9 @@ def _hear(unit_id: str, usable: Sequence[Listened], work: Work, news: NewPredict
     """What the model says of a unit with these recordings; what is measured of them goes into `news`."""
     heard = [one for one, _ in usable]
     sounds = [sound for _, sound in usable if sound is not None]
-    hearing = SharedInputs(sounds, [unit_id] * len(sounds))
-    [answer] = predict.predict_unit(heard, hearing, [unit_id] * len(sounds), work.models, work.params)
-    frames = hearing.sounds(work.models.model.made_by).frames
+    shared = SharedInputs(sounds, [unit_id] * len(sounds))
+    [answer] = predict.predict_unit(heard, shared, [unit_id] * len(sounds), work.models, work.params)
+    frames = shared.feature_set(work.models.model.encoder_specs).frames
     for n, one in enumerate(heard):
         of = embedding([frames[name][n] for name in work.models.model.encoders])
         news.recordings[one.recording_id] = (_measured(one), of.tobytes())

@@ -53,10 +53,10 @@ class ModelSet:
             return []
         return [int(row) for row in np.flatnonzero(said.decisions == said.classes.index(str(self.model.task.positive)))]
 
-    def features(self, hearing: SharedInputs, said: Predictions) -> Mapping[int, tuple[MurmurFeature, ...]]:
+    def features(self, shared: SharedInputs, said: Predictions) -> Mapping[int, tuple[MurmurFeature, ...]]:
         """Row of each unit with a murmur -> its features, in the order of the tasks."""
         rows = self.present(said)
-        heard = [(one, one.model.hear(hearing)) for one in self.descriptors] if rows else []
+        heard = [(one, one.model.predict_shared(shared)) for one in self.descriptors] if rows else []
         return {row: tuple(_feature(one, told, row) for one, told in heard) for row in rows}
 
 

@@ -135,24 +135,24 @@ def score_block(
     refused = [h for h in heard if h.fault]
     if not usable:
         return [], refused
-    hearing = SharedInputs([waveform for waveform in waveforms if waveform is not None], [unit_of[i] for i in usable])
-    return predict_unit(heard, hearing, unit_of, models, params), refused
+    shared = SharedInputs([waveform for waveform in waveforms if waveform is not None], [unit_of[i] for i in usable])
+    return predict_unit(heard, shared, unit_of, models, params), refused
 
 
 def predict_unit(
-    heard: Sequence[ScoredRecording], hearing: SharedInputs, unit_of: Sequence[str], models: ModelSet, params: Params
+    heard: Sequence[ScoredRecording], shared: SharedInputs, unit_of: Sequence[str], models: ModelSet, params: Params
 ) -> list[UnitPrediction]:
-    """Answers to the units `unit_of` [n] of recordings [n]; `hearing` has those without a fault, one at least."""
+    """Answers to the units `unit_of` [n] of recordings [n]; `shared` has those without a fault, one at least."""
     usable = [i for i, one in enumerate(heard) if one.fault is None]
-    said = models.model.hear(hearing)
+    said = models.model.predict_shared(shared)
     complete = list(heard)
-    hearts = models.model.hearts(hearing, [heard[i].seconds for i in usable])
+    hearts = models.model.heart_states_of(shared, [heard[i].seconds for i in usable])
     for row, heart, i in zip(said.recording_probabilities, hearts, usable, strict=True):
         complete[i] = replace(heard[i], probabilities=_by_class(said.classes, row), heart=heart)
     members: dict[str, list[ScoredRecording]] = {}
     for unit, recording in zip(unit_of, complete, strict=True):
         members.setdefault(unit, []).append(recording)
-    features = models.features(hearing, said)
+    features = models.features(shared, said)
     described = {
         row: murmur_words.describe(of_unit, _murmur_at(members[said.unit_ids[row]], models), params.predict)
         for row, of_unit in features.items()
@@ -185,7 +185,7 @@ def score_recording(item: Item, params: Params) -> tuple[ScoredRecording, tuple[
 
 def _answer(said: Predictions, n: int, recordings: tuple[ScoredRecording, ...], description: MurmurDescription | None) -> UnitPrediction:
     return UnitPrediction(
-        said.unit_ids[n], said.verdicts[n], said.leanings[n], float(said.confidence[n]),
+        said.unit_ids[n], said.verdicts[n], said.top_classes[n], float(said.confidence[n]),
         _by_class(said.classes, said.calibrated[n]), _by_class(said.classes, said.probabilities[n]), recordings,
         description,
     )

@@ -95,7 +95,7 @@ def respond(model: Model, params: Params, table: pd.DataFrame) -> pd.DataFrame:
         "confidence": said.confidence,
         **{f"c_{name}": said.calibrated[:, k] for k, name in enumerate(said.classes)},
         **{f"p_{name}": said.probabilities[:, k] for k, name in enumerate(said.classes)},
-        "leaning": said.leanings,
+        "leaning": said.top_classes,
     }
     words = _warnings(sounds, unit_of, params)
     return pd.DataFrame({**columns, "warnings": ["; ".join(words[unit]) for unit in said.unit_ids]})

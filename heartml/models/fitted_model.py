@@ -60,7 +60,7 @@ class Predictions:
         return self.calibrated[np.arange(len(self.decisions)), self.decisions]
 
     @property
-    def leanings(self) -> list[str]:
+    def top_classes(self) -> list[str]:
         """The class decided for, however unsure: `[n]`."""
         return [self.classes[decision] for decision in self.decisions]
 
@@ -68,7 +68,7 @@ class Predictions:
     def verdicts(self) -> list[str]:
         """The same with `REFER` in the place of decisions that are not sure enough: `[n]`."""
         return [REFER if unsure else said
-                for said, unsure in zip(self.leanings, self.confidence < self.refer_below, strict=True)]
+                for said, unsure in zip(self.top_classes, self.confidence < self.refer_below, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,14 @@ class Model:
     Attributes:
         assignment_name: `circor-murmur`; the registered model's name.
         members: trial -> fitted member.
-        made_by: encoder -> what made its frames (`heartml.models.encoders.Spec` as JSON, `frame_rate_hz`, `dim`).
+        encoder_specs: encoder -> what made its frames (`heartml.models.encoders.Spec` as JSON, `frame_rate_hz`, `dim`).
         refer_below: see `Predictions`; 0 for models that were saved before there was one: they refer nothing.
     """
 
     assignment_name: str
     members: Mapping[int, Member]
     combination: FittedEnsemble
-    made_by: Mapping[str, Mapping[str, Any]]
+    encoder_specs: Mapping[str, Mapping[str, Any]]
     refer_below: float = 0.0
 
     @property
@@ -96,16 +96,16 @@ class Model:
     @property
     def encoders(self) -> tuple[str, ...]:
         """Names of the encoders whose frames `predict` needs."""
-        return tuple(sorted(self.made_by))
+        return tuple(sorted(self.encoder_specs))
 
     @classmethod
     def assemble(
         cls, name: str, specs: Mapping[int, CandidateSpec], heads: Mapping[int, Sequence[HeadState]], combination: FittedEnsemble,
-        made_by: Mapping[str, Mapping[str, Any]], refer_below: float = 0.0,
+        encoder_specs: Mapping[str, Mapping[str, Any]], refer_below: float = 0.0,
     ) -> Self:
         """A model from saved heads: what is used after loading is what is used before saving."""
         members = {t: Member(s, tuple(s.family.load(state) for state in heads[t])) for t, s in specs.items()}
-        return cls(name, members, combination, made_by, refer_below)
+        return cls(name, members, combination, encoder_specs, refer_below)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -147,13 +147,13 @@ class Model:
                 for key, text in state.texts.items():
                     with replacing(folder / f"{trial}-{n}.{key}") as file:
                         file.write_text(text, encoding="utf-8")
-            members.append({"trial": trial, **member.spec.to_json(), "heads": [dict(s.numbers) for s in states]})
+            members.append({"trial": trial, **member.spec.to_json(), "heads": [dict(s.scalars) for s in states]})
         arrays |= _combination_arrays(self.combination)
         with replacing(folder / "model.safetensors") as file:
             file.write_bytes(save({key: np.ascontiguousarray(array) for key, array in arrays.items()}))
         write_json(folder / "model.json", {
             "format": FORMAT, "assignment": self.assignment_name, "task": self.task.name,
-            "classes": self.task.classes, "unit": self.task.unit, "encoders": self.made_by, "members": members,
+            "classes": self.task.classes, "unit": self.task.unit, "encoders": self.encoder_specs, "members": members,
             "refer_below": self.refer_below, **_combination_numbers(self.combination),
         })
 
@@ -166,41 +166,41 @@ class Model:
         """
         if not unit_of or any(len(frames[encoder]) != len(unit_of) for encoder in self.encoders):
             raise ModelError(f"{len(unit_of)} recordings: frames of each encoder and one unit for each are needed")
-        return self.hear(SharedInputs.of_frames(frames, self.made_by, unit_of))
+        return self.predict_shared(SharedInputs.of_frames(frames, self.encoder_specs, unit_of))
 
     def predict_audio(self, waveforms: Sequence[RatedWaveform], unit_of: Sequence[str]) -> Predictions:
         """`(samples in [-1, 1], sample_rate_hz)` of every recording, and its unit; everything else is in the model."""
-        return self.hear(SharedInputs(waveforms, unit_of))
+        return self.predict_shared(SharedInputs(waveforms, unit_of))
 
-    def hear(self, hearing: SharedInputs) -> Predictions:
+    def predict_shared(self, shared: SharedInputs) -> Predictions:
         """The same for recordings that other models hear as well: what these have made of them is not made again.
 
         Raises:
             ModelError: no recordings, or two share a unit although the task's unit is the recording.
         """
-        if not hearing.unit_of:
+        if not shared.unit_of:
             raise ModelError(f"{self.assignment_name}: no recordings to judge")
-        if self.task.unit == "recording" and len(hearing.unit_ids) < len(hearing.unit_of):
+        if self.task.unit == "recording" and len(shared.unit_ids) < len(shared.unit_of):
             raise ModelError(f"{self.assignment_name} judges recordings one by one: each needs a unit of its own")
-        sounds = hearing.sounds(self.made_by)
-        answers = {trial: member.answer(sounds) for trial, member in self.members.items()}
-        seen = {r: stacking_features(r.kind, prediction_of(r, answers), sounds.unit) for r in self.combination.weights}
+        feature_set = shared.feature_set(self.encoder_specs)
+        predictions = {trial: member.predict_proba(feature_set) for trial, member in self.members.items()}
+        seen = {r: stacking_features(r.kind, prediction_of(r, predictions), feature_set.unit) for r in self.combination.weights}
         said = predict_proba(self.combination, seen)
-        return Predictions(hearing.unit_ids, self.task.classes, np.exp(said.log_p), said.calibrated, said.decisions,
-                           np.exp(self._alone(answers, sounds)), self.refer_below)
+        return Predictions(shared.unit_ids, self.task.classes, np.exp(said.log_p), said.calibrated, said.decisions,
+                           np.exp(self._alone(predictions, feature_set)), self.refer_below)
 
-    def _alone(self, answers: Mapping[int, HeadPrediction], sounds: FeatureSet) -> NDArray[np.float64]:
+    def _alone(self, predictions: Mapping[int, HeadPrediction], feature_set: FeatureSet) -> NDArray[np.float64]:
         """Log-probabilities of each recording `[r, k]`: the members that hear recordings, by their weights.
 
         Where no member does, each recording is taken for a unit of its own.
         """
         weights = {r: w for r, w in self.combination.weights.items() if self._hears(r)}
         if weights:
-            return mean_log_p({r: prediction_of(r, answers).log_p for r in weights}, weights)
-        each = sounds.apart()
-        apart = {trial: member.answer(each) for trial, member in self.members.items()}
-        readings = self.combination.weights
-        return self.combination.log_p({r: stacking_features(r.kind, prediction_of(r, apart), each.unit) for r in readings})
+            return mean_log_p({r: prediction_of(r, predictions).log_p for r in weights}, weights)
+        each = feature_set.one_unit_each()
+        apart = {trial: member.predict_proba(each) for trial, member in self.members.items()}
+        views = self.combination.weights
+        return self.combination.log_p({r: stacking_features(r.kind, prediction_of(r, apart), each.unit) for r in views})
 
     def heart_states(self, frames: Mapping[str, NDArray[np.float32]], seconds: float) -> Segmentation | None:
         """Heart states of one recording, by the first network that learnt them; `None` where none did.
@@ -212,17 +212,17 @@ class Model:
             head, own = member.heads[0], member.spec.encoder
             said = head.frame_posteriors(frames[own]) if isinstance(head, SegmentsHeartStates) else None
             if said is not None:
-                rate_hz = float(self.made_by[own]["frame_rate_hz"])
+                rate_hz = float(self.encoder_specs[own]["frame_rate_hz"])
                 return decode(said, rate_hz / 2, (seconds - (len(frames[own]) - 1) / rate_hz) / 2)
         return None
 
-    def hearts(self, hearing: SharedInputs, seconds: Sequence[float]) -> list[Segmentation | None]:
+    def heart_states_of(self, shared: SharedInputs, seconds: Sequence[float]) -> list[Segmentation | None]:
         """Heart states of every recording of `seconds` that is heard."""
-        frames = hearing.sounds(self.made_by).frames
+        frames = shared.feature_set(self.encoder_specs).frames
         return [self.heart_states({name: of[n] for name, of in frames.items()}, s) for n, s in enumerate(seconds)]
 
-    def _hears(self, reading: StackingView) -> bool:
-        return self.members[reading.trials[0]].spec.level == "recording"
+    def _hears(self, view: StackingView) -> bool:
+        return self.members[view.trials[0]].spec.level == "recording"
 
 
 def _head(
@@ -235,23 +235,23 @@ def _head(
 
 
 def _combination_numbers(combination: FittedEnsemble) -> dict[str, Any]:
-    readings = [{"trials": r.trials, "kind": r.kind, "weight": w} for r, w in combination.weights.items()]
+    views = [{"trials": r.trials, "kind": r.kind, "weight": w} for r, w in combination.weights.items()]
     calibration = combination.calibration
-    return {"readings": readings, "rule": {"biases": combination.rule.biases},
+    return {"readings": views, "rule": {"biases": combination.rule.biases},
             "calibration": {"scale": calibration.scale, "biases": calibration.biases}}
 
 
 def _combination_arrays(combination: FittedEnsemble) -> dict[str, NDArray[np.generic]]:
-    return {f"reader-{reading}.{key}": array
-            for reading, reader in combination.readers.items() for key, array in reader.arrays().items()}
+    return {f"reader-{view}.{key}": array
+            for view, stacker in combination.stackers.items() for key, array in stacker.arrays().items()}
 
 
 def _combination(told: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]) -> FittedEnsemble:
     weights = {StackingView(tuple(entry["trials"]), entry["kind"]): float(entry["weight"]) for entry in told["readings"]}
-    readers = {}
-    for reading in weights:
-        prefix = f"reader-{reading}."
+    stackers = {}
+    for view in weights:
+        prefix = f"reader-{view}."
         own = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
-        readers[reading] = Stacker.from_arrays(own)
+        stackers[view] = Stacker.from_arrays(own)
     calibration = Calibration(float(told["calibration"]["scale"]), np.array(told["calibration"]["biases"]))
-    return FittedEnsemble(weights, readers, Rule(np.array(told["rule"]["biases"])), calibration)
+    return FittedEnsemble(weights, stackers, Rule(np.array(told["rule"]["biases"])), calibration)

@@ -50,7 +50,7 @@ class Segmentation:
 
     @property
     def heart_rate_per_min(self) -> float | None:
-        """From the median interval between first sounds that are a cycle apart; `None` where fewer than three are."""
+        """From the median interval between first feature_set that are a cycle apart; `None` where fewer than three are."""
         beats_s = np.diff(self.onsets_s("S1"))
         low, high = (60 / rate for rate in reversed(_RATES_PER_MIN))
         whole = beats_s[(beats_s >= low) & (beats_s <= high)]
@@ -102,7 +102,7 @@ def _viterbi(log_p: Floats, log_move: Floats) -> NDArray[np.int64]:
 
 
 def by_loudness(frames: NDArray[np.floating], rate_hz: float, first_s: float = 0.0) -> Segmentation:
-    """Peaks of the low bands as first and second sounds: `[t, bands]` log energies; what learning must beat."""
+    """Peaks of the low bands as first and second feature_set: `[t, bands]` log energies; what learning must beat."""
     from scipy.signal import find_peaks
 
     low = np.asarray(frames, np.float64)[:, : max(1, round(frames.shape[1] * _LOW_BANDS))].mean(1)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from heartml.models import encoders
 from heartml.models.ensemble.candidate import FeatureSet
 
-EncoderSpecs = Mapping[str, Mapping[str, Any]]      # encoder -> what made its frames, as `Model.made_by` has it
+EncoderSpecs = Mapping[str, Mapping[str, Any]]      # encoder -> what made its frames, as `Model.encoder_specs` has it
 RatedWaveform = tuple[NDArray[np.float32], int]     # samples in [-1, 1], sample_rate_hz
 
 
@@ -33,28 +33,28 @@ class SharedInputs:
         self._heard: list[tuple[dict[str, Mapping[str, Any]], FeatureSet]] = []
 
     @classmethod
-    def of_frames(cls, frames: Mapping[str, Sequence[NDArray[np.float32]]], made_by: EncoderSpecs,
+    def of_frames(cls, frames: Mapping[str, Sequence[NDArray[np.float32]]], encoder_specs: EncoderSpecs,
                   unit_of: Sequence[str]) -> "SharedInputs":
         """Recordings whose frames under these encoders are there already."""
-        hearing = cls((), unit_of)
-        rates_hz = {name: float(made["frame_rate_hz"]) for name, made in made_by.items()}
-        hearing._heard = [(dict(made_by), FeatureSet({name: frames[name] for name in made_by}, rates_hz, hearing._unit))]
-        return hearing
+        shared = cls((), unit_of)
+        rates_hz = {name: float(made["frame_rate_hz"]) for name, made in encoder_specs.items()}
+        shared._heard = [(dict(encoder_specs), FeatureSet({name: frames[name] for name in encoder_specs}, rates_hz, shared._unit))]
+        return shared
 
-    def sounds(self, made_by: EncoderSpecs) -> FeatureSet:
+    def feature_set(self, encoder_specs: EncoderSpecs) -> FeatureSet:
         """What a model hears; what an earlier model with the same encoders heard is not made again."""
-        known, sounds = self._agreeing(made_by)
-        for name, made in made_by.items():
+        known, feature_set = self._agreeing(encoder_specs)
+        for name, made in encoder_specs.items():
             if name not in known:
                 known[name] = made
-                sounds.add(name, self._frames(made), float(made["frame_rate_hz"]))
-        return sounds
+                feature_set.add(name, self._frames(made), float(made["frame_rate_hz"]))
+        return feature_set
 
-    def _agreeing(self, made_by: EncoderSpecs) -> tuple[dict[str, Mapping[str, Any]], FeatureSet]:
-        """Encoders and sounds of earlier models with which these encoders do not disagree, or new ones."""
-        for known, sounds in self._heard:
-            if all(known.get(name, made) == made for name, made in made_by.items()):
-                return known, sounds
+    def _agreeing(self, encoder_specs: EncoderSpecs) -> tuple[dict[str, Mapping[str, Any]], FeatureSet]:
+        """Encoders and feature_set of earlier models with which these encoders do not disagree, or new ones."""
+        for known, feature_set in self._heard:
+            if all(known.get(name, made) == made for name, made in encoder_specs.items()):
+                return known, feature_set
         self._heard.append(({}, FeatureSet({}, {}, self._unit)))
         return self._heard[-1]
 

@@ -26,16 +26,16 @@ def run(name: str) -> None:
     with stage("ensemble", task=name) as log:
         data = fold_fits.training_data(name, params.encoders, Path.cwd())
         specs = search_results.read_specs(paths.search(name))
-        seen = search_results.read_stacking_features(paths.search(name), specs, data.problem)
-        terms = EnsembleTerms(data.problem.task, params.stacking, params.ensemble.of(name))
-        verdicts = out_of_fold(seen, data.problem.labels, data.problem.parts, terms)
-        combination = fit(seen, data.problem.labels, data.problem.parts, terms)
-        used = {trial: specs[trial] for trial in sorted({t for reading in combination.weights for t in reading.trials})}
+        seen = search_results.read_stacking_features(paths.search(name), specs, data.train_set)
+        terms = EnsembleTerms(data.train_set.task, params.stacking, params.ensemble.of(name))
+        verdicts = out_of_fold(seen, data.train_set.labels, data.train_set.parts, terms)
+        combination = fit(seen, data.train_set.labels, data.train_set.parts, terms)
+        used = {trial: specs[trial] for trial in sorted({t for view in combination.weights for t in view.trials})}
         heads = heads_of(name, params, used, data)
         with files.replacing_folder(paths.model(name)) as folder:
             refer_below = params.decision.of(name).refer_below
             Model.assemble(name, used, heads, combination, encoder_specs(data, used), refer_below).save(folder)
-        files.write_parquet(paths.out_of_fold(name), out_of_fold_table(data.problem, verdicts))
-        log.say(in_words(data.problem, specs, combination, verdicts))
+        files.write_parquet(paths.out_of_fold(name), out_of_fold_table(data.train_set, verdicts))
+        log.say(in_words(data.train_set, specs, combination, verdicts))
 
 

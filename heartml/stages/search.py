@@ -1,4 +1,4 @@
-"""Stage `search`: encoder x level x pooling x head x numbers, scored out of fold, every trial's answers kept.
+"""Stage `search`: encoder x level x pooling x head x numbers, scored out of fold, every trial's predictions kept.
 
 In: folds, recordings, annotations, frames. Out, in `artifacts/<task>/search/`: see `heartml.training.search_results`.
 
@@ -29,10 +29,10 @@ def run(name: str) -> None:
         with parallel.pool(parallel.available_workers(hunt.search.workers)) as workers:
             hunt.all_batches(study, workers)
         with files.replacing_folder(paths.search(name)) as outputs:
-            search_results.write(outputs, data.problem, list(trials.finished_trials(study)), hunt.answers, hunt.file)
+            search_results.write(outputs, data.train_set, list(trials.finished_trials(study)), hunt.predictions, hunt.file)
         for unfinished in folder.parent.glob(f"{name}-{'?' * KEY_DIGITS}"):     # this one, and those of older data
             shutil.rmtree(unfinished)
-        log.say(in_words(data.problem, pd.read_parquet(paths.search(name) / "trials.parquet")))
+        log.say(in_words(data.train_set, pd.read_parquet(paths.search(name) / "trials.parquet")))
 
 
 def run_part(name: str, part: Part) -> None:

@@ -3,7 +3,7 @@
 `trials.parquet` (trial, state, value, folds, encoder, level, pooling, head, numbers as JSON), `probabilities.parquet`
 (trial, recording_id or unit_id, p_<class>; one row a recording, or a unit where the trial is about units),
 `details/<trial>.npy` (figures for stackers, float32 `[recordings, n]` in the problem's order),
-`noisy/<trial>.safetensors` (answers about the same recordings through noise, where readers are fitted to them), and
+`noisy/<trial>.safetensors` (predictions about the same recordings through noise, where stackers are fitted to them), and
 `heads/<trial>-<fold>.safetensors` (fitted heads that are too dear to be fitted again).
 """
 
@@ -23,35 +23,35 @@ from heartml.models.ensemble.stacking import StackingFeatures, StackingView, fea
 from heartml.models.heads import HeadPrediction, HeadState
 from heartml.training import fold_fits
 from heartml.training.study import TrialOutcome
-from heartml.training.training_table import TrainingTable
+from heartml.training.training_set import TrainingSet
 
 Finished = Sequence[tuple[int, CandidateSpec, TrialOutcome]]
 
 
 def write(
-    folder: Path, problem: TrainingTable, finished: Finished, answers: Callable[[int, CandidateSpec], tuple[HeadPrediction, HeadPrediction | None]],
+    folder: Path, train_set: TrainingSet, finished: Finished, predictions: Callable[[int, CandidateSpec], tuple[HeadPrediction, HeadPrediction | None]],
     result_of: Callable[[int, int], Path],
 ) -> None:
     """Write into the empty `folder`; the same trials give the same bytes.
 
     Args:
-        answers: slot and spec -> out-of-fold answers of a complete trial, as recorded and through noise.
+        predictions: slot and spec -> out-of-fold predictions of a complete trial, as recorded and through noise.
         result_of: slot and fold -> file of one fit's result.
     """
     ordered = sorted(finished, key=lambda trial: trial[0])
-    complete = {slot: (spec, *answers(slot, spec)) for slot, spec, outcome in ordered if outcome.value is not None}
+    complete = {slot: (spec, *predictions(slot, spec)) for slot, spec, outcome in ordered if outcome.value is not None}
     files.write_parquet(folder / "trials.parquet", trials_table(ordered))
-    heard = {slot: (spec, answer) for slot, (spec, answer, _) in complete.items()}
-    files.write_parquet(folder / "probabilities.parquet", probabilities_table(heard, problem))
+    heard = {slot: (spec, prediction) for slot, (spec, prediction, _) in complete.items()}
+    files.write_parquet(folder / "probabilities.parquet", probabilities_table(heard, train_set))
     for kind in ("details", "noisy", "heads"):
         (folder / kind).mkdir()
-    for slot, (spec, answer, noisy) in complete.items():
-        if answer.details is not None:
-            files.write_array(folder / "details" / f"{slot}.npy", answer.details.astype(np.float32))
+    for slot, (spec, prediction, noisy) in complete.items():
+        if prediction.details is not None:
+            files.write_array(folder / "details" / f"{slot}.npy", prediction.details.astype(np.float32))
         if noisy is not None:
             fold_fits.write_result(folder / "noisy" / f"{slot}.safetensors", noisy)
         if spec.family.TAKES == "frames":
-            for fold in range(problem.folds):
+            for fold in range(train_set.folds):
                 shutil.copyfile(result_of(slot, fold), folder / "heads" / f"{slot}-{fold}.safetensors")
 
 
@@ -60,22 +60,22 @@ def trials_table(ordered: Finished) -> pd.DataFrame:
     rows = [
         {"trial": slot, "state": "PRUNED" if outcome.value is None else "COMPLETE", "value": outcome.value,
          "folds": len(outcome.steps), "encoder": spec.encoder, "level": spec.level, "pooling": spec.pooling,
-         "head": spec.head, "numbers": json.dumps(dict(spec.numbers), sort_keys=True)}
+         "head": spec.head, "numbers": json.dumps(dict(spec.hyperparameters), sort_keys=True)}
         for slot, spec, outcome in ordered
     ]
     text = dict.fromkeys(("state", "encoder", "level", "pooling", "head", "numbers"), "string")
     return pd.DataFrame(rows).astype({"trial": "int64", "value": "float64", "folds": "int64", **text})
 
 
-def probabilities_table(complete: Mapping[int, tuple[CandidateSpec, HeadPrediction]], problem: TrainingTable) -> pd.DataFrame:
+def probabilities_table(complete: Mapping[int, tuple[CandidateSpec, HeadPrediction]], train_set: TrainingSet) -> pd.DataFrame:
     """Out-of-fold probabilities of complete trials: one row a recording, or a unit where the trial is about units."""
     tables = []
-    for slot, (spec, answer) in complete.items():
+    for slot, (spec, prediction) in complete.items():
         heard = spec.level == "recording"
-        units = [problem.unit_ids[u] for u in problem.unit] if heard else list(problem.unit_ids)
-        table = pd.DataFrame({"trial": slot, "recording_id": list(problem.recording_ids) if heard else None,
+        units = [train_set.unit_ids[u] for u in train_set.unit] if heard else list(train_set.unit_ids)
+        table = pd.DataFrame({"trial": slot, "recording_id": list(train_set.recording_ids) if heard else None,
                               "unit_id": units})
-        table[[f"p_{label}" for label in problem.task.classes]] = np.exp(answer.log_p)
+        table[[f"p_{label}" for label in train_set.task.classes]] = np.exp(prediction.log_p)
         tables.append(table.astype({"recording_id": "string", "unit_id": "string"}))
     return pd.concat(tables, ignore_index=True)
 
@@ -99,31 +99,31 @@ def spec_of(row: Mapping[Any, Any]) -> CandidateSpec:
     return CandidateSpec(row["encoder"], row["head"], row["level"], pooling, json.loads(row["numbers"]))
 
 
-def read_stacking_features(folder: Path, specs: Mapping[int, CandidateSpec], problem: TrainingTable) -> dict[StackingView, StackingFeatures]:
-    """Out-of-fold evidence of every reading of every complete trial."""
+def read_stacking_features(folder: Path, specs: Mapping[int, CandidateSpec], train_set: TrainingSet) -> dict[StackingView, StackingFeatures]:
+    """Out-of-fold features of every view of every complete trial."""
     table = pd.read_parquet(folder / "probabilities.parquet")
-    columns = [f"p_{label}" for label in problem.task.classes]
-    answers = {}
+    columns = [f"p_{label}" for label in train_set.task.classes]
+    predictions = {}
     for trial, rows in table.groupby("trial"):
-        check_order(rows, specs[int(str(trial))], problem)
+        check_order(rows, specs[int(str(trial))], train_set)
         details = folder / "details" / f"{trial}.npy"
-        answers[int(str(trial))] = HeadPrediction(
+        predictions[int(str(trial))] = HeadPrediction(
             np.log(rows[columns].to_numpy(np.float64)),
             np.load(details, allow_pickle=False).astype(np.float64) if details.exists() else None)
     noisy = {int(path.stem): fold_fits.read_prediction(path) for path in sorted((folder / "noisy").glob("*.safetensors"))}
-    return features_of_views(stacking_views(answers, specs, problem.task), answers, noisy, problem.unit)
+    return features_of_views(stacking_views(predictions, specs, train_set.task), predictions, noisy, train_set.unit)
 
 
-def check_order(rows: pd.DataFrame, spec: CandidateSpec, problem: TrainingTable) -> None:
+def check_order(rows: pd.DataFrame, spec: CandidateSpec, train_set: TrainingSet) -> None:
     """The search's rows stand in the problem's order.
 
     Raises:
         StageError: search and folds are not of one making.
     """
-    key, expected = ("recording_id", problem.recording_ids) if spec.level == "recording" else (
-        "unit_id", problem.unit_ids)
+    key, expected = ("recording_id", train_set.recording_ids) if spec.level == "recording" else (
+        "unit_id", train_set.unit_ids)
     if tuple(rows[key]) != expected:
-        raise StageError(f"{problem.name}: the search was made on other folds. Run `dvc repro`.")
+        raise StageError(f"{train_set.name}: the search was made on other folds. Run `dvc repro`.")
 
 
 def stored_heads(folder: Path, trial: int, folds: int) -> tuple[HeadState, ...]:

@@ -23,7 +23,7 @@ from heartml.training import fold_fits, search_space
 from heartml.training import study as trials
 from heartml.training.fold_fits import FoldFit, TrainingData
 from heartml.training.study import RunningTrial, TrialOutcome
-from heartml.training.training_table import TrainingTable
+from heartml.training.training_set import TrainingSet
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -71,21 +71,21 @@ class SearchRun:
     def all_batches(self, study: "Study", workers: Pool) -> None:
         """Ask, evaluate and tell batch after batch."""
         finished = {slot for slot, _, _ in trials.finished_trials(study)}
-        problem, encoders = self.data.problem, self.params.encoders
+        train_set, encoders = self.data.train_set, self.params.encoders
         for number, batch in enumerate(plan := search_space.plan(self.search, encoders)):
             left = [slot for slot in batch if slot.number not in finished]
-            asked = trials.ask(study, left, self.search, problem.task, encoders, self.params.seed)
+            asked = trials.ask(study, left, self.search, train_set.task, encoders, self.params.seed)
             self._evaluate(study, asked, workers, f"search: batch {number + 1} of {len(plan)}")
             trials.tell(study, asked)
         complete = [(slot, spec) for slot, spec, outcome in trials.finished_trials(study) if outcome.value is not None]
-        self.fit([self.job(slot, spec, fold) for slot, spec in complete for fold in range(problem.folds)], workers,
+        self.fit([self.job(slot, spec, fold) for slot, spec in complete for fold in range(train_set.folds)], workers,
                   "search: fits that a shared storage knows of and this machine does not")
 
     def first_jobs(self) -> list[FoldFit]:
         """The fits of the first batch, the long ones first."""
         first, encoders = search_space.plan(self.search, self.params.encoders)[0], self.params.encoders
-        asked = trials.ask(trials.in_memory_study(), first, self.search, self.data.problem.task, encoders, self.params.seed)
-        jobs = [self.job(one.slot.number, one.spec, fold) for one in asked for fold in range(self.data.problem.folds)]
+        asked = trials.ask(trials.in_memory_study(), first, self.search, self.data.train_set.task, encoders, self.params.seed)
+        jobs = [self.job(one.slot.number, one.spec, fold) for one in asked for fold in range(self.data.train_set.folds)]
         return sorted(jobs, key=_is_short)
 
     def fit(self, jobs: Sequence[FoldFit], workers: Pool, words: str) -> None:
@@ -102,17 +102,17 @@ class SearchRun:
             self.fit(jobs, workers, words)
             for one in list(alive):
                 alive[one] += [self._running(asked[one], fold) for fold in wave]
-                last = wave[-1] == self.data.problem.folds - 1
+                last = wave[-1] == self.data.train_set.folds - 1
                 if not last and trials.should_prune(study, asked[one], alive[one], self.search):
                     asked[one].outcome = TrialOutcome(tuple(alive.pop(one)), None)
         for one, running in alive.items():
             spec = asked[one].spec
-            said = self.answers(asked[one].slot.number, spec)
-            asked[one].outcome = TrialOutcome(tuple(running), trial_value(spec, *said, self.data.problem, self.params.stacking))
+            said = self.predictions(asked[one].slot.number, spec)
+            asked[one].outcome = TrialOutcome(tuple(running), trial_value(spec, *said, self.data.train_set, self.params.stacking))
 
     def _waves(self, study: "Study") -> list[list[int]]:
         """Fold by fold once pruning is possible; before that all at once, which keeps every worker busy."""
-        folds = list(range(self.data.problem.folds))
+        folds = list(range(self.data.train_set.folds))
         possible = len(list(trials.finished_trials(study))) >= self.search.pruning_startup_trials
         return [[fold] for fold in folds] if possible else [folds]
 
@@ -127,56 +127,56 @@ class SearchRun:
 
     def _running(self, asked: RunningTrial, fold: int) -> float:
         """Macro AUC of the folds so far, chance where it is not defined; decisions of so few units would be noise."""
-        problem = self.data.problem
-        seen = problem.parts <= fold
-        answers = [fold_fits.read_prediction(self.file(asked.slot.number, f)) for f in range(fold + 1)]
-        log_p = joined_folds(asked.spec, answers, problem).log_p
+        train_set = self.data.train_set
+        seen = train_set.parts <= fold
+        predictions = [fold_fits.read_prediction(self.file(asked.slot.number, f)) for f in range(fold + 1)]
+        log_p = joined_folds(asked.spec, predictions, train_set).log_p
         heard = asked.spec.level == "recording"
-        rows = problem.recordings_of(seen) if heard else np.flatnonzero(seen)
-        labels = (problem.heard if heard else problem.labels)[rows]
-        auc = METRICS["macro_auc"].function(labels, np.exp(log_p[rows]), labels, problem.task.classes)
+        rows = train_set.recordings_of(seen) if heard else np.flatnonzero(seen)
+        labels = (train_set.recording_labels if heard else train_set.labels)[rows]
+        auc = METRICS["macro_auc"].function(labels, np.exp(log_p[rows]), labels, train_set.task.classes)
         return 0.5 if math.isnan(auc) else auc
 
-    def answers(self, slot: int, spec: CandidateSpec) -> tuple[HeadPrediction, HeadPrediction | None]:
-        """Out-of-fold answers of a trial whose folds are all fitted, and those through noise where there are any."""
-        results = [self.file(slot, fold) for fold in range(self.data.problem.folds)]
-        noisy = [answer for file in results if (answer := fold_fits.read_noisy_prediction(file)) is not None]
-        return (joined_folds(spec, [fold_fits.read_prediction(file) for file in results], self.data.problem),
-                joined_folds(spec, noisy, self.data.problem) if noisy else None)
+    def predictions(self, slot: int, spec: CandidateSpec) -> tuple[HeadPrediction, HeadPrediction | None]:
+        """Out-of-fold predictions of a trial whose folds are all fitted, and those through noise where there are any."""
+        results = [self.file(slot, fold) for fold in range(self.data.train_set.folds)]
+        noisy = [prediction for file in results if (prediction := fold_fits.read_noisy_prediction(file)) is not None]
+        return (joined_folds(spec, [fold_fits.read_prediction(file) for file in results], self.data.train_set),
+                joined_folds(spec, noisy, self.data.train_set) if noisy else None)
 
 
 def _is_short(job: FoldFit) -> bool:
     return job.spec.family.TAKES == "vectors"
 
 
-def joined_folds(spec: CandidateSpec, folds: Sequence[HeadPrediction], problem: TrainingTable) -> HeadPrediction:
+def joined_folds(spec: CandidateSpec, folds: Sequence[HeadPrediction], train_set: TrainingSet) -> HeadPrediction:
     """Answers of the first folds, put where their recordings (or units) stand; zeros elsewhere."""
-    cases = len(problem.recording_ids) if spec.level == "recording" else len(problem.unit_ids)
+    cases = len(train_set.recording_ids) if spec.level == "recording" else len(train_set.unit_ids)
     log_p = np.zeros((cases, folds[0].log_p.shape[1]))
     details = None if folds[0].details is None else np.zeros((cases, folds[0].details.shape[1]))
-    for fold, answer in enumerate(folds):
-        here = problem.parts == fold
-        rows = problem.recordings_of(here) if spec.level == "recording" else np.flatnonzero(here)
-        log_p[rows] = answer.log_p
-        if details is not None and answer.details is not None:
-            details[rows] = answer.details
+    for fold, prediction in enumerate(folds):
+        here = train_set.parts == fold
+        rows = train_set.recordings_of(here) if spec.level == "recording" else np.flatnonzero(here)
+        log_p[rows] = prediction.log_p
+        if details is not None and prediction.details is not None:
+            details[rows] = prediction.details
     return HeadPrediction(log_p, details)
 
 
-def trial_value(spec: CandidateSpec, answer: HeadPrediction, noisy: HeadPrediction | None, problem: TrainingTable, stacking: StackingParams) -> float:
-    """The task's metric of a trial alone, its reading and its decision rule cross-fitted."""
-    kind = view_kinds(spec, problem.task, answer)[0]
-    seen = {StackingView((0,), kind): stacking_features(kind, answer, problem.unit, noisy)}
-    verdicts = out_of_fold(seen, problem.labels, problem.parts, EnsembleTerms(problem.task, stacking, ALONE))
-    metric = METRICS[problem.task.metric]
-    found = metric.function(problem.labels, np.exp(verdicts.log_p), verdicts.decisions, problem.task.classes)
+def trial_value(spec: CandidateSpec, prediction: HeadPrediction, noisy: HeadPrediction | None, train_set: TrainingSet, stacking: StackingParams) -> float:
+    """The task's metric of a trial alone, its view and its decision rule cross-fitted."""
+    kind = view_kinds(spec, train_set.task, prediction)[0]
+    seen = {StackingView((0,), kind): stacking_features(kind, prediction, train_set.unit, noisy)}
+    verdicts = out_of_fold(seen, train_set.labels, train_set.parts, EnsembleTerms(train_set.task, stacking, ALONE))
+    metric = METRICS[train_set.task.metric]
+    found = metric.function(train_set.labels, np.exp(verdicts.log_p), verdicts.decisions, train_set.task.classes)
     return found if metric.greater_is_better else -found
 
 
-def in_words(problem: TrainingTable, table: pd.DataFrame) -> str:
+def in_words(train_set: TrainingSet, table: pd.DataFrame) -> str:
     """`312 recordings in, 16 trials out (3 pruned), best 7 (svm_rbf) .712`."""
     best = table.sort_values("value", ascending=False, kind="stable").iloc[0]
     pruned = int((table["state"] == "PRUNED").sum())
-    return (f"{len(problem.recording_ids)} recordings of {len(problem.unit_ids)} units in, {len(table)} trials out "
+    return (f"{len(train_set.recording_ids)} recordings of {len(train_set.unit_ids)} units in, {len(table)} trials out "
             f"({pruned} pruned), best {best['trial']} ({best['encoder']}, {best['head']}) with "
-            f"{problem.task.metric} {best['value']:.3f}")
+            f"{train_set.task.metric} {best['value']:.3f}")

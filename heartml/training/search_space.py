@@ -75,11 +75,11 @@ def _check_starts(params: SearchParams) -> None:
         if start.pooling is not None:
             _known(f"{where}.pooling", [start.pooling], params.poolings.get(start.encoder, ()))
         ranges = hyperparameter_ranges(start.head)
-        _known(f"{where}.numbers", start.numbers, ranges)
-        for name, figure in start.numbers.items():
+        _known(f"{where}: hyperparameters", start.hyperparameters, ranges)
+        for name, figure in start.hyperparameters.items():
             low, high = ranges[name]
             if not low <= figure <= high:
-                raise SearchError(f"{where}.numbers: {name} {figure:g} lies outside of {low:g} to {high:g}")
+                raise SearchError(f"{where}: hyperparameters: {name} {figure:g} lies outside of {low:g} to {high:g}")
 
 
 def _known(where: str, names: Iterable[str], known: Iterable[str]) -> None:
@@ -145,12 +145,12 @@ def fixed(slot: Slot, task: Task) -> dict[str, Any]:
     """A start as Optuna parameters, under the names that `suggest` uses."""
     start = slot.start
     assert start is not None
-    numbers = {f"{start.head}.{name}": value for name, value in start.numbers.items()}
+    hyperparameters = {f"{start.head}.{name}": value for name, value in start.hyperparameters.items()}
     if slot.network:
-        return {f"{start.head}.encoder": start.encoder, **numbers}
+        return {f"{start.head}.encoder": start.encoder, **hyperparameters}
     level = start.level if task.unit == "patient" else "recording"
     return {"encoder": start.encoder, "level": level, f"{start.encoder}.pooling": start.pooling, "head": start.head,
-            **numbers}
+            **hyperparameters}
 
 
 class _Named:
@@ -167,12 +167,12 @@ class _Named:
 
 
 def suggest(trial: "optuna.Trial", slot: Slot, params: SearchParams, task: Task, encoders: Sequence[str]) -> CandidateSpec:
-    """The search space: encoder x level x pooling x head x the head's own numbers."""
+    """The search space: encoder x level x pooling x head x the head's own hyperparameters."""
     if slot.network:
         heard = [e for e in params.network(slot.network).encoders if e in encoders]
         encoder = trial.suggest_categorical(f"{slot.network}.encoder", heard)
-        numbers = HEADS[slot.network]().space(_Named(trial, slot.network))
-        return CandidateSpec(encoder, slot.network, "recording", None, {**numbers, **fixed_hyperparameters(params, slot.network)})
+        hyperparameters = HEADS[slot.network]().space(_Named(trial, slot.network))
+        return CandidateSpec(encoder, slot.network, "recording", None, {**hyperparameters, **fixed_hyperparameters(params, slot.network)})
     encoder = trial.suggest_categorical("encoder", pooled(params, encoders))
     levels = ["recording", "unit"] if task.unit == "patient" else ["recording"]
     level = cast(Level, trial.suggest_categorical("level", levels))
@@ -184,8 +184,8 @@ def suggest(trial: "optuna.Trial", slot: Slot, params: SearchParams, task: Task,
 def fixed_hyperparameters(params: SearchParams, head: str) -> Hyperparameters:
     """What a head that takes frames is given beside the numbers of its space: its own section and its training."""
     own = params.network(head).model_dump(mode="json", exclude={"encoders", "training"})
-    numbers = {**params.training_of(head).model_dump(mode="json"), **own}
-    return {name: value for name, value in numbers.items() if value is not None}
+    hyperparameters = {**params.training_of(head).model_dump(mode="json"), **own}
+    return {name: value for name, value in hyperparameters.items() if value is not None}
 
 
 def derive_seed(seed: int, *places: int) -> int:

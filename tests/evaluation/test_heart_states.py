@@ -32,7 +32,7 @@ def held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitted: dict[str, 
     paths.model(NAME).mkdir(parents=True)
     replace(loaded, members={**loaded.members, trial: member}).save(paths.model(NAME))
     rng, count = np.random.default_rng(1), round(SECONDS * RATE_HZ)
-    for encoder, made in loaded.made_by.items():
+    for encoder, made in loaded.encoder_specs.items():
         arrays = {i: rng.normal(size=(count, int(made["dim"]))).astype(np.float16) for i in IDS}
         frame_store.write(paths.features(NAME, encoder), arrays, RATE_HZ, made)
     return pd.DataFrame({"recording_id": IDS, "seconds": SECONDS})

@@ -36,7 +36,7 @@ def run(project: Path, *arguments: object) -> "subprocess.CompletedProcess[str]"
 
 def here(project: Path, *arguments: object, check: bool = True) -> tuple[int, str]:
     """The same in this process, which has its imports, without other workers: exit status and standard error."""
-    for opened in (cohort.open_cohort, fits.opened, fits._everything):
+    for opened in (cohort.open_cohort, fits.training_data, fits._everything):
         opened.cache_clear()
     with (pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as said,
           contextlib.redirect_stdout(io.StringIO())):

@@ -19,7 +19,7 @@ from heartml.metrics import METRICS
 from heartml.metrics.class_gains import class_gains
 from heartml.models.ensemble import selection
 from heartml.models.ensemble.calibration import Calibration
-from heartml.models.ensemble.candidate import CandidateSpec, normalise
+from heartml.models.ensemble.candidate import CandidateSpec
 from heartml.models.ensemble.decision_rule import Rule
 from heartml.models.ensemble.selection import EnsembleTerms
 from heartml.models.ensemble.stacking import (
@@ -31,6 +31,7 @@ from heartml.models.ensemble.stacking import (
     view_kinds,
 )
 from heartml.models.heads import HeadPrediction
+from heartml.models.heads.log_probabilities import normalise
 from heartml.stages import ensemble, search
 
 PARAMS = config.load(ROOT / "params.yaml")
@@ -76,7 +77,7 @@ def test_the_rule_moves_decisions_towards_the_metric() -> None:
     skewed = log_p + np.array([-1.5, 1.5, 1.0])
     classes, uar = TASKS["murmur"].classes, METRICS["uar"]
     rule = Rule.fit(skewed, labels, class_gains("uar", labels, classes), temperature=0.2, ridge=1e-4)
-    found = uar.function(labels, np.exp(log_p), rule.decide(skewed), classes)
+    found = uar.function(labels, np.exp(log_p), rule.predict(skewed), classes)
     assert found > uar.function(labels, np.exp(log_p), skewed.argmax(1), classes) + 0.1
     assert found > uar.function(labels, np.exp(log_p), log_p.argmax(1), classes) - 0.01
 
@@ -93,7 +94,7 @@ def test_decisions_come_from_the_rule_and_probabilities_do_not() -> None:
     labels, parts, log_p, _ = units()
     seen = {StackingView((0,), "direct"): StackingFeatures(log_p)}
     fitted = selection.fit(seen, labels, parts, TERMS)
-    other = selection.FittedEnsemble(fitted.weights, fitted.readers, Rule(np.array([9.0, 0, 0])), fitted.calibration)
+    other = selection.FittedEnsemble(fitted.weights, fitted.stackers, Rule(np.array([9.0, 0, 0])), fitted.calibration)
     first, second = selection.predict_proba(fitted, seen), selection.predict_proba(other, seen)
     np.testing.assert_array_equal(first.log_p, second.log_p)
     np.testing.assert_array_equal(first.calibrated, second.calibrated)
@@ -104,7 +105,7 @@ def test_calibration_changes_confidence_and_no_decision() -> None:
     labels, parts, log_p, _ = units(2000)
     seen = {StackingView((0,), "direct"): StackingFeatures(normalise(4 * log_p))}      # four times too sure
     fitted = selection.fit(seen, labels, parts, TERMS)
-    other = selection.FittedEnsemble(fitted.weights, fitted.readers, fitted.rule, Calibration(1.0, np.zeros(K)))
+    other = selection.FittedEnsemble(fitted.weights, fitted.stackers, fitted.rule, Calibration(1.0, np.zeros(K)))
     first, second = selection.predict_proba(fitted, seen), selection.predict_proba(other, seen)
     np.testing.assert_array_equal(first.decisions, second.decisions)
     np.testing.assert_allclose(first.calibrated.sum(1), 1)
@@ -168,13 +169,13 @@ def test_selection_takes_what_helps_and_not_more_than_allowed() -> None:
 
 def test_the_order_of_recordings_of_a_patient_does_not_matter() -> None:
     rng = np.random.default_rng(0)
-    answer = HeadPrediction(np.log(rng.dirichlet(np.ones(K), 12)), rng.normal(size=(12, 4)))
+    prediction = HeadPrediction(np.log(rng.dirichlet(np.ones(K), 12)), rng.normal(size=(12, 4)))
     unit = np.array([0, 0, 1, 2, 2, 2, 3, 3, 3, 3, 1, 0])
     order = rng.permutation(12)
-    mixed = HeadPrediction(answer.log_p[order], answer.details[order])
+    mixed = HeadPrediction(prediction.log_p[order], prediction.details[order])
     for kind in ("stack", "segments"):
-        one, other = stacking_features(kind, answer, unit), stacking_features(kind, mixed, unit[order])
-        np.testing.assert_allclose(one.heard, other.heard)
+        one, other = stacking_features(kind, prediction, unit), stacking_features(kind, mixed, unit[order])
+        np.testing.assert_allclose(one.clean, other.clean)
 
 
 def test_kinds_of_reading_follow_level_and_unit() -> None:
@@ -199,7 +200,7 @@ def test_a_reader_is_fitted_without_the_fold_it_reads() -> None:
 def test_a_reader_that_was_taught_with_noise_reads_noise_and_what_it_read_before() -> None:
     labels, _, log_p, rng = units(1200)
     heard = np.tile(log_p, (1, 4))
-    noisy = heard + 3.0 * (np.arange(4 * K) % K == 0)      # noise sounds like the first class
+    noisy = heard + 3.0 * (np.arange(4 * K) % K == 0)      # noise feature_set like the first class
     noisy[:, :3] = rng.normal(size=(len(noisy), 3))
     learn, ask = np.arange(len(labels)) % 2 == 0, np.arange(len(labels)) % 2 == 1
     both = StackingFeatures(heard, noisy)
@@ -214,10 +215,10 @@ def test_a_reader_that_was_taught_with_noise_reads_noise_and_what_it_read_before
 
 
 def test_noise_is_read_of_what_is_stacked_and_not_of_what_stands_for_itself() -> None:
-    answer, worse = HeadPrediction(np.zeros((2, K))), HeadPrediction(np.ones((2, K)))
-    assert stacking_features("direct", answer, np.arange(2), worse).noisy is None
-    assert stacking_features("stack", answer, np.arange(2)).noisy is None
-    np.testing.assert_array_equal(stacking_features("stack", answer, np.arange(2), worse).noisy, np.ones((2, 4 * K)))
+    prediction, worse = HeadPrediction(np.zeros((2, K))), HeadPrediction(np.ones((2, K)))
+    assert stacking_features("direct", prediction, np.arange(2), worse).noisy is None
+    assert stacking_features("stack", prediction, np.arange(2)).noisy is None
+    np.testing.assert_array_equal(stacking_features("stack", prediction, np.arange(2), worse).noisy, np.ones((2, 4 * K)))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -27,8 +27,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def waveforms() -> list[tuple[np.ndarray, int]]:
-    sounds = [tiny_models.sound(kind, 100 + seed) for seed, kind in enumerate(KINDS)]
-    return [(sound.floats, sound.sample_rate_hz) for sound in sounds]
+    feature_set = [tiny_models.sound(kind, 100 + seed) for seed, kind in enumerate(KINDS)]
+    return [(sound.floats, sound.sample_rate_hz) for sound in feature_set]
 
 
 def same(one: Predictions, two: Predictions) -> None:
@@ -59,7 +59,7 @@ def test_saving_and_loading_changes_nothing(folder: Path, waveforms, tmp_path: P
     same(model.predict_audio(waveforms, UNITS), Model.load(tmp_path / "again").predict_audio(waveforms, UNITS))
 
 
-def test_frames_and_audio_give_one_answer(folder: Path, waveforms) -> None:
+def test_frames_and_audio_give_one_prediction(folder: Path, waveforms) -> None:
     model = Model.load(folder)
     spec = encoders.spec("logspec", tiny_models.PARAMS)
     loaded = encoders.load(spec)
@@ -71,14 +71,14 @@ def test_what_is_not_sure_enough_is_referred_and_a_saved_model_says_the_same(
     folder: Path, waveforms, tmp_path: Path
 ) -> None:
     plain = Model.load(folder).predict_audio(waveforms, [str(n) for n in range(6)])
-    assert plain.verdicts == plain.leanings, "a model without a limit decides everything"
+    assert plain.verdicts == plain.top_classes, "a model without a limit decides everything"
     limit = float(np.sort(plain.confidence)[3])
     (tmp_path / "careful").mkdir()
     replace(Model.load(folder), refer_below=limit).save(tmp_path / "careful")
     said = Model.load(tmp_path / "careful").predict_audio(waveforms, [str(n) for n in range(6)])
     assert [verdict == REFER for verdict in said.verdicts] == (plain.confidence < limit).tolist()
     assert said.verdicts.count(REFER) == 3
-    assert said.leanings == plain.leanings
+    assert said.top_classes == plain.top_classes
     same(said, plain)
 
 
@@ -134,7 +134,7 @@ def test_every_head_survives_the_model_s_files(name: str, folder: Path, tmp_path
     cases = rng.normal(size=(40, 3 * 48)) if pooling else [rng.normal(size=(90, 48)).astype(np.float32)] * 40
     fitted = head.fit(cases, Targets(np.arange(40) % 3, 3, np.arange(40)), NUMBERS[name], 0)
     member = Member(CandidateSpec("logspec", name, "recording", pooling, NUMBERS[name]), (fitted, fitted))
-    other = Model(model.assignment_name, {0: member}, model.combination, model.made_by)
+    other = Model(model.assignment_name, {0: member}, model.combination, model.encoder_specs)
     (tmp_path / "model").mkdir()
     other.save(tmp_path / "model")
     same(other.predict_audio(waveforms, UNITS), Model.load(tmp_path / "model").predict_audio(waveforms, UNITS))
@@ -147,9 +147,9 @@ def test_members_about_units_are_asked_about_single_recordings_too(folder: Path,
     member = Member(CandidateSpec("logspec", "logistic", "unit", "moments", {}), (fitted,))
     direct, stack = StackingView((0,), "direct"), StackingView((0,), "stack")
     old = model.combination
-    readers = {direct: type(old.readers[stack])(None)}
+    readers = {direct: type(old.stackers[stack])(None)}
     model = Model(model.assignment_name, {0: member}, type(old)({direct: 1.0}, readers, old.rule, old.calibration),
-                  model.made_by)
+                  model.encoder_specs)
     said = model.predict_audio(waveforms, UNITS)
     assert said.probabilities.shape == (3, 3)
     np.testing.assert_allclose(said.recording_probabilities[4], said.probabilities[2])      # c has one recording

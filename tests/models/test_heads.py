@@ -68,13 +68,13 @@ def fitted_once(one_thread):
 
 def as_bytes(state: HeadState) -> bytes:
     arrays = [(key, str(a.dtype), a.shape, np.asarray(a).tobytes()) for key, a in sorted(state.arrays.items())]
-    return repr((arrays, json.dumps(dict(state.numbers), sort_keys=True), sorted(state.texts.items()))).encode()
+    return repr((arrays, json.dumps(dict(state.scalars), sort_keys=True), sorted(state.texts.items()))).encode()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_probabilities_sum_to_one_and_none_is_zero(name: str, fitted_once) -> None:
     fitted, inputs = fitted_once(name)
-    p = np.exp(fitted.answer(inputs).log_p)
+    p = np.exp(fitted.predict_proba(inputs).log_p)
     assert p.shape == (90, CLASSES)
     np.testing.assert_allclose(p.sum(1), 1, atol=1e-9)
     assert (p > 0).all()
@@ -84,16 +84,16 @@ def test_probabilities_sum_to_one_and_none_is_zero(name: str, fitted_once) -> No
 def test_it_learns_what_can_be_learnt(name: str, fitted_once) -> None:
     fitted, _ = fitted_once(name)
     unseen, targets = data(name, seed=5)
-    assert (fitted.answer(unseen).log_p.argmax(1) == targets.labels).mean() > 0.6      # chance is a third
+    assert (fitted.predict_proba(unseen).log_p.argmax(1) == targets.labels).mean() > 0.6      # chance is a third
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_loaded_predicts_what_saved_did(name: str, fitted_once) -> None:
     fitted, inputs = fitted_once(name)
     state = fitted.state()
-    numbers = json.loads(json.dumps(dict(state.numbers)))      # as a JSON file gives them back
+    numbers = json.loads(json.dumps(dict(state.scalars)))      # as a JSON file gives them back
     loaded = HEADS[name]().load(HeadState({k: np.array(v) for k, v in state.arrays.items()}, numbers, dict(state.texts)))
-    np.testing.assert_array_equal(loaded.answer(inputs).log_p, fitted.answer(inputs).log_p)
+    np.testing.assert_array_equal(loaded.predict_proba(inputs).log_p, fitted.predict_proba(inputs).log_p)
     assert as_bytes(loaded.state()) == as_bytes(state)
 
 
@@ -116,8 +116,8 @@ def test_only_heads_that_draw_depend_on_the_seed(fitted_once) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_case_is_judged_by_itself(name: str, fitted_once) -> None:
     fitted, inputs = fitted_once(name)
-    alone = np.concatenate([fitted.answer(inputs[row : row + 1]).log_p for row in (0, 7, 31)])
-    np.testing.assert_allclose(alone, fitted.answer(inputs).log_p[[0, 7, 31]], atol=1e-9)
+    alone = np.concatenate([fitted.predict_proba(inputs[row : row + 1]).log_p for row in (0, 7, 31)])
+    np.testing.assert_allclose(alone, fitted.predict_proba(inputs).log_p[[0, 7, 31]], atol=1e-9)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -128,7 +128,7 @@ def test_a_class_that_training_lacks_stays_possible(name: str) -> None:
     states = None if targets.states is None else [targets.states[row] for row in kept]
     lacking = Targets(targets.labels[kept], CLASSES, targets.groups[kept], states)
     fitted = HEADS[name]().fit(some, lacking, NUMBERS[name], 0)
-    p = np.exp(fitted.answer(inputs).log_p)
+    p = np.exp(fitted.predict_proba(inputs).log_p)
     assert np.isfinite(p).all()
     assert (p[:, 1] > 0).all()
     assert p[:, 1].mean() < 0.34
@@ -140,14 +140,14 @@ def test_names_of_classes_do_not_matter(name: str) -> None:
     order = np.array([2, 0, 1])
     renamed = HEADS[name]().fit(inputs, replace(targets, labels=order[targets.labels]), NUMBERS[name], 1)
     plain = HEADS[name]().fit(inputs, targets, NUMBERS[name], 1)
-    difference = np.exp(renamed.answer(inputs).log_p[:, order]) - np.exp(plain.answer(inputs).log_p)
+    difference = np.exp(renamed.predict_proba(inputs).log_p[:, order]) - np.exp(plain.predict_proba(inputs).log_p)
     assert np.abs(difference).max() < (1e-3 if name == "logistic" else 0.15)     # inner folds are drawn by class
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"sequence"}))
 def test_two_classes_work_too(name: str) -> None:
     inputs, targets = data(name, classes=2)
-    p = np.exp(HEADS[name]().fit(inputs, targets, NUMBERS[name], 0).answer(inputs).log_p)
+    p = np.exp(HEADS[name]().fit(inputs, targets, NUMBERS[name], 0).predict_proba(inputs).log_p)
     assert p.shape == (90, 2)
     assert (p.argmax(1) == targets.labels).mean() > 0.7
 
@@ -163,7 +163,7 @@ def test_the_forest_of_arrays_is_scikit_learns() -> None:
     unseen, _ = data("extra_trees", seed=8)
     expected = theirs.predict_proba(unseen)
     sure = (expected > 1e-3).all(1)
-    np.testing.assert_allclose(np.exp(ours.answer(unseen).log_p)[sure], expected[sure], atol=1e-6)
+    np.testing.assert_allclose(np.exp(ours.predict_proba(unseen).log_p)[sure], expected[sure], atol=1e-6)
 
 
 def test_the_machines_of_arrays_are_scikit_learns() -> None:
@@ -194,7 +194,7 @@ def test_balance_lifts_the_rare_class() -> None:
         for balance in (0.0, 1.0):
             numbers = {**NUMBERS[name], "balance": balance, "least_leaf": 6}
             fitted = HEADS[name]().fit(inputs, targets, numbers, 0)
-            rare.append(np.exp(fitted.answer(data("logistic", seed=3)[0]).log_p)[:, 1].mean())
+            rare.append(np.exp(fitted.predict_proba(data("logistic", seed=3)[0]).log_p)[:, 1].mean())
     assert all(low < high for low, high in zip(rare[::2], rare[1::2], strict=True)), rare
 
 
@@ -239,10 +239,10 @@ def test_the_frame_head_finds_the_states_it_was_taught() -> None:
     expected = np.array([0, 4, 2, 1])[state[::2]]
     found = np.where(posteriors.argmax(1) > 4, 4, posteriors.argmax(1))
     assert (found == expected).mean() > 0.85
-    assert fitted.answer(frames).details is not None
+    assert fitted.predict_proba(frames).details is not None
 
 
 def test_without_annotations_there_are_no_details() -> None:
     inputs, targets = data("sequence")
     fitted = HEADS["sequence"]().fit(inputs, replace(targets, states=None), {**NUMBERS["sequence"], "steps": 2}, 0)
-    assert fitted.answer(inputs[:3]).details is None
+    assert fitted.predict_proba(inputs[:3]).details is None

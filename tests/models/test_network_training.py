@@ -159,13 +159,13 @@ def test_a_recording_heard_in_parts_has_the_mean_of_their_logits(name: str) -> N
     whole = HEADS[name]().fit(frames, targets, numbers, 0)
     cut = HEADS[name]().fit(frames, targets, {**numbers, "inference_chunk_s": 4.0}, 0)      # 200 frames
     halves = [half - half.mean() for half in np.split(frames[0], 2)]     # what a head takes away is then the same
-    apart = np.mean([cut.answer([half]).log_p for half in halves], axis=0)
+    apart = np.mean([cut.predict_proba([half]).log_p for half in halves], axis=0)
     expected = apart - np.logaddexp.reduce(apart, axis=1, keepdims=True)
     both = np.concatenate(halves)
-    np.testing.assert_allclose(cut.answer([both]).log_p, expected, atol=1e-5)
-    assert not np.allclose(whole.answer([both]).log_p, expected, atol=1e-4)
+    np.testing.assert_allclose(cut.predict_proba([both]).log_p, expected, atol=1e-5)
+    assert not np.allclose(whole.predict_proba([both]).log_p, expected, atol=1e-4)
     loaded = HEADS[name]().load(cut.state())
-    np.testing.assert_array_equal(loaded.answer([both]).log_p, cut.answer([both]).log_p)
+    np.testing.assert_array_equal(loaded.predict_proba([both]).log_p, cut.predict_proba([both]).log_p)
     if name == "sequence":
         assert cut.whole(both)[1].shape == whole.whole(both)[1].shape == (200, 4 + 3)
 

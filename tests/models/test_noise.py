@@ -14,7 +14,7 @@ from heartml.models import encoders
 from heartml.models.heads import Targets
 from heartml.models.heads.augmentation import Crops
 from heartml.models.heads.network_training import Recipe, centred
-from heartml.models.heads.noise import InNoise, Noise, loudness, meeting, spectra
+from heartml.models.heads.noise import Noise, in_noise, loudness, meeting, spectra
 from heartml.training import search_space
 
 FILE = Path(__file__).parents[2] / "params.yaml"
@@ -94,8 +94,8 @@ def test_without_a_share_nothing_is_drawn_for_noise() -> None:
 def test_who_listens_when_and_to_what_else_does_not_change_a_recordings_noise(heart: NDArray[np.float32]) -> None:
     frames, other = heard(heart), heard(heart[: len(heart) // 2])
     noise = Noise(0.5, 0.0, 30.0)
-    one = InNoise([frames, other], ["a", "b"], ["child", "child"], noise, 50.0)
-    two = InNoise([other, other, frames], ["x", "b", "a"], ["other", "child", "child"], noise, 50.0)
+    one = in_noise([frames, other], ["a", "b"], ["child", "child"], noise, 50.0)
+    two = in_noise([other, other, frames], ["x", "b", "a"], ["other", "child", "child"], noise, 50.0)
     np.testing.assert_array_equal(one[0], two[2])
     np.testing.assert_array_equal(one[1], two[1:][0])
     assert len(two[1:]) == 2 and one[0].shape == frames.shape and one[0].dtype == np.float32
@@ -106,7 +106,7 @@ def test_one_units_recordings_share_ratio_and_colour_and_units_do_not(heart: NDA
     silent = np.full((400, 48), -20.0, np.float32)
     silent[::50] = 0.0                                          # what noise is measured against
     names = [str(n) for n in range(60)]
-    drawn = InNoise([silent] * 60, names, [str(n // 2) for n in range(60)], Noise(0.5, 0.0, 30.0), 50.0)
+    drawn = in_noise([silent] * 60, names, [str(n // 2) for n in range(60)], Noise(0.5, 0.0, 30.0), 50.0)
     added = np.array([one.mean(0) for one in drawn])
     pairs = added.reshape(30, 2, 48)
     assert np.abs(pairs[:, 0] - pairs[:, 1]).mean() < 0.2

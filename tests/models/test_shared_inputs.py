@@ -1,4 +1,4 @@
-"""Several models hear the same recordings: frames and pooled vectors are made once, and no answer changes by it."""
+"""Several models hear the same recordings: frames and pooled vectors are made once, and no prediction changes by it."""
 
 from pathlib import Path
 
@@ -44,9 +44,9 @@ def test_models_with_the_same_encoder_share_what_they_hear(
     model = Model.load(fitted["simulated-murmur"])
     alone = model.predict_audio(heard, UNITS)
     assert counted == {"frames": 3, "vectors": 1}
-    hearing = SharedInputs(heard, UNITS)
+    shared = SharedInputs(heard, UNITS)
     for _ in range(11):
-        said = model.hear(hearing)
+        said = model.predict_shared(shared)
         np.testing.assert_array_equal(said.probabilities, alone.probabilities)
         np.testing.assert_array_equal(said.recording_probabilities, alone.recording_probabilities)
     assert counted == {"frames": 6, "vectors": 2}
@@ -56,26 +56,26 @@ def test_an_encoder_with_other_numbers_is_another_encoder(
     fitted: dict[str, Path], heard: list[tuple[np.ndarray, int]], counted: dict[str, int]
 ) -> None:
     first = Model.load(fitted["simulated-murmur"])
-    made = first.made_by["logspec"]
+    made = first.encoder_specs["logspec"]
     sections = {"logspec": {**made["sections"]["logspec"], "high_hz": 400}}
     other = Model(first.assignment_name, first.members, first.combination, {"logspec": {**made, "sections": sections}})
-    hearing = SharedInputs(heard, UNITS)
-    one, two = first.hear(hearing), other.hear(hearing)
+    shared = SharedInputs(heard, UNITS)
+    one, two = first.predict_shared(shared), other.predict_shared(shared)
     np.testing.assert_array_equal(two.probabilities, other.predict_audio(heard, UNITS).probabilities)
     assert np.abs(one.probabilities - two.probabilities).max() > 1e-6
-    assert hearing.sounds(first.made_by) is hearing.sounds(first.made_by)
-    assert hearing.sounds(first.made_by) is not hearing.sounds(other.made_by)
+    assert shared.feature_set(first.encoder_specs) is shared.feature_set(first.encoder_specs)
+    assert shared.feature_set(first.encoder_specs) is not shared.feature_set(other.encoder_specs)
 
 
 def test_recordings_apart_are_units_of_their_own_with_the_same_vectors(
     fitted: dict[str, Path], heard: list[tuple[np.ndarray, int]], counted: dict[str, int]
 ) -> None:
     model = Model.load(fitted["simulated-murmur"])
-    sounds = SharedInputs(heard, UNITS).sounds(model.made_by)
+    feature_set = SharedInputs(heard, UNITS).feature_set(model.encoder_specs)
     spec = model.members[0].spec
-    together, apart = sounds.inputs(spec, np.arange(3)), sounds.apart().inputs(spec, np.arange(3))
+    together, apart = feature_set.inputs(spec, np.arange(3)), feature_set.one_unit_each().inputs(spec, np.arange(3))
     np.testing.assert_array_equal(together, apart)
-    assert sounds.apart().unit.tolist() == [0, 1, 2]
+    assert feature_set.one_unit_each().unit.tolist() == [0, 1, 2]
     assert counted["vectors"] == 1
 
 

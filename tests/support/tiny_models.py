@@ -48,11 +48,11 @@ def fit(folder: Path, name: str = "simulated-murmur", encoder: str = "logspec") 
     fitted = HEADS["logistic"]().fit(vectors, targets, {"c": 0.1, "balance": 1.0}, 0)
     kind = "stack" if task.unit == "patient" else "direct"
     flat = np.zeros(len(task.classes))
-    seen = StackingFeatures(np.tile(fitted.answer(vectors).log_p, (1, 4)))
+    seen = StackingFeatures(np.tile(fitted.predict_proba(vectors).log_p, (1, 4)))
     reader = Stacker.fit(kind, seen, labels, flat + 1, PARAMS.stacking)
-    reading = StackingView((0,), kind)
-    combination = FittedEnsemble({reading: 1.0}, {reading: reader}, Rule(flat), Calibration(1.0, flat))
-    made_by = {encoder: {**spec.to_json(), "frame_rate_hz": loaded.frame_rate_hz, "dim": loaded.dim}}
+    view = StackingView((0,), kind)
+    combination = FittedEnsemble({view: 1.0}, {view: reader}, Rule(flat), Calibration(1.0, flat))
+    encoder_specs = {encoder: {**spec.to_json(), "frame_rate_hz": loaded.frame_rate_hz, "dim": loaded.dim}}
     folder.mkdir(parents=True)
-    Model.assemble(name, {0: member}, {0: [fitted.state()]}, combination, made_by).save(folder)
+    Model.assemble(name, {0: member}, {0: [fitted.state()]}, combination, encoder_specs).save(folder)
     return folder

@@ -19,7 +19,7 @@ from heartml.core.system.hashing import sha256_folder
 from heartml.core.tasks import TASKS
 from heartml.models.ensemble.candidate import CandidateSpec
 from heartml.stages import search
-from heartml.training import fold_fits, search_results, search_run, search_space, training_table
+from heartml.training import fold_fits, search_results, search_run, search_space, training_set
 from heartml.training import study as trials
 
 SEQUENCE = {"encoder": "logspec", "level": "recording", "pooling": None, "head": "sequence",
@@ -101,15 +101,15 @@ def test_the_heads_that_a_search_keeps_say_what_it_wrote(tmp_path: Path, monkeyp
         spec = search_results.read_specs(paths.search(NAME))[trial]
         said = written[written["trial"] == trial].set_index("recording_id").filter(like="p_")
         for fold, state in enumerate(search_results.stored_heads(paths.search(NAME), trial, 3)):
-            here = data.problem.parts == fold
+            here = data.train_set.parts == fold
             head = spec.family.load(state)
-            answer = data.answer(head, spec, here)
+            prediction = data.predict_proba(head, spec, here)
             if trial == 0:
-                np.testing.assert_allclose(data.answer_in_noise(head, spec, here).log_p,
-                                           noisy.log_p[data.problem.recordings_of(here)], atol=1e-6)
-                assert not np.allclose(answer.log_p, noisy.log_p[data.problem.recordings_of(here)], atol=1e-3)
-            ids = [data.problem.recording_ids[row] for row in data.problem.recordings_of(here)]
-            np.testing.assert_allclose(np.exp(answer.log_p), said.loc[ids], atol=1e-6)
+                np.testing.assert_allclose(data.predict_in_noise(head, spec, here).log_p,
+                                           noisy.log_p[data.train_set.recordings_of(here)], atol=1e-6)
+                assert not np.allclose(prediction.log_p, noisy.log_p[data.train_set.recordings_of(here)], atol=1e-3)
+            ids = [data.train_set.recording_ids[row] for row in data.train_set.recordings_of(here)]
+            np.testing.assert_allclose(np.exp(prediction.log_p), said.loc[ids], atol=1e-6)
 
 
 def test_every_enabled_start_is_tried_as_it_stands(undisturbed: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_search_killed_twice_ends_with_the_same_bytes(undisturbed: Path, tmp_p
 @pytest.mark.parametrize("told", [0, 1, 2])
 def test_a_kill_between_asking_and_telling_changes_no_trial(tmp_path: Path, told: int) -> None:
     def outcome(spec: CandidateSpec) -> trials.TrialOutcome:
-        return trials.TrialOutcome((0.5, 0.6), float(spec.numbers["c"]) if "c" in spec.numbers else 0.3)
+        return trials.TrialOutcome((0.5, 0.6), float(spec.hyperparameters["c"]) if "c" in spec.hyperparameters else 0.3)
 
     def hunt(journal: Path, kill_at: int | None) -> list:
         params = config.load(ROOT / "params.yaml").search.model_copy(update={"trials": 20, "network_trials": {}})
@@ -226,7 +226,7 @@ def test_another_seed_or_other_code_is_another_search(undisturbed: Path, monkeyp
     assert search_run.content_key(NAME, params) != key
 
 
-def fold_answers(root: Path, fold: int, monkeypatch) -> np.ndarray:
+def fold_prediction(root: Path, fold: int, monkeypatch) -> np.ndarray:
     monkeypatch.chdir(root)
     spec = CandidateSpec("logspec", "logistic", "recording", "statistics", {"c": 0.1, "balance": 1.0})
     file = root / f"{fold}.safetensors"
@@ -245,19 +245,19 @@ def test_no_fold_is_answered_by_what_it_taught(undisturbed: Path, tmp_path: Path
     recordings.loc[theirs, "label_murmur_here"] = recordings.loc[theirs, "label_murmur_here"].map(other)
     recordings.to_parquet(turned / paths.RECORDINGS)
     for fold, same in ((1, True), (0, False)):
-        answers = [fold_answers(root, fold, monkeypatch) for root in (undisturbed, turned)]
-        assert np.allclose(*answers) == same
+        predictions = [fold_prediction(root, fold, monkeypatch) for root in (undisturbed, turned)]
+        assert np.allclose(*predictions) == same
 
 
 def test_states_of_frames_lie_where_the_annotation_says() -> None:
     annotations = pd.DataFrame({"recording_id": "a", "start_s": [0.05, 0.15, 0.45], "end_s": [0.15, 0.35, 0.55],
                                 "state": ["S1", "systole", "unannotated"]})
-    found = training_table.states(["a", "b"], [9, 3], 10.0, [1.0, 0.5], annotations)      # frames at .1, .2, ... .9 s
+    found = training_set.states(["a", "b"], [9, 3], 10.0, [1.0, 0.5], annotations)      # frames at .1, .2, ... .9 s
     assert found[0].tolist() == [0, 1, 1, 4, 4, 4, 4, 4, 4]
     assert found[1].tolist() == [-1, -1, -1]
-    assert training_table.states(["b"], [3], 10.0, [0.5], annotations) is None
+    assert training_set.states(["b"], [3], 10.0, [0.5], annotations) is None
     points = annotations.assign(end_s=annotations["start_s"])      # PASCAL's: they say of no frame what it is
-    assert training_table.states(["a", "b"], [9, 3], 10.0, [1.0, 0.5], points) is None
+    assert training_set.states(["a", "b"], [9, 3], 10.0, [1.0, 0.5], points) is None
 
 
 def test_a_database_in_place_of_the_journal_gives_the_same_bytes_even_on_another_machine(
@@ -296,8 +296,8 @@ def test_a_start_is_one_line_of_words() -> None:
     line = "encoder=logspec level=recording pooling=everything head=lightgbm trees=100 rate=8.0e-2"
     start = config.InitialTrialParams.model_validate(line)
     assert start == config.InitialTrialParams(encoder="logspec", level="recording", pooling="everything", head="lightgbm",
-                                       numbers={"trees": 100, "rate": 0.08})
-    assert [type(number) for number in start.numbers.values()] == [int, float]
+                                       hyperparameters={"trees": 100, "rate": 0.08})
+    assert [type(number) for number in start.hyperparameters.values()] == [int, float]
     assert config.InitialTrialParams.model_validate("encoder=logspec level=recording head=sequence").pooling is None
 
 

@@ -82,22 +82,22 @@ def _work(jobs: Sequence[fits.ProtocolFit]) -> None:
     left = sorted((job for job in jobs if not job.file.exists()), key=lambda job: job.spec.family.TAKES == "vectors")
     with pool(available_workers(0)) as workers:
         words = f"{len(left)} fits, {len(jobs) - len(left)} are there"
-        for _ in track(workers.map(fits.work, left), words, len(left)):
+        for _ in track(workers.map(fits.fit_part, left), words, len(left)):
             pass
 
 
 def score(split: Split, seed: int, murmur: Fits, outcome: Fits, params: Params) -> dict[str, Any]:
     """Both systems on the test part of one split with one seed."""
-    test = murmur.problem.parts == murmur.folds
+    test = murmur.train_set.parts == murmur.folds
     seen, verdicts = _stacked(murmur, {}, params)
     _, costs = _stacked(outcome, _same_units(seen, murmur, outcome), params)
-    ids = np.array(murmur.problem.unit_ids)[test]
-    labels, free = murmur.problem.labels[test], ~np.isin(ids, list(split.twins))
-    rule = papers_rule(murmur.single_answer().log_p, murmur.problem.unit[murmur.problem.recordings_of(test)])
-    known = outcome.problem.parts == outcome.folds
-    cost = METRICS["outcome_cost"].function(outcome.problem.labels[known], np.exp(costs.log_p), costs.decisions,
-                                            outcome.problem.task.classes)
-    classes = np.array(murmur.problem.task.classes)
+    ids = np.array(murmur.train_set.unit_ids)[test]
+    labels, free = murmur.train_set.labels[test], ~np.isin(ids, list(split.twins))
+    rule = papers_rule(murmur.single_prediction().log_p, murmur.train_set.unit[murmur.train_set.recordings_of(test)])
+    known = outcome.train_set.parts == outcome.folds
+    cost = METRICS["outcome_cost"].function(outcome.train_set.labels[known], np.exp(costs.log_p), costs.decisions,
+                                            outcome.train_set.task.classes)
+    classes = np.array(murmur.train_set.task.classes)
     predictions = pd.DataFrame({"patient_id": ids, "label": classes[labels], "single": classes[rule],
                                 "ensemble": classes[verdicts.decisions], "twin": ~free})
     return {"split": split.name, "seed": seed, "patients": dict(split.patients), "not_here": split.unknown,
@@ -110,19 +110,19 @@ def _stacked(
     fit: Fits, beside: Mapping[StackingView, StackingFeatures], params: Params
 ) -> tuple[dict[StackingView, StackingFeatures], EnsemblePrediction]:
     """Evidence of all units, and the verdicts about the test part from a combination of the development patients."""
-    answers, task, problem = fit.answers(), fit.problem.task, fit.problem
+    predictions, task, train_set = fit.predictions(), fit.train_set.task, fit.train_set
     with np.errstate(invalid="ignore"):      # through noise nobody heard the test part
-        seen = features_of_views(stacking_views(answers, fit.specs, task), answers, fit.answers_in_noise(), problem.unit)
-    test, chosen = problem.parts == fit.folds, {**seen, **beside}
+        seen = features_of_views(stacking_views(predictions, fit.specs, task), predictions, fit.predictions_in_noise(), train_set.unit)
+    test, chosen = train_set.parts == fit.folds, {**seen, **beside}
     terms = EnsembleTerms(task, params.stacking, params.ensemble.of(fit.name))
-    fitted = selection.fit({r: e.of(~test) for r, e in chosen.items()}, problem.labels[~test],
-                             problem.parts[~test], terms)
+    fitted = selection.fit({r: e.of(~test) for r, e in chosen.items()}, train_set.labels[~test],
+                             train_set.parts[~test], terms)
     return seen, selection.predict_proba(fitted, {r: e.of(test) for r, e in chosen.items()})
 
 
 def _same_units(seen: Mapping[StackingView, StackingFeatures], of: Fits, to: Fits) -> dict[StackingView, StackingFeatures]:
-    """The networks' evidence about murmurs, for the units of another task; under numbers that no trial there has."""
-    row = {unit: number for number, unit in enumerate(of.problem.unit_ids)}
-    rows = np.array([row[unit] for unit in to.problem.unit_ids])
+    """The networks' features about murmurs, for the units of another task; under numbers that no trial there has."""
+    row = {unit: number for number, unit in enumerate(of.train_set.unit_ids)}
+    rows = np.array([row[unit] for unit in to.train_set.unit_ids])
     networks = [r for r in seen if of.specs[r.trials[0]].family.TAKES == "frames"]
     return {StackingView(tuple(-1 - t for t in r.trials), r.kind): seen[r].of(rows) for r in networks}

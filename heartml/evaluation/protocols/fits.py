@@ -1,7 +1,7 @@
 """Everything that one split needs fitted, as jobs whose results are kept as files: a killed run goes on from there.
 
 Parts of a split are numbers: inner folds `0 .. k-1` of the development patients, and `k` for the test part. A fit
-leaves out the test part and, to be stacked, one inner fold; it answers for what it left out.
+leaves out the test part and, to be stacked, one inner fold; it predictions for what it left out.
 """
 
 import functools
@@ -18,9 +18,9 @@ from heartml.core.tasks import TASKS
 from heartml.evaluation.protocols.cohort import ENCODER, open_cohort
 from heartml.models.ensemble.candidate import CandidateSpec, FeatureSet, mean_prediction
 from heartml.models.heads import HeadPrediction
-from heartml.training import fold_fits, search_space, training_table
-from heartml.training.fold_fits import OfRecordings, TrainingData
-from heartml.training.training_table import TrainingTable
+from heartml.training import fold_fits, search_space, training_set
+from heartml.training.fold_fits import TrainingData
+from heartml.training.training_set import TrainingSet
 
 SINGLE = "single"
 CHUNK_S = 5.0          # arXiv 2404.17107: logits of 5 s chunks are averaged over a recording
@@ -29,7 +29,7 @@ Key = int | str        # number of a trial, or `SINGLE`
 
 @dataclass(frozen=True)
 class ProtocolFit:
-    """Fit `spec` for task `name` to all parts but `without`, answer for the parts `about`, into `file`.
+    """Fit `spec` for task `name` to all parts but `without`, prediction for the parts `about`, into `file`.
 
     Readers learn from the parts `taught` of these: they are heard through noise as well.
     """
@@ -45,25 +45,25 @@ class ProtocolFit:
     file: Path
 
 
-def work(job: ProtocolFit) -> None:
+def fit_part(job: ProtocolFit) -> None:
     """Do one job unless its file is there; runs in a worker process."""
     if job.file.exists():
         return
-    data = opened(job.cohort, job.folds, job.name)
-    fitted = data.fit(job.spec, ~np.isin(data.problem.parts, job.without), job.seed)
-    about, taught = (np.isin(data.problem.parts, parts) for parts in (job.about, job.taught))
-    fold_fits.write_result(job.file, *data.answers(fitted, job.spec, about, taught))
+    data = training_data(job.cohort, job.folds, job.name)
+    fitted = data.fit(job.spec, ~np.isin(data.train_set.parts, job.without), job.seed)
+    about, taught = (np.isin(data.train_set.parts, parts) for parts in (job.about, job.taught))
+    fold_fits.write_result(job.file, *data.predict_with_noise(fitted, job.spec, about, taught))
 
 
 @functools.lru_cache(maxsize=2)
-def opened(cohort: Path, folds: Path, name: str) -> TrainingData:
+def training_data(cohort: Path, folds: Path, name: str) -> TrainingData:
     """The workbench of one task on one split."""
     source = open_cohort(cohort)
-    found = training_table.build(name, pd.read_parquet(folds), source.recordings)
+    found = training_set.build(name, pd.read_parquet(folds), source.recordings)
     row = {recording_id: n for n, recording_id in enumerate(source.recordings["recording_id"])}
     rows = np.array([row[recording_id] for recording_id in found.recording_ids])
     seconds = source.recordings["seconds"].to_numpy()[rows]
-    return TrainingData(found, _everything(cohort).some(rows, found.unit), {ENCODER: source.frames}, source.annotations,
+    return TrainingData(found, _everything(cohort).subset(rows, found.unit), {ENCODER: source.frames}, source.annotations,
                  tuple(seconds))
 
 
@@ -72,7 +72,7 @@ def _everything(cohort: Path) -> FeatureSet:
     """All recordings of a cohort, so that what is pooled of one serves every split."""
     source = open_cohort(cohort)
     ids, frames = tuple(source.recordings["recording_id"]), source.frames
-    return FeatureSet({ENCODER: OfRecordings(frames, ids)}, {ENCODER: frames.frame_rate_hz}, np.arange(len(ids)))
+    return FeatureSet({ENCODER: frames.of(ids)}, {ENCODER: frames.frame_rate_hz}, np.arange(len(ids)))
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ class Fits:
     folder: Path
 
     @property
-    def problem(self) -> TrainingTable:
+    def train_set(self) -> TrainingSet:
         """Recordings, units and parts."""
-        return opened(self.cohort, self.table, self.name).problem
+        return training_data(self.cohort, self.table, self.name).train_set
 
     def jobs(self) -> Iterator[ProtocolFit]:
         """What is to be done; networks are bagged over the inner folds, other heads fitted once more for the test."""
@@ -116,29 +116,29 @@ class Fits:
     def _file(self, key: Key, without: Sequence[int]) -> Path:
         return self.folder / f"{self.name}-{self.seed}-{key}-{'-'.join(map(str, without))}.safetensors"
 
-    def answers(self) -> dict[int, HeadPrediction]:
+    def predictions(self) -> dict[int, HeadPrediction]:
         """What every trial says about all cases, none of which it was fitted to."""
-        return {trial: self._answer(trial, spec) for trial, spec in self.specs.items()}
+        return {trial: self._prediction(trial, spec) for trial, spec in self.specs.items()}
 
-    def answers_in_noise(self) -> dict[int, HeadPrediction]:
-        """The same through noise, of trials whose answers are read; not a number about the test part."""
+    def predictions_in_noise(self) -> dict[int, HeadPrediction]:
+        """The same through noise, of trials whose predictions are read; not a number about the test part."""
         found = {}
         for trial, spec in self.specs.items():
             read = {fold: fold_fits.read_noisy_prediction(self._file(trial, (fold, self.folds))) for fold in range(self.folds)}
-            noisy = {fold: answer for fold, answer in read.items() if answer is not None}
+            noisy = {fold: prediction for fold, prediction in read.items() if prediction is not None}
             if noisy:
                 found[trial] = _placed(noisy, self._parts(spec))
         return found
 
-    def single_answer(self) -> HeadPrediction:
+    def single_prediction(self) -> HeadPrediction:
         """What the single network says about the recordings of the test part."""
         return fold_fits.read_prediction(self._file(SINGLE, (self.folds,)))
 
     def _parts(self, spec: CandidateSpec) -> NDArray[np.int64]:
-        """The part of every case that a spec answers about."""
-        return self.problem.parts[self.problem.unit] if spec.level == "recording" else self.problem.parts
+        """The part of every case that a spec predictions about."""
+        return self.train_set.parts[self.train_set.unit] if spec.level == "recording" else self.train_set.parts
 
-    def _answer(self, trial: int, spec: CandidateSpec) -> HeadPrediction:
+    def _prediction(self, trial: int, spec: CandidateSpec) -> HeadPrediction:
         parts = self._parts(spec)
         test, bagged = self.folds, spec.family.TAKES == "frames"
         pieces: dict[int, list[HeadPrediction]] = {part: [] for part in range(test + 1)}
@@ -150,11 +150,11 @@ class Fits:
                 pieces[test].append(_rows(said, about == test))
         if not bagged:
             pieces[test].append(fold_fits.read_prediction(self._file(trial, (test,))))
-        return _placed({part: mean_prediction(answers) for part, answers in pieces.items()}, parts)
+        return _placed({part: mean_prediction(predictions) for part, predictions in pieces.items()}, parts)
 
 
-def _rows(answer: HeadPrediction, which: NDArray[np.bool_]) -> HeadPrediction:
-    return HeadPrediction(answer.log_p[which], None if answer.details is None else answer.details[which])
+def _rows(prediction: HeadPrediction, which: NDArray[np.bool_]) -> HeadPrediction:
+    return HeadPrediction(prediction.log_p[which], None if prediction.details is None else prediction.details[which])
 
 
 def _placed(pieces: Mapping[int, HeadPrediction], parts: NDArray[np.int64]) -> HeadPrediction:
@@ -162,10 +162,10 @@ def _placed(pieces: Mapping[int, HeadPrediction], parts: NDArray[np.int64]) -> H
     first = pieces[0]
     log_p = np.full((len(parts), first.log_p.shape[1]), np.nan)
     details = None if first.details is None else np.full((len(parts), first.details.shape[1]), np.nan)
-    for part, answer in pieces.items():
-        log_p[parts == part] = answer.log_p
-        if details is not None and answer.details is not None:
-            details[parts == part] = answer.details
+    for part, prediction in pieces.items():
+        log_p[parts == part] = prediction.log_p
+        if details is not None and prediction.details is not None:
+            details[parts == part] = prediction.details
     return HeadPrediction(log_p, details)
 
 
@@ -184,12 +184,12 @@ def specs_of(name: str, task_name: str, params: Params, recordings: int, *, netw
     for slot in (slot for slot in search_space.plan(search, (ENCODER,))[0] if slot.start is not None):
         spec = search_space.suggest(FixedTrial(search_space.fixed(slot, task)), slot, search, task, (ENCODER,))   # type: ignore[arg-type]
         if slot.network:
-            steps = -(-params.protocol.epochs * recordings // int(spec.numbers["batch"]))
-            spec = CandidateSpec(spec.encoder, spec.head, spec.level, spec.pooling, {**spec.numbers, "steps": steps})
+            steps = -(-params.protocol.epochs * recordings // int(spec.hyperparameters["batch"]))
+            spec = CandidateSpec(spec.encoder, spec.head, spec.level, spec.pooling, {**spec.hyperparameters, "steps": steps})
         found[slot.number] = spec
     return found
 
 
 def chunked(spec: CandidateSpec) -> CandidateSpec:
     """The same network, heard in chunks as the paper's rule has it."""
-    return CandidateSpec(spec.encoder, spec.head, spec.level, spec.pooling, {**spec.numbers, "inference_chunk_s": CHUNK_S})
+    return CandidateSpec(spec.encoder, spec.head, spec.level, spec.pooling, {**spec.hyperparameters, "inference_chunk_s": CHUNK_S})

@@ -25,7 +25,7 @@ class Calibration:
         scale, biases = scaled(log_p, labels, np.ones(len(labels)), ridge)
         return cls(scale, biases)
 
-    def __call__(self, log_p: Floats) -> NDArray[np.float64]:
+    def predict_proba(self, log_p: Floats) -> NDArray[np.float64]:
         """`[n, k]` log-probabilities -> calibrated probabilities."""
         z = self.scale * log_p + self.biases
         return np.asarray(np.exp(z - np.logaddexp.reduce(z, axis=1, keepdims=True)))

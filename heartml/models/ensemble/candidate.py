@@ -6,16 +6,15 @@ pooled vectors over all recordings of a patient at once.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from heartml.core.system import lazy
 from heartml.models import pooling
 from heartml.models.heads import HEADS, FittedHead, Head, HeadPrediction, Hyperparameters, Inputs
-
-if TYPE_CHECKING:
-    pass  # with pandas, which a finished model has no use for
+from heartml.models.heads.log_probabilities import normalise
 
 Floats = NDArray[np.float64]
 Level = Literal["recording", "unit"]
@@ -29,12 +28,12 @@ class CandidateSpec:
     head: str
     level: Level
     pooling: str | None
-    numbers: Hyperparameters
+    hyperparameters: Hyperparameters
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         return {"encoder": self.encoder, "head": self.head, "level": self.level, "pooling": self.pooling,
-                "numbers": dict(self.numbers)}
+                "numbers": dict(self.hyperparameters)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "CandidateSpec":
@@ -45,23 +44,6 @@ class CandidateSpec:
     def family(self) -> Head:
         """The module of the head."""
         return HEADS[self.head]()
-
-
-class Rows(Sequence[NDArray[np.float32]]):
-    """Some rows of a sequence of frames, taken when asked for: a thousand recordings need not be in memory."""
-
-    def __init__(self, frames: Sequence[NDArray[np.float32]], rows: NDArray[np.int64]) -> None:
-        self._frames, self._rows = frames, rows
-
-    @overload
-    def __getitem__(self, row: int) -> NDArray[np.float32]: ...
-    @overload
-    def __getitem__(self, row: slice) -> "Rows": ...
-    def __getitem__(self, row: int | slice) -> "NDArray[np.float32] | Rows":
-        return Rows(self._frames, self._rows[row]) if isinstance(row, slice) else self._frames[int(self._rows[row])]
-
-    def __len__(self) -> int:
-        return len(self._rows)
 
 
 class FeatureSet:
@@ -86,22 +68,22 @@ class FeatureSet:
         """The frames of one encoder more."""
         self.frames[encoder], self.rates_hz[encoder] = frames, rate_hz
 
-    def apart(self) -> "FeatureSet":
+    def one_unit_each(self) -> "FeatureSet":
         """The same recordings, each a unit of its own; what was pooled of a recording is not pooled again."""
         other = FeatureSet(self.frames, self.rates_hz, np.arange(len(self.unit)))
         other._of_recordings = self._of_recordings
         return other
 
-    def some(self, rows: NDArray[np.int64], unit: NDArray[np.int64]) -> "FeatureSet":
+    def subset(self, rows: NDArray[np.int64], unit: NDArray[np.int64]) -> "FeatureSet":
         """Recordings `rows` `[n]` with units of their own `[n]`; each is pooled once for all that it is part of."""
-        other = FeatureSet({name: Rows(of, rows) for name, of in self.frames.items()}, self.rates_hz, unit)
+        other = FeatureSet({name: lazy.rows(of, rows) for name, of in self.frames.items()}, self.rates_hz, unit)
         other._whole = self, rows
         return other
 
     def inputs(self, spec: CandidateSpec, rows: NDArray[np.int64]) -> Inputs:
         """What the spec's head takes, for recordings or units `rows`."""
         if spec.pooling is None:
-            return Rows(self.frames[spec.encoder], rows)
+            return lazy.rows(self.frames[spec.encoder], rows)
         return self._pooled(spec.encoder, spec.pooling, spec.level)[rows]
 
     def _pooled(self, encoder: str, name: str, level: Level) -> Floats:
@@ -120,25 +102,20 @@ class FeatureSet:
 
 @dataclass(frozen=True)
 class Member:
-    """A spec and the heads fitted to it: one, or those of several folds whose answers are averaged."""
+    """A spec and the heads fitted to it: one, or those of several folds whose predictions are averaged."""
 
     spec: CandidateSpec
     heads: tuple[FittedHead, ...]
 
-    def answer(self, sounds: FeatureSet) -> HeadPrediction:
-        """What the member says about every recording (or unit) of `sounds`."""
-        cases = len(sounds.unit) if self.spec.level == "recording" else int(sounds.unit.max()) + 1
-        inputs = sounds.inputs(self.spec, np.arange(cases))
-        return mean_prediction([head.answer(inputs) for head in self.heads])
+    def predict_proba(self, feature_set: FeatureSet) -> HeadPrediction:
+        """What the member says about every recording (or unit) of `feature_set`."""
+        cases = len(feature_set.unit) if self.spec.level == "recording" else int(feature_set.unit.max()) + 1
+        inputs = feature_set.inputs(self.spec, np.arange(cases))
+        return mean_prediction([head.predict_proba(inputs) for head in self.heads])
 
 
-def mean_prediction(answers: Sequence[HeadPrediction]) -> HeadPrediction:
+def mean_prediction(predictions: Sequence[HeadPrediction]) -> HeadPrediction:
     """The mean of what several heads say about the same cases, in log-probabilities and in details."""
-    details = [a.details for a in answers if a.details is not None]
-    log_p = normalise(np.mean([a.log_p for a in answers], axis=0))
+    details = [a.details for a in predictions if a.details is not None]
+    log_p = normalise(np.mean([a.log_p for a in predictions], axis=0))
     return HeadPrediction(log_p, np.mean(details, axis=0) if details else None)
-
-
-def normalise(log_scores: Floats) -> Floats:
-    """Log-probabilities whose rows sum to one."""
-    return log_scores - np.logaddexp.reduce(log_scores, axis=1, keepdims=True)

@@ -36,7 +36,7 @@ class Rule:
         biases = min(found, key=lambda pair: pair[0])[1]
         return cls(biases - biases.mean())
 
-    def decide(self, log_p: Floats) -> Ints:
+    def predict(self, log_p: Floats) -> Ints:
         """`[n, k] -> [n]`."""
         return np.asarray((log_p + self.biases).argmax(axis=1), np.int64)
 

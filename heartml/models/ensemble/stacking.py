@@ -1,4 +1,4 @@
-"""Readings: how what members answer about recordings becomes log-probabilities of units.
+"""Readings: how what members prediction about recordings becomes log-probabilities of units.
 
 `direct`: it already is about units. `stack`: logistic regression on mean, maximum, minimum and mean of the two highest
 log-probabilities over a patient's recordings. `segments`: the same with the soft segments of the sequence head.
@@ -29,7 +29,7 @@ VIEW_KINDS: tuple[ViewKind, ...] = ("direct", "stack", "segments")
 
 @dataclass(frozen=True, order=True)
 class StackingView:
-    """One way to read one trial, or a committee of trials whose answers are averaged before they are read."""
+    """One way to read one trial, or a committee of trials whose predictions are averaged before they are read."""
 
     trials: tuple[int, ...]
     kind: ViewKind
@@ -40,24 +40,24 @@ class StackingView:
 
 @dataclass(frozen=True)
 class StackingFeatures:
-    """What a reading looks at: `[u, columns]` of units as recorded and, where readers learn from it, through noise."""
+    """What a view looks at: `[u, columns]` of units as recorded and, where stackers learn from it, through noise."""
 
-    heard: Floats
+    clean: Floats
     noisy: Floats | None = None
 
     def of(self, units: NDArray[np.bool_] | Ints) -> "StackingFeatures":
         """The same of some units."""
-        return StackingFeatures(self.heard[units], None if self.noisy is None else self.noisy[units])
+        return StackingFeatures(self.clean[units], None if self.noisy is None else self.noisy[units])
 
-    def taught(self, labels: Ints) -> tuple[Floats, Ints]:
-        """What a reader is fitted to, and the labels `[u]` as often."""
+    def training_rows(self, labels: Ints) -> tuple[Floats, Ints]:
+        """What a stacker is fitted to, and the labels `[u]` as often."""
         if self.noisy is None:
-            return self.heard, labels
-        return np.concatenate([self.heard, self.noisy]), np.concatenate([labels, labels])
+            return self.clean, labels
+        return np.concatenate([self.clean, self.noisy]), np.concatenate([labels, labels])
 
 
-def stacking_views(answers: Mapping[int, HeadPrediction], specs: Mapping[int, CandidateSpec], task: Task) -> list[StackingView]:
-    """Every reading of complete trials: each trial of vectors alone, those of frames of one head as a committee.
+def stacking_views(predictions: Mapping[int, HeadPrediction], specs: Mapping[int, CandidateSpec], task: Task) -> list[StackingView]:
+    """Every view of complete trials: each trial of vectors alone, those of frames of one head as a committee.
 
     Networks differ by chance: averaged, they say more than any of them, and there is nothing to choose by luck.
     """
@@ -66,48 +66,48 @@ def stacking_views(answers: Mapping[int, HeadPrediction], specs: Mapping[int, Ca
         key = (spec.head, spec.encoder) if spec.family.TAKES == "frames" else (trial,)
         committees.setdefault(key, []).append(trial)
     return [StackingView(tuple(trials), kind) for trials in committees.values()
-            for kind in view_kinds(specs[trials[0]], task, answers[trials[0]])]
+            for kind in view_kinds(specs[trials[0]], task, predictions[trials[0]])]
 
 
-def prediction_of(reading: StackingView, answers: Mapping[int, HeadPrediction]) -> HeadPrediction:
-    """The mean answer of the trials that a reading reads."""
-    return mean_prediction([answers[trial] for trial in reading.trials])
+def prediction_of(view: StackingView, predictions: Mapping[int, HeadPrediction]) -> HeadPrediction:
+    """The mean prediction of the trials that a view reads."""
+    return mean_prediction([predictions[trial] for trial in view.trials])
 
 
-def view_kinds(spec: CandidateSpec, task: Task, answer: HeadPrediction) -> tuple[ViewKind, ...]:
-    """The readings that an answer allows; the first one scores the trial."""
+def view_kinds(spec: CandidateSpec, task: Task, prediction: HeadPrediction) -> tuple[ViewKind, ...]:
+    """The views that an prediction allows; the first one scores the trial."""
     first: ViewKind = "direct" if spec.level == "unit" or task.unit == "recording" else "stack"
-    return (first,) if answer.details is None else (first, "segments")
+    return (first,) if prediction.details is None else (first, "segments")
 
 
 def features_of_views(
-    wanted: Iterable[StackingView], answers: Mapping[int, HeadPrediction], noisy: Mapping[int, HeadPrediction], unit: Ints
+    wanted: Iterable[StackingView], predictions: Mapping[int, HeadPrediction], noisy: Mapping[int, HeadPrediction], unit: Ints
 ) -> dict[StackingView, StackingFeatures]:
-    """Evidence of readings from their trials' answers about the same recordings, as recorded and through noise."""
-    return {r: stacking_features(r.kind, prediction_of(r, answers), unit,
+    """Evidence of views from their trials' predictions about the same recordings, as recorded and through noise."""
+    return {r: stacking_features(r.kind, prediction_of(r, predictions), unit,
                         prediction_of(r, noisy) if set(r.trials) <= set(noisy) else None) for r in wanted}
 
 
-def is_stacked(spec: CandidateSpec, task: Task, answer: HeadPrediction) -> bool:
-    """Whether a reader is fitted to such answers."""
-    return view_kinds(spec, task, answer) != ("direct",)
+def is_stacked(spec: CandidateSpec, task: Task, prediction: HeadPrediction) -> bool:
+    """Whether a stacker is fitted to such predictions."""
+    return view_kinds(spec, task, prediction) != ("direct",)
 
 
-def stacking_features(kind: ViewKind, answer: HeadPrediction, unit: Ints, noisy: HeadPrediction | None = None) -> StackingFeatures:
-    """`[r or u, k]` answers, `[r]` unit of each recording, the same answers through noise -> `[u, columns]` of both."""
+def stacking_features(kind: ViewKind, prediction: HeadPrediction, unit: Ints, noisy: HeadPrediction | None = None) -> StackingFeatures:
+    """`[r or u, k]` predictions, `[r]` unit of each recording, the same predictions through noise -> `[u, columns]` of both."""
     read = None if noisy is None or kind == "direct" else feature_columns(kind, noisy, unit)
-    return StackingFeatures(feature_columns(kind, answer, unit), read)
+    return StackingFeatures(feature_columns(kind, prediction, unit), read)
 
 
-def feature_columns(kind: ViewKind, answer: HeadPrediction, unit: Ints) -> Floats:
-    """What the reading looks at in answers about recordings or units: `[u, columns]`."""
+def feature_columns(kind: ViewKind, prediction: HeadPrediction, unit: Ints) -> Floats:
+    """What the view looks at in predictions about recordings or units: `[u, columns]`."""
     if kind == "direct":
-        return answer.log_p
+        return prediction.log_p
     rows = rows_of(unit)
-    stacked = np.stack([_over_recordings(answer.log_p[r]) for r in rows])
-    if kind == "stack" or answer.details is None:
+    stacked = np.stack([_over_recordings(prediction.log_p[r]) for r in rows])
+    if kind == "stack" or prediction.details is None:
         return stacked
-    details = answer.details
+    details = prediction.details
     return np.hstack([stacked, np.stack([_summary(details[r]) for r in rows])])
 
 
@@ -122,22 +122,22 @@ def _summary(values: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Stacker:
-    """A fitted reading; `direct` has nothing to fit."""
+    """A fitted view; `direct` has nothing to fit."""
 
     softmax: Softmax | None
 
     @classmethod
     def fit(cls, kind: ViewKind, seen: StackingFeatures, labels: Ints, gains: Floats, params: StackingParams) -> "Stacker":
-        """Fitted to evidence of `n` units, weighted by the gain of their class."""
+        """Fitted to features of `n` units, weighted by the gain of their class."""
         if kind == "direct":
             return cls(None)
         c = params.stack_c if kind == "stack" else params.segments_c
-        rows, classes = seen.taught(labels)
+        rows, classes = seen.training_rows(labels)
         return cls(Softmax.fit(rows, classes, len(gains), gains[classes], c))
 
-    def __call__(self, seen: Floats) -> Floats:
+    def predict_log_proba(self, seen: Floats) -> Floats:
         """Evidence `[n, columns]` -> log-probabilities `[n, k]`."""
-        return seen if self.softmax is None else self.softmax.log_probabilities(seen)
+        return seen if self.softmax is None else self.softmax.predict_log_proba(seen)
 
     def arrays(self) -> Mapping[str, NDArray[np.generic]]:
         """For saving; `from_arrays` is the way back."""
@@ -154,9 +154,9 @@ def out_of_fold_log_p(
 ) -> Floats:
     """Log-probabilities `[n, k]` of each fold as recorded, read by what the other folds taught."""
     if kind == "direct":
-        return seen.heard
+        return seen.clean
     log_p = np.zeros((len(labels), len(gains)))
     for part in np.unique(parts):
         here = parts == part
-        log_p[here] = Stacker.fit(kind, seen.of(~here), labels[~here], gains, params)(seen.heard[here])
+        log_p[here] = Stacker.fit(kind, seen.of(~here), labels[~here], gains, params).predict_log_proba(seen.clean[here])
     return log_p

@@ -40,10 +40,10 @@ class Targets:
 
 @dataclass(frozen=True)
 class HeadState:
-    """A fitted head as what can be written without pickle: arrays by name, JSON numbers, texts by name."""
+    """A fitted head as what can be written without pickle: arrays by name, JSON hyperparameters, texts by name."""
 
     arrays: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
-    numbers: Mapping[str, object] = field(default_factory=dict)
+    scalars: Mapping[str, object] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -65,7 +65,7 @@ class HeadPrediction:
 class FittedHead(Protocol):
     """A head after fitting."""
 
-    def answer(self, inputs: Inputs) -> HeadPrediction:
+    def predict_proba(self, inputs: Inputs) -> HeadPrediction:
         """What it says about `[cases]` inputs."""
         ...
 
@@ -98,7 +98,7 @@ class Head(Protocol):
         """The numbers of one trial, drawn from this head's search space."""
         ...
 
-    def fit(self, inputs: Inputs, targets: Targets, numbers: Hyperparameters, seed: int) -> FittedHead:
+    def fit(self, inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed: int) -> FittedHead:
         """Fit to `[cases]` inputs; the same arguments give the same bytes."""
         ...
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartml.models.heads import FittedHead, HeadPrediction, HeadState, Hyperparameters, Inputs, Suggester, Targets
-from heartml.models.heads.linear import SMALLEST, Floats, case_weights, spread, vectors_of
+from heartml.models.heads.linear import Floats, case_weights, spread, vectors_of
+from heartml.models.heads.log_probabilities import SMALLEST
 
 NAME = "extra_trees"
 TAKES: Literal["vectors", "frames"] = "vectors"
@@ -35,7 +36,7 @@ class Forest:
     depth: int
     classes: int
 
-    def answer(self, inputs: Inputs) -> HeadPrediction:
+    def predict_proba(self, inputs: Inputs) -> HeadPrediction:
         """`[cases, features] -> [cases, classes]`."""
         x = vectors_of(inputs).astype(np.float32)     # what scikit-learn compares with its thresholds
         node = np.broadcast_to(self.roots, (len(x), len(self.roots)))
@@ -66,15 +67,15 @@ def space(trial: Suggester) -> Hyperparameters:
     }
 
 
-def fit(inputs: Inputs, targets: Targets, numbers: Hyperparameters, seed: int) -> FittedHead:
+def fit(inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed: int) -> FittedHead:
     """Numbers: `trees`, `least_leaf`, `columns`, `balance`."""
     from sklearn.ensemble import ExtraTreesClassifier
 
     model = ExtraTreesClassifier(
-        int(numbers["trees"]), min_samples_leaf=int(numbers["least_leaf"]), max_features=float(numbers["columns"]),
+        int(hyperparameters["trees"]), min_samples_leaf=int(hyperparameters["least_leaf"]), max_features=float(hyperparameters["columns"]),
         random_state=seed % 2**32, n_jobs=None,
     )
-    model.fit(vectors_of(inputs), targets.labels, sample_weight=case_weights(targets, float(numbers["balance"])))
+    model.fit(vectors_of(inputs), targets.labels, sample_weight=case_weights(targets, float(hyperparameters["balance"])))
     return flatten([one.tree_ for one in model.estimators_], np.asarray(model.classes_, np.int64), targets.classes)
 
 
@@ -101,4 +102,4 @@ def load(state: HeadState) -> FittedHead:
     whole = {name: np.asarray(a[name], np.int64) for name in ("roots", "feature", "left", "right", "present")}
     return Forest(whole["roots"], whole["feature"], np.asarray(a["threshold"], np.float64), whole["left"],
                   whole["right"], np.asarray(a["value"], np.float32), whole["present"],
-                  int(str(state.numbers["depth"])), int(str(state.numbers["classes"])))
+                  int(str(state.scalars["depth"])), int(str(state.scalars["classes"])))

@@ -7,7 +7,7 @@ Adam at .001, batches of 64, 50 epochs, cross-entropy.
 
 Where this deviates: folds keep a patient's recordings together (88 % of the published test files share their patient
 with training); reference and scaling come from the training folds alone, the published ones from all files; artifacts
-are kept, a fifth class; sounds come through `heartml.audio.sound_files`, at one rate, level and pass band, the
+are kept, a fifth class; feature_set come through `heartml.audio.sound_files`, at one rate, level and pass band, the
 published ones at
 their own; the place is found from amplitude and kHz, there from amplitude and Hz, that is from frequency; the rate
 stays, where the published schedule looks at the loss of the test part; recordings longer than the longest are cut.
@@ -107,7 +107,7 @@ class FittedFcnn:
     placing: Placing
     shape: dict[str, HyperparameterValue]
 
-    def answer(self, inputs: Inputs) -> HeadPrediction:
+    def predict_proba(self, inputs: Inputs) -> HeadPrediction:
         """List of `[frames, dim]` -> `[cases, classes]`."""
         return HeadPrediction(np.stack([self._whole(one) for one in cast(Sequence[NDArray[np.float32]], inputs)]))
 
@@ -130,13 +130,13 @@ def space(trial: Suggester) -> Hyperparameters:
     }
 
 
-def fit(inputs: Inputs, targets: Targets, numbers: Hyperparameters, seed: int) -> FittedHead:
+def fit(inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed: int) -> FittedHead:
     """Numbers: `dropout`, and those of a `Recipe`, whose `chunk_s` is the longest that a picture may be."""
-    frames, recipe = list(cast(Sequence[NDArray[np.float32]], inputs)), Recipe.of(numbers)
+    frames, recipe = list(cast(Sequence[NDArray[np.float32]], inputs)), Recipe.of(hyperparameters)
     placing = Placing.of(frames, round(recipe.chunk_s * targets.frame_rate_hz))
     pictures = _Pictures(np.stack([placing(one) for one in frames]))
     shape: dict[str, HyperparameterValue] = {"inputs": placing.reference.size, "classes": targets.classes,
-                               "dropout": numbers["dropout"]}
+                               "dropout": hyperparameters["dropout"]}
     if (size := recipe.inference_frames(targets.frame_rate_hz)) is not None:
         shape["inference_frames"] = size
     return FittedFcnn(train(lambda: _build(shape), pictures, targets, recipe, seed), placing, shape)
@@ -144,7 +144,7 @@ def fit(inputs: Inputs, targets: Targets, numbers: Hyperparameters, seed: int) -
 
 def load(state: HeadState) -> FittedHead:
     """The network and the placing behind a state."""
-    shape = cast(dict[str, HyperparameterValue], dict(state.numbers))
+    shape = cast(dict[str, HyperparameterValue], dict(state.scalars))
     arrays = {name: np.array(array) for name, array in state.arrays.items()}
     placing = Placing(arrays.pop("reference"), arrays.pop("mean"), arrays.pop("deviation"))
     network = _build(shape)

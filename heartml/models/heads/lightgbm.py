@@ -6,7 +6,8 @@ from typing import Any, Literal
 import numpy as np
 
 from heartml.models.heads import FittedHead, HeadPrediction, HeadState, Hyperparameters, Inputs, Suggester, Targets
-from heartml.models.heads.linear import case_weights, normalised, vectors_of
+from heartml.models.heads.linear import case_weights, vectors_of
+from heartml.models.heads.log_probabilities import SMALLEST, normalise
 
 NAME = "lightgbm"
 TAKES: Literal["vectors", "frames"] = "vectors"
@@ -22,10 +23,10 @@ class FittedBoosting:
 
     booster: Any
 
-    def answer(self, inputs: Inputs) -> HeadPrediction:
+    def predict_proba(self, inputs: Inputs) -> HeadPrediction:
         """`[cases, features] -> [cases, classes]`."""
         scores = self.booster.predict(vectors_of(inputs), raw_score=True, num_threads=1)
-        return HeadPrediction(normalised(np.asarray(scores, float)))
+        return HeadPrediction(normalise(np.asarray(scores, float), SMALLEST))
 
     def state(self) -> HeadState:
         """Trees as text."""
@@ -44,17 +45,17 @@ def space(trial: Suggester) -> Hyperparameters:
     }
 
 
-def fit(inputs: Inputs, targets: Targets, numbers: Hyperparameters, seed: int) -> FittedHead:
+def fit(inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed: int) -> FittedHead:
     """Numbers: `trees`, `leaves`, `rate`, `columns`, `least_cases`, `balance`."""
     import lightgbm
 
-    weights = case_weights(targets, float(numbers["balance"]))
+    weights = case_weights(targets, float(hyperparameters["balance"]))
     data = lightgbm.Dataset(vectors_of(inputs), targets.labels, weight=weights, free_raw_data=True,
                             params={"max_bin": _FIXED["max_bin"], "feature_pre_filter": False, "verbosity": -1})
-    params = {**_FIXED, "num_class": targets.classes, "num_leaves": int(numbers["leaves"]),
-              "learning_rate": float(numbers["rate"]), "feature_fraction": float(numbers["columns"]),
-              "min_data_in_leaf": int(numbers["least_cases"]), "seed": seed % 2**31}
-    return FittedBoosting(lightgbm.train(params, data, int(numbers["trees"])))
+    params = {**_FIXED, "num_class": targets.classes, "num_leaves": int(hyperparameters["leaves"]),
+              "learning_rate": float(hyperparameters["rate"]), "feature_fraction": float(hyperparameters["columns"]),
+              "min_data_in_leaf": int(hyperparameters["least_cases"]), "seed": seed % 2**31}
+    return FittedBoosting(lightgbm.train(params, data, int(hyperparameters["trees"])))
 
 
 def load(state: HeadState) -> FittedHead:

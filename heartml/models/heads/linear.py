@@ -1,5 +1,4 @@
 """What the pooled heads share: standardised columns, weighted classes, and rows that sum to one."""
-
 from dataclasses import dataclass
 from typing import Self, cast
 
@@ -7,10 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartml.models.heads import Inputs, Targets
+from heartml.models.heads.log_probabilities import SMALLEST, normalise
 
 Floats = NDArray[np.float64]
-
-SMALLEST = 1e-6       # no class is ever impossible: a logarithm of zero would decide alone in every mean
 
 
 @dataclass(frozen=True)
@@ -46,16 +44,8 @@ def case_weights(targets: Targets, power: float) -> Floats:
     return np.asarray(weights / weights.mean())
 
 
-def normalised(log_scores: Floats) -> Floats:
-    """Rows of log-probabilities that sum to one, none below `SMALLEST`: `[cases, classes]`."""
-    shifted = log_scores - log_scores.max(axis=1, keepdims=True)
-    probabilities = np.exp(shifted)
-    probabilities = np.maximum(probabilities / probabilities.sum(axis=1, keepdims=True), SMALLEST)
-    return np.asarray(np.log(probabilities / probabilities.sum(axis=1, keepdims=True)))
-
-
 def spread(log_p: Floats, present: NDArray[np.int64], classes: int) -> Floats:
     """Columns of the classes that training saw -> all `classes` columns, rows summing to one."""
     whole = np.full((len(log_p), classes), np.log(SMALLEST))
     whole[:, present] = log_p
-    return normalised(whole)
+    return normalise(whole, SMALLEST)

@@ -17,9 +17,9 @@ class FittedLogistic:
 
     softmax: Softmax
 
-    def answer(self, inputs: Inputs) -> HeadPrediction:
+    def predict_proba(self, inputs: Inputs) -> HeadPrediction:
         """`[cases, features] -> [cases, classes]`."""
-        return HeadPrediction(self.softmax.log_probabilities(vectors_of(inputs)))
+        return HeadPrediction(self.softmax.predict_log_proba(vectors_of(inputs)))
 
     def state(self) -> HeadState:
         """Coefficients."""
@@ -31,9 +31,9 @@ def space(trial: Suggester) -> Hyperparameters:
     return {"c": trial.suggest_float("c", 1e-4, 1.0, log=True), "balance": trial.suggest_float("balance", 0.0, 1.0)}
 
 
-def fit(inputs: Inputs, targets: Targets, numbers: Hyperparameters, seed: int) -> FittedHead:
+def fit(inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed: int) -> FittedHead:
     """Numbers: `c`, `balance`."""
-    weights, c = case_weights(targets, float(numbers["balance"])), float(numbers["c"])
+    weights, c = case_weights(targets, float(hyperparameters["balance"])), float(hyperparameters["c"])
     return FittedLogistic(Softmax.fit(vectors_of(inputs), targets.labels, targets.classes, weights, c))
 
 

@@ -9,10 +9,11 @@ the ratio are those of `heartml.evaluation.perturbations`: the median of half-se
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+from heartml.core.system.lazy import LazySequence
 
 Floats = NDArray[np.float32]
 
@@ -37,33 +38,20 @@ class Noise:
         crops[rows] = noisy - (noisy - crops[rows]).mean((1, 2), keepdims=True)
 
 
-class InNoise(Sequence[Floats]):
-    """Recordings `[frames, dim]` as a worse ear hears them: one ratio and colour a unit, drawn from its id.
+def in_noise(
+    frames: Sequence[Floats], recording_ids: Sequence[str], unit_ids: Sequence[str], noise: Noise, frame_rate_hz: float,
+) -> LazySequence[Floats]:
+    """Recordings `[frames, dim]` with noise added: one signal-to-noise ratio and one colour a unit, drawn from its id.
 
-    The same recording has the same noise whoever listens, so that networks whose answers are averaged hear one sound.
+    The same recording always gets the same noise, so that networks whose predictions are averaged see one input.
     """
+    def noisy(row: int) -> Floats:
+        clean, of_unit = np.asarray(frames[row], np.float32), _drawn_from(unit_ids[row])
+        snr_db = of_unit.uniform(noise.low_db, noise.high_db)
+        power = loudness(clean, frame_rate_hz) * 10 ** (-snr_db / 10) * spectra(1, clean.shape[1], of_unit)
+        return np.asarray(meeting(clean[None], power.astype(np.float32), _drawn_from(recording_ids[row]))[0], np.float32)
 
-    def __init__(
-        self, frames: Sequence[Floats], recording_ids: Sequence[str], unit_ids: Sequence[str], noise: Noise,
-        frame_rate_hz: float,
-    ) -> None:
-        self._frames, self._ids, self._noise, self._rate_hz = frames, (recording_ids, unit_ids), noise, frame_rate_hz
-
-    @overload
-    def __getitem__(self, row: int) -> Floats: ...
-    @overload
-    def __getitem__(self, row: slice) -> "InNoise": ...
-    def __getitem__(self, row: int | slice) -> "Floats | InNoise":
-        recordings, units = self._ids
-        if isinstance(row, slice):
-            return InNoise(self._frames[row], recordings[row], units[row], self._noise, self._rate_hz)
-        frames, of_unit = np.asarray(self._frames[row], np.float32), _drawn_from(units[row])
-        snr_db = of_unit.uniform(self._noise.low_db, self._noise.high_db)
-        power = loudness(frames, self._rate_hz) * 10 ** (-snr_db / 10) * spectra(1, frames.shape[1], of_unit)
-        return np.asarray(meeting(frames[None], power.astype(np.float32), _drawn_from(recordings[row]))[0], np.float32)
-
-    def __len__(self) -> int:
-        return len(self._frames)
+    return LazySequence(noisy, len(frames))
 
 
 def _drawn_from(text: str) -> np.random.Generator:

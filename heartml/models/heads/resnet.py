@@ -72,7 +72,7 @@ class FittedResnet:
     network: ResnetNetwork
     shape: dict[str, HyperparameterValue]
 
-    def answer(self, inputs: Inputs) -> HeadPrediction:
+    def predict_proba(self, inputs: Inputs) -> HeadPrediction:
         """List of `[frames, dim]` -> `[cases, classes]`."""
         return HeadPrediction(np.stack([self._whole(one) for one in cast(Sequence[NDArray[np.float32]], inputs)]))
 
@@ -95,20 +95,20 @@ def space(trial: Suggester) -> Hyperparameters:
     }
 
 
-def fit(inputs: Inputs, targets: Targets, numbers: Hyperparameters, seed: int) -> FittedHead:
+def fit(inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed: int) -> FittedHead:
     """Numbers: `backbone`, `pooling`, `dropout`, `strength`, perhaps `weights`, and those of a `Recipe`."""
-    frames, recipe = cast(Sequence[NDArray[np.float32]], inputs), Recipe.of(numbers)
+    frames, recipe = cast(Sequence[NDArray[np.float32]], inputs), Recipe.of(hyperparameters)
     shape: dict[str, HyperparameterValue] = {"dim": frames[0].shape[1], "classes": targets.classes,
-                               **{key: numbers[key] for key in ("backbone", "pooling", "dropout")}}
+                               **{key: hyperparameters[key] for key in ("backbone", "pooling", "dropout")}}
     if (size := recipe.inference_frames(targets.frame_rate_hz)) is not None:
         shape["inference_frames"] = size
-    crops = Crops.of((centred(f) for f in frames), targets, float(numbers["strength"]), recipe.chunk_s, recipe.noise())
-    return FittedResnet(train(lambda: _begun(shape, numbers), crops, targets, recipe, seed), shape)
+    crops = Crops.of((centred(f) for f in frames), targets, float(hyperparameters["strength"]), recipe.chunk_s, recipe.noise())
+    return FittedResnet(train(lambda: _begun(shape, hyperparameters), crops, targets, recipe, seed), shape)
 
 
 def load(state: HeadState) -> FittedHead:
     """The network behind a state."""
-    shape = cast(dict[str, HyperparameterValue], dict(state.numbers))
+    shape = cast(dict[str, HyperparameterValue], dict(state.scalars))
     network = ResnetNetwork(shape)
     network.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.arrays.items()})
     return FittedResnet(network.eval(), shape)
@@ -151,10 +151,10 @@ def _gives_maps(backbone: Any) -> bool:
     return isinstance(maps, Tensor) and maps.ndim == 4 and maps.shape[1] == int(backbone.num_features)
 
 
-def _begun(shape: dict[str, HyperparameterValue], numbers: Hyperparameters) -> ResnetNetwork:
+def _begun(shape: dict[str, HyperparameterValue], hyperparameters: Hyperparameters) -> ResnetNetwork:
     network = ResnetNetwork(shape)
-    if "weights" in numbers:
-        _load_weights(network.backbone, Path(str(numbers["weights"])), str(numbers["weights_sha256"]))
+    if "weights" in hyperparameters:
+        _load_weights(network.backbone, Path(str(hyperparameters["weights"])), str(hyperparameters["weights_sha256"]))
     return network
 
 

@@ -1,7 +1,7 @@
-"""Soft segments: what a recording sounds like in systole against diastole, without ever deciding where they are.
+"""Soft segments: what a recording feature_set like in systole against diastole, without ever deciding where they are.
 
 Frame posteriors of the sequence head weight the band energies of a recording. A murmur is energy in systole that
-diastole does not have; where in systole it lies is told from the sounds that come before and after.
+diastole does not have; where in systole it lies is told from the feature_set that come before and after.
 """
 
 import numpy as np

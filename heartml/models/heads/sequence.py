@@ -79,7 +79,7 @@ class FittedSequence:
     network: SequenceNetwork
     shape: dict[str, HyperparameterValue]
 
-    def answer(self, inputs: Inputs) -> HeadPrediction:
+    def predict_proba(self, inputs: Inputs) -> HeadPrediction:
         """List of `[frames, dim]` -> `[cases, classes]`; details: soft segments, where heart states were learnt."""
         frames = cast(Sequence[NDArray[np.float32]], inputs)
         if not self.shape["states"]:
@@ -118,15 +118,15 @@ def space(trial: Suggester) -> Hyperparameters:
     }
 
 
-def fit(inputs: Inputs, targets: Targets, numbers: Hyperparameters, seed: int) -> FittedHead:
+def fit(inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed: int) -> FittedHead:
     """Numbers: `channels`, `dropout`, `frame_weight`, `strength`, and those of a `Recipe`."""
-    frames, recipe = cast(Sequence[NDArray[np.float32]], inputs), Recipe.of(numbers)
-    shape: dict[str, HyperparameterValue] = {"dim": frames[0].shape[1], "classes": targets.classes, "channels": numbers["channels"],
-             "dropout": numbers["dropout"], "states": targets.states is not None}
+    frames, recipe = cast(Sequence[NDArray[np.float32]], inputs), Recipe.of(hyperparameters)
+    shape: dict[str, HyperparameterValue] = {"dim": frames[0].shape[1], "classes": targets.classes, "channels": hyperparameters["channels"],
+             "dropout": hyperparameters["dropout"], "states": targets.states is not None}
     if (size := recipe.inference_frames(targets.frame_rate_hz)) is not None:
         shape["inference_frames"] = size
-    crops = Crops.of((centred(f) for f in frames), targets, float(numbers["strength"]), recipe.chunk_s, recipe.noise())
-    weight = float(numbers["frame_weight"])
+    crops = Crops.of((centred(f) for f in frames), targets, float(hyperparameters["strength"]), recipe.chunk_s, recipe.noise())
+    weight = float(hyperparameters["frame_weight"])
     network = train(lambda: _build(shape), crops, targets, recipe, seed,
                     lambda logits, states, labels: weight * frame_loss(logits, states, labels))
     return FittedSequence(network, shape)
@@ -134,7 +134,7 @@ def fit(inputs: Inputs, targets: Targets, numbers: Hyperparameters, seed: int) -
 
 def load(state: HeadState) -> FittedHead:
     """The network behind a state."""
-    shape = cast(dict[str, HyperparameterValue], dict(state.numbers))
+    shape = cast(dict[str, HyperparameterValue], dict(state.scalars))
     network = _build(shape)
     network.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.arrays.items()})
     return FittedSequence(network.eval(), shape)

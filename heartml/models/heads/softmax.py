@@ -38,7 +38,7 @@ class Softmax:
             intercepts = np.append(0.0, intercepts)
         return cls(scale, coefficients, intercepts, np.asarray(model.classes_, np.int64), classes)
 
-    def log_probabilities(self, vectors: Floats) -> Floats:
+    def predict_log_proba(self, vectors: Floats) -> Floats:
         """`[cases, features] -> [cases, classes]`."""
         return spread(self.scale(vectors) @ self.coefficients.T + self.intercepts, self.present, self.classes)
 

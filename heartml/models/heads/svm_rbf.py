@@ -48,9 +48,9 @@ class FittedSvm:
     machines: Machines
     softmax: Softmax
 
-    def answer(self, inputs: Inputs) -> HeadPrediction:
+    def predict_proba(self, inputs: Inputs) -> HeadPrediction:
         """`[cases, features] -> [cases, classes]`."""
-        return HeadPrediction(self.softmax.log_probabilities(self.machines.scores(vectors_of(inputs))))
+        return HeadPrediction(self.softmax.predict_log_proba(self.machines.scores(vectors_of(inputs))))
 
     def state(self) -> HeadState:
         """Support vectors and their weights."""
@@ -69,22 +69,22 @@ def space(trial: Suggester) -> Hyperparameters:
     }
 
 
-def fit(inputs: Inputs, targets: Targets, numbers: Hyperparameters, seed: int) -> FittedHead:
+def fit(inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed: int) -> FittedHead:
     """Numbers: `c`, `gamma`, `balance`."""
     vectors = vectors_of(inputs)
     scores = np.zeros((len(vectors), targets.classes * (targets.classes - 1) // 2))
     for train, test in inner_folds(targets, seed):
-        scores[test] = _machines(vectors[train], _part(targets, train), numbers).scores(vectors[test])
-    cases = case_weights(targets, float(numbers["balance"]))
+        scores[test] = _machines(vectors[train], _part(targets, train), hyperparameters).scores(vectors[test])
+    cases = case_weights(targets, float(hyperparameters["balance"]))
     softmax = Softmax.fit(scores, targets.labels, targets.classes, cases, _SOFTMAX_C)
-    return FittedSvm(_machines(vectors, targets, numbers), softmax)
+    return FittedSvm(_machines(vectors, targets, hyperparameters), softmax)
 
 
 def load(state: HeadState) -> FittedHead:
     """The machines behind a state."""
     a = {name: np.asarray(array, np.float64) for name, array in state.arrays.items() if not name.startswith("softmax.")}
     inner = {name.removeprefix("softmax."): v for name, v in state.arrays.items() if name.startswith("softmax.")}
-    gamma = float(str(state.numbers["gamma"]))
+    gamma = float(str(state.scalars["gamma"]))
     machines = Machines(Scale(a["mean"], a["deviation"]), a["support"], a["weights"], a["offsets"], gamma)
     return FittedSvm(machines, Softmax.from_arrays(inner))
 
@@ -103,16 +103,16 @@ def _part(targets: Targets, rows: NDArray[np.intp]) -> Targets:
     return Targets(targets.labels[rows], targets.classes, targets.groups[rows])
 
 
-def _machines(vectors: Floats, targets: Targets, numbers: Hyperparameters) -> Machines:
+def _machines(vectors: Floats, targets: Targets, hyperparameters: Hyperparameters) -> Machines:
     scale = Scale.of(vectors)
-    x, gamma = scale(vectors), float(numbers["gamma"]) / vectors.shape[1]
+    x, gamma = scale(vectors), float(hyperparameters["gamma"]) / vectors.shape[1]
     pairs = list(combinations(range(targets.classes), 2))
     weights, offsets = np.zeros((len(x), len(pairs))), np.zeros(len(pairs))
-    cases = case_weights(targets, float(numbers["balance"]))
+    cases = case_weights(targets, float(hyperparameters["balance"]))
     for column, pair in enumerate(pairs):
         rows = np.flatnonzero(np.isin(targets.labels, pair))
         weights[rows, column], offsets[column] = _machine(
-            x[rows], targets.labels[rows] == pair[0], cases[rows], float(numbers["c"]), gamma)
+            x[rows], targets.labels[rows] == pair[0], cases[rows], float(hyperparameters["c"]), gamma)
     used = np.flatnonzero(weights.any(axis=1))
     return Machines(scale, x[used], weights[used], offsets, gamma)
 

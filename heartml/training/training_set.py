@@ -20,12 +20,12 @@ UNKNOWN = -1
 
 
 @dataclass(frozen=True)
-class TrainingTable:
+class TrainingSet:
     """`r` recordings of `u` units.
 
     Attributes:
         unit: `[r]`, index of each recording's unit.
-        heard: `[r]`, class that the recording itself shows, the unit's where that is not known.
+        recording_labels: `[r]`, class that the recording itself shows, the unit's where that is not known.
         labels, groups, parts: `[u]`, class, code of the group, and number of the fold of each unit.
     """
 
@@ -35,7 +35,7 @@ class TrainingTable:
     unit_ids: tuple[str, ...]
     group_ids: tuple[str, ...]
     unit: Ints
-    heard: Ints
+    recording_labels: Ints
     labels: Ints
     groups: Ints
     parts: Ints
@@ -50,15 +50,15 @@ class TrainingTable:
         return np.flatnonzero(units[self.unit])
 
 
-def load(name: str) -> TrainingTable:
+def load(name: str) -> TrainingSet:
     """Read folds and recordings of a task."""
     table = folds.load(paths.folds(name))
     recordings = pd.read_parquet(paths.RECORDINGS)
     return build(name, table[table["part"] != folds.TEST], recordings)
 
 
-def build(name: str, table: pd.DataFrame, recordings: pd.DataFrame) -> TrainingTable:
-    """The problem behind rows of `schema.FOLDS` without the held-out part."""
+def build(name: str, table: pd.DataFrame, recordings: pd.DataFrame) -> TrainingSet:
+    """The train_set behind rows of `schema.FOLDS` without the held-out part."""
     task = resolve(name).task
     code = {label: c for c, label in enumerate(task.classes)}
     units = table.drop_duplicates("unit_id").sort_values("unit_id")
@@ -66,7 +66,7 @@ def build(name: str, table: pd.DataFrame, recordings: pd.DataFrame) -> TrainingT
     group_row = {group_id: row for row, group_id in enumerate(sorted(set(units["group_id"])))}
     labels = np.array([code[label] for label in units["label"]])
     unit = np.array([row_of[unit_id] for unit_id in table["unit_id"]])
-    return TrainingTable(
+    return TrainingSet(
         name, task, tuple(table["recording_id"]), tuple(units["unit_id"]), tuple(units["group_id"]), unit,
         _heard(table, recordings, task, labels[unit]), labels, np.array([group_row[g] for g in units["group_id"]]),
         np.array([int(part) for part in units["part"]]),
