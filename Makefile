@@ -1,23 +1,38 @@
-# Two commands: `make run` trains and promotes a model on the demo corpus, `make test` runs the whole suite.
-# `make serve` shows Prefect, MLflow and a worker on this machine; ARGS="--help" says more.
+# `make` alone lists the targets. Each goes through the environment in .venv, which is made when it is missing.
 PYTHON ?= python3
 UV_VERSION = 0.13.8
 BIN = .venv/bin
 export VIRTUAL_ENV = $(CURDIR)/.venv
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+PAGE = reports/simulated-murmur.html
 
-.PHONY: run test serve env lock clean
-run: env
+.DEFAULT_GOAL = help
+.PHONY: help run serve test test-fast check picture env lock clean
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+run: env ## Train, judge and promote a model on the demo corpus; ends with the path of its report
 	$(BIN)/dvc pull --quiet data.dvc
 	$(BIN)/heartml retrain
 
-serve: env
+serve: env ## Show Prefect, MLflow and a worker on this machine; ARGS="--help" says more
 	$(BIN)/python -m flows.serve $(ARGS)
 
-test: .venv/.test
+test: .venv/.test ## The whole suite (about 15 minutes on two cores)
 	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 
-env: .venv/.run
+test-fast: .venv/.test ## The tests that need no server and kill nothing (under three minutes)
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not slow"
+
+check: .venv/.test ## Lint, import contracts and types (under a minute)
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+picture: env ## Make docs/images/report.webp, the README's picture, from PAGE=reports/simulated-murmur.html
+	$(BIN)/python docs/make_picture.py $(PAGE)
+
+env: .venv/.run ## Install the locked environment into .venv (about 6 GB)
 
 .venv/bin/uv:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "HeartML needs Python 3.11 or newer; try: make PYTHON=python3.12 run")'
@@ -34,11 +49,11 @@ env: .venv/.run
 	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r tests/requirements.lock
 	touch $@
 
-# Resolve anew after a change of pyproject.toml. No registry host goes into the files.
+# No registry host goes into the files.
 COMPILE = $(BIN)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
-lock: | .venv/bin/uv
+lock: | .venv/bin/uv ## Resolve the locks anew, after a change of pyproject.toml
 	$(COMPILE) -o requirements.lock
 	$(COMPILE) --extra test -c requirements.lock -o tests/requirements.lock
 
-clean:
+clean: ## Remove the environment, outputs, caches and reports (data stay)
 	rm -rf .venv artifacts .heartml reports

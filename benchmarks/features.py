@@ -2,7 +2,8 @@
 
 python benchmarks/features.py [FOLDER] [--minutes 30] [--json FILE]
 
-FOLDER holds sound files; without it `data/audio` is taken, and where there is none, simulated feature_set. Two questions are
+FOLDER holds sound files; without it `data/audio` is taken, and where there is none, simulated sounds. Two
+questions are
 kept apart: the log-spectrogram alone (samples in memory at 4 kHz; beside it the bare FFTs of its frames, below which
 nothing that transforms them can go), and everything from the file to the frames, where
 both sides pay the same decoder. librosa is asked twice: with the transform's size that HeartML uses, and with its own
@@ -28,13 +29,15 @@ from heartml.audio import preprocessing, sound_files
 from heartml.core import config
 from heartml.inference import inputs
 from heartml.models import encoders
+from heartml.models.encoders.logspec import LogspecParams
 
 PARAMS = config.load(Path(__file__).parents[1] / "params.yaml")
 RATE_HZ = PARAMS.audio.sample_rate_hz
+LOGSPEC = LogspecParams.model_validate(PARAMS.encoder_parameters["logspec"])
 MEL = {
-    "sr": RATE_HZ, "win_length": round(PARAMS.logspec.window_s * RATE_HZ), "center": False, "power": 2.0,
-    "hop_length": round(PARAMS.logspec.hop_s * RATE_HZ), "n_mels": PARAMS.logspec.bands,
-    "fmin": PARAMS.logspec.low_hz, "fmax": PARAMS.logspec.high_hz,
+    "sr": RATE_HZ, "win_length": round(LOGSPEC.window_s * RATE_HZ), "center": False, "power": 2.0,
+    "hop_length": round(LOGSPEC.hop_s * RATE_HZ), "n_mels": LOGSPEC.bands,
+    "fmin": LOGSPEC.low_hz, "fmax": LOGSPEC.high_hz,
 }
 
 

@@ -73,7 +73,7 @@ def copy(task: str, root: Path, kind: str, trials: int, workers: int) -> Path:
     for own in params["search"].get("tasks", {}).values():
         own.pop("network_trials", None)
     if not sequence:
-        params["search"]["starts"] = [s for s in params["search"]["starts"] if s["head"] != "sequence"]
+        params["search"]["initial_trials"] = [s for s in params["search"]["initial_trials"] if s["head"] != "sequence"]
     (root / paths.PARAMS).write_text(yaml.safe_dump(params))
     return root
 

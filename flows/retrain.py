@@ -110,6 +110,8 @@ def _retrain(force: bool) -> list[ReleaseOutcome]:
         log.warning("flow run %s was left behind by a killed process: closed", name)
     store = open_store.submit()
     plan = graph.plan(force=force)
+    if plan.due:
+        check_parameters.check_families(params)
     log.info("%d of %d stages to bring up to date", len(plan.due), len(plan.stages))
     for entry in plan.due:
         log.info("%s: %s", entry.address, entry.changed or "after a stage that runs")
@@ -140,7 +142,8 @@ def _stages(plan: Plan, seconds: Mapping[str, float], failed: Mapping[str, str])
              "error": failed.get(entry.address, "")} for entry in plan.due]
 
 
-def _publish(name: str, params: config.FlowParams, seconds: Mapping[str, float], behind: frozenset[str]) -> ReleaseOutcome:
+def _publish(name: str, params: config.FlowParams, seconds: Mapping[str, float],
+             behind: frozenset[str]) -> ReleaseOutcome:
     run = publish_task.with_options(
         retries=len(params.network_retry_delays_s), retry_delay_seconds=list(params.network_retry_delays_s))
     state = run(name, {a: s for a, s in seconds.items() if a in behind}, return_state=True)

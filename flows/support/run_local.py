@@ -57,7 +57,7 @@ def retrain(*, wait: bool, force: bool) -> list[ReleaseOutcome]:
     Raises:
         Busy: another retraining is at work, and `wait` is false.
         ServerError: the configured server does not answer.
-        ParamsError, TaskError: see `flows.support.check_parameters.read`.
+        ParamsError, TaskError: see `flows.support.check_parameters`.
         RetrainFailed: nothing could be retrained.
     """
     if private_server.configured():
@@ -70,6 +70,7 @@ def retrain(*, wait: bool, force: bool) -> list[ReleaseOutcome]:
             outcomes = [_publish(name, params) for name in params.tasks]
             murmur_pages.write(outcomes)
             return outcomes
+    check_parameters.check_families(params)
     private_server.start()
     from flows import retrain as _  # noqa: F401 - sets Prefect's logging up, which would silence a voice raised before
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -28,6 +28,9 @@ class Section(BaseModel):
     """A part of `params.yaml`: frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 
 class SimulateParams(Section):
@@ -95,30 +98,6 @@ class AudioParams(Section):
     resample_filter_width: Count
 
 
-class LogspecParams(Section):
-    bands: Annotated[int, Field(ge=2)]
-    low_hz: Positive
-    high_hz: Positive
-    window_s: Positive
-    hop_s: Positive
-
-    @model_validator(mode="after")
-    def _bands_are_in_order(self) -> Self:
-        if self.low_hz >= self.high_hz:
-            raise ValueError("low_hz does not lie below high_hz")
-        return self
-
-
-class RandomConvParams(Section):
-    channels: Count
-    seed: int
-
-
-class AmplitudeParams(Section):
-    window_s: Positive
-    hop_s: Positive
-
-
 class TrainingParams(Section):
     chunk_s: Positive
     inference_chunk_s: Positive | None
@@ -144,36 +123,6 @@ class TrainingParams(Section):
         if self.noise_snr_low_db > self.noise_snr_high_db:
             raise ValueError("noise_snr_low_db lies above noise_snr_high_db")
         return self
-
-
-class NetworkParams(Section):
-    """What a head that takes frames is trained on, how long, and the keys of `search.training` that it replaces."""
-
-    encoders: Annotated[tuple[str, ...], Field(min_length=1)]
-    steps: Count
-    batch: Annotated[int, Field(ge=2)]     # a batch norm of one recording is nothing
-    training: dict[str, Any] = {}
-
-
-class SequenceParams(NetworkParams):
-    channels: Count
-
-
-class ResnetParams(NetworkParams):
-    backbone: str
-    pooling: Literal["avg", "max", "attention"]
-    weights: str | None
-    weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
-
-    @model_validator(mode="after")
-    def _weights_are_known_by_content(self) -> Self:
-        if (self.weights is None) != (self.weights_sha256 is None):
-            raise ValueError("weights and weights_sha256 (of that file) belong together")
-        return self
-
-
-class FcnnParams(NetworkParams):
-    pass
 
 
 class InitialTrialParams(Section):
@@ -218,28 +167,8 @@ class SearchParams(PerTask):
     heads: Annotated[tuple[str, ...], Field(min_length=1)]
     poolings: dict[str, tuple[str, ...]]
     training: TrainingParams
-    sequence: SequenceParams
-    resnet: ResnetParams
-    fcnn: FcnnParams
-    starts: tuple[InitialTrialParams, ...]
-
-    def network(self, head: str) -> NetworkParams:
-        """The section of a head that takes frames."""
-        return cast(NetworkParams, getattr(self, head))
-
-    def training_of(self, head: str) -> TrainingParams:
-        """`training` with the keys in their place that the head replaces."""
-        return TrainingParams.model_validate({**self.training.model_dump(), **self.network(head).training})
-
-    @model_validator(mode="after")
-    def _every_network_can_be_trained(self) -> Self:
-        for name, kind in type(self).model_fields.items():
-            if isinstance(kind.annotation, type) and issubclass(kind.annotation, NetworkParams):
-                training = self.training_of(name)
-                if training.noise_share and set(self.network(name).encoders) != {"logspec"}:
-                    raise ValueError(f"noise_share: {name} does not hear logspec alone, whose powers noise is added "
-                                     f"to. Set {name}.training to {{noise_share: 0.0}}")
-        return self
+    network_parameters: dict[str, dict[str, Any]]     # checked by the heads themselves, see heartml/models/heads
+    initial_trials: tuple[InitialTrialParams, ...]
 
 
 class StackingParams(Section):
@@ -268,7 +197,7 @@ class EnsembleParams(PerTask):
 class EvaluateParams(Section):
     bootstrap: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
-    floors: tuple[Literal["majority", "source", "metadata", "nuisance"], ...]
+    baselines: tuple[Literal["majority", "source", "metadata", "nuisance"], ...]
     confounded_auc: Annotated[float, Field(ge=0.5, le=1)]
 
 
@@ -333,9 +262,7 @@ class Params(Section):
     validate_: Annotated[ValidateParams, Field(alias="validate")]
     split: SplitParams
     audio: AudioParams
-    logspec: LogspecParams
-    random_conv: RandomConvParams
-    amplitude: AmplitudeParams
+    encoder_parameters: dict[str, dict[str, Any]]     # checked by the encoders themselves, see heartml/models/encoders
     search: SearchParams
     stacking: StackingParams
     protocol: ProtocolParams
@@ -351,16 +278,6 @@ class Params(Section):
     monitor: MonitorParams
     flow: FlowParams
 
-    @model_validator(mode="after")
-    def _frames_fit_the_rate(self) -> Self:
-        rate_hz = self.audio.sample_rate_hz
-        if 2 * self.logspec.high_hz > rate_hz:
-            raise ValueError(f"logspec.high_hz: {self.logspec.high_hz:g} lies above half of audio.sample_rate_hz")
-        for name, encoder in (("logspec", self.logspec), ("amplitude", self.amplitude)):
-            if round(encoder.hop_s * rate_hz) < 1 or round(encoder.window_s * rate_hz) < 1:
-                raise ValueError(f"{name}: hop_s or window_s is too short for audio.sample_rate_hz: less than a sample")
-        return self
-
 
 def load(path: Path = paths.PARAMS) -> Params:
     """Read the parameters.
@@ -374,12 +291,64 @@ def load(path: Path = paths.PARAMS) -> Params:
         values = untrusted.yaml_of(untrusted.text(path, most_bytes=untrusted.MOST_YAML_BYTES), yaml.SafeLoader)
         if not isinstance(values, dict):
             raise ParamsError(f"{path}: no sections in it. Bring it back: `git checkout {path}`")
-        return Params.model_validate(values)
+        return Params.model_validate(with_new_keys(values))
     except untrusted.DocumentError as error:
         raise ParamsError(f"{path}: {error}") from None
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5]]
-        raise ParamsError(f"{path}: " + "; ".join(lines)[:1000]) from None
+        raise ParamsError(f"{path}: {_in_words(error)}") from None
+
+
+def checked(kind: type[AnySection], values: Mapping[str, Any], where: str) -> AnySection:
+    """The section `kind` of a family's member, read from `values`.
+
+    Args:
+        where: the section's place in `params.yaml`, `encoder_parameters.logspec`; errors begin with it.
+
+    Raises:
+        ParamsError: a key is unknown, missing or out of range.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ParamsError(f"{paths.PARAMS}: {_in_words(error, where)}") from None
+
+
+def _in_words(error: ValidationError, where: str = "") -> str:
+    """The first five faults: `search.trials: Input should be greater than or equal to 1; ...`."""
+    faults = [(".".join([*([where] if where else []), *map(str, e["loc"])]), e["msg"]) for e in error.errors()[:5]]
+    return "; ".join(f"{place}: {message}" for place, message in faults)[:1000]
+
+
+def with_new_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a `params.yaml`, keys of version 0.1 moved to where they are now.
+
+    Parameters that were registered with a model, and a user's own, may still have the old ones.
+    """
+    whole = _into(values, "encoder_parameters", ("logspec", "random_conv", "amplitude"))
+    search = _with_new_search_keys(whole.get("search"))
+    if isinstance(search, dict) and isinstance(search.get("tasks"), dict):
+        search["tasks"] = {task: _with_new_search_keys(own) for task, own in search["tasks"].items()}
+    evaluate = _renamed(whole.get("evaluate"), "floors", "baselines")
+    return {**whole, **({"search": search} if search else {}), **({"evaluate": evaluate} if evaluate else {})}
+
+
+def _with_new_search_keys(section: Any) -> Any:
+    if not isinstance(section, dict):
+        return section
+    return _renamed(_into(section, "network_parameters", ("sequence", "resnet", "fcnn")), "starts", "initial_trials")
+
+
+def _into(section: Mapping[str, Any], key: str, names: tuple[str, ...]) -> dict[str, Any]:
+    """The section with its keys `names` moved below `key`."""
+    moved = {name: section[name] for name in names if name in section}
+    rest = {name: value for name, value in section.items() if name not in moved}
+    return {**rest, key: {**moved, **rest.get(key, {})}} if moved else rest
+
+
+def _renamed(section: Any, old: str, new: str) -> Any:
+    if not isinstance(section, dict) or old not in section or new in section:
+        return section
+    return {new if key == old else key: value for key, value in section.items()}
 
 
 def set_tasks(tasks: tuple[str, ...], path: Path = paths.PARAMS) -> None:

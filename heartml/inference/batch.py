@@ -1,8 +1,8 @@
 """Scoring many recordings for a schedule: a folder or a table in, one Parquet table of probabilities out.
 
 Exactly once for each recording and model: what the model says of a unit is kept by the content of the unit's recordings
-(heartml/inference/prediction_cache.py), whatever they are called and wherever they lie. A unit is heard alone, so that no
-neighbour
+(heartml/inference/prediction_cache.py), whatever they are called and wherever they lie. A unit is heard alone, so that
+no neighbour
 shows in the last digit of its answer: a run that was killed and run again gives the bytes of an undisturbed one.
 
 Work goes block by block; a block's answers are kept together, and its rows go straight into the table.

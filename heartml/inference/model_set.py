@@ -73,5 +73,6 @@ def load(located: Located) -> ModelSet:
 def _feature(descriptor: Descriptor, told: Predictions, row: int) -> MurmurFeature:
     decided = int(told.decisions[row])
     calibrated = dict(zip(told.classes, map(float, told.calibrated[row]), strict=True))
-    return MurmurFeature(descriptor.model.task.name, told.classes[decided], calibrated[told.classes[decided]], calibrated,
+    return MurmurFeature(descriptor.model.task.name, told.classes[decided], calibrated[told.classes[decided]],
+                         calibrated,
                    descriptor.located.words)

@@ -175,7 +175,8 @@ def score_recording(item: Item, params: Params) -> tuple[ScoredRecording, tuple[
     waveform = samples.floats
     fault = entry_checks.waveform_fault(waveform, samples.sample_rate_hz, params.ingest)
     if fault:
-        return ScoredRecording(item, samples.seconds, fault, (), {}, None, samples.recording_id, samples.sample_rate_hz), None
+        return ScoredRecording(item, samples.seconds, fault, (), {}, None, samples.recording_id,
+                               samples.sample_rate_hz), None
     measured = quality.measure(waveform, samples.sample_rate_hz)
     warnings = tuple(quality.warnings(measured, params.validate_))
     rate_hz = samples.sample_rate_hz
@@ -183,7 +184,8 @@ def score_recording(item: Item, params: Params) -> tuple[ScoredRecording, tuple[
     return heard, (waveform, rate_hz)
 
 
-def _answer(said: Predictions, n: int, recordings: tuple[ScoredRecording, ...], description: MurmurDescription | None) -> UnitPrediction:
+def _answer(said: Predictions, n: int, recordings: tuple[ScoredRecording, ...],
+            description: MurmurDescription | None) -> UnitPrediction:
     return UnitPrediction(
         said.unit_ids[n], said.verdicts[n], said.top_classes[n], float(said.confidence[n]),
         _by_class(said.classes, said.calibrated[n]), _by_class(said.classes, said.probabilities[n]), recordings,

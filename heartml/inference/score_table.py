@@ -54,7 +54,8 @@ class ModelFacts:
     model_sha256: str
 
 
-def rows(unit_id: str, heard: Sequence[ScoredRecording], key: str, said: Said | None, murmur: str, facts: ModelFacts) -> list[Row]:
+def rows(unit_id: str, heard: Sequence[ScoredRecording], key: str, said: Said | None, murmur: str,
+         facts: ModelFacts) -> list[Row]:
     """One row for each file of a unit [n]; `said` is `None` where none of them is usable, `murmur` is in words."""
     return [_row(unit_id, one, key, None if one.fault else said, murmur, facts) for one in heard]
 

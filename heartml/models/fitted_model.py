@@ -100,7 +100,8 @@ class Model:
 
     @classmethod
     def assemble(
-        cls, name: str, specs: Mapping[int, CandidateSpec], heads: Mapping[int, Sequence[HeadState]], combination: FittedEnsemble,
+        cls, name: str, specs: Mapping[int, CandidateSpec], heads: Mapping[int, Sequence[HeadState]],
+                 combination: FittedEnsemble,
         encoder_specs: Mapping[str, Mapping[str, Any]], refer_below: float = 0.0,
     ) -> Self:
         """A model from saved heads: what is used after loading is what is used before saving."""
@@ -184,7 +185,8 @@ class Model:
             raise ModelError(f"{self.assignment_name} judges recordings one by one: each needs a unit of its own")
         feature_set = shared.feature_set(self.encoder_specs)
         predictions = {trial: member.predict_proba(feature_set) for trial, member in self.members.items()}
-        seen = {r: stacking_features(r.kind, prediction_of(r, predictions), feature_set.unit) for r in self.combination.weights}
+        seen = {r: stacking_features(r.kind, prediction_of(r, predictions),
+                                     feature_set.unit) for r in self.combination.weights}
         said = predict_proba(self.combination, seen)
         return Predictions(shared.unit_ids, self.task.classes, np.exp(said.log_p), said.calibrated, said.decisions,
                            np.exp(self._alone(predictions, feature_set)), self.refer_below)
@@ -247,7 +249,8 @@ def _combination_arrays(combination: FittedEnsemble) -> dict[str, NDArray[np.gen
 
 
 def _combination(told: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]) -> FittedEnsemble:
-    weights = {StackingView(tuple(entry["trials"]), entry["kind"]): float(entry["weight"]) for entry in told["readings"]}
+    weights = {StackingView(tuple(entry["trials"]),
+                            entry["kind"]): float(entry["weight"]) for entry in told["readings"]}
     stackers = {}
     for view in weights:
         prefix = f"reader-{view}."

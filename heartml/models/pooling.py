@@ -1,7 +1,7 @@
 """From frames to one vector: `[frames, dim] -> [features]`, each band kept apart.
 
-Averaging over bands, or the plain mean over time, loses what tells heart feature_set apart: mean, deviation and maximum of
-each band beat the mean alone by about .02 AUC on PASCAL. What a vector says must not depend on a recording's length:
+Averaging over bands, or the plain mean over time, loses what tells heart feature_set apart: mean, deviation and maximum
+of each band beat the mean alone by about .02 AUC on PASCAL. What a vector says must not depend on a recording's length:
 every figure is an average, a quantile or a spectrum per hertz.
 """
 

@@ -50,7 +50,7 @@ class Segmentation:
 
     @property
     def heart_rate_per_min(self) -> float | None:
-        """From the median interval between first feature_set that are a cycle apart; `None` where fewer than three are."""
+        """From the median interval between onsets of S1 that are a cycle apart; `None` where fewer than three are."""
         beats_s = np.diff(self.onsets_s("S1"))
         low, high = (60 / rate for rate in reversed(_RATES_PER_MIN))
         whole = beats_s[(beats_s >= low) & (beats_s <= high)]

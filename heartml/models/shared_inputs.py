@@ -38,7 +38,8 @@ class SharedInputs:
         """Recordings whose frames under these encoders are there already."""
         shared = cls((), unit_of)
         rates_hz = {name: float(made["frame_rate_hz"]) for name, made in encoder_specs.items()}
-        shared._heard = [(dict(encoder_specs), FeatureSet({name: frames[name] for name in encoder_specs}, rates_hz, shared._unit))]
+        shared._heard = [(dict(encoder_specs),
+                          FeatureSet({name: frames[name] for name in encoder_specs}, rates_hz, shared._unit))]
         return shared
 
     def feature_set(self, encoder_specs: EncoderSpecs) -> FeatureSet:

@@ -82,5 +82,5 @@ def verify(folder: Path, name: str, number: str, run_id: str) -> None:
     said = signing.verify(folder, keys.trusted(), what).statement
     for of, expected in (("model", name), ("run_id", run_id)):
         if said.get(of) != expected:
-            raise signing.SignatureRefused(f"{what}: its files were signed as {of} {said.get(of)}, not {expected}: somebody "
-                                  "exchanged models in the registry")
+            raise signing.SignatureRefused(f"{what}: its files were signed as {of} {said.get(of)}, not {expected}: "
+                                          "somebody exchanged models in the registry")

@@ -181,7 +181,8 @@ def drawn(found: Json, lines: Sequence[tuple[str, tuple[str, ...], Json]], facts
         words = f"{name}, difference: {signed(d['value'])}, {change(d)}"
         picture = whisker(d, (-max(most, _least(of)), max(most, _least(of))), words, kind=_KINDS[of["better"]],
                           reference=0.0)
-        rows.append(TableLine(name, _KINDS[of["better"]], counts, (*cells, Cell(signed(d["value"]), change(d), picture))))
+        rows.append(TableLine(name, _KINDS[of["better"]], counts,
+                              (*cells, Cell(signed(d["value"]), change(d), picture))))
     first, second = names(found)
     columns = (Column(first, "", ("", "")), Column(second, "", ("", "")), Column("Difference", "paired", ("−", "+")))
     return Table("Comparison", "", facts, columns, tuple(rows))

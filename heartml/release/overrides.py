@@ -71,8 +71,8 @@ def roll_back(name: str, to: str | None, reason: str, *, force: bool = False) ->
     served = {v for e in champions.counted(entries) for v in (e.decision.version, e.decision.before)}
     others = sorted(served - {NONE, serving}, key=int)
     if number is None or number == NONE:
-        raise PromotionRefused(f"{name}: version {serving} is the first champion, there is nothing to go back to. `heartml "
-                        f"promote {name}/VERSION` makes another version the champion")
+        raise PromotionRefused(f"{name}: version {serving} is the first champion, there is nothing to go back to. "
+                               f"`heartml promote {name}/VERSION` makes another version the champion")
     if number not in served and number != serving:
         raise PromotionRefused(f"{name}: version {number} never served (version{'s' * (len(others) != 1)} "
                         f"{', '.join(others) or NONE} did). `heartml promote {name}/{number}` would be its first time")
@@ -94,8 +94,8 @@ def _carry_out(client: "Client", version: Version, kind: str, reason: str, *, fo
         return Decided(version, None)
     objections = against(version)
     if objections and not force:
-        raise PromotionRefused(f"{version.name} version {version.number}: {'; '.join(objections)}. --force does it all the "
-                        "same, and is recorded")
+        raise PromotionRefused(f"{version.name} version {version.number}: {'; '.join(objections)}. --force does it all "
+                               "the same, and is recorded")
     with scratch() as folder:
         model_files.download(client, version, folder)
     serving = versions.champion(client, version.name)
@@ -104,8 +104,8 @@ def _carry_out(client: "Client", version: Version, kind: str, reason: str, *, fo
     try:
         entry = versions.decide(client, version, decision)
     except ChampionChanged as error:
-        raise PromotionRefused(f"{error}: somebody else decided at the same time. Look at `heartml models`, then decide "
-                        "again") from None
+        raise PromotionRefused(f"{error}: somebody else decided at the same time. Look at `heartml models`, then "
+                               "decide again") from None
     if CHALLENGER in version.aliases:
         versions.no_challenger(client, version)
     return Decided(versions.get(client, f"{version.name}/{version.number}"), entry)

@@ -66,7 +66,7 @@ def write_evaluation(name: str, predictions: Predictions, recordings: pd.DataFra
     tables = {HELD_OUT: predictions_table(predictions, describe(held_out, task)),
               OUT_OF_FOLD: read_out_of_fold(name, recordings)}
     of_recording = recordings_table(predictions, held_out)
-    parts = parts_of(tables, recordings, task, params.evaluate.floors)
+    parts = parts_of(tables, recordings, task, params.evaluate.baselines)
     found = {"assignment": name, **assess(parts, task, rules), "locations": locations(of_recording, task, rules),
              "leaks": leaks(recordings),
              "left_out": read_left_out(name, set(recordings["label"]))}

@@ -34,7 +34,8 @@ def run(name: str) -> None:
         table = folds.load(paths.folds(name))
         chosen = sample(table[table["part"] == TEST], params.robustness.max_recordings, params.seed)
         conditions = [Condition(k, x) for k, levels in params.robustness.conditions.items() for x in levels]
-        listening = RobustnessSet(Path.cwd(), name, tuple(chosen["recording_id"]), tuple(chosen["unit_id"]), params.seed)
+        listening = RobustnessSet(Path.cwd(), name, tuple(chosen["recording_id"]), tuple(chosen["unit_id"]),
+                                  params.seed)
         rules = RobustnessRules(tasks.resolve(name).task, params.evaluate, params.seed)
         found = {"assignment": name, "held_out_units": int(table.loc[table["part"] == TEST, "unit_id"].nunique()),
                  **compare(predict_all(listening, conditions), conditions, chosen, rules)}

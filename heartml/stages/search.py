@@ -29,7 +29,8 @@ def run(name: str) -> None:
         with parallel.pool(parallel.available_workers(hunt.search.workers)) as workers:
             hunt.all_batches(study, workers)
         with files.replacing_folder(paths.search(name)) as outputs:
-            search_results.write(outputs, data.train_set, list(trials.finished_trials(study)), hunt.predictions, hunt.file)
+            search_results.write(outputs, data.train_set, list(trials.finished_trials(study)), hunt.predictions,
+                                 hunt.file)
         for unfinished in folder.parent.glob(f"{name}-{'?' * KEY_DIGITS}"):     # this one, and those of older data
             shutil.rmtree(unfinished)
         log.say(in_words(data.train_set, pd.read_parquet(paths.search(name) / "trials.parquet")))

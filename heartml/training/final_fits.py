@@ -42,7 +42,8 @@ def heads_of(
         states = pool.map(refit, [(trial, used[trial]) for trial in again])
         fitted = dict(zip(again, track(states, "ensemble: fit", len(again)), strict=True))
     folder, folds = paths.search(name), data.train_set.folds
-    return {trial: (fitted[trial],) if trial in fitted else search_results.stored_heads(folder, trial, folds) for trial in used}
+    return {trial: (fitted[trial],) if trial in fitted else search_results.stored_heads(folder, trial,
+                                                                                        folds) for trial in used}
 
 
 def _refit(context: Refit, member: tuple[int, CandidateSpec]) -> HeadState:
@@ -70,7 +71,8 @@ def out_of_fold_table(train_set: TrainingSet, verdicts: EnsemblePrediction) -> p
 
 
 def in_words(
-    train_set: TrainingSet, specs: Mapping[int, CandidateSpec], combination: FittedEnsemble, verdicts: EnsemblePrediction
+    train_set: TrainingSet, specs: Mapping[int, CandidateSpec], combination: FittedEnsemble,
+             verdicts: EnsemblePrediction
 ) -> str:
     """`16 trials in, 4 members out: ..., out of fold uar 0.71`."""
     metric = METRICS[train_set.task.metric]

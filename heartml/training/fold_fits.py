@@ -59,12 +59,13 @@ class TrainingData:
     def predict_with_noise(
         self, fitted: FittedHead, spec: CandidateSpec, units: NDArray[np.bool_], taught: NDArray[np.bool_]
     ) -> tuple[HeadPrediction, HeadPrediction | None]:
-        """`prediction` about units `[u]`, and `predict_in_noise` about those `[u]` that a stacker is fitted to, if any."""
+        """`predict_proba` of units `[u]`, and `predict_in_noise` of those `[u]` that a stacker is fitted to, if any."""
         prediction = self.predict_proba(fitted, spec, units)
         read = taught.any() and is_stacked(spec, self.train_set.task, prediction)
         return prediction, self.predict_in_noise(fitted, spec, taught) if read else None
 
-    def predict_in_noise(self, fitted: FittedHead, spec: CandidateSpec, units: NDArray[np.bool_]) -> HeadPrediction | None:
+    def predict_in_noise(self, fitted: FittedHead, spec: CandidateSpec,
+                         units: NDArray[np.bool_]) -> HeadPrediction | None:
         """The same through such noise as the head was trained with; `None` where it was trained with none."""
         from heartml.models.heads.network_training import Recipe
 
@@ -114,7 +115,8 @@ def fit_fold(job: FoldFit) -> None:
                  fitted.state() if job.spec.family.TAKES == "frames" else None)
 
 
-def write_result(file: Path, prediction: HeadPrediction, noisy: HeadPrediction | None = None, state: HeadState | None = None) -> None:
+def write_result(file: Path, prediction: HeadPrediction, noisy: HeadPrediction | None = None,
+                 state: HeadState | None = None) -> None:
     """Write predictions, and what is kept of the head that gave them, whole or not at all."""
     from safetensors.numpy import save
 

@@ -3,8 +3,8 @@
 `trials.parquet` (trial, state, value, folds, encoder, level, pooling, head, numbers as JSON), `probabilities.parquet`
 (trial, recording_id or unit_id, p_<class>; one row a recording, or a unit where the trial is about units),
 `details/<trial>.npy` (figures for stackers, float32 `[recordings, n]` in the problem's order),
-`noisy/<trial>.safetensors` (predictions about the same recordings through noise, where stackers are fitted to them), and
-`heads/<trial>-<fold>.safetensors` (fitted heads that are too dear to be fitted again).
+`noisy/<trial>.safetensors` (predictions about the same recordings through noise, where stackers are fitted to them),
+and `heads/<trial>-<fold>.safetensors` (fitted heads that are too dear to be fitted again).
 """
 
 import json
@@ -29,7 +29,8 @@ Finished = Sequence[tuple[int, CandidateSpec, TrialOutcome]]
 
 
 def write(
-    folder: Path, train_set: TrainingSet, finished: Finished, predictions: Callable[[int, CandidateSpec], tuple[HeadPrediction, HeadPrediction | None]],
+    folder: Path, train_set: TrainingSet, finished: Finished,
+          predictions: Callable[[int, CandidateSpec], tuple[HeadPrediction, HeadPrediction | None]],
     result_of: Callable[[int, int], Path],
 ) -> None:
     """Write into the empty `folder`; the same trials give the same bytes.
@@ -67,7 +68,8 @@ def trials_table(ordered: Finished) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"trial": "int64", "value": "float64", "folds": "int64", **text})
 
 
-def probabilities_table(complete: Mapping[int, tuple[CandidateSpec, HeadPrediction]], train_set: TrainingSet) -> pd.DataFrame:
+def probabilities_table(complete: Mapping[int, tuple[CandidateSpec, HeadPrediction]],
+                        train_set: TrainingSet) -> pd.DataFrame:
     """Out-of-fold probabilities of complete trials: one row a recording, or a unit where the trial is about units."""
     tables = []
     for slot, (spec, prediction) in complete.items():
@@ -99,7 +101,8 @@ def spec_of(row: Mapping[Any, Any]) -> CandidateSpec:
     return CandidateSpec(row["encoder"], row["head"], row["level"], pooling, json.loads(row["numbers"]))
 
 
-def read_stacking_features(folder: Path, specs: Mapping[int, CandidateSpec], train_set: TrainingSet) -> dict[StackingView, StackingFeatures]:
+def read_stacking_features(folder: Path, specs: Mapping[int, CandidateSpec],
+                           train_set: TrainingSet) -> dict[StackingView, StackingFeatures]:
     """Out-of-fold features of every view of every complete trial."""
     table = pd.read_parquet(folder / "probabilities.parquet")
     columns = [f"p_{label}" for label in train_set.task.classes]
@@ -110,7 +113,8 @@ def read_stacking_features(folder: Path, specs: Mapping[int, CandidateSpec], tra
         predictions[int(str(trial))] = HeadPrediction(
             np.log(rows[columns].to_numpy(np.float64)),
             np.load(details, allow_pickle=False).astype(np.float64) if details.exists() else None)
-    noisy = {int(path.stem): fold_fits.read_prediction(path) for path in sorted((folder / "noisy").glob("*.safetensors"))}
+    found = sorted((folder / "noisy").glob("*.safetensors"))
+    noisy = {int(path.stem): fold_fits.read_prediction(path) for path in found}
     return features_of_views(stacking_views(predictions, specs, train_set.task), predictions, noisy, train_set.unit)
 
 

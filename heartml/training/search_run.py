@@ -84,7 +84,8 @@ class SearchRun:
     def first_jobs(self) -> list[FoldFit]:
         """The fits of the first batch, the long ones first."""
         first, encoders = search_space.plan(self.search, self.params.encoders)[0], self.params.encoders
-        asked = trials.ask(trials.in_memory_study(), first, self.search, self.data.train_set.task, encoders, self.params.seed)
+        asked = trials.ask(trials.in_memory_study(), first, self.search, self.data.train_set.task, encoders,
+                           self.params.seed)
         jobs = [self.job(one.slot.number, one.spec, fold) for one in asked for fold in range(self.data.train_set.folds)]
         return sorted(jobs, key=_is_short)
 
@@ -108,7 +109,8 @@ class SearchRun:
         for one, running in alive.items():
             spec = asked[one].spec
             said = self.predictions(asked[one].slot.number, spec)
-            asked[one].outcome = TrialOutcome(tuple(running), trial_value(spec, *said, self.data.train_set, self.params.stacking))
+            asked[one].outcome = TrialOutcome(tuple(running),
+                                              trial_value(spec, *said, self.data.train_set, self.params.stacking))
 
     def _waves(self, study: "Study") -> list[list[int]]:
         """Fold by fold once pruning is possible; before that all at once, which keeps every worker busy."""
@@ -138,7 +140,7 @@ class SearchRun:
         return 0.5 if math.isnan(auc) else auc
 
     def predictions(self, slot: int, spec: CandidateSpec) -> tuple[HeadPrediction, HeadPrediction | None]:
-        """Out-of-fold predictions of a trial whose folds are all fitted, and those through noise where there are any."""
+        """Out-of-fold predictions of a trial whose folds are all fitted, and those with noise where there are any."""
         results = [self.file(slot, fold) for fold in range(self.data.train_set.folds)]
         noisy = [prediction for file in results if (prediction := fold_fits.read_noisy_prediction(file)) is not None]
         return (joined_folds(spec, [fold_fits.read_prediction(file) for file in results], self.data.train_set),
@@ -163,7 +165,8 @@ def joined_folds(spec: CandidateSpec, folds: Sequence[HeadPrediction], train_set
     return HeadPrediction(log_p, details)
 
 
-def trial_value(spec: CandidateSpec, prediction: HeadPrediction, noisy: HeadPrediction | None, train_set: TrainingSet, stacking: StackingParams) -> float:
+def trial_value(spec: CandidateSpec, prediction: HeadPrediction, noisy: HeadPrediction | None, train_set: TrainingSet,
+                stacking: StackingParams) -> float:
     """The task's metric of a trial alone, its view and its decision rule cross-fitted."""
     kind = view_kinds(spec, train_set.task, prediction)[0]
     seen = {StackingView((0,), kind): stacking_features(kind, prediction, train_set.unit, noisy)}

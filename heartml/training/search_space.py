@@ -12,8 +12,10 @@ import numpy as np
 from heartml.core.config import InitialTrialParams, SearchParams
 from heartml.core.system.errors import HeartMLError
 from heartml.core.tasks import Task
+from heartml.models import encoders as encoders_family
 from heartml.models.ensemble.candidate import CandidateSpec, Level
 from heartml.models.heads import HEADS, Hyperparameters
+from heartml.models.heads.network_params import network_params, training_params
 from heartml.models.pooling import POOLINGS
 
 if TYPE_CHECKING:
@@ -46,34 +48,32 @@ def check(params: SearchParams, encoders: Sequence[str]) -> None:
         raise SearchError("search.heads: at least one head that takes pooled vectors is needed")
     _known("search.network_trials", params.network_trials, [head for head in HEADS if HEADS[head]().TAKES == "frames"])
     _check_encoders(params, encoders)
-    _check_starts(params)
-    if "resnet" in params.heads:
-        from heartml.models.heads import resnet
-
-        resnet.check(params.resnet)
+    _check_initial_trials(params)
+    for head in networks(params):
+        network_params(head, params).check()
 
 
 def _check_encoders(params: SearchParams, encoders: Sequence[str]) -> None:
-    heard = {encoder for head in networks(params) for encoder in params.network(head).encoders}
-    missing = [encoder for encoder in encoders if not params.poolings.get(encoder) and encoder not in heard]
+    heard = {encoder for head in networks(params) for encoder in network_params(head, params).encoders}
+    missing = [encoder for encoder in encoders if not poolings_of(encoder, params) and encoder not in heard]
     if missing:
         raise SearchError(f"search.poolings: nothing for encoder {missing[0]}. Give it some of {', '.join(POOLINGS)}.")
     if not pooled(params, encoders):
         raise SearchError(f"search.poolings: nothing for any of {', '.join(encoders)}, which pooled heads need")
     for head in networks(params):
-        own = params.network(head).encoders
+        own = network_params(head, params).encoders
         if params.network_trials.get(head) and not set(own) & set(encoders):
             raise SearchError(f"search.heads: {head} hears {' or '.join(own)}. Add that to `encoders`.")
 
 
-def _check_starts(params: SearchParams) -> None:
-    for number, start in enumerate(params.starts):
-        where = f"search.starts[{number}]"
+def _check_initial_trials(params: SearchParams) -> None:
+    for number, start in enumerate(params.initial_trials):
+        where = f"search.initial_trials[{number}]"
         _known(f"{where}.head", [start.head], HEADS)
         if (start.pooling is None) != (HEADS[start.head]().TAKES == "frames"):
             raise SearchError(f"{where}: head {start.head} takes {HEADS[start.head]().TAKES}, pooling {start.pooling}")
         if start.pooling is not None:
-            _known(f"{where}.pooling", [start.pooling], params.poolings.get(start.encoder, ()))
+            _known(f"{where}.pooling", [start.pooling], poolings_of(start.encoder, params))
         ranges = hyperparameter_ranges(start.head)
         _known(f"{where}: hyperparameters", start.hyperparameters, ranges)
         for name, figure in start.hyperparameters.items():
@@ -115,18 +115,23 @@ def networks(params: SearchParams) -> list[str]:
     return [head for head in params.heads if HEADS[head]().TAKES == "frames"]
 
 
+def poolings_of(encoder: str, params: SearchParams) -> tuple[str, ...]:
+    """The poolings that are tried for an encoder: those of `search.poolings`, or else those that it names itself."""
+    return params.poolings[encoder] if encoder in params.poolings else encoders_family.member(encoder).POOLINGS
+
+
 def pooled(params: SearchParams, encoders: Sequence[str]) -> list[str]:
-    """The encoders that pooled heads may hear."""
-    return [encoder for encoder in encoders if params.poolings.get(encoder)]
+    """The encoders whose frames are pooled for the heads that take vectors."""
+    return [encoder for encoder in encoders if poolings_of(encoder, params)]
 
 
 def plan(params: SearchParams, encoders: Sequence[str]) -> list[list[Slot]]:
     """Batches of slots: all starts that are enabled first, then `params.batch` at a time, `params.trials` in all."""
-    enabled = [s for s in params.starts if s.encoder in encoders and s.head in params.heads]
+    enabled = [s for s in params.initial_trials if s.encoder in encoders and s.head in params.heads]
     first: list[tuple[str | None, InitialTrialParams]] = []
     more: list[str | None] = []
     for head in networks(params):
-        own = set(params.network(head).encoders) & set(encoders)
+        own = set(network_params(head, params).encoders) & set(encoders)
         wanted = params.network_trials.get(head, 0) if own else 0
         mine = [s for s in enabled if s.head == head and s.encoder in own][:wanted]
         first += [(head, s) for s in mine]
@@ -166,25 +171,28 @@ class _Named:
         return self.trial.suggest_int(f"{self.head}.{name}", low, high, log=log)
 
 
-def suggest(trial: "optuna.Trial", slot: Slot, params: SearchParams, task: Task, encoders: Sequence[str]) -> CandidateSpec:
+def suggest(trial: "optuna.Trial", slot: Slot, params: SearchParams, task: Task,
+            encoders: Sequence[str]) -> CandidateSpec:
     """The search space: encoder x level x pooling x head x the head's own hyperparameters."""
     if slot.network:
-        heard = [e for e in params.network(slot.network).encoders if e in encoders]
+        heard = [e for e in network_params(slot.network, params).encoders if e in encoders]
         encoder = trial.suggest_categorical(f"{slot.network}.encoder", heard)
         hyperparameters = HEADS[slot.network]().space(_Named(trial, slot.network))
-        return CandidateSpec(encoder, slot.network, "recording", None, {**hyperparameters, **fixed_hyperparameters(params, slot.network)})
+        return CandidateSpec(encoder, slot.network, "recording", None,
+                             {**hyperparameters, **fixed_hyperparameters(params, slot.network)})
     encoder = trial.suggest_categorical("encoder", pooled(params, encoders))
     levels = ["recording", "unit"] if task.unit == "patient" else ["recording"]
     level = cast(Level, trial.suggest_categorical("level", levels))
-    pooling = trial.suggest_categorical(f"{encoder}.pooling", list(params.poolings[encoder]))
+    pooling = trial.suggest_categorical(f"{encoder}.pooling", list(poolings_of(encoder, params)))
     head = trial.suggest_categorical("head", [h for h in params.heads if HEADS[h]().TAKES == "vectors"])
     return CandidateSpec(encoder, head, level, pooling, HEADS[head]().space(_Named(trial, head)))
 
 
 def fixed_hyperparameters(params: SearchParams, head: str) -> Hyperparameters:
     """What a head that takes frames is given beside the numbers of its space: its own section and its training."""
-    own = params.network(head).model_dump(mode="json", exclude={"encoders", "training"})
-    hyperparameters = {**params.training_of(head).model_dump(mode="json"), **own}
+    network = network_params(head, params)
+    own = network.model_dump(mode="json", exclude={"encoders", "training"})
+    hyperparameters = {**training_params(network, params).model_dump(mode="json"), **own}
     return {name: value for name, value in hyperparameters.items() if value is not None}
 
 

@@ -129,7 +129,7 @@ def test_a_class_that_a_floor_tells_apart_is_called_confounded():
     truth = scored(len(units), len(units))
     truth = replace(truth, labels=units["label"].to_numpy(), parts=units["part"].to_numpy(str))
     beside = {}
-    for name in FAST.floors:
+    for name in FAST.baselines:
         p, decisions = baselines.predict(name, table, units, TASK)
         beside[name] = replace(truth, probabilities=p, decisions=decisions)
     found = suspicions(AssessedPart(truth, beside, table.set_index("unit_id")), TASK, AssessmentRules(FAST, 10, 0))
@@ -230,7 +230,9 @@ def test_a_task_with_a_view_is_scored_in_it_beside_the_floors():
     task = TASKS["sounds"]
     both = {part: AssessedPart(scored(classes=task.classes), {"majority": scored(classes=task.classes, seed=1)},
                        pd.DataFrame({"source": ["set_a"] * 60, "age_group": None, "sex": None})) for part in PARTS}
-    found = assess(both, task, AssessmentRules(FAST.model_copy(update={"floors": ("majority",)}), 10, 0))["views"]["four_classes"]
+    found = assess(both, task,
+                   AssessmentRules(FAST.model_copy(update={"baselines": ("majority",)}), 10,
+                                   0))["views"]["four_classes"]
     for part in PARTS:
         seen = join_classes(both[part].scored, task.views[0])
         assert found[part]["scores"]["accuracy"]["value"] == pytest.approx((seen.labels == seen.decisions).mean())
@@ -385,7 +387,7 @@ def test_the_evaluation_says_everything_of_both_parts(done):
         assert found["best_floor"][part] in found["floors"]
         assert set(found["subgroups"][part]) == {"age_group", "sex", "signal"}
         assert np.sum(found["confusion"][part]) == found["counts"][part]["units"]
-    assert found["floors"].keys() == found["floors_out_of_fold"].keys() == set(FAST.floors)
+    assert found["floors"].keys() == found["floors_out_of_fold"].keys() == set(FAST.baselines)
     assert set(found["locations"]) <= {"AV", "PV", "TV", "MV"}
     assert "ece_before" in found[HELD_OUT]
 
@@ -422,7 +424,7 @@ def test_order_of_rows_does_not_change_a_number(tmp_path, monkeypatch):
 
     def judged(order):
         shuffled = table.iloc[order].reset_index(drop=True)
-        parts = evaluate.parts_of({HELD_OUT: shuffled, OUT_OF_FOLD: shuffled}, rows, TASK, FAST.floors)
+        parts = evaluate.parts_of({HELD_OUT: shuffled, OUT_OF_FOLD: shuffled}, rows, TASK, FAST.baselines)
         return files.canonical_json(assess(parts, TASK, rules))
 
     first, second = judged(np.arange(len(table))), judged(np.random.default_rng(0).permutation(len(table)))

@@ -56,10 +56,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     root = tmp_path_factory.mktemp("protocol")
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    starts = [s for s in params["search"]["starts"] if "head=logistic" in s and "encoder=logspec" in s]
-    networks = [s for s in params["search"]["starts"] if "head=sequence" in s]
-    params["search"] |= {"starts": [networks[0], starts[0]], "tasks": {}}
-    params["search"]["sequence"]["channels"] = 8
+    starts = [s for s in params["search"]["initial_trials"] if "head=logistic" in s and "encoder=logspec" in s]
+    networks = [s for s in params["search"]["initial_trials"] if "head=sequence" in s]
+    params["search"] |= {"initial_trials": [networks[0], starts[0]], "tasks": {}}
+    params["search"]["network_parameters"]["sequence"]["channels"] = 8
     params["protocol"] = {"inner_folds": 2, "networks": 1, "epochs": 1}
     params["evaluate"]["bootstrap"] = 100
     (root / "params.yaml").write_text(yaml.safe_dump(params))

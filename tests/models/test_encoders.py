@@ -1,5 +1,6 @@
 """The contract that every encoder keeps, and what is particular to each."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from heartml.audio import sound_files
 from heartml.core import config
+from heartml.core.config import ParamsError
 from heartml.models import encoders
 from heartml.models.encoders import ENCODERS, Encoder, EncoderError, EncoderSpec
 
@@ -109,12 +111,35 @@ def test_an_unknown_encoder_is_named_with_those_there_are() -> None:
         encoders.spec("wav2vec", PARAMS)
 
 
+def changed(encoder: str, **change: object) -> config.Params:
+    """The project's parameters, one section of `encoder_parameters` changed."""
+    sections = PARAMS.encoder_parameters
+    return PARAMS.model_copy(update={"encoder_parameters": {**sections, encoder: {**sections[encoder], **change}}})
+
+
+@pytest.mark.parametrize(("encoder", "change", "words"), [
+    ("logspec", {"bandz": 3}, "encoder_parameters.logspec.bandz: Extra inputs"),
+    ("logspec", {"bands": 1}, "encoder_parameters.logspec.bands: Input should be greater than or equal to 2"),
+    ("logspec", {"low_hz": 900}, "low_hz does not lie below high_hz"),
+    ("logspec", {"high_hz": 2100}, "encoder_parameters.logspec.high_hz: 2100 lies above half of audio.sample_rate_hz"),
+    ("random_conv", {"channels": 0}, "encoder_parameters.random_conv.channels"),
+    ("amplitude", {"hop_s": 0.0001}, "encoder_parameters.amplitude: hop_s or window_s is too short"),
+])
+def test_a_parameter_that_cannot_be_is_named_with_its_place(encoder: str, change: dict, words: str) -> None:
+    with pytest.raises(ParamsError, match=re.escape(words)):
+        encoders.spec(encoder, changed(encoder, **change))
+
+
+def test_an_encoder_without_a_section_says_which_one_it_needs() -> None:
+    with pytest.raises(EncoderError, match=r"needs a section `encoder_parameters\.logspec`"):
+        encoders.spec("random_conv", PARAMS.model_copy(update={"encoder_parameters": {"random_conv": {}}}))
+
+
 def test_the_fingerprint_changes_with_what_changes_the_frames() -> None:
     seen = {encoders.fingerprint(encoders.spec(name, PARAMS)) for name in ENCODERS}
-    changes = {"audio": {"highpass_hz": 25.0}, "logspec": {"bands": 40}, "random_conv": {"seed": 8},
-               "amplitude": {"hop_s": 0.004}}
-    for section, change in changes.items():
-        params = PARAMS.model_copy(update={section: getattr(PARAMS, section).model_copy(update=change)})
+    louder = PARAMS.model_copy(update={"audio": PARAMS.audio.model_copy(update={"highpass_hz": 25.0})})
+    for params in (louder, changed("logspec", bands=40), changed("random_conv", seed=8),
+                   changed("amplitude", hop_s=0.004)):
         seen |= {encoders.fingerprint(encoders.spec(name, params)) for name in ENCODERS}
     assert len(seen) == 3 + 3 + 2 + 1 + 1      # the seed of random_conv is none of logspec's business
     assert encoders.fingerprint(encoders.spec("logspec", PARAMS)) in seen
@@ -130,7 +155,8 @@ def test_the_fingerprint_changes_with_the_code(monkeypatch: pytest.MonkeyPatch, 
 
 def test_a_tone_is_found_in_its_band() -> None:
     encoder = encoders.load(encoders.spec("logspec", PARAMS))
-    centres_hz = np.linspace(PARAMS.logspec.low_hz, PARAMS.logspec.high_hz, encoder.dim)
+    own = PARAMS.encoder_parameters["logspec"]
+    centres_hz = np.linspace(own["low_hz"], own["high_hz"], encoder.dim)
     for tone_hz in (70, 130, 400, 740):
         frames = alone(encoder, np.sin(2 * np.pi * tone_hz * np.arange(8000) / RATE_HZ).astype(np.float32))
         power = frames.exp().mean(0).numpy()
@@ -159,14 +185,13 @@ def test_random_filters_come_from_the_seed_alone() -> None:
     torch.manual_seed(99)
     torch.rand(5)
     assert torch.equal(first, alone(encoders.load(encoders.spec("random_conv", PARAMS)), sound(2)))
-    other = PARAMS.random_conv.model_copy(update={"seed": 8})
-    params = PARAMS.model_copy(update={"random_conv": other})
-    assert not torch.allclose(first, alone(encoders.load(encoders.spec("random_conv", params)), sound(2)))
+    other = encoders.load(encoders.spec("random_conv", changed("random_conv", seed=8)))
+    assert not torch.allclose(first, alone(other, sound(2)))
 
 
 def test_random_convolutions_keep_frequency_apart() -> None:
     encoder = encoders.load(encoders.spec("random_conv", PARAMS))
-    channels = PARAMS.random_conv.channels
+    channels = PARAMS.encoder_parameters["random_conv"]["channels"]
     time_s = np.arange(16000) / RATE_HZ
     beat = np.sin(2 * np.pi * 1.5 * time_s) ** 4
     for group, tone_hz in ((0, 70), (3, 480), (5, 740)):

@@ -39,14 +39,15 @@ TERMS = EnsembleTerms(TASKS["murmur"], PARAMS.stacking, PARAMS.ensemble)
 K = 3
 SMALL = {"trials": 5, "network_trials": {"sequence": 1}, "batch": 3, "pruning_startup_trials": 9, "tasks": {},
          "heads": ["logistic", "lightgbm", "svm_rbf", "sequence"],
-         "sequence": {"encoders": ["logspec"], "steps": 8, "batch": 8, "channels": 8},
-         "starts": [
+         "network_parameters": {"sequence": {"encoders": ["logspec"], "steps": 8, "batch": 8, "channels": 8}},
+         "initial_trials": [
              {"encoder": "logspec", "level": "recording", "pooling": None, "head": "sequence",
-              "numbers": {"dropout": 0.1, "rate": 0.005, "frame_weight": 1.0, "strength": 0.5}},
+              "hyperparameters": {"dropout": 0.1, "rate": 0.005, "frame_weight": 1.0, "strength": 0.5}},
              {"encoder": "logspec", "level": "unit", "pooling": "statistics", "head": "logistic",
-              "numbers": {"c": 0.01, "balance": 1.0}},
+              "hyperparameters": {"c": 0.01, "balance": 1.0}},
              {"encoder": "logspec", "level": "recording", "pooling": "modulation", "head": "lightgbm",
-              "numbers": {"trees": 40, "leaves": 4, "rate": 0.1, "columns": 0.4, "least_cases": 5, "balance": 0.5}}]}
+              "hyperparameters": {"trees": 40, "leaves": 4, "rate": 0.1, "columns": 0.4, "least_cases": 5,
+                                  "balance": 0.5}}]}
 
 
 def units(n: int = 240, seed: int = 0, skill: float = 1.5):
@@ -120,7 +121,8 @@ def macro_auc(labels: np.ndarray, log_p: np.ndarray) -> float:
 
 def useless(seed: int, n: int = 150):
     rng = np.random.default_rng(seed)
-    wide = {StackingView((t,), "segments"): StackingFeatures(rng.normal(size=(n, 30)), rng.normal(size=(n, 30))) for t in range(2)}
+    wide = {StackingView((t,), "segments"): StackingFeatures(rng.normal(size=(n, 30)),
+                                                             rng.normal(size=(n, 30))) for t in range(2)}
     narrow = {StackingView((t,), "direct"): StackingFeatures(normalise(rng.normal(size=(n, K)))) for t in range(2, 8)}
     return {**wide, **narrow}, rng.choice(K, n, p=[0.3, 0.2, 0.5]), np.arange(n) % 5
 
@@ -208,7 +210,7 @@ def test_a_reader_that_was_taught_with_noise_reads_noise_and_what_it_read_before
                           for e in (both, StackingFeatures(heard)))
 
     def right(reader: Stacker, columns: np.ndarray) -> float:
-        return float((reader(columns[ask]).argmax(1) == labels[ask]).mean())
+        return float((reader.predict_log_proba(columns[ask]).argmax(1) == labels[ask]).mean())
 
     assert right(taught, noisy) > right(not_taught, noisy) + 0.1
     assert right(taught, heard) > right(not_taught, heard) - 0.03
@@ -218,7 +220,8 @@ def test_noise_is_read_of_what_is_stacked_and_not_of_what_stands_for_itself() ->
     prediction, worse = HeadPrediction(np.zeros((2, K))), HeadPrediction(np.ones((2, K)))
     assert stacking_features("direct", prediction, np.arange(2), worse).noisy is None
     assert stacking_features("stack", prediction, np.arange(2)).noisy is None
-    np.testing.assert_array_equal(stacking_features("stack", prediction, np.arange(2), worse).noisy, np.ones((2, 4 * K)))
+    np.testing.assert_array_equal(stacking_features("stack", prediction, np.arange(2), worse).noisy,
+                                  np.ones((2, 4 * K)))
 
 
 @pytest.fixture(scope="module", autouse=True)

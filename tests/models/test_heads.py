@@ -27,9 +27,11 @@ NUMBERS = {
     "sequence": {**search_space.fixed_hyperparameters(PARAMS, "sequence"), "steps": 25, "batch": 16, "channels": 16,
                  "dropout": 0.1,
                  "rate": 1e-2, "frame_weight": 0.5, "strength": 0.5},
-    "resnet": {**search_space.fixed_hyperparameters(PARAMS, "resnet"), "steps": 30, "batch": 16, "backbone": "test_resnet",
+    "resnet": {**search_space.fixed_hyperparameters(PARAMS, "resnet"), "steps": 30, "batch": 16,
+               "backbone": "test_resnet",
                "dropout": 0.1, "rate": 3e-3, "strength": 0.2},
-    "fcnn": {**search_space.fixed_hyperparameters(PARAMS, "fcnn"), "steps": 40, "batch": 16, "dropout": 0.3, "rate": 3e-3},
+    "fcnn": {**search_space.fixed_hyperparameters(PARAMS, "fcnn"), "steps": 40, "batch": 16, "dropout": 0.3,
+             "rate": 3e-3},
 }
 NAMES = sorted(HEADS)
 CLASSES = 3
@@ -92,7 +94,8 @@ def test_loaded_predicts_what_saved_did(name: str, fitted_once) -> None:
     fitted, inputs = fitted_once(name)
     state = fitted.state()
     numbers = json.loads(json.dumps(dict(state.scalars)))      # as a JSON file gives them back
-    loaded = HEADS[name]().load(HeadState({k: np.array(v) for k, v in state.arrays.items()}, numbers, dict(state.texts)))
+    loaded = HEADS[name]().load(HeadState({k: np.array(v) for k, v in state.arrays.items()}, numbers,
+                                          dict(state.texts)))
     np.testing.assert_array_equal(loaded.predict_proba(inputs).log_p, fitted.predict_proba(inputs).log_p)
     assert as_bytes(loaded.state()) == as_bytes(state)
 

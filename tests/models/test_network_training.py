@@ -2,19 +2,24 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from support.workspaces import Workspace
 from torch import Tensor, nn
 
+from flows.support import check_parameters
+from flows.support.check_parameters import check_families
 from heartml.core import config
-from heartml.core.config import ParamsError
+from heartml.core.config import ParamsError, SearchParams
 from heartml.core.system.parallel import single_thread
 from heartml.models.heads import HEADS, Targets
+from heartml.models.heads.network_params import network_params, training_params
 from heartml.models.heads.network_training import Recipe, classification_loss, parts, rate_share, train
-from heartml.models.heads.resnet import ResnetError
+from heartml.models.heads.resnet import ResnetError, ResnetParams
 from heartml.models.heads.resnet import check as check_resnet
 from heartml.training import search_space
 
@@ -170,10 +175,17 @@ def test_a_recording_heard_in_parts_has_the_mean_of_their_logits(name: str) -> N
         assert cut.whole(both)[1].shape == whole.whole(both)[1].shape == (200, 4 + 3)
 
 
+def with_network(head: str, **changed: object) -> SearchParams:
+    """The project's search, keys of one network's section replaced."""
+    sections = SEARCH.network_parameters
+    return SEARCH.model_copy(update={"network_parameters": {**sections, head: {**sections[head], **changed}}})
+
+
 def test_a_head_replaces_only_the_training_keys_it_names() -> None:
-    own = SEARCH.model_copy(update={"resnet": SEARCH.resnet.model_copy(update={"training": {"mixup": 0.3}})})
-    assert own.training_of("resnet") == SEARCH.training.model_copy(update={"mixup": 0.3})
-    assert own.training_of("sequence") == SEARCH.training
+    own = with_network("resnet", training={"mixup": 0.3})
+    trained = {head: training_params(network_params(head, own), own) for head in ("resnet", "sequence")}
+    assert trained["resnet"] == SEARCH.training.model_copy(update={"mixup": 0.3})
+    assert trained["sequence"] == SEARCH.training
     assert search_space.fixed_hyperparameters(own, "resnet")["mixup"] == 0.3
 
 
@@ -187,18 +199,31 @@ def test_a_head_replaces_only_the_training_keys_it_names() -> None:
     ("bands: 48", "bands: 1", "logspec.bands"),
     ("low_hz: 25", "low_hz: 800", "low_hz does not lie below"),
     ("high_hz: 800", "high_hz: 2001", "above half of audio.sample_rate_hz"),
-    ("window_s: 0.05\n  hop_s: 0.02", "window_s: 0.05\n  hop_s: 0.0001", "logspec: hop_s or window_s is too short"),
+    ("window_s: 0.05\n    hop_s: 0.02", "window_s: 0.05\n    hop_s: 0.0001", "logspec: hop_s or window_s is too short"),
+    ("backbone: resnet10t ", "backbones: resnet10t ", "search.network_parameters.resnet.backbones"),
 ])
 def test_a_setting_that_means_nothing_is_refused_by_name(tmp_path: Path, old: str, new: str, words: str) -> None:
     text = FILE.read_text()
     assert text.count(old) == 1
     (tmp_path / "params.yaml").write_text(text.replace(old, new))
     with pytest.raises(ParamsError, match=words):
-        config.load(tmp_path / "params.yaml")
+        check_families(config.load(tmp_path / "params.yaml"))
 
 
-def resnet(**changed: object) -> config.ResnetParams:
-    return SEARCH.resnet.model_copy(update={"backbone": "test_resnet", **changed})
+def test_a_family_member_that_there_is_not_is_refused_by_name(workspace: Workspace, monkeypatch) -> None:
+    monkeypatch.chdir(workspace.root)
+    text = FILE.read_text()
+    for old, new, words in (("  amplitude:  ", "  amplitud:  ", "encoder_parameters: 'amplitud' is none of logspec"),
+                            ("    fcnn:  ", "    fcn:  ", "search.network_parameters: 'fcn' is none of logistic")):
+        assert text.count(old) == 1
+        (workspace.root / "params.yaml").write_text(text.replace(old, new))
+        with pytest.raises(ParamsError, match=words):
+            check_parameters.read()
+
+
+def resnet(**changed: object) -> ResnetParams:
+    params = network_params("resnet", with_network("resnet", backbone="test_resnet"))
+    return cast(ResnetParams, params).model_copy(update=changed)
 
 
 def test_a_backbone_that_is_not_there_or_gives_no_map_is_refused() -> None:
@@ -223,10 +248,11 @@ def test_weights_come_from_a_local_file_that_is_the_one_meant(tmp_path: Path) ->
     good = {"weights": str(file), "weights_sha256": sha256_file(file)}
     check_resnet(resnet(**good))
     assert sha256_file(file) in canonical_json(resnet(**good).model_dump())      # so another file is another search
-    numbers = {**search_space.fixed_hyperparameters(SEARCH.model_copy(update={"resnet": resnet(**good)}), "resnet"), "steps": 1,
-               "dropout": 0.0, "rate": 1e-8, "strength": 0.5}
+    own = with_network("resnet", backbone="test_resnet", **good)
+    hyperparameters = {**search_space.fixed_hyperparameters(own, "resnet"), "steps": 1, "dropout": 0.0, "rate": 1e-8,
+                       "strength": 0.5}
     frames = [np.random.default_rng(n).normal(size=(120, 8)).astype(np.float32) for n in range(40)]
-    fitted = HEADS["resnet"]().fit(frames, Targets(np.arange(40) % 2, 2, np.arange(40)), numbers, 0)
+    fitted = HEADS["resnet"]().fit(frames, Targets(np.arange(40) % 2, 2, np.arange(40)), hyperparameters, 0)
     state = fitted.state().arrays
     first = theirs.pretrained_cfg["first_conv"]
     expected = theirs.state_dict()[f"{first}.weight"].sum(1, keepdim=True)

@@ -1,16 +1,44 @@
 """The house keeps its shape: lint, types, imports one way, and DVC told of every module that a stage runs."""
 
+import ast
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import grimp
 import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 OWN = ("heartml/__main__.py", "heartml/__init__.py")   # they only say which stage runs
+WIDE = {     # folders that deps may name whole, although a stage does not import all of it
+    "heartml/core": "everything stands on it, and it seldom changes",
+}
+PACKAGE_LOADER = re.compile(r"PackageLoader\(\"([\w.]+)\"")
+RUN_FROM = re.compile(r"\bfrom ((?:heartml|flows)[\w.]*) import ([\w, ]+)")
+RUN_IMPORT = re.compile(r"(?:\bimport |-m )((?:heartml|flows)[\w.]*)")
+# Each module in the place of the first one, with the same third-party modules: these take the time.
+IMPORT_EACH_FIRST = """
+import importlib, pkgutil, sys
+import flows, heartml
+names = [module.name for package in (heartml, flows)
+         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.", onerror=lambda name: None)
+         if not module.name.endswith("__main__")]
+for name in names:
+    for loaded in [key for key in sys.modules if key.split(".")[0] in ("heartml", "flows")]:
+        del sys.modules[loaded]
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        print(f"{name}: {type(error).__name__}: {error}")
+assert len(names) > 150, names
+"""
 
 
 @pytest.fixture(scope="module")
@@ -37,31 +65,150 @@ def test_imports_run_one_way() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_every_module_can_be_imported_first() -> None:
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", IMPORT_EACH_FIRST], cwd=ROOT, capture_output=True,
+                          text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout == "", f"cannot be imported first:\n{done.stdout}"
+
+
+def named_modules(source: str) -> set[str]:
+    """Every dotted name that a file imports, by a statement or in the text of a command that it runs."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            for module, names in RUN_FROM.findall(node.value):
+                found |= {module, *(f"{module}.{name.split()[0]}" for name in names.split(",") if name.split())}
+            found |= set(RUN_IMPORT.findall(node.value))
+        elif isinstance(node, ast.List | ast.Tuple | ast.Call):
+            words = [one.value if isinstance(one, ast.Constant) else None
+                     for one in (node.args if isinstance(node, ast.Call) else node.elts)]
+            found |= {str(word) for flag, word in pairwise(words) if flag == "-m"}
+    return found
+
+
+def test_named_modules_are_found_however_they_are_imported() -> None:
+    source = """
+import heartml.a
+from heartml.b import c as d, e
+run("python", "-m", "heartml.f", 1)
+code = "from heartml.g import h, i as j; import heartml.k"
+shell = f"python -m heartml.l {code}"
+"""
+    assert {"heartml.a", "heartml.b.c", "heartml.b.e", "heartml.f", "heartml.g.h", "heartml.g.i", "heartml.k",
+            "heartml.l"} <= named_modules(source)
+    assert "heartml.m" not in named_modules("setattr('heartml.m', 'a module')  # heartml.m")
+
+
+def test_every_module_is_imported_by_some_test(graph: grimp.ImportGraph) -> None:
+    named = {name for path in TESTS for name in named_modules(path.read_text(encoding="utf-8"))}
+    named |= {name.rpartition(".")[0] if name.endswith(".__main__") else f"{name}.__main__" for name in set(named)}
+    known = {".".join(name.split(".")[:end]) for name in named for end in range(1, name.count(".") + 2)}
+    missing = graph.modules - known
+    assert not missing, "no test imports " + ", ".join(sorted(missing))
+
+
+def test_no_test_file_has_more_than_400_lines() -> None:
+    lines = {path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in TESTS}
+    long = {name: count for name, count in lines.items() if count > 400}
+    assert not long, f"divide by what is tested: {long}"
+
+
+def test_no_test_module_imports_from_another() -> None:
+    borrowed = {path.relative_to(ROOT).as_posix(): sorted(found) for path in TESTS
+                if (found := {name for name in named_modules(path.read_text())
+                              if any(part.startswith("test_") for part in name.split(".")[:-1])})}
+    assert not borrowed, f"what tests share lies in tests/support: {borrowed}"
+
+
+def test_the_folders_of_the_tests_are_the_packages() -> None:
+    packages = {path.parent.name for path in (ROOT / "heartml").glob("*/__init__.py")}
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == packages | {"flows", "project", "support", "stubs"}
+
+
+def test_every_slow_module_exists() -> None:
+    names = re.search(r"^SLOW = \(([^)]*)\)", (ROOT / "tests" / "conftest.py").read_text(), re.MULTILINE)
+    assert names
+    slow = set(re.findall(r'"(\w+)"', names[1]))
+    assert slow <= {path.stem.removeprefix("test_") for path in TESTS if path.stem.startswith("test_")}
+
+
+@dataclass(frozen=True)
+class StageCode:
+    """What a stage runs, and what DVC is told of it; all as paths from the root.
+
+    Attributes:
+        needed: files of the modules that it imports, now or by a family's list of names, and templates' folders.
+        packages: the `__init__.py` above them, which Python runs as well.
+        deps: files and folders of code in its `deps`.
+    """
+
+    needed: frozenset[str]
+    packages: frozenset[str]
+    deps: frozenset[str]
+
+    def covers(self, file: str) -> bool:
+        return file in self.deps or any(file.startswith(f"{folder}/") for folder in self.deps)
+
+
 def stage_module(command: str) -> str:
     found = re.match(r"python -m heartml (\w+)", command)
     assert found, f"a stage's cmd is one simple command, not {command!r}"
     return f"heartml.stages.{found[1]}"
 
 
-def files_behind(graph: grimp.ImportGraph, module: str) -> set[str]:
-    modules = {module} | graph.find_upstream_modules(module)
-    files = set()
-    for name in modules:
-        path = Path(*name.split("."))
-        files.add((path / "__init__.py" if (ROOT / path).is_dir() else path.with_suffix(".py")).as_posix())
-    return files - set(OWN)
+def file_of(module: str) -> str:
+    path = Path(*module.split("."))
+    return (path / "__init__.py" if (ROOT / path).is_dir() else path.with_suffix(".py")).as_posix()
 
 
-@pytest.mark.parametrize("stage", yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+def import_closure(graph: grimp.ImportGraph, module: str) -> set[str]:
+    """`module`, all that it imports, and of a family all modules: they are imported by name, which no graph shows."""
+    found: set[str] = set()
+    left = {module}
+    while left:
+        new = {name for one in left for name in (one, *graph.find_upstream_modules(one))} - found
+        found |= new
+        families = [name for name in new if "family.members(__name__" in (ROOT / file_of(name)).read_text()]
+        left = {member for family in families for member in graph.find_descendants(family)} - found
+    return found
+
+
+def stage_code(graph: grimp.ImportGraph, entry: dict[str, Any]) -> StageCode:
+    modules = import_closure(graph, stage_module(entry["cmd"]))
+    parents = {".".join(name.split(".")[:end]) for name in modules for end in range(1, name.count(".") + 1)}
+    files = {file_of(name) for name in modules}
+    loaders = {name for file in files for name in PACKAGE_LOADER.findall((ROOT / file).read_text())}
+    templates = {f"{name.replace('.', '/')}/templates" for name in loaders}
+    return StageCode(frozenset((files | templates) - set(OWN)), frozenset(map(file_of, parents - modules)),
+                     frozenset(dep for dep in entry["deps"] if dep.startswith("heartml/")))
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_dvc_knows_every_module_that_a_stage_imports(graph: grimp.ImportGraph, stage: str) -> None:
-    entry = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]
-    named = {dep for dep in entry["deps"] if dep.startswith("heartml/")}
-    covered = {file for file in files_behind(graph, stage_module(entry["cmd"]))
-               if file in named or any(file.startswith(f"{folder}/") for folder in named)}
-    missing = files_behind(graph, stage_module(entry["cmd"])) - covered
+    code = stage_code(graph, STAGES[stage])
+    missing = {file for file in code.needed if not code.covers(file)}
     assert not missing, f"{stage}: add to deps in dvc.yaml: {', '.join(sorted(missing))}"
-    gone = [dep for dep in named if not (ROOT / dep).exists()]
+    gone = [dep for dep in code.deps if not (ROOT / dep).exists()]
     assert not gone, f"{stage}: deps that do not exist: {gone}"
+    unseen = [file for file in code.packages - set(OWN) if not code.covers(file) and len(
+        ast.parse((ROOT / file).read_text()).body) > 1]
+    assert not unseen, f"{stage}: packages of which deps do not know hold more than a docstring: {unseen}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_dvc_is_told_of_no_module_that_a_stage_does_not_import(graph: grimp.ImportGraph, stage: str) -> None:
+    code = stage_code(graph, STAGES[stage])
+    told = {file.relative_to(ROOT).as_posix() for dep in code.deps for file in ((ROOT / dep), *(ROOT / dep).rglob("*"))
+            if file.is_file() and "__pycache__" not in file.parts}
+    extra = {file for file in told - code.needed - code.packages
+             if not any(file.startswith(f"{folder}/") for folder in WIDE | code.needed)}
+    assert not extra, f"{stage}: a change of these makes it run again for nothing; name files in deps: {sorted(extra)}"
 
 
 def test_the_command_line_answers_without_heavy_libraries() -> None:

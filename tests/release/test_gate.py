@@ -264,7 +264,8 @@ def test_a_lead_over_the_floors_that_may_be_nothing_is_said_to_be(low: float, sa
 
 
 def test_the_first_model_needs_no_champion() -> None:
-    floors = gate.beats_baselines(METRICS[TASK.metric], 0.8, {"source": {"value": 0.3, "low": 0.1, "high": 0.5}}, TITLES)
+    floors = gate.beats_baselines(METRICS[TASK.metric], 0.8, {"source": {"value": 0.3, "low": 0.1, "high": 0.5}},
+                                  TITLES)
     said = gate.decide([floors], None, first=True)
     assert said.promote
     assert "first model" in said.reason

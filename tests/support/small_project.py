@@ -30,11 +30,11 @@ def make(root: Path, empty_store: Path) -> Workspace:
 def _shrink(params: Path) -> None:
     numbers: dict[str, Any] = yaml.safe_load(params.read_text())
     numbers["split"]["folds"] = 3
-    starts = [start for start in numbers["search"]["starts"] if "head=logistic" in start]
+    starts = [start for start in numbers["search"]["initial_trials"] if "head=logistic" in start]
     numbers["search"] |= {"trials": 3, "network_trials": {}, "batch": 3, "pruning_startup_trials": 3, "tasks": {},
                           "workers": 1,     # another one takes three seconds to start; test_search.py has two
-                          "heads": ["logistic", "extra_trees"], "starts": starts[:2]}
-    numbers["evaluate"] |= {"bootstrap": 100, "floors": ["majority"]}   # nine held-out children tell no more
+                          "heads": ["logistic", "extra_trees"], "initial_trials": starts[:2]}
+    numbers["evaluate"] |= {"bootstrap": 100, "baselines": ["majority"]}   # nine held-out children tell no more
     numbers["robustness"]["conditions"] = {"white_snr_db": [0], "clock_share": [0.02]}
     numbers["gate"] |= {"bootstrap": 100, "calibration_limit": 1.0}
     numbers["flow"] |= {"stages_at_once": 2, "stage_retry_delays_s": [0], "network_retry_delays_s": [0]}

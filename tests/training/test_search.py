@@ -23,13 +23,13 @@ from heartml.training import fold_fits, search_results, search_run, search_space
 from heartml.training import study as trials
 
 SEQUENCE = {"encoder": "logspec", "level": "recording", "pooling": None, "head": "sequence",
-            "numbers": {"dropout": 0.1, "rate": 0.005, "frame_weight": 1.0, "strength": 0.5}}
+            "hyperparameters": {"dropout": 0.1, "rate": 0.005, "frame_weight": 1.0, "strength": 0.5}}
 UNIT = {"encoder": "logspec", "level": "unit", "pooling": "statistics", "head": "logistic",
-        "numbers": {"c": 0.01, "balance": 1.0}}
+        "hyperparameters": {"c": 0.01, "balance": 1.0}}
 SMALL = {"trials": 9, "network_trials": {"sequence": 1}, "batch": 3, "pruning_startup_trials": 4,
-         "starts": [SEQUENCE, UNIT],
+         "initial_trials": [SEQUENCE, UNIT],
          "heads": ["logistic", "svm_rbf", "sequence"], "tasks": {},
-         "sequence": {"encoders": ["logspec"], "steps": 6, "batch": 8, "channels": 8}}
+         "network_parameters": {"sequence": {"encoders": ["logspec"], "steps": 6, "batch": 8, "channels": 8}}}
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +84,13 @@ def test_the_heads_that_a_search_keeps_say_what_it_wrote(tmp_path: Path, monkeyp
     training = {"encoders": ["logspec"], "steps": 3, "batch": 8}
     params = config.load(ROOT / "params.yaml").search
     starts = [{"encoder": "logspec", "level": "recording", "pooling": None, "head": "resnet",
-               "numbers": {"dropout": 0.1, "rate": 0.001, "strength": 0.5}}, UNIT]
+               "hyperparameters": {"dropout": 0.1, "rate": 0.001, "strength": 0.5}}, UNIT]
     monkeypatch.chdir(tmp_path)
     search_project.write(tmp_path, **SMALL | {
         "trials": 3, "heads": ["logistic", "resnet", "fcnn"], "network_trials": {"resnet": 1, "fcnn": 1},
-        "starts": starts, "fcnn": {**params.fcnn.model_dump(), **training},
-        "resnet": {**params.resnet.model_dump(), **training, "backbone": "test_resnet"}})
+        "initial_trials": starts, "network_parameters": {
+            "fcnn": {**params.network_parameters["fcnn"], **training},
+            "resnet": {**params.network_parameters["resnet"], **training, "backbone": "test_resnet"}}})
     search.run(NAME)
     rows = table(tmp_path)
     assert list(rows["head"]) == ["resnet", "logistic", "fcnn"]
@@ -117,7 +118,7 @@ def test_every_enabled_start_is_tried_as_it_stands(undisturbed: Path) -> None:
     for row, start in zip(first, (SEQUENCE, UNIT), strict=True):
         assert (row["head"], row["encoder"], row["level"]) == (start["head"], start["encoder"], start["level"])
         numbers = json.loads(row["numbers"])
-        assert {name: numbers[name] for name in start["numbers"]} == start["numbers"]
+        assert {name: numbers[name] for name in start["hyperparameters"]} == start["hyperparameters"]
 
 
 def test_outputs_are_complete(undisturbed: Path) -> None:
@@ -281,9 +282,12 @@ def test_a_database_in_place_of_the_journal_gives_the_same_bytes_even_on_another
     ({"heads": ["sequence"]}, "at least one head that takes pooled vectors"),
     ({"poolings": {"logspec": ["moments"]}}, "search.poolings: nothing for encoder random_conv"),
     ({"poolings": {"logspec": ["median"], "random_conv": ["moments"]}}, "search.poolings.logspec: 'median'"),
-    ({"starts": [{**UNIT, "numbers": {"C": 1.0}}]}, r"starts\[0\].numbers: 'C' is not known, there are c, balance"),
-    ({"starts": [{**UNIT, "numbers": {"c": 9.0}}]}, r"starts\[0\].numbers: c 9 lies outside of 0.0001 to 1"),
-    ({"starts": [{**SEQUENCE, "pooling": "moments"}]}, r"search.starts\[0\]: head sequence takes frames"),
+    ({"initial_trials": [{**UNIT, "hyperparameters": {"C": 1.0}}]},
+     r"initial_trials\[0\]: hyperparameters: 'C' is not known, there are c, balance"),
+    ({"initial_trials": [{**UNIT, "hyperparameters": {"c": 9.0}}]},
+     r"initial_trials\[0\]: hyperparameters: c 9 lies outside of 0.0001 to 1"),
+    ({"initial_trials": [{**SEQUENCE, "pooling": "moments"}]},
+     r"search.initial_trials\[0\]: head sequence takes frames"),
 ])
 def test_parameters_that_name_nothing_are_refused(tmp_path: Path, monkeypatch, change: dict, words: str) -> None:
     monkeypatch.chdir(tmp_path)
@@ -295,7 +299,8 @@ def test_parameters_that_name_nothing_are_refused(tmp_path: Path, monkeypatch, c
 def test_a_start_is_one_line_of_words() -> None:
     line = "encoder=logspec level=recording pooling=everything head=lightgbm trees=100 rate=8.0e-2"
     start = config.InitialTrialParams.model_validate(line)
-    assert start == config.InitialTrialParams(encoder="logspec", level="recording", pooling="everything", head="lightgbm",
+    assert start == config.InitialTrialParams(encoder="logspec", level="recording", pooling="everything",
+                                              head="lightgbm",
                                        hyperparameters={"trees": 100, "rate": 0.08})
     assert [type(number) for number in start.hyperparameters.values()] == [int, float]
     assert config.InitialTrialParams.model_validate("encoder=logspec level=recording head=sequence").pooling is None

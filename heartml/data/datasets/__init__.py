@@ -14,7 +14,7 @@ import pandas as pd
 
 from heartml.core import paths
 from heartml.core.schema import QUARANTINE, label_column
-from heartml.core.system import hashing, untrusted
+from heartml.core.system import family, hashing, untrusted
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.untrusted import DocumentError
 
@@ -100,52 +100,15 @@ class Dataset(Protocol):
         ...
 
 
-def _simulated() -> Dataset:
-    import heartml.data.datasets.simulated as member
-
-    return member
-
-
-def _circor() -> Dataset:
-    import heartml.data.datasets.circor as member
-
-    return member
-
-
-def _pascal() -> Dataset:
-    import heartml.data.datasets.pascal as member
-
-    return member
-
-
-def _bmdhs() -> Dataset:
-    import heartml.data.datasets.bmdhs as member
-
-    return member
-
-
-def _physionet2016() -> Dataset:
-    import heartml.data.datasets.physionet2016 as member
-
-    return member
-
-
-def _generic() -> Dataset:
-    import heartml.data.datasets.generic as member
-
-    return member
-
-
-def _yaseen() -> Dataset:
-    import heartml.data.datasets.yaseen as member
-
-    return member
-
-
-DATASETS: dict[str, Callable[[], Dataset]] = {
-    "simulated": _simulated, "circor": _circor, "pascal": _pascal, "bmdhs": _bmdhs, "physionet2016": _physionet2016,
-    "yaseen": _yaseen, "generic": _generic,
-}
+DATASETS: dict[str, Callable[[], Dataset]] = family.members(__name__, [
+    "simulated",
+    "circor",
+    "pascal",
+    "bmdhs",
+    "physionet2016",
+    "yaseen",
+    "generic",
+])
 
 
 def load(name: str) -> Dataset:

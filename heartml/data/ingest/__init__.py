@@ -142,7 +142,8 @@ def _tasks(source: Dataset, tasks: tuple[str, ...], tables: DatasetTables) -> tu
 
 
 def _outcome(
-    dataset: str, former: DatasetTables, tables: DatasetTables, changed: bool, tasks: tuple[str, ...], tasks_changed: bool
+    dataset: str, former: DatasetTables, tables: DatasetTables, changed: bool, tasks: tuple[str, ...],
+             tasks_changed: bool
 ) -> IngestOutcome:
     own = tables.recordings[tables.recordings["dataset"] == dataset]
     labels = own.filter(like=label_column(""))

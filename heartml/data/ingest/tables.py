@@ -105,7 +105,8 @@ def _unknown_labels(source: Dataset, recordings: pd.DataFrame) -> dict[str, Faul
 
 
 def next_tables(
-    source: Dataset, layout: Layout, admitted: Admitted, pairs: pd.DataFrame, former: DatasetTables, keeping: DatasetTables
+    source: Dataset, layout: Layout, admitted: Admitted, pairs: pd.DataFrame, former: DatasetTables,
+                keeping: DatasetTables
 ) -> DatasetTables:
     """Decide what candidates are copies or contradictions, group the rest, put other data sets' rows beside them.
 

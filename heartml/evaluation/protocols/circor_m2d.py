@@ -112,7 +112,8 @@ def _stacked(
     """Evidence of all units, and the verdicts about the test part from a combination of the development patients."""
     predictions, task, train_set = fit.predictions(), fit.train_set.task, fit.train_set
     with np.errstate(invalid="ignore"):      # through noise nobody heard the test part
-        seen = features_of_views(stacking_views(predictions, fit.specs, task), predictions, fit.predictions_in_noise(), train_set.unit)
+        seen = features_of_views(stacking_views(predictions, fit.specs, task), predictions, fit.predictions_in_noise(),
+                                 train_set.unit)
     test, chosen = train_set.parts == fit.folds, {**seen, **beside}
     terms = EnsembleTerms(task, params.stacking, params.ensemble.of(fit.name))
     fitted = selection.fit({r: e.of(~test) for r, e in chosen.items()}, train_set.labels[~test],
@@ -120,7 +121,8 @@ def _stacked(
     return seen, selection.predict_proba(fitted, {r: e.of(test) for r, e in chosen.items()})
 
 
-def _same_units(seen: Mapping[StackingView, StackingFeatures], of: Fits, to: Fits) -> dict[StackingView, StackingFeatures]:
+def _same_units(seen: Mapping[StackingView, StackingFeatures], of: Fits, to: Fits) -> dict[StackingView,
+                                                                                           StackingFeatures]:
     """The networks' features about murmurs, for the units of another task; under numbers that no trial there has."""
     row = {unit: number for number, unit in enumerate(of.train_set.unit_ids)}
     rows = np.array([row[unit] for unit in to.train_set.unit_ids])

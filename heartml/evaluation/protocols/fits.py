@@ -63,7 +63,8 @@ def training_data(cohort: Path, folds: Path, name: str) -> TrainingData:
     row = {recording_id: n for n, recording_id in enumerate(source.recordings["recording_id"])}
     rows = np.array([row[recording_id] for recording_id in found.recording_ids])
     seconds = source.recordings["seconds"].to_numpy()[rows]
-    return TrainingData(found, _everything(cohort).subset(rows, found.unit), {ENCODER: source.frames}, source.annotations,
+    return TrainingData(found, _everything(cohort).subset(rows, found.unit), {ENCODER: source.frames},
+                        source.annotations,
                  tuple(seconds))
 
 
@@ -106,7 +107,8 @@ class Fits:
                 yield self._job(trial, spec, (test,), (test,))
 
     def _job(
-        self, key: Key, spec: CandidateSpec, without: tuple[int, ...], about: tuple[int, ...], taught: tuple[int, ...] = ()
+        self, key: Key, spec: CandidateSpec, without: tuple[int, ...], about: tuple[int, ...],
+             taught: tuple[int, ...] = ()
     ) -> ProtocolFit:
         number = len(self.specs) if key == SINGLE else int(key)
         seed = search_space.derive_seed(self.seed, number, without[0])
@@ -124,7 +126,8 @@ class Fits:
         """The same through noise, of trials whose predictions are read; not a number about the test part."""
         found = {}
         for trial, spec in self.specs.items():
-            read = {fold: fold_fits.read_noisy_prediction(self._file(trial, (fold, self.folds))) for fold in range(self.folds)}
+            read = {fold: fold_fits.read_noisy_prediction(self._file(trial,
+                                                                     (fold, self.folds))) for fold in range(self.folds)}
             noisy = {fold: prediction for fold, prediction in read.items() if prediction is not None}
             if noisy:
                 found[trial] = _placed(noisy, self._parts(spec))
@@ -185,11 +188,13 @@ def specs_of(name: str, task_name: str, params: Params, recordings: int, *, netw
         spec = search_space.suggest(FixedTrial(search_space.fixed(slot, task)), slot, search, task, (ENCODER,))   # type: ignore[arg-type]
         if slot.network:
             steps = -(-params.protocol.epochs * recordings // int(spec.hyperparameters["batch"]))
-            spec = CandidateSpec(spec.encoder, spec.head, spec.level, spec.pooling, {**spec.hyperparameters, "steps": steps})
+            spec = CandidateSpec(spec.encoder, spec.head, spec.level, spec.pooling,
+                                 {**spec.hyperparameters, "steps": steps})
         found[slot.number] = spec
     return found
 
 
 def chunked(spec: CandidateSpec) -> CandidateSpec:
     """The same network, heard in chunks as the paper's rule has it."""
-    return CandidateSpec(spec.encoder, spec.head, spec.level, spec.pooling, {**spec.hyperparameters, "inference_chunk_s": CHUNK_S})
+    return CandidateSpec(spec.encoder, spec.head, spec.level, spec.pooling,
+                         {**spec.hyperparameters, "inference_chunk_s": CHUNK_S})

@@ -1,7 +1,10 @@
 """Encoders: waveform in, frames out, `[batch, time] -> [batch, frames, dim]` at a stated rate. One file a member.
 
-A `Spec` holds everything that decides an encoder's output, goes into `encoder.json` and into a fitted model, and comes
-back: `load(spec(name, params))`, and `load(Spec.from_json(...))` where a model is used far from `params.yaml`.
+To add one: write `NAME.py` in this folder (the Protocol `EncoderModule` says what stands in it) and add its name to
+`ENCODERS`. Its parameters are a class in that file; users write them in `params.yaml` under `encoder_parameters.NAME`.
+
+An `EncoderSpec` holds everything that decides an encoder's output. It goes into `encoder.json` and into a fitted model,
+and comes back: `load(spec(name, params))`, and `load(EncoderSpec.from_json(...))` where `params.yaml` is far away.
 """
 
 import hashlib
@@ -9,13 +12,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from heartml.audio import preprocessing, sound_files
-from heartml.core.config import AmplitudeParams, AudioParams, LogspecParams, Params, RandomConvParams, Section
+from heartml.core import config
+from heartml.core.config import AudioParams, Params, Section
+from heartml.core.system import family
 from heartml.core.system.errors import HeartMLError
 
 if TYPE_CHECKING:
@@ -35,20 +40,50 @@ class Encoder(Protocol):
     dim: int
 
     def encode(self, batch: "torch.Tensor", lengths: "torch.Tensor | None" = None) -> "torch.Tensor":
-        """float32 [batch, time] -> float32 [batch, frames, dim].
+        """float32 `[batch, time]` -> float32 `[batch, frames, dim]`.
 
-        `lengths` int64 [batch] are the true samples of zero-padded rows: their first `frames_in(length)` frames are
-        what the row alone would give, the others mean nothing.
+        Args:
+            lengths: int64 `[batch]`, the true number of samples of zero-padded rows. The first `frames_in(length)`
+                frames of a row are what the row alone would give; those behind them mean nothing.
         """
         ...
 
     def frames_in(self, samples: int) -> int:
-        """Frames of a waveform of `samples` samples; at least one."""
+        """Number of frames of a waveform of `samples` samples; at least one."""
         ...
 
     def to(self, device: str) -> "Encoder":
-        """The same encoder on another device."""
+        """The same encoder on another device, `cpu` or `cuda`."""
         ...
+
+
+class EncoderModule(Protocol):
+    """What a member's module holds."""
+
+    @property
+    def PARAMS(self) -> type[Section]: ...  # noqa: N802 - its section of `encoder_parameters`
+    @property
+    def NEEDS(self) -> tuple[str, ...]: ...  # noqa: N802 - other encoders whose sections it reads too
+    @property
+    def POOLINGS(self) -> tuple[str, ...]: ...  # noqa: N802 - tried where `search.poolings` does not name the encoder
+
+    def make(self, audio: AudioParams, sections: Mapping[str, Any]) -> Encoder:
+        """The encoder for waveforms at `audio.sample_rate_hz`.
+
+        Args:
+            sections: name of the encoder, and of each that it needs -> its checked section.
+
+        Raises:
+            ValueError: the parameters do not fit the sample rate; the message names the key.
+        """
+        ...
+
+
+ENCODERS: dict[str, Callable[[], EncoderModule]] = family.members(__name__, [
+    "logspec",
+    "random_conv",
+    "amplitude",
+])
 
 
 @dataclass(frozen=True)
@@ -67,59 +102,50 @@ class EncoderSpec:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "EncoderSpec":
         """The spec behind `to_json`; keys that are not the spec's own are ignored."""
-        kinds = {key: cast("type[Section]", Params.model_fields[key].annotation) for key in values["sections"]}
-        sections = {key: kind.model_validate(values["sections"][key]) for key, kind in kinds.items()}
+        sections = {key: member(key).PARAMS.model_validate(own) for key, own in values["sections"].items()}
         return cls(values["name"], AudioParams.model_validate(values["audio"]), sections)
 
 
-def _logspec(spec: EncoderSpec) -> Encoder:
-    from heartml.models.encoders import logspec
-
-    return logspec.Logspec(spec.audio, cast(LogspecParams, spec.sections["logspec"]))
-
-
-def _random_conv(spec: EncoderSpec) -> Encoder:
-    from heartml.models.encoders import random_conv
-
-    own = cast(RandomConvParams, spec.sections["random_conv"])
-    return random_conv.RandomConv(spec.audio, cast(LogspecParams, spec.sections["logspec"]), own)
-
-
-def _amplitude(spec: EncoderSpec) -> Encoder:
-    from heartml.models.encoders import amplitude
-
-    return amplitude.Amplitude(spec.audio, cast(AmplitudeParams, spec.sections["amplitude"]))
-
-
-@dataclass(frozen=True)
-class Member:
-    """How an encoder is made, and from which sections of `params.yaml`."""
-
-    load: Callable[[EncoderSpec], Encoder]
-    sections: tuple[str, ...]
-
-
-ENCODERS: dict[str, Member] = {
-    "logspec": Member(_logspec, ("logspec",)),
-    "random_conv": Member(_random_conv, ("logspec", "random_conv")),
-    "amplitude": Member(_amplitude, ("amplitude",)),
-}
-
-
-def spec(name: str, params: Params) -> EncoderSpec:
-    """Everything that decides the output of encoder `name`.
+def member(name: str) -> EncoderModule:
+    """The module of encoder `name`.
 
     Raises:
         EncoderError: no encoder has that name.
     """
     if name not in ENCODERS:
         raise EncoderError(f"no encoder {name!r}: `encoders` in params.yaml knows {', '.join(ENCODERS)}")
-    return EncoderSpec(name, params.audio, {key: getattr(params, key) for key in ENCODERS[name].sections})
+    return ENCODERS[name]()
+
+
+def spec(name: str, params: Params) -> EncoderSpec:
+    """Everything that decides the output of encoder `name`.
+
+    Raises:
+        EncoderError: no encoder has that name, or `params.yaml` has no section for it.
+        ParamsError: the section has a key that is unknown, missing, out of range, or does not fit the sample rate.
+    """
+    sections = {key: _section(key, params) for key in (*member(name).NEEDS, name)}
+    found = EncoderSpec(name, params.audio, sections)
+    try:
+        load(found)
+    except ValueError as error:
+        raise config.ParamsError(f"params.yaml: encoder_parameters.{error}") from None
+    return found
+
+
+def _section(name: str, params: Params) -> Section:
+    if name not in params.encoder_parameters:
+        raise EncoderError(f"params.yaml: encoder {name} needs a section `encoder_parameters.{name}`")
+    return config.checked(member(name).PARAMS, params.encoder_parameters[name], f"encoder_parameters.{name}")
 
 
 def load(spec: EncoderSpec) -> Encoder:
-    """The encoder behind a spec."""
-    return ENCODERS[spec.name].load(spec)
+    """The encoder behind a spec.
+
+    Raises:
+        ValueError: its parameters do not fit the sample rate.
+    """
+    return member(spec.name).make(spec.audio, spec.sections)
 
 
 def fingerprint(spec: EncoderSpec) -> str:
@@ -127,7 +153,7 @@ def fingerprint(spec: EncoderSpec) -> str:
     libraries = [metadata.version(name) for name in ("torch", "torchaudio", "numpy", "scipy")]
     digest = hashlib.sha256(repr((sorted_items(spec.to_json()), libraries)).encode())
     own = Path(__file__).parent
-    sources = [own / f"{key}.py" for key in ENCODERS[spec.name].sections]
+    sources = [own / f"{key}.py" for key in spec.sections]     # its own module, and those of the encoders it needs
     for source in [Path(sound_files.__file__), Path(preprocessing.__file__), Path(__file__), *sources]:
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]

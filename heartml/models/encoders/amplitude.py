@@ -5,10 +5,26 @@ strongest bin of a short Fourier transform, its frequency (here in kHz) and its 
 sound: a waveform shorter than one window is continued with zeros.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from heartml.core.config import AmplitudeParams, AudioParams
+from heartml.core.config import AudioParams, Positive, Section
+from heartml.models.encoders.logspec import check_window
+
+
+class AmplitudeParams(Section):
+    """Windows of `window_s` seconds every `hop_s` seconds."""
+
+    window_s: Positive
+    hop_s: Positive
+
+
+PARAMS = AmplitudeParams
+NEEDS: tuple[str, ...] = ()
+POOLINGS: tuple[str, ...] = ()      # for the head `fcnn` alone
 
 
 class Amplitude:
@@ -40,3 +56,10 @@ class Amplitude:
         amplitude, loudest = torch.fft.rfft(windows).abs().max(dim=-1)
         khz = loudest * (self.sample_rate_hz / self.width / 1000)
         return torch.stack([khz, amplitude * 2 / self.window.sum()], dim=-1)
+
+
+def make(audio: AudioParams, sections: Mapping[str, Any]) -> Amplitude:
+    """The encoder, see `EncoderModule.make`."""
+    params: AmplitudeParams = sections["amplitude"]
+    check_window("amplitude", params.window_s, params.hop_s, audio)
+    return Amplitude(audio, params)

@@ -4,12 +4,37 @@ Triangular bands, evenly spaced in Hz (below 800 Hz the mel scale is close to th
 the window resolves. Frames lie wholly inside the sound: a waveform shorter than one window is continued with zeros.
 """
 
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from heartml.core.config import AudioParams, LogspecParams
+from heartml.core.config import AudioParams, Positive, Section
 
 FLOOR = 1e-4      # of the mean power of a recording at level one: digital silence stays finite, noise is not stretched
+
+
+class LogspecParams(Section):
+    """`bands` triangles evenly spaced from `low_hz` to `high_hz`; windows of `window_s` every `hop_s` seconds."""
+
+    bands: Annotated[int, Field(ge=2)]
+    low_hz: Positive
+    high_hz: Positive
+    window_s: Positive
+    hop_s: Positive
+
+    @model_validator(mode="after")
+    def _bands_are_in_order(self) -> Self:
+        if self.low_hz >= self.high_hz:
+            raise ValueError("low_hz does not lie below high_hz")
+        return self
+
+
+PARAMS = LogspecParams
+NEEDS: tuple[str, ...] = ()
+POOLINGS = ("statistics", "modulation", "everything")
 
 
 class Logspec:
@@ -44,6 +69,25 @@ class Logspec:
         spectrum = torch.fft.rfft(windows, self.size)[..., : len(self.bands)]
         power = spectrum.real.square() + spectrum.imag.square()     # five times as fast as abs().square()
         return torch.matmul(power, self.bands).add_(FLOOR).log_()
+
+
+def make(audio: AudioParams, sections: Mapping[str, Any]) -> Logspec:
+    """The encoder, see `EncoderModule.make`."""
+    params: LogspecParams = sections["logspec"]
+    if 2 * params.high_hz > audio.sample_rate_hz:
+        raise ValueError(f"logspec.high_hz: {params.high_hz:g} lies above half of audio.sample_rate_hz")
+    check_window("logspec", params.window_s, params.hop_s, audio)
+    return Logspec(audio, params)
+
+
+def check_window(name: str, window_s: float, hop_s: float, audio: AudioParams) -> None:
+    """Window and hop hold at least one sample each.
+
+    Raises:
+        ValueError: one of them does not.
+    """
+    if round(hop_s * audio.sample_rate_hz) < 1 or round(window_s * audio.sample_rate_hz) < 1:
+        raise ValueError(f"{name}: hop_s or window_s is too short for audio.sample_rate_hz: less than a sample")
 
 
 def _bands(params: LogspecParams, size: int, sample_rate_hz: int) -> Tensor:

@@ -4,15 +4,31 @@ The honest baseline for pre-training: what a convolutional encoder gives before 
 from the seed alone. Frequency is kept apart: every group of neighbouring bands has its own outputs.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from heartml.core.config import AudioParams, LogspecParams, RandomConvParams
-from heartml.models.encoders.logspec import Logspec
+from heartml.core.config import AudioParams, Count, Section
+from heartml.models.encoders import logspec
+from heartml.models.encoders.logspec import Logspec, LogspecParams
 
 BANDS_HIGH = 8        # bands that one filter sees: 130 Hz of 775
 FRAMES_LONG = 25      # half a second, S1 to S2: on PASCAL .88 AUC with pooled LR against .87 with 9 and .85 with 5
 STRIDE = 4            # 12.5 frames a second
+
+
+class RandomConvParams(Section):
+    """`channels` filters, drawn from `seed`."""
+
+    channels: Count
+    seed: int
+
+
+PARAMS = RandomConvParams
+NEEDS = ("logspec",)
+POOLINGS = ("moments",)
 
 
 class RandomConv:
@@ -51,3 +67,9 @@ class RandomConv:
             picture, self.filters, stride=(BANDS_HIGH, STRIDE), padding=(0, FRAMES_LONG // 2)
         )
         return torch.relu(maps).flatten(1, 2).transpose(1, 2)
+
+
+def make(audio: AudioParams, sections: Mapping[str, Any]) -> RandomConv:
+    """The encoder, see `EncoderModule.make`."""
+    logspec.make(audio, sections)     # says whether the spectrogram fits the sample rate
+    return RandomConv(audio, sections["logspec"], sections["random_conv"])

@@ -59,7 +59,8 @@ class EnsembleTerms:
     ensemble: EnsembleParams
 
 
-def fit(seen: Mapping[StackingView, StackingFeatures], labels: Ints, parts: Ints, terms: EnsembleTerms) -> FittedEnsemble:
+def fit(seen: Mapping[StackingView, StackingFeatures], labels: Ints, parts: Ints,
+        terms: EnsembleTerms) -> FittedEnsemble:
     """Select, read, decide and calibrate from out-of-fold features of `n` units.
 
     Args:
@@ -105,7 +106,8 @@ def predict_proba(combination: FittedEnsemble, seen: Mapping[StackingView, Stack
     return EnsemblePrediction(log_p, combination.rule.predict(log_p), combination.calibration.predict_proba(log_p))
 
 
-def out_of_fold(seen: Mapping[StackingView, StackingFeatures], labels: Ints, parts: Ints, terms: EnsembleTerms) -> EnsemblePrediction:
+def out_of_fold(seen: Mapping[StackingView, StackingFeatures], labels: Ints, parts: Ints,
+                terms: EnsembleTerms) -> EnsemblePrediction:
     """Verdicts about each fold from a combination that was selected and fitted on the other folds."""
     log_p, calibrated = np.zeros((2, len(labels), len(terms.task.classes)))
     decisions = np.zeros(len(labels), np.int64)

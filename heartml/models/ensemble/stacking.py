@@ -56,7 +56,8 @@ class StackingFeatures:
         return np.concatenate([self.clean, self.noisy]), np.concatenate([labels, labels])
 
 
-def stacking_views(predictions: Mapping[int, HeadPrediction], specs: Mapping[int, CandidateSpec], task: Task) -> list[StackingView]:
+def stacking_views(predictions: Mapping[int, HeadPrediction], specs: Mapping[int, CandidateSpec],
+                   task: Task) -> list[StackingView]:
     """Every view of complete trials: each trial of vectors alone, those of frames of one head as a committee.
 
     Networks differ by chance: averaged, they say more than any of them, and there is nothing to choose by luck.
@@ -81,7 +82,8 @@ def view_kinds(spec: CandidateSpec, task: Task, prediction: HeadPrediction) -> t
 
 
 def features_of_views(
-    wanted: Iterable[StackingView], predictions: Mapping[int, HeadPrediction], noisy: Mapping[int, HeadPrediction], unit: Ints
+    wanted: Iterable[StackingView], predictions: Mapping[int, HeadPrediction], noisy: Mapping[int, HeadPrediction],
+                      unit: Ints
 ) -> dict[StackingView, StackingFeatures]:
     """Evidence of views from their trials' predictions about the same recordings, as recorded and through noise."""
     return {r: stacking_features(r.kind, prediction_of(r, predictions), unit,
@@ -93,8 +95,9 @@ def is_stacked(spec: CandidateSpec, task: Task, prediction: HeadPrediction) -> b
     return view_kinds(spec, task, prediction) != ("direct",)
 
 
-def stacking_features(kind: ViewKind, prediction: HeadPrediction, unit: Ints, noisy: HeadPrediction | None = None) -> StackingFeatures:
-    """`[r or u, k]` predictions, `[r]` unit of each recording, the same predictions through noise -> `[u, columns]` of both."""
+def stacking_features(kind: ViewKind, prediction: HeadPrediction, unit: Ints,
+                      noisy: HeadPrediction | None = None) -> StackingFeatures:
+    """Predictions `[r or u, k]`, unit of each recording `[r]`, predictions with noise -> `[u, columns]` of both."""
     read = None if noisy is None or kind == "direct" else feature_columns(kind, noisy, unit)
     return StackingFeatures(feature_columns(kind, prediction, unit), read)
 
@@ -127,7 +130,8 @@ class Stacker:
     softmax: Softmax | None
 
     @classmethod
-    def fit(cls, kind: ViewKind, seen: StackingFeatures, labels: Ints, gains: Floats, params: StackingParams) -> "Stacker":
+    def fit(cls, kind: ViewKind, seen: StackingFeatures, labels: Ints, gains: Floats,
+            params: StackingParams) -> "Stacker":
         """Fitted to features of `n` units, weighted by the gain of their class."""
         if kind == "direct":
             return cls(None)
@@ -158,5 +162,6 @@ def out_of_fold_log_p(
     log_p = np.zeros((len(labels), len(gains)))
     for part in np.unique(parts):
         here = parts == part
-        log_p[here] = Stacker.fit(kind, seen.of(~here), labels[~here], gains, params).predict_log_proba(seen.clean[here])
+        log_p[here] = Stacker.fit(kind, seen.of(~here), labels[~here], gains,
+                                  params).predict_log_proba(seen.clean[here])
     return log_p

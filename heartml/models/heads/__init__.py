@@ -13,6 +13,8 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from heartml.core.system import family
+
 Inputs = NDArray[np.float64] | Sequence[NDArray[np.float32]]
 HyperparameterValue = float | int | str | bool
 Hyperparameters = Mapping[str, HyperparameterValue]
@@ -107,54 +109,12 @@ class Head(Protocol):
         ...
 
 
-def _logistic() -> Head:
-    from heartml.models.heads import logistic
-
-    return logistic
-
-
-def _svm_rbf() -> Head:
-    from heartml.models.heads import svm_rbf
-
-    return svm_rbf
-
-
-def _lightgbm() -> Head:
-    from heartml.models.heads import lightgbm
-
-    return lightgbm
-
-
-def _extra_trees() -> Head:
-    from heartml.models.heads import extra_trees
-
-    return extra_trees
-
-
-def _sequence() -> Head:
-    from heartml.models.heads import sequence
-
-    return sequence
-
-
-def _resnet() -> Head:
-    from heartml.models.heads import resnet
-
-    return resnet
-
-
-def _fcnn() -> Head:
-    from heartml.models.heads import fcnn
-
-    return fcnn
-
-
-HEADS: dict[str, Callable[[], Head]] = {
-    "logistic": _logistic,
-    "svm_rbf": _svm_rbf,
-    "lightgbm": _lightgbm,
-    "extra_trees": _extra_trees,
-    "sequence": _sequence,
-    "resnet": _resnet,
-    "fcnn": _fcnn,
-}
+HEADS: dict[str, Callable[[], Head]] = family.members(__name__, [
+    "logistic",
+    "svm_rbf",
+    "lightgbm",
+    "extra_trees",
+    "sequence",
+    "resnet",
+    "fcnn",
+])

@@ -72,10 +72,12 @@ def fit(inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed
     from sklearn.ensemble import ExtraTreesClassifier
 
     model = ExtraTreesClassifier(
-        int(hyperparameters["trees"]), min_samples_leaf=int(hyperparameters["least_leaf"]), max_features=float(hyperparameters["columns"]),
+        int(hyperparameters["trees"]), min_samples_leaf=int(hyperparameters["least_leaf"]),
+                                 max_features=float(hyperparameters["columns"]),
         random_state=seed % 2**32, n_jobs=None,
     )
-    model.fit(vectors_of(inputs), targets.labels, sample_weight=case_weights(targets, float(hyperparameters["balance"])))
+    model.fit(vectors_of(inputs), targets.labels,
+              sample_weight=case_weights(targets, float(hyperparameters["balance"])))
     return flatten([one.tree_ for one in model.estimators_], np.asarray(model.classes_, np.int64), targets.classes)
 
 

@@ -32,10 +32,12 @@ from heartml.models.heads import (
     Suggester,
     Targets,
 )
+from heartml.models.heads.network_params import NetworkParams
 from heartml.models.heads.network_training import Recipe, ask, parts, train
 
 NAME = "fcnn"
 TAKES: Literal["vectors", "frames"] = "frames"
+PARAMS = NetworkParams
 
 _HIDDEN = (64, 32, 16)
 

@@ -107,7 +107,7 @@ def _loop(network: nn.Module, task: _Task, rng: np.random.Generator) -> None:
 
 
 def _loss(network: nn.Module, task: _Task, rows: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
-    """Of one batch; with mix-up the two recordings' losses are weighed as their feature_set are (Zhang et al., 2018)."""
+    """Of one batch; with mix-up the two recordings' losses are weighed as their frames are (Zhang et al., 2018)."""
     device = next(network.parameters()).device
     x, states = task.source.draw(rows, rng)
     share, partner = 1.0, np.arange(len(rows))

@@ -49,7 +49,8 @@ def in_noise(
         clean, of_unit = np.asarray(frames[row], np.float32), _drawn_from(unit_ids[row])
         snr_db = of_unit.uniform(noise.low_db, noise.high_db)
         power = loudness(clean, frame_rate_hz) * 10 ** (-snr_db / 10) * spectra(1, clean.shape[1], of_unit)
-        return np.asarray(meeting(clean[None], power.astype(np.float32), _drawn_from(recording_ids[row]))[0], np.float32)
+        return np.asarray(meeting(clean[None], power.astype(np.float32), _drawn_from(recording_ids[row]))[0],
+                          np.float32)
 
     return LazySequence(noisy, len(frames))
 

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from heartml.core.config import ResnetParams
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.hashing import sha256_file
 from heartml.models.heads import (
@@ -30,10 +30,34 @@ from heartml.models.heads import (
     Targets,
 )
 from heartml.models.heads.augmentation import Crops
+from heartml.models.heads.network_params import NetworkParams
 from heartml.models.heads.network_training import Recipe, ask, centred, parts, repeated, train
 
 NAME = "resnet"
+_WHERE = "search.network_parameters.resnet"
 TAKES: Literal["vectors", "frames"] = "frames"
+
+
+class ResnetParams(NetworkParams):
+    """Any network of timm that gives a feature map, and the file of weights that it begins with."""
+
+    backbone: str
+    pooling: Literal["avg", "max", "attention"]
+    weights: str | None
+    weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
+
+    @model_validator(mode="after")
+    def _weights_are_known_by_content(self) -> Self:
+        if (self.weights is None) != (self.weights_sha256 is None):
+            raise ValueError("weights and weights_sha256 (of that file) belong together")
+        return self
+
+    def check(self) -> None:
+        """See `NetworkParams.check`."""
+        check(self)
+
+
+PARAMS = ResnetParams
 
 
 class ResnetError(HeartMLError):
@@ -102,7 +126,8 @@ def fit(inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed
                                **{key: hyperparameters[key] for key in ("backbone", "pooling", "dropout")}}
     if (size := recipe.inference_frames(targets.frame_rate_hz)) is not None:
         shape["inference_frames"] = size
-    crops = Crops.of((centred(f) for f in frames), targets, float(hyperparameters["strength"]), recipe.chunk_s, recipe.noise())
+    crops = Crops.of((centred(f) for f in frames), targets, float(hyperparameters["strength"]), recipe.chunk_s,
+                     recipe.noise())
     return FittedResnet(train(lambda: _begun(shape, hyperparameters), crops, targets, recipe, seed), shape)
 
 
@@ -124,11 +149,11 @@ def check(params: ResnetParams) -> None:
 
     if not timm.is_model(params.backbone):
         near = get_close_matches(params.backbone, timm.list_models(), 4, 0.4) or ["resnet10t"]
-        raise ResnetError(f"search.resnet.backbone: timm has no {params.backbone!r}, but {', '.join(near)}")
+        raise ResnetError(f"{_WHERE}.backbone: timm has no {params.backbone!r}, but {', '.join(near)}")
     with torch.random.fork_rng(devices=[]):
         backbone = _backbone(params.backbone)
     if not _gives_maps(backbone):
-        raise ResnetError(f"search.resnet.backbone: {params.backbone} gives no map of features, channels first, for a "
+        raise ResnetError(f"{_WHERE}.backbone: {params.backbone} gives no map of features, channels first, for a "
                           "picture of any size; resnet10t does, as do other residual and convolutional networks")
     if params.weights is not None:
         _load_weights(backbone, Path(params.weights), str(params.weights_sha256))
@@ -165,9 +190,9 @@ def _load_weights(backbone: Any, file: Path, sha256: str) -> None:
         ResnetError: the file is missing, another one, or of another backbone.
     """
     if not file.is_file():
-        raise ResnetError(f"search.resnet.weights: {file} does not exist. Weights are not downloaded: put them there.")
+        raise ResnetError(f"{_WHERE}.weights: {file} does not exist. Weights are not downloaded: put them there.")
     if (found := sha256_file(file)) != sha256:
-        raise ResnetError(f"search.resnet.weights_sha256: {file} has {found}")
+        raise ResnetError(f"{_WHERE}.weights_sha256: {file} has {found}")
     from timm.models import adapt_input_conv
 
     told = backbone.pretrained_cfg
@@ -178,4 +203,4 @@ def _load_weights(backbone: Any, file: Path, sha256: str) -> None:
     try:
         backbone.load_state_dict(arrays)
     except RuntimeError as error:
-        raise ResnetError(f"search.resnet.weights: {file} does not fit the backbone: {str(error)[:300]}") from None
+        raise ResnetError(f"{_WHERE}.weights: {file} does not fit the backbone: {str(error)[:300]}") from None

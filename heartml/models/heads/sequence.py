@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from heartml.core.config import Count
 from heartml.models.heads import (
     FittedHead,
     HeadPrediction,
@@ -27,11 +28,21 @@ from heartml.models.heads import (
     Targets,
 )
 from heartml.models.heads.augmentation import Crops
+from heartml.models.heads.network_params import NetworkParams
 from heartml.models.heads.network_training import Recipe, ask, centred, parts, repeated, train
 from heartml.models.heads.segment_features import FIRST_SYSTOLE, UNANNOTATED, describe
 
 NAME = "sequence"
 TAKES: Literal["vectors", "frames"] = "frames"
+
+
+class SequenceParams(NetworkParams):
+    """`channels` of every convolution."""
+
+    channels: Count
+
+
+PARAMS = SequenceParams
 
 _DILATIONS = (1, 2, 4, 8, 2, 16)
 
@@ -121,11 +132,13 @@ def space(trial: Suggester) -> Hyperparameters:
 def fit(inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed: int) -> FittedHead:
     """Numbers: `channels`, `dropout`, `frame_weight`, `strength`, and those of a `Recipe`."""
     frames, recipe = cast(Sequence[NDArray[np.float32]], inputs), Recipe.of(hyperparameters)
-    shape: dict[str, HyperparameterValue] = {"dim": frames[0].shape[1], "classes": targets.classes, "channels": hyperparameters["channels"],
+    shape: dict[str, HyperparameterValue] = {"dim": frames[0].shape[1], "classes": targets.classes,
+                                             "channels": hyperparameters["channels"],
              "dropout": hyperparameters["dropout"], "states": targets.states is not None}
     if (size := recipe.inference_frames(targets.frame_rate_hz)) is not None:
         shape["inference_frames"] = size
-    crops = Crops.of((centred(f) for f in frames), targets, float(hyperparameters["strength"]), recipe.chunk_s, recipe.noise())
+    crops = Crops.of((centred(f) for f in frames), targets, float(hyperparameters["strength"]), recipe.chunk_s,
+                     recipe.noise())
     weight = float(hyperparameters["frame_weight"])
     network = train(lambda: _build(shape), crops, targets, recipe, seed,
                     lambda logits, states, labels: weight * frame_loss(logits, states, labels))

@@ -72,8 +72,8 @@ def verify(folder: Path, trusted: Iterable[Key], what: str) -> Signed:
         Refused: it is unsigned, signed by somebody else, or not what was signed.
     """
     if not (folder / SIGNATURE).is_file():
-        raise SignatureRefused(f"{what}: not signed (no {SIGNATURE}). It was registered before models were signed, or somebody "
-                      f"took the signature away. {_AGAIN}")
+        raise SignatureRefused(f"{what}: not signed (no {SIGNATURE}). It was registered before models were signed, or "
+                               f"somebody took the signature away. {_AGAIN}")
     key = _verify(folder, folder / SIGNATURE, trusted, what)
     return Signed(dict(read_json(folder / STATEMENT)), key.fingerprint)
 
@@ -135,7 +135,7 @@ def _verify(folder: Path, signature: Path, trusted: Iterable[Key], what: str) ->
         try:
             config.set_hashing_config(_hashing(folder)).verify(folder, signature)
         except InvalidSignature:
-            raise SignatureRefused(f"{what}: the signature is not that of key {key.short}: forged, or damaged") from None
+            raise SignatureRefused(f"{what}: the signature is not that of key {key.short}: forged or damaged") from None
         except (ValueError, KeyError, TypeError, IndexError, OSError, ParseError) as error:
             raise SignatureRefused(f"{what}: not what was signed: {_short(str(error))}") from None
     return key
@@ -150,8 +150,9 @@ def _signer(signature: Path, trusted: Iterable[Key], what: str) -> Key:
     known = {key.fingerprint: key for key in trusted}
     if claimed not in known:
         here = ", ".join(f"{key.short} ({key.place})" for key in known.values()) or "none"
-        raise SignatureRefused(f"{what}: signed with key {claimed[:keys.SHORT]}, which is not trusted here (trusted: {here}). "
-                      f"Get the public key from whom you know it belongs to, and {keys.HOW_TO_TRUST}")
+        raise SignatureRefused(f"{what}: signed with key {claimed[:keys.SHORT]}, which is not trusted here "
+                               f"(trusted: {here}). Get the public key from whom you know it belongs to, "
+                               f"and {keys.HOW_TO_TRUST}")
     return known[claimed]
 
 

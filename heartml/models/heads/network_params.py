@@ -1,0 +1,75 @@
+"""The parameters of heads that are networks: what all of them have, and how they are read from `params.yaml`.
+
+A network head declares its own class of these in its module, as `PARAMS`. A user writes them in `params.yaml` under
+`search.network_parameters.NAME`, and what should differ from `search.training` below `training` there.
+"""
+
+from typing import Annotated, Any, Protocol, cast
+
+from pydantic import Field
+
+from heartml.core import config
+from heartml.core.config import Count, ParamsError, SearchParams, Section, TrainingParams
+from heartml.models.heads import HEADS
+
+NOISE_ENCODER = "logspec"      # noise is added to log powers; other encoders' frames are something else
+
+
+class NetworkParams(Section):
+    """What a network is trained on and how long.
+
+    Attributes:
+        encoders: whose frames it can be trained on.
+        steps: of the optimiser.
+        batch: recordings a step.
+        training: keys of `search.training` that this network replaces.
+    """
+
+    encoders: Annotated[tuple[str, ...], Field(min_length=1)]
+    steps: Count
+    batch: Annotated[int, Field(ge=2)]     # a batch norm of one recording is nothing
+    training: dict[str, Any] = Field(default_factory=dict)
+
+    def check(self) -> None:
+        """Look at what lies outside `params.yaml`: a file, a name of a library.
+
+        Raises:
+            HeartMLError: it cannot be used; the message names the key.
+        """
+
+
+class NetworkModule(Protocol):
+    """What the module of a network head holds beside what every head has."""
+
+    @property
+    def PARAMS(self) -> type[NetworkParams]: ...  # noqa: N802 - a module's constant
+
+
+def network_params(head: str, search: SearchParams) -> NetworkParams:
+    """The checked section `search.network_parameters` of the network head `head`.
+
+    Raises:
+        ParamsError: there is no such section, a key in it is unknown, missing or out of range, or noise is asked for
+            where it cannot be added.
+    """
+    where = f"search.network_parameters.{head}"
+    if head not in search.network_parameters:
+        raise ParamsError(f"params.yaml: head {head} needs a section `{where}`")
+    kind = cast(NetworkModule, HEADS[head]()).PARAMS
+    params = config.checked(kind, search.network_parameters[head], where)
+    training = training_params(params, search, where)
+    if training.noise_share and set(params.encoders) != {NOISE_ENCODER}:
+        raise ParamsError(f"params.yaml: {where}: noise can be added to frames of {NOISE_ENCODER} alone, and {head} is "
+                          f"trained on {', '.join(params.encoders)}. Set its training to {{noise_share: 0.0}}")
+    return params
+
+
+def training_params(params: NetworkParams, search: SearchParams, where: str = "search.network_parameters"
+                    ) -> TrainingParams:
+    """`search.training` with the keys in their place that the network replaces.
+
+    Raises:
+        ParamsError: a key is unknown or out of range.
+    """
+    values = {**search.training.model_dump(), **params.training}
+    return config.checked(TrainingParams, values, f"{where}.training")
