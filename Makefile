@@ -22,7 +22,7 @@ test: .venv/.test ## The whole suite (about 15 minutes on two cores)
 	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 
 test-fast: .venv/.test ## The tests that need no server and kill nothing (under three minutes)
-	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow"
 
 check: .venv/.test ## Lint, import contracts and types (under a minute)
 	$(BIN)/ruff check .

@@ -32,7 +32,7 @@ from heartml.core.config import MonitorParams
 from heartml.core.system.files import read_json, write_json, write_parquet
 from heartml.core.system.hashing import sha256
 from heartml.core.system.parallel import single_thread
-from heartml.evaluation.perturbations import KINDS
+from heartml.evaluation.perturbations import PERTURBATIONS
 from heartml.inference import batch, inputs, model_lookup, model_set
 from heartml.inference.monitoring import drift, reference
 from heartml.inference.monitoring.drift import DRIFT
@@ -63,9 +63,10 @@ def main() -> None:
     ends = time.monotonic() + asked.seconds
     recordings = pd.read_parquet(paths.RECORDINGS).rename(columns={"group_id": "group"})
     own = recordings[recordings["source"] == asked.source].assign(group_id=lambda t: t["patient_id"])
-    worse = {f"{KINDS[kind].title}, {KINDS[kind].level(level)}": (kind, level) for kind, level in WORSE}
+    worse = {f"{PERTURBATIONS[kind].title}, {PERTURBATIONS[kind].level_in_words(level)}": (kind, level)
+             for kind, level in WORSE}
     whole = measured(own, None, asked.model, ends)
-    pool = reference.drawn(whole)
+    pool = reference.one_per_group(whole)
     disturbed = {name: measured(own[own["recording_id"].isin(pool["recording_id"])], how, asked.model, ends)
                  for name, how in worse.items()}
     if asked.other:
@@ -89,15 +90,15 @@ def measured(table: pd.DataFrame, how: tuple[str, float] | None, model: Path, en
             write(recording_id, how, folder)
     files = [folder / f"{recording_id}.flac" for recording_id in table["recording_id"]]
     located, params = model_lookup.locate(str(model), None, config.load().tasks), config.load()
-    work = batch.Work(located, model_set.load(located), inputs.gather(files), params)
+    work = batch.ScoringPlan(located, model_set.load(located), inputs.gather(files), params)
     rows = []
     for number in range(len(work.blocks)):
         if time.monotonic() > ends:
             raise SystemExit(f"out of time at {folder.name}: run it again, it goes on from here")
-        rows += [row for row in batch.score(work, number).rows if "fault" not in row]
+        rows += [row for row in batch.score_block(work, number).rows if "fault" not in row]
     answers = pd.DataFrame(rows).assign(original=[Path(row["path"]).stem for row in rows])
-    with PredictionCache.open(work.ledger) as kept:
-        known = kept.measured(list(answers["recording_id"]))
+    with PredictionCache.open(work.cache_file) as kept:
+        known = kept.measurements(list(answers["recording_id"]))
     more = pd.DataFrame([{**known[i][0], "embedding": np.frombuffer(known[i][1], np.float32)}
                          for i in answers["recording_id"]])
     answers = pd.concat([answers[["original", "leaning", "confidence"]], more], axis=1)
@@ -113,7 +114,7 @@ def write(recording_id: str, how: tuple[str, float] | None, folder: Path) -> Non
     if how:
         kind, level = how
         rng = np.random.default_rng(int(recording_id[:8], 16))
-        waveform = KINDS[kind].apply(samples.floats, samples.sample_rate_hz, level, rng)
+        waveform = PERTURBATIONS[kind].apply(samples.floats, samples.sample_rate_hz, level, rng)
         samples = Samples(np.clip(np.rint(waveform * 2**15), -(2**15), 2**15 - 1).astype(np.int16),
                           samples.sample_rate_hz)
     sound_files.write_flac(folder / f"{recording_id}.flac", samples)

@@ -1,1 +1,1 @@
-"""Prefect flows: time, retries, notifications. What they do stands in heartml/."""
+"""Prefect flows: when something runs, with which retries, and who is notified. The work itself is in heartml/."""

@@ -1,7 +1,8 @@
-"""`python -m flows.deploy`: everything that a Prefect server has to know of this project, in one idempotent step.
+"""`python -m flows.deploy`: register this project with a Prefect server. A second call changes nothing.
 
-The work pool, the deployments of prefect.yaml with schedules and triggers, and two automations: somebody is told of a
-run that failed, and of a promotion. Who is told is a block on the server, since its address is often a secret.
+It makes the work pool, the deployments of prefect.yaml with their schedules and triggers, and two automations: one
+notifies of a run that failed, the other of a promotion. The receiver is a block on the server, because its address is
+often a secret.
 """
 
 import subprocess
@@ -44,15 +45,16 @@ _PROMOTED = ('{"text": {{ ("HeartML promoted " ~ event.resource["prefect.resourc
 
 
 class DeployError(HeartMLError):
-    """The server could not be told; the message says what it answered."""
+    """The server refused the project; the message holds the server's own words."""
 
 
 def deploy(*, webhook: str | None, block: str | None, say: Callable[[str], None]) -> None:
-    """Bring the configured server up to date with prefect.yaml; a second time changes nothing.
+    """Bring the configured server up to date with prefect.yaml. A second call changes nothing.
 
     Args:
-        webhook: an address to be told of failures and promotions, kept on the server as the block `webhook/heartml`.
-        block: an existing block to tell instead, `TYPE/NAME`: any of Prefect's notification blocks, or a webhook.
+        webhook: URL that is notified of failures and promotions; stored on the server as the block `webhook/heartml`.
+        block: an existing block that is used instead, `TYPE/NAME`: a webhook or one of Prefect's notification blocks.
+        say: called with each line of output.
 
     Raises:
         DeployError: the server refuses, or there is no such block.
@@ -65,10 +67,10 @@ def deploy(*, webhook: str | None, block: str | None, say: Callable[[str], None]
             raise DeployError(f"`prefect deploy --all` says: {(done.stderr or done.stdout).strip()[-2000:]}")
         if webhook:
             Webhook(url=SecretStr(webhook)).save(WEBHOOK.partition("/")[2], overwrite=True)
-        told = _tell(client, block or WEBHOOK, must=bool(block or webhook))
+        receiver = _make_automations(client, block or WEBHOOK, required=bool(block or webhook))
     say(f"deployed: everything in prefect.yaml, to the pool {POOL}")
-    say(f"failures and promotions are told to {told}" if told else
-        "nobody is told of failures and promotions: python -m flows.deploy --webhook URL, or --block TYPE/NAME")
+    say(f"notifications of failures and promotions go to {receiver}" if receiver else
+        "no notifications of failures and promotions: python -m flows.deploy --webhook URL, or --block TYPE/NAME")
 
 
 def _make_pool(client: SyncPrefectClient) -> None:
@@ -79,13 +81,17 @@ def _make_pool(client: SyncPrefectClient) -> None:
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
 
 
-def _tell(client: SyncPrefectClient, block: str, *, must: bool) -> str:
-    """Make the automations; the block's name, or nothing where there is no block and none was asked for."""
+def _make_automations(client: SyncPrefectClient, block: str, *, required: bool) -> str:
+    """Make the two automations that notify `block`.
+
+    Returns:
+        The block's name; empty where the server has no such block and it is not required.
+    """
     kind, _, name = block.partition("/")
     try:
         document = client.read_block_document_by_name(name, kind)
     except ObjectNotFound:
-        if must:
+        if required:
             raise DeployError(f"there is no block {block} on the server; `prefect block ls` lists them") from None
         return ""
     _replace(client, "heartml: a run ended badly or is late", EventTrigger(
@@ -115,10 +121,15 @@ def _replace(client: SyncPrefectClient, name: str, trigger: EventTrigger, action
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option("--webhook", metavar="URL", help="Tell this address of failures and promotions (JSON, by POST).")
-@click.option("--block", metavar="TYPE/NAME", help="Tell through this block of the server, e.g. slack-webhook/night.")
+@click.option("--webhook", metavar="URL", help="Notify this URL of failures and promotions (JSON, by POST).")
+@click.option("--block", metavar="TYPE/NAME", help="Notify through this block of the server, e.g. slack-webhook/night.")
 def main(webhook: str | None, block: str | None) -> None:
-    """Register this project with the Prefect server that PREFECT_API_URL names; running it again changes nothing.
+    """Register this project with the Prefect server that PREFECT_API_URL names. A second call changes nothing.
+
+    Reads prefect.yaml. Writes to the server: the work pool `heartml`, the deployments with their schedules and
+    triggers, and two automations that notify of a failed run and of a promotion.
+
+    Exit status 0: registered; 1: the server refused or does not answer; 2: wrong usage.
 
     \b
     python -m flows.deploy --webhook https://chat.example.org/hooks/123
@@ -129,7 +140,7 @@ def main(webhook: str | None, block: str | None) -> None:
     config.load()
     if not private_server.configured():
         raise private_server.ServerError("no Prefect server is named: export PREFECT_API_URL=http://HOST:4200/api, or "
-                                 "look at everything on this machine with `make serve`")
+                                 "try everything on this machine with `make serve`")
     private_server.check()
     deploy(webhook=webhook, block=block, say=click.echo)
 

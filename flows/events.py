@@ -1,7 +1,7 @@
-"""What this project tells Prefect beside the states of its runs, for automations and triggers to act on.
+"""The events that this project emits to Prefect, for automations and triggers to act on.
 
 `heartml.promoted`  a version became champion              resource `heartml.model.<task>`
-`heartml.drift`     the monitor passed a threshold         the same; emitted by flows/monitor.py
+`heartml.drift`     the monitor found a drift              the same resource; emitted by flows/monitor.py
 """
 
 from prefect.events import emit_event
@@ -12,8 +12,8 @@ PROMOTED, DRIFT = "heartml.promoted", "heartml.drift"
 MODEL = "heartml.model."
 
 
-def settled(outcome: ReleaseOutcome) -> None:
-    """Tell of a promotion; of other outcomes the run's own state tells."""
+def emit_promotion(outcome: ReleaseOutcome) -> None:
+    """Emit `heartml.promoted` if the outcome is a promotion. Other outcomes are in the message of the run's state."""
     if outcome.state != "promoted":
         return
     labels = {"heartml.version": str(outcome.version), "heartml.reason": outcome.reason.removeprefix("promoted: ")}

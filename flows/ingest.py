@@ -1,4 +1,4 @@
-"""`ingest` as a flow: for a schedule, or for a platform that wants to see it. The work is `heartml.data.ingest`."""
+"""`ingest` as a flow: for a schedule, or for a platform that shows its runs. The work is `heartml.data.ingest`."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows.support import retry_policy, stale_runs
+from flows.support import one_line_errors, retry_policy, stale_runs
 from heartml.core import config
 from heartml.core.system.errors import HeartMLError
 from heartml.data import ingest as stage
@@ -19,20 +19,17 @@ from heartml.data.ingest.download import fetch
 
 @task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=retry_policy.can_help)
 def download(dataset: str, into: Path | None, mirror: str | None) -> Path | State[Any]:
-    """Fetch a data set; a server may be away for a while, and what has arrived is kept."""
+    """Download a data set. Files that have arrived are kept; a retry fetches the others."""
     try:
         return fetch(load(dataset), into, mirror)
     except HeartMLError as error:
-        return Failed(message=str(error), name=retry_policy.name_of(error))
+        return Failed(message=str(error), name=retry_policy.state_name(error))
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def admit(dataset: str, folder: Path, keep_tasks: bool, replace: bool) -> stage.IngestOutcome | State[Any]:
-    """Make a folder the next version of the data; the same folder fails again in the same way, so no retry."""
-    try:
-        return stage.run(dataset, folder, keep_tasks=keep_tasks, replace=replace)
-    except HeartMLError as error:
-        return Failed(message=str(error))
+    """Make a folder the next version of the data. No retry: the same folder would fail in the same way."""
+    return one_line_errors.as_failed(stage.run, dataset, folder, keep_tasks=keep_tasks, replace=replace)
 
 
 @flow(name="ingest", persist_result=False)
@@ -44,14 +41,17 @@ def ingest(
     keep_tasks: bool = False,
     replace: bool = False,
 ) -> State[Any]:
-    """Ingest `folder`, or without one what the publisher offers for download."""
-    stale_runs.sign()
+    """Ingest `folder`; without one, download the publisher's files first."""
+    stale_runs.tag_this_run()
     for name in stale_runs.close_killed("ingest"):
         get_run_logger().warning("flow run %s was left behind by a killed process: closed", name)
-    try:
-        params = config.load().flow
-    except HeartMLError as error:
-        return Failed(message=str(error))
+    return one_line_errors.as_failed(_ingest, dataset, folder, into, mirror, keep_tasks=keep_tasks, replace=replace)
+
+
+def _ingest(
+    dataset: str, folder: Path | None, into: Path | None, mirror: str | None, *, keep_tasks: bool, replace: bool
+) -> State[Any]:
+    params = config.load().flow
     if folder is None:
         delays = list(params.network_retry_delays_s)
         fetched = download.with_options(retries=len(delays), retry_delay_seconds=delays)(
@@ -60,11 +60,11 @@ def ingest(
             return Failed(message=fetched.message)
         folder = cast(Path, fetched.result())
     limited = admit.with_options(timeout_seconds=params.ingest_timeout_s)
-    return _told(dataset, limited(dataset, folder, keep_tasks, replace, return_state=True))
+    return _final_state(dataset, limited(dataset, folder, keep_tasks, replace, return_state=True))
 
 
-def _told(dataset: str, state: State[Any]) -> State[Any]:
-    """What the run ends in, and its table."""
+def _final_state(dataset: str, state: State[Any]) -> State[Any]:
+    """The state that the run ends in; also makes its table artifact."""
     if not state.is_completed():
         return Failed(message=state.message)
     outcome: stage.IngestOutcome = state.result()

@@ -1,7 +1,7 @@
-"""Monitoring as a flow: new recordings are scored and compared with what the model learnt from.
+"""Monitoring as a flow: new recordings are scored and compared with the recordings that the model was trained on.
 
-A drift is told to Prefect as the event `heartml.drift` of the resource `heartml.model.<task>`, upon which an automation
-retrains (prefect.yaml). The flow itself ends well either way: a drift is an answer, no failure.
+A drift is reported to Prefect as the event `heartml.drift` of the resource `heartml.model.<task>`. A trigger in
+prefect.yaml then starts a retraining. The flow ends as Completed either way: a drift is a result, not a failure.
 """
 
 from collections.abc import Iterator
@@ -11,65 +11,73 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.events import emit_event
 
 from flows.events import DRIFT, MODEL
 from flows.score import score_block
-from flows.support import stale_runs
+from flows.support import one_line_errors, stale_runs
 from heartml.core import config, paths
-from heartml.inference import batch
-from heartml.inference import monitoring as watching
-from heartml.inference.batch import Block, Work
+from heartml.inference import batch, monitoring
+from heartml.inference.batch import ScoredBlock, ScoringPlan
 from heartml.inference.monitoring import DriftReport, MonitoredData, page, show
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def report(compared: Any, html: Path) -> None:
-    """Write the page, and leave verdict and measures as artifacts."""
+def write_report(wrapped: Any, html: Path) -> None:
+    """Write the page, and keep verdict and measures as artifacts of the run."""
     params = config.load().monitor
-    page.write(compared.compared, params, html)
-    watch: DriftReport = compared.compared.watch
-    create_markdown_artifact(f"**{show.headline(watch)}.** {show.counted(watch)} {show.rule(params)} Page: `{html}`",
-                             key="monitor-verdict", description=f"{watch.model}")
+    page.write(wrapped.data, params, html)
+    report: DriftReport = wrapped.data.report
+    create_markdown_artifact(f"**{show.headline(report)}.** {show.counted(report)} {show.rule(params)} Page: `{html}`",
+                             key="monitor-verdict", description=f"{report.model}")
     rows = [{"measure": f.measure.title, "verdict": show.STATES.get(f.state, "no drift"), "effect": show.effect(f),
-             "p": show.p_value(f)} for f in watch.findings]
-    create_table_artifact(rows, key="monitor-measures", description=f"{watch.model}: new recordings against reference")
+             "p": show.p_value(f)} for f in report.findings]
+    create_table_artifact(rows, key="monitor-measures", description=f"{report.model}: new recordings and reference")
 
 
-class _Sealed:
-    """Keeps Prefect from walking through the tables of what is handed to a task."""
+class _Wrapped:
+    """Hides tables in a plain object. Prefect would look for futures in every item of a data class."""
 
-    def __init__(self, compared: MonitoredData) -> None:
-        self.compared = compared
+    def __init__(self, data: MonitoredData) -> None:
+        self.data = data
 
 
 @flow(name="monitor", persist_result=False)
-def monitor(source: Path, model: str | None = None, task: str | None = None, html: Path | None = None) -> DriftReport:
-    """Look at the new recordings of a folder, or of a CSV with columns path, patient_id, location.
+def monitor(
+    source: Path, model: str | None = None, task: str | None = None, html: Path | None = None
+) -> DriftReport | State[Any]:
+    """Compare the new recordings of a folder, or of a CSV with columns path, patient_id, location.
 
     Args:
         model: `circor-murmur`, `circor-murmur/3`, `circor-murmur@challenger`, or a folder; the champion otherwise.
-        task: which champion, where params.yaml names several tasks.
+        task: the task whose champion is used, where params.yaml names several tasks.
         html: the page; `reports/<task>-monitor.html` otherwise.
     """
-    stale_runs.sign()
+    stale_runs.tag_this_run()
     stale_runs.close_killed("monitor")
-    work = batch.plan(source, model, task)
-    compared = watching.compare_recordings(work, _score)
-    watch = compared.watch
-    report(_Sealed(compared), html or paths.REPORTS / f"{watch.task}-monitor.html")
-    get_run_logger().info("%s: %s", watch.model, show.headline(watch))
-    if watch.drifted:
-        tell(watch)
-    return watch
+    return one_line_errors.as_failed(_monitor, source, model, task, html)
 
 
-def _score(work: Work) -> Iterator[Block]:
-    return (score_block(work, number) for number in range(len(work.blocks)))
+def _monitor(source: Path, model: str | None, task: str | None, html: Path | None) -> DriftReport:
+    data = monitoring.compare_recordings(batch.plan(source, model, task), _score)
+    report = data.report
+    write_report(_Wrapped(data), html or paths.REPORTS / f"{report.task}-monitor.html")
+    get_run_logger().info("%s: %s", report.model, show.headline(report))
+    if report.drifted:
+        emit_drift(report)
+    return report
 
 
-def tell(watch: DriftReport) -> None:
-    """Emit `heartml.drift`: the resource is the model and says what drifted, the payload is `Watch.as_json()`."""
-    labels = {"prefect.resource.id": f"{MODEL}{watch.task}", "prefect.resource.name": watch.task,
-              "heartml.version": str(watch.version), "heartml.reason": show.names(watch)}
-    emit_event(DRIFT, labels, payload=watch.as_json())
+def _score(plan: ScoringPlan) -> Iterator[ScoredBlock]:
+    return (score_block(plan, number) for number in range(len(plan.blocks)))
+
+
+def emit_drift(report: DriftReport) -> None:
+    """Emit the event `heartml.drift`.
+
+    The resource is the model, its label `heartml.reason` names what drifted, the payload is `DriftReport.as_json()`.
+    """
+    labels = {"prefect.resource.id": f"{MODEL}{report.task}", "prefect.resource.name": report.task,
+              "heartml.version": str(report.version), "heartml.reason": show.names(report)}
+    emit_event(DRIFT, labels, payload=report.as_json())

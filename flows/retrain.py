@@ -1,7 +1,8 @@
-"""Retraining as a Prefect flow: DVC's stale stages as tasks, siblings side by side; then registry, gate and report.
+"""Retraining as a Prefect flow: DVC's stale stages as tasks, then registry, gate and report.
 
-When, with which retries and who is told: that is here. What depends on what is DVC's (heartml/pipeline/graph), what is
-registered and promoted is heartml/release's. `heartml retrain` starts it; so does a Prefect worker (prefect.yaml).
+Stages that do not depend on each other run side by side. This module decides when a stage starts and how often it is
+retried. The order of the stages comes from DVC (heartml/pipeline/graph.py). Registering and promoting is the work of
+heartml/release. `heartml retrain` starts this flow; so does a Prefect worker (prefect.yaml).
 """
 
 import logging
@@ -21,12 +22,11 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Completed, Failed
 
 from flows import events
-from flows.support import check_parameters, console, retry_policy, stale_runs, task_runners
+from flows.support import check_parameters, console, one_line_errors, retry_policy, stale_runs, task_runners
 from heartml.core import config, paths
-from heartml.core.system.errors import HeartMLError
 from heartml.pipeline import graph, recovery, run_stage
 from heartml.pipeline.graph import Plan, Stage
-from heartml.pipeline.run_stage import Done, StageFailed, StageKilled, StageTimedOut
+from heartml.pipeline.run_stage import FinishedStage, StageFailed, StageKilled, StageTimedOut
 from heartml.pipeline.stage_process import StageResult
 from heartml.release import murmur_pages, publish
 from heartml.release import outcome as results
@@ -36,67 +36,72 @@ _ENDS: dict[type[StageFailed], str] = {StageKilled: retry_policy.KILLED, StageTi
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{address}", retry_condition_fn=retry_policy.can_help)
-def stage(address: str, force: bool, timeout_s: float) -> Done | State[Any]:
+def stage(address: str, force: bool, timeout_s: float) -> FinishedStage | State[Any]:
     """Run one stage of DVC's graph."""
     log = get_run_logger()
 
     def say(line: str) -> None:
-        log.info(line, extra=console.AUDIBLE)
+        log.info(line, extra=console.VERBOSE)
 
-    with console.running(address), task_runners.with_timeout():
-        log.info("%s: started", address, extra=console.BEGUN)
+    with console.running(address), task_runners.ending_with_flow():
+        log.info("%s: started", address, extra=console.STARTED)
         try:
-            done = run_stage.run(address, force=force, say=say, timeout_s=timeout_s)
-            recovery.keep()
+            done = run_stage.run(address, force=force, log_line=say, timeout_s=timeout_s)
+            recovery.save_lock_file()
         except StageFailed as error:
             return Failed(message=str(error), name=_ENDS.get(type(error), "Failed"))
         except OSError as error:
-            return Failed(message=f"{address}: {retry_policy.in_words(error) or error}")
-    if done.how is not StageResult.RAN:
-        say(f"{address}: {done.how.name.lower()}")
+            return Failed(message=f"{address}: {retry_policy.explain(error) or error}")
+    if done.result is not StageResult.RAN:
+        say(f"{address}: {done.result.name.lower()}")
     return done
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="publish {name}",
       retry_condition_fn=retry_policy.can_help)
 def publish_task(name: str, seconds: dict[str, float]) -> ReleaseOutcome | State[Any]:
-    """Register, judge, settle and report one task's model; a retry finishes what a lost connection left undone."""
+    """Register one task's model, ask the gate, promote or refuse it, and write its report.
+
+    A retry finishes what a lost connection left undone.
+    """
     try:
         with console.running(f"publish {name}"):
             return publish.publish(name, config.load(), seconds)
     except Exception as error:
-        words = retry_policy.in_words(error)
+        words = retry_policy.explain(error)
         if words is None:
             raise
-        return Failed(message=words, name=retry_policy.name_of(error))
+        return Failed(message=words, name=retry_policy.state_name(error))
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def open_store() -> None:
-    """A fresh MLflow store takes seconds to make: do it while the first stages run."""
-    publish.sweep()
+    """Create the MLflow store, which takes seconds when it is new, while the first stages run."""
+    publish.close_stale_runs()
 
 
 @flow(name="retrain", persist_result=False)
 def retrain(wait: bool = True, force: bool = False, because: str = "") -> State[Any]:
-    """Bring every stage up to date, then register, judge and promote or refuse.
+    """Bring every stage up to date, register the model, and promote it if the gate agrees.
 
     Args:
-        wait: take a turn behind another retraining in the same folder; otherwise fail at once.
-        force: run every stage again, fresh or not.
-        because: what asked for it, for the log; a drift that the monitor found, for example.
+        wait: wait for another retraining in the same folder to end; otherwise fail at once.
+        force: run every stage again, stale or not.
+        because: why it was started, for the log; for example a drift that the monitor found.
     """
     log = get_run_logger()
-    stale_runs.sign()
+    stale_runs.tag_this_run()
     if because:
-        log.info("asked for by: %s", because)
-    try:
-        with graph.alone(wait=wait, say=lambda line: log.info(line, extra=console.AUDIBLE)):
-            outcomes = _retrain(force)
-    except HeartMLError as error:
-        return Failed(message=str(error))
+        log.info("started because of: %s", because)
+    return one_line_errors.as_failed(_retrain, wait=wait, force=force)
+
+
+def _retrain(*, wait: bool, force: bool) -> State[Any]:
+    log = get_run_logger()
+    with graph.hold_pipeline(wait=wait, log_line=lambda line: log.info(line, extra=console.VERBOSE)):
+        outcomes = _run_and_publish(force)
     for outcome in outcomes:
-        events.settled(outcome)
+        events.emit_promotion(outcome)
     failed = [outcome for outcome in outcomes if outcome.state == publish.FAILED]
     if failed:
         return Failed(message="; ".join(f"{o.task}: {o.reason}" for o in failed), data=outcomes)
@@ -104,7 +109,7 @@ def retrain(wait: bool = True, force: bool = False, because: str = "") -> State[
     return Completed(message=words, data=outcomes)
 
 
-def _retrain(force: bool) -> list[ReleaseOutcome]:
+def _run_and_publish(force: bool) -> list[ReleaseOutcome]:
     params, log = check_parameters.read(), get_run_logger()
     for name in stale_runs.close_killed():
         log.warning("flow run %s was left behind by a killed process: closed", name)
@@ -115,11 +120,11 @@ def _retrain(force: bool) -> list[ReleaseOutcome]:
     log.info("%d of %d stages to bring up to date", len(plan.due), len(plan.stages))
     for entry in plan.due:
         log.info("%s: %s", entry.address, entry.changed or "after a stage that runs")
-    with run_stage.stopping_on_error(), task_runners.chosen() as on:
-        seconds, failed = _run_due(plan, params.flow, on, force=force)
-    recovery.order([entry.address for entry in plan.stages])
+    with run_stage.stopping_on_error(), task_runners.stage_runner() as runner:
+        seconds, failed = _run_due(plan, params.flow, runner, force=force)
+    recovery.sort_lock_file([entry.address for entry in plan.stages])
     store.wait()
-    behind = {name: plan.behind(paths.ARTIFACTS / name) for name in params.tasks}
+    behind = {name: plan.upstream_of(paths.ARTIFACTS / name) for name in params.tasks}
     outcomes = []
     for name, stages in behind.items():
         reason = next((failed[address] for address in sorted(stages) if address in failed), "")
@@ -132,7 +137,7 @@ def _retrain(force: bool) -> list[ReleaseOutcome]:
     murmur_pages.write(outcomes)
     create_table_artifact(_stages(plan, seconds, failed), key="retrain-stages", description="Stages that were due")
     create_markdown_artifact(results.markdown(outcomes), key="retrain-result", description="Outcome of the retraining")
-    create_table_artifact(results.table(outcomes), key="retrain-metrics", description="Metrics, floors, champion")
+    create_table_artifact(results.table(outcomes), key="retrain-metrics", description="Metrics, baselines, champion")
     return outcomes
 
 
@@ -144,6 +149,7 @@ def _stages(plan: Plan, seconds: Mapping[str, float], failed: Mapping[str, str])
 
 def _publish(name: str, params: config.FlowParams, seconds: Mapping[str, float],
              behind: frozenset[str]) -> ReleaseOutcome:
+    """Publish one task's model; `seconds` are kept of the stages behind it."""
     run = publish_task.with_options(
         retries=len(params.network_retry_delays_s), retry_delay_seconds=list(params.network_retry_delays_s))
     state = run(name, {a: s for a, s in seconds.items() if a in behind}, return_state=True)
@@ -152,15 +158,19 @@ def _publish(name: str, params: config.FlowParams, seconds: Mapping[str, float],
 
 
 def _run_due(
-    plan: Plan, params: config.FlowParams, on: task_runners.Runner, *, force: bool
+    plan: Plan, params: config.FlowParams, runner: task_runners.Runner, *, force: bool
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Seconds of the stages that ended well, and why the others did not."""
+    """Run the stages that are due.
+
+    Returns:
+        Stage -> seconds, of those that succeeded; stage -> error message, of the others.
+    """
     progress = create_progress_artifact(0.0 if plan.due else 100.0, description="Stages up to date")
     seconds: dict[str, float] = {}
     failed: dict[str, str] = {}
-    for address, state in _in_turn(plan, params, on, failed, force=force):
+    for address, state in _in_turn(plan, params, runner, failed, force=force):
         if state.is_completed():
-            done: Done = state.result()
+            done: FinishedStage = state.result()
             seconds[address] = done.seconds
         else:
             failed[address] = str(state.message)
@@ -169,32 +179,35 @@ def _run_due(
 
 
 def _in_turn(
-    plan: Plan, params: config.FlowParams, on: task_runners.Runner, failed: dict[str, str], *, force: bool
+    plan: Plan, params: config.FlowParams, runner: task_runners.Runner, failed: dict[str, str], *, force: bool
 ) -> Iterator[tuple[str, State[Any]]]:
-    """Start each due stage when all that it needs is done; yield how each ended. A failure skips what comes after."""
+    """Start each due stage when the stages before it have ended; yield the final state of each.
+
+    A stage that fails takes all stages behind it out.
+    """
     run = stage.with_options(
         retries=len(params.stage_retry_delays_s), retry_delay_seconds=list(params.stage_retry_delays_s))
     waiting = {entry.address: entry for entry in plan.due}
-    at_work: dict[PrefectFuture[Any], str] = {}
+    running: dict[PrefectFuture[Any], str] = {}
     futures: dict[str, PrefectFuture[Any]] = {}
-    while waiting or at_work:
+    while waiting or running:
         _skip(waiting, failed)
-        ready = [e for e in waiting.values() if not any(n in waiting or n in at_work.values() for n in e.needs)]
-        for entry in ready[: params.stages_at_once - len(at_work)]:
+        ready = [e for e in waiting.values() if not any(n in waiting or n in running.values() for n in e.needs)]
+        for entry in ready[: params.stages_at_once - len(running)]:
             before = [futures[need] for need in entry.needs if need in futures]
-            futures[entry.address] = on.submit(
+            futures[entry.address] = runner.submit(
                 run, entry, force=force and entry.runs, timeout_s=params.stage_timeout_s, wait_for=before)
-            at_work[futures[entry.address]] = waiting.pop(entry.address).address
-        if at_work:
-            ended = next(as_completed(list(at_work)))
+            running[futures[entry.address]] = waiting.pop(entry.address).address
+        if running:
+            ended = next(as_completed(list(running)))
             ended.wait()   # or its state would be read from the server, which learns of it later
-            yield at_work.pop(ended), ended.state
+            yield running.pop(ended), ended.state
 
 
 def _skip(waiting: dict[str, Stage], failed: dict[str, str]) -> None:
-    """Take out the stages behind a failed one, and say why."""
+    """Take the stages behind a failed one out of `waiting`, and note its error for them in `failed`."""
     for entry in list(waiting.values()):
-        culprit = next((need for need in entry.needs if need in failed), None)
-        if culprit:
-            failed[entry.address] = failed[culprit]
+        cause = next((need for need in entry.needs if need in failed), None)
+        if cause:
+            failed[entry.address] = failed[cause]
             del waiting[entry.address]

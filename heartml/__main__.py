@@ -1,4 +1,4 @@
-"""`python -m heartml COMMAND`: what `dvc.yaml` calls."""
+"""`python -m heartml COMMAND`: how dvc.yaml runs the stages; the same as `heartml COMMAND`."""
 
 from heartml.cli import main
 

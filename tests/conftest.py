@@ -6,50 +6,42 @@ are missing, the tests that need them are left out, and say so.
 
 import os
 import random
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support import made_once, workspaces
 from support import small_project as small
-from support import workspaces
 from support.workspaces import ROOT, Workspace
-
-from heartml.core.system import locks
 
 # Modules that start a server, kill a process or take more than a few seconds are `slow`: `make test-fast` leaves them
 # out. They come first, in this order, so that none is left over at the end. The first makes `retrained`, for which the
 # next ones need not wait.
-SLOW = ("survival", "ingest", "protocols", "structure", "leave_out", "fault_bench", "scale", "retrain", "audit",
-        "deployments", "publish", "pipeline", "murmur_pages", "search", "fuzz", "serving", "monitoring", "batch")
+SLOW = ("survival", "ingest_faults", "protocols", "structure", "leave_out", "fault_bench", "scale", "retrain", "audit",
+        "deployments", "fault_bench_databases", "publish_gate", "publish", "ingest_command", "ingest_real",
+        "ingest_versions", "ingest_quarantine", "ingest", "fault_bench_dvc", "model_card", "comparison",
+        "published_model", "pipeline", "murmur_pages", "search", "fuzz", "serving", "monitoring", "batch",
+        "chain", "validation", "champions", "assessment", "available_tasks", "versions", "withdrawal", "robustness",
+        "ensemble", "generic", "task_report", "report_browser", "evaluation_inputs", "download", "frame_cache", "trace",
+        "user_errors", "parallel", "mlflow_store", "files")
+_ORDER = {f"test_{name}": number for number, name in enumerate(SLOW)}
 # Random moments are drawn once, before the workers start, so that all of them collect the same tests.
 os.environ.setdefault("HEARTML_FAULT_SEED", str(random.SystemRandom().randrange(1, 10**6)))
 REAL_DATA = Path(os.environ.get("HEARTML_REAL_DATA") or ROOT.parent / "shared" / "datasets")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where slow tests are left out, their modules are not even imported: that takes as long as many tests."""
+    return True if config.option.markexpr == "not slow" and collection_path.stem in _ORDER else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow modules first; with `--dist loadscope` a module stays on one worker, and its fixtures are made once."""
-    order = {f"test_{name}": number for number, name in enumerate(SLOW)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+    items.sort(key=lambda item: _ORDER.get(item.path.stem, len(_ORDER)))
     for item in items:
-        if item.path.stem in order or item.get_closest_marker("real"):
+        if item.path.stem in _ORDER or item.get_closest_marker("real"):
             item.add_marker("slow")
-
-
-def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """The folder that `make` fills: by the first worker of the suite that asks, for all of them."""
-    root = factory.getbasetemp()
-    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-    folder, made = root / f"once-{name}" / "project", root / f"once-{name}" / "made"
-    with locks.exclusive(root / f"once-{name}.lock"):
-        if not made.exists():
-            shutil.rmtree(folder.parent, ignore_errors=True)      # what a worker began that failed
-            folder.parent.mkdir()
-            make(folder)
-            made.touch()
-    return folder
 
 
 def _restored(factory: pytest.TempPathFactory, name: str) -> Path:
@@ -62,7 +54,7 @@ def _restored(factory: pytest.TempPathFactory, name: str) -> Path:
         done = subprocess.run([sys.executable, restore, name, into], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    return _once(factory, name, make)
+    return made_once.folder(factory, name, make)
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +81,7 @@ def _ingested(factory: pytest.TempPathFactory, dataset: str, folder: Path) -> Wo
         project.run("ingest", dataset, folder)
         project.commit(f"ingest {dataset}")
 
-    return Workspace(_once(factory, f"ingested-{dataset}", make))
+    return Workspace(made_once.folder(factory, f"ingested-{dataset}", make))
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +107,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
                               env={**os.environ, "PYTHONPATH": str(ROOT)})
         assert done.returncode == 0, done.stderr
 
-    return _once(tmp_path_factory, "store", make) / ".heartml" / "mlflow.db"
+    return made_once.folder(tmp_path_factory, "store", make) / ".heartml" / "mlflow.db"
 
 
 @pytest.fixture(scope="session")
@@ -130,7 +122,7 @@ def empty_history(tmp_path_factory: pytest.TempPathFactory) -> Path:
                               env={**os.environ, "PREFECT_HOME": str(home)})
         assert done.returncode == 0, done.stderr
 
-    return _once(tmp_path_factory, "history", make) / "prefect.db"
+    return made_once.folder(tmp_path_factory, "history", make) / "prefect.db"
 
 
 @pytest.fixture(scope="session")
@@ -145,7 +137,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def small_project(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Workspace:
     """A small project with data, where no stage has run yet. Do not write here, `copy` it."""
-    return Workspace(_once(tmp_path_factory, "small", lambda root: small.make(root, empty_store)))
+    return Workspace(made_once.folder(tmp_path_factory, "small", lambda root: small.make(root, empty_store)))
 
 
 @pytest.fixture(scope="session")
@@ -157,4 +149,4 @@ def retrained(tmp_path_factory: pytest.TempPathFactory, small_project: Workspace
         done = project.run("retrain")
         (project / ".heartml/said").write_text(done.stdout)
 
-    return Workspace(_once(tmp_path_factory, "retrained", make))
+    return Workspace(made_once.folder(tmp_path_factory, "retrained", make))

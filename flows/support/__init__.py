@@ -1,1 +1,1 @@
-"""What the flows share: retries, console output, local services, clean-up after killed runs."""
+"""What the flows share: retries, one-line errors, console output, local services, clean-up after killed runs."""

@@ -1,4 +1,4 @@
-"""The parameters of a whole run: every name and every value in them is checked before anything runs for minutes."""
+"""Checks all of `params.yaml` before a retraining starts, so that a wrong name or value does not end it hours later."""
 
 from heartml.core import config, paths, tasks
 from heartml.core.config import Params, ParamsError
@@ -8,22 +8,24 @@ from heartml.models import encoders, heads
 
 
 def read() -> Params:
-    """All of `params.yaml`, without an import that takes seconds: sections of families are checked by name alone.
+    """Read `params.yaml` and check every name in it.
+
+    Sections of encoders and heads are checked by name alone, because importing them takes seconds.
 
     Raises:
-        ParamsError: it cannot be used, or names an encoder or a head that there is not.
+        ParamsError: the file cannot be used, or names an unknown data set, encoder or head.
         TaskError: there is no such task.
     """
     params = config.load()
     for name in params.tasks:
-        for dataset in tasks.resolve(name).datasets if paths.DATA.exists() else ():     # which may name more of them
+        for dataset in tasks.resolve(name).datasets if paths.DATA.exists() else ():     # may add collections
             _check_name(f"tasks: {name}: data set", dataset, _datasets())
     for name in params.encoders:
         _check_name("encoders:", name, tuple(encoders.ENCODERS))
     for name in params.encoder_parameters:
         _check_name("encoder_parameters:", name, tuple(encoders.ENCODERS))
     for task in params.tasks:
-        search = params.search.of(task)
+        search = params.search.for_task(task)
         for name in search.heads:
             _check_name("search.heads:", name, tuple(heads.HEADS))
         for name in search.network_parameters:
@@ -32,7 +34,7 @@ def read() -> Params:
 
 
 def check_families(params: Params) -> None:
-    """Check the sections that encoders and networks declare themselves; imports them, which takes seconds.
+    """Check the values in the sections of encoders and networks. Imports these modules, which takes seconds.
 
     Raises:
         ParamsError: a key is unknown, missing or out of range; the message names it.
@@ -42,7 +44,7 @@ def check_families(params: Params) -> None:
     for name in params.encoder_parameters:
         encoders.spec(name, params)
     for task in params.tasks:
-        search = params.search.of(task)
+        search = params.search.for_task(task)
         for name in search.network_parameters:
             network_params(name, search)
 

@@ -1,6 +1,7 @@
-"""What `heartml retrain` lets be heard while its flow runs: the stages' own lines, and on a terminal what runs now.
+"""What `heartml retrain` prints to stderr while its flow runs: the stages' lines, and on a terminal a status line.
 
-Prefect's console is silent then (flows/support/private_server.py); the lines go to Prefect's log as well.
+Prefect's own console output is off during that time (flows/support/private_server.py). All lines also go to Prefect's
+log. A log record is printed when it carries the mark `VERBOSE` or `STARTED`, or is a warning.
 """
 
 import logging
@@ -16,27 +17,27 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
 
-AUDIBLE: Mapping[str, bool] = {"audible": True}
-BEGUN: Mapping[str, bool] = {"begun": True}     # heard where no line on a terminal says what runs
+VERBOSE: Mapping[str, bool] = {"verbose": True}
+STARTED: Mapping[str, bool] = {"started": True}     # printed only where there is no status line
 _running: dict[str, float] = {}
 
 
 class _Handler(logging.Handler):
-    """Prints the records that are meant to be heard."""
+    """Prints the records that carry one of the marks."""
 
     def __init__(self, console: "Console") -> None:
         super().__init__()
         self._console = console
-        self._heard = ("audible",) if console.is_terminal else ("audible", "begun")
+        self._marks = (*VERBOSE,) if console.is_terminal else (*VERBOSE, *STARTED)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if any(getattr(record, how, False) for how in self._heard) or record.levelno == logging.WARNING:
+        if any(getattr(record, mark, False) for mark in self._marks) or record.levelno == logging.WARNING:
             self._console.print(one_line(record.getMessage()), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
 def running(what: str) -> Iterator[None]:
-    """Name `what` among the things that run now."""
+    """Show `what` in the status line while the block runs."""
     _running[what] = time.monotonic()
     try:
         yield
@@ -46,7 +47,7 @@ def running(what: str) -> Iterator[None]:
 
 @contextmanager
 def verbose() -> Iterator[None]:
-    """Print audible records to stderr; on a terminal a line below them says what runs, and for how long."""
+    """Print marked records to stderr; on a terminal a status line below them names what runs and for how long."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -55,7 +56,7 @@ def verbose() -> Iterator[None]:
     for logger in loggers:
         logger.addHandler(handler)
     try:
-        with _line(console):
+        with _status_line(console):
             yield
     finally:
         for logger in loggers:
@@ -63,7 +64,7 @@ def verbose() -> Iterator[None]:
 
 
 @contextmanager
-def _line(console: "Console") -> Iterator[None]:
+def _status_line(console: "Console") -> Iterator[None]:
     if not console.is_terminal:
         yield
         return

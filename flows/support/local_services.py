@@ -1,6 +1,6 @@
-"""What `python -m flows.serve` starts:
+"""The services that `python -m flows.serve` starts: Prefect's server, MLflow's server and a worker.
 
-Prefect's server, MLflow's, a worker; each of them kept (flows/support/supervisor.py).
+Each runs under a supervisor (flows/support/supervisor.py), which ends it together with this process.
 """
 
 import os
@@ -18,20 +18,20 @@ from heartml.registry import mlflow_store, tracking
 
 HOST = "127.0.0.1"
 _LOGS = paths.STATE / "logs"
-_STARTUP_S = 180.0   # on a machine that does ten other things
-_SERVER_GRACE_S, _WORKER_GRACE_S = 3.0, 20.0   # a flow that is ended says so to its server first
+_STARTUP_S = 180.0   # long, for a machine that is busy with other work
+_SERVER_GRACE_S, _WORKER_GRACE_S = 3.0, 20.0   # a flow that is ended still reports that to its server
 _LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 _SETTINGS = {
     "PREFECT_UI_ENABLED": "true",
-    # a slot of a deployment's concurrency limit is lent: where the lease is only in memory, a killed server never
-    # gets it back, and no later run of that deployment starts
+    # A run leases a slot of its deployment's concurrency limit. Where leases are only in memory, those of a killed
+    # server are never given back, and no later run of that deployment starts.
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": _LEASES,
-}   # unless the environment says otherwise
+}   # the environment takes precedence
 
 
 @dataclass(frozen=True)
 class LocalService:
-    """One of them: what it is, where it answers, where its output is."""
+    """A running service: its name, its process and its address (empty for the worker)."""
 
     name: str
     process: "subprocess.Popen[bytes]"
@@ -39,7 +39,7 @@ class LocalService:
 
     @property
     def log(self) -> str:
-        """Path of its output."""
+        """Path of the file with its output."""
         return _log(self.name)
 
 
@@ -47,15 +47,15 @@ def _log(name: str) -> str:
     return str(_LOGS / f"serve-{name}.log")
 
 
-def name_prefect(port: int) -> None:
-    """Name the server in the environment of this process and all below it."""
+def set_prefect_address(port: int) -> None:
+    """Name the server in the environment of this process and its children."""
     os.environ.setdefault("PREFECT_HOME", str(HOME.resolve()))
     os.environ["PREFECT_API_URL"] = f"http://{HOST}:{port}/api"
     os.environ["PREFECT_UI_URL"] = f"http://{HOST}:{port}"
 
 
 def prefect(port: int) -> LocalService:
-    """Prefect's server with pages, scheduler and automations."""
+    """Start Prefect's server with its pages, scheduler and automations."""
     command = ["-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", HOST,
                "--port", str(port), "--log-level", "warning"]   # what `prefect server start` runs
     settings = {name: os.environ.get(name, value) for name, value in _SETTINGS.items()}
@@ -64,9 +64,9 @@ def prefect(port: int) -> LocalService:
 
 
 def mlflow(port: int) -> LocalService:
-    """MLflow's pages over the tracking store in use."""
-    tracking.connect()   # the schema is made once, under a lock
-    command = ["-m", "mlflow", "server", "--backend-store-uri", mlflow_store.address(),
+    """Start MLflow's server over the tracking store in use."""
+    tracking.connect()   # makes the schema, under a lock
+    command = ["-m", "mlflow", "server", "--backend-store-uri", mlflow_store.tracking_uri(),
                "--host", HOST, "--port", str(port),
                "--workers", "1", "--default-artifact-root", str(tracking.STORED_FILES.resolve())]
     return _started("mlflow", command, f"http://{HOST}:{port}", _SERVER_GRACE_S,
@@ -74,7 +74,7 @@ def mlflow(port: int) -> LocalService:
 
 
 def worker() -> LocalService:
-    """A worker of the pool."""
+    """Start a worker of the pool."""
     command = ["-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", "serve"]
     return _started("worker", command, "", _WORKER_GRACE_S)
 
@@ -85,16 +85,16 @@ def _started(name: str, command: list[str], address: str, grace_s: float, **envi
 
 
 def tracking_server() -> str:
-    """The tracking server that is in use already; empty where it is none."""
+    """Address of the tracking server that MLFLOW_TRACKING_URI names; empty where it names none."""
     named = os.environ.get("MLFLOW_TRACKING_URI", "")
     return named if named.startswith(("http://", "https://")) else ""
 
 
-def refuse_taken(option: str, port: int) -> None:
-    """Find out before anything starts.
+def check_port(option: str, port: int) -> None:
+    """Check, before anything starts, that a port is free.
 
     Raises:
-        ServerError: somebody listens on the port; names the option that takes another one.
+        ServerError: the port is in use; the message names the option for another port.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -105,18 +105,18 @@ def refuse_taken(option: str, port: int) -> None:
                               f"`{option} NUMBER` takes another one") from None
 
 
-def wait_for(part: LocalService) -> None:
-    """Wait until it answers.
+def wait_for(service: LocalService) -> None:
+    """Wait until a server answers.
 
     Raises:
-        ServerError: it ended, or takes too long.
+        ServerError: it has ended, or has not answered after three minutes.
     """
     deadline = time.monotonic() + _STARTUP_S
-    path = "/api/health" if part.name == "prefect" else "/health"
-    while time.monotonic() < deadline and part.process.poll() is None:
+    path = "/api/health" if service.name == "prefect" else "/health"
+    while time.monotonic() < deadline and service.process.poll() is None:
         try:
-            with urllib.request.urlopen(f"{part.address}{path}", timeout=5):
+            with urllib.request.urlopen(f"{service.address}{path}", timeout=5):
                 return
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             time.sleep(0.1)
-    raise ServerError(f"{part.name} did not start; its output: {part.log}")
+    raise ServerError(f"{service.name} did not start; its output: {service.log}")

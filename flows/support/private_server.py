@@ -1,7 +1,7 @@
-"""A Prefect server for one command: `python -m flows.support.private_server PORT PARENT`. It dies with PARENT, however
-that ends.
+"""A Prefect server for one command: `python -m flows.support.private_server PORT PARENT`.
 
-Prefect's own ephemeral server outlives a killed flow. The history is kept under `.heartml/prefect`.
+It dies with the process PARENT, however that ends; Prefect's own ephemeral server would outlive a killed flow. The
+history of runs is kept under `.heartml/prefect`.
 """
 
 import atexit
@@ -21,11 +21,11 @@ from heartml.core.system.errors import HeartMLError
 from heartml.core.system.processes import die_with_parent
 
 HOME = paths.STATE / "prefect"
-POOL = "heartml"   # of work: what prefect.yaml deploys to, and a worker takes from
+POOL = "heartml"   # the work pool that prefect.yaml deploys to and a worker takes runs from
 LOG = paths.STATE / "logs" / "prefect-server.log"
-_STARTUP_S = 180   # on a machine that does ten other things
+_STARTUP_S = 180   # long, for a machine that is busy with other work
 _STARTS = 5
-_WELL = b"true"    # what a Prefect server says of its health
+_HEALTHY = b"true"    # a Prefect server's reply when it is asked for its health
 
 
 class ServerError(HeartMLError):
@@ -33,7 +33,7 @@ class ServerError(HeartMLError):
 
 
 def address() -> str:
-    """The Prefect server that the user has named, in the environment or else in the active profile; empty for none."""
+    """URL of the user's Prefect server: from the environment, else from the active profile; empty where none is set."""
     if named := os.environ.get("PREFECT_API_URL"):
         return named
     profiles = Path(os.environ.get("PREFECT_HOME", Path.home() / ".prefect")) / "profiles.toml"
@@ -47,68 +47,71 @@ def address() -> str:
 
 
 def configured() -> bool:
-    """Whether the user has named a Prefect server."""
+    """Whether the user has configured a Prefect server."""
     return bool(address())
 
 
 def check() -> None:
-    """Find out in seconds whether the configured server is there; Prefect itself tries for minutes, then gives a page.
+    """Find out within seconds whether the configured server answers.
+
+    Prefect itself tries for minutes and then prints a page of traceback.
 
     Raises:
         ServerError: nothing answers at its address.
     """
     named = address()
-    if not named or "/workspaces/" in named:     # Prefect Cloud tells nobody of its health without a key
+    if not named or "/workspaces/" in named:     # Prefect Cloud answers only with a key
         return
     try:
-        health.ask(named, _WELL)
-    except health.NotThere as error:
-        meant = _meant(named)
+        health.check(named, _HEALTHY)
+    except health.ServerNotFound as error:
+        suggestion = _suggestion(named)
         unset = "unset PREFECT_API_URL" if os.environ.get("PREFECT_API_URL") else "choose another Prefect profile"
-        raise ServerError(f"PREFECT_API_URL={named}: no Prefect server answers ({error}).{meant} Start it, or {unset} "
-                          "to work without one") from None
+        raise ServerError(f"PREFECT_API_URL={named}: no Prefect server answers ({error}).{suggestion} Start it, or "
+                          f"{unset} to work without one") from None
 
 
-def _meant(named: str) -> str:
-    """What is left out most often: the scheme, and the `/api` behind which the server is."""
+def _suggestion(named: str) -> str:
+    """The address with what is left out most often: the scheme, and the `/api` at its end."""
     scheme, found, rest = named.rpartition("://")
     full = f"{scheme or 'http'}://{rest.rstrip('/').removesuffix('/api')}/api"
     return "" if full == named.rstrip("/") or (found and scheme not in ("http", "https")) else f" Did you mean {full}?"
 
 
 def start() -> None:
-    """Start a server for this process alone, and name it in the environment that Prefect reads when it is imported.
+    """Start a server for this process alone.
 
-    It ends with this process, after Prefect's own last words to it (its exit handlers were registered later). Should
-    it die before, another takes its place and its history.
+    Its address is written into the environment, which Prefect reads when it is imported. The server ends with this
+    process, after Prefect's own exit handlers have sent their last messages. When the server dies earlier, it is
+    started again with the same history.
 
     Raises:
-        ServerError: it does not answer in time.
+        ServerError: the server does not answer after three minutes.
     """
     port = _free_port()
     os.environ.setdefault("PREFECT_HOME", str(HOME.resolve()))
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")   # also where no command of ours has said so
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")   # where core/command.py has not run
     for handler in ("CONSOLE", "DEBUG"):   # the command prints its own lines
         os.environ.setdefault(f"PREFECT_LOGGING_HANDLERS_{handler}_LEVEL", "CRITICAL")
-    serving = _Server(port)
-    atexit.register(serving.end)
-    threading.Thread(target=serving.keep, daemon=True).start()
-    import prefect  # noqa: F401 - takes about as long as the server's start, side by side
+    server = _Server(port)
+    atexit.register(server.end)
+    threading.Thread(target=server.run_until_ended, daemon=True).start()
+    import prefect  # noqa: F401 - takes about as long as the server's start; both at the same time
 
-    _await(serving)
+    _await(server)
 
 
 class _Server:
-    """The process that serves; started by the thread that keeps it, which it would die with."""
+    """The server's process. The thread that waits for it also starts it, because the process dies with that thread."""
 
     def __init__(self, port: int) -> None:
         self.starts = 0
         self._port, self._ended = port, False
         self._process: subprocess.Popen[bytes] | None = None
 
-    def keep(self) -> None:
-        """Start the server, and start it again when it has died; not for ever, should it be unable to live."""
+    def run_until_ended(self) -> None:
+        """Start the server, and start it again when it has died, at most five times in all."""
         LOG.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "flows.support.private_server", str(self._port), str(os.getpid())]
         while not self._ended and self.starts < _STARTS:
@@ -119,7 +122,7 @@ class _Server:
             self._process.wait()
 
     def end(self) -> None:
-        """End it at once: SQLite survives that, and an orderly end takes seconds."""
+        """Kill the server. SQLite survives that, and an orderly end takes seconds."""
         self._ended = True
         if self._process:
             self._process.kill()
@@ -131,9 +134,9 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _await(serving: _Server) -> None:
+def _await(server: _Server) -> None:
     deadline = time.monotonic() + _STARTUP_S
-    while time.monotonic() < deadline and serving.starts < _STARTS:
+    while time.monotonic() < deadline and server.starts < _STARTS:
         try:
             with urllib.request.urlopen(f"{os.environ['PREFECT_API_URL']}/health", timeout=5):
                 return
@@ -143,7 +146,7 @@ def _await(serving: _Server) -> None:
 
 
 def main(port: int, parent: int) -> None:
-    """Serve the API, without the pages and without most background services."""
+    """Serve Prefect's API without its pages and without most of its background services."""
     die_with_parent(parent)
     os.environ |= {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     del os.environ["PREFECT_API_URL"]

@@ -1,10 +1,11 @@
-"""`heartml retrain`: ask DVC first; where nothing is stale and no server is configured, Prefect is not even imported.
+"""Runs flows in the process of a command: on the configured Prefect server or, for a retraining, on a private one.
 
-Otherwise the flow runs, on the configured server or on a private one that lives as long as the command.
+`heartml retrain` asks DVC first. Where nothing is stale and no server is configured, Prefect is not even imported.
+Otherwise the flow runs on the configured server, or on a private one that lives as long as the command.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,61 +19,94 @@ from heartml.release import murmur_pages, publish
 from heartml.release.publish import ReleaseOutcome
 
 if TYPE_CHECKING:
-    from heartml.data.ingest import IngestOutcome as Ingested
+    from heartml.data.ingest import IngestOutcome
+    from heartml.inference.batch import ScoringSummary
+    from heartml.inference.monitoring import DriftReport
 
-UNFINISHED = paths.STATE / "flow.unfinished"   # is there while a flow runs on a private server
-
-
-class RetrainFailed(HeartMLError):  # noqa: N818 - reads as what happened
-    """The flow did not come to an end; the message is the flow's own."""
+UNFINISHED = paths.STATE / "flow.unfinished"   # exists while a flow runs on a private server
 
 
-class IngestFailed(HeartMLError):  # noqa: N818 - reads as what happened
-    """The flow made no version of the data; the message is the flow's own."""
+class FlowFailed(HeartMLError):  # noqa: N818 - reads as what happened
+    """A flow run ended as Failed; the message is the one of its state."""
 
 
 def ingest(
     dataset: str, folder: Path | None, into: Path | None, mirror: str | None, *, keep_tasks: bool, replace: bool
-) -> "Ingested":
+) -> "IngestOutcome":
     """Run the flow `ingest` on the configured server.
 
     Raises:
-        ServerError: it does not answer.
-        IngestFailed: nothing was ingested.
+        ServerError: the server does not answer.
+        FlowFailed: nothing was ingested.
     """
     private_server.check()
     from flows.ingest import ingest as flow
+
+    return cast("IngestOutcome", _on_server(flow, dataset, folder, into, mirror, keep_tasks, replace))
+
+
+def score(source: Path, to: Path, model: str | None, task: str | None) -> "ScoringSummary":
+    """Run the flow `score` on the configured server; see `heartml.inference.batch.run` for the arguments.
+
+    Raises:
+        ServerError: the server does not answer.
+        FlowFailed: no table was written.
+    """
+    private_server.check()
+    from flows.score import score as flow
+
+    return cast("ScoringSummary", _on_server(flow, source, to, model, task))
+
+
+def monitor(source: Path, model: str | None, task: str | None, html: Path | None) -> "DriftReport":
+    """Run the flow `monitor` on the configured server; see `heartml.inference.monitoring.run` for the arguments.
+
+    Raises:
+        ServerError: the server does not answer.
+        FlowFailed: nothing was compared.
+    """
+    private_server.check()
+    from flows.monitor import monitor as flow
+
+    return cast("DriftReport", _on_server(flow, source, model, task, html))
+
+
+def _on_server(flow: Callable[..., Any], *arguments: object) -> Any:
+    """Run a flow and return its result; an exception that ended the run (a fault of ours) is raised again."""
     from flows.support import stale_runs
 
-    with stale_runs.signed():
-        state = flow(dataset, folder, into, mirror, keep_tasks, replace, return_state=True)
+    with stale_runs.tagged():
+        state = flow(*arguments, return_state=True)
+    found = state.result(raise_on_failure=False)
+    if isinstance(found, BaseException):
+        raise found
     if not state.is_completed():
-        raise IngestFailed(str(state.message))
-    return cast("Ingested", state.result())
+        raise FlowFailed(str(state.message))
+    return found
 
 
 def retrain(*, wait: bool, force: bool) -> list[ReleaseOutcome]:
-    """Bring everything up to date; one outcome a task.
+    """Run every stale stage, then publish; returns one outcome for each task.
 
     Raises:
-        Busy: another retraining is at work, and `wait` is false.
+        Busy: another retraining runs in this folder, and `wait` is false.
         ServerError: the configured server does not answer.
         ParamsError, TaskError: see `flows.support.check_parameters`.
-        RetrainFailed: nothing could be retrained.
+        FlowFailed: nothing could be retrained.
     """
     if private_server.configured():
         private_server.check()
         return _flow(wait=wait, force=force)
-    with graph.alone(wait=wait):
+    with graph.hold_pipeline(wait=wait):
         params = check_parameters.read()
-        publish.sweep()
+        publish.close_stale_runs()
         if not force and not UNFINISHED.exists() and not graph.plan().due:
             outcomes = [_publish(name, params) for name in params.tasks]
             murmur_pages.write(outcomes)
             return outcomes
     check_parameters.check_families(params)
     private_server.start()
-    from flows import retrain as _  # noqa: F401 - sets Prefect's logging up, which would silence a voice raised before
+    from flows import retrain as _  # noqa: F401 - Prefect sets its logging up on import and would drop our handler
 
     with _unfinished(), console.verbose():
         return _flow(wait=wait, force=force)
@@ -87,7 +121,7 @@ def _publish(name: str, params: config.Params) -> ReleaseOutcome:
 
 @contextlib.contextmanager
 def _unfinished() -> Iterator[None]:
-    """Leave a mark until the flow has ended: after a kill the next command starts Prefect to close the run."""
+    """Keep a file until the flow has ended. After a kill it is still there, and the next command closes the run."""
     with replacing(UNFINISHED) as temporary:
         temporary.touch()
     yield
@@ -101,20 +135,20 @@ def _flow(*, wait: bool, force: bool) -> list[ReleaseOutcome]:
     from flows.support import stale_runs
 
     try:
-        with stale_runs.signed():
+        with stale_runs.tagged():
             state = module.retrain(wait=wait, force=force, return_state=True)
     except httpx.HTTPError as error:
-        words = machine_errors.of_folder(paths.STATE) or (
+        words = machine_errors.explain_unwritable(paths.STATE) or (
             f"the Prefect server went away ({error}). Nothing that is done is lost: run it again.")
-        raise RetrainFailed(words) from None
+        raise FlowFailed(words) from None
     outcomes = state.result(raise_on_failure=False)
     if isinstance(outcomes, list):
         return outcomes
-    raise RetrainFailed(_of_machine(outcomes) or str(state.message))
+    raise FlowFailed(_explain(outcomes) or str(state.message))
 
 
-def _of_machine(error: Any) -> str | None:
-    """What the machine did, where that is behind it; a library may only say what a full disk has left behind."""
+def _explain(error: Any) -> str | None:
+    """One line where the machine is the cause; behind a library's strange error may be a full disk."""
     if isinstance(error, HeartMLError) or not isinstance(error, BaseException):
         return None
-    return machine_errors.in_words(error) or machine_errors.of_folder(paths.STATE)
+    return machine_errors.explain(error) or machine_errors.explain_unwritable(paths.STATE)

@@ -1,6 +1,7 @@
-"""Runs that a dead process left open: each flow run carries the name of its process, the next one closes the dead.
+"""Closes flow runs that a killed process left open.
 
-A running flow cannot be told from a killed one by its state alone; by its process it can, on the same machine.
+The state of a killed run is still Running. So each flow run carries a tag with the name of its process, and the next
+run sets those to Crashed whose process has ended. This works for runs of the same machine.
 """
 
 import contextlib
@@ -26,26 +27,26 @@ _OPEN: dict[str, Any] = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANC
 
 
 @contextlib.contextmanager
-def signed() -> Iterator[None]:
-    """Flow runs that the block starts carry this process's name from their first moment: no gap for a kill."""
-    with tags(f"{_PREFIX}{processes.me()}"):
+def tagged() -> Iterator[None]:
+    """Flow runs that the block starts carry the tag of this process from their first moment."""
+    with tags(f"{_PREFIX}{processes.own_name()}"):
         yield
 
 
-def sign() -> None:
-    """Write this process's name on the flow run that it executes: a worker's runs are made elsewhere."""
+def tag_this_run() -> None:
+    """Add the tag of this process to the flow run that it executes; runs of a worker are made by another process."""
     one_line_errors.without_traceback()
     context = FlowRunContext.get()
     if context and context.flow_run:
         with get_client(sync_client=True) as client:
-            known = {*context.flow_run.tags, f"{_PREFIX}{processes.me()}"}
+            known = {*context.flow_run.tags, f"{_PREFIX}{processes.own_name()}"}
             client.update_flow_run(context.flow_run.id, tags=sorted(known))
 
 
 def close_killed(flow_name: str = "retrain") -> list[str]:
-    """Set the runs of dead processes, and their task runs, to Crashed; returns the flow runs' names.
+    """Set flow runs whose process has ended, and their task runs, to Crashed; returns the names of the flow runs.
 
-    Task runs first, also those of a flow run that could say how it ended when its tasks could not: on a full disk.
+    Task runs are closed first. On a full disk a flow run may have stored its end when its tasks could not.
     """
     flow = FlowFilter.model_validate({"name": {"any_": [flow_name]}})
     with get_client(sync_client=True) as client:
@@ -58,7 +59,7 @@ def close_killed(flow_name: str = "retrain") -> list[str]:
 
 
 def _dead(run: "FlowRun") -> bool:
-    return any(processes.dead(tag.removeprefix(_PREFIX)) for tag in run.tags if tag.startswith(_PREFIX))
+    return any(processes.has_ended(tag.removeprefix(_PREFIX)) for tag in run.tags if tag.startswith(_PREFIX))
 
 
 def _close_tasks(client: "SyncPrefectClient", flow: FlowFilter) -> None:

@@ -1,9 +1,9 @@
-"""One command and all that it starts, for as long as its keeper lives: `python -m flows.support.supervisor GRACE_S
-COMMAND...`.
+"""Runs a command that must not outlive its owner: `python -m flows.support.supervisor GRACE_S COMMAND...`.
 
-A server starts processes of its own, and a worker its flow runs in sessions of their own: they outlive a killed parent.
-This process stands between. Its standard input is a pipe of the keeper's, which the kernel closes when the keeper ends,
-however it ends. Then everything below gets SIGTERM, and after GRACE_S seconds SIGKILL.
+A server starts processes of its own, and a worker starts its flow runs in new sessions: they outlive a killed parent.
+The supervisor is a process between the owner and the command. Its standard input is a pipe from the owner, which the
+kernel closes when the owner ends, however it ends. Then everything below gets SIGTERM, and after GRACE_S seconds
+SIGKILL.
 """
 
 import contextlib
@@ -21,31 +21,32 @@ if TYPE_CHECKING:
 
 _PR_SET_CHILD_SUBREAPER = 36
 _LOOK_S = 0.2
-_OVER_S = 5.0    # after SIGKILL only the kernel stands between a process and its end
+_OVER_S = 5.0    # wait after SIGKILL
 
 
 def start(command: Sequence[str], *, log: str, grace_s: float, **environment: str) -> "subprocess.Popen[bytes]":
-    """Start `python COMMAND...` kept by this process; its output is appended to the file `log`.
+    """Start `python COMMAND...` under a supervisor whose owner is this process.
 
     Args:
+        log: path of the file to which the output is appended.
         grace_s: seconds between SIGTERM and SIGKILL.
-        environment: replaces what is in this process's.
+        environment: variables that are set in addition to this process's own.
     """
-    kept = [sys.executable, "-m", "flows.support.supervisor", str(grace_s), sys.executable, *command]
-    with open(log, "ab") as output:  # noqa: PTH123 - a name is what the caller has
-        return subprocess.Popen(kept, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
+    supervised = [sys.executable, "-m", "flows.support.supervisor", str(grace_s), sys.executable, *command]
+    with open(log, "ab") as output:  # noqa: PTH123 - the caller has a name, not a Path
+        return subprocess.Popen(supervised, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
                                 env={**os.environ, **environment}, start_new_session=True)
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """Let go of it, and wait until it and everything below it has ended."""
+    """End a supervisor that `start` returned, and wait until it and everything below it has ended."""
     if process.stdin:
         process.stdin.close()
     process.wait()
 
 
 def main(grace_s: float, command: Sequence[str]) -> int:
-    """Run the command; returns its exit status, or 0 when the keeper let go."""
+    """Run the command as a child; returns its exit status, or 0 when the owner has ended or closed the pipe."""
     _adopt_orphans()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
@@ -55,7 +56,7 @@ def main(grace_s: float, command: Sequence[str]) -> int:
             ended = _reap()
             if child.pid in ended:
                 return ended[child.pid]
-            if select.select([sys.stdin], [], [], _LOOK_S)[0]:   # nobody ever writes there: it was closed
+            if select.select([sys.stdin], [], [], _LOOK_S)[0]:   # the pipe was closed; nobody writes to it
                 return 0
     finally:
         _end_all(grace_s)
@@ -64,7 +65,7 @@ def main(grace_s: float, command: Sequence[str]) -> int:
 def _reap() -> dict[int, int]:
     """Exit statuses of the children that have ended, adopted ones too.
 
-    A worker that cancels a flow waits until its process group is empty, and the dead count until they are reaped.
+    A worker that cancels a flow waits until its process group is empty; ended processes count until they are reaped.
     """
     ended: dict[int, int] = {}
     with contextlib.suppress(ChildProcessError):
@@ -77,7 +78,7 @@ def _reap() -> dict[int, int]:
 
 
 def _adopt_orphans() -> None:
-    """What is started below stays below (Linux), also when its own parent has ended."""
+    """Become the parent of every descendant whose own parent ends (Linux)."""
     with contextlib.suppress(OSError, AttributeError):
         import ctypes
 
@@ -87,7 +88,7 @@ def _adopt_orphans() -> None:
 def _end_all(grace_s: float) -> None:
     import psutil
 
-    told: set[int] = set()
+    terminated: set[int] = set()
     started = time.monotonic()
     while time.monotonic() - started < grace_s + _OVER_S:
         _reap()
@@ -99,8 +100,8 @@ def _end_all(grace_s: float) -> None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 if late:
                     process.kill()
-                elif process.pid not in told:
-                    told.add(process.pid)
+                elif process.pid not in terminated:
+                    terminated.add(process.pid)
                     process.terminate()
         time.sleep(_LOOK_S / 4)
 

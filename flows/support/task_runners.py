@@ -1,8 +1,8 @@
-"""On what the stages of a flow run: threads of its own process, or a Dask cluster through Prefect's task runner.
+"""Where the stages of a flow run: on threads of the flow's process, or on a Dask cluster.
 
-`HEARTML_DASK=tcp://HOST:8786` names a running scheduler, `local:2` starts as many workers here. Every
-worker has this folder (a shared file system) and this environment; a stage is a process of its own there too, and what
-can be divided is done in parts before it, one for each worker (heartml/pipeline/parts.py).
+`HEARTML_DASK=tcp://HOST:8786` names a running scheduler; `local:2` starts two workers on this machine. Every worker
+needs this folder (a shared file system) and this environment. A stage is a process of its own there too. A stage whose
+work can be divided is precomputed in parts, one for each worker (heartml/pipeline/parts.py).
 """
 
 import contextlib
@@ -21,8 +21,7 @@ from prefect.task_runners import TaskRunner
 from flows.support import console
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.locks import Busy, exclusive
-from heartml.pipeline import graph
-from heartml.pipeline import parts as ahead
+from heartml.pipeline import graph, parts
 from heartml.pipeline.graph import Stage
 
 if TYPE_CHECKING:
@@ -34,11 +33,11 @@ _LOOK_S = 1.0
 
 
 class RunnerError(HeartMLError):
-    """The cluster cannot be used; the message says what to do."""
+    """The Dask cluster cannot be used; the message says what to do."""
 
 
 class Runner:
-    """Starts stages on the flow's own threads, or on a cluster that is started or connected to when first needed."""
+    """Starts stages on the flow's own threads, or on a cluster that is connected to when the first stage starts."""
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._stack = stack
@@ -48,19 +47,19 @@ class Runner:
     def submit(
         self, run: Task[..., Any], stage: Stage, *, wait_for: Sequence[PrefectFuture[Any]], **parameters: Any
     ) -> PrefectFuture[Any]:
-        """Start `run` for a stage, behind the parts of it that other workers can do.
+        """Start the task `run` for a stage, after the parts of its work that workers can precompute.
 
         Raises:
             RunnerError: `HEARTML_DASK` names no cluster that answers, or prefect-dask is not installed.
         """
         runner = self._started()
-        parts = [
+        precomputed = [
             runner.submit(do_part, {"address": stage.address, "words": f"{number}/{self._workers}",
                                     "force": parameters.get("force", False)}, wait_for=wait_for)
             for number in range(1, self._workers + 1) if stage.parts and self._workers > 1
         ]
         started: PrefectFuture[Any] = runner.submit(
-            run, {"address": stage.address, **parameters}, wait_for=[*wait_for, *parts])
+            run, {"address": stage.address, **parameters}, wait_for=[*wait_for, *precomputed])
         return started
 
     def _started(self) -> TaskRunner[Any]:
@@ -78,8 +77,8 @@ class Runner:
 
 
 @contextlib.contextmanager
-def chosen() -> Iterator[Runner]:
-    """What the flow's stages run on, until the block ends."""
+def stage_runner() -> Iterator[Runner]:
+    """The runner for the stages of a flow; a cluster that it started ends with the block."""
     with contextlib.ExitStack() as stack:
         yield Runner(stack)
 
@@ -101,7 +100,7 @@ def _dask(address: str) -> "DaskTaskRunner":
 
 
 def _workers(runner: "DaskTaskRunner", address: str) -> int:
-    """How many workers the cluster has; connects to it."""
+    """Connect to the cluster and count its workers."""
     try:
         return len(runner.client.scheduler_info(n_workers=-1)["workers"])
     except (OSError, ValueError) as error:
@@ -111,20 +110,25 @@ def _workers(runner: "DaskTaskRunner", address: str) -> int:
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{address} part {words}")
 def do_part(address: str, words: str, force: bool) -> bool:
-    """Do a part of a stage's work ahead of it. Where that fails the stage does it, and says what is wrong."""
+    """Precompute part `words` (`K/N`) of a stage's work. If it fails, the stage does that part itself.
+
+    Returns:
+        Whether the part was done.
+    """
     log = get_run_logger()
-    with with_timeout():
-        well = ahead.run(address, words, force=force, say=lambda line: log.info(line, extra=console.AUDIBLE))
-    if not well:
+    with ending_with_flow():
+        done = parts.run(address, words, force=force, log_line=lambda line: log.info(line, extra=console.VERBOSE))
+    if not done:
         log.warning("%s: part %s is left to the stage itself", address, words)
-    return well
+    return done
 
 
 @contextlib.contextmanager
-def with_timeout() -> Iterator[None]:
-    """On a worker: end the processes that the block starts when the flow that holds this folder is gone.
+def ending_with_flow() -> Iterator[None]:
+    """On a Dask worker: kill the processes that the block has started as soon as the flow has ended.
 
-    A cluster outlives a killed flow, and cannot stop a task that runs. The folder's lock tells: the kernel frees it.
+    A cluster outlives a killed flow and cannot stop a task that runs. The worker sees the end of the flow by the lock
+    on this folder, which the kernel frees. Elsewhere this does nothing.
     """
     if not _on_a_worker():
         yield
@@ -153,12 +157,13 @@ def _watch(ended: threading.Event) -> None:
     import psutil
 
     while not ended.wait(_LOOK_S):
-        if not _held():
+        if not _flow_runs():
             for child in psutil.Process().children():
                 child.kill()
 
 
-def _held() -> bool:
+def _flow_runs() -> bool:
+    """Whether some process holds the lock on this folder."""
     try:
         with exclusive(graph.LOCK, wait_s=0):
             return False

@@ -1,7 +1,7 @@
-"""Entry checks of one source file: a file's path and what its publisher says of it arrive, facts leave.
+"""Checks of one source file at ingest: its path and the publisher's facts about it arrive, facts or a fault leave.
 
-`examine` decodes a file once, in a worker process, and writes its samples as FLAC. `judge` holds the facts against the
-parameters: pure, so that a file which was examined before need not be decoded again.
+`examine` decodes a file once, in a worker process, and writes its samples as FLAC. `first_fault` compares the facts
+with the parameters. It is pure, so a file that was examined before need not be decoded again.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from heartml.core.system import hashing
 
 
 class Fault(NamedTuple):
-    """Why a file is refused: one word, and a sentence with what was seen."""
+    """Why a file is refused: one word, and a sentence with details."""
 
     reason: str
     detail: str
@@ -25,7 +25,7 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True)
 class DecodingJob:
-    """One file to be examined; `flac_folder` takes its samples as `<x>/<recording_id>.flac`."""
+    """One file to examine; its samples are written to `flac_folder` as `<x>/<recording_id>.flac`."""
 
     path: Path
     flac_folder: Path
@@ -33,13 +33,14 @@ class DecodingJob:
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What decoding one file showed. The first four say nothing where `fault` is set.
+    """What decoding one file showed. Where `fault` is set, only `source_sha256` has a meaning.
 
     Attributes:
         recording_id: SHA-256 of the decoded samples.
-        samples: how many.
-        peak: the largest distance from the mean, full scale is 1.
+        samples: number of samples.
+        peak: largest distance of a sample from the mean; full scale is 1.
         source_sha256: of the file; empty where it could not be read at all.
+        fault: why the file gave no samples, or `None`.
     """
 
     recording_id: str
@@ -51,6 +52,7 @@ class FileFacts:
 
     @property
     def seconds(self) -> float:
+        """Duration."""
         return self.samples / self.sample_rate_hz
 
     @classmethod
@@ -61,7 +63,13 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class PublishedFacts:
-    """What the publisher says of one file; `None` where nothing is said."""
+    """What the publisher states about one file; `None` where nothing is stated.
+
+    Attributes:
+        file_sha256: of the file.
+        pcm_sha256: of the decoded samples.
+        samples: number of samples.
+    """
 
     file_sha256: str | None
     pcm_sha256: str | None
@@ -69,14 +77,14 @@ class PublishedFacts:
 
 
 def path_fault(root: Path, path: Path) -> Fault | None:
-    """A fault where `path` is no file inside `root`: a link that leads out, a folder, a pipe."""
+    """A fault if `path` is not a file inside `root`, for instance a link that leads out, a folder or a pipe."""
     if not path.resolve().is_relative_to(root.resolve()):
         return Fault("outside", "a link that leads out of the folder: put the file itself there")
     return None if path.is_file() else Fault("not_audio", "not a file")
 
 
 def source_sha256(path: Path) -> str:
-    """SHA-256 of a file; empty where it may not be read."""
+    """Hex SHA-256 of a file; empty where there is no permission to read it."""
     try:
         return hashing.sha256_file(path)
     except PermissionError:
@@ -84,7 +92,7 @@ def source_sha256(path: Path) -> str:
 
 
 def examine(job: DecodingJob) -> FileFacts:
-    """Decode one file and keep its samples; a file that gives none comes back with the fault."""
+    """Decode one file and write its samples as FLAC. The facts of a file that gives no samples have a fault."""
     sha256 = source_sha256(job.path)
     if not sha256:
         return FileFacts.refused(Fault("unreadable", "no permission to read it"))
@@ -99,18 +107,27 @@ def examine(job: DecodingJob) -> FileFacts:
 
 
 def peak(waveform: sound_files.Waveform) -> float:
-    """The largest distance of samples [time] from their mean; one sample at least."""
+    """Largest distance of samples [time] from their mean; at least one sample.
+
+    >>> round(peak(np.array([0.5, 0.5, 0.5, 0.9], np.float32)), 3)      # the mean is .6
+    0.3
+    """
     return float(np.abs(waveform - waveform.mean(dtype=np.float64)).max())
 
 
 def waveform_fault(waveform: sound_files.Waveform, sample_rate_hz: int, params: IngestParams) -> Fault | None:
-    """`judge` for samples [time] that no file and no publisher says anything of."""
+    """`first_fault` of samples [time] that did not come with a file or a publisher's facts."""
     facts = FileFacts("", sample_rate_hz, len(waveform), peak(waveform), "")
     return first_fault(facts, PublishedFacts(None, None, None), params)
 
 
 def first_fault(facts: FileFacts, stated: PublishedFacts, params: IngestParams) -> Fault | None:
-    """Why this file does not become a recording, or `None`."""
+    """Why this file does not become a recording, or `None`.
+
+    Args:
+        facts: what decoding showed.
+        stated: what the publisher states.
+    """
     if facts.fault:
         return facts.fault
     if stated.file_sha256 not in (None, facts.source_sha256) or stated.pcm_sha256 not in (None, facts.recording_id):

@@ -1,14 +1,18 @@
-"""The same audio under two names: pairs of recordings that are, over what they have in common, nearly one waveform.
+"""Near-duplicates: pairs of recordings that have nearly the same waveform where they overlap.
 
-Two steps. *Coarse*: the 30-75 Hz band of every recording, demodulated to 50 complex samples a second and limited in
-amplitude (a click must not decide), is correlated with every other at every lag (FFT), normalised by the energy of the
-overlap: phase is kept, so that two hearts at one rate do not look alike. *Fine*: each candidate is verified between
-25 and 800 Hz, around the lag found. A heart repeats itself, so one beat on another is no proof: the overlap is at least
-three seconds (or four fifths of a shorter recording), and a longer overlap wins over a slightly higher correlation. Hum
-correlates at any lag, so the lag found must explain far more than its neighbours do.
+Waveforms `[time]` with their rates arrive, a table of pairs leaves. The search has two steps.
+
+*Coarse*: the 30-75 Hz band of every recording is demodulated to 50 complex samples per second. Its amplitude is
+limited, so that a click does not decide. Each pair is correlated at every lag (by FFT), normalised by the energy of the
+overlap. The phase is part of it, so two hearts that beat at one rate do not look alike.
+
+*Fine*: each candidate is verified between 25 and 800 Hz, around the lag that was found. A heart repeats itself, so one
+beat that matches another beat is no proof. The overlap is therefore at least three seconds (or four fifths of a shorter
+recording), and a longer overlap wins over a slightly higher correlation. Hum correlates at any lag, so the lag that was
+found must explain far more than the lags beside it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby, islice
 from math import gcd
@@ -27,60 +31,101 @@ R = TypeVar("R")
 Waveform = tuple[npt.NDArray[np.float32], int]
 Floats = npt.NDArray[np.float32]
 Complexes = npt.NDArray[np.complex64]
+Candidate = tuple[int, int, tuple[float | None, ...]]     # i < j, and the lag in s to verify for each threshold
 
 COARSE_HZ, COARSE_BAND_HZ = 50, (30.0, 75.0)
 COARSE_LIMIT = 3.0            # times the median amplitude
 FINE_HZ, FINE_BAND_HZ = 2000, (25.0, 800.0)
 MIN_OVERLAP_S = 3.0           # several beats
-MIN_OVERLAP_SHARE = 0.8       # of the shorter recording, where that is less
+MIN_OVERLAP_SHARE = 0.8       # of the shorter recording, where this is less than MIN_OVERLAP_S
 COARSE_MARGIN = 0.25          # a candidate may correlate this much less in the coarse band
-RIVAL_S = (0.06, 0.2)         # lags this far beside the best one: a sound of the heart is shorter, the next one further
-RIVAL_MARGIN = 0.5            # the best lag leaves at most this share of what they leave unexplained
-_ROWS = 64                    # recordings in one block: what fits the processor's cache
+RIVAL_S = (0.06, 0.2)         # lags to compare with the best one: past the heart sound, before the next one
+RIVAL_MARGIN = 0.5            # the best lag leaves at most this share of the energy unexplained that those leave
+_ROWS = 64                    # recordings in one block, to fit the processor's cache
 _AT_ONCE = 4096               # pairs of blocks that wait for a thread
 _TINY = 1e-12
 _COLUMNS = {"i": "int64", "j": "int64", "correlation": "float64", "lag_s": "float64", "overlap_s": "float64"}
 
 
-def near_duplicates(
+def near_duplicates(waveforms: Sequence[Waveform], threshold: float, *, threads: int = 1) -> pd.DataFrame:
+    """Pairs of recordings with a correlation of at least `threshold` over their overlap: `search` for one threshold."""
+    return search(waveforms, [threshold], threads=threads)[0]
+
+
+def search(
     waveforms: Sequence[Waveform],
-    threshold: float,
-    compare_with: Sequence[Waveform] | None = None,
+    thresholds: Sequence[float],
+    compared: Iterable[Collection[int]] = (),
     *,
     threads: int = 1,
-) -> pd.DataFrame:
-    """Pairs of recordings with a correlation of at least `threshold` over their overlap.
+) -> list[pd.DataFrame]:
+    """For each threshold the pairs of recordings with at least that correlation over their overlap.
+
+    Each pair is compared once, for all thresholds. Each threshold still gets what a search for it alone would find.
+    That is not always a part of what a lower one finds: the lag to verify is chosen among the lags that pass the
+    threshold, and more of them pass a lower one. (Of PASCAL's pairs at .95, seven would differ.)
 
     Args:
         waveforms: (samples [time], sample_rate_hz) each; may read on access: every one is read once, candidates again.
-        threshold: of the absolute normalised correlation, 0 to 1.
-        compare_with: recordings known already. New ones are compared with each other and with these, these not among
-            themselves; `j - len(waveforms)` is the position in `compare_with` where `j >= len(waveforms)`.
+        thresholds: of the absolute normalised correlation, 0 to 1.
+        compared: sets of positions within which every pair has been compared before; these pairs are left out.
+        threads: how many compare at the same time.
 
     Returns:
-        Columns i < j (positions), correlation (negative: polarity reversed), lag_s (start of j on the time axis of i),
-        overlap_s; in the order of i, j.
+        A table for each threshold, in their order. Columns i < j (positions), correlation (negative: polarity
+        reversed), lag_s (start of j on the time axis of i), overlap_s; in the order of i, j.
     """
-    new, known = len(waveforms), compare_with if compare_with is not None else ()
-    count = new + len(known)
-
-    def at(position: int) -> Waveform:
-        return waveforms[position] if position < new else known[position - new]
-
     with ThreadPoolExecutor(threads) as executor:
-        coarse = executor.map(lambda position: _coarse(*at(position)), range(count))
-        signals = list(track(coarse, "listening", count))
-        candidates = sorted(_candidates(signals, new, threshold - COARSE_MARGIN, executor))
-    rows = []
+        coarse = executor.map(lambda position: _coarse(*waveforms[position]), range(len(waveforms)))
+        signals = list(track(coarse, "reading recordings", len(waveforms)))
+        memberships = _memberships(len(waveforms), compared)
+        limits = [threshold - COARSE_MARGIN for threshold in thresholds]
+        candidates = sorted(_candidates(signals, memberships, limits, executor), key=itemgetter(0, 1))
+    rows: list[list[tuple[float, ...]]] = [[] for _ in thresholds]
     for i, of_first in groupby(candidates, key=itemgetter(0)):
-        first = _fine(*at(i))
-        found = ((j, _verify(first, _fine(*at(j)), lag_s, threshold)) for _, j, lag_s in of_first)
-        rows += [(i, j, *match) for j, match in found if match]
-    return pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
+        first = _fine(*waveforms[i])
+        for _, j, lags in of_first:
+            matches = _matches(first, _fine(*waveforms[j]), lags, thresholds)
+            for own, match in zip(rows, matches, strict=True):
+                if match:
+                    own.append((i, j, *match))
+    return [pd.DataFrame(own, columns=list(_COLUMNS)).astype(_COLUMNS) for own in rows]
 
 
-def join(groups: Sequence[str], pairs: pd.DataFrame) -> list[str]:
-    """Groups merged over `pairs` (columns i, j: positions): every member gets the smallest of the merged names."""
+def _memberships(count: int, sets: Iterable[Collection[int]]) -> list[frozenset[int]]:
+    """For each of `count` positions the numbers of the sets that contain it."""
+    found: list[set[int]] = [set() for _ in range(count)]
+    for number, positions in enumerate(sets):
+        for position in positions:
+            found[position].add(number)
+    return [frozenset(own) for own in found]
+
+
+def _matches(
+    first: Floats, second: Floats, lags: Sequence[float | None], thresholds: Sequence[float]
+) -> list[tuple[float, float, float] | None]:
+    """`_verify` at the candidate lag of each threshold; None where there is no lag or no match. Equal lags once."""
+    least: dict[float, float] = {}
+    for lag_s, threshold in zip(lags, thresholds, strict=True):
+        if lag_s is not None:
+            least[lag_s] = min(threshold, least.get(lag_s, threshold))
+    found = {lag_s: _verify(first, second, lag_s, threshold) for lag_s, threshold in least.items()}
+    return [
+        match if lag_s is not None and (match := found[lag_s]) and abs(match[0]) >= threshold else None
+        for lag_s, threshold in zip(lags, thresholds, strict=True)
+    ]
+
+
+def merge_groups(groups: Sequence[str], pairs: pd.DataFrame) -> list[str]:
+    """Merge the groups of near-duplicates; every member of a merged group gets the smallest of its names.
+
+    Args:
+        groups: the group of each recording [n].
+        pairs: columns i, j: positions in `groups`.
+
+    >>> merge_groups(["d", "a", "c", "c"], pd.DataFrame({"i": [0], "j": [3]}))      # d and c become one
+    ['c', 'a', 'c', 'c']
+    """
     parent = {name: name for name in groups}
 
     def root(name: str) -> str:
@@ -136,18 +181,19 @@ def _least_overlap(first: int, second: int, rate_hz: int) -> int:
 
 
 def _candidates(
-    signals: Sequence[Complexes], new: int, threshold: float, executor: ThreadPoolExecutor
-) -> list[tuple[int, int, float]]:
-    """(i, j, lag_s) of every pair, one side of it among the first `new`, that passes `threshold` in the coarse band.
+    signals: Sequence[Complexes], memberships: Sequence[frozenset[int]], limits: Sequence[float],
+    executor: ThreadPoolExecutor,
+) -> list[Candidate]:
+    """Every pair that passes one of the limits in the coarse band and is in no set of compared recordings together.
 
-    Recordings of like length share a block, so that little is padded.
+    Recordings of similar length share a block, so that little padding is needed.
     """
     order = sorted(range(len(signals)), key=lambda k: (len(signals[k]), k))
     blocks = [order[k : k + _ROWS] for k in range(0, len(order), _ROWS)]
-    is_new = [min(block) < new for block in blocks]
-    work = ((blocks[b], blocks[c]) for b, c in _pairs(len(blocks)) if is_new[b] or is_new[c])
-    count = sum(is_new[b] or is_new[c] for b, c in _pairs(len(blocks)))
-    found = _in_turn(lambda pair: _compare_blocks(signals, pair[0], pair[1], new, threshold), work, executor)
+    shared = [frozenset.intersection(*(memberships[k] for k in block)) for block in blocks]
+    work = ((blocks[b], blocks[c]) for b, c in _pairs(len(blocks)) if shared[b].isdisjoint(shared[c]))
+    count = sum(shared[b].isdisjoint(shared[c]) for b, c in _pairs(len(blocks)))
+    found = _in_turn(lambda pair: _compare_blocks(signals, *pair, memberships, limits), work, executor)
     return [candidate for part in track(found, "comparing recordings", count) for candidate in part]
 
 
@@ -156,14 +202,15 @@ def _pairs(blocks: int) -> Iterator[tuple[int, int]]:
 
 
 def _in_turn(function: Callable[[T], R], items: Iterator[T], executor: ThreadPoolExecutor) -> Iterator[R]:
-    """The executor's `map`, with at most `_AT_ONCE` items waiting: a million recordings have 10^8 pairs of blocks."""
+    """The executor's `map` with at most `_AT_ONCE` items waiting, because 10^6 recordings have 10^8 pairs of blocks."""
     while some := list(islice(items, _AT_ONCE)):
         yield from executor.map(function, some)
 
 
 def _compare_blocks(
-    signals: Sequence[Complexes], left: list[int], right: list[int], new: int, threshold: float
-) -> list[tuple[int, int, float]]:
+    signals: Sequence[Complexes], left: list[int], right: list[int], memberships: Sequence[frozenset[int]],
+    limits: Sequence[float],
+) -> list[Candidate]:
     """Candidates between two blocks of positions; within one block each pair once."""
     lengths = np.array([len(signals[j]) for j in right])
     longest, other = max(len(signals[i]) for i in left), int(lengths.max())
@@ -173,14 +220,15 @@ def _compare_blocks(
     lags = np.arange(-other, longest)
     found = []
     for i in left:
-        rows = np.array([r for r, j in enumerate(right) if (j < i or left is not right) and min(i, j) < new], int)
+        rows = np.array([r for r, j in enumerate(right)
+                         if (j < i or left is not right) and memberships[i].isdisjoint(memberships[j])], int)
         if not len(rows):
             continue
         crossed = scipy.fft.ifft(scipy.fft.fft(signals[i], size) * spectra[rows], overwrite_x=True)
         power = _squared(crossed, other, len(lags))
         energy = _overlap_energy(signals[i], before[rows], lengths[rows], longest, other)
-        passed = power > threshold**2 * energy
-        for row, length in zip(passed, lengths[rows], strict=True):     # lags at which they overlap enough
+        passed = power > min(limits)**2 * energy
+        for row, length in zip(passed, lengths[rows], strict=True):     # only lags with enough overlap
             least = _least_overlap(len(signals[i]), length, COARSE_HZ)
             row[: max(0, other + least - length)] = row[other + len(signals[i]) - least + 1 :] = False
         for r in np.flatnonzero(passed.any(axis=1)):
@@ -188,9 +236,11 @@ def _compare_blocks(
             if not sure.any():
                 continue
             overlap = np.minimum(len(signals[i]), lengths[rows[r]] + lags) - np.maximum(lags, 0)
-            lag_s = float(lags[_most_certain(power[r], energy[r], overlap, sure)]) / COARSE_HZ
-            j = right[rows[r]]
-            found.append((i, j, lag_s) if i < j else (j, i, -lag_s))
+            best = [_most_certain(power[r], energy[r], overlap, sure & (power[r] > limit**2 * energy[r]))
+                    for limit in limits]
+            j, sign = right[rows[r]], 1 if i < right[rows[r]] else -1
+            lags_s = tuple(None if k is None else sign * float(lags[k]) / COARSE_HZ for k in best)
+            found.append((min(i, j), max(i, j), lags_s))
     return found
 
 
@@ -201,7 +251,7 @@ def _squared(crossed: Complexes, before: int, count: int) -> Floats:
 
 
 def _stretch(signal: Complexes, before: int, length: int) -> Complexes:
-    """[time] -> [length], zeros before and behind."""
+    """[time] -> [length], with zeros before and after."""
     stretched = np.zeros(length, np.complex64)
     stretched[before : before + len(signal)] = signal
     return stretched
@@ -226,14 +276,18 @@ def _overlap_energy(a: Complexes, before: Floats, lengths: npt.NDArray[np.int64]
     return np.asarray(mine * theirs, np.float32)
 
 
-def _most_certain(power: Floats, energy: Floats, overlap: npt.NDArray[np.int64], passed: npt.NDArray[np.bool_]) -> int:
-    """The lag that chance explains least: the largest overlap x -log(1 - correlation^2) among those that passed."""
+def _most_certain(
+    power: Floats, energy: Floats, overlap: npt.NDArray[np.int64], passed: npt.NDArray[np.bool_]
+) -> int | None:
+    """Position of the lag that is least likely by chance: largest overlap x -log(1 - correlation^2) among `passed`."""
+    if not passed.any():
+        return None
     unexplained = 1 - np.minimum(power[passed] / energy[passed], 0.9999)
     return int(np.flatnonzero(passed)[np.argmax(-overlap[passed] * np.log(unexplained))])
 
 
 def _verify(first: Floats, second: Floats, lag_s: float, threshold: float) -> tuple[float, float, float] | None:
-    """(correlation, lag_s, overlap_s) of two fine signals near a coarse lag; None where they are not the same audio."""
+    """(correlation, lag_s, overlap_s) of two fine signals near a coarse lag; None if they are not the same audio."""
     reach = round(1.5 * FINE_HZ / COARSE_HZ)
     guess = round(lag_s * FINE_HZ)
     correlation, lag, overlap = _best(first, second, range(guess - reach, guess + reach + 1))
@@ -252,7 +306,7 @@ def _best(first: Floats, second: Floats, lags: Iterable[int]) -> tuple[float, in
 
 
 def _at(first: Floats, second: Floats, lag: int) -> tuple[float, int, int]:
-    """(correlation, lag, overlap) where the second starts at `lag` on the axis of the first."""
+    """(correlation, lag, overlap) where the second starts at sample `lag` of the first."""
     start, end = max(0, lag), min(len(first), lag + len(second))
     a, b = first[start:end], second[start - lag : end - lag]
     if len(a) < _least_overlap(len(first), len(second), FINE_HZ) - FINE_HZ // COARSE_HZ:

@@ -1,4 +1,4 @@
-"""What an encoder of heart sounds hears: waveforms at one rate, without DC, high-passed, at one level."""
+"""From a decoded waveform to the input of an encoder: one sample rate, no DC offset, high-passed, one level."""
 
 from functools import lru_cache
 from typing import Any
@@ -10,10 +10,10 @@ from heartml.core.config import AudioParams
 
 
 def prepare(waveform: Waveform, sample_rate_hz: int, params: AudioParams) -> Waveform:
-    """What every encoder hears: [time] -> [time'] at `params.sample_rate_hz`, without DC, high-passed, at one level.
+    """The input of every encoder: [time] -> [time'] at `params.sample_rate_hz`, no DC offset, high-passed, level 1.
 
-    The level is the median over half-second windows: neither the sensor's gain nor a knock on it shows in the result.
-    Silence stays zero.
+    The level is the median over half-second windows. So the sensor's gain does not change the result, and a knock on
+    the sensor hardly does. Silence stays zero.
     """
     centred = waveform - waveform.mean(dtype=np.float64).astype(np.float32)
     resampled = _resample(centred, sample_rate_hz, params)
@@ -32,22 +32,23 @@ def _resample(waveform: Waveform, sample_rate_hz: int, params: AudioParams) -> W
 
 @lru_cache(maxsize=16)
 def _resampler(sample_rate_hz: int, params: AudioParams) -> Any:
-    """torchaudio's windowed sinc; its kernel costs more than a recording, so it is kept."""
+    """torchaudio's windowed sinc. It is cached, because making its kernel costs more than resampling a recording."""
     from torchaudio.transforms import Resample
 
     return Resample(sample_rate_hz, params.sample_rate_hz, lowpass_filter_width=params.resample_filter_width)
 
 
 def _highpass(waveform: Waveform, params: AudioParams) -> Waveform:
-    """Zero-phase Butterworth response of order 4 (Proakis & Manolakis, Digital Signal Processing, 10.3.4) by FFT.
+    """High-pass with a zero-phase Butterworth response of order 4, by FFT.
 
-    The ends are continued by odd reflection for a fifth of a second, four periods of 20 Hz.
+    Source: Proakis & Manolakis, Digital Signal Processing, 10.3.4. The ends are continued by odd reflection for a fifth
+    of a second, which is four periods of 20 Hz.
     """
     import scipy.fft  # in float32 twice as fast as numpy's
 
     edge = params.sample_rate_hz // 5
     padded = np.pad(waveform, edge, mode="reflect", reflect_type="odd") if len(waveform) > 1 else np.pad(waveform, edge)
-    size = -(-len(padded) // 4096) * 4096     # few lengths, and the FFT is fast at them
+    size = -(-len(padded) // 4096) * 4096     # few different lengths, at which the FFT is fast
     filtered = scipy.fft.irfft(scipy.fft.rfft(padded, size) * _butterworth(size, params), size)
     return np.asarray(filtered[edge : edge + len(waveform)], np.float32)
 
@@ -61,7 +62,10 @@ def _butterworth(size: int, params: AudioParams) -> Waveform:
 
 
 def _level(waveform: Waveform, window: int) -> float:
-    """Median over windows of the root mean square; over everything where most windows are silent or none is whole."""
+    """Root of the median over windows of the mean square.
+
+    Where most windows are silent or none is whole, the root mean square of the whole waveform.
+    """
     whole = len(waveform) // window
     power = np.square(waveform, dtype=np.float64)
     median = float(np.median(power[: whole * window].reshape(whole, window).mean(axis=1))) if whole else 0.0

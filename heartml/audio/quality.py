@@ -1,6 +1,6 @@
-"""How good is one recording as a signal? Level, DC, clipping, bandwidth, silence: measured, then put in words.
+"""Signal quality of one recording: a waveform arrives; level, DC offset, clipping, bandwidth, warnings leave.
 
-Used by validation (every recording), the report (its worst errors) and prediction (what it warns of). Pure.
+Used by validation (every recording), the report (its worst errors) and prediction (its warnings). Pure.
 """
 
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ import numpy.typing as npt
 from heartml.core.config import ValidateParams
 
 FRAME_S = 0.05
-LOUD = 0.9                  # of full scale: a peak below it is not the rail
-AT_RAIL = 0.999             # of the peak
+LOUD = 0.9                  # of full scale; a peak below it is no clipping
+AT_RAIL = 0.999             # of the peak; samples above it count as clipped
 _FLOOR = 1e-10              # power, -100 dBFS
 
 
@@ -24,11 +24,11 @@ class Quality:
         seconds: length.
         peak: largest absolute sample.
         level_db: RMS without DC, dB below full scale.
-        dc: mean sample.
-        clipped_share: share of samples at the rail.
-        bandwidth_hz: 99 % of the energy lies below (DC excluded).
+        dc: mean of the samples.
+        clipped_share: share of clipped samples.
+        bandwidth_hz: 99 % of the energy is below it (without DC).
         silent_share: share of 50 ms frames below -80 dBFS.
-        contrast_db: 90th over 10th percentile of the frames' level: heart sounds above what lies between them.
+        contrast_db: 90th less 10th percentile of the frames' level: how far heart sounds rise above what is between.
     """
 
     seconds: float
@@ -42,7 +42,15 @@ class Quality:
 
 
 def measure(waveform: npt.NDArray[np.float32], sample_rate_hz: int) -> Quality:
-    """Measure samples [time] in [-1, 1]; an empty recording is all zeros."""
+    """Measure samples [time] in [-1, 1].
+
+    An empty recording has zeros, a level of -100 dB and a silent share of 1.
+
+    >>> second = np.arange(4000) / 4000
+    >>> found = measure(np.sin(2 * np.pi * 100 * second).astype(np.float32), 4000)      # a tone of 100 Hz
+    >>> round(found.level_db, 2), found.bandwidth_hz, found.silent_share      # power 1/2 is -3.01 dB
+    (-3.01, 100.0, 0.0)
+    """
     if not len(waveform):
         return Quality(0.0, 0.0, -100.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     dc = float(np.mean(waveform, dtype=np.float64))
@@ -62,7 +70,7 @@ def measure(waveform: npt.NDArray[np.float32], sample_rate_hz: int) -> Quality:
 
 
 def warnings(quality: Quality, params: ValidateParams) -> list[str]:
-    """What a listener should know, in words, worst first; empty for a good recording."""
+    """Warnings for people, the worst first; empty for a good recording."""
     rules = [
         (quality.silent_share >= 0.5, f"{quality.silent_share:.0%} of it is silent"),
         (quality.seconds < params.short_seconds, f"only {quality.seconds:.2f} s long"),
@@ -86,21 +94,21 @@ def _decibels(power: float) -> float:
 
 
 def _frame_levels_db(centred: npt.NDArray[np.float32], sample_rate_hz: int) -> npt.NDArray[np.float64]:
-    """Levels of the whole frames of FRAME_S: [frames]; one frame where the recording is shorter."""
+    """Levels in dB of the whole frames of FRAME_S: [frames]; one frame where the recording is shorter than that."""
     size = min(len(centred), max(1, int(FRAME_S * sample_rate_hz)))
     frames = centred[: len(centred) // size * size].reshape(-1, size)
     return np.asarray(10 * np.log10(np.maximum(np.mean(np.square(frames), axis=1, dtype=np.float64), _FLOOR)))
 
 
 def _clipped_share(waveform: npt.NDArray[np.float32]) -> float:
-    """Share of samples at the rail: the recording's own peak, where that is loud (8 bits end at 0.992)."""
+    """Share of samples at the recording's own peak, if that is at least LOUD (8-bit samples end at 0.992)."""
     size = np.abs(waveform)
     peak = size.max()
     return float(np.mean(size >= AT_RAIL * peak)) if peak >= LOUD else 0.0
 
 
 def _bandwidth_hz(centred: npt.NDArray[np.float32], sample_rate_hz: int) -> float:
-    """The frequency below which 99 % of the energy lies; 0 for silence."""
+    """The frequency below which 99 % of the energy is; 0 for silence."""
     import scipy.fft
 
     power = np.abs(scipy.fft.rfft(centred, scipy.fft.next_fast_len(len(centred), real=True))) ** 2

@@ -1,7 +1,7 @@
-"""Sound files in, samples out: `read` -> `Samples` -> `prepare` -> waveform for an encoder; `write_flac` keeps samples.
+"""Sound files: `read` decodes a file to `Samples`, `write_flac` writes samples without loss.
 
-Samples are int16 where the file holds 16 bits or fewer, else int32 with 24 bits in use (the rest is zero, so that FLAC
-holds them without loss). A waveform is float32 [time]. Files are decoded by libsndfile, resampled by torchaudio.
+Samples are int16 where the file has 16 bits or fewer, else int32 of which 24 bits are used (the rest is zero, so that
+FLAC holds them without loss). A waveform is float32 [time] in [-1, 1]. Files are decoded by libsndfile.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from heartml.core.system.files import replacing
 
 Waveform = npt.NDArray[np.float32]
 
-MAX_SECONDS = 3600.0              # a heart recording lasts a minute; a header that lies must not fill the memory
+MAX_SECONDS = 3600.0              # a heart recording lasts a minute; a wrong header must not fill the memory
 MAX_SAMPLES = 60_000_000          # of all channels together: four hours at 4 kHz, twenty minutes at 48 kHz
 RATES_HZ = (500, 400_000)
 _AT_ONCE = 1 << 20
@@ -31,13 +31,13 @@ _UP_TO_16_BITS = {"PCM_S8", "PCM_U8", "PCM_16", "ULAW", "ALAW", "IMA_ADPCM", "MS
 
 
 class AudioError(HeartMLError):
-    """A file that gives no samples.
+    """A file that gives no samples; the message says what to do.
 
     `reason` is one word: missing, not_audio, unreadable, truncated, empty, nan, stereo, rate, too_long.
     """
 
     def __init__(self, path: Path, reason: str, detail: str) -> None:
-        super().__init__(path, reason, detail)     # all of them, so that it travels back from a worker process
+        super().__init__(path, reason, detail)     # all arguments, so that the error can be pickled in a worker process
         self.reason = reason
         self.detail = detail
 
@@ -45,9 +45,13 @@ class AudioError(HeartMLError):
         return f"{self.args[0]}: {self.detail}"
 
 
+class OtherSamplesError(HeartMLError):
+    """The samples of a recording are not those that it is named after; the message names the recording."""
+
+
 @dataclass(frozen=True)
 class Samples:
-    """Decoded samples [time] at their own rate."""
+    """Decoded samples: int16 or int32 [time], at the file's own sample rate."""
 
     pcm: npt.NDArray[np.int16] | npt.NDArray[np.int32]
     sample_rate_hz: int
@@ -59,28 +63,32 @@ class Samples:
 
     @property
     def floats(self) -> Waveform:
-        """Waveform in [-1, 1]."""
+        """The waveform, float32 [time] in [-1, 1].
+
+        >>> Samples(np.array([0, 16384, -32768], np.int16), 4000).floats.tolist()
+        [0.0, 0.5, -1.0]
+        """
         full_scale = -float(np.iinfo(self.pcm.dtype).min)
         return np.multiply(self.pcm, np.float32(1 / full_scale), dtype=np.float32)
 
     @cached_property
     def recording_id(self) -> str:
-        """Hex SHA-256 of the little-endian samples."""
+        """Hex SHA-256 of the little-endian samples. The sample rate is not part of it."""
         return hashlib.sha256(self.pcm.astype(self.pcm.dtype.newbyteorder("<")).tobytes()).hexdigest()
 
 
 def read(path: Path) -> Samples:
-    """Decode a mono file (or one whose channels are all the same).
+    """Decode a mono file, or a file whose channels are all equal.
 
     Raises:
-        AudioError: see its reasons; nothing is repaired or guessed.
+        AudioError: see its reasons. Nothing is repaired or guessed.
     """
     try:
         with _opened(path) as raw:
-            if containers.end_is_missing(raw):
+            if containers.is_truncated(raw):
                 raise AudioError(path, "truncated", "its container promises more than the file holds: copy it again")
             block, promised, rate, deep = _decoded(path, raw)
-    except containers.NotSound:
+    except containers.UnknownContainerError:
         raise AudioError(path, *_why_unreadable(path, "not recognised")) from None
     except soundfile.LibsndfileError as error:
         raise AudioError(path, *_why_unreadable(path, str(error))) from None
@@ -96,12 +104,26 @@ def read(path: Path) -> Samples:
     return Samples(_to_24_bits(mono) if deep else mono, rate)
 
 
+def read_recording(path: Path, recording_id: str) -> Samples:
+    """Decode a recording of the data set and check its samples against the hash that it is named by.
+
+    Raises:
+        AudioError: the file gives no samples.
+        OtherSamplesError: it gives other samples than those that `recording_id` is the hash of.
+    """
+    samples = read(path)
+    if samples.recording_id != recording_id:
+        raise OtherSamplesError(f"recording {recording_id[:12]}: its samples are not those it is named after. "
+                                "Run `dvc checkout data.dvc`, or `heartml ingest` again.")
+    return samples
+
+
 def _opened(path: Path) -> FileIO:
-    """The file, open for reading; by number it goes to libsndfile, which then cannot judge it by its name."""
+    """The file, open for reading. libsndfile gets its descriptor, so it cannot judge the file by its name."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):     # a pipe would never end
             raise AudioError(path, "not_audio", "a folder, a pipe or a device, not a sound file")
-        return path.open("rb", buffering=0)     # the number alone tells where in the file it stands
+        return path.open("rb", buffering=0)     # unbuffered: libsndfile reads on from the descriptor's own position
     except FileNotFoundError:
         raise AudioError(path, "missing", "no such file") from None
     except (OSError, ValueError) as error:
@@ -110,7 +132,7 @@ def _opened(path: Path) -> FileIO:
 
 
 def _decoded(path: Path, raw: FileIO) -> tuple[npt.NDArray[Any], int, int, bool]:
-    """Samples [time, channels], how many were promised, their rate, and whether they are deeper than 16 bits."""
+    """Samples [time, channels], their number in the header, their rate, and whether they have more than 16 bits."""
     raw.seek(0)
     with soundfile.SoundFile(raw.fileno(), closefd=False) as file:
         _check_header(path, file)
@@ -140,7 +162,7 @@ def _why_unreadable(path: Path, message: str) -> tuple[str, str]:
 
 
 def _mono(path: Path, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """[time, channels] -> [time]; channels that differ are an error, since nobody knows which one is the heart."""
+    """[time, channels] -> [time]. Channels that differ are an error: it is not known which one is the heart."""
     first = block[:, 0]
     if not (block == first[:, None]).all():
         raise AudioError(path, "stereo", f"{block.shape[1]} channels that differ: export one of them as a mono file")
@@ -148,20 +170,26 @@ def _mono(path: Path, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _to_24_bits(mono: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
-    """Float samples as the upper 24 bits of int32; above full scale a power of two brings them down, no clipping."""
+    """Float samples [time] as the upper 24 bits of int32. Above full scale they are divided by a power of two.
+
+    >>> (_to_24_bits(np.array([0.5, -1.0])) >> 8).tolist()
+    [4194304, -8388608]
+    >>> (_to_24_bits(np.array([1.5, -1.0])) >> 8).tolist()      # divided by 2
+    [6291456, -4194304]
+    """
     peak = float(np.abs(mono).max())
     scale = 2.0 ** -max(0, int(np.ceil(np.log2(peak)))) if peak > 1 else 1.0
     found = np.empty(len(mono), np.int32)
-    for start in range(0, len(mono), _AT_ONCE):     # piece by piece: an hour would be gigabytes on the way
+    for start in range(0, len(mono), _AT_ONCE):     # in pieces, because an hour at once needs gigabytes
         steps = np.clip(np.rint(mono[start : start + _AT_ONCE] * scale * 2**23), -(2**23), 2**23 - 1)
         found[start : start + _AT_ONCE] = steps.astype(np.int64) << 8
     return found
 
 
 def write_flac(path: Path, samples: Samples) -> None:
-    """Write without loss: `read(path).recording_id == samples.recording_id`."""
+    """Write samples without loss: `read(path).recording_id == samples.recording_id`."""
     subtype = "PCM_16" if samples.pcm.dtype == np.int16 else "PCM_24"
-    encoded = BytesIO()     # on a full disk libsndfile would speak of a broken decoder
+    encoded = BytesIO()     # on a full disk libsndfile would report a broken decoder
     soundfile.write(encoded, samples.pcm, samples.sample_rate_hz, format="FLAC", subtype=subtype)
     with replacing(path) as temporary:
         temporary.write_bytes(encoded.getbuffer())

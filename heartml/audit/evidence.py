@@ -1,7 +1,9 @@
-"""Everything that an audit looks at, fetched once: the run's files, the stored model, the lock, the code of the commit.
+"""The evidence of an audit, fetched once: the run and its files, the stored model, the lock, the code of the commit.
 
-Nothing is taken from this working folder but git's objects, DVC's cache and remotes, and the keys that are trusted.
-What is not there raises `Lost`, so that the link which needs it is missing, and the others are still looked at.
+In: a registered version. Out: `Evidence`, whose properties read what they need at the first use.
+
+From this working folder only git's objects, DVC's cache and remotes, and the trusted keys are used. Whatever is not
+there raises `LinkMissing`. Then the link that needs it is missing, and the other links are still checked.
 """
 
 import json
@@ -12,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from heartml.audit.git_tree import Tree
-from heartml.audit.links import Lost, Wrong
+from heartml.audit.git_tree import CommitTree
+from heartml.audit.links import LinkBroken, LinkMissing
 from heartml.core import paths
 from heartml.core.system.errors import HeartMLError
 from heartml.core.tasks import Task, resolve
@@ -24,19 +26,19 @@ from heartml.registry.signing import Signed, keys
 from heartml.registry.tracking import Client, Run
 from heartml.registry.versions import Version
 
-_SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)      # ten times as fast, where PyYAML was built with it
-_OTHER = "a backup of the tracking store has it"
+_SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)      # ten times as fast, if PyYAML was built with it
+_WAY_OUT = "a backup of the tracking store has it"
 
 
 def _yaml(text: str) -> Any:
-    """Plain values; aliases, with which a kilobyte becomes gigabytes, are not taken."""
+    """Plain values. Aliases are refused, because with them a kilobyte of YAML can become gigabytes."""
     if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=_SafeLoader)):
         raise ValueError("it repeats itself by aliases")
     return yaml.load(text, Loader=_SafeLoader)
 
 
 class Evidence:
-    """About one version; `place` is an empty folder for copies."""
+    """What is known about one version. `place` is an empty folder for copies."""
 
     def __init__(self, client: Client, version: Version, place: Path) -> None:
         self.client, self.version, self._place = client, version, place
@@ -44,87 +46,89 @@ class Evidence:
 
     @property
     def name(self) -> str:
-        """Of the model, which is that of its task."""
+        """Name of the model, which is its task's full name."""
         return self.version.name
 
     @cached_property
     def task(self) -> Task:
-        """What it predicts."""
+        """The task that the model was trained for."""
         return resolve(self.name).task
 
     @cached_property
     def run(self) -> Run:
-        """What the run says."""
-        run = tracking.read(self.client, self.version.run_id)
+        """The MLflow run with its params, metrics and tags."""
+        run = tracking.read_run(self.client, self.version.run_id)
         if run is None or run.deleted:
-            raise Lost(f"run {self.version.run_id}: gone from the tracking store; {_OTHER}")
+            raise LinkMissing(f"run {self.version.run_id}: gone from the tracking store; {_WAY_OUT}")
         return run
 
     @cached_property
-    def kept(self) -> Path:
+    def run_files(self) -> Path:
         """A copy of the run's files."""
         run = self.run
         try:
             return tracking.fetch(self.client, run.run_id, "", self._place / "run")
         except Exception as error:  # noqa: BLE001 - every kind of artifact store has errors of its own
-            raise Lost(f"files of run {run.run_id}: cannot be fetched ({error}); {_OTHER}") from None
+            raise LinkMissing(f"files of run {run.run_id}: cannot be fetched ({error}); {_WAY_OUT}") from None
 
     @cached_property
-    def raw(self) -> Path:
-        """A copy of the stored model as it is, with what loading it has left there."""
+    def stored_model(self) -> Path:
+        """A copy of the stored model as it is, also with the files that loading it has left there."""
         try:
-            return model_files.copied(self.client, self.version, self._place / "raw", as_it_is=True)
+            return model_files.download_unverified(self.client, self.version, self._place / "raw",
+                                                   with_bytecode=True)
         except HeartMLError as error:
-            raise Lost(str(error)) from None
+            raise LinkMissing(str(error)) from None
 
     @cached_property
     def signed(self) -> Signed:
-        """What a trusted signature over the stored model vouches for.
+        """The statement that was signed with the stored model, verified.
 
         Raises:
-            Lost: it is unsigned.
-            Wrong: it is not what was signed, or the signature is of nobody who is trusted here.
+            LinkMissing: the model is unsigned.
+            LinkBroken: it is not what was signed, or the key is not trusted here.
         """
         what = f"{self.name} version {self.version.number}"
-        if not (self.raw / signing.SIGNATURE).is_file():
-            raise Lost(f"no {signing.SIGNATURE} beside the stored model: registered before models were signed, or "
-                       f"somebody took it away. `heartml sign {self.name}/{self.version.number}` signs what is stored")
+        if not (self.stored_model / signing.SIGNATURE).is_file():
+            raise LinkMissing(f"no {signing.SIGNATURE} beside the stored model: registered before models were signed, "
+                              "or somebody took it away. "
+                              f"`heartml sign {self.name}/{self.version.number}` signs what is stored")
         try:
-            return signing.verify(self.raw, keys.trusted(), what)
+            return signing.verify(self.stored_model, keys.trusted(), what)
         except HeartMLError as error:
-            raise Wrong(str(error)) from None
+            raise LinkBroken(str(error)) from None
 
     def file(self, name: str) -> Path:
-        """One file of the run."""
-        path = self.kept / name
+        """A copy of one file of the run."""
+        path = self.run_files / name
         if not path.exists():
-            raise Lost(f"{name}: not among the files of run {self.version.run_id}; {_OTHER}")
+            raise LinkMissing(f"{name}: not among the files of run {self.version.run_id}; {_WAY_OUT}")
         return path
 
     def values(self, name: str) -> dict[str, Any]:
-        """One file of JSON or YAML."""
+        """One JSON or YAML file of the run."""
         text = self.file(name).read_text(encoding="utf-8")
         try:
             return dict(json.loads(text) if name.endswith(".json") else _yaml(text))
         except (ValueError, TypeError, yaml.YAMLError) as error:
-            raise Wrong(f"{name}: damaged: {error}") from None
+            raise LinkBroken(f"{name}: damaged: {error}") from None
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """`lineage.json`."""
+        """`lineage.json`, the lineage that was captured when the version was registered."""
         return self.values("lineage.json")
 
     @cached_property
     def lock(self) -> dict[str, Any]:
-        """`dvc.lock`."""
+        """`dvc.lock` as the run keeps it."""
         return self.values("dvc.lock")
 
     @cached_property
     def stages(self) -> Mapping[str, Any]:
-        """The entries of the lock behind this model."""
+        """The entries of `dvc.lock` for the stages behind this model."""
         found = capture.stages_behind(self.lock, paths.ARTIFACTS / self.name)
         if not found:
-            raise Lost(f"dvc.lock: no stage in it makes artifacts/{self.name}")
+            raise LinkMissing(f"dvc.lock: no stage in it makes artifacts/{self.name}")
         return found
 
     @cached_property
@@ -134,7 +138,7 @@ class Evidence:
 
     @cached_property
     def data_md5(self) -> str:
-        """The data version."""
+        """Hash of the data version."""
         return str(self.values("data.dvc")["outs"][0]["md5"])
 
     @cached_property
@@ -142,11 +146,11 @@ class Evidence:
         """The commit that the run names."""
         named = self.facts.get("code", {}).get("commit")
         if not named:
-            raise Lost("lineage.json names no commit")
+            raise LinkMissing("lineage.json names no commit")
         return str(named)
 
     @cached_property
-    def tree(self) -> Tree:
-        """The code: the commit with the stored difference."""
+    def tree(self) -> CommitTree:
+        """The code: the commit with the stored difference applied."""
         dirty = bool(self.facts.get("code", {}).get("dirty"))
-        return Tree(self.commit, self.file("code.diff").read_bytes() if dirty else b"", self._place / "git")
+        return CommitTree(self.commit, self.file("code.diff").read_bytes() if dirty else b"", self._place / "git")

@@ -1,6 +1,7 @@
-"""The code of a commit with a difference applied, read from git's objects: nothing is checked out, nothing is kept.
+"""The code of a commit with a difference applied, read from git's objects. Nothing is checked out.
 
-Index and new objects are git's own, in a folder that is thrown away.
+In: a commit and a difference. Out: contents and hashes of files. Git writes its index and new objects into a temporary
+folder, so the repository stays as it is.
 """
 
 import hashlib
@@ -11,47 +12,54 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
-from heartml.audit.links import Lost, Wrong
+from heartml.audit.links import LinkBroken, LinkMissing
 
 
-class Tree:
-    """The files of `commit`, after `diff` (of `git diff --binary`); `place`: a folder for git, made here."""
+class CommitTree:
+    """The files of a commit after a difference was applied.
+
+    Args:
+        diff: output of `git diff --binary`; empty if nothing differs.
+        place: a folder for git's index and objects. It is created.
+    """
 
     def __init__(self, commit: str, diff: bytes, place: Path) -> None:
         self.commit, self._diff, self._place = commit, diff, place
 
     @cached_property
     def blobs(self) -> Mapping[str, str]:
-        """Path -> git's name of its content.
+        """Path -> git's hash of its content.
 
         Raises:
-            Lost: the commit is not in this repository.
-            Wrong: the difference does not fit it.
+            LinkMissing: the commit is not in this repository.
+            LinkBroken: the difference does not fit the commit.
         """
         (self._place / "objects").mkdir(parents=True, exist_ok=True)
         if self._git("cat-file", "-e", f"{self.commit}^{{commit}}").returncode:
-            raise Lost(f"commit {self.commit}: not in this repository. `git fetch --all`, or ask where it was made")
+            raise LinkMissing(f"commit {self.commit}: not in this repository. `git fetch --all`, or ask where it was "
+                              "made")
         self._git("read-tree", self.commit)
         if self._diff:
-            done = self._git("apply", "--cached", "--whitespace=nowarn", "-", given=self._diff)
+            done = self._git("apply", "--cached", "--whitespace=nowarn", "-", stdin=self._diff)
             if done.returncode:
-                raise Wrong(f"code.diff does not fit commit {self.commit[:12]}: {done.stderr.decode()[:200].strip()}")
+                error = done.stderr.decode()[:200].strip()
+                raise LinkBroken(f"code.diff does not fit commit {self.commit[:12]}: {error}")
         lines = self._git("ls-files", "-s", "-z").stdout.decode("utf-8", "surrogateescape").split("\0")
         entries = [line.partition("\t") for line in lines if line]
-        return {path: told.split()[1] for told, _, path in entries}
+        return {path: mode_and_hash.split()[1] for mode_and_hash, _, path in entries}
 
     def check(self) -> None:
-        """Raises as `blobs` does, where there is no such code."""
+        """Check that the commit is there and the difference fits it; raises as `blobs`."""
         _ = self.blobs
 
     def below(self, folder: str) -> list[str]:
-        """Paths of the file of that name, or of all files in that folder."""
+        """Paths of all files in a folder, or of the file with this path."""
         return [path for path in self.blobs if path == folder or path.startswith(f"{folder}/")]
 
     def read(self, wanted: list[str]) -> dict[str, bytes]:
-        """Path -> content."""
-        asked = "".join(f"{self.blobs[path]}\n" for path in wanted).encode()
-        rest, found = self._git("cat-file", "--batch", given=asked).stdout, {}
+        """The contents of these files: path -> bytes."""
+        names = "".join(f"{self.blobs[path]}\n" for path in wanted).encode()
+        rest, found = self._git("cat-file", "--batch", stdin=names).stdout, {}
         for path in wanted:
             head, _, rest = rest.partition(b"\n")
             size = int(head.split()[2])
@@ -59,7 +67,7 @@ class Tree:
         return found
 
     def md5s(self, wanted: Iterable[str]) -> dict[str, str | None]:
-        """DVC's hash of each file or folder (`.dir`: of its listing); `None` where there is none of that name."""
+        """DVC's hash of each file or folder (of a folder it ends with `.dir`); `None` if the path does not exist."""
         of = {path: self.below(path) for path in wanted}
         files = sorted({name for names in of.values() for name in names})
         content = {name: _md5(data) for name, data in self.read(files).items()}
@@ -72,8 +80,8 @@ class Tree:
                 "GIT_OBJECT_DIRECTORY": str(self._place / "objects"),
                 "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(Path(own.stdout.strip()).resolve())}
 
-    def _git(self, *command: str, given: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
-        return subprocess.run(["git", *command], input=given, capture_output=True, check=False, env=self._environment)
+    def _git(self, *command: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+        return subprocess.run(["git", *command], input=stdin, capture_output=True, check=False, env=self._environment)
 
 
 def _folder(path: str, names: list[str], content: Mapping[str, str]) -> str | None:
@@ -82,7 +90,11 @@ def _folder(path: str, names: list[str], content: Mapping[str, str]) -> str | No
 
 
 def folder_md5(listing: list[dict[str, str]]) -> str:
-    """DVC's hash of a folder, from `{"md5": ..., "relpath": ...}` of each file."""
+    """DVC's hash of a folder, from `{"md5": ..., "relpath": ...}` of each file.
+
+    >>> folder_md5([{"md5": "d41d8cd98f00b204e9800998ecf8427e", "relpath": "empty.txt"}])
+    '479babe41b3ea37ac2c06314bde9e558.dir'
+    """
     text = json.dumps(sorted(listing, key=lambda entry: entry["relpath"]), sort_keys=True)
     return f"{_md5(text.encode())}.dir"
 

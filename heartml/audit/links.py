@@ -1,4 +1,7 @@
-"""What an audit says: one line a link, whether it holds, what was expected, what was found, and what that rests on."""
+"""The result of an audit: for each link whether it holds, what was expected, what was found, and what that rests on.
+
+In: what the checks return or raise. Out: `AuditLink`s and an `Audit`, for people and as JSON.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -8,20 +11,20 @@ from heartml.core.system.errors import HeartMLError
 from heartml.registry.versions import Version
 
 HOLDS, BROKEN, MISSING = "holds", "broken", "missing"
-SIGNATURE = "the signature"                 # of a key that is trusted here; the strongest
-CONTENT = "content hashes"                  # bytes, hashed again, against what the lock or the signature names
+SIGNATURE = "the signature"                 # of a trusted key; the strongest
+CONTENT = "content hashes"                  # bytes are hashed again and compared with the lock or the signature
 GIT = "git"                                 # a commit's name is the hash of its content
-AGAIN = "computed again"                    # from stored answers, with this code
-REGISTRY = "the registry's own words"       # whoever can write to it can forge them
+RECOMPUTED = "computed again"               # from stored predictions, with this code
+REGISTRY = "the registry's entries"         # whoever can write to the registry can forge them
 _SHORT = 300
 
 
-class Lost(HeartMLError):  # noqa: N818 - reads as what is the case
-    """What a link needs is not there: the link is missing. The message says what, and the way out."""
+class LinkMissing(HeartMLError):  # noqa: N818 - reads as what is the case
+    """A link is missing, because something it needs is not there. The message says what, and what can be done."""
 
 
-class Wrong(HeartMLError):  # noqa: N818 - reads as what is the case
-    """A link is broken; the message says what was found."""
+class LinkBroken(HeartMLError):  # noqa: N818 - reads as what is the case
+    """A link is broken. The message says what was found."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class AuditLink:
         title: for people.
         state: `holds`, `broken` or `missing`.
         expected, found: in words.
-        rests_on: what makes it worth something.
+        rests_on: what the result rests on: the signature, content hashes, git, a computation, or the registry.
     """
 
     name: str
@@ -54,7 +57,7 @@ class Audit:
 
     @property
     def holds(self) -> bool:
-        """Whether every link does."""
+        """Whether every link holds."""
         return all(link.state == HOLDS for link in self.links)
 
     @property
@@ -66,36 +69,46 @@ class Audit:
         return f"{' and '.join(f'{counts[s]} {s}' for s in (BROKEN, MISSING) if counts[s])} of {len(self.links)} links"
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """The audit as plain values, for programs."""
         return {"model": self.version.name, "version": self.version.number, "run_id": self.version.run_id,
                 "holds": self.holds, "verdict": self.verdict, "seconds": round(self.seconds, 2),
                 "links": [asdict(link) for link in self.links]}
 
 
-def agree(said: Mapping[str, object], what: str = "all the same") -> str:
-    """What all witnesses say, in words.
+def require_same(values: Mapping[str, object], what: str = "all the same") -> str:
+    """Check that one value is the same wherever it is stored; returns it in words.
+
+    Args:
+        values: place -> the value that is stored there.
 
     Raises:
-        Lost: one says nothing (`None` or empty).
-        Wrong: they differ; the message says who says what.
+        LinkMissing: a place has no value (`None` or empty).
+        LinkBroken: the values differ. The message says what each place has.
+
+    >>> require_same({"the run's tag": "ab12", "lineage.json": "ab12"}, "the same")
+    "ab12, the same in the run's tag, lineage.json"
     """
-    silent = [who for who, value in said.items() if value in (None, "")]
-    if silent:
-        raise Lost(f"{', '.join(silent)} say{'s' * (len(silent) == 1)} nothing of it")
-    values = {str(value) for value in said.values()}
-    if len(values) > 1:
-        raise Wrong("; ".join(f"{who}: {short(value)}" for who, value in said.items()))
-    return f"{short(values.pop())}, {what} in {', '.join(said)}"
+    lacking = [place for place, value in values.items() if value in (None, "")]
+    if lacking:
+        raise LinkMissing(f"no value in {', '.join(lacking)}")
+    different = {str(value) for value in values.values()}
+    if len(different) > 1:
+        raise LinkBroken("; ".join(f"{place}: {short(value)}" for place, value in values.items()))
+    return f"{short(different.pop())}, {what} in {', '.join(values)}"
 
 
 def short(value: object, most: int = 16) -> str:
-    """The beginning of a hash."""
+    """The first characters of a hash or another value."""
     text = str(value)
     return text if len(text) <= most else text[:most]
 
 
 def listed(words: list[str], most: int = 3) -> str:
-    """The first few, and how many more."""
+    """The first few of these, and how many more there are.
+
+    >>> listed(["a", "b", "c", "d"])
+    'a; b; c; and 1 more'
+    """
     more = f"; and {len(words) - most} more" if len(words) > most else ""
     text = "; ".join(words[:most]) + more
     return text if len(text) <= 3 * _SHORT else f"{text[:3 * _SHORT]} ..."

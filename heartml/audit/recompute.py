@@ -1,10 +1,14 @@
-"""Do the numbers follow from what is stored? Folds from the data version, metrics and decisions from the answers."""
+"""Checks that compute again: folds from the data version, metrics and decisions from the stored predictions.
+
+In: the evidence about one version. Out, for each check: what was found, in words. A check raises `LinkBroken` or
+`LinkMissing`; the first line of its docstring says what is expected.
+"""
 
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from heartml.audit.evidence import Evidence
-from heartml.audit.links import Lost, Wrong, listed
+from heartml.audit.links import LinkBroken, LinkMissing, listed
 from heartml.core.system.errors import HeartMLError
 
 if TYPE_CHECKING:
@@ -15,7 +19,7 @@ _ANSWERS = {"held_out": "evaluation/predictions.parquet", "out_of_fold": "out_of
 
 
 def groups(evidence: Evidence) -> str:
-    """No person, and no near copy of a recording, stands on both sides of a split; the answers keep to that split."""
+    """No person and no near-duplicate is on both sides of a split, and the stored predictions follow that split."""
     import pandas as pd
 
     from heartml.core import folds
@@ -24,51 +28,51 @@ def groups(evidence: Evidence) -> str:
     try:
         folds.check_folds(table, _owners(evidence, table))
     except HeartMLError as error:
-        raise Wrong(str(error)) from None
+        raise LinkBroken(str(error)) from None
     for part, name in _ANSWERS.items():
-        said = pd.read_parquet(evidence.file(name)).set_index("unit_id")["part"]
-        wanted = table[(table["part"] == folds.TEST) == (part == "held_out")].drop_duplicates("unit_id")
-        expected = wanted.set_index("unit_id")["part"]
-        moved = sorted({*expected.index} ^ {*said.index}) or sorted(
-            unit for unit in expected.index if expected[unit] != said[unit])
+        predicted = pd.read_parquet(evidence.file(name)).set_index("unit_id")["part"]
+        own = table[(table["part"] == folds.TEST) == (part == "held_out")].drop_duplicates("unit_id")
+        expected = own.set_index("unit_id")["part"]
+        moved = sorted({*expected.index} ^ {*predicted.index}) or sorted(
+            unit for unit in expected.index if expected[unit] != predicted[unit])
         if moved:
-            raise Wrong(f"{name} answers for another split than folds.parquet: unit {listed(moved)}")
+            raise LinkBroken(f"{name} has another split than folds.parquet: unit {listed(moved)}")
     counts = {column: table[column].nunique() for column in ("recording_id", "group_id", "part")}
     return (f"{counts['recording_id']} recordings, {counts['group_id']} groups, {counts['part'] - 1} folds and the "
             "held-out part; none crosses")
 
 
 def _owners(evidence: Evidence, table: "pd.DataFrame") -> "pd.DataFrame":
-    """Patient and groups of each recording of the folds, from that data version and its validation."""
+    """Patient and groups of each recording of the folds, from the data version and its validation."""
     import pandas as pd
 
-    from heartml.lineage.dvc_objects import Gone
+    from heartml.lineage.dvc_objects import ObjectNotFound
 
     try:
         data = evidence.objects.table(evidence.objects.listing(evidence.data_md5), "recordings.parquet")
-    except Gone as gone:
-        raise Lost(f"recordings of data version {evidence.data_md5}: {gone}") from None
+    except ObjectNotFound as gone:
+        raise LinkMissing(f"recordings of data version {evidence.data_md5}: {gone}") from None
     joined = pd.read_parquet(BytesIO(evidence.file("validation/groups.parquet").read_bytes()))
     owners = data[["recording_id", "patient_id", "group_id"]].rename(columns={"group_id": "publisher_group_id"})
     owners = owners.merge(joined[["recording_id", "group_id"]].rename(columns={"group_id": "joined_group_id"}),
                           on="recording_id", how="left", validate="1:1")
     strange = sorted(set(table["recording_id"]) - set(owners["recording_id"]))
     if strange:
-        raise Wrong(f"recordings of the folds that are not in the data version: {listed(strange)}")
+        raise LinkBroken(f"recordings of the folds that are not in the data version: {listed(strange)}")
     return owners
 
 
 def metrics(evidence: Evidence) -> str:
-    """Every metric of the run, with its interval, is what its stored answers give; floors are those of metrics.json."""
+    """Each metric of the run, with its interval, follows from the stored predictions; baselines are in metrics.json."""
     import pandas as pd
 
-    from heartml.metrics.scores import Scored, scores
+    from heartml.metrics.scores import LabelledPredictions, task_scores
 
     logged, count, wrong = evidence.run.metrics, 0, []
     params, seed = _params(evidence)
     for part, name in _ANSWERS.items():
-        answers = Scored.of(pd.read_parquet(evidence.file(name)), evidence.task.classes)
-        for metric, ends in scores(answers, evidence.task, params, seed).items():
+        answers = LabelledPredictions.from_table(pd.read_parquet(evidence.file(name)), evidence.task.classes)
+        for metric, ends in task_scores(answers, evidence.task, params, seed).items():
             count += len(ends)
             wrong += _differences(logged, f"{part}/{metric}", ends)
     stored = evidence.values("evaluation/metrics.json")
@@ -76,22 +80,22 @@ def metrics(evidence: Evidence) -> str:
         for metric, ends in numbers.items():
             wrong += _differences(logged, f"floor/{floor}/{metric}", ends)
     if wrong:
-        raise Wrong(listed(wrong))
-    return f"{count} numbers computed again from the stored answers, the same within {TOLERANCE:g}"
+        raise LinkBroken(listed(wrong))
+    return f"{count} numbers computed again from the stored predictions, the same within {TOLERANCE:g}"
 
 
 def _differences(logged: Any, key: str, ends: Any) -> list[str]:
     found = []
     for end, value in ends.items():
         name = key if end == "value" else f"{key}_{end}"
-        said = logged.get(name)
-        near = None not in (said, value) and abs(said - value) <= TOLERANCE * max(1, abs(value))
-        found += [] if near or said is value is None else [f"{name}: logged {said}, computed {value}"]
+        stored = logged.get(name)
+        near = None not in (stored, value) and abs(stored - value) <= TOLERANCE * max(1, abs(value))
+        found += [] if near or stored is value is None else [f"{name}: logged {stored}, computed {value}"]
     return found
 
 
 def _params(evidence: Evidence) -> tuple[Any, int]:
-    """The numbers that the evaluation was made with."""
+    """The section `evaluate` and the seed that the evaluation was made with."""
     from pydantic import ValidationError
 
     from heartml.core.config import EvaluateParams
@@ -100,7 +104,7 @@ def _params(evidence: Evidence) -> tuple[Any, int]:
     try:
         return EvaluateParams.model_validate(values["evaluate"]), int(values["seed"])
     except (ValidationError, KeyError) as error:
-        raise Lost(f"params.yaml of the run is not for this code ({error}): audit with the code of that time, "
+        raise LinkMissing(f"params.yaml of the run is not for this code ({error}): audit with the code of that time, "
                    f"git checkout {evidence.commit[:12]}") from None
 
 
@@ -114,16 +118,17 @@ def decisions(evidence: Evidence) -> str:
     from heartml.models.ensemble.decision_rule import Rule
     from heartml.registry import model_files
 
-    told, classes = read_json(model_files.ensemble_in(evidence.raw) / "model.json"), evidence.task.classes
+    model = read_json(model_files.ensemble_folder(evidence.stored_model) / "model.json")
+    classes = evidence.task.classes
     table = pd.read_parquet(evidence.file(_ANSWERS["held_out"]))
     log_p = np.log(table[[f"p_{name}" for name in classes]].to_numpy(float))
-    rule, scaled = Rule(np.array(told["rule"]["biases"])), told["calibration"]
-    shown = Calibration(float(scaled["scale"]), np.array(scaled["biases"])).predict_proba(log_p)
+    rule, scaled = Rule(np.array(model["rule"]["biases"])), model["calibration"]
+    calibrated = Calibration(float(scaled["scale"]), np.array(scaled["biases"])).predict_proba(log_p)
     decided = [classes[c] for c in rule.predict(log_p)]
-    off = np.abs(shown - table[[f"c_{name}" for name in classes]].to_numpy(float)).max(axis=1) > TOLERANCE
-    wrong = [f"unit {unit}: stored {said}, the model's rule says {ours}"
-             for unit, said, ours in zip(table["unit_id"], table["decision"], decided, strict=True) if said != ours]
+    off = np.abs(calibrated - table[[f"c_{name}" for name in classes]].to_numpy(float)).max(axis=1) > TOLERANCE
+    wrong = [f"unit {unit}: stored {stored}, the model's rule gives {own}"
+             for unit, stored, own in zip(table["unit_id"], table["decision"], decided, strict=True) if stored != own]
     wrong += [f"unit {unit}: its calibrated confidence is not the model's" for unit in table.loc[off, "unit_id"]]
     if wrong:
-        raise Wrong(listed(wrong))
+        raise LinkBroken(listed(wrong))
     return f"{len(table)} held-out decisions and confidences follow from their probabilities"

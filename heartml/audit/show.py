@@ -1,4 +1,4 @@
-"""An audit for people: a table on the terminal, a page, rows for a Prefect artifact."""
+"""An audit for people: a table on the terminal, an HTML page, rows for a Prefect artifact."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ _STYLES = {HOLDS: "green", BROKEN: "bold red", MISSING: "bold yellow"}
 
 
 def table(audit: Audit, console: "Console") -> None:
-    """Print every link; what does not hold also says what was expected, and a wide terminal what it rests on."""
+    """Print every link; for one that does not hold also what was expected. A wide terminal shows what each rests on."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -33,12 +33,12 @@ def table(audit: Audit, console: "Console") -> None:
 
 
 def reproduction(found: "Reproduction", console: "Console") -> None:
-    """Print every output that was made again."""
+    """Print every output of a reproduction."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    outputs = Table("Made again", "Output", box=box.SIMPLE_HEAD, pad_edge=False,
+    outputs = Table("Compared", "Output", box=box.SIMPLE_HEAD, pad_edge=False,
                     title=f"Reproduced in {found.seconds:.0f} s", title_justify="left")
     for one in found.outputs:
         outputs.add_row(one.state, Text(printable(f"{one.path}: {one.words}" if one.words else one.path)))
@@ -46,12 +46,12 @@ def reproduction(found: "Reproduction", console: "Console") -> None:
 
 
 def page(audit: Audit) -> str:
-    """The links as HTML, one page that fetches nothing."""
+    """The links as one HTML page. It loads nothing from elsewhere."""
     template = environment().get_template("audit.html.jinja")
     return template.render(audit=audit, version=audit.version, links=audit.links, holds=HOLDS)
 
 
 def rows(audit: Audit) -> list[dict[str, str]]:
-    """One row a link."""
+    """One row for each link, for Prefect's table artifact."""
     return [{"Link": link.title, "State": link.state, "Found": printable(link.found), "Rests on": link.rests_on}
             for link in audit.links]

@@ -1,7 +1,10 @@
-"""Are the bytes still those that were hashed? Every object of the data version and of each stage's outputs, again.
+"""Checks of stored bytes: every file of the data version and of each stage's outputs is hashed again.
 
-A change that keeps a file's time and size goes unseen by `dvc status`, and DVC restores a damaged object of its cache
-without a word: here each object is read and hashed, from the first place that has it (the cache, then the remotes).
+In: the evidence about one version. Out, for each check: what was found, in words. A check raises `LinkBroken` or
+`LinkMissing`; the first line of its docstring says what is expected.
+
+`dvc status` does not see a change that keeps a file's time and size, and DVC restores a damaged object of its cache
+without a message. Here each object is read and hashed, from the first storage that has it (the cache, then remotes).
 """
 
 import json
@@ -13,26 +16,27 @@ from pathlib import Path
 
 from heartml.audit.evidence import Evidence
 from heartml.audit.git_tree import folder_md5, place_md5
-from heartml.audit.links import Lost, Wrong, agree, listed, short
+from heartml.audit.links import LinkBroken, LinkMissing, listed, require_same, short
 from heartml.core import paths
 from heartml.core.system.hashing import sha256_file, sha256_folder
 from heartml.core.system.progress import track
 from heartml.lineage import capture
-from heartml.lineage.dvc_objects import Gone, Objects, is_of
+from heartml.lineage.dvc_objects import ObjectNotFound, Objects, has_hash
 from heartml.registry import model_files
 
 _RUN_NAMES = {"folds.parquet": paths.folds, "out_of_fold.parquet": paths.out_of_fold,
               "robustness.json": paths.robustness}
+_NOWHERE = "is not stored anywhere"
 
 
 def data_version(evidence: Evidence) -> str:
-    """Run, lock and notes name the same data version."""
+    """Run, dvc.lock and lineage.json name the same data version."""
     deps = {str(dep["md5"]) for entry in evidence.stages.values() for dep in entry.get("deps", [])
             if dep["path"] == paths.DATA.as_posix()}
     if len(deps) > 1:
-        raise Wrong(f"dvc.lock: stages read several versions of the data: {', '.join(sorted(deps))}")
+        raise LinkBroken(f"dvc.lock: stages read several versions of the data: {', '.join(sorted(deps))}")
     inputs = [json.loads(entry["source"]).get("hash") for entry in evidence.run.data]
-    return agree({
+    return require_same({
         "data.dvc of the run": evidence.data_md5, "its tag": evidence.run.tags.get("heartml.data"),
         "its input": inputs[0] if inputs else None, "lineage.json": evidence.facts.get("data", {}).get("hash"),
         **({"dvc.lock": deps.pop()} if deps else {}),
@@ -40,12 +44,12 @@ def data_version(evidence: Evidence) -> str:
 
 
 def data_objects(evidence: Evidence) -> str:
-    """Every file of the data version is somewhere, with the bytes that it had."""
+    """Every file of the data version is stored somewhere, with the bytes that it had."""
     return _intact(evidence.objects, {paths.DATA.as_posix(): evidence.data_md5}, "audit: data")
 
 
 def data_here(evidence: Evidence) -> str:
-    """The files in data/ are as they were, where this folder stands at that version."""
+    """The files in data/ are as they were, if this folder has that data version."""
     expected = evidence.data_md5
     try:
         here = capture.data_hash()
@@ -61,20 +65,20 @@ def data_here(evidence: Evidence) -> str:
         return f"{len(files)} files in data/ as they were"
     try:
         wanted = evidence.objects.listing(expected)
-    except Gone as gone:
-        raise Lost(f"listing of the data version: {gone}") from None
-    wrong = [f"{name}: {'changed' if name in hashes and name in wanted else 'more' if name in hashes else 'gone'}"
+    except ObjectNotFound as gone:
+        raise LinkMissing(f"listing of the data version: {gone}") from None
+    wrong = [f"{name}: {'changed' if name in hashes and name in wanted else 'added' if name in hashes else 'gone'}"
              for name in sorted({*hashes, *wanted}) if hashes.get(name) != wanted.get(name)]
-    raise Wrong(f"data/ here: {listed(wrong)}. `dvc checkout data.dvc --force` restores it")
+    raise LinkBroken(f"data/ here: {listed(wrong)}. `dvc checkout data.dvc --force` restores it")
 
 
 def stage_outputs(evidence: Evidence) -> str:
-    """Everything that the stages made is somewhere, with the bytes that it had."""
+    """Every output of the stages is stored somewhere, with the bytes that it had."""
     return _intact(evidence.objects, evidence.outputs, "audit: outputs")
 
 
 def _intact(objects: Objects, wanted: Mapping[str, str], what: str) -> str:
-    """Hash what is stored under `wanted` (path -> MD5, folders with all their files) again."""
+    """Hash again what is stored under `wanted` (path -> MD5), folders with all their files."""
     files: dict[str, str] = {}           # MD5 -> a path that has it
     faults = [_listing(objects, path, md5, files) if md5.endswith(".dir") else files.setdefault(md5, path) and ""
               for path, md5 in wanted.items()]
@@ -82,18 +86,18 @@ def _intact(objects: Objects, wanted: Mapping[str, str], what: str) -> str:
         done = pool.map(partial(_fault, objects), files.values(), files)
         faults += list(track(done, what, len(files)))
     wrong = [fault for fault in faults if fault]
-    gone = [fault for fault in wrong if fault.endswith(" nowhere")]
+    gone = [fault for fault in wrong if fault.endswith(_NOWHERE)]
     if len(wrong) > len(gone):
-        raise Wrong(f"{len(wrong) - len(gone)} of {len(files)} objects: "
+        raise LinkBroken(f"{len(wrong) - len(gone)} of {len(files)} objects: "
                     + listed([fault for fault in wrong if fault not in gone]))
     if gone:
-        raise Lost(f"{len(gone)} of {len(files)} objects: {listed(gone)}. `dvc fetch` brings them from a remote that "
-                   "has them, `heartml audit --reproduce` makes them anew")
+        raise LinkMissing(f"{len(gone)} of {len(files)} objects: {listed(gone)}. `dvc fetch` brings them from a remote "
+                          "that has them, `heartml audit --reproduce` makes them again")
     return f"{len(files)} objects hashed again"
 
 
 def _listing(objects: Objects, path: str, md5: str, files: dict[str, str]) -> str:
-    """Add the files of a folder to `files`; what is wrong with its listing."""
+    """Add the files of a folder to `files`; returns what is wrong with its listing, or an empty text."""
     fault = _fault(objects, path, md5)
     if not fault:
         files.update({of: f"{path}/{name}" for name, of in objects.listing(md5).items()})
@@ -101,23 +105,23 @@ def _listing(objects: Objects, path: str, md5: str, files: dict[str, str]) -> st
 
 
 def _fault(objects: Objects, path: str, md5: str) -> str:
-    """What is wrong with one object, or nothing."""
+    """What is wrong with one object; an empty text if nothing is."""
     for place in objects.places:
         try:
             found = place.read(md5)
-        except Gone:
+        except ObjectNotFound:
             continue
-        return "" if is_of(found, md5) else f"{path}: {place.name} has other bytes under {short(md5)}"
-    return f"{path}: {short(md5)} is nowhere"
+        return "" if has_hash(found, md5) else f"{path}: {place.name} has other bytes under {short(md5)}"
+    return f"{path}: {short(md5)} {_NOWHERE}"
 
 
 def lock_hash(evidence: Evidence) -> str:
-    """The stored lock is the one that the run was tagged with, in both of its forms."""
+    """dvc.lock, stored as YAML and as JSON, has the hash that the run's tag names."""
     from heartml.core.system.files import canonical_json
     from heartml.core.system.hashing import sha256
 
     text = canonical_json(evidence.lock)
-    return agree({
+    return require_same({
         "dvc.lock of the run": sha256(text.encode()), "dvc.lock.json": sha256_file(evidence.file("dvc.lock.json")),
         "its tag": evidence.run.tags.get("heartml.dvc_lock"),
         "lineage.json": evidence.facts.get("dvc_lock_sha256"),
@@ -125,28 +129,28 @@ def lock_hash(evidence: Evidence) -> str:
 
 
 def noted_stages(evidence: Evidence) -> str:
-    """`lineage.json` has the lock's entries of the stages behind the model, and misses nothing."""
+    """lineage.json has dvc.lock's entries of the stages behind the model, and nothing is missing in it."""
     if evidence.facts.get("missing"):
-        raise Lost(f"lineage.json: {listed(list(evidence.facts['missing']))}")
+        raise LinkMissing(f"lineage.json: {listed(list(evidence.facts['missing']))}")
     noted, locked = evidence.facts.get("stages", {}), evidence.stages
     wrong = [address for address in sorted({*noted, *locked}) if noted.get(address) != locked.get(address)]
     if wrong:
-        raise Wrong(f"lineage.json and dvc.lock differ on {listed(wrong)}")
+        raise LinkBroken(f"lineage.json and dvc.lock differ on {listed(wrong)}")
     return f"{len(locked)} stages, the same in lineage.json and dvc.lock"
 
 
 def registered_model(evidence: Evidence) -> str:
     """The registered ensemble is, byte for byte, the one that the stage `ensemble` made."""
-    ensemble, made = model_files.ensemble_in(evidence.raw), paths.model(evidence.name).as_posix()
-    agree({"dvc.lock": evidence.outputs.get(made), "the registered files": place_md5(ensemble)})
-    return agree({
+    ensemble, made = model_files.ensemble_folder(evidence.stored_model), paths.model(evidence.name).as_posix()
+    require_same({"dvc.lock": evidence.outputs.get(made), "the registered files": place_md5(ensemble)})
+    return require_same({
         "the registered files": sha256_folder(ensemble), "the run's tag": evidence.run.tags.get("heartml.sha256.model"),
         "lineage.json": evidence.facts.get("outputs_sha256", {}).get("model"),
     }, "the same") + " (and its MD5 in dvc.lock)"
 
 
 def stored_results(evidence: Evidence) -> str:
-    """What the run keeps of evaluation, folds, validation and out-of-fold answers is what the lock names."""
+    """Evaluation, folds, validation and out-of-fold predictions of the run have the bytes that dvc.lock names."""
     name = evidence.name
     places = {run_name: of(name) for run_name, of in _RUN_NAMES.items()}
     places |= {"validation": paths.VALIDATION, "evaluation": paths.evaluation(name)}
@@ -158,11 +162,11 @@ def stored_results(evidence: Evidence) -> str:
                 count += 1
                 wrong += [] if place_md5(stored) == md5 else [f"{out}: not the bytes of dvc.lock"]
     if wrong:
-        raise Wrong(listed(wrong))
+        raise LinkBroken(listed(wrong))
     if not count:
-        raise Lost("dvc.lock names none of the results that the run keeps")
+        raise LinkMissing("dvc.lock names none of the results that the run keeps")
     hashed = {"folds": sha256_file(evidence.file("folds.parquet")),
               "evaluation": sha256_folder(evidence.file("evaluation"))}
     for what, digest in hashed.items():
-        agree({f"the run's {what}": digest, "its tag": evidence.run.tags.get(f"heartml.sha256.{what}")})
+        require_same({f"the run's {what}": digest, "its tag": evidence.run.tags.get(f"heartml.sha256.{what}")})
     return f"{count} outputs, the bytes that dvc.lock names"

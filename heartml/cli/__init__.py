@@ -1,6 +1,7 @@
 """The command line: `heartml COMMAND`. Heavy libraries are imported inside the command that needs them.
 
-A user's mistake ends in one line on stderr and exit status 1 (2 for wrong usage); a traceback is a fault of ours.
+A user's mistake ends in one line on stderr and exit status 1, wrong usage in exit status 2. A traceback is a fault of
+ours.
 """
 
 import os
@@ -8,8 +9,7 @@ import sys
 
 import click
 
-from heartml.cli import audit as trust
-from heartml.cli import data, evaluation, inference, lineage, models, stages
+from heartml.cli import audit, data, evaluation, inference, lineage, models, stages
 from heartml.core.command import run
 from heartml.core.system.processes import die_with_dvc
 
@@ -20,28 +20,38 @@ def cli() -> None:
     """From stethoscope recordings to an audited, registered heart-sound model. Not a medical device.
 
     \b
-    Data in      simulate, ingest, tasks
-    Stages       validate, split, features, search, ensemble, evaluate, robustness, report   (`dvc repro` runs them)
-    Flow         retrain, models, promote, rollback, compare, card
-    Evaluation   leave-out, protocol
-    Auditor      lineage, trace, withdraw, audit, verify, sign
-    Model out    predict, score, monitor
+    Bring data in           simulate, ingest, tasks
+    Train and release       retrain, models, promote, rollback, compare, card
+    Use a model             predict, score, monitor
+    Other evaluations       leave-out, protocol
+    Audit                   lineage, trace, audit, verify, sign, withdraw
+    Single stages           validate, split, features, search, ensemble, evaluate, robustness, report
+                            (`heartml retrain` and `dvc repro` run them)
 
-    Start with `make run`, or: heartml ingest pascal DIR && heartml retrain
+    \b
+    Exit status of every command:
+      0  done
+      1  an error; one line on stderr says what is wrong and what to do
+      2  wrong usage
+    `heartml monitor` has one more.
+
+    \b
+    Example, the demo data:      make run
+    Example, your own download:  heartml ingest pascal DIR && heartml retrain
     """
 
 
-for _module in (data, stages, models, evaluation, lineage, trust, inference):
+for _module in (data, stages, models, evaluation, lineage, audit, inference):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 
 
 def main() -> None:
     """Entry point of `heartml` and `python -m heartml`."""
-    if "DVC_STAGE" in os.environ:   # before the slow imports of a stage, so that no orphan comes to life
+    if "DVC_STAGE" in os.environ:   # before the slow imports, so that no stage goes on without its DVC
         die_with_dvc()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ.setdefault(name, "1")   # before numpy is imported, or it does not count
+        os.environ.setdefault(name, "1")   # numpy reads these when it is imported
     sys.exit(run(cli))
 
 

@@ -1,4 +1,4 @@
-"""Commands about what can be trusted: audit, verify, sign."""
+"""Commands that check and sign registered versions: audit, verify, sign."""
 
 import json
 import sys
@@ -9,26 +9,30 @@ import click
 
 @click.command()
 @click.argument("model")
-@click.option("--reproduce", is_flag=True, help="Also run every stage again in a fresh clone, and compare all outputs.")
+@click.option("--reproduce", is_flag=True, help="Also run every stage again in a fresh clone and compare all outputs.")
 @click.option("--tolerance", type=click.FloatRange(0, min_open=True),
-              help="How far numbers may differ in another environment, else `audit.tolerance` of params.yaml.")
+              help="Largest difference of a number in another environment; else `audit.tolerance` of params.yaml.")
 @click.option("--json", "as_json", is_flag=True, help="Print every link as JSON.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the links as a page to this file.")
 def audit(model: str, reproduce: bool, tolerance: float | None, as_json: bool, html: Path | None) -> None:
-    """Verify the whole chain behind a registered version: each link holds, is broken, or is missing.
+    """Check the whole chain behind a registered version.
 
-    MODEL is NAME (its champion), NAME@ALIAS or NAME/VERSION. Looked at are signature, commit and difference, the code
-    of the stages and beside the model, parameters, packages, dvc.lock, every file of the data and of the stages'
-    outputs (hashed again), the registered files, validation, folds, metrics and decisions (computed again), the gate's
-    verdict, the alias, and withdrawn consent. It reads the registry, git, and DVC's cache and remotes.
+    MODEL is NAME (its champion), NAME@ALIAS or NAME/VERSION. Each link of the chain holds, is broken or is missing.
+    The links are: signature, commit and difference from it, code of the stages and beside the model, parameters,
+    packages, dvc.lock, every file of the data and of the stages' outputs (hashed again), the registered files,
+    validation, folds, metrics and decisions (computed again), the gate's verdict, the alias, and withdrawn consent.
 
-    --reproduce takes as long as the training: it clones that commit into a temporary folder, brings its data by hash,
-    runs `dvc repro --force`, and holds every output against the stored one: the same bytes, or, where Python, packages
-    or machine are others, numbers within the tolerance. This folder is left alone.
-
-    Exit status 0: every link holds; 1: one does not, or there is no such version.
+    --reproduce takes as long as the training. It clones the commit into a temporary folder, fetches the data by hash,
+    runs `dvc repro --force`, and compares every output with the stored one. The bytes must be the same. With another
+    Python, other packages or another machine, numbers must agree within the tolerance.
 
     \b
+    Reads        the registry, git, DVC's cache and remotes
+    Writes       nothing, unless --html names a file
+    Exit status  0: every link holds; 1: a link does not hold, or there is no such version
+
+    \b
+    Examples:
     heartml audit simulated-murmur
     heartml audit circor-murmur/3 --reproduce --html audit.html
     """
@@ -37,7 +41,7 @@ def audit(model: str, reproduce: bool, tolerance: float | None, as_json: bool, h
     from heartml import audit as auditor
     from heartml.audit import show
 
-    found, again = auditor.run_all(model, reproduce=reproduce, tolerance=tolerance)
+    found, reproduced = auditor.run_all(model, reproduce=reproduce, tolerance=tolerance)
     if html:
         from heartml.core.system.files import replacing
 
@@ -46,60 +50,74 @@ def audit(model: str, reproduce: bool, tolerance: float | None, as_json: bool, h
     if as_json:
         from dataclasses import asdict
 
-        outputs = [asdict(one) for one in again.outputs] if again else None
-        click.echo(json.dumps({**found.as_json(), **({"reproduced": outputs} if again else {})}, indent=2))
+        outputs = {"reproduced": [asdict(one) for one in reproduced.outputs]} if reproduced else {}
+        click.echo(json.dumps({**found.as_json(), **outputs}, indent=2))
     else:
         console = Console()
         show.table(found, console)
-        if again:
-            show.reproduction(again, console)
+        if reproduced:
+            show.reproduction(reproduced, console)
     if not found.holds:
         sys.exit(1)
 
 
 @click.command()
 @click.argument("model")
-@click.option("--to", type=click.Path(path_type=Path), help="Put the verified copy into this new folder.")
+@click.option("--to", type=click.Path(path_type=Path), help="Write the verified copy into this new folder.")
 def verify(model: str, to: Path | None) -> None:
-    """Hold a registered version against its signature, without running any of its code.
+    """Check a registered version against its signature.
 
-    `mlflow models serve` runs the Python that is stored beside a model before anything can be checked. So verify first,
-    and serve the verified copy; the server checks once more, against keys that you name outside of the model.
+    No code of the model is run. `mlflow models serve` runs Python code that is stored beside a model before anything
+    can be checked. So verify first, and serve the verified copy. The server checks it once more, with the keys that
+    HEARTML_TRUSTED_KEYS names.
 
     \b
+    Reads        the registry, the trusted keys
+    Writes       nothing, unless --to names a folder
+    Exit status  0: the files are as they were signed; 1: they are not, or there is no such version
+
+    \b
+    Examples:
     heartml verify circor-murmur --to served
     HEARTML_TRUSTED_KEYS=.heartml/keys mlflow models serve -m served --env-manager local
     """
 
     from heartml.core.system.errors import HeartMLError
-    from heartml.core.system.files import replacing_folder, scratch
+    from heartml.core.system.files import replacing_folder, temporary_folder
     from heartml.registry import model_files, tracking, versions
 
     if to and to.exists():
-        raise HeartMLError(f"{to}: is there already; name a new folder")
+        raise HeartMLError(f"{to}: exists already; name a new folder")
     client = tracking.connect()
     version = versions.get(client, model)
-    with scratch() as place:
-        folder = model_files.copied(client, version, place)
+    with temporary_folder() as place:
+        folder = model_files.download_unverified(client, version, place)
         model_files.verify(folder, version.name, version.number, version.run_id)
         if to:
             import shutil
 
             with replacing_folder(to) as temporary:
                 shutil.copytree(folder, temporary, dirs_exist_ok=True)
-    click.echo(f"{version.name} version {version.number}: as it was signed{f', in {to}' if to else ''}")
+    copied = f"; copied to {to}" if to else ""
+    click.echo(f"{version.name} version {version.number}: the files are as they were signed{copied}")
 
 
 @click.command()
 @click.argument("model")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Sign without asking.")
 def sign(model: str, yes: bool) -> None:
-    """Sign a version as it is stored now, with this machine's key (HEARTML_SIGNING_KEY, or .heartml/keys).
+    """Sign a registered version as it is stored now.
 
-    `heartml retrain` signs what it registers. This is for versions from before there were signatures, and for a key
-    that was lost: look at `heartml audit MODEL/VERSION` first, for you vouch for what is there.
+    `heartml retrain` signs what it registers. This command is for versions that have no signature, or whose key was
+    lost. With your signature you vouch for the stored files, so look at `heartml audit MODEL/VERSION` first.
 
     \b
+    Reads        the registry, and this machine's key (HEARTML_SIGNING_KEY, or else .heartml/keys)
+    Writes       the signature, to the registry
+    Exit status  0: signed; 1: there is no such version or no key; 2: no terminal to ask at, and no --yes
+
+    \b
+    Examples:
     heartml audit simulated-murmur/1
     heartml sign simulated-murmur/1
     """
@@ -108,7 +126,7 @@ def sign(model: str, yes: bool) -> None:
     client = tracking.connect()
     version = versions.get(client, model)
     if not yes and not sys.stdin.isatty():
-        raise click.UsageError("nobody to ask at a terminal: add --yes")
+        raise click.UsageError("there is no terminal to ask at: add --yes")
     if not yes:
         click.confirm(f"Sign {version.name} version {version.number} as it is stored now?", abort=True, err=True)
     click.echo(f"{version.name} version {version.number}: signed with key {sealing.sign_again(client, version)[:16]}")

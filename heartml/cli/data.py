@@ -10,14 +10,20 @@ from heartml.core.system.errors import HeartMLError
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--children", type=int, help="How many; one in twenty comes back under a second id.")
-@click.option("--seed", type=int, help="Another seed, other children; the same seed, the same bytes.")
-@click.option("--seconds", type=float, help="Length of a recording, give or take a fifth.")
-@click.option("--faults/--no-faults", default=True, show_default=True, help="Plant faults for validation to find.")
+@click.option("--children", type=int, help="Number of children; one in twenty has a second id as well.")
+@click.option("--seed", type=int, help="The same seed gives the same bytes.")
+@click.option("--seconds", type=float, help="Length of a recording in seconds, plus or minus a fifth.")
+@click.option("--faults/--no-faults", default=True, show_default=True, help="Add faults for the checks to find.")
 def simulate(folder: Path, children: int | None, seed: int | None, seconds: float | None, faults: bool) -> None:
-    """Write simulated children to FOLDER, laid out as CirCor is; numbers not given come from params.yaml.
+    """Write recordings of simulated children to FOLDER, in CirCor's layout.
 
     \b
+    Reads        section `simulate` of params.yaml, for numbers that are not given
+    Writes       FOLDER: sound files, segmentations, a table of patients
+    Exit status  0: written; 1: it could not be done
+
+    \b
+    Example:
     heartml simulate demo && heartml ingest simulated demo
     """
     from heartml.core import config
@@ -34,27 +40,35 @@ def simulate(folder: Path, children: int | None, seed: int | None, seconds: floa
 @click.command()
 @click.argument("dataset")
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
-@click.option("--download", is_flag=True, help="Fetch it from its publisher first; continues where it was interrupted.")
-@click.option("--into", type=click.Path(path_type=Path), help="Where to download to; else .heartml/downloads.")
-@click.option("--mirror", envvar="HEARTML_MIRROR", help="Another address with the publisher's files (HEARTML_MIRROR).")
-@click.option("--keep-tasks", is_flag=True, help="Leave `tasks` in params.yaml alone.")
-@click.option("--replace", is_flag=True, help="FOLDER is all there is: drop what was ingested before and is not in it.")
+@click.option("--download", is_flag=True, help="Download it from its publisher first; an interrupted download goes on.")
+@click.option("--into", type=click.Path(path_type=Path), help="Folder to download to; else .heartml/downloads.")
+@click.option("--mirror", envvar="HEARTML_MIRROR", help="Another URL with the publisher's files (HEARTML_MIRROR).")
+@click.option("--keep-tasks", is_flag=True, help="Do not change `tasks` in params.yaml.")
+@click.option("--replace", is_flag=True, help="FOLDER is complete: drop what was ingested earlier and is not in it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def ingest(dataset: str, folder: Path | None, download: bool, into: Path | None, mirror: str | None,
            keep_tasks: bool, replace: bool, as_json: bool) -> None:
-    """Check FOLDER, in the publisher's layout, and make it the next version of the data (data.dvc).
+    """Check a data set and make it part of the next version of the data.
 
-    DATASET is simulated, circor, pascal, bmdhs, physionet2016, yaseen or generic. What is refused goes into quarantine
-    with its reason. Running it again changes nothing; other data sets, and files that were ingested before, are kept.
-    With a Prefect server configured (PREFECT_API_URL) this runs as the flow `ingest`.
+    DATASET is simulated, circor, pascal, bmdhs, physionet2016, yaseen or generic. FOLDER holds it in its publisher's
+    layout. A recording that fails the entry checks goes into quarantine with its reason. Recordings with near-duplicate
+    audio join one group. Other data sets, and files that were ingested earlier, are kept. The same FOLDER again changes
+    nothing. With a Prefect server (PREFECT_API_URL) this runs there as the flow `ingest`.
 
     \b
+    Reads        FOLDER, or the publisher's server (--download)
+    Writes       data/ (recordings, annotations, quarantine), data.dvc, `tasks` in params.yaml
+    Exit status  0: done; 1: no recording passed the checks, or it could not be done; 2: wrong usage
+
+    \b
+    Examples:
     heartml ingest pascal ~/pascal
     heartml ingest circor --download
     heartml ingest generic ~/clinic/clinic.yaml
 
-    generic is any labelled collection: a CSV with a row a recording, and beside it a mapping file, whose name becomes
-    the data set's. Needed: title, citation, licence, table, columns.path, labels.
+    generic stands for any labelled collection: a CSV with one row for each recording and a mapping file, both in one
+    folder. The name of the mapping file is the name of the data set. The file must have title, citation, licence,
+    table, columns.path and labels.
 
     \b
     title: Heart sounds of our clinic         # clinic.yaml
@@ -70,7 +84,7 @@ def ingest(dataset: str, folder: Path | None, download: bool, into: Path | None,
     from heartml.cli import tables
 
     if (folder is None) != download:
-        raise click.UsageError("name FOLDER, or --download, and not both")
+        raise click.UsageError("name either FOLDER or --download")
     if configured():
         from flows.support import run_local
 
@@ -87,20 +101,26 @@ def ingest(dataset: str, folder: Path | None, download: bool, into: Path | None,
     else:
         tables.ingest(outcome)
     if not outcome.recordings:
-        raise HeartMLError(f"no recording of {dataset} passed the checks; data/quarantine.parquet says why")
+        raise HeartMLError(f"no recording of {dataset} passed the checks; the reasons are in data/quarantine.parquet")
 
 
 @click.command()
-@click.option("--use", multiple=True, metavar="NAME...", help="Train these: writes `tasks` of params.yaml.")
+@click.option("--use", multiple=True, metavar="NAME...", help="Train these tasks: writes `tasks` of params.yaml.")
 @click.argument("more", nargs=-1, metavar="")
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def tasks(use: tuple[str, ...], more: tuple[str, ...], as_json: bool) -> None:
-    """List the tasks that the ingested data allow, with the counts of their classes; or choose those to train.
+    """List the tasks that the ingested data allow, or choose those to train.
 
-    A task is named <data set>-<task>; data sets joined with + are used together. A group's name, such as
-    bmdhs-diseases, stands for those of its tasks that the data can teach.
+    A task is named <data set>-<task>. Data sets joined with + are used together. The name of a group of tasks, such as
+    bmdhs-diseases, stands for those of its tasks that have enough data.
 
     \b
+    Reads        data/, params.yaml
+    Writes       nothing; with --use `tasks` of params.yaml
+    Exit status  0: done; 1: there is no such task, or too few data for it; 2: wrong usage
+
+    \b
+    Examples:
     heartml tasks
     heartml tasks --use circor-murmur bmdhs-diseases
     """
@@ -108,21 +128,21 @@ def tasks(use: tuple[str, ...], more: tuple[str, ...], as_json: bool) -> None:
 
     from heartml.cli import tables
     from heartml.core import config
-    from heartml.core.tasks import expand
+    from heartml.core.tasks import expand_groups
     from heartml.data.ingest import available_tasks
 
     if more and not use:
-        raise click.UsageError(f"--use {' '.join(more)}? Without --use this lists tasks.")
+        raise click.UsageError(f"to choose tasks, write --use {' '.join(more)}; without --use this command lists tasks")
     wanted = (*use, *more)
     if wanted:
-        config.set_tasks(available_tasks.choose(wanted, config.load().validate_.min_class_groups))
+        config.set_tasks(available_tasks.select_tasks(wanted, config.load().validate_.min_class_groups))
     params, allowed = config.load(), available_tasks.read()
     if as_json:
         click.echo(json.dumps([asdict(task) for task in allowed], indent=2))
     else:
         tables.tasks(allowed, params.tasks, params.validate_.min_class_groups)
         if wanted:
-            tables.chosen(params.tasks, [name for name in expand(wanted) if name not in params.tasks])
+            tables.chosen_tasks(params.tasks, [name for name in expand_groups(wanted) if name not in params.tasks])
 
 
 COMMANDS = (simulate, ingest, tasks)

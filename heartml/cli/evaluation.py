@@ -1,4 +1,4 @@
-"""Evaluations that no stage makes: a study's own protocol, leaving a collection out."""
+"""Evaluations outside the stages: the protocol of a published study, and leaving a collection out."""
 
 from pathlib import Path
 
@@ -7,23 +7,30 @@ import click
 
 @click.group()
 def protocol() -> None:
-    """Score our models by a published study's own protocol, on the publisher's files."""
+    """Score our models by the protocol of a published study."""
 
 
 @protocol.command("circor-m2d")
 @click.argument("named", metavar="DIR", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--splits", "first", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
               metavar="CSV...", help="One or several CSVs of patient_id,part (train, validation, test).")
-@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs of each split.")
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Number of runs of each split.")
 @click.option("--json", "to", type=click.Path(path_type=Path, dir_okay=False), help="Write all numbers to this file.")
 def circor_m2d(named: tuple[Path, ...], first: Path, seeds: int, to: Path | None) -> None:
     """CirCor murmurs by the protocol of the M2D study (arXiv 2404.17107).
 
-    DIR is CirCor in the publisher's layout, or any part of it. For each split: one network under the paper's rule and
-    the ensemble, W.acc, UAR and recalls on its test patients, also without those whose twin id is in development,
-    and the 2022 challenge's outcome cost. Run it in a project (it reads params.yaml). Killed: just run it again.
+    DIR is CirCor in the publisher's layout, or a part of it. For each split it trains one network with the paper's
+    decision rule, and the ensemble. It prints weighted accuracy, UAR and recalls on the test patients, the same without
+    patients whose second id is in the development part, and the outcome cost of the 2022 challenge. After a kill, the
+    same command goes on.
 
     \b
+    Reads        DIR, the CSVs, params.yaml (run it in a project)
+    Writes       finished runs in .heartml/protocol; with --json all numbers
+    Exit status  0: done; 1: it could not be done; 2: wrong usage
+
+    \b
+    Example:
     heartml protocol circor-m2d DIR --splits split1.csv split2.csv split3.csv --json out.json
     """
     from heartml.core import config
@@ -43,16 +50,22 @@ def circor_m2d(named: tuple[Path, ...], first: Path, seeds: int, to: Path | None
 @click.command("leave-out")
 @click.argument("task")
 @click.option("--by", type=click.Choice(["dataset", "source"]), default="dataset", show_default=True,
-              help="What is left out: data sets of the task, or sources within them (a sensor, a campaign).")
+              help="What to leave out: data sets of the task, or sources within them (a sensor, a campaign).")
 @click.option("--json", "to", type=click.Path(path_type=Path, dir_okay=False), help="Write every number to this file.")
 def leave_out(task: str, by: str, to: Path | None) -> None:
-    """Score TASK on each collection in turn, with a model that has learnt from the others alone.
+    """Score TASK on each collection by a model trained on the others.
 
-    Search, ensemble and decision rule see nothing of what is left out; a group that is in it and elsewhere is left out
-    whole. Beside it: the floors, and what the task's own model says of the same units. Takes a search a collection;
-    killed, the same command goes on. Needs a task that was retrained.
+    Search, ensemble and decision rule use nothing of the collection that is left out. A group with recordings in it and
+    elsewhere is left out as a whole. For comparison it prints the baselines, and the task's own model on the same
+    units, predicted out-of-fold. It takes one search for each collection. After a kill, the same command goes on.
 
     \b
+    Reads        data/, params.yaml, artifacts/TASK (run `heartml retrain` first)
+    Writes       finished runs in .heartml/leave-out; with --json all numbers
+    Exit status  0: done; 1: it could not be done; 2: wrong usage
+
+    \b
+    Examples:
     heartml leave-out circor+simulated-murmur --json left-out.json
     heartml leave-out physionet2016-normal --by source
     """

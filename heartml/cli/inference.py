@@ -8,30 +8,34 @@ import click
 
 DRIFTED = 3      # exit status
 _MODEL = click.option("--model", "wanted", help="A folder, NAME, NAME@ALIAS or NAME/VERSION; else the task's champion.")
-_TASK = click.option("--task", help="Whose champion, where params.yaml names several tasks.")
+_TASK = click.option("--task", help="The task whose champion is used, where params.yaml names several tasks.")
 
 
 @click.command()
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option("--to", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.parquet",
-              help="The table to write; one that is there is replaced when the new one is whole.")
+              help="The table to write; an existing one is replaced when the new one is complete.")
 @_MODEL
 @_TASK
-@click.option("--json", "as_json", is_flag=True, help="Print what the run came to as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print a summary of the run as JSON.")
 def score(source: Path, to: Path, wanted: str | None, task: str | None, as_json: bool) -> None:
-    """Score every recording of a folder or a table, once for each model: a Parquet table of probabilities.
+    """Write a table of predictions for many recordings.
 
-    SOURCE is a folder of sound files, or a CSV with a column `path` and, where known, `patient_id` and `location`. One
-    row for each file, in their order; a file that cannot be scored is a row that says why. The columns are described in
-    heartml/inference/score_table.py, and what the run did stands in OUT.run.json.
+    SOURCE is a folder of sound files, or a CSV with a column `path` and optionally `patient_id` and `location`. The
+    table has one row for each file, in the order of the files. A file that cannot be scored has a row with the reason.
+    heartml/inference/score_table.py describes the columns.
 
-    Answers are kept by content under .heartml/scores: run it again over a folder with five new files and five are
-    scored, under whatever names. Killed: run it again. A second run with the same model waits. With PREFECT_API_URL it
-    is a Prefect flow there, otherwise it needs no server.
-
-    Exit status 0: the table is written; 1: it is not, and one line says why. Not a medical device.
+    Predictions are cached by content in .heartml/scores. When five files are new, five are scored, whatever the files
+    are called. After a kill, the same command goes on. A second run with the same model waits. With PREFECT_API_URL
+    this runs as a Prefect flow on that server; otherwise it needs no server. Not a medical device.
 
     \b
+    Reads        SOURCE, the model, params.yaml
+    Writes       OUT.parquet (the table) and OUT.run.json (when, with which model, how many)
+    Exit status  0: the table is written; 1: it is not, one line says why; 2: wrong usage
+
+    \b
+    Examples:
     heartml score incoming/ --to scores.parquet
     heartml score visits.csv --to scores.parquet --model circor-murmur/3 --json
     """
@@ -39,66 +43,67 @@ def score(source: Path, to: Path, wanted: str | None, task: str | None, as_json:
 
     from flows.support import private_server
     from heartml.inference import batch
+    from heartml.inference.predict import NOTICE
 
     if private_server.configured():
-        private_server.check()
-        from flows.score import score as flow
-        from flows.support import stale_runs
+        from flows.support import run_local
 
-        with stale_runs.signed():
-            found = flow(source, to, wanted, task)
+        summary = run_local.score(source, to, wanted, task)
     else:
-        found = batch.run(source, to, wanted, task)
+        summary = batch.run(source, to, wanted, task)
     if as_json:
-        click.echo(json.dumps(asdict(found), indent=2))
+        click.echo(json.dumps(asdict(summary), indent=2))
     else:
-        click.echo(f"{found.table}: {found.files} files, {found.units} units ({found.scored} scored now, {found.known} "
-                   f"known from before), {found.faults} files that cannot be scored\nModel: {found.model}. "
-                   "Not a medical device: for research, not for diagnosis.")
+        click.echo(f"{summary.table}: {summary.files} files, {summary.units} units ({summary.scored} scored now, "
+                   f"{summary.known} known from before), {summary.faults} files that cannot be scored\n"
+                   f"Model: {summary.model}. {NOTICE}")
 
 
 @click.command()
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @_MODEL
 @_TASK
-@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the page with the pictures there.")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with plots to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def monitor(source: Path, wanted: str | None, task: str | None, html: Path | None, as_json: bool) -> None:
-    """Compare new recordings with what a model learnt from: signals, embeddings, predictions.
+    """Compare new recordings with a model's training data.
 
-    SOURCE is what `heartml score` takes, and is scored as there: nothing twice. Recordings that the model learnt from
-    or was tested on are left out; of each patient one recording is drawn. A drift is certain and large, see `monitor`
-    in params.yaml. With PREFECT_API_URL it is a Prefect flow there that tells of a drift by the event heartml.drift.
-
-    Exit status 0: no drift, or not enough to say; 3: drift; 1: it could not be done, and one line says why.
+    Signals, embeddings and predictions are compared. SOURCE is what `heartml score` takes, and is scored in the same
+    way, nothing twice. Recordings that the model was trained or tested on are left out. Of each patient one recording
+    is compared. A difference counts as drift when it is certain and large; section `monitor` of params.yaml has the
+    limits. With PREFECT_API_URL this runs as a Prefect flow on that server, which emits the event heartml.drift.
 
     \b
+    Reads        SOURCE, the model with its reference, params.yaml
+    Writes       nothing but the cache in .heartml/scores, unless --html names a file
+    Exit status  0: no drift, or too few recordings to say; 3: drift; 1: it could not be done, one line says
+                 why; 2: wrong usage
+
+    \b
+    Examples:
     heartml monitor incoming/ --html monitor.html
     heartml monitor visits.csv --model circor-murmur@champion --json
     """
     from flows.support import private_server
     from heartml.core import config
-    from heartml.inference import monitoring as watching
+    from heartml.inference import monitoring
     from heartml.inference.monitoring import drift, page, show
 
     params = config.load().monitor
     if private_server.configured():
-        private_server.check()
-        from flows.monitor import monitor as flow
-        from flows.support import stale_runs
+        from flows.support import run_local
 
-        with stale_runs.signed():
-            watch = flow(source, wanted, task, html)
+        report = run_local.monitor(source, wanted, task, html)
     else:
-        compared = watching.run(source, wanted, task)
-        watch = compared.watch
+        data = monitoring.run(source, wanted, task)
+        report = data.report
         if html:
-            page.write(compared, params, html)
+            page.write(data, params, html)
     if as_json:
-        click.echo(json.dumps(watch.as_json(), indent=2))
+        click.echo(json.dumps(report.as_json(), indent=2))
     else:
-        show.show(watch, params)
-    sys.exit(DRIFTED if watch.verdict == drift.DRIFT else 0)
+        show.show(report, params)
+    sys.exit(DRIFTED if report.verdict == drift.DRIFT else 0)
 
 
 COMMANDS = (score, monitor)

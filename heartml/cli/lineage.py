@@ -1,4 +1,4 @@
-"""Commands for the auditor: lineage, trace, withdraw."""
+"""Commands about where data and models come from: lineage, trace, withdraw."""
 
 import json
 from pathlib import Path
@@ -12,27 +12,33 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model")
-@click.option("--recordings", is_flag=True, help="List every recording with its source file, not the first few.")
-@click.option("--all", "whole", is_flag=True, help="Leave nothing out: every parameter, code file and recording.")
-@click.option("--diff", is_flag=True, help="Print what differed from the commit, for `git apply`.")
+@click.option("--recordings", is_flag=True, help="List every recording with its source file, not only the first three.")
+@click.option("--all", "whole", is_flag=True, help="Show everything: every parameter, code file and recording.")
+@click.option("--diff", is_flag=True, help="Print how the code differed from the commit, for `git apply`.")
 @click.option("--json", "as_json", is_flag=True, help="Print the chain as W3C PROV (PROV-JSON).")
-@click.option("--openlineage", is_flag=True, help="Print it as OpenLineage events, one a line.")
-@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write it as a page to this file.")
+@click.option("--openlineage", is_flag=True, help="Print the chain as OpenLineage events, one on each line.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the chain as a page to this file.")
 def lineage(model: str, recordings: bool, whole: bool, diff: bool, as_json: bool, openlineage: bool,
             html: Path | None) -> None:
-    """Show what a registered version was made of: run, code, dvc.lock, stages, folds, recordings, environment.
+    """Show what a registered version was made of.
 
-    MODEL is NAME (its champion), NAME@ALIAS or NAME/VERSION. Everything is read from the registry, the run's files and
-    DVC's cache or remotes by hash: it is the chain of that version, wherever data and code have moved since. What
-    cannot be found is listed with the way out. Whether the links still hold is what `heartml audit` finds out.
+    MODEL is NAME (its champion), NAME@ALIAS or NAME/VERSION. The chain has run, code, dvc.lock, stages, folds,
+    recordings and environment. Files are found by hash, so it is the chain of that version, however data and code have
+    changed since. What cannot be found is listed, with what to do. `heartml audit` checks whether the links still hold.
 
     \b
+    Reads        the registry, the run's files, git, DVC's cache and remotes
+    Writes       nothing, unless --html names a file
+    Exit status  0: printed; 1: there is no such version; 2: wrong usage
+
+    \b
+    Examples:
     heartml lineage simulated-murmur
     heartml lineage circor-murmur/3 --html lineage.html
     heartml lineage circor-murmur --json > lineage.prov.json
     """
     if sum((as_json, openlineage, diff)) > 1:
-        raise click.UsageError("--json, --openlineage and --diff: one of them")
+        raise click.UsageError("choose one of --json, --openlineage and --diff")
     from heartml.lineage import chain
     from heartml.registry import tracking
 
@@ -68,20 +74,27 @@ def _print_tree(found: "Chain", *, whole: bool, recordings: bool) -> None:
 
     from heartml.lineage import show, tree
 
-    keep = None if whole or recordings else 3
-    Console().print(show.tree(tree.outline(found, keep), whole=whole))
+    most = None if whole or recordings else 3
+    Console().print(show.tree(tree.outline(found, most), whole=whole))
 
 
 @click.command()
 @click.argument("name", metavar="RECORDING|PATIENT")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def trace(name: str, as_json: bool) -> None:
-    """Show what a recording or a patient went into: data versions, groups, folds, runs, registered versions.
+    """Show where a recording or a patient was used.
 
-    A recording is named by its id, the first digits of it, or its source file; a patient by id, data set first. Looked
-    for in every data version that git's history and the runs name, quarantine included.
+    A recording is named by its id, the first digits of the id, or its source file. A patient is named by data set and
+    id. The data versions in git's history and in the runs are searched, quarantine included. Printed are the data
+    versions, groups, folds, runs and registered versions.
 
     \b
+    Reads        data/, git, the registry, DVC's cache and remotes
+    Writes       nothing
+    Exit status  0: found; 1: there is no such recording or patient; 2: wrong usage
+
+    \b
+    Examples:
     heartml trace 6d2f6440f949
     heartml trace 39522_AV.wav
     heartml trace circor-9979 --json
@@ -95,18 +108,24 @@ def trace(name: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("patient")
-@click.option("--reason", required=True, help="Kept in data/withdrawn.parquet and in the quarantine.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--reason", required=True, help="The reason; stored in data/withdrawn.parquet and in the quarantine.")
+@click.option("--yes", is_flag=True, help="Withdraw without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 def withdraw(patient: str, reason: str, yes: bool, as_json: bool) -> None:
-    """Take a patient who has withdrawn consent out of the next data version.
+    """Remove a patient who has withdrawn consent from the data.
 
-    The recordings leave data/ (data.dvc names the next version), a row for each says why, and no later ingest brings
-    them back, under whatever file name. Every registered version that was trained on them or held them out is listed
-    and marked (tag heartml.withdrawn). Nothing that was is rewritten: former data versions, runs and models stay, and
-    what remains where is listed, with what erases it. Done before, or killed: run it again.
+    The recordings are not in the next version of the data, and no later ingest brings them back, whatever the files are
+    called. Every registered version that was trained or tested on them is listed and marked (tag heartml.withdrawn).
+    Earlier data versions, runs and models are not changed. What remains of the recordings in them is listed, with what
+    erases it. The command may be run again, also after a kill.
 
     \b
+    Reads        data/, git, the registry
+    Writes       data/ (one row with the reason for each recording), data.dvc, tags of registered versions
+    Exit status  0: done; 1: there is no such patient; 2: no terminal to ask at, and no --yes
+
+    \b
+    Example:
     heartml withdraw circor-9979 --reason "letter of 3 March"
     """
     import sys
@@ -115,14 +134,14 @@ def withdraw(patient: str, reason: str, yes: bool, as_json: bool) -> None:
     from heartml.registry import tracking
 
     if not yes and not sys.stdin.isatty():
-        raise click.UsageError("nobody to ask at a terminal: add --yes")
+        raise click.UsageError("there is no terminal to ask at: add --yes")
     client = tracking.connect()
     found = withdrawal.preview(client, patient)
     if not yes:
         from heartml.lineage import trace as tracing
 
         click.echo("\n".join(tracing.lines(found)), err=True)
-        click.confirm("Take these recordings out of the next data version?", abort=True, err=True)
+        click.confirm("Remove these recordings from the next version of the data?", abort=True, err=True)
     done = withdrawal.run(client, found, reason)
     click.echo(json.dumps(done.as_dict(), indent=2) if as_json else "\n".join(withdrawal.lines(done)))
 

@@ -1,4 +1,4 @@
-"""Commands about finished models: retrain, models, promote, rollback, compare, card, predict."""
+"""Commands that train, release and use models: retrain, models, promote, rollback, compare, card, predict."""
 
 import json
 import sys
@@ -8,22 +8,30 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from heartml.release.overrides import Decided
+    from heartml.release.overrides import OverrideResult
 
 
 @click.command()
 @click.option("--wait/--no-wait", default=True, show_default=True,
-              help="Take a turn behind another retraining, ingest or DVC command here; or say why not, status 1.")
-@click.option("--force", is_flag=True, help="Run every stage again, fresh or not.")
+              help="Wait for another retraining, ingest or DVC command in this folder; or end at once, exit status 1.")
+@click.option("--force", is_flag=True, help="Run every stage again, stale or not.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def retrain(wait: bool, force: bool, as_json: bool) -> None:
-    """Run every stale stage, register the model, and promote it where the gate agrees.
+    """Run every stale stage, register the model, and promote it if the gate agrees.
 
-    Reads the stages from dvc.yaml, runs the stale ones as Prefect tasks (on PREFECT_API_URL, or a private server for
-    the time), logs to MLflow (MLFLOW_TRACKING_URI, or .heartml/mlflow.db), compares with the champion on the same
-    held-out groups, and writes reports/TASK.html. Nothing new: nothing is registered. Killed: just run it again.
+    The stages of dvc.yaml run as Prefect tasks, on the server PREFECT_API_URL or on a private one that ends with the
+    command. The new model is compared with the champion on the same held-out groups. Where nothing is new, nothing is
+    registered. After a kill, the same command goes on.
 
-    Exit status 0: promoted, refused by the gate, or nothing new; 1: something failed.
+    \b
+    Reads        data/, params.yaml, dvc.yaml, the champion
+    Writes       artifacts/, dvc.lock, reports/TASK.html, MLflow (MLFLOW_TRACKING_URI, or .heartml/mlflow.db)
+    Exit status  0: promoted, refused by the gate, or nothing new; 1: something failed; 2: wrong usage
+
+    \b
+    Examples:
+    heartml retrain
+    heartml retrain --no-wait --json
     """
     from flows.support import run_local
     from heartml.release import outcome as results
@@ -41,13 +49,25 @@ def retrain(wait: bool, force: bool, as_json: bool) -> None:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def models(as_json: bool) -> None:
-    """List registered models: versions, which is champion, what the gate said of each, who decided what and why."""
+    """List the registered models and their versions.
+
+    Printed are which version is champion, the gate's verdict on each, and every decision with who made it and why.
+
+    \b
+    Reads        the registry
+    Writes       nothing
+    Exit status  0: printed
+
+    \b
+    Example:
+    heartml models
+    """
     from heartml.registry import champions, tracking, versions
     from heartml.release import outcome as results
 
     client = tracking.connect()
-    names = versions.names(client)
-    found = [version for name in names for version in versions.versions(client, name)]
+    names = versions.model_names(client)
+    found = [version for name in names for version in versions.list_versions(client, name)]
     history = {name: champions.read(client, name) for name in names}
     if as_json:
         click.echo(json.dumps([{**version.as_dict(), "decisions": [
@@ -58,9 +78,9 @@ def models(as_json: bool) -> None:
         results.show_history(history)
 
 
-_reason = click.option("--reason", required=True, help="Why; people will read it in a year.")
-_force = click.option("--force", is_flag=True, help="Although consent was withdrawn, or validation or lineage failed; "
-                                                    "what was overruled is recorded.")
+_reason = click.option("--reason", required=True, help="Why, for people who read it in a year.")
+_force = click.option("--force", is_flag=True, help="Overrule withdrawn consent, or a failed check of validation or "
+                                                    "lineage. What was overruled is recorded.")
 
 
 @click.command()
@@ -69,56 +89,77 @@ _force = click.option("--force", is_flag=True, help="Although consent was withdr
 @_force
 @click.option("--json", "as_json", is_flag=True, help="Print the decision as JSON.")
 def promote(model: str, reason: str, force: bool, as_json: bool) -> None:
-    """Make a version the champion by a person's decision, whatever the gate said of it.
+    """Make a version the champion, by a person's decision.
 
-    Recorded in the registry for good: who (git's and the system's user), when, why, and what the gate had said;
-    `heartml models` shows it. Refused without a reason, where the version's files are gone or not what was signed, and
-    (without --force) where consent for its data was withdrawn or the gate found validation or lineage wanting.
+    The gate's verdict does not matter here. The registry records who decided (git's and the system's user), when, why,
+    and the gate's verdict; `heartml models` shows it. The promotion is refused where the version's files are missing or
+    differ from what was signed. Without --force it is also refused where consent for its data was withdrawn, or where
+    the gate found that validation or lineage failed.
 
     \b
-    heartml promote circor-murmur/3 --reason "heard 40 of its errors: the labels were wrong, not the model"
+    Reads        the registry
+    Writes       the decision and the alias `champion`, to the registry
+    Exit status  0: promoted; 1: refused, or there is no such version; 2: wrong usage
+
+    \b
+    Example:
+    heartml promote circor-murmur/3 --reason "listened to 40 of its errors: the labels were wrong, not the model"
     """
     from heartml.release import overrides
 
     if "/" not in model and "@" not in model:
         raise click.UsageError(f"which version? Write {model}/VERSION; `heartml models` lists them")
-    _say(overrides.promote(model, reason, force=force), as_json)
+    _print_override(overrides.promote(model, reason, force=force), as_json)
 
 
 @click.command()
 @click.argument("model")
-@click.option("--to", metavar="VERSION", help="A version that served before; else the one before the champion.")
+@click.option("--to", metavar="VERSION", help="An earlier champion; else the one before the present champion.")
 @_reason
 @_force
 @click.option("--json", "as_json", is_flag=True, help="Print the decision as JSON.")
 def rollback(model: str, to: str | None, reason: str, force: bool, as_json: bool) -> None:
-    """Back to the champion before this one. Once more: forth again; further back with --to.
+    """Make the previous champion the champion again.
 
-    Recorded as `heartml promote` records it. The next `heartml retrain` does not undo it: what was rolled back is
-    registered already, so it is nothing new. A new model has to win against the champion of the day, as always.
+    A second rollback restores the champion from before the first one; --to goes further back. The decision is recorded
+    as with `heartml promote`. The next `heartml retrain` does not undo it, because the version that was rolled back is
+    registered already. A new model has to be better than the present champion, as always.
 
     \b
+    Reads        the registry
+    Writes       the decision and the alias `champion`, to the registry
+    Exit status  0: done; 1: there is no such earlier champion, or it is refused; 2: wrong usage
+
+    \b
+    Examples:
     heartml rollback circor-murmur --reason "false alarms at the new clinic"
     heartml rollback circor-murmur --to 1 --reason "version 2 has them too"
     """
     from heartml.release import overrides
 
     if "/" in model or "@" in model:
-        raise click.UsageError("name the model alone, and the version with --to")
-    _say(overrides.roll_back(model, to, reason, force=force), as_json)
+        raise click.UsageError("give the name of the model without a version; the version belongs behind --to")
+    _print_override(overrides.roll_back(model, to, reason, force=force), as_json)
 
 
 @click.command()
 @click.argument("model")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this file.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the card to this file.")
 def card(model: str, out: Path | None) -> None:
-    """Print the model card: intended use, data, scores with intervals, subgroups, limits, ethics, lineage (Markdown).
+    """Print the model card of a registered version, as Markdown.
 
-    MODEL is NAME (its champion), NAME/VERSION or NAME@ALIAS. Every number comes from what the version's run keeps; how
-    it stands (champion, replaced, withdrawn) is the registry's word of today. The run keeps the card of its first day
-    as model_card.md, and the report has it as a section.
+    MODEL is NAME (its champion), NAME/VERSION or NAME@ALIAS. The card has intended use, data, scores with intervals,
+    subgroups, limits, ethics and lineage. Its numbers come from the files of the version's run. Its status (champion,
+    replaced, withdrawn) is the present one. The run keeps the card of the first day as model_card.md, and the report
+    has that as a section.
 
     \b
+    Reads        the registry, the run's files
+    Writes       nothing, unless --out names a file
+    Exit status  0: printed; 1: there is no such version; 2: wrong usage
+
+    \b
+    Examples:
     heartml card circor-murmur
     heartml card circor-murmur/3 --out model_card.md
     """
@@ -138,15 +179,23 @@ def card(model: str, out: Path | None) -> None:
 @click.command()
 @click.argument("first")
 @click.argument("second")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, each unit's answers too.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, with the predictions for each unit.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write it as a page to this file.")
 def compare(first: str, second: str, as_json: bool, html: Path | None) -> None:
-    """Hold two registered versions against each other: scores, calibration, subgroups; parameters, data, code.
+    """Compare two registered versions.
 
-    Each is NAME (its champion), NAME/VERSION or NAME@ALIAS. They are judged on the held-out units that both answered
-    and whose group neither was trained on, with paired differences (second minus first) and intervals over groups.
+    FIRST and SECOND are NAME (its champion), NAME/VERSION or NAME@ALIAS. Compared are scores, calibration and
+    subgroups, and also parameters, data and code. The scores are those on held-out units for which both have a
+    prediction and whose group neither was trained on. Differences are paired (second minus first), with intervals over
+    groups.
 
     \b
+    Reads        the registry, the runs' files
+    Writes       nothing, unless --html names a file
+    Exit status  0: compared; 1: there is no such version, or nothing in common; 2: wrong usage
+
+    \b
+    Examples:
     heartml compare circor-murmur/1 circor-murmur
     heartml compare circor-murmur circor-murmur@challenger --html compared.html
     """
@@ -156,7 +205,8 @@ def compare(first: str, second: str, as_json: bool, html: Path | None) -> None:
     from heartml.release import comparison, comparison_page
 
     client = tracking.connect()
-    one, other = (comparison.local_known(comparison.load(client, versions.get(client, w))) for w in (first, second))
+    one, other = (comparison.with_local_units(comparison.load(client, versions.get(client, wanted)))
+                  for wanted in (first, second))
     found = comparison.compare(one, other, config.load())
     if html:
         with replacing(html) as temporary:
@@ -168,32 +218,38 @@ def compare(first: str, second: str, as_json: bool, html: Path | None) -> None:
         comparison_page.show(found)
 
 
-def _say(decided: "Decided", as_json: bool) -> None:
+def _print_override(result: "OverrideResult", as_json: bool) -> None:
     if as_json:
-        entry = decided.entry.as_dict() if decided.entry else None
-        click.echo(json.dumps({**decided.version.as_dict(), "decision": entry}, indent=2))
+        entry = result.entry.as_dict() if result.entry else None
+        click.echo(json.dumps({**result.version.as_dict(), "decision": entry}, indent=2))
     else:
-        click.echo(decided.in_words())
+        click.echo(result.in_words())
 
 
 @click.command()
 @click.argument("named", metavar="INPUT...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--model", "wanted", help="A folder, NAME, NAME@ALIAS or NAME/VERSION; else the task's champion, or what "
                                         "the last `dvc repro` made where there is no champion.")
-@click.option("--task", help="Whose champion, where params.yaml names several tasks.")
-@click.option("--csv", "to", type=click.Path(path_type=Path, dir_okay=False), help="Write the answers to this file.")
+@click.option("--task", help="The task whose champion is used, where params.yaml names several tasks.")
+@click.option("--csv", "to", type=click.Path(path_type=Path, dir_okay=False), help="Write predictions to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def predict(named: tuple[Path, ...], wanted: str | None, task: str | None, to: Path | None, as_json: bool) -> None:
-    """Score recordings: probabilities, decision, calibrated confidence, and what is wrong with the signal.
+    """Predict for recordings: decision, confidence, probabilities.
 
-    INPUT is a sound file, a folder of them, or a CSV with a column `path` and, where known, `patient_id` and
-    `location`. A task about patients takes files named like 2530_AV.wav as one patient's, any other file as a patient.
-
-    A file that cannot be scored says why, the others are scored, and the exit status is 1. Not a medical device.
+    INPUT is a sound file, a folder of sound files, or a CSV with a column `path` and optionally `patient_id` and
+    `location`. In a task about patients, files named like 2530_AV.wav belong to patient 2530, and any other file is a
+    patient of its own. Warnings about the signal are printed too. A file that cannot be scored is named with the
+    reason, and the others are scored. Not a medical device.
 
     \b
+    Reads        INPUT, the model, params.yaml
+    Writes       nothing, unless --csv names a file
+    Exit status  0: every file was scored; 1: a file could not be scored, or there is no model; 2: wrong usage
+
+    \b
+    Examples:
     heartml predict recording.wav
-    heartml predict visits.csv --model circor-murmur/3 --csv answers.csv
+    heartml predict visits.csv --model circor-murmur/3 --csv predictions.csv
     """
     from heartml.inference import output
     from heartml.inference import predict as scoring
@@ -205,8 +261,8 @@ def predict(named: tuple[Path, ...], wanted: str | None, task: str | None, to: P
         click.echo(output.as_json(result))
     else:
         output.show(result)
-    for heard in result.faults:
-        click.echo(f"heartml: {output.complaint(heard)}", err=True)
+    for recording in result.faults:
+        click.echo(f"heartml: {output.fault_line(recording)}", err=True)
     if result.faults:
         sys.exit(1)
 

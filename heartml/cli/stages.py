@@ -1,4 +1,4 @@
-"""One command a DVC stage; `dvc repro` and `heartml retrain` run them."""
+"""One command for each DVC stage; `dvc repro` and `heartml retrain` run them."""
 
 from typing import TYPE_CHECKING
 
@@ -14,24 +14,30 @@ def _part(_: click.Context, __: click.Parameter, words: str | None) -> "Part | N
     try:
         return Part.parse(words) if words else None
     except ValueError:
-        raise click.BadParameter(f"{words}: the second of three parts is written 2/3") from None
+        raise click.BadParameter(f"{words}: write 2/3 for the second of three parts") from None
 
 
 TASK = click.option("--task", required=True, help="One of `tasks` in params.yaml, e.g. circor-murmur.")
-PART = click.option("--part", metavar="K/N", callback=_part, help="Before the stage, on any machine that sees this "
-                    "folder: do part K of N of its work and keep it where the stage finds it (docs/scale.md).")
+PART = click.option("--part", metavar="K/N", callback=_part, help="Instead of the stage, precompute part K of N of its "
+                    "work where the stage finds it, on any machine that has this folder (docs/scale.md).")
 
 
 @click.command()
 def validate() -> None:
-    """Check recordings and signals with Great Expectations; errors stop the pipeline.
+    """Check tables and signals with Great Expectations.
+
+    An error stops the pipeline, a warning does not. The limits are in sections `validate` and `ingest` of params.yaml.
 
     \b
-    artifacts/validation/index.html       what was found, for a person
-    artifacts/validation/validation.json  the same for a program, with the rows
-    .heartml/validation-failed/           both, where the data is not fit
+    Reads        data/
+    Writes       artifacts/validation/index.html (the findings, as a page)
+                 artifacts/validation/validation.json (the same for a program, with the rows)
+                 .heartml/validation-failed/ (both, where there is an error)
+    Exit status  0: no error; 1: an error
 
-    Limits stand in `validate` and `ingest` of params.yaml.
+    \b
+    Example:
+    heartml validate
     """
     from heartml.stages import validate as stage
 
@@ -41,10 +47,20 @@ def validate() -> None:
 @click.command()
 @TASK
 def split(task: str) -> None:
-    """Draw stratified folds and a held-out part; groups never cross.
+    """Draw stratified folds and a held-out part.
 
-    Nearly the same audio counts as one group (validation finds it). A published split, a CSV of patient_id,part in
-    splits/, takes the place of the draw: name it as `split.published` in params.yaml.
+    A group is never in two parts. Recordings with near-duplicate audio, which validation finds, belong to one group. A
+    published split, a CSV of patient_id,part in splits/, replaces the draw: name it in `split.published` of
+    params.yaml.
+
+    \b
+    Reads        data/recordings.parquet, artifacts/validation/groups.parquet
+    Writes       artifacts/TASK/folds.parquet
+    Exit status  0: written; 1: it could not be done
+
+    \b
+    Example:
+    heartml split --task circor-murmur
     """
     from heartml.stages import split as stage
 
@@ -56,7 +72,18 @@ def split(task: str) -> None:
 @click.option("--encoder", required=True, help="One of `encoders` in params.yaml.")
 @PART
 def features(task: str, encoder: str, part: "Part | None") -> None:
-    """Turn every recording of a task into frames under one encoder."""
+    """Compute the frames of every recording of a task with one encoder.
+
+    \b
+    Reads        data/audio, artifacts/TASK/folds.parquet
+    Writes       artifacts/TASK/features/ENCODER
+    Exit status  0: written; 1: it could not be done
+
+    \b
+    Examples:
+    heartml features --task circor-murmur --encoder logspec
+    heartml features --task circor-murmur --encoder logspec --part 2/3
+    """
     from heartml.stages import features as stage
 
     if part:
@@ -69,7 +96,20 @@ def features(task: str, encoder: str, part: "Part | None") -> None:
 @TASK
 @PART
 def search(task: str, part: "Part | None") -> None:
-    """Search encoder x pooling x head x numbers; keep every trial's out-of-fold probabilities."""
+    """Search over encoders, poolings, heads and hyperparameters.
+
+    Every trial is cross-validated on the folds; its out-of-fold probabilities are stored. The held-out part is not
+    used.
+
+    \b
+    Reads        artifacts/TASK/folds.parquet, artifacts/TASK/features, labels in data/
+    Writes       artifacts/TASK/search
+    Exit status  0: written; 1: it could not be done
+
+    \b
+    Example:
+    heartml search --task circor-murmur
+    """
     from heartml.stages import search as stage
 
     if part:
@@ -81,7 +121,17 @@ def search(task: str, part: "Part | None") -> None:
 @click.command()
 @TASK
 def ensemble(task: str) -> None:
-    """Select and fit the ensemble, its decision rule and its calibration."""
+    """Select and fit the ensemble, its decision rule and its calibration.
+
+    \b
+    Reads        artifacts/TASK/search, artifacts/TASK/features, labels in data/
+    Writes       artifacts/TASK/model, artifacts/TASK/out_of_fold.parquet
+    Exit status  0: written; 1: it could not be done
+
+    \b
+    Example:
+    heartml ensemble --task circor-murmur
+    """
     from heartml.stages import ensemble as stage
 
     stage.run(task)
@@ -90,7 +140,17 @@ def ensemble(task: str) -> None:
 @click.command()
 @TASK
 def evaluate(task: str) -> None:
-    """Score the ensemble and the floors on the held-out part, with intervals."""
+    """Score the ensemble and the baselines on the held-out part, with intervals.
+
+    \b
+    Reads        artifacts/TASK/model, out-of-fold predictions, features, tables in data/
+    Writes       artifacts/TASK/evaluation, artifacts/TASK/heart_states
+    Exit status  0: written; 1: it could not be done
+
+    \b
+    Example:
+    heartml evaluate --task circor-murmur
+    """
     from heartml.stages import evaluate as stage
 
     stage.run(task)
@@ -99,9 +159,18 @@ def evaluate(task: str) -> None:
 @click.command()
 @TASK
 def robustness(task: str) -> None:
-    """Score the held-out part again under noise and through worse sensors.
+    """Score the held-out part again with degraded recordings: noise, filters, gain, clipping.
 
-    The conditions stand in `robustness` of params.yaml; the report draws what they cost.
+    The conditions are in section `robustness` of params.yaml. The report draws how much each costs.
+
+    \b
+    Reads        artifacts/TASK/model, artifacts/TASK/folds.parquet, data/audio
+    Writes       artifacts/TASK/robustness.json, artifacts/TASK/robustness.csv
+    Exit status  0: written; 1: it could not be done
+
+    \b
+    Example:
+    heartml robustness --task circor-murmur
     """
     from heartml.stages import robustness as stage
 
@@ -111,7 +180,17 @@ def robustness(task: str) -> None:
 @click.command()
 @TASK
 def report(task: str) -> None:
-    """Write the one-page HTML report."""
+    """Write the report of a task as one HTML page.
+
+    \b
+    Reads        artifacts/validation, artifacts/TASK, tables in data/
+    Writes       artifacts/TASK/report.html
+    Exit status  0: written; 1: it could not be done
+
+    \b
+    Example:
+    heartml report --task circor-murmur
+    """
     from heartml.stages import report as stage
 
     stage.run(task)

@@ -1,4 +1,4 @@
-"""What commands print for a person: tables on standard output."""
+"""Tables that commands print to standard output."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,11 +8,11 @@ from heartml.core.system.text import printable
 
 if TYPE_CHECKING:
     from heartml.data.ingest import IngestOutcome
-    from heartml.data.ingest.available_tasks import Allowed
+    from heartml.data.ingest.available_tasks import AvailableTask
 
 
 def ingest(outcome: "IngestOutcome") -> None:
-    """Print what an ingest did."""
+    """Print the result of an ingest."""
     from rich.console import Console
     from rich.table import Table
 
@@ -25,32 +25,33 @@ def ingest(outcome: "IngestOutcome") -> None:
     console.print(table)
     console.print("data.dvc names the new version: commit it." if outcome.changed else "Nothing has changed.")
     if outcome.quarantined:
-        console.print("Every refused file and why: data/quarantine.parquet")
+        console.print("Refused files, each with its reason: data/quarantine.parquet")
     if outcome.tasks_changed:
         console.print(f"params.yaml: tasks is now [{', '.join(outcome.tasks)}] (--keep-tasks leaves it).", markup=False)
 
 
 def leave_out(found: Mapping[str, Any]) -> None:
-    """Print what `heartml leave-out` found: one row a collection that was left out."""
+    """Print the result of `heartml leave-out`: a few rows for each collection that was left out."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from heartml.metrics import METRICS
-    from heartml.metrics.scores import in_words
+    from heartml.metrics.scores import interval_text
 
     metric = found["metric"]
     table = Table(title=Text(f"{found['task']}, one {found['by']} left out"), title_justify="left")
     for name in ("left out", "", METRICS[metric].title, METRICS["macro_auc"].title):
         table.add_column(name, no_wrap=True)
     for one in found["left_out"]:
-        best, floors = one["best_floor"], one["floors"]
-        rows = [("learnt without", one["scores"]), ("learnt with", one["in_collection"]),
-                ("difference", {metric: one["difference"]}), *([(f"floor: {best}", floors[best])] if best else [])]
+        best, baselines = one["best_floor"], one["floors"]
+        rows = [("trained without it", one["scores"]), ("trained with it", one["in_collection"]),
+                ("difference", {metric: one["difference"]}),
+                *([(f"baseline: {best}", baselines[best])] if best else [])]
         for row, (what, numbers) in enumerate(rows):
             name = (one["value"], f"{one['units']} units", f"{one['groups']} groups", "")[row]
-            auc = in_words(numbers["macro_auc"]) if "macro_auc" in numbers else ""
-            table.add_row(Text(printable(name)), what, Text(in_words(numbers[metric])), Text(auc),
+            auc = interval_text(numbers["macro_auc"]) if "macro_auc" in numbers else ""
+            table.add_row(Text(printable(name)), what, Text(interval_text(numbers[metric])), Text(auc),
                           end_section=row == len(rows) - 1)
     console = Console()
     console.print(table)
@@ -58,20 +59,20 @@ def leave_out(found: Mapping[str, Any]) -> None:
         few = [name for name, entry in one["per_class"].items() if entry["units"] and not entry["estimable"]]
         if few:
             console.print(printable(f"{one['value']}: fewer than {found['min_groups']} groups of {', '.join(few)}: "
-                                    "its numbers rest on few"), markup=False)
+                                    "its numbers are uncertain"), markup=False)
         if one["unheard"]:
-            console.print(printable(f"{one['value']}: nothing else carries {', '.join(one['unheard'])}: it cannot be "
-                                    "recognised"), markup=False)
-    console.print(f"Intervals at {found['confidence']:.0%}, over groups. Learnt with: the task's own model, which "
-                  "knows the collection; each unit by a fit that had not seen its group.")
+            console.print(printable(f"{one['value']}: no other collection has {', '.join(one['unheard'])}: it cannot "
+                                    "be recognised"), markup=False)
+    console.print(f"Intervals at {found['confidence']:.0%}, over groups. Trained with it: the task's own model, whose "
+                  "training data hold the collection; its predictions are out-of-fold.")
 
 
-def tasks(allowed: Sequence["Allowed"], chosen: Sequence[str], min_groups: int) -> None:
-    """Print the tasks that the data allow; `chosen` ones stand in params.yaml."""
+def tasks(allowed: Sequence["AvailableTask"], chosen: Sequence[str], min_groups: int) -> None:
+    """Print the tasks that the data allow; those in `chosen` are in params.yaml."""
     from rich.console import Console
     from rich.table import Table
 
-    from heartml.data.ingest.available_tasks import teachable
+    from heartml.data.ingest.available_tasks import is_trainable
 
     table = Table(title="what the ingested data allow", title_justify="left", show_edge=False, pad_edge=False)
     for name in ("task", "unit", "class"):
@@ -89,18 +90,18 @@ def tasks(allowed: Sequence["Allowed"], chosen: Sequence[str], min_groups: int) 
     console = Console()
     console.print(table)
     console.print(f"* in tasks of params.yaml; few: a class with fewer than {min_groups} groups is not estimable, "
-                  "nor a task with fewer than two others")
-    groups = Counter(task.group for task in allowed if task.group and teachable(task, min_groups))
+                  "nor is a task without two estimable classes")
+    groups = Counter(task.group for task in allowed if task.group and is_trainable(task, min_groups))
     for group, count in groups.items():
         console.print(f"{group} stands for {count} of these: heartml tasks --use {group}", soft_wrap=True)
 
 
-def chosen(tasks: Sequence[str], left_out: Sequence[str]) -> None:
-    """Print what `heartml tasks --use` wrote, and which tasks of a group the data cannot teach."""
+def chosen_tasks(tasks: Sequence[str], left_out: Sequence[str]) -> None:
+    """Print what `heartml tasks --use` wrote, and which tasks of a group have too few data."""
     from rich.console import Console
 
     console = Console()
     console.print(f"params.yaml: tasks is now [{', '.join(tasks)}]", markup=False, soft_wrap=True)
     if left_out:
-        console.print(f"Left out, for want of two classes with enough groups: {', '.join(left_out)}", markup=False,
-                      soft_wrap=True)
+        console.print(f"Left out, because two classes with enough groups are missing: {', '.join(left_out)}",
+                      markup=False, soft_wrap=True)

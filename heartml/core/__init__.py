@@ -1,1 +1,1 @@
-"""What every stage stands on: errors, files, paths, parameters, tables, tasks. Leaves: they import only each other."""
+"""What every stage needs: parameters, paths, schemas of tables, folds, tasks. These modules import only each other."""

@@ -1,4 +1,4 @@
-"""Run a command of this project: telemetry off, and a user's mistake told in one line."""
+"""Run a command of this project: telemetry off, and a user's mistake printed as one line."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from heartml.core.system import machine_errors
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.text import one_line
 
-QUIET = {
+NO_TELEMETRY = {
     "DO_NOT_TRACK": "true",
     "DVC_NO_ANALYTICS": "1",
     "GIT_PYTHON_REFRESH": "quiet",
@@ -21,18 +21,18 @@ QUIET = {
 
 
 def run(command: click.Command, *, interrupted: int = 130) -> int:
-    """Run a command of this project and tell a user's mistake, or the machine's, in one line.
+    """Run a command of this project. A user's mistake or an error of the machine is printed as one line.
 
     Args:
-        interrupted: what Ctrl-C means: 0 for what ends in no other way.
+        interrupted: exit status after Ctrl-C; 0 for a command that ends in no other way.
 
     Returns:
         The exit status.
 
     Raises:
-        Exception: a fault of ours, with its traceback.
+        Exception: a fault of this project, with its traceback.
     """
-    for name, value in QUIET.items():
+    for name, value in NO_TELEMETRY.items():
         os.environ.setdefault(name, value)
     try:
         return command(standalone_mode=False) or 0
@@ -41,24 +41,24 @@ def run(command: click.Command, *, interrupted: int = 130) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except BrokenPipeError:    # who reads the output has gone: `heartml models | head -1`
+    except BrokenPipeError:    # the reader of the output has ended: `heartml models | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        if machine_errors.interrupted(error):
+        if machine_errors.is_interruption(error):
             return interrupted
-        words = error if isinstance(error, HeartMLError) else machine_errors.in_words(error) or _not_made(error)
+        words = error if isinstance(error, HeartMLError) else machine_errors.explain(error) or _missing_input(error)
         if words is None:
             raise
         click.echo(f"heartml: {one_line(words)}", err=True)
         return 1
 
 
-def _not_made(error: Exception) -> str | None:
-    """One line, where a stage is run by hand and lacks what comes before it; under DVC the fault would be ours."""
+def _missing_input(error: Exception) -> str | None:
+    """One line, if a stage that is run by hand lacks its inputs. Under DVC this would be a fault of this project."""
     if "DVC_STAGE" in os.environ or not isinstance(error, FileNotFoundError):
         return None
-    place = Path(os.path.relpath(error.filename or str(error)))    # pyarrow gives the path alone, as the message
+    place = Path(os.path.relpath(error.filename or str(error)))    # pyarrow's message is the path alone
     if place.is_relative_to(paths.ARTIFACTS):
         return f"{place}: not here. An earlier stage makes it: `heartml retrain` runs all that are due, in their order"
     if place.is_relative_to(paths.DATA):

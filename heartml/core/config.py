@@ -1,4 +1,7 @@
-"""`params.yaml`, read once into frozen, typed sections. A function takes its own section, never all of them."""
+"""`params.yaml`, read once into frozen, typed sections. A function takes its own section, never all of them.
+
+What each key means is written beside it in `params.yaml`.
+"""
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -25,7 +28,7 @@ class ParamsError(HeartMLError):
 
 
 class Section(BaseModel):
-    """A part of `params.yaml`: frozen, and unknown keys are refused."""
+    """A part of `params.yaml`: frozen; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,7 +43,7 @@ class SimulateParams(Section):
 
 
 def _merged(values: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with the keys of `own` in their place; a mapping replaces only the keys it has."""
+    """`values` with the keys of `own` replaced; a mapping replaces only the keys that it has."""
     nested = {key: _merged(values[key], value) for key, value in own.items()
               if isinstance(value, dict) and isinstance(values.get(key), dict)}
     return {**values, **own, **nested}
@@ -49,13 +52,13 @@ def _merged(values: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 class PerTask(Section):
     """A section whose keys may be replaced for some tasks, under `tasks.<task>.<key>`, nested keys one by one.
 
-    `<task>` may hold wildcards, `"*-systolic_*"`; where several fit a task, the later one has the last word.
+    `<task>` may have wildcards, `"*-systolic_*"`. Where several patterns match a task, the later one wins.
     """
 
     tasks: dict[str, dict[str, Any]] = {}
 
-    def of(self, task: str) -> Self:
-        """The section as it is for `task`."""
+    def for_task(self, task: str) -> Self:
+        """The section with the values for `task`, its full name."""
         values = self.model_dump(exclude={"tasks"})
         for pattern, own in self.tasks.items():
             if fnmatchcase(task, pattern):
@@ -65,7 +68,7 @@ class PerTask(Section):
     @model_validator(mode="after")
     def _every_task_is_valid(self) -> Self:
         for task in self.tasks:
-            self.of(task)
+            self.for_task(task)
         return self
 
 
@@ -87,7 +90,7 @@ class ValidateParams(Section):
 
 
 class SplitParams(PerTask):
-    folds: Annotated[int, Field(ge=3)]     # one is answered for, and stacking is cross-fitted on the rest
+    folds: Annotated[int, Field(ge=3)]     # one is predicted, and stacking is fitted out-of-fold on at least two others
     test_share: Annotated[float, Field(gt=0, lt=1)]
     published: Path | None
 
@@ -126,7 +129,10 @@ class TrainingParams(Section):
 
 
 class InitialTrialParams(Section):
-    """A trial to begin with, one line of `key=value` in `params.yaml`; what is no field is a number of its head."""
+    """A trial that the search tries first, one line of `key=value` in `params.yaml`.
+
+    Keys other than encoder, level, pooling and head are hyperparameters of the head.
+    """
 
     encoder: str
     level: Literal["recording", "unit"]
@@ -283,26 +289,28 @@ def load(path: Path = paths.PARAMS) -> Params:
     """Read the parameters.
 
     Raises:
-        ParamsError: the file is missing, is no YAML, or a key is unknown, missing or out of range.
+        ParamsError: the file is missing or is not YAML, or a key is unknown, missing or out of range.
     """
     try:
         if not untrusted.is_file(path):
             raise ParamsError(f"{path}: not found. Run heartml in the root of the repository.")
-        values = untrusted.yaml_of(untrusted.text(path, most_bytes=untrusted.MOST_YAML_BYTES), yaml.SafeLoader)
+        values = untrusted.parse_yaml(untrusted.read_text(path, max_bytes=untrusted.MAX_YAML_BYTES), yaml.SafeLoader)
         if not isinstance(values, dict):
             raise ParamsError(f"{path}: no sections in it. Bring it back: `git checkout {path}`")
-        return Params.model_validate(with_new_keys(values))
+        return Params.model_validate(migrate_keys(values))
     except untrusted.DocumentError as error:
         raise ParamsError(f"{path}: {error}") from None
     except ValidationError as error:
-        raise ParamsError(f"{path}: {_in_words(error)}") from None
+        raise ParamsError(f"{path}: {_describe(error)}") from None
 
 
-def checked(kind: type[AnySection], values: Mapping[str, Any], where: str) -> AnySection:
-    """The section `kind` of a family's member, read from `values`.
+def validate_section(kind: type[AnySection], values: Mapping[str, Any], where: str) -> AnySection:
+    """Check the parameters of one member of a family, for instance of one encoder.
 
     Args:
-        where: the section's place in `params.yaml`, `encoder_parameters.logspec`; errors begin with it.
+        kind: the section's class.
+        values: what is in `params.yaml`.
+        where: the section's place there, `encoder_parameters.logspec`; error messages begin with it.
 
     Raises:
         ParamsError: a key is unknown, missing or out of range.
@@ -310,52 +318,53 @@ def checked(kind: type[AnySection], values: Mapping[str, Any], where: str) -> An
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ParamsError(f"{paths.PARAMS}: {_in_words(error, where)}") from None
+        raise ParamsError(f"{paths.PARAMS}: {_describe(error, where)}") from None
 
 
-def _in_words(error: ValidationError, where: str = "") -> str:
+def _describe(error: ValidationError, where: str = "") -> str:
     """The first five faults: `search.trials: Input should be greater than or equal to 1; ...`."""
     faults = [(".".join([*([where] if where else []), *map(str, e["loc"])]), e["msg"]) for e in error.errors()[:5]]
     return "; ".join(f"{place}: {message}" for place, message in faults)[:1000]
 
 
-def with_new_keys(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a `params.yaml`, keys of version 0.1 moved to where they are now.
+def migrate_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a `params.yaml` with keys of version 0.1 renamed or moved to their present place.
 
-    Parameters that were registered with a model, and a user's own, may still have the old ones.
+    Parameters that were registered with a model, or a user's own, may still have the old keys.
     """
-    whole = _into(values, "encoder_parameters", ("logspec", "random_conv", "amplitude"))
-    search = _with_new_search_keys(whole.get("search"))
+    whole = _move_into(values, "encoder_parameters", ("logspec", "random_conv", "amplitude"))
+    search = _migrate_search(whole.get("search"))
     if isinstance(search, dict) and isinstance(search.get("tasks"), dict):
-        search["tasks"] = {task: _with_new_search_keys(own) for task, own in search["tasks"].items()}
-    evaluate = _renamed(whole.get("evaluate"), "floors", "baselines")
+        search["tasks"] = {task: _migrate_search(own) for task, own in search["tasks"].items()}
+    evaluate = _rename(whole.get("evaluate"), "floors", "baselines")
     return {**whole, **({"search": search} if search else {}), **({"evaluate": evaluate} if evaluate else {})}
 
 
-def _with_new_search_keys(section: Any) -> Any:
+def _migrate_search(section: Any) -> Any:
     if not isinstance(section, dict):
         return section
-    return _renamed(_into(section, "network_parameters", ("sequence", "resnet", "fcnn")), "starts", "initial_trials")
+    moved = _move_into(section, "network_parameters", ("sequence", "resnet", "fcnn"))
+    return _rename(moved, "starts", "initial_trials")
 
 
-def _into(section: Mapping[str, Any], key: str, names: tuple[str, ...]) -> dict[str, Any]:
+def _move_into(section: Mapping[str, Any], key: str, names: tuple[str, ...]) -> dict[str, Any]:
     """The section with its keys `names` moved below `key`."""
     moved = {name: section[name] for name in names if name in section}
     rest = {name: value for name, value in section.items() if name not in moved}
     return {**rest, key: {**moved, **rest.get(key, {})}} if moved else rest
 
 
-def _renamed(section: Any, old: str, new: str) -> Any:
+def _rename(section: Any, old: str, new: str) -> Any:
     if not isinstance(section, dict) or old not in section or new in section:
         return section
     return {new if key == old else key: value for key, value in section.items()}
 
 
 def set_tasks(tasks: tuple[str, ...], path: Path = paths.PARAMS) -> None:
-    """Replace the value of `tasks` in `params.yaml`; every other character, comments too, stays as it is.
+    """Replace the value of `tasks` in `params.yaml`. Every other character stays, comments too.
 
     Raises:
-        ParamsError: the file would not be valid afterwards; it is left alone.
+        ParamsError: the file would not be valid afterwards; it is not changed.
     """
     text = path.read_text(encoding="utf-8")
     document = yaml.compose(text, Loader=yaml.SafeLoader)

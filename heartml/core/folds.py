@@ -1,7 +1,7 @@
-"""Folds and held-out part: the table that says where each recording stands, and the laws it keeps.
+"""The table of folds: which part each recording is in, and the laws of this table.
 
-`schema.FOLDS`: one row a recording with a label for the task, parts "0" ... "k-1" (folds) and "test" (held out).
-The laws are checked where the table is made and again wherever a score is taken from it.
+`schema.FOLDS`: one row for each recording with a label for the task; parts "0" ... "k-1" (folds) and "test" (held out).
+The laws are checked when the table is made, and again wherever a score is computed from it.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ TEST = schema.TEST
 
 
 class FoldsError(HeartMLError):
-    """The folds break a law; a score taken from them would not be believable. The message names the row."""
+    """The folds break a law, so a score from them could not be trusted. The message names the row."""
 
 
 def load(path: Path) -> pd.DataFrame:
@@ -23,7 +23,7 @@ def load(path: Path) -> pd.DataFrame:
 
     Raises:
         FoldsError: see `check_folds`.
-        SchemaError: it is no table of folds.
+        SchemaError: the file is not a table of folds.
     """
     folds = schema.conform(pd.read_parquet(path), schema.FOLDS, path.name)
     check_folds(folds)
@@ -36,20 +36,20 @@ def fold_names(folds: pd.DataFrame) -> list[str]:
 
 
 def check_folds(folds: pd.DataFrame, owners: pd.DataFrame | None = None) -> None:
-    """Check that nothing which belongs together is torn apart.
+    """Check that no group, unit or owner is in two parts, and that the parts are complete.
 
     Args:
         folds: schema.FOLDS.
-        owners: recording_id and further columns (patient_id, groups over near-duplicates) that must not cross either.
+        owners: recording_id and further columns, for instance patient_id, whose values must not be in two parts either.
 
     Raises:
-        FoldsError: a recording stands there twice, a unit has two labels or two groups, a part is missing or empty,
-            or a group, a unit or an owner is in two parts. The message names the first one.
+        FoldsError: a recording is there twice, a unit has two labels or two groups, a part is missing or empty, or a
+            group, a unit or an owner is in two parts. The message names the first one.
     """
     _check_parts(folds)
     if folds["recording_id"].duplicated().any():
         twice = folds.loc[folds["recording_id"].duplicated(), "recording_id"].iloc[0]
-        raise FoldsError(f"recording {twice[:12]} stands in the folds twice. Run `heartml split` again.")
+        raise FoldsError(f"recording {twice[:12]} is in the folds twice. Run `heartml split` again.")
     for column in ("label", "group_id"):
         _check_one_value(folds, "unit_id", column)
     for column in ("group_id", "unit_id"):
@@ -60,16 +60,26 @@ def check_folds(folds: pd.DataFrame, owners: pd.DataFrame | None = None) -> None
             _check_one_value(joined, column, "part")
 
 
-def crossing(folds: pd.DataFrame, column: str) -> tuple[int, int]:
-    """How many values of `column` there are, and how many of them stand in several parts."""
+def count_crossing(folds: pd.DataFrame, column: str) -> tuple[int, int]:
+    """Number of values of `column`, and how many of them are in several parts.
+
+    >>> table = pd.DataFrame({"session_id": ["a", "a", "b", None], "part": ["0", "1", "1", "2"]})
+    >>> count_crossing(table, "session_id")      # of a and b, a is in two parts
+    (2, 1)
+    """
     parts = folds.dropna(subset=[column]).groupby(column)["part"].nunique()
     return len(parts), int((parts > 1).sum())
 
 
-def trained_beside(folds: pd.DataFrame, column: str) -> "pd.Series[bool]":
-    """Whether what learns for a row's part hears the same value of `column`; null where the row has none.
+def shared_with_training(folds: pd.DataFrame, column: str) -> "pd.Series[bool]":
+    """For each row, whether the model that predicts it was trained on rows with the same value of `column`; [rows].
 
-    The held-out part is judged by what learnt from all folds, a fold by what learnt from the other folds.
+    The held-out part is predicted by a model that was trained on all folds, a fold by models that were trained on the
+    other folds. Null where the row has no value.
+
+    >>> table = pd.DataFrame({"session_id": ["a", "a", "b", None], "part": ["0", "1", "1", "2"]})
+    >>> shared_with_training(table, "session_id").tolist()
+    [True, True, False, <NA>]
     """
     parts = {value: set(of) for value, of in folds.dropna(subset=[column]).groupby(column)["part"]}
     beside = [pd.NA if pd.isna(value) else bool(parts[value] - {part, TEST})
@@ -85,7 +95,7 @@ def _check_parts(folds: pd.DataFrame) -> None:
 
 
 def _check_one_value(table: pd.DataFrame, key: str, column: str) -> None:
-    """Each value of `key` (null stands for nobody) has one value of `column`."""
+    """Check that each value of `key` has one value of `column`; rows without `key` are skipped."""
     values = table.dropna(subset=[key]).groupby(key)[column].unique()
     torn = values[values.map(len) > 1]
     if len(torn):

@@ -1,7 +1,7 @@
-"""Packed features: the frames of many recordings in one array on disk, found by recording.
+"""The frames of many recordings in one array on disk, found by recording.
 
 `frames.npy` float16 [all frames, dim], `index.parquet` (recording_id, first, frames), `encoder.json` (what made them).
-The same frames give the same bytes, in whatever order they were made.
+The same frames give the same bytes, in whatever order they were computed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +33,7 @@ class Frames:
 
     @classmethod
     def open(cls, folder: Path) -> "Frames":
-        """Map the folder's array; a recording's frames are read when they are asked for."""
+        """Map the folder's array into memory; the frames of a recording are read at their access."""
         index = pd.read_parquet(folder / "index.parquet")
         rows = zip(index["recording_id"], index["first"], index["frames"], strict=True)
         spans = {str(recording_id): (int(first), int(count)) for recording_id, first, count in rows}
@@ -42,12 +42,12 @@ class Frames:
 
     @property
     def dim(self) -> int:
-        """Values a frame."""
+        """Number of values in a frame."""
         return int(self.array.shape[1])
 
     @property
     def frame_rate_hz(self) -> float:
-        """Frames a second."""
+        """Frames per second."""
         return float(self.encoder["frame_rate_hz"])
 
     @property
@@ -56,7 +56,7 @@ class Frames:
         return tuple(self.spans)
 
     def of(self, recording_ids: Sequence[str]) -> LazySequence[npt.NDArray[np.float32]]:
-        """Frames of these recordings `[r]` in their order, each read from disk when it is asked for."""
+        """Frames of these recordings in their order, each float32 [frames, dim] and read from disk at its access."""
         return LazySequence(lambda row: self[recording_ids[row]], len(recording_ids))
 
     def __getitem__(self, recording_id: str) -> npt.NDArray[np.float32]:
@@ -69,10 +69,11 @@ class Frames:
 def write(
     folder: Path, frames: Mapping[str, npt.NDArray[np.float16]], frame_rate_hz: float, encoder: Mapping[str, Any]
 ) -> None:
-    """Pack recording_id -> float16 [frames, dim] (all of one dim) into `folder`, one recording in memory at a time.
+    """Write the frames of all recordings into `folder`, with one recording in memory at a time.
 
     Args:
-        encoder: what made the frames, as JSON; `frame_rate_hz` and `dim` are added.
+        frames: recording_id -> float16 [frames, dim], all of one dim.
+        encoder: the encoder's specification for `encoder.json`; `frame_rate_hz` and `dim` are added.
     """
     recording_ids = sorted(frames)
     shapes = [frames[i].shape for i in recording_ids]
@@ -87,7 +88,10 @@ def write(
 
 
 def _pack(file: Path, pieces: Iterable[npt.NDArray[np.float16]], shape: tuple[int, int]) -> None:
-    """Write pieces `[frames, dim]` as one float16 array of `shape`; through mapped memory a full disk would kill us."""
+    """Write pieces `[frames, dim]` as one float16 array of `shape`.
+
+    Not through mapped memory: there a full disk kills the process.
+    """
     head = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": shape}
     with replacing(file) as temporary, temporary.open("wb") as out:
         np.lib.format.write_array_header_1_0(out, head)

@@ -1,4 +1,4 @@
-"""Where everything lies, relative to the root of the repository. Only here is a path spelled out."""
+"""Where every file is, relative to the root of the repository. Paths are written only here."""
 
 import os
 from pathlib import Path
@@ -8,16 +8,16 @@ DATA = Path("data")
 RECORDINGS = DATA / "recordings.parquet"
 ANNOTATIONS = DATA / "annotations.parquet"
 QUARANTINE = DATA / "quarantine.parquet"
-WITHDRAWN = DATA / "withdrawn.parquet"     # there once somebody has withdrawn consent
-COLLECTIONS = DATA / "collections"   # how data sets without a publisher's layout are to be read
+WITHDRAWN = DATA / "withdrawn.parquet"     # exists once somebody has withdrawn consent
+COLLECTIONS = DATA / "collections"   # one mapping file for each data set in a layout of its own
 ARTIFACTS = Path("artifacts")
 REPORTS = Path("reports")          # the finished pages, with the registry's verdict; written by the flow
 VALIDATION = ARTIFACTS / "validation"
-SPLITS = Path("splits")            # published splits, by hand
-STATE = Path(".heartml")   # what may be thrown away at any time: locks, caches, unfinished work; and the SQLite stores
+SPLITS = Path("splits")            # published splits, entered by hand
+STATE = Path(".heartml")   # locks, caches, unfinished work; also the SQLite stores and the keys
 LOCKS = STATE / "locks"
 OWN_KEY = STATE / "keys" / "signing.pem"   # private, made once; its public half is signing.pub
-TRUSTED_KEYS = Path("keys")        # public keys of others whose signatures count, *.pub
+TRUSTED_KEYS = Path("keys")        # public keys of others whose signatures are trusted, *.pub
 
 
 def collection(dataset: str) -> Path:
@@ -26,17 +26,17 @@ def collection(dataset: str) -> Path:
 
 
 def audio(recording_id: str, folder: Path = DATA / "audio") -> Path:
-    """The lossless samples of one recording. Sixteen folders: DVC walks every one of them at each `dvc repro`."""
+    """The lossless samples of one recording. There are only sixteen folders: `dvc repro` walks through all of them."""
     return folder / recording_id[:1] / f"{recording_id}.flac"
 
 
 def cache() -> Path:
-    """Work that can be done again, addressed by content; `HEARTML_CACHE_DIR` moves it."""
+    """Results that can be computed again, addressed by content; `HEARTML_CACHE_DIR` moves the folder."""
     return Path(os.environ.get("HEARTML_CACHE_DIR", STATE / "cache"))
 
 
 def folds(task: str) -> Path:
-    """recording_id -> fold or `test`."""
+    """The table of folds: recording_id -> fold or `test`."""
     return ARTIFACTS / task / "folds.parquet"
 
 
@@ -51,7 +51,7 @@ def search(task: str) -> Path:
 
 
 def out_of_fold(task: str) -> Path:
-    """The ensemble's cross-fitted probabilities for every unit that is not held out."""
+    """The ensemble's out-of-fold probabilities for every unit that is not held out."""
     return ARTIFACTS / task / "out_of_fold.parquet"
 
 
@@ -66,12 +66,12 @@ def evaluation(task: str) -> Path:
 
 
 def heart_states(task: str) -> Path:
-    """Heart states of the held-out recordings as the model hears them, and how well they agree with annotations."""
+    """Heart states of the held-out recordings as the model predicts them, and their agreement with annotations."""
     return ARTIFACTS / task / "heart_states"
 
 
 def robustness(task: str) -> Path:
-    """The held-out scores under noise and through worse sensors."""
+    """The held-out scores on degraded recordings."""
     return ARTIFACTS / task / "robustness.json"
 
 

@@ -1,7 +1,7 @@
-"""The tables that flow through the pipeline: their columns, their meaning, and a check.
+"""The tables that go through the pipeline: their columns, what these mean, and a check.
 
-`recordings` carries one row a recording, `recording_id` (SHA-256 of the decoded little-endian samples: int16, or int32
-where the source is deeper than 16 bits) as its key. Labels stand in columns `label_<name>`; a missing label is null.
+`recordings` has one row for each recording. Its key is `recording_id`, the SHA-256 of the decoded little-endian samples
+(int16, or int32 where the source has more than 16 bits). Labels are in columns `label_<name>`; a missing label is null.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from heartml.core.system.errors import HeartMLError
 
 if TYPE_CHECKING:
-    import pandas as pd  # a prediction has no use for it
+    import pandas as pd  # predicting does not need pandas
 
 LABEL_PREFIX = "label_"
 
@@ -18,7 +18,7 @@ RECORDINGS: Mapping[str, str] = {
     "recording_id": "string",     # key: SHA-256 of the decoded samples
     "dataset": "string",          # circor, pascal, simulated
     "source": "string",           # part of the data set with its own sensor or campaign: set_a, CC2015
-    "patient_id": "string",       # publisher's id behind the data set's name: circor-9979
+    "patient_id": "string",       # data set and the publisher's id: circor-9979
     "group_id": "string",         # the child or person (or day, where persons are unknown); never crosses folds
     "location": "string",         # auscultation location AV PV TV MV Phc, null where unknown
     "sample_rate_hz": "int64",
@@ -29,8 +29,8 @@ RECORDINGS: Mapping[str, str] = {
     "source_sha256": "string",    # of that file
     "licence": "string",
 }
-SESSION = "session_id"            # what was recorded on one occasion (a day of one clinic), where the publisher tells
-OPTIONAL: Mapping[str, str] = {SESSION: "string"}      # of `RECORDINGS`; left out where no data set knows it
+SESSION = "session_id"            # one occasion of recording (a day of one clinic), where the publisher tells it
+OPTIONAL: Mapping[str, str] = {SESSION: "string"}      # of `RECORDINGS`; left out where no data set has it
 ANNOTATIONS: Mapping[str, str] = {
     "recording_id": "string",
     "start_s": "float64",
@@ -41,14 +41,14 @@ QUARANTINE: Mapping[str, str] = {
     "dataset": "string",
     "source_file": "string",      # key
     "patient_id": "string",
-    "reason": "string",           # one word a rule: silent, truncated, duplicate, contradiction ...
+    "reason": "string",           # one word for each rule: silent, truncated, duplicate, contradiction ...
     "detail": "string",           # what was seen, in a sentence
 }
 WITHDRAWN: Mapping[str, str] = {
     "source_file": "string",      # key, with the data set
     "dataset": "string",
-    "patient_id": "string",       # whose recordings are refused from now on, by whatever file they come
-    "recording_id": "string",     # and whoever they are said to be of; null for a file that was in quarantine
+    "patient_id": "string",       # recordings of this patient are refused, in whatever file they come
+    "recording_id": "string",     # refused under any patient_id; null for a file that was in quarantine
     "reason": "string",
 }
 FOLDS: Mapping[str, str] = {
@@ -58,7 +58,7 @@ FOLDS: Mapping[str, str] = {
     "label": "string",            # of the unit
     "part": "string",             # "0" ... "k-1" for a fold, or "test"
 }
-TEST = "test"                     # the part of `FOLDS` that is held out
+TEST = "test"                     # the part in `FOLDS` that is held out
 STATES = ("S1", "systole", "S2", "diastole")
 
 
@@ -67,7 +67,11 @@ class SchemaError(HeartMLError):
 
 
 def conform(table: "pd.DataFrame", columns: Mapping[str, str], name: str) -> "pd.DataFrame":
-    """A new table with the schema's columns first and typed, behind them as strings `OPTIONAL` and `label_*` columns.
+    """A new table with the schema's columns first, each of its type, then the columns of `OPTIONAL` and `label_*`.
+
+    Args:
+        columns: column -> type; the first column is the key.
+        name: of the table, for messages.
 
     Raises:
         SchemaError: a column is missing or does not convert, or a key is null.
@@ -87,5 +91,9 @@ def conform(table: "pd.DataFrame", columns: Mapping[str, str], name: str) -> "pd
 
 
 def label_column(name: str) -> str:
-    """The column that carries the label `name`."""
+    """The column of the label `name`.
+
+    >>> label_column("murmur")
+    'label_murmur'
+    """
     return LABEL_PREFIX + name

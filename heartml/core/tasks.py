@@ -1,4 +1,4 @@
-"""What is predicted: target, classes in order, unit, the metric that chooses and the ones that are reported.
+"""What is predicted: label, classes in order, unit, the metric that decides and the metrics that are reported.
 
 A task's full name is `<data set>-<task>`, for instance `circor-murmur`; several data sets are joined with `+`.
 """
@@ -13,12 +13,12 @@ from heartml.core.system.text import did_you_mean
 
 @dataclass(frozen=True)
 class CoarseClasses:
-    """A task seen with fewer classes, at the same operating point: for studies that do not tell all of them apart.
+    """Some of a task's classes joined, to compare with studies that do not separate them. The decisions stay the same.
 
     Attributes:
         name: key in `metrics.json`.
         title: for people.
-        classes: class of the view, in order -> the task's classes that it joins; each of the task's exactly once.
+        classes: coarse class, in order -> the task's classes that it joins; each class of the task is in exactly one.
     """
 
     name: str
@@ -28,24 +28,24 @@ class CoarseClasses:
 
 @dataclass(frozen=True)
 class Task:
-    """One prediction problem.
+    """One thing to predict.
 
     Attributes:
-        name: what is predicted; `TASKS` key.
-        label: name of the label of the unit (`label_<name>` in the recordings table).
+        name: key in `TASKS`.
+        label: name of the unit's label (column `label_<name>` of the recordings table).
         classes: in order; probabilities have shape [units, len(classes)].
         unit: `recording`, or `patient` (all recordings of one patient are one case).
-        metric: key of `heartml.metrics.METRICS` that search, decision rule and gate maximise.
+        metric: key of `heartml.metrics.METRICS`; search, decision rule and gate optimise it.
         official: further metrics that are reported, in the order of the table.
-        recording_label: label that says what this one recording shows, where it is known
-            better than the unit's (a murmur is heard at some locations only); `None`: the unit's label.
+        recording_label: label of the single recording, where the publisher gives one (a murmur is audible at some
+            locations only); `None`: the unit's label.
         positive: the class whose recall and predictive value clinicians ask for, or `None`.
-        rare: what becomes of a class with too few groups in all the data (see `estimable`). `kept`: it is learnt and
-            enters the means, and has no number of its own. `left out`: its units enter no fold, no fit and no number,
-            and are named wherever the task is reported. A class of one to nine people is in the training of some folds
-            and not of others, and would weigh in a mean over classes as much as one of fifty: that is the luck of the
-            draw. What such a task says and scores is about the classes that are left, and never about the rare ones.
-        views: coarser readings that are scored as well.
+        rare: what happens to a class with too few groups in all the data (see `estimable_classes`). `kept`: models are
+            trained on it and it enters the means, but it has no score of its own. `left out`: its units are in no fold,
+            no fit and no score, and the report names them. The reason: a class of one to nine people is in the training
+            data of some folds only, and in a mean over classes it would count as much as a class of fifty. Such a mean
+            would depend on chance. The task then predicts the remaining classes only.
+        coarse_classes: joined classes that are scored as well.
     """
 
     name: str
@@ -57,13 +57,13 @@ class Task:
     recording_label: str | None = None
     positive: str | None = None
     rare: Literal["kept", "left out"] = "kept"
-    views: tuple[CoarseClasses, ...] = ()
+    coarse_classes: tuple[CoarseClasses, ...] = ()
 
 
 _SHAPES = ("Crescendo", "Decrescendo", "Diamond", "Plateau")
 _PITCHES = ("Low", "Medium", "High")
 _QUALITIES = ("Blowing", "Harsh", "Musical")
-_DESCRIPTORS = {                 # of CirCor's murmurs, in the order in which a clinician says them
+_DESCRIPTORS = {                 # features of CirCor's murmurs, in the order in which a clinician describes them
     "systolic_timing": ("Early-systolic", "Mid-systolic", "Late-systolic", "Holosystolic"),
     "systolic_shape": _SHAPES,
     "systolic_grading": ("I/VI", "II/VI", "III/VI"),
@@ -75,18 +75,14 @@ _DESCRIPTORS = {                 # of CirCor's murmurs, in the order in which a 
     "diastolic_pitch": _PITCHES,
     "diastolic_quality": _QUALITIES,
 }
-
-
 DISEASES = ("aortic_stenosis", "aortic_regurgitation", "mitral_regurgitation", "mitral_stenosis")
 _OFFICIAL = ("uar", "macro_auc", "accuracy", "macro_f1")
-
-
 _FOUR_SOUNDS = CoarseClasses("four_classes", "Four classes: an extra sound and an extra beat are one", {
     "artifact": ("artifact",), "extra": ("extrahls", "extrastole"), "murmur": ("murmur",), "normal": ("normal",)})
 
 
 def _descriptor(name: str, classes: tuple[str, ...]) -> Task:
-    """One feature of a murmur; only patients whose murmur is described have the label."""
+    """The task of one feature of a murmur. Only patients whose murmur is described have the label."""
     phase, feature = name.split("_")
     return Task(name, f"{phase}_murmur_{feature}", classes, "patient", "uar",
                 ("macro_f1", "uar", "macro_auc", "accuracy"), rare="left out")
@@ -106,7 +102,7 @@ TASKS = {
         Task(
             "sounds", "sound", ("artifact", "extrahls", "extrastole", "murmur", "normal"), "recording",
             "accuracy_and_uar", ("accuracy", "uar", "macro_auc", "macro_f1"), None, "murmur",
-            views=(_FOUR_SOUNDS,),
+            coarse_classes=(_FOUR_SOUNDS,),
         ),
         *(_descriptor(name, classes) for name, classes in _DESCRIPTORS.items()),
         Task(   # UAR is the MAcc of PhysioNet 2016 (mean of sensitivity and specificity) without its terms for quality
@@ -117,23 +113,27 @@ TASKS = {
         *(Task(name, name, ("Present", "Absent"), "patient", "uar", _OFFICIAL, None, "Present") for name in DISEASES),
     )
 }
-LABELS: Mapping[str, tuple[str, ...]] = {     # name of a label, of a unit or of a recording -> its classes, in order
+LABELS: Mapping[str, tuple[str, ...]] = {     # label of a unit or a recording -> its classes, in order
     label: task.classes for task in TASKS.values() for label in (task.label, task.recording_label) if label
 }
-
-
-# Several tasks under one name. A case with several labels at once (a murmur's descriptors, diseases that come together)
-# is one task a label: each has its own search, interval and decision, and a label that is missing costs only its own.
+# Several tasks under one name. Where a case has several labels at once (the descriptors of a murmur, several diseases),
+# each label is a task with its own search, interval and decision. A missing label then costs only its own task.
 GROUPS: dict[str, tuple[str, ...]] = {"descriptors": tuple(_DESCRIPTORS), "diseases": DISEASES}
 
 
 class TaskError(HeartMLError):
-    """No such task; the message says how those there are can be seen."""
+    """There is no such task; the message says how to list the tasks."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A task on the data sets it uses."""
+    """A task on the data sets that it uses.
+
+    Attributes:
+        name: the full name, `circor+pascal-murmur`.
+        datasets: names of the data sets.
+        task: the task.
+    """
 
     name: str
     datasets: tuple[str, ...]
@@ -144,7 +144,11 @@ def resolve(name: str) -> Assignment:
     """The task behind `<data set>[+<data set>...]-<task>`.
 
     Raises:
-        TaskError: the name has another form or no such task exists.
+        TaskError: the name has another form, or there is no such task.
+
+    >>> found = resolve("circor-murmur")
+    >>> found.datasets, found.task.classes
+    (('circor',), ('Present', 'Unknown', 'Absent'))
     """
     datasets, _, task = name.rpartition("-")
     if datasets and task in GROUPS:
@@ -157,21 +161,27 @@ def resolve(name: str) -> Assignment:
     return Assignment(name, tuple(datasets.split("+")), TASKS[task])
 
 
-def estimable(task: Task, groups: Mapping[str, int], min_groups: int) -> tuple[str, ...]:
-    """The classes that enough groups carry to say anything about them, in the task's order.
+def estimable_classes(task: Task, groups: Mapping[str, int], min_groups: int) -> tuple[str, ...]:
+    """The classes with at least `min_groups` groups, in the task's order.
 
     Args:
-        groups: class -> number of groups that carry it in all the data that are labelled for the task.
+        groups: class -> number of groups with that label, in all data that are labelled for the task.
         min_groups: `validate.min_class_groups`.
+
+    >>> estimable_classes(TASKS["murmur"], {"Present": 30, "Unknown": 4, "Absent": 80}, min_groups=10)
+    ('Present', 'Absent')
     """
     return tuple(name for name in task.classes if groups.get(name, 0) >= min_groups)
 
 
-def expand(names: Iterable[str]) -> tuple[str, ...]:
+def expand_groups(names: Iterable[str]) -> tuple[str, ...]:
     """Full names with `<data set>-<group>` replaced by the group's tasks, each once, in order.
 
     Raises:
-        TaskError: as `resolve`.
+        TaskError: see `resolve`.
+
+    >>> expand_groups(["bmdhs-diseases"])[:2]
+    ('bmdhs-aortic_stenosis', 'bmdhs-aortic_regurgitation')
     """
     found: dict[str, None] = {}
     for name in names:

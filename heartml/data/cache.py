@@ -1,12 +1,13 @@
-"""What earlier ingests found out, addressed by content, so that only new files are decoded and compared.
+"""What earlier work found out about files and recordings, so that only new ones are decoded and compared.
 
-Everything here may be deleted at any time: it is found out again. It is kept apart for every version of the code that
-found it out.
+Everything is addressed by content, and kept apart for every version of the code that found it out. It may be deleted
+at any time: it is found out again.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -14,6 +15,7 @@ from heartml.audio import near_duplicates as duplicates
 from heartml.audio import sound_files
 from heartml.audio.entry_checks import Fault, FileFacts
 from heartml.core import paths
+from heartml.core.config import IngestParams, ValidateParams
 from heartml.core.system import code_hash, files
 from heartml.core.system.lazy import LazySequence
 
@@ -23,11 +25,11 @@ Sources = Mapping[str, Path]     # recording_id -> file with its samples
 
 
 def _facts_file() -> Path:
-    own = code_hash.fingerprint("audio/entry_checks.py", "audio/sound_files.py", "audio/containers.py")[:_DIGITS]
-    return paths.cache() / "ingest" / f"facts-{own}.json"
+    code = code_hash.fingerprint("audio/entry_checks.py", "audio/sound_files.py", "audio/containers.py")[:_DIGITS]
+    return paths.cache() / "ingest" / f"facts-{code}.json"
 
 
-def facts() -> dict[str, FileFacts]:
+def read_facts() -> dict[str, FileFacts]:
     """SHA-256 of a source file -> what decoding it showed."""
     path = _facts_file()
     rows = files.read_json(path) if path.exists() else {}
@@ -37,12 +39,68 @@ def facts() -> dict[str, FileFacts]:
     }
 
 
-def remember(known: Iterable[FileFacts]) -> None:
-    """Keep these facts, and those kept before."""
-    merged = facts() | {fact.source_sha256: fact for fact in known if fact.source_sha256}
+def add_facts(known: Iterable[FileFacts]) -> None:
+    """Add these facts to those that are stored."""
+    merged = read_facts() | {fact.source_sha256: fact for fact in known if fact.source_sha256}
     rows = {k: [f.recording_id, f.sample_rate_hz, f.samples, f.peak, f.fault] for k, f in merged.items()}
     with files.replacing(_facts_file()) as temporary:
         temporary.write_text(json.dumps(rows, sort_keys=True), encoding="utf-8")
+
+
+def thresholds(ingest: IngestParams, validate: ValidateParams) -> tuple[float, ...]:
+    """Every correlation that near-duplicates are asked for, smallest first: ingest has one, validation another."""
+    return tuple(sorted({ingest.duplicate_correlation, validate.near_duplicate_correlation}))
+
+
+def near_duplicates(sources: Sources, threshold: float, searched: Sequence[float], threads: int) -> pd.DataFrame:
+    """Pairs of near-duplicates among `sources`; each pair is compared once for the whole project.
+
+    What ingest has compared is not compared again in validation: both read one file. It holds, for each threshold, the
+    pairs that were found, and the sets of recordings within which every pair has been compared.
+
+    Args:
+        threshold: of the absolute correlation; one of `searched`.
+        searched: the thresholds of `thresholds`, for all of which a pair is compared when it is new.
+        threads: how many compare at the same time.
+
+    Returns:
+        Columns `PAIR_COLUMNS`, sorted.
+    """
+    path = _pairs_file(searched)
+    known: dict[str, Any] = files.read_json(path) if path.exists() else {"compared": [], "pairs": {}}
+    if not any(sources.keys() <= {*compared} for compared in known["compared"]):
+        known = _with_new_pairs(known, sources, searched, threads)
+        files.write_json(path, known)
+    pairs = sorted(row for row in known["pairs"][str(threshold)] if row[0] in sources and row[1] in sources)
+    return pd.DataFrame(pairs, columns=list(PAIR_COLUMNS)).astype({"correlation": "float64"})
+
+
+def _pairs_file(searched: Sequence[float]) -> Path:
+    code = code_hash.fingerprint("audio/sound_files.py", "audio/near_duplicates.py")[:_DIGITS]
+    return paths.cache() / "ingest" / f"pairs-{'-'.join(map(str, searched))}-{code}.json"
+
+
+def _with_new_pairs(
+    known: Mapping[str, Any], sources: Sources, searched: Sequence[float], threads: int
+) -> dict[str, Any]:
+    """`known` after all pairs of `sources` have been compared that are in none of its sets together."""
+    order = sorted(sources)
+    position = {recording_id: k for k, recording_id in enumerate(order)}
+    compared = [[position[i] for i in ids if i in position] for ids in known["compared"]]
+    waveforms = _waveforms([sources[recording_id] for recording_id in order])
+    tables = duplicates.search(waveforms, searched, compared, threads=threads)
+    pairs = {
+        str(threshold): sorted([*known["pairs"].get(str(threshold), ()), *_rows(table, order)])
+        for threshold, table in zip(searched, tables, strict=True)
+    }
+    other = [ids for ids in known["compared"] if not sources.keys() >= {*ids}]
+    return {"compared": [*other, order], "pairs": pairs}
+
+
+def _rows(table: pd.DataFrame, order: Sequence[str]) -> list[list[object]]:
+    """Rows of `PAIR_COLUMNS` from positions in `order`, which is sorted."""
+    columns = zip(table["i"], table["j"], table["correlation"], strict=True)
+    return [[order[i], order[j], round(float(correlation), 6)] for i, j, correlation in columns]
 
 
 def _waveforms(sources: Sequence[Path]) -> LazySequence[duplicates.Waveform]:
@@ -52,32 +110,3 @@ def _waveforms(sources: Sequence[Path]) -> LazySequence[duplicates.Waveform]:
         return samples.floats, samples.sample_rate_hz
 
     return LazySequence(read, len(sources))
-
-
-def near_duplicates(name: str, sources: Sources, threshold: float, threads: int) -> pd.DataFrame:
-    """Pairs of nearly the same audio among `sources`, each pair compared once in the life of the cache.
-
-    Args:
-        name: of the collection that is compared within itself.
-        threshold: of the absolute correlation.
-
-    Returns:
-        Columns `PAIR_COLUMNS`, sorted.
-    """
-    own = code_hash.fingerprint("audio/sound_files.py", "audio/near_duplicates.py")[:_DIGITS]
-    path = paths.cache() / "ingest" / f"pairs-{name}-{threshold:g}-{own}.json"
-    kept = files.read_json(path) if path.exists() else {"compared": [], "pairs": []}
-    old = [recording_id for recording_id in kept["compared"] if recording_id in sources]
-    new = sorted(set(sources) - set(old))
-    found = _compare(new, old, sources, threshold, threads) if new else []
-    pairs = sorted([*(row for row in kept["pairs"] if row[0] in sources and row[1] in sources), *found])
-    files.write_json(path, {"compared": sorted(sources), "pairs": pairs})
-    return pd.DataFrame(pairs, columns=list(PAIR_COLUMNS)).astype({"correlation": "float64"})
-
-
-def _compare(new: list[str], old: list[str], sources: Sources, threshold: float, threads: int) -> list[list[object]]:
-    order = [*new, *old]
-    waveforms = [_waveforms([sources[recording_id] for recording_id in part]) for part in (new, old)]
-    table = duplicates.near_duplicates(waveforms[0], threshold, waveforms[1], threads=threads)
-    columns = zip(table["i"], table["j"], table["correlation"], strict=True)
-    return [[*sorted((order[i], order[j])), round(float(correlation), 6)] for i, j, correlation in columns]

@@ -1,1 +1,1 @@
-"""What a model is worth: assessment beside baselines, robustness, heart states, leave-one-out, published protocols."""
+"""How good a model is: scores beside baselines, robustness, heart states, leave-out, protocols of published studies."""

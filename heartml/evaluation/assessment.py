@@ -1,7 +1,8 @@
-"""Everything that is said about one model on one task: its scores beside floors, classes, subgroups, suspicions.
+"""The evaluation of one model on one task: scores beside baselines, classes, subgroups, confounded classes.
 
-In: predictions of the held-out part and the cross-fitted ones of the rest, as tables (see `heartml.metrics.scores`),
-and the recordings behind them, one row each, joined with their folds and signal measurements. Out: values for JSON.
+In: the predictions for the held-out part and the out-of-fold predictions for the rest, as tables (see
+`heartml.metrics.scores`), and the recordings behind them, one row a recording, joined with their folds and signal
+measurements. Out: values for `metrics.json`. Its keys are a stored format; there a baseline is called `floor`.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -17,26 +18,35 @@ from heartml.core.tasks import Assignment, Task
 from heartml.evaluation import baselines
 from heartml.evaluation.coarse_classes import coarse_classes
 from heartml.evaluation.selective import referral
-from heartml.metrics import METRICS, Metric, class_auc_within, confusion
-from heartml.metrics.scores import Number, Scored, intervals, per_class, scores, subgroups, task_metrics, versus
+from heartml.metrics import METRICS, Metric, confusion_matrices, stratified_class_auc
+from heartml.metrics.scores import (
+    JsonInterval,
+    LabelledPredictions,
+    metric_intervals,
+    paired_difference,
+    per_class,
+    subgroups,
+    task_metrics,
+    task_scores,
+)
 
 HELD_OUT, OUT_OF_FOLD = "held_out", "out_of_fold"
 PARTS = (HELD_OUT, OUT_OF_FOLD)
-GATHERED = ("counts", "against_floors", "best_floor", "per_class", "per_source", "subgroups", "confusion",
-            "referral")
-DESCRIBES = ("source", "age_group", "sex")
-DIVIDES = (*DESCRIBES, "location", "signal", "session")      # the columns by which subgroups are scored
+BY_PART = ("counts", "against_floors", "best_floor", "per_class", "per_source", "subgroups", "confusion",
+            "referral")                                   # keys of `metrics.json` with one value for each part
+DESCRIPTION_COLUMNS = ("source", "age_group", "sex")
+SUBGROUP_COLUMNS = (*DESCRIPTION_COLUMNS, "location", "signal", "session")
 
 
 @dataclass(frozen=True)
 class AssessmentRules:
-    """With which numbers to judge.
+    """The settings of an evaluation.
 
     Attributes:
-        params: resamples, confidence, floors.
-        min_groups: fewest groups for a number.
+        params: number of resamples, confidence of the intervals, names of the baselines.
+        min_groups: with fewer groups a class or a subgroup has no score.
         seed: of the resamples.
-        refer_below: confidence below which the model leaves a decision to a human; 0: it decides everything.
+        refer_below: a decision with a lower confidence is referred to a human; 0: nothing is referred.
     """
 
     params: EvaluateParams
@@ -47,55 +57,68 @@ class AssessmentRules:
 
 @dataclass(frozen=True)
 class AssessedPart:
-    """One part of the data: the model's predictions, the floors' on the same units, and what is known of each unit."""
+    """One part of the data.
 
-    scored: Scored
-    floors: Mapping[str, Scored]
-    known: pd.DataFrame   # indexed by unit_id, see `describe`
+    Attributes:
+        scored: the model's predictions.
+        baselines: name -> the predictions of a baseline for the same units.
+        units: what is known of each unit, indexed by unit_id, see `describe_units`.
+    """
+
+    scored: LabelledPredictions
+    baselines: Mapping[str, LabelledPredictions]
+    units: pd.DataFrame
 
 
-def describe(recordings: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """One row a unit, in order of appearance: group_id, label, part, and `DESCRIBES`: of each the first that is known.
+def describe_units(recordings: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """One row a unit, in order of appearance, indexed by unit_id.
 
-    Where a unit is a recording also its location; and `signal` and `session` where they are known.
+    Columns: group_id, label, part and `DESCRIPTION_COLUMNS`, of each the first value that is known. Also `location`
+    where a unit is a recording, and `signal` and `session` where they are known.
     """
     also = [*(["location"] if task.unit == "recording" else []),
             *(name for name in ("signal", "session") if name in recordings and recordings[name].notna().any())]
-    columns = ["group_id", "label", "part", *DESCRIBES, *also]
+    columns = ["group_id", "label", "part", *DESCRIPTION_COLUMNS, *also]
     return recordings.groupby("unit_id", sort=False)[columns].first()
 
 
-def left_out(
-    recordings: pd.DataFrame, groups: pd.DataFrame, assignment: Assignment, learnt: Collection[str]
+def left_out_classes(
+    recordings: pd.DataFrame, groups: pd.DataFrame, assignment: Assignment, in_folds: Collection[str]
 ) -> dict[str, dict[str, int]]:
-    """Classes that are in the data and, being rare (`Task.rare`), in no fold: class -> its units and groups.
+    """Classes that are in the data but in no fold because they are rare (`Task.rare`): class -> its units and groups.
 
     Args:
         recordings: recording_id, dataset, patient_id and the task's label; of all data sets.
         groups: recording_id, group_id as validation joined them.
-        learnt: classes that stand in the folds.
+        in_folds: the classes that the folds contain.
     """
     task, column = assignment.task, label_column(assignment.task.label)
     if task.rare == "kept":
         return {}
     own = recordings[recordings["dataset"].isin(assignment.datasets)].merge(groups, on="recording_id", validate="1:1")
-    found = {name: own[own[column] == name] for name in task.classes if name not in learnt}
+    found = {name: own[own[column] == name] for name in task.classes if name not in in_folds}
     unit = "patient_id" if task.unit == "patient" else "recording_id"
     return {name: {"units": of[unit].nunique(), "groups": of["group_id"].nunique()} for name, of in found.items()}
 
 
-def parts_of(
-    tables: Mapping[str, pd.DataFrame], recordings: pd.DataFrame, task: Task, wanted: tuple[str, ...]
+def assessed_parts(
+    tables: Mapping[str, pd.DataFrame], recordings: pd.DataFrame, task: Task, names: tuple[str, ...]
 ) -> dict[str, AssessedPart]:
-    """Put the predictions of each part beside those of the floors `wanted`."""
-    units = describe(recordings, task)
+    """Put the predictions for each part beside those of the baselines.
+
+    Args:
+        tables: part -> its table of predictions.
+        recordings: one row a recording, see `inputs.read_recordings`.
+        names: the baselines, see `baselines.BASELINES`.
+    """
+    units = describe_units(recordings, task)
     index = {name: number for number, name in enumerate(task.classes)}
     numbered = units.reset_index().assign(label=lambda table: [index[label] for label in table["label"]])
     row_of = pd.Series(np.arange(len(units)), index=units.index)
-    predicted = {name: baselines.predict(name, recordings, numbered, task) for name in wanted}
+    predicted = {name: baselines.predict(name, recordings, numbered, task) for name in names}
     parts = {}
     for part, table in tables.items():
-        scored = Scored.of(table, task.classes)
+        scored = LabelledPredictions.from_table(table, task.classes)
         rows = row_of.loc[list(scored.unit_ids)].to_numpy()
         beside = {
             name: replace(scored, decisions=decisions[rows], probabilities=p[rows], calibrated=p[rows])
@@ -106,9 +129,9 @@ def parts_of(
 
 
 def assess(parts: Mapping[str, AssessedPart], task: Task, rules: AssessmentRules) -> dict[str, Any]:
-    """Everything for `metrics.json`, but for the locations."""
+    """Every number of `metrics.json` that comes from predictions about units; `score_locations` has the others."""
     found = {name: _assess_part(part, task, rules) for name, part in parts.items()}
-    gathered = {key: {name: values[key] for name, values in found.items()} for key in GATHERED}
+    gathered = {key: {name: values[key] for name, values in found.items()} for key in BY_PART}
     return {
         "task": task.name, "classes": task.classes, "unit": task.unit, "metric": task.metric, "positive": task.positive,
         "official": [metric.name for metric in task_metrics(task)], "confidence": rules.params.confidence,
@@ -117,80 +140,94 @@ def assess(parts: Mapping[str, AssessedPart], task: Task, rules: AssessmentRules
         "floor_titles": {name: baselines.BASELINES[name].title for name in rules.params.baselines},
         **{name: values["scores"] for name, values in found.items()},
         "floors": found[HELD_OUT]["floors"], "floors_out_of_fold": found[OUT_OF_FOLD]["floors"],
-        **gathered, **suspicions(parts[OUT_OF_FOLD], task, rules), "views": coarse_classes(parts, task, rules),
+        **gathered, **confounded_classes(parts[OUT_OF_FOLD], task, rules), "views": coarse_classes(parts, task, rules),
     }
 
 
 def _assess_part(part: AssessedPart, task: Task, rules: AssessmentRules) -> dict[str, Any]:
     scored, params, seed = part.scored, rules.params, rules.seed
-    known = {column: list(part.known[column]) for column in part.known if column in DIVIDES}
+    known = {column: list(part.units[column]) for column in part.units if column in SUBGROUP_COLUMNS}
     by = subgroups(scored, known, task, rules.min_groups, params, seed)
-    beside = {name: intervals(task_metrics(task), f, f.probabilities, params, seed) for name, f in part.floors.items()}
+    beside = {name: metric_intervals(task_metrics(task), other, other.probabilities, params, seed)
+              for name, other in part.baselines.items()}
     return {
         "counts": scored.counts(),
-        "scores": scores(scored, task, params, seed),
+        "scores": task_scores(scored, task, params, seed),
         "floors": beside,
-        "against_floors": {name: versus(scored, floor, task, params, seed) for name, floor in part.floors.items()},
+        "against_floors": {name: paired_difference(scored, other, task, params, seed)
+                           for name, other in part.baselines.items()},
         "best_floor": best_baseline(beside, task.metric),
         "per_class": per_class(scored, rules.min_groups, params, seed),
         "per_source": by.pop("source"),
         "subgroups": by,
         "referral": referral(scored, task, rules.refer_below, rules.min_groups, params, seed),
-        "confusion": confusion(scored.labels, scored.decisions, len(task.classes))[0].astype(int),
+        "confusion": confusion_matrices(scored.labels, scored.decisions, len(task.classes))[0].astype(int),
     }
 
 
-def best_baseline(beside: Mapping[str, Mapping[str, Number]], metric: str) -> str | None:
-    """The floor with the best value of a metric; the first of equals, none where none is defined."""
+def best_baseline(beside: Mapping[str, Mapping[str, JsonInterval]], metric: str) -> str | None:
+    """The name of the baseline with the best value of a metric; of equal ones the first, `None` where none has one.
+
+    Args:
+        beside: baseline -> metric -> {value, low, high}.
+    """
     sign = 1 if METRICS[metric].greater_is_better else -1
     values = {name: numbers[metric]["value"] for name, numbers in beside.items()}
     defined = {name: sign * value for name, value in values.items() if value is not None}
     return max(defined, key=lambda name: defined[name]) if defined else None
 
 
-def best_numbers(beside: Mapping[str, Mapping[str, Number]], metrics: Iterable[str]) -> dict[str, Number]:
-    """metric -> the number of the floor that is best at it; metrics that no floor has are left out."""
+def best_numbers(beside: Mapping[str, Mapping[str, JsonInterval]], metrics: Iterable[str]) -> dict[str, JsonInterval]:
+    """metric -> the number of the baseline that is best at it; a metric that no baseline has is left out."""
     best = {metric: best_baseline(beside, metric) for metric in metrics}
     return {metric: beside[name][metric] for metric, name in best.items() if name is not None}
 
 
-def suspicions(part: AssessedPart, task: Task, rules: AssessmentRules) -> dict[str, Any]:
-    """How well each floor tells each class apart (AUC), and the classes that a floor tells apart too well, in words."""
+def confounded_classes(part: AssessedPart, task: Task, rules: AssessmentRules) -> dict[str, Any]:
+    """The AUC of each baseline for each class, and the classes that a baseline tells from the others too well.
+
+    Returns:
+        floor_auc: baseline -> class -> {value, low, high}. confounded: one entry for each pair whose whole interval
+        lies at or above `confounded_auc`.
+    """
     estimable = {
         name: c for c, name in enumerate(task.classes)
         if len(np.unique(part.scored.groups[part.scored.labels == c])) >= rules.min_groups
     }
-    by_floor: dict[str, Any] = {}
+    by_baseline: dict[str, Any] = {}
     confounded = []
-    for floor, scored in part.floors.items():
-        if floor == "majority":
+    for baseline, scored in part.baselines.items():
+        if baseline == "majority":
             continue
-        by_floor[floor] = {
-            name: intervals([_auc_within(scored, c)], scored, scored.probabilities, rules.params, rules.seed)["auc"]
-            for name, c in estimable.items()
+        metrics = {name: _auc_within(scored, c) for name, c in estimable.items()}
+        by_baseline[baseline] = {
+            name: metric_intervals([metric], scored, scored.probabilities, rules.params, rules.seed)["auc"]
+            for name, metric in metrics.items()
         }
         confounded += [
-            {"class": name, "floor": floor, "heard": baselines.BASELINES[floor].heard, "auc": auc,
-             "words": words(name, floor, auc)}
-            for name, auc in by_floor[floor].items() if (auc["low"] or 0) >= rules.params.confounded_auc
+            {"class": name, "floor": baseline, "heard": baselines.BASELINES[baseline].cue, "auc": auc,
+             "words": confounded_in_words(name, baseline, auc)}
+            for name, auc in by_baseline[baseline].items() if (auc["low"] or 0) >= rules.params.confounded_auc
         ]
-    return {"floor_auc": by_floor, "confounded": confounded}
+    return {"floor_auc": by_baseline, "confounded": confounded}
 
 
-def _auc_within(scored: Scored, c: int) -> Metric:
-    """AUC of class `c` within folds; the prior of a weak floor differs by fold, and would rank folds, not units."""
-    return Metric("auc", "AUC", True, lambda y, p, _, __, w: class_auc_within(p[:, c], y == c, w, scored.parts))
+def _auc_within(scored: LabelledPredictions, c: int) -> Metric:
+    """AUC of class `c` within folds: across folds a weak baseline would rank the folds by their prior, not units."""
+    return Metric("auc", "AUC", True, lambda y, p, _, __, w: stratified_class_auc(p[:, c], y == c, w, scored.parts))
 
 
-def words(name: str, floor: str, auc: Number) -> str:
-    """What it means that a floor tells a class apart."""
-    return (f"{name} is confounded: it can be told from {baselines.BASELINES[floor].title.lower()} "
+def confounded_in_words(name: str, baseline: str, auc: JsonInterval) -> str:
+    """One sentence on class `name` for `metrics.json`: a stored text, so its wording stays."""
+    return (f"{name} is confounded: it can be told from {baselines.BASELINES[baseline].title.lower()} "
             f"(AUC {auc['value']:.2f}, {auc['low']:.2f} to {auc['high']:.2f}). "
-            f"A model may have learnt {baselines.BASELINES[floor].heard}, not the heart.")
+            f"A model may have learnt {baselines.BASELINES[baseline].cue}, not the heart.")
 
 
-def locations(recordings: pd.DataFrame, task: Task, rules: AssessmentRules) -> dict[str, Any]:
-    """Patients only: what one location alone tells about the patient, by location.
+def score_locations(recordings: pd.DataFrame, task: Task, rules: AssessmentRules) -> dict[str, Any]:
+    """Macro AUC for the patient from the recordings of one location alone: location -> units, groups, estimable, AUC.
+
+    Empty where a unit is a recording.
 
     Args:
         recordings: recording_id, unit_id, group_id, label (the unit's), part, location, p_<class>; several
@@ -199,23 +236,26 @@ def locations(recordings: pd.DataFrame, task: Task, rules: AssessmentRules) -> d
     if task.unit != "patient":
         return {}
     p = [f"p_{name}" for name in task.classes]
-    heard = recordings.dropna(subset=["location"])
-    merged = heard.groupby(["location", "unit_id", "group_id", "label", "part"], sort=True)[p].mean().reset_index()
-    merged["decision"] = merged["label"]   # a recording decides nothing: only probabilities are looked at here
+    located = recordings.dropna(subset=["location"])
+    merged = located.groupby(["location", "unit_id", "group_id", "label", "part"], sort=True)[p].mean().reset_index()
+    merged["decision"] = merged["label"]   # one recording has no decision: only probabilities count here
     merged[[f"c_{name}" for name in task.classes]] = merged[p]
     found: dict[str, Any] = {}
     for location, table in merged.groupby("location"):
-        scored = Scored.of(table, task.classes)
+        scored = LabelledPredictions.from_table(table, task.classes)
         groups = len(np.unique(scored.groups))
         found[str(location)] = {"units": len(table), "groups": groups, "estimable": groups >= rules.min_groups}
         if groups >= rules.min_groups:
-            auc = intervals([METRICS["macro_auc"]], scored, scored.probabilities, rules.params, rules.seed)
+            auc = metric_intervals([METRICS["macro_auc"]], scored, scored.probabilities, rules.params, rules.seed)
             found[str(location)] |= auc
     return found
 
 
 def summary(found: Mapping[str, Any]) -> dict[str, float]:
-    """The values alone, flat: `held_out.uar`, `out_of_fold.uar`, `best_floor.uar` (held out, of its best floor)."""
+    """The values alone, for `summary.json`: `held_out.uar`, `out_of_fold.uar` and `best_floor.uar`.
+
+    The last is the best baseline's value on the held-out part.
+    """
     tables = {part: found[part] for part in PARTS} | {"best_floor": best_numbers(found["floors"], found["official"])}
     return {
         f"{table}.{name}": number["value"] for table, numbers in tables.items()

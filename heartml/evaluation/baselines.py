@@ -1,9 +1,10 @@
-"""Floors: what a label's company gives away without a heart being heard. A model below them has heard nothing.
+"""Baselines: what a trivial predictor scores that uses no heart sound. A model that is not better has learnt nothing.
 
-Each floor is a small logistic regression on one kind of column, fitted on other groups than it is scored on; its
-decision rule follows the metric as the ensemble's may: it divides by the prior to a power, weighs by what the metric
-pays for each class, or always says the same; else it would be too easy to beat. The majority class alone stands beside
-them. Tables carry one row a recording; predictions are `[units, classes]`, units in the folds' order.
+One baseline is the majority class. Each of the others is a small logistic regression on one kind of column, fitted on
+other folds than it is scored on. Its decision rule is adapted to the metric, as the ensemble's is; otherwise it would
+be too easy to beat. The rule divides by the prior to a power, or weighs classes by what the metric pays for them, or
+always gives one class. In: tables with one row a recording. Out: predictions `[units, classes]`, in the order of
+`units`.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,21 +23,28 @@ Floats = NDArray[np.float64]
 NOT_GIVEN = "not given"
 NUISANCE = ("level_db", "dc", "seconds", "bandwidth_hz", "clipped_share")
 PRIOR_POWERS = (0.0, 0.5, 1.0)   # 0: the likeliest class; 1: every class counts the same
-BINS = 5                         # of a nuisance column, at its quantiles: level need not act in a straight line
+BINS = 5                         # of a signal column, at its quantiles: its effect need not be linear
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What one floor looks at: `columns(recordings) -> [units, features]`, indexed by unit_id; `heard`: in words."""
+    """One baseline.
+
+    Attributes:
+        title: its name on pages. It is stored in `metrics.json`, as `cue` is, so their wording stays.
+        cue: what it uses in place of the heart, in words.
+        columns: recordings, one row each -> `[units, features]`, indexed by unit_id.
+        binned: whether each column is cut into `BINS` bins first.
+    """
 
     title: str
-    heard: str
+    cue: str
     columns: Callable[[pd.DataFrame], pd.DataFrame]
     binned: bool = False
 
 
 def _share_of(recordings: pd.DataFrame, column: str) -> pd.DataFrame:
-    """How large a part of the unit's recordings has each value of `column`."""
+    """The share of a unit's recordings that has each value of `column`: `[units, values]`."""
     values = recordings[column].fillna(NOT_GIVEN).astype(str)
     return pd.crosstab(recordings["unit_id"], f"{column}=" + values, normalize="index")
 
@@ -46,14 +54,14 @@ def _source(recordings: pd.DataFrame) -> pd.DataFrame:
 
 
 def _metadata(recordings: pd.DataFrame) -> pd.DataFrame:
-    """Age group, sex, and how many recordings there are from each location."""
+    """Age group, sex, and the number of recordings from each location: `[units, values]`."""
     locations = "location=" + recordings["location"].fillna(NOT_GIVEN).astype(str)
     counts = pd.crosstab(recordings["unit_id"], locations)
     return pd.concat([_share_of(recordings, "age_group"), _share_of(recordings, "sex"), counts], axis=1)
 
 
 def _nuisance(recordings: pd.DataFrame) -> pd.DataFrame:
-    """Level, DC, length, bandwidth and clipping: mean, least and most over the unit's recordings."""
+    """Level, DC, length, bandwidth and clipping: mean, minimum and maximum over the unit's recordings."""
     measured = recordings.set_index("unit_id")[list(NUISANCE)].abs()
     if measured.index.is_unique:
         return measured
@@ -77,7 +85,7 @@ BASELINES: Mapping[str, Baseline] = {
 def predict(
     name: str, recordings: pd.DataFrame, units: pd.DataFrame, task: Task
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """What the floor `name` says about every unit, each unit seen by a fit without its fold.
+    """The predictions of baseline `name` for every unit, each by a fit without the unit's fold.
 
     Args:
         recordings: unit_id, source, age_group, sex, location and the `NUISANCE` columns; one row a recording.
@@ -87,14 +95,14 @@ def predict(
     Returns:
         probabilities [n, k], decisions [n] in the order of `units`.
     """
-    floor = BASELINES[name]
-    columns = floor.columns(recordings).reindex(units["unit_id"]).to_numpy(float)
+    baseline = BASELINES[name]
+    columns = baseline.columns(recordings).reindex(units["unit_id"]).to_numpy(float)
     labels, parts = units["label"].to_numpy(int), units["part"].to_numpy(str)
     probabilities = np.zeros((len(units), len(task.classes)))
     decisions = np.zeros(len(units), dtype=np.int64)
     for part in np.unique(parts):
         fit, on = (parts != part) & (parts != TEST), parts == part
-        rule = _fit(columns[fit], labels[fit], task, floor.binned)
+        rule = _fit(columns[fit], labels[fit], task, baseline.binned)
         probabilities[on], decisions[on] = rule(columns[on])
     return probabilities, decisions
 
@@ -102,7 +110,7 @@ def predict(
 def _fit(
     columns: Floats, labels: NDArray[np.int_], task: Task, binned: bool
 ) -> Callable[[Floats], tuple[Floats, NDArray[np.int64]]]:
-    """Fit one floor on `[units, features]`; the rule gives probabilities and decisions for others."""
+    """Fit one baseline on `[units, features]`; returns a function from other rows to probabilities and decisions."""
     k = len(task.classes)
     prior = np.asarray((np.bincount(labels, minlength=k) + 1e-9) / (len(labels) + k * 1e-9), np.float64)
     classify = _regression(columns, labels, k, binned) if columns.shape[1] and len(set(labels)) > 1 else None
@@ -115,10 +123,10 @@ def _fit(
 
     metric = METRICS[task.metric]
     sign = 1 if metric.greater_is_better else -1
-    seen = probabilities_of(columns)
+    fitted = probabilities_of(columns)
     gains = class_gains(task.metric, labels, task.classes)
     weights = max(_weights(prior, gains) if classify else [np.ones(k)],
-                  key=lambda w: sign * metric.function(labels, seen, decide(seen, w), task.classes))
+                  key=lambda w: sign * metric.function(labels, fitted, decide(fitted, w), task.classes))
 
     def rule(rows: Floats) -> tuple[Floats, NDArray[np.int64]]:
         probabilities = probabilities_of(rows)
@@ -128,12 +136,12 @@ def _fit(
 
 
 def _weights(prior: Floats, gains: Floats) -> list[Floats]:
-    """What a floor may multiply its probabilities by, `[k]` each; a unit vector makes it always say one class."""
+    """Weights `[k]` that a baseline may multiply its probabilities by; a unit vector makes it always give one class."""
     return [*(prior**-power for power in PRIOR_POWERS), gains, *np.eye(len(prior))]
 
 
 def _regression(columns: Floats, labels: NDArray[np.int_], k: int, binned: bool) -> Callable[[Floats], Floats]:
-    """Logistic regression [units, features] -> [units, k]; a class that is not there in training has probability 0."""
+    """Logistic regression [units, features] -> [units, k]; a class without training rows gets probability 0."""
     from sklearn.linear_model import LogisticRegression
 
     edges = [np.unique(np.quantile(column, np.arange(1, BINS) / BINS)) for column in columns.T]
@@ -141,8 +149,8 @@ def _regression(columns: Floats, labels: NDArray[np.int_], k: int, binned: bool)
     def design(rows: Floats) -> Floats:
         if not binned:
             return rows
-        which = [np.searchsorted(cuts, column, side="left") for cuts, column in zip(edges, rows.T, strict=True)]
-        return np.hstack([np.eye(BINS)[bins] for bins in which])
+        bin_of = [np.searchsorted(cuts, column, side="left") for cuts, column in zip(edges, rows.T, strict=True)]
+        return np.hstack([np.eye(BINS)[bins] for bins in bin_of])
 
     model = LogisticRegression(max_iter=1000).fit(design(columns), labels)
 

@@ -1,7 +1,7 @@
-"""Coarser views of a task: classes joined, probabilities and decisions joined with them. Nothing is fitted again.
+"""A task scored with some of its classes joined. Labels, probabilities and decisions are joined; nothing is refitted.
 
-A published study that tells fewer classes apart is compared on its own terms in this way, at the operating point of the
-one model that serves.
+In this way the model can be compared with published studies that do not separate these classes. It is still the same
+model at the same operating point. In `metrics.json` the results are under the key `views`.
 """
 
 from collections.abc import Mapping
@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from heartml.core.tasks import CoarseClasses, Task
-from heartml.metrics.scores import Floats, Scored, intervals, per_class, scores, task_metrics
+from heartml.metrics.scores import Floats, LabelledPredictions, metric_intervals, per_class, task_metrics, task_scores
 
 if TYPE_CHECKING:
     from heartml.evaluation.assessment import AssessedPart, AssessmentRules
 
 
-def join_classes(scored: Scored, view: CoarseClasses) -> Scored:
-    """The same units with the view's classes: probabilities [n, k] are summed, labels and decisions renamed."""
+def join_classes(scored: LabelledPredictions, view: CoarseClasses) -> LabelledPredictions:
+    """The same units with the coarse classes of `view`: probabilities [n, k] are summed, labels and decisions mapped.
+
+    Returns:
+        Predictions of the same n units, probabilities [n, number of coarse classes].
+    """
     names = tuple(view.classes)
     joined = [[scored.classes.index(one) for one in view.classes[name]] for name in names]
     new_of = np.empty(len(scored.classes), np.int64)
@@ -33,17 +37,21 @@ def join_classes(scored: Scored, view: CoarseClasses) -> Scored:
 
 
 def coarse_classes(parts: Mapping[str, "AssessedPart"], task: Task, rules: "AssessmentRules") -> dict[str, Any]:
-    """view -> its title, its classes, and for each part counts, scores, floors and classes, as for the task itself."""
+    """Name of a coarser task -> its title, its classes, and for each part what `_assess_coarse` returns."""
     return {view.name: {"title": view.title, "classes": list(view.classes),
-                        **{name: _seen(part, view, task, rules) for name, part in parts.items()}}
-            for view in task.views}
+                        **{name: _assess_coarse(part, view, task, rules) for name, part in parts.items()}}
+            for view in task.coarse_classes}
 
 
-def _seen(part: "AssessedPart", view: CoarseClasses, task: Task, rules: "AssessmentRules") -> dict[str, Any]:
+def _assess_coarse(
+    part: "AssessedPart", view: CoarseClasses, task: Task, rules: "AssessmentRules"
+) -> dict[str, Any]:
+    """Counts, scores, baselines (`floors`) and scores by class, as for the task itself."""
     scored, params, seed = join_classes(part.scored, view), rules.params, rules.seed
-    floors = {name: join_classes(floor, view) for name, floor in part.floors.items()}
+    beside = {name: join_classes(baseline, view) for name, baseline in part.baselines.items()}
     return {
-        "counts": scored.counts(), "scores": scores(scored, task, params, seed),
-        "floors": {name: intervals(task_metrics(task), f, f.probabilities, params, seed) for name, f in floors.items()},
+        "counts": scored.counts(), "scores": task_scores(scored, task, params, seed),
+        "floors": {name: metric_intervals(task_metrics(task), other, other.probabilities, params, seed)
+                   for name, other in beside.items()},
         "per_class": per_class(scored, rules.min_groups, params, seed),
     }

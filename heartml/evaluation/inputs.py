@@ -1,6 +1,7 @@
-"""What an evaluation reads:
+"""What an evaluation reads, checked part against part.
 
-the task's recordings with folds, descriptions and measurements, held against each other.
+In: the task's folds, the data set's recordings and the outputs of the stage `validate`. Out: one table of recordings
+with their folds, their descriptions and their signal measurements; and the model's out-of-fold predictions.
 """
 
 from collections.abc import Collection, Mapping
@@ -14,34 +15,34 @@ from heartml.core import folds, paths, schema, tasks
 from heartml.core.config import ValidateParams
 from heartml.core.schema import TEST, label_column
 from heartml.core.stage import StageError
-from heartml.evaluation.assessment import (
-    left_out,
-)
+from heartml.evaluation.assessment import left_out_classes
 
-MEASURED = tuple(field.name for field in fields(quality.Quality))
+QUALITY_COLUMNS = tuple(field.name for field in fields(quality.Quality))
 
-SESSION = {True: "heard in training", False: "new"}
+# The next two: values of the columns `session` and `signal`. They are in stored tables, so their wording stays.
+SESSION_VALUES = {True: "heard in training", False: "new"}
 
-LEAKS = ("patient_id", "joined_group_id", schema.SESSION)
+SIGNAL_VALUES = {True: "with warnings", False: "no warnings"}
 
-SIGNAL = {True: "with warnings", False: "no warnings"}
+LEAK_COLUMNS = ("patient_id", "joined_group_id", schema.SESSION)
 
-OF_RECORDING = ["recording_id", "source", "location", "age_group", "sex"]
+RECORDING_COLUMNS = ["recording_id", "source", "location", "age_group", "sex"]
 
 
 def read_recordings(name: str, limits: ValidateParams) -> pd.DataFrame:
-    """The task's recordings with folds, description, measurements and `signal`, in the folds' order.
+    """The task's recordings with folds, descriptions and measurements, one row a recording, in the folds' order.
 
-    `signal` says of the whole unit whether a recording of it has quality warnings: do errors gather there?
-    `session` says whether a recording of it was made in a session that training has heard; null where none is known.
+    Two columns are added, each with one value for the whole unit. `signal`: whether a recording of the unit has
+    quality warnings. `session`: whether one was made in a session from which training recordings come; null where
+    sessions are not known.
 
     Raises:
-        FoldsError: a group, a patient or near-identical audio stands in two parts: nothing is scored.
+        FoldsError: a group, a patient or near-duplicate audio is in two parts. Then nothing may be scored.
         StageError: a recording of the folds is not in the data set, or was not measured.
     """
     table = folds.load(paths.folds(name))
     whole = pd.read_parquet(paths.RECORDINGS)
-    recordings = whole[[*OF_RECORDING, "patient_id"]].assign(**{schema.SESSION: whole.get(schema.SESSION)})
+    recordings = whole[[*RECORDING_COLUMNS, "patient_id"]].assign(**{schema.SESSION: whole.get(schema.SESSION)})
     signal = pd.read_parquet(paths.VALIDATION / "signal.parquet")
     joined = pd.read_parquet(paths.VALIDATION / "groups.parquet", columns=["recording_id", "group_id"])
     for other, what in ((recordings, "in data/recordings.parquet"), (signal, "measured by validate"),
@@ -54,43 +55,46 @@ def read_recordings(name: str, limits: ValidateParams) -> pd.DataFrame:
     owners = owners.rename(columns={"group_id": "joined_group_id"})
     folds.check_folds(table, owners)
     described = table.merge(owners, on="recording_id", validate="1:1").merge(
-        recordings[[*OF_RECORDING, schema.SESSION]], on="recording_id", validate="1:1")
+        recordings[[*RECORDING_COLUMNS, schema.SESSION]], on="recording_id", validate="1:1")
     measured = described.merge(signal, on="recording_id", validate="1:1")
     warned = pd.Series([has_warnings(row, limits) for row in measured.to_dict("records")])
-    heard = folds.trained_beside(measured, schema.SESSION).groupby(measured["unit_id"]).transform("max")
-    return measured.assign(signal=warned.groupby(measured["unit_id"]).transform("any").map(SIGNAL),
-                           session=heard.map(SESSION))
+    shared = folds.shared_with_training(measured, schema.SESSION).groupby(measured["unit_id"]).transform("max")
+    return measured.assign(signal=warned.groupby(measured["unit_id"]).transform("any").map(SIGNAL_VALUES),
+                           session=shared.map(SESSION_VALUES))
 
 
-def leaks(recordings: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """What could be on both sides of a split -> how many of it there are, and how many are.
+def split_leaks(recordings: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """What could be on both sides of a split: column -> how many values there are, and how many do cross.
 
-    Persons and near-identical audio never are (`folds.check_folds`). A session that holds several known persons may
-    be: room, sensor and day are the same then, and the subgroups `session` say what that is worth.
+    Persons and near-duplicate audio never cross (`folds.check_folds` refuses that). A session of several known persons
+    may cross: room, sensor and day are then the same on both sides. The subgroups `session` measure what that is worth.
     """
-    found = {column: folds.crossing(recordings, column) for column in LEAKS}
+    found = {column: folds.count_crossing(recordings, column) for column in LEAK_COLUMNS}
     return {column: {"there": there, "crossing": crossing} for column, (there, crossing) in found.items()}
 
 
-def read_left_out(name: str, learnt: Collection[str]) -> dict[str, dict[str, int]]:
-    """The task's classes that are too rare to be in the folds, see `assessment.left_out`."""
+def read_left_out_classes(name: str, in_folds: Collection[str]) -> dict[str, dict[str, int]]:
+    """The task's classes that are too rare to be in the folds, see `assessment.left_out_classes`."""
     assignment = tasks.resolve(name)
     columns = ["recording_id", "dataset", "patient_id", label_column(assignment.task.label)]
     recordings = pd.read_parquet(paths.RECORDINGS, columns=columns)
     groups = pd.read_parquet(paths.VALIDATION / "groups.parquet", columns=["recording_id", "group_id"])
-    return left_out(recordings, groups, assignment, learnt)
+    return left_out_classes(recordings, groups, assignment, in_folds)
 
 
 def has_warnings(measured: Mapping[Any, Any], limits: ValidateParams) -> bool:
     """Whether a recording with the columns of `Quality` has quality warnings."""
-    return bool(quality.warnings(quality.Quality(**{name: measured[name] for name in MEASURED}), limits))
+    return bool(quality.warnings(quality.Quality(**{name: measured[name] for name in QUALITY_COLUMNS}), limits))
 
 
 def read_out_of_fold(name: str, recordings: pd.DataFrame) -> pd.DataFrame:
-    """The cross-fitted predictions, held against the folds.
+    """The out-of-fold predictions, one row a unit, checked against the folds.
+
+    Args:
+        recordings: see `read_recordings`.
 
     Raises:
-        StageError: a unit is missing, is not one of the folds', or has another label, group or part there.
+        StageError: a unit is missing, is not in the folds, or has another label, group or part there.
     """
     table = pd.read_parquet(paths.out_of_fold(name))
     rest = recordings[recordings["part"] != TEST]

@@ -1,8 +1,8 @@
-"""What a worse ear does to a recording: noise, a narrow band, gain, clipping, a wrong clock. Pure: no files.
+"""Ways to degrade a recording: noise, a narrow band, gain, clipping, a wrong clock. Pure: no files.
 
-In: waveform float32 [time] at its own rate, a level in the kind's unit, a generator. Out: waveform float32 [time'].
-Speech, friction and the room are those of `heartml.data.simulation`. A kind draws the same noise whatever the level, so
-that two levels differ in nothing else.
+In: waveform float32 [time] at its own rate, a level in the perturbation's unit, a generator. Out: waveform float32
+[time']. Speech, friction and the room are those of `heartml.data.simulation`. A perturbation draws the same noise for
+every level, so that two levels differ in nothing else.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ import scipy.signal
 from numpy.typing import NDArray
 
 from heartml.data.simulation import stethoscope
-from heartml.data.simulation.physiology import SAMPLE_RATE_HZ, clock
+from heartml.data.simulation.physiology import SAMPLE_RATE_HZ, sample_times
 from heartml.data.simulation.stethoscope import Scene
 
 Floats = NDArray[np.float64]
@@ -23,32 +23,32 @@ Noise = Callable[[int, int, np.random.Generator], Floats]
 Apply = Callable[[Waveform, int, float, np.random.Generator], Waveform]
 
 BAND_HZ = (25.0, 800.0)     # where hearts and murmurs are: signal-to-noise ratios are measured there
-WINDOW_S = 0.5              # the signal is the median over such windows: a knock is no heart
+WINDOW_S = 0.5              # the signal power is the median over such windows, so that a knock does not count
 ORDER = 4                   # of the band limits, Butterworth
 
 
 @dataclass(frozen=True)
-class Kind:
-    """One way to spoil a recording.
+class Perturbation:
+    """One way to degrade a recording.
 
     Attributes:
-        title: for people.
-        words: a level as a person reads it, for `str.format`; `scale` times the level goes in.
-        apply: (waveform [time], rate, level, generator) -> waveform [time'].
+        title: its name on pages, stored in `robustness.json`.
+        level_format: how a person reads a level, for `str.format`; `scale` times the level goes in.
+        apply: (waveform [time], rate in Hz, level, generator) -> waveform [time'].
     """
 
     title: str
-    words: str
+    level_format: str
     apply: Apply
     scale: float = 1.0
 
-    def level(self, level: float) -> str:
+    def level_in_words(self, level: float) -> str:
         """`10 dB SNR`."""
-        return self.words.format(self.scale * level)
+        return self.level_format.format(self.scale * level)
 
 
 def _added(noise: Noise) -> Apply:
-    """The noise at a signal-to-noise ratio in dB; an infinite one adds nothing."""
+    """Adds the noise at a signal-to-noise ratio in dB; an infinite ratio adds nothing."""
     def apply(waveform: Waveform, rate_hz: int, snr_db: float, rng: np.random.Generator) -> Waveform:
         drawn = noise(len(waveform), rate_hz, rng)
         power = float(np.mean(in_band(drawn, rate_hz) ** 2))
@@ -61,15 +61,15 @@ def _added(noise: Noise) -> Apply:
 
 
 def signal_power(waveform: Waveform, rate_hz: int) -> float:
-    """Median power of half-second windows between 25 and 800 Hz; of everything where no window is whole."""
-    heard = in_band(waveform, rate_hz) ** 2
+    """Median power of half-second windows between 25 and 800 Hz; the mean power where the recording is shorter."""
+    power = in_band(waveform, rate_hz) ** 2
     window = round(WINDOW_S * rate_hz)
-    whole = len(heard) // window
-    return float(np.median(heard[: whole * window].reshape(whole, window).mean(axis=1)) if whole else heard.mean())
+    whole = len(power) // window
+    return float(np.median(power[: whole * window].reshape(whole, window).mean(axis=1)) if whole else power.mean())
 
 
 def in_band(waveform: NDArray[np.floating], rate_hz: int) -> Floats:
-    """What of a waveform [time] lies between 25 and 800 Hz."""
+    """The part of a waveform [time] between 25 and 800 Hz, [time]."""
     def response(hz: Floats) -> Floats:
         return np.asarray((hz >= BAND_HZ[0]) & (hz <= BAND_HZ[1]), np.float64)
 
@@ -77,7 +77,7 @@ def in_band(waveform: NDArray[np.floating], rate_hz: int) -> Floats:
 
 
 def _filtered(waveform: NDArray[np.floating], rate_hz: int, response: Callable[[Floats], Floats]) -> Floats:
-    """Through an amplitude response over hertz, without phase; silence follows the end."""
+    """Filter by an amplitude response over Hz, without phase; silence is added at the end, against wrapping around."""
     size = scipy.fft.next_fast_len(len(waveform) + rate_hz // 5, real=True)
     hz = np.maximum(np.fft.rfftfreq(size, 1 / rate_hz), 1e-3)
     spectrum = scipy.fft.rfft(waveform.astype(np.float64), size)
@@ -89,17 +89,17 @@ def _white(samples: int, _: int, rng: np.random.Generator) -> Floats:
 
 
 def _simulated(make: Callable[[Scene, Floats, np.random.Generator], Floats]) -> Noise:
-    """Noise of the simulator, through its sensor, at any rate; drawn again until there is some."""
+    """Noise of the simulator through its sensor, at any rate; drawn again until it is not silent."""
     def noise(samples: int, rate_hz: int, rng: np.random.Generator) -> Floats:
         half_seconds = -(-2 * samples // rate_hz)          # a round number of samples at either rate
-        time = clock(half_seconds / 2)
+        time = sample_times(half_seconds / 2)
         drawn = np.zeros(len(time))
         while not drawn.any():
             drawn = make(_scene(rng), time, rng)
-        heard = stethoscope.through(drawn, stethoscope.sensor_response(len(time)))
+        recorded = stethoscope.apply_response(drawn, stethoscope.sensor_response(len(time)))
         if rate_hz != SAMPLE_RATE_HZ:
-            heard = np.asarray(scipy.signal.resample(heard, -(-half_seconds * rate_hz // 2)))
-        return heard[:samples]
+            recorded = np.asarray(scipy.signal.resample(recorded, -(-half_seconds * rate_hz // 2)))
+        return recorded[:samples]
 
     return noise
 
@@ -114,7 +114,7 @@ def _scene(rng: np.random.Generator) -> Scene:
 
 
 def _lowpass(waveform: Waveform, rate_hz: int, corner_hz: float, _: np.random.Generator) -> Waveform:
-    """A sensor, or a thick shirt, that lets nothing high through."""
+    """A sensor, or a thick shirt, that stops high frequencies."""
     def response(hz: Floats) -> Floats:
         return np.asarray(1 / np.sqrt(1 + (hz / corner_hz) ** (2 * ORDER)))
 
@@ -122,7 +122,7 @@ def _lowpass(waveform: Waveform, rate_hz: int, corner_hz: float, _: np.random.Ge
 
 
 def _highpass(waveform: Waveform, rate_hz: int, corner_hz: float, _: np.random.Generator) -> Waveform:
-    """A microphone that is deaf to what is low, as a telephone's."""
+    """A microphone that does not record low frequencies, as a telephone's."""
     def response(hz: Floats) -> Floats:
         return np.asarray(1 / np.sqrt(1 + (corner_hz / hz) ** (2 * ORDER)))
 
@@ -134,25 +134,25 @@ def _gain(waveform: Waveform, _: int, gain_db: float, __: np.random.Generator) -
 
 
 def _clip(waveform: Waveform, _: int, share: float, __: np.random.Generator) -> Waveform:
-    """An amplifier that is too loud for that share of the samples: the loudest are cut to the level below them."""
+    """An amplifier that overloads: the loudest `share` of the samples is cut to the level below them."""
     limit = np.quantile(np.abs(waveform), 1 - share, method="lower")
     return np.clip(waveform, -limit, limit)
 
 
 def _clock(waveform: Waveform, _: int, share: float, __: np.random.Generator) -> Waveform:
-    """A clock that runs fast by `share`: it takes more samples a second than it says, and the heart sounds slower."""
+    """A clock that is fast by `share`: a second has more samples than the rate says, so the heart seems slower."""
     samples = max(1, round(len(waveform) * (1 + share)))
     return waveform if samples == len(waveform) else np.asarray(scipy.signal.resample(waveform, samples), np.float32)
 
 
-KINDS: Mapping[str, Kind] = {
-    "white_snr_db": Kind("White noise", "{:g} dB SNR", _added(_white)),
-    "room_snr_db": Kind("Room and breath", "{:g} dB SNR", _added(_simulated(stethoscope.background))),
-    "speech_snr_db": Kind("Speech", "{:g} dB SNR", _added(_simulated(stethoscope.voice))),
-    "friction_snr_db": Kind("Friction", "{:g} dB SNR", _added(_simulated(stethoscope.friction))),
-    "lowpass_hz": Kind("Nothing above", "{:g} Hz", _lowpass),
-    "highpass_hz": Kind("Nothing below", "{:g} Hz", _highpass),
-    "gain_db": Kind("Gain", "{:+g} dB", _gain),
-    "clipped_share": Kind("Clipping", "{:g} % of the samples", _clip, 100.0),
-    "clock_share": Kind("Clock", "{:+g} %", _clock, 100.0),
+PERTURBATIONS: Mapping[str, Perturbation] = {
+    "white_snr_db": Perturbation("White noise", "{:g} dB SNR", _added(_white)),
+    "room_snr_db": Perturbation("Room and breath", "{:g} dB SNR", _added(_simulated(stethoscope.background))),
+    "speech_snr_db": Perturbation("Speech", "{:g} dB SNR", _added(_simulated(stethoscope.voice))),
+    "friction_snr_db": Perturbation("Friction", "{:g} dB SNR", _added(_simulated(stethoscope.friction))),
+    "lowpass_hz": Perturbation("Nothing above", "{:g} Hz", _lowpass),
+    "highpass_hz": Perturbation("Nothing below", "{:g} Hz", _highpass),
+    "gain_db": Perturbation("Gain", "{:+g} dB", _gain),
+    "clipped_share": Perturbation("Clipping", "{:g} % of the samples", _clip, 100.0),
+    "clock_share": Perturbation("Clock", "{:+g} %", _clock, 100.0),
 }

@@ -6,15 +6,28 @@ from pathlib import Path
 import pandas as pd
 
 from heartml.core.tasks import Task
-from heartml.metrics.scores import Scored, abstention, calibration, confusion_rows, precision_recall, roc
+from heartml.metrics.scores import (
+    LabelledPredictions,
+    calibration_curve,
+    confusion_rows,
+    coverage_curve,
+    precision_recall_curves,
+    roc_curves,
+)
 
 
-def write_plots(folder: Path, scored: Mapping[str, Scored], task: Task, min_groups: int) -> None:
-    """One CSV a plot, both parts one above the other with the column `part`."""
+def write_plots(folder: Path, scored: Mapping[str, LabelledPredictions], task: Task, min_groups: int) -> None:
+    """Write one CSV a plot; the rows of all parts follow each other, the column `part` tells which is which.
+
+    Args:
+        scored: part -> its predictions.
+        min_groups: the abstention curve ends where fewer groups are left.
+    """
     folder.mkdir()
-    plots: dict[str, Callable[[Scored], pd.DataFrame]] = {
-        "confusion": confusion_rows, "roc": roc, "precision_recall": precision_recall, "calibration": calibration,
-        "abstention": lambda part: abstention(part, task, min_groups),
+    plots: dict[str, Callable[[LabelledPredictions], pd.DataFrame]] = {
+        "confusion": confusion_rows, "roc": roc_curves, "precision_recall": precision_recall_curves,
+        "calibration": calibration_curve,
+        "abstention": lambda part: coverage_curve(part, task, min_groups),
     }
     for plot, of_part in plots.items():
         tables = [of_part(part).assign(part=name) for name, part in scored.items()]

@@ -1,4 +1,4 @@
-"""Predictions as tables: one row a unit, or one row a recording."""
+"""Predictions as tables for `artifacts/<task>/evaluation/`: one row a unit, or one row a recording."""
 
 import pandas as pd
 
@@ -6,7 +6,11 @@ from heartml.models.fitted_model import Predictions
 
 
 def predictions_table(predictions: Predictions, units: pd.DataFrame) -> pd.DataFrame:
-    """One row a unit: unit_id, group_id, label, part, decision, p_<class>, c_<class>."""
+    """One row a unit: unit_id, group_id, label, part, decision, p_<class>, c_<class> (calibrated).
+
+    Args:
+        units: group_id, label and part of each unit, indexed by unit_id.
+    """
     known = units.loc[list(predictions.unit_ids), ["group_id", "label", "part"]].reset_index()
     known["decision"] = pd.array([predictions.classes[d] for d in predictions.decisions], dtype="string")
     for kind, values in (("p", predictions.probabilities), ("c", predictions.calibrated)):
@@ -15,7 +19,11 @@ def predictions_table(predictions: Predictions, units: pd.DataFrame) -> pd.DataF
 
 
 def recordings_table(predictions: Predictions, held_out: pd.DataFrame) -> pd.DataFrame:
-    """One row a held-out recording: recording_id, unit_id, group_id, label (the unit's), part, location, p_<class>."""
+    """One row a held-out recording: recording_id, unit_id, group_id, label (the unit's), part, location, p_<class>.
+
+    Args:
+        held_out: these recordings, in the order of `predictions.recording_probabilities` [r, k].
+    """
     known = held_out[["recording_id", "unit_id", "group_id", "label", "part", "location"]].reset_index(drop=True)
     known[[f"p_{name}" for name in predictions.classes]] = predictions.recording_probabilities
     return known

@@ -1,1 +1,1 @@
-"""A registered model at work: predict, batch scoring, serving, monitoring."""
+"""Using a finished model: predict, batch scoring, serving, monitoring."""

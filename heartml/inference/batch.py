@@ -1,11 +1,12 @@
 """Scoring many recordings for a schedule: a folder or a table in, one Parquet table of probabilities out.
 
-Exactly once for each recording and model: what the model says of a unit is kept by the content of the unit's recordings
-(heartml/inference/prediction_cache.py), whatever they are called and wherever they lie. A unit is heard alone, so that
-no neighbour
-shows in the last digit of its answer: a run that was killed and run again gives the bytes of an undisturbed one.
+Each unit is scored once for each model. Its prediction is cached under the content of its recordings
+(heartml/inference/prediction_cache.py), whatever the files are called and wherever they are. A unit is predicted alone,
+so its prediction does not depend on other units, not even in the last digit. A run that was killed and run again
+therefore writes the bytes of an undisturbed one.
 
-Work goes block by block; a block's answers are kept together, and its rows go straight into the table.
+The work is done block by block. The predictions of a block are cached together, and its rows are written to the table
+at once, so that only one block is in memory.
 """
 
 import datetime
@@ -21,52 +22,61 @@ from heartml.core import config, paths
 from heartml.core.config import Params
 from heartml.core.system import code_hash, files, hashing, locks, parallel, processes
 from heartml.core.system.progress import track
-from heartml.inference import inputs, model_lookup, murmur_words, predict, prediction_cache, score_table
-from heartml.inference import model_set as panel
-from heartml.inference.inputs import Item
-from heartml.inference.model_lookup import Located
+from heartml.inference import inputs, model_lookup, model_set, murmur_words, predict, prediction_cache, score_table
+from heartml.inference.inputs import InputFile
+from heartml.inference.model_lookup import LocatedModel
 from heartml.inference.model_set import ModelSet
 from heartml.inference.murmur_words import MurmurFeature
 from heartml.inference.predict import AT_ONCE, ScoredRecording, UnitPrediction
-from heartml.inference.prediction_cache import NewPredictions, PredictionCache, Said
+from heartml.inference.prediction_cache import NewPredictions, PredictionCache, StoredPrediction
 from heartml.inference.score_table import Row
 from heartml.models import encoders, pooling
 from heartml.models.shared_inputs import RatedWaveform, SharedInputs
 
-Listened = tuple[ScoredRecording, RatedWaveform | None]
+ReadRecording = tuple[ScoredRecording, RatedWaveform | None]     # the waveform is `None` where the file has a fault
 
 
-class Work:
-    """All there is to do with one model. A plain class: Prefect would walk through every item of a data class.
+class ScoringPlan:
+    """The model, the files and the blocks of one run.
+
+    A plain class, because Prefect would look for futures in every item of a data class.
 
     Attributes:
-        items, unit_of: files `[n]` in the order of the table, and their units.
-        blocks: positions of the files of each block; a unit's files are never divided.
-        key: SHA-256 over everything that an answer depends on, but for the recordings.
+        items: the files `[n]`, in the order of the table.
+        unit_of: the unit of each file `[n]`.
+        blocks: positions of the files of each block; the files of one unit are always in one block.
+        key: SHA-256 over everything that a prediction depends on, except the recordings.
     """
 
-    def __init__(self, located: Located, models: ModelSet, items: Sequence[Item], params: Params) -> None:
+    def __init__(self, located: LocatedModel, models: ModelSet, items: Sequence[InputFile], params: Params) -> None:
         self.located, self.models, self.items, self.params = located, models, items, params
         self.unit_of = inputs.units(items, models.model.task.unit)
         self.blocks = inputs.blocks(self.unit_of, AT_ONCE)
         self.key = _key(located, models)
 
     @property
-    def ledger(self) -> Path:
-        """Where this model's answers are kept."""
+    def cache_file(self) -> Path:
+        """The prediction cache of this model."""
         return paths.STATE / "scores" / f"{self.key[:16]}.sqlite"
 
     @property
     def facts(self) -> score_table.ModelFacts:
-        """What the table says of the model."""
+        """The columns of the table that describe the model."""
         model = self.models.model
-        return score_table.ModelFacts(model.assignment_name, model.task.unit, model.task.classes,
-                            self.located.name or str(self.located.folder), self.located.version, self.key)
+        return score_table.ModelFacts(
+            model.assignment_name, model.task.unit, model.task.classes,
+            self.located.name or str(self.located.folder), self.located.version, self.key)
 
 
 @dataclass(frozen=True)
-class Block:
-    """What came of one block: its rows of the table, units that were scored now, and those that were known."""
+class ScoredBlock:
+    """The result of one block.
+
+    Attributes:
+        rows: its rows of the table.
+        scored: number of units that were scored now.
+        known: number of units whose prediction was in the cache.
+    """
 
     rows: tuple[Row, ...]
     scored: int
@@ -74,8 +84,15 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What a run came to; `units` are `scored` now or `known` from before, `files` may also have `faults`."""
+class ScoringSummary:
+    """What one run has done.
+
+    Attributes:
+        table: path of the table.
+        model: the model, in words.
+        files, faults: number of files, and of those that could not be scored.
+        units, scored, known: number of units, of those scored now, and of those whose prediction was in the cache.
+    """
 
     table: str
     model: str
@@ -87,26 +104,37 @@ class Summary:
 
     @property
     def counts(self) -> dict[str, int]:
-        """The numbers, for a table."""
+        """The numbers by their name."""
         return {name: value for name, value in asdict(self).items() if isinstance(value, int)}
 
 
-def plan(source: Path, model: str | None, task: str | None) -> Work:
-    """The recordings behind `source` and the model that `model` and `task` mean, divided into blocks."""
+def plan(source: Path, model: str | None, task: str | None) -> ScoringPlan:
+    """Find the recordings behind `source` and the model, and divide the recordings into blocks.
+
+    Args:
+        source: a folder, a sound file, or a CSV; see `heartml.inference.inputs`.
+        model, task: see `heartml.inference.model_lookup.locate`.
+
+    Raises:
+        InputsError: `source` does not exist, or there is nothing to score in it.
+        NoModel: there is no such model, or it predicts another task.
+    """
     parallel.single_thread()
     params = config.load()
+    if not source.exists():
+        raise inputs.InputsError(f"{source}: no such file or folder. Name a folder of recordings, or a CSV of them")
     items = inputs.gather([source])
     located = model_lookup.locate(model, task, params.tasks)
-    models = panel.load(located)
+    models = model_set.load(located)
     if task not in (None, models.model.assignment_name):
-        raise model_lookup.NoModel(f"--task {task}: {located.words} answers {models.model.assignment_name}")
-    return Work(located, models, items, params)
+        raise model_lookup.NoModel(f"--task {task}: {located.description} predicts {models.model.assignment_name}")
+    return ScoringPlan(located, models, items, params)
 
 
-def _key(located: Located, models: ModelSet) -> str:
+def _key(located: LocatedModel, models: ModelSet) -> str:
     folders = [located.folder, *(descriptor.located.folder for descriptor in models.descriptors)]
-    encoder_specs = [made for folder in folders for made in files.read_json(folder / "model.json")["encoders"].values()]
-    frames = {encoders.fingerprint(encoders.EncoderSpec.from_json(made)) for made in encoder_specs}
+    specs = [spec for folder in folders for spec in files.read_json(folder / "model.json")["encoders"].values()]
+    frames = {encoders.fingerprint(encoders.EncoderSpec.from_json(spec)) for spec in specs}
     return hashing.sha256(files.canonical_json({
         "models": list(map(hashing.sha256_folder, folders)), "encoders": sorted(frames),
         "code": code_hash.fingerprint("models/heads", "models/ensemble", "models/pooling.py",
@@ -115,121 +143,136 @@ def _key(located: Located, models: ModelSet) -> str:
 
 
 @contextmanager
-def alone(work: Work) -> Iterator[None]:
-    """Keep a second run with the same model waiting."""
-    lock = paths.LOCKS / f"score-{work.key[:16]}.lock"
+def locked(plan: ScoringPlan) -> Iterator[None]:
+    """Make a second run with the same model wait until the block has ended."""
+    lock = paths.LOCKS / f"score-{plan.key[:16]}.lock"
     with locks.exclusive(lock, on_wait="heartml score: waiting for another run with the same model"):
         yield
 
 
-def score(work: Work, number: int) -> Block:
-    """Score one block, as far as that is not done; its answers are kept before this returns.
+def score_block(plan: ScoringPlan, number: int) -> ScoredBlock:
+    """Score the units of one block that are not in the cache; the cache holds them all when this returns.
 
     Raises:
-        LedgerError: they cannot be kept.
+        PredictionCacheError: the cache cannot be read or written.
     """
     units: dict[str, list[int]] = {}
-    for position in work.blocks[number]:
-        units.setdefault(work.unit_of[position], []).append(position)
+    for position in plan.blocks[number]:
+        units.setdefault(plan.unit_of[position], []).append(position)
     rows: dict[int, Row] = {}
-    news = NewPredictions()
+    new = NewPredictions()
     known = 0
-    with PredictionCache.open(work.ledger) as kept:
+    with PredictionCache.open(plan.cache_file) as cache:
         for unit_id, positions in units.items():
-            listened = [predict.score_recording(work.items[i], work.params) for i in positions]
-            usable = _distinct(listened)
-            key = prediction_cache.key_of([heard.recording_id for heard, _ in usable])
-            said = news.units[key][0] if key in news.units else kept.said(key) if usable else None
-            known += said is not None
-            if usable and said is None:
-                said = _hear(unit_id, usable, work, news)
-                news.units[key] = (said, _now())
-            words = _murmur(said, [heard for heard, _ in usable], work) if said else ""
-            of_unit = [heard for heard, _ in listened]
-            rows |= zip(positions, score_table.rows(unit_id, of_unit, key, said, words, work.facts), strict=True)
-        kept.add(news)
-    return Block(tuple(rows[position] for position in sorted(rows)), len(news.units), known)
+            read = [predict.read_recording(plan.items[i], plan.params) for i in positions]
+            usable = _distinct(read)
+            key = prediction_cache.unit_key([recording.recording_id for recording, _ in usable])
+            found = new.units[key][0] if key in new.units else cache.prediction(key) if usable else None
+            known += found is not None
+            if usable and found is None:
+                found = _predict(unit_id, usable, plan, new)
+                new.units[key] = (found, _now())
+            murmur = _murmur_words(found, [recording for recording, _ in usable], plan) if found else ""
+            of_unit = [recording for recording, _ in read]
+            rows |= zip(positions, score_table.rows(unit_id, of_unit, key, found, murmur, plan.facts), strict=True)
+        cache.add(new)
+    return ScoredBlock(tuple(rows[position] for position in sorted(rows)), len(new.units), known)
 
 
-def _distinct(listened: Sequence[Listened]) -> list[Listened]:
-    """The usable recordings of a unit, each content once, in an order that no name decides."""
-    usable = {heard.recording_id: (heard, sound) for heard, sound in reversed(listened) if heard.fault is None}
+def _distinct(read: Sequence[ReadRecording]) -> list[ReadRecording]:
+    """The usable recordings of a unit, each content once, in an order that does not depend on their names."""
+    usable = {recording.recording_id: (recording, waveform)
+              for recording, waveform in reversed(read) if recording.fault is None}
     return [usable[recording_id] for recording_id in sorted(usable)]
 
 
-def _hear(unit_id: str, usable: Sequence[Listened], work: Work, news: NewPredictions) -> Said:
-    """What the model says of a unit with these recordings; what is measured of them goes into `news`."""
-    heard = [one for one, _ in usable]
-    sounds = [sound for _, sound in usable if sound is not None]
-    shared = SharedInputs(sounds, [unit_id] * len(sounds))
-    [answer] = predict.predict_unit(heard, shared, [unit_id] * len(sounds), work.models, work.params)
-    frames = shared.feature_set(work.models.model.encoder_specs).frames
-    for n, one in enumerate(heard):
-        of = embedding([frames[name][n] for name in work.models.model.encoders])
-        news.recordings[one.recording_id] = (_measured(one), of.tobytes())
-    return _said(answer)
+def _predict(unit_id: str, usable: Sequence[ReadRecording], plan: ScoringPlan, new: NewPredictions) -> StoredPrediction:
+    """The prediction for a unit with these recordings; measurements and embeddings of them are added to `new`."""
+    recordings = [recording for recording, _ in usable]
+    waveforms = [waveform for _, waveform in usable if waveform is not None]
+    shared = SharedInputs(waveforms, [unit_id] * len(waveforms))
+    [prediction] = predict.predict_units(recordings, shared, [unit_id] * len(waveforms), plan.models, plan.params)
+    frames = shared.feature_set(plan.models.model.encoder_specs).frames
+    for n, recording in enumerate(recordings):
+        vector = embedding([frames[name][n] for name in plan.models.model.encoders])
+        new.recordings[recording.recording_id] = (_measurements(recording), vector.tobytes())
+    return _stored(prediction)
 
 
 def embedding(frames: Sequence["np.ndarray[Any, np.dtype[np.float32]]"]) -> "np.ndarray[Any, np.dtype[np.float32]]":
-    """One recording's frames [frames, dim] under each encoder -> mean and deviation of every band, one vector."""
+    """The embedding of one recording, for monitoring: mean and deviation of every band.
+
+    Args:
+        frames: its frames `[frames, dim]` under each encoder.
+
+    Returns:
+        One vector `[2 * sum of dim]`.
+    """
     halves = [pooling.moments(one, 1.0)[: 2 * one.shape[1]] for one in frames]
     return np.concatenate(halves).astype(np.float32)
 
 
-def _measured(heard: ScoredRecording) -> dict[str, Any]:
-    assert heard.quality
-    return {**asdict(heard.quality), "sample_rate_hz": heard.sample_rate_hz}
+def _measurements(recording: ScoredRecording) -> dict[str, Any]:
+    assert recording.quality
+    return {**asdict(recording.quality), "sample_rate_hz": recording.sample_rate_hz}
 
 
-def _said(answer: UnitPrediction) -> Said:
+def _stored(prediction: UnitPrediction) -> StoredPrediction:
+    description = prediction.description
     return {
-        "decision": answer.decision, "leaning": answer.leaning, "confidence": answer.confidence,
-        "calibrated": dict(answer.calibrated), "probabilities": dict(answer.probabilities),
-        "features": [asdict(feature) for feature in answer.description.features] if answer.description else None,
-        "recordings": {heard.recording_id: {
-            "probabilities": dict(heard.probabilities),
-            "heart_rate_per_min": heard.heart.heart_rate_per_min if heard.heart else None,
-        } for heard in answer.recordings},
+        "decision": prediction.decision, "leaning": prediction.top_class, "confidence": prediction.confidence,
+        "calibrated": dict(prediction.calibrated), "probabilities": dict(prediction.probabilities),
+        "features": [asdict(feature) for feature in description.features] if description else None,
+        "recordings": {recording.recording_id: {
+            "probabilities": dict(recording.probabilities),
+            "heart_rate_per_min": recording.heart.heart_rate_per_min if recording.heart else None,
+        } for recording in prediction.recordings},
     }
 
 
-def _murmur(said: Said, heard: Sequence[ScoredRecording], work: Work) -> str:
-    """The murmur that was found, in words; where it is loudest is said of the files' locations, not their content."""
-    if said["features"] is None:
+def _murmur_words(found: StoredPrediction, recordings: Sequence[ScoredRecording], plan: ScoringPlan) -> str:
+    """The murmur in words, or nothing. Not cached, because where it is loudest depends on the files' locations."""
+    if found["features"] is None:
         return ""
-    present = str(work.models.model.task.positive)
-    at = [(one.item.location, said["recordings"][one.recording_id]["probabilities"][present]) for one in heard]
-    features = [MurmurFeature(**feature) for feature in said["features"]]
-    return murmur_words.describe(features, at, work.params.predict).phrase_with_confidence
+    present = str(plan.models.model.task.positive)
+    at = [(one.item.location, found["recordings"][one.recording_id]["probabilities"][present]) for one in recordings]
+    features = [MurmurFeature(**feature) for feature in found["features"]]
+    return murmur_words.describe(features, at, plan.params.predict).phrase_with_confidence
 
 
-def write(work: Work, to: Path, done: Iterable[Block], source: Path) -> Summary:
-    """Put the blocks' rows into the table `to` as they come, whole or not at all, and what the run was beside it."""
+def write(plan: ScoringPlan, to: Path, blocks: Iterable[ScoredBlock], source: Path) -> ScoringSummary:
+    """Write the rows of the blocks into the table `to`, and a record of the run into `NAME.run.json` beside it.
+
+    The table appears when it is complete, or not at all.
+    """
     started, counts = _now(), [0, 0, 0]
-    with score_table.writing(to, work.facts) as add:
-        for block in done:
+    with score_table.writing(to, plan.facts) as add:
+        for block in blocks:
             add(block.rows)
             faults = sum("fault" in row for row in block.rows)
             counts = [total + more for total, more in zip(counts, (faults, block.scored, block.known), strict=True)]
     faults, scored, known = counts
-    summary = Summary(str(to), work.located.words, len(work.items), faults, scored + known, scored, known)
+    summary = ScoringSummary(str(to), plan.located.description, len(plan.items), faults, scored + known, scored, known)
     files.write_json(to.with_suffix(".run.json"), {
-        **asdict(summary), "source": str(source), "model_sha256": work.key, "started": started, "ended": _now(),
-        "process": processes.me(), "table_sha256": hashing.sha256_file(to)})
+        **asdict(summary), "source": str(source), "model_sha256": plan.key, "started": started, "ended": _now(),
+        "process": processes.own_name(), "table_sha256": hashing.sha256_file(to)})
     return summary
 
 
-def run(source: Path, to: Path, model: str | None, task: str | None) -> Summary:
-    """Score everything behind `source` in this process, with a bar; see `plan` for `model` and `task`."""
-    work = plan(source, model, task)
-    with alone(work):
-        return write(work, to, here(work), source)
+def run(source: Path, to: Path, model: str | None, task: str | None) -> ScoringSummary:
+    """Score everything behind `source` in this process, with a progress bar, and write the table `to`.
+
+    See `plan` for `source`, `model`, `task` and the errors.
+    """
+    planned = plan(source, model, task)
+    with locked(planned):
+        return write(planned, to, score_blocks(planned), source)
 
 
-def here(work: Work) -> Iterator[Block]:
-    """Every block, scored in this process, with a bar."""
-    for number in track(range(len(work.blocks)), "score", len(work.blocks)):
-        yield score(work, number)
+def score_blocks(plan: ScoringPlan) -> Iterator[ScoredBlock]:
+    """Score every block in this process, with a progress bar."""
+    for number in track(range(len(plan.blocks)), "score", len(plan.blocks)):
+        yield score_block(plan, number)
 
 
 def _now() -> str:

@@ -1,7 +1,7 @@
-"""The models that answer together: the one that was asked for, and those that describe the murmur it finds.
+"""The models that predict together: the one that was asked for, and the descriptor models of the murmurs that it finds.
 
-What a recording sounds like is made once for all of them (`heartml.models.shared_inputs`); descriptors are loaded when
-the first murmur is found, and asked about nobody else.
+Frames are computed once for all of them (`heartml.models.shared_inputs`). Descriptor models are loaded when the first
+murmur is found, and predict only for units with a murmur.
 """
 
 from collections.abc import Mapping
@@ -12,67 +12,69 @@ import numpy as np
 
 from heartml.core.tasks import GROUPS
 from heartml.inference import model_lookup
-from heartml.inference.model_lookup import Located
+from heartml.inference.model_lookup import LocatedModel
 from heartml.inference.murmur_words import MurmurFeature
 from heartml.models.fitted_model import Model, Predictions
 from heartml.models.shared_inputs import SharedInputs
 
 MURMUR = "murmur"
-# Diastolic descriptors stay unasked: they were taught by patients with a diastolic murmur alone, and nothing here tells
-# who has one (5 of CirCor's 179 murmurs). Of a systolic one that can be taken for granted (178 of 179).
-ASKED = tuple(name for name in GROUPS["descriptors"] if name.startswith("systolic_"))
+# Descriptors of diastolic murmurs are not used. They were trained only on patients with a diastolic murmur, and no
+# model here tells who has one (5 of CirCor's 179 murmurs). Nearly every murmur is systolic (178 of 179).
+DESCRIPTOR_TASKS = tuple(name for name in GROUPS["descriptors"] if name.startswith("systolic_"))
 
 
 @dataclass(frozen=True)
 class Descriptor:
-    """A model that describes one feature, and where it comes from."""
+    """The model of one descriptor, for instance the timing of a murmur."""
 
-    located: Located
+    located: LocatedModel
 
     @cached_property
     def model(self) -> Model:
-        """Read from disk when it is first asked."""
+        """The fitted model, read from disk on first use."""
         return Model.load(self.located.folder)
 
 
 @dataclass(frozen=True)
 class ModelSet:
-    """The model that answers, and what describes the murmurs it finds: nothing where it answers something else."""
+    """The model that predicts, and the descriptors of murmurs; none where the model's task is another one."""
 
     model: Model
     descriptors: tuple[Descriptor, ...]
 
     @property
     def finds_murmurs(self) -> bool:
-        """Whether its answer can be that a patient has a murmur."""
+        """Whether the model's task is to find murmurs."""
         return self.model.task.name == MURMUR
 
-    def present(self, said: Predictions) -> list[int]:
-        """Rows of the units that have a murmur."""
+    def murmur_rows(self, predictions: Predictions) -> list[int]:
+        """Rows of the units for which a murmur was predicted."""
         if not self.finds_murmurs:
             return []
-        return [int(row) for row in np.flatnonzero(said.decisions == said.classes.index(str(self.model.task.positive)))]
+        present = predictions.classes.index(str(self.model.task.positive))
+        return [int(row) for row in np.flatnonzero(predictions.decisions == present)]
 
-    def features(self, shared: SharedInputs, said: Predictions) -> Mapping[int, tuple[MurmurFeature, ...]]:
-        """Row of each unit with a murmur -> its features, in the order of the tasks."""
-        rows = self.present(said)
-        heard = [(one, one.model.predict_shared(shared)) for one in self.descriptors] if rows else []
-        return {row: tuple(_feature(one, told, row) for one, told in heard) for row in rows}
+    def murmur_features(
+        self, shared: SharedInputs, predictions: Predictions
+    ) -> Mapping[int, tuple[MurmurFeature, ...]]:
+        """Row of each unit with a murmur -> what the descriptors predict for it, in the order of the tasks."""
+        rows = self.murmur_rows(predictions)
+        described = [(one, one.model.predict_shared(shared)) for one in self.descriptors] if rows else []
+        return {row: tuple(_feature(one, found, row) for one, found in described) for row in rows}
 
 
-def load(located: Located) -> ModelSet:
-    """The model at `located` with the descriptors that the same data set has (see `locate.beside`)."""
+def load(located: LocatedModel) -> ModelSet:
+    """Load a model, together with the descriptors of the same data set (see `model_lookup.companion_models`)."""
     model = Model.load(located.folder)
     if model.task.name != MURMUR:
         return ModelSet(model, ())
     datasets = model.assignment_name.rpartition("-")[0]
-    found = model_lookup.beside(located, [f"{datasets}-{name}" for name in ASKED])
+    found = model_lookup.companion_models(located, [f"{datasets}-{name}" for name in DESCRIPTOR_TASKS])
     return ModelSet(model, tuple(Descriptor(one) for one in found))
 
 
-def _feature(descriptor: Descriptor, told: Predictions, row: int) -> MurmurFeature:
-    decided = int(told.decisions[row])
-    calibrated = dict(zip(told.classes, map(float, told.calibrated[row]), strict=True))
-    return MurmurFeature(descriptor.model.task.name, told.classes[decided], calibrated[told.classes[decided]],
-                         calibrated,
-                   descriptor.located.words)
+def _feature(descriptor: Descriptor, predictions: Predictions, row: int) -> MurmurFeature:
+    decision = predictions.top_classes[row]
+    calibrated = dict(zip(predictions.classes, map(float, predictions.calibrated[row]), strict=True))
+    return MurmurFeature(descriptor.model.task.name, decision, calibrated[decision], calibrated,
+                         descriptor.located.description)

@@ -1,7 +1,7 @@
-"""A murmur in a clinician's words: what the descriptor models say in, one phrase out. Pure.
+"""A murmur in a clinician's words: predictions of the descriptor models in, one phrase out. Pure.
 
-`systolic, holosystolic, plateau, grade II/VI, high, harsh; loudest at TV`: the order of the bedside, and no word about
-a feature that the model does not know.
+`systolic, holosystolic, plateau, grade II/VI, high, harsh; loudest at TV` is the usual order of a clinician. A feature
+without a model, or of which the model is not sure, is not mentioned.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,14 +13,14 @@ from heartml.core.config import PredictParams
 
 @dataclass(frozen=True)
 class MurmurFeature:
-    """What one descriptor model says of one murmur.
+    """The prediction of one descriptor model for one murmur.
 
     Attributes:
         name: the task, `systolic_timing`.
         decision: the class it decides for.
         confidence: calibrated probability of that class.
         calibrated: class -> calibrated probability.
-        model: which one it was, in words.
+        model: where the model comes from, in words.
     """
 
     name: str
@@ -31,7 +31,7 @@ class MurmurFeature:
 
     @property
     def words(self) -> str:
-        """The decision as it is said: `holosystolic`, `early systolic`, `grade II/VI`, `harsh`."""
+        """The decision in words: `holosystolic`, `early systolic`, `grade II/VI`, `harsh`."""
         if self.name.endswith("_grading"):
             return f"grade {self.decision}"
         return self.decision.replace("-", " ").lower()
@@ -42,51 +42,59 @@ class MurmurDescription:
     """What is known of one murmur.
 
     Attributes:
-        features: of every model that was asked, in the order of the tasks.
-        said: those of them that are sure enough to be said.
+        features: one for each descriptor model, in the order of the tasks.
+        reported: those that are confident enough to be in the phrase.
         loudest_at: location, or `None` where it is not clear.
     """
 
     features: tuple[MurmurFeature, ...]
-    said: tuple[MurmurFeature, ...]
+    reported: tuple[MurmurFeature, ...]
     loudest_at: str | None
 
     @property
     def phrase(self) -> str:
-        """The phrase; empty where nothing is known."""
-        return self._phrase([feature.words for feature in self.said])
+        """The murmur in words; empty where nothing is known."""
+        return self._phrase([feature.words for feature in self.reported])
 
     @property
     def phrase_with_confidence(self) -> str:
-        """The same with the confidence behind each feature."""
-        return self._phrase([f"{feature.words} ({feature.confidence:.0%})" for feature in self.said])
+        """The same, with the confidence after each feature."""
+        return self._phrase([f"{feature.words} ({feature.confidence:.0%})" for feature in self.reported])
 
     def _phrase(self, words: Sequence[str]) -> str:
-        phases = dict.fromkeys(feature.name.split("_")[0] for feature in self.said)
-        heard = ", ".join(
+        named = list(zip(self.reported, words, strict=True))
+        phases = dict.fromkeys(feature.name.split("_")[0] for feature in self.reported)
+        features = ", ".join(
             word for phase in phases
-            for word in (phase, *(w for f, w in zip(self.said, words, strict=True) if f.name.startswith(f"{phase}_")))
+            for word in (phase, *(w for feature, w in named if feature.name.startswith(f"{phase}_")))
         )
         place = f"loudest at {self.loudest_at}" if self.loudest_at else ""
-        return "; ".join(part for part in (heard, place) if part)
+        return "; ".join(part for part in (features, place) if part)
 
 
 def describe(
     features: Sequence[MurmurFeature], murmur_at: Iterable[tuple[str | None, float]], params: PredictParams
 ) -> MurmurDescription:
-    """Put together what is known of one murmur.
+    """Describe one murmur.
 
     Args:
-        murmur_at: location (`None` where unknown) and probability of a murmur of each recording alone.
+        features: the predictions of the descriptor models.
+        murmur_at: of each recording its location (`None` where unknown) and the probability of a murmur in it alone.
+        params: which features are confident enough, and by how much a location must lead.
     """
-    said = tuple(feature for feature in features if feature.confidence >= params.least_confidence)
-    return MurmurDescription(tuple(features), said, loudest(murmur_at, params.loudest_lead))
+    reported = tuple(feature for feature in features if feature.confidence >= params.least_confidence)
+    return MurmurDescription(tuple(features), reported, loudest_location(murmur_at, params.loudest_lead))
 
 
-def loudest(murmur_at: Iterable[tuple[str | None, float]], lead: float) -> str | None:
-    """The location whose recordings show the murmur most, if it leads the next one by `lead` in probability.
+def loudest_location(murmur_at: Iterable[tuple[str | None, float]], lead: float) -> str | None:
+    """The location with the highest probability of a murmur, if it leads the next location by at least `lead`.
 
-    Several recordings at one location are averaged; a single location leads nobody.
+    Several recordings at one location are averaged. `None` where the lead is smaller, or there is only one location.
+
+    >>> loudest_location([("MV", 0.9), ("TV", 0.5), (None, 1.0)], lead=0.1)
+    'MV'
+    >>> loudest_location([("MV", 0.9), ("TV", 0.85)], lead=0.1) is None
+    True
     """
     by_location: dict[str, list[float]] = {}
     for location, probability in murmur_at:

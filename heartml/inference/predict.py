@@ -1,7 +1,7 @@
-"""Score recordings with a finished model: files in, one answer a unit (recording or patient) out.
+"""Predict for recordings with a finished model: files in, one prediction for each unit (recording or patient) out.
 
-What cannot be scored says why and does not keep the others from being scored. The entry checks are those of ingest,
-the warnings those of validation.
+A file that cannot be scored gets a reason, and the others are scored all the same. The entry checks are those of
+ingest, the warnings those of validation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,9 @@ from heartml.core import config
 from heartml.core.config import Params
 from heartml.core.system import parallel
 from heartml.core.system.progress import track
-from heartml.inference import inputs, model_lookup, murmur_words
-from heartml.inference import model_set as panel
-from heartml.inference.inputs import Item
-from heartml.inference.model_lookup import Located, NoModel
+from heartml.inference import inputs, model_lookup, model_set, murmur_words
+from heartml.inference.inputs import InputFile
+from heartml.inference.model_lookup import LocatedModel, NoModel
 from heartml.inference.model_set import ModelSet
 from heartml.inference.murmur_words import MurmurDescription
 from heartml.models.fitted_model import Predictions
@@ -33,18 +32,21 @@ NOTICE = "Not a medical device: for research, not for diagnosis."
 
 @dataclass(frozen=True)
 class ScoredRecording:
-    """One recording: what it is, how good it is, and what it alone says.
+    """One recording: its file, the quality of its signal, and the probabilities from it alone.
 
     Attributes:
+        item: the file.
+        seconds: its length; 0 where the samples cannot be read.
         fault: why it could not be scored, or `None`.
-        warnings: about its quality, in words.
-        recording_id: SHA-256 of its samples, as ingest names it; empty where they cannot be read.
-        quality: what the warnings are about; `None` where there is a fault.
-        probabilities: class -> what the model makes of this recording alone; empty where there is a fault.
-        heart: its heart states, where a network of the model learnt to tell them.
+        warnings: about the quality of its signal, in words.
+        probabilities: class -> probability from this recording alone; empty where there is a fault.
+        heart: its heart states, where a network of the model predicts them.
+        recording_id: SHA-256 of its samples, as in ingest; empty where they cannot be read.
+        sample_rate_hz: of the file; `None` where it cannot be read.
+        quality: the measures behind the warnings; `None` where there is a fault.
     """
 
-    item: Item
+    item: InputFile
     seconds: float
     fault: Fault | None
     warnings: tuple[str, ...]
@@ -57,21 +59,22 @@ class ScoredRecording:
 
 @dataclass(frozen=True)
 class UnitPrediction:
-    """What the model says of one unit.
+    """The model's prediction for one unit.
 
     Attributes:
+        unit_id: the patient, or the recording.
         decision: a class, or `heartml.models.fitted_model.REFER` where the model is not sure enough.
-        leaning: the class that it would have decided for.
-        confidence: calibrated probability of that class.
+        top_class: the class that the decision rule chose, also where the decision is `REFER`.
+        confidence: calibrated probability of the top class.
         calibrated: class -> calibrated probability.
-        probabilities: class -> what the decision rule looked at.
-        recordings: those that were scored, and those with a fault.
-        description: of the murmur, where there is one; `None` where there is none or the task is another.
+        probabilities: class -> probability as the decision rule used it.
+        recordings: all recordings of the unit, with and without a fault.
+        description: of the murmur; `None` where there is none, or the task is another one.
     """
 
     unit_id: str
     decision: str
-    leaning: str
+    top_class: str
     confidence: float
     calibrated: Mapping[str, float]
     probabilities: Mapping[str, float]
@@ -80,94 +83,122 @@ class UnitPrediction:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Of all its recordings, each with the recording's name where there are several; and what is missing."""
+        """Warnings about all its recordings, and how many are not usable.
+
+        Where there are several recordings, each warning starts with the name of the file.
+        """
         several = len(self.recordings) > 1
-        words = [f"{h.item.path.name}: {w}" if several else w for h in self.recordings for w in h.warnings]
-        missing = sum(h.fault is not None for h in self.recordings)
-        return (*((f"{missing} of {len(self.recordings)} recordings not usable",) if missing else ()), *words)
+        warnings = [f"{one.item.path.name}: {warning}" if several else warning
+                    for one in self.recordings for warning in one.warnings]
+        faults = sum(one.fault is not None for one in self.recordings)
+        return (*((f"{faults} of {len(self.recordings)} recordings not usable",) if faults else ()), *warnings)
 
 
 @dataclass(frozen=True)
-class Result:
-    """Answers for all units with at least one usable recording, and the recordings that had a fault."""
+class PredictResult:
+    """Predictions for all units with at least one usable recording, and the recordings with a fault.
 
-    model: Located
+    Attributes:
+        model: which model it was.
+        task, unit, classes: of the model.
+        predictions: one for each unit, in the order in which the units first appear.
+        faults: the recordings that could not be scored.
+    """
+
+    model: LocatedModel
     task: str
     unit: str
     classes: tuple[str, ...]
-    answers: tuple[UnitPrediction, ...]
+    predictions: tuple[UnitPrediction, ...]
     faults: tuple[ScoredRecording, ...]
 
 
-def run(named: Sequence[Path], wanted: str | None, task: str | None) -> Result:
-    """Score everything behind `named` with the model that `wanted` and `task` mean (see `locate.locate`)."""
+def run(named: Sequence[Path], wanted: str | None, task: str | None) -> PredictResult:
+    """Score the files, folders and tables `named` with one model.
+
+    See `model_lookup.locate` for `wanted` and `task`.
+
+    Raises:
+        InputsError: there is nothing to score.
+        NoModel: there is no such model, or it predicts another task.
+    """
     parallel.single_thread()
     params = config.load()
     items = inputs.gather(named)
     located = model_lookup.locate(wanted, task, params.tasks)
-    models = panel.load(located)
-    answers = models.model.assignment_name
-    if task not in (None, answers):
-        raise NoModel(f"--task {task}: {located.words} answers {answers}")
-    return score(items, models, located, params)
+    models = model_set.load(located)
+    predicted = models.model.assignment_name
+    if task not in (None, predicted):
+        raise NoModel(f"--task {task}: {located.description} predicts {predicted}")
+    return predict_files(items, models, located, params)
 
 
-def score(items: Sequence[Item], models: ModelSet, located: Located, params: Params) -> Result:
-    """Answers of the models, block by block, so that a large folder does not have to fit into memory."""
+def predict_files(items: Sequence[InputFile], models: ModelSet, located: LocatedModel, params: Params) -> PredictResult:
+    """Predict for files `[n]`, block by block, so that a large folder does not have to fit into memory."""
     model = models.model
     unit_of = inputs.units(items, model.task.unit)
     blocks = inputs.blocks(unit_of, AT_ONCE)
-    answers: list[UnitPrediction] = []
+    predictions: list[UnitPrediction] = []
     faults: list[ScoredRecording] = []
     for block in track(blocks, "predict", len(blocks)):
-        found, refused = score_block([items[i] for i in block], [unit_of[i] for i in block], models, params)
-        answers += found
+        found, refused = predict_block([items[i] for i in block], [unit_of[i] for i in block], models, params)
+        predictions += found
         faults += refused
-    return Result(located, model.assignment_name, model.task.unit, model.task.classes, tuple(answers), tuple(faults))
+    return PredictResult(
+        located, model.assignment_name, model.task.unit, model.task.classes, tuple(predictions), tuple(faults))
 
 
-def score_block(
-    items: Sequence[Item], unit_of: Sequence[str], models: ModelSet, params: Params
+def predict_block(
+    items: Sequence[InputFile], unit_of: Sequence[str], models: ModelSet, params: Params
 ) -> tuple[list[UnitPrediction], list[ScoredRecording]]:
-    """Answers to the units `unit_of` [n] of a block of items [n], and its recordings that cannot be scored."""
-    heard, waveforms = zip(*(score_recording(item, params) for item in items), strict=True)
+    """Predict for one block of files `[n]`, which belong to the units `unit_of` `[n]`.
+
+    Returns:
+        One prediction for each unit with a usable recording, and the recordings that cannot be scored.
+    """
+    recordings, waveforms = zip(*(read_recording(item, params) for item in items), strict=True)
     usable = [i for i, waveform in enumerate(waveforms) if waveform is not None]
-    refused = [h for h in heard if h.fault]
+    refused = [recording for recording in recordings if recording.fault]
     if not usable:
         return [], refused
     shared = SharedInputs([waveform for waveform in waveforms if waveform is not None], [unit_of[i] for i in usable])
-    return predict_unit(heard, shared, unit_of, models, params), refused
+    return predict_units(recordings, shared, unit_of, models, params), refused
 
 
-def predict_unit(
-    heard: Sequence[ScoredRecording], shared: SharedInputs, unit_of: Sequence[str], models: ModelSet, params: Params
+def predict_units(
+    recordings: Sequence[ScoredRecording], shared: SharedInputs, unit_of: Sequence[str], models: ModelSet,
+    params: Params,
 ) -> list[UnitPrediction]:
-    """Answers to the units `unit_of` [n] of recordings [n]; `shared` has those without a fault, one at least."""
-    usable = [i for i, one in enumerate(heard) if one.fault is None]
-    said = models.model.predict_shared(shared)
-    complete = list(heard)
-    hearts = models.model.heart_states_of(shared, [heard[i].seconds for i in usable])
-    for row, heart, i in zip(said.recording_probabilities, hearts, usable, strict=True):
-        complete[i] = replace(heard[i], probabilities=_by_class(said.classes, row), heart=heart)
+    """Predict for recordings `[n]`, which belong to the units `unit_of` `[n]`.
+
+    Args:
+        shared: the waveforms of the recordings without a fault; there must be at least one.
+    """
+    usable = [i for i, one in enumerate(recordings) if one.fault is None]
+    found = models.model.predict_shared(shared)
+    complete = list(recordings)
+    hearts = models.model.heart_states_of(shared, [recordings[i].seconds for i in usable])
+    for row, heart, i in zip(found.recording_probabilities, hearts, usable, strict=True):
+        complete[i] = replace(recordings[i], probabilities=_by_class(found.classes, row), heart=heart)
     members: dict[str, list[ScoredRecording]] = {}
     for unit, recording in zip(unit_of, complete, strict=True):
         members.setdefault(unit, []).append(recording)
-    features = models.features(shared, said)
+    features = models.murmur_features(shared, found)
     described = {
-        row: murmur_words.describe(of_unit, _murmur_at(members[said.unit_ids[row]], models), params.predict)
+        row: murmur_words.describe(of_unit, _murmur_at(members[found.unit_ids[row]], models), params.predict)
         for row, of_unit in features.items()
     }
-    return [_answer(said, n, tuple(members[unit]), described.get(n)) for n, unit in enumerate(said.unit_ids)]
+    return [_prediction(found, n, tuple(members[unit]), described.get(n)) for n, unit in enumerate(found.unit_ids)]
 
 
 def _murmur_at(recordings: Sequence[ScoredRecording], models: ModelSet) -> list[tuple[str | None, float]]:
     """Location and probability of a murmur of each usable recording."""
     present = str(models.model.task.positive)
-    return [(heard.item.location, heard.probabilities[present]) for heard in recordings if heard.fault is None]
+    return [(one.item.location, one.probabilities[present]) for one in recordings if one.fault is None]
 
 
-def score_recording(item: Item, params: Params) -> tuple[ScoredRecording, tuple[sound_files.Waveform, int] | None]:
-    """Read one file; its waveform and rate, or `None` where it has a fault."""
+def read_recording(item: InputFile, params: Params) -> tuple[ScoredRecording, tuple[sound_files.Waveform, int] | None]:
+    """Read and check one file; returns it with its waveform and rate in Hz, or with `None` where it has a fault."""
     try:
         samples = sound_files.read(item.path)
     except sound_files.AudioError as error:
@@ -180,15 +211,15 @@ def score_recording(item: Item, params: Params) -> tuple[ScoredRecording, tuple[
     measured = quality.measure(waveform, samples.sample_rate_hz)
     warnings = tuple(quality.warnings(measured, params.validate_))
     rate_hz = samples.sample_rate_hz
-    heard = ScoredRecording(item, samples.seconds, None, warnings, {}, None, samples.recording_id, rate_hz, measured)
-    return heard, (waveform, rate_hz)
+    usable = ScoredRecording(item, samples.seconds, None, warnings, {}, None, samples.recording_id, rate_hz, measured)
+    return usable, (waveform, rate_hz)
 
 
-def _answer(said: Predictions, n: int, recordings: tuple[ScoredRecording, ...],
+def _prediction(found: Predictions, n: int, recordings: tuple[ScoredRecording, ...],
             description: MurmurDescription | None) -> UnitPrediction:
     return UnitPrediction(
-        said.unit_ids[n], said.verdicts[n], said.top_classes[n], float(said.confidence[n]),
-        _by_class(said.classes, said.calibrated[n]), _by_class(said.classes, said.probabilities[n]), recordings,
+        found.unit_ids[n], found.verdicts[n], found.top_classes[n], float(found.confidence[n]),
+        _by_class(found.classes, found.calibrated[n]), _by_class(found.classes, found.probabilities[n]), recordings,
         description,
     )
 

@@ -1,8 +1,9 @@
-"""What one model has answered already, on disk: every recording and every unit once, by content.
+"""The predictions that one model has made already, on disk: each recording and each unit once, by content.
 
-An SQLite file for each model. `recordings`: recording_id -> what was measured of it, and its embedding (float32, the
-mean and deviation of every band of the model's frames). `units`: key -> what the model said of the recordings that the
-key names, and when. A block's answers arrive in one transaction: after a kill they are there, or are made again.
+One SQLite file for each model, with two tables. `recordings`: recording_id -> measurements of the signal and the
+embedding (float32, mean and deviation of every band of the model's frames). `units`: key -> the prediction for the
+recordings that the key stands for (column `said`), and when it was made. A block is added in one transaction, so after
+a kill it is there completely or not at all.
 """
 
 import contextlib
@@ -23,34 +24,34 @@ _TABLES = """
                                            embedding BLOB NOT NULL);
     CREATE TABLE IF NOT EXISTS units (key TEXT PRIMARY KEY, said TEXT NOT NULL, scored_at TEXT NOT NULL);
 """
-_AT_ONCE = 500     # names in one question
-Said = dict[str, Any]
+_AT_ONCE = 500     # ids in one query
+StoredPrediction = dict[str, Any]     # JSON: decision, leaning (the top class), confidence, probabilities, recordings
 
 
 class PredictionCacheError(HeartMLError):
-    """The answers on disk cannot be read or added to; the message names the file and the way out."""
+    """The cache cannot be read or written; the message names the file and the way out."""
 
 
-def key_of(recording_ids: Sequence[str]) -> str:
-    """The name of a unit: the content of its recordings, in whatever order and under whatever names."""
+def unit_key(recording_ids: Sequence[str]) -> str:
+    """The key of a unit: SHA-256 over the ids of its recordings, whatever their order and the names of the files."""
     return sha256(canonical_json(sorted(recording_ids)).encode())
 
 
 @dataclass
 class NewPredictions:
-    """What a block adds.
+    """What one block adds to the cache.
 
     Attributes:
-        units: key -> (what was said, when).
-        recordings: recording_id -> (what was measured, embedding as float32 bytes).
+        units: key -> (prediction, when it was made).
+        recordings: recording_id -> (measurements, embedding as float32 bytes).
     """
 
-    units: dict[str, tuple[Said, str]] = field(default_factory=dict)
+    units: dict[str, tuple[StoredPrediction, str]] = field(default_factory=dict)
     recordings: dict[str, tuple[Mapping[str, Any], bytes]] = field(default_factory=dict)
 
 
 class PredictionCache:
-    """Read and add; nothing is ever changed."""
+    """An open cache. Entries are read and added, never changed."""
 
     def __init__(self, file: Path, connection: sqlite3.Connection) -> None:
         self._file, self._connection = file, connection
@@ -58,11 +59,11 @@ class PredictionCache:
     @classmethod
     @contextlib.contextmanager
     def open(cls, file: Path) -> Iterator[Self]:
-        """The ledger in `file`, made where it is new.
+        """Open the cache in `file`; a new one is made.
 
         Raises:
-            LedgerError: the file is broken; also from what is done with it.
-            sqlite3.DatabaseError: the disk is full, or another trouble that `heartml.core.system.machine_errors` knows.
+            PredictionCacheError: the file is broken; also raised when the block finds this out.
+            sqlite3.DatabaseError: the disk is full, or another error that `core.system.machine_errors` explains.
         """
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -70,27 +71,27 @@ class PredictionCache:
                 connection.executescript(_TABLES)
                 yield cls(file, connection)
         except sqlite3.DatabaseError as error:
-            if machine_errors.in_words(error):
+            if machine_errors.explain(error):
                 raise
             raise PredictionCacheError(f"{file}: {error}. Remove it: everything is scored again") from None
 
-    def said(self, key: str) -> Said | None:
-        """What was said of a unit, or `None`."""
+    def prediction(self, key: str) -> StoredPrediction | None:
+        """The prediction for a unit, or `None` where there is none yet."""
         row = self._connection.execute("SELECT said FROM units WHERE key = ?", (key,)).fetchone()
         return json.loads(row[0]) if row else None
 
-    def add(self, news: NewPredictions) -> None:
-        """All of it, or nothing."""
+    def add(self, new: NewPredictions) -> None:
+        """Add all of it in one transaction."""
         with self._connection:
             self._connection.executemany(
                 "INSERT OR IGNORE INTO recordings VALUES (?, ?, ?)",
-                [(i, canonical_json(measured), embedding) for i, (measured, embedding) in news.recordings.items()])
+                [(i, canonical_json(measured), embedding) for i, (measured, embedding) in new.recordings.items()])
             self._connection.executemany(
                 "INSERT OR IGNORE INTO units VALUES (?, ?, ?)",
-                [(key, canonical_json(said), when) for key, (said, when) in news.units.items()])
+                [(key, canonical_json(prediction), when) for key, (prediction, when) in new.units.items()])
 
-    def measured(self, recording_ids: Sequence[str]) -> dict[str, tuple[Mapping[str, Any], bytes]]:
-        """recording_id -> (what was measured, embedding), of those that are known."""
+    def measurements(self, recording_ids: Sequence[str]) -> dict[str, tuple[Mapping[str, Any], bytes]]:
+        """recording_id -> (measurements, embedding as float32 bytes), of those recordings that are in the cache."""
         found: dict[str, tuple[Mapping[str, Any], bytes]] = {}
         for start in range(0, len(recording_ids), _AT_ONCE):
             some = recording_ids[start : start + _AT_ONCE]
@@ -100,6 +101,6 @@ class PredictionCache:
         return found
 
     def counts(self) -> dict[str, int]:
-        """How many recordings and units are known."""
+        """Number of recordings and of units in the cache."""
         count = {table: f"SELECT count(*) FROM {table}" for table in ("recordings", "units")}
         return {table: int(self._connection.execute(query).fetchone()[0]) for table, query in count.items()}

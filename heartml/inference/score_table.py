@@ -1,27 +1,29 @@
-"""The table that scoring hands out: one row for every file that went in, in their order; the same work, the same bytes.
+"""The table that `heartml score` writes: one row for each file, in the order of the files.
+
+The same files and the same model give the same bytes.
 
 | column | type | what |
 | --- | --- | --- |
-| path | string | the file, as the folder or the table names it |
+| path | string | the file, as named by the folder or the table |
 | recording_id | string | SHA-256 of its decoded samples; null where they cannot be read |
-| patient_id, location | string | as far as the table or the file's name says |
+| patient_id, location | string | from the table or the file's name; null where unknown |
 | seconds, sample_rate_hz | float64, int64 | null where the samples cannot be read |
-| unit_id | string | what the answer is about: the patient, or the recording |
-| unit_recordings | int64 | different recordings that the answer rests on |
-| decision, leaning | string | a class or `refer`; the class even there. Of the unit: the same in all its rows |
-| confidence | float64 | calibrated probability of `leaning` |
-| c_<class>, p_<class> | float64 | calibrated; what the decision rule looked at. Of the unit |
-| r_<class> | float64 | what this recording alone says |
-| heart_rate_per_min | float64 | of this recording, where the model tells heart states |
+| unit_id | string | what the prediction is about: the patient, or the recording |
+| unit_recordings | int64 | number of different recordings behind the prediction |
+| decision, leaning | string | a class or `refer`; the top class, also where it is `refer`. Of the unit |
+| confidence | float64 | calibrated probability of the top class |
+| c_<class>, p_<class> | float64 | probabilities of the unit: calibrated, and as the decision rule used them |
+| r_<class> | float64 | probabilities from this recording alone |
+| heart_rate_per_min | float64 | of this recording, where the model predicts heart states |
 | description | string | of a murmur, where one is found |
 | warnings | string | about this recording's signal |
 | fault, fault_detail | string | why this file was not scored: one word, then a sentence; null where it was |
 | model, version | string | registered name and version; the folder and null outside the registry |
-| model_sha256 | string | of everything that an answer depends on but the recordings: models and encoders |
-| answer_key | string | SHA-256 over the unit's recordings: with model_sha256 it names the answer |
+| model_sha256 | string | of everything that a prediction depends on except the recordings: models and encoders |
+| answer_key | string | SHA-256 over the unit's recordings; together with model_sha256 it identifies the prediction |
 
-A row with a fault has no answer, also where its unit has one from other recordings. The file's metadata says
-`heartml`: the format, model, task, unit and classes as JSON. No clock and no machine: those stand in `NAME.run.json`.
+A row with a fault has no prediction, even where its unit has one from other recordings. The file's metadata has a key
+`heartml`: format, model, task, unit and classes as JSON. Time and machine are not in it but in `NAME.run.json`.
 """
 
 import json
@@ -33,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 from heartml.core.system.files import replacing
 from heartml.inference.predict import NOTICE, ScoredRecording
-from heartml.inference.prediction_cache import Said
+from heartml.inference.prediction_cache import StoredPrediction
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,7 +46,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What the table says of the model, see the head of this module."""
+    """What the table contains about the model; see the docstring of this module for the columns."""
 
     task: str
     unit: str
@@ -54,42 +56,53 @@ class ModelFacts:
     model_sha256: str
 
 
-def rows(unit_id: str, heard: Sequence[ScoredRecording], key: str, said: Said | None, murmur: str,
-         facts: ModelFacts) -> list[Row]:
-    """One row for each file of a unit [n]; `said` is `None` where none of them is usable, `murmur` is in words."""
-    return [_row(unit_id, one, key, None if one.fault else said, murmur, facts) for one in heard]
+def rows(unit_id: str, recordings: Sequence[ScoredRecording], key: str, prediction: StoredPrediction | None,
+         murmur: str, facts: ModelFacts) -> list[Row]:
+    """One row for each file of a unit.
+
+    Args:
+        recordings: the files `[n]`, with or without a fault.
+        key: see `heartml.inference.prediction_cache.unit_key`.
+        prediction: for the unit; `None` where none of its files is usable.
+        murmur: the murmur in words, or nothing.
+    """
+    return [_row(unit_id, one, key, None if one.fault else prediction, murmur, facts) for one in recordings]
 
 
-def _row(unit_id: str, heard: ScoredRecording, key: str, said: Said | None, murmur: str, facts: ModelFacts) -> Row:
-    item, fault = heard.item, heard.fault
-    read = {"recording_id": heard.recording_id, "seconds": heard.seconds, "sample_rate_hz": heard.sample_rate_hz}
+def _row(unit_id: str, recording: ScoredRecording, key: str, prediction: StoredPrediction | None, murmur: str,
+         facts: ModelFacts) -> Row:
+    item, fault = recording.item, recording.fault
+    read = {"recording_id": recording.recording_id, "seconds": recording.seconds,
+            "sample_rate_hz": recording.sample_rate_hz}
     row: Row = {
         "path": _text(item.path), "patient_id": _text(item.patient_id), "location": _text(item.location),
-        **(read if heard.recording_id else {}), "unit_id": _text(unit_id),
-        "warnings": "; ".join(heard.warnings), "model": facts.model, "version": facts.version,
+        **(read if recording.recording_id else {}), "unit_id": _text(unit_id),
+        "warnings": "; ".join(recording.warnings), "model": facts.model, "version": facts.version,
         "model_sha256": facts.model_sha256,
     }
     if fault:
         return {**row, "fault": fault.reason, "fault_detail": _text(fault.detail)}
-    return {**row, **_answer(said, heard.recording_id), "description": murmur, "answer_key": key} if said else row
+    if prediction is None:
+        return row
+    return {**row, **_prediction_columns(prediction, recording.recording_id), "description": murmur, "answer_key": key}
 
 
-def _answer(said: Said, recording_id: str) -> Row:
-    alone = said["recordings"][recording_id]
-    kinds = {"c": said["calibrated"], "p": said["probabilities"], "r": alone["probabilities"]}
+def _prediction_columns(prediction: StoredPrediction, recording_id: str) -> Row:
+    alone = prediction["recordings"][recording_id]
+    kinds = {"c": prediction["calibrated"], "p": prediction["probabilities"], "r": alone["probabilities"]}
     numbers = {f"{kind}_{name}": value for kind, of in kinds.items() for name, value in of.items()}
-    own = {name: said[name] for name in ("decision", "leaning", "confidence")}
-    return {**own, **numbers, "unit_recordings": len(said["recordings"]),
+    own = {name: prediction[name] for name in ("decision", "leaning", "confidence")}
+    return {**own, **numbers, "unit_recordings": len(prediction["recordings"]),
             "heart_rate_per_min": alone["heart_rate_per_min"]}
 
 
 def _text(value: object) -> str | None:
-    """UTF-8, whatever bytes a file's name is made of."""
+    """`value` as valid UTF-8; undecodable bytes of a file's name are escaped."""
     return None if value is None else str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def schema(facts: ModelFacts) -> "pa.Schema":
-    """Columns, types and metadata of the table."""
+    """The columns, types and metadata of the table."""
     import pyarrow as pa
 
     texts = {name: pa.string() for name in ("path", "recording_id", "patient_id", "location")}
@@ -105,7 +118,10 @@ def schema(facts: ModelFacts) -> "pa.Schema":
 
 @contextmanager
 def writing(to: Path, facts: ModelFacts) -> Iterator[Callable[[Sequence[Row]], None]]:
-    """Yield what adds a block's rows to the table, which is in its place when all went well; a block is in memory."""
+    """Yield a function that appends rows to the table `to`.
+
+    The table appears when the block ends without an error; an existing one is replaced then.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 

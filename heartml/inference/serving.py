@@ -1,11 +1,14 @@
-"""The registered model behind MLflow's pyfunc: a table of samples in, a table of decisions out. No pickle anywhere.
+"""The registered model as an MLflow pyfunc: a table of samples in, a table of decisions out. No pickle anywhere.
 
-In: `samples` (array of numbers, full scale is 1), `sample_rate_hz`, and optionally `unit_id`: rows of one patient share
-it; without it each row is a unit of its own. Where the task's unit is the recording, every row is, and `unit_id` is but
-its name. Out, one row a unit in the order of arrival: `unit_id`, `decision` (a class, or `refer`),
-`confidence` (calibrated probability of `leaning`), `c_<class>` (calibrated), `p_<class>` (what the decision rule looks
-at), `leaning` (the class, also where it is to refer), `warnings`. MLflow runs this file when it loads the model;
-importing it does nothing.
+Input, one row for each recording: `samples` (array of numbers, full scale is 1), `sample_rate_hz`, and optionally
+`unit_id`. Rows of one patient share a `unit_id`; a row without one is a unit of its own. Where the task's unit is the
+recording, every row is a unit, and `unit_id` is only its name.
+
+Output, one row for each unit in the order of arrival: `unit_id`, `decision` (a class, or `refer`), `confidence`
+(calibrated probability of the top class), `c_<class>` (calibrated probabilities), `p_<class>` (probabilities as the
+decision rule uses them), `leaning` (the top class, also where the decision is `refer`), `warnings`.
+
+MLflow runs this file when it loads the model. Importing it does nothing.
 """
 
 import os
@@ -26,14 +29,14 @@ from heartml.core import config
 from heartml.core.config import Params
 from heartml.core.system import parallel
 from heartml.models.fitted_model import Model
+from heartml.models.shared_inputs import RatedWaveform
 from heartml.registry import signing
 from heartml.registry.signing import keys
 
-MAX_ROWS = 256                   # one request: a ward round, not a data set
+MAX_ROWS = 256                   # of one request
 MAX_SAMPLES = 30_000_000         # of all rows together: an hour at 8 kHz, 120 MB
-MAX_NAME = 200
-LOUDEST = 2.0**31                # an integer's full scale, should a caller send those; squares still fit into a float32
-Sound = tuple[Waveform, int]
+MAX_NAME = 200                   # characters
+LOUDEST = 2.0**31                # full scale of 32-bit integers; its square still fits into a float32
 
 
 class Classifier(PythonModel):
@@ -43,8 +46,9 @@ class Classifier(PythonModel):
         """Read the ensemble once, when the server starts.
 
         Raises:
-            signing.Refused: these are not the files that were signed, or nobody trusted here (HEARTML_TRUSTED_KEYS)
-                signed them. The code that says so has come with the model: verify before you serve (heartml verify).
+            signing.Refused: the files differ from what was signed, or were signed with a key that is not trusted here
+                (HEARTML_TRUSTED_KEYS). This check is code that came with the model, so also run `heartml verify`
+                before you serve.
         """
         parallel.single_thread()
         stored = next(p for p in Path(context.artifacts["model"]).resolve().parents if (p / "MLmodel").is_file())
@@ -54,55 +58,55 @@ class Classifier(PythonModel):
         self.params = config.load(Path(context.artifacts["params"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Answers to `model_input`, as the module says."""
-        return respond(self.model, self.params, model_input)
+        """Predict for the rows of `model_input`; see the docstring of this module for both tables."""
+        return predict_table(self.model, self.params, model_input)
 
 
-def answer(folder: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """What a server of the ensemble in `folder` answers to `table`."""
-    return respond(Model.load(folder), config.load(), table)
+def predict_with(folder: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """What a server of the ensemble in `folder` would return for `table`."""
+    return predict_table(Model.load(folder), config.load(), table)
 
 
 def example() -> pd.DataFrame:
-    """What a caller sends: one patient heard at two places, and a recording that belongs to nobody else."""
+    """An example of the input table: one patient recorded at two locations, and a recording without a patient."""
     time_s = np.arange(2 * 4000) / 4000
     beats = np.sin(2 * np.pi * 50 * time_s) * np.sin(2 * np.pi * 0.75 * time_s) ** 20
     samples = [np.round(level * beats, 4).tolist() for level in (0.5, 0.3, 0.4)]
     return pd.DataFrame({"samples": samples, "sample_rate_hz": [4000] * 3, "unit_id": ["2530", "2530", None]})
 
 
-def respond(model: Model, params: Params, table: pd.DataFrame) -> pd.DataFrame:
-    """What `model` says of `table`; see the module for both.
+def predict_table(model: Model, params: Params, table: pd.DataFrame) -> pd.DataFrame:
+    """Predict for the rows of `table`; see the docstring of this module for both tables.
 
     Raises:
-        MlflowException: a row cannot be used, and which (HTTP status 400).
+        MlflowException: a row cannot be used; the message names the row (HTTP status 400).
     """
     if not 0 < len(table) <= MAX_ROWS:
         raise _refused(f"{len(table)} rows in one request, not 1 to {MAX_ROWS}")
     missing = [name for name in ("samples", "sample_rate_hz") if name not in table]
     if missing:
         raise _refused(f"no column `{missing[0]}`: a row is samples and their rate; paths and addresses are not read")
-    sounds: list[Sound] = []
+    waveforms: list[RatedWaveform] = []
     for row, (samples, rate) in enumerate(zip(table["samples"], table["sample_rate_hz"], strict=True)):
-        sounds.append(_sound(row, samples, rate, MAX_SAMPLES - sum(len(waveform) for waveform, _ in sounds)))
-        _admit(row, *sounds[-1], params)
+        waveforms.append(_waveform(row, samples, rate, MAX_SAMPLES - sum(len(before) for before, _ in waveforms)))
+        _check(row, *waveforms[-1], params)
     named = _units(table)
-    alone = model.task.unit == "recording"
-    unit_of = [f"{row}" for row in range(len(named))] if alone else named
-    said = model.predict_audio(sounds, unit_of)
+    row_is_unit = model.task.unit == "recording"
+    unit_of = [f"{row}" for row in range(len(named))] if row_is_unit else named
+    found = model.predict_audio(waveforms, unit_of)
     columns: dict[str, Any] = {
-        "unit_id": named if alone else list(said.unit_ids), "decision": said.verdicts,
-        "confidence": said.confidence,
-        **{f"c_{name}": said.calibrated[:, k] for k, name in enumerate(said.classes)},
-        **{f"p_{name}": said.probabilities[:, k] for k, name in enumerate(said.classes)},
-        "leaning": said.top_classes,
+        "unit_id": named if row_is_unit else list(found.unit_ids), "decision": found.verdicts,
+        "confidence": found.confidence,
+        **{f"c_{name}": found.calibrated[:, k] for k, name in enumerate(found.classes)},
+        **{f"p_{name}": found.probabilities[:, k] for k, name in enumerate(found.classes)},
+        "leaning": found.top_classes,
     }
-    words = _warnings(sounds, unit_of, params)
-    return pd.DataFrame({**columns, "warnings": ["; ".join(words[unit]) for unit in said.unit_ids]})
+    warnings = _warnings(waveforms, unit_of, params)
+    return pd.DataFrame({**columns, "warnings": ["; ".join(warnings[unit]) for unit in found.unit_ids]})
 
 
-def _sound(row: int, samples: Any, rate: Any, budget: int) -> Sound:
-    """One row as float32 waveform and rate."""
+def _waveform(row: int, samples: Any, rate: Any, budget: int) -> RatedWaveform:
+    """One row as float32 waveform and rate in Hz; `budget` is the number of samples that may still follow."""
     low, high = sound_files.RATES_HZ
     if not isinstance(rate, (int, float, np.number)) or not low <= rate <= high or rate != int(rate):
         raise _refused(f"row {row}: `sample_rate_hz` is {_shown(rate)}, not a whole number from {low} to {high}")
@@ -123,23 +127,23 @@ def _sound(row: int, samples: Any, rate: Any, budget: int) -> Sound:
     return waveform, int(rate)
 
 
-def _admit(row: int, waveform: Waveform, rate: int, params: Params) -> None:
-    """The entry checks of ingest."""
+def _check(row: int, waveform: Waveform, rate: int, params: Params) -> None:
+    """Run the entry checks of ingest."""
     fault = entry_checks.waveform_fault(waveform, rate, params.ingest)
     if fault:
         raise _refused(f"row {row}: {fault.detail} [{fault.reason}]")
 
 
-def _warnings(sounds: Sequence[Sound], unit_of: Sequence[str], params: Params) -> dict[str, list[str]]:
-    """Unit -> what is wrong with its recordings' signal."""
-    words: dict[str, list[str]] = {unit: [] for unit in unit_of}
-    for unit, sound in zip(unit_of, sounds, strict=True):
-        words[unit] += quality.warnings(quality.measure(*sound), params.validate_)
-    return words
+def _warnings(waveforms: Sequence[RatedWaveform], unit_of: Sequence[str], params: Params) -> dict[str, list[str]]:
+    """Unit -> warnings about the signal of its recordings."""
+    warnings: dict[str, list[str]] = {unit: [] for unit in unit_of}
+    for unit, waveform in zip(unit_of, waveforms, strict=True):
+        warnings[unit] += quality.warnings(quality.measure(*waveform), params.validate_)
+    return warnings
 
 
 def _units(table: pd.DataFrame) -> list[str]:
-    """The unit of each row; a row that names none is its own."""
+    """The unit of each row; a row without `unit_id` is a unit of its own."""
     named: Sequence[Any] = table["unit_id"].tolist() if "unit_id" in table else [None] * len(table)
     return [_unit(row, unit) for row, unit in enumerate(named)]
 
@@ -151,7 +155,7 @@ def _unit(row: int, unit: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A number or word that somebody sent, in few letters."""
+    """A value of a request, shortened for a message."""
     huge = isinstance(value, int) and value.bit_length() > 256
     return "a huge number" if huge else str(value)[:40]
 
@@ -160,5 +164,5 @@ def _refused(words: str) -> MlflowException:
     return MlflowException(words, error_code=INVALID_PARAMETER_VALUE)
 
 
-if __name__ != "heartml.inference.serving":     # MLflow runs the file under a name of its own, and asks for the model
+if __name__ != "heartml.inference.serving":     # MLflow runs this file under another name
     set_model(Classifier())

@@ -1,1 +1,1 @@
-"""Where a model comes from and where a recording went: captured, read back, traced, exported, withdrawn."""
+"""Lineage: what a model was made from, and which models a recording was used for. Also withdrawal of consent."""

@@ -1,7 +1,7 @@
-"""Where a fitted model comes from: code, data, every stage's inputs and outputs, environment; each with its hash.
+"""Capture what a model was made from: code, data, every stage's inputs and outputs, environment, each with its hash.
 
-In: the working tree as it is, all stages fresh. Out: plain values for JSON, and a list of the links that are missing.
-Nothing here talks to a service.
+In: the working tree as it is, with all stages fresh. Out: plain values for JSON, and a list of what is missing.
+Nothing here uses a service.
 """
 
 import importlib.metadata
@@ -16,7 +16,7 @@ import yaml
 
 from heartml.core import paths
 from heartml.core.system.errors import HeartMLError
-from heartml.core.system.files import canonical_json, read_json, scratch
+from heartml.core.system.files import canonical_json, read_json, temporary_folder
 from heartml.core.system.hashing import sha256, sha256_file, sha256_folder
 
 DVC_LOCK, DATA_DVC, REQUIREMENTS = Path("dvc.lock"), Path("data.dvc"), Path("requirements.lock")
@@ -25,11 +25,15 @@ _MODULES = ("torch", "torchaudio", "scikit-learn", "lightgbm", "numpy", "scipy",
 
 
 class LineageError(HeartMLError):
-    """What the lineage is made of cannot be read; the message names the file."""
+    """A file that the lineage is made from cannot be read. The message names the file."""
 
 
 def content_key(task: str) -> str:
-    """One name for what would be registered: the same model, evaluation, folds and data give the same key."""
+    """One hash over the task's name, data, model, evaluation and folds. The same content gives the same key.
+
+    Raises:
+        LineageError: one of them is not there.
+    """
     return sha256(canonical_json({"task": task, "data": data_hash(), **output_hashes(task)}).encode())
 
 
@@ -66,7 +70,11 @@ def _data() -> dict[str, Any]:
 
 
 def gather(task: str) -> dict[str, Any]:
-    """Everything behind the model of one task; see `missing` for what could not be found."""
+    """The lineage of the model of one task, as plain values. Its key `missing` lists what could not be found.
+
+    Raises:
+        LineageError: `data.dvc`, the model, its evaluation or its folds are not there.
+    """
     lock = _lock()
     found = {
         "task": task,
@@ -78,11 +86,15 @@ def gather(task: str) -> dict[str, Any]:
         "params_sha256": sha256_file(paths.PARAMS),
         "environment": environment(),
     }
-    return {**found, "missing": missing(found)}
+    return {**found, "missing": missing_links(found)}
 
 
-def missing(found: Mapping[str, Any]) -> list[str]:
-    """The links that an auditor would not find, in words; empty where the lineage is complete."""
+def missing_links(found: Mapping[str, Any]) -> list[str]:
+    """What an auditor would not find, one sentence each; empty if the lineage is complete.
+
+    Args:
+        found: lineage as `gather` returns it.
+    """
     links = {
         "no git commit: the code that made this cannot be named": found["code"]["commit"],
         "no dvc.lock: the stages' inputs and outputs are not recorded": found["dvc_lock_sha256"],
@@ -99,40 +111,44 @@ def _lock() -> dict[str, Any]:
 
 
 def lock_as_json() -> str:
-    """`dvc.lock` as canonical JSON: stages that ran side by side stand in the file in the order they ended."""
+    """`dvc.lock` as canonical JSON. In the file itself the order of stages depends on which of them ended first."""
     return canonical_json(_lock())
 
 
 def stages_behind(lock: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The entries of `dvc.lock` that write into `folder`, and of all the stages that these read from."""
+    """The entries of `dvc.lock` that write into `folder`, and of all stages whose outputs these need."""
     stages = lock.get("stages", {})
     wanted, found = [folder], {}
     while wanted:
         place = wanted.pop()
         for address, entry in stages.items():
-            if address not in found and any(_touches(Path(out["path"]), place) for out in entry.get("outs", [])):
+            if address not in found and any(_overlap(Path(out["path"]), place) for out in entry.get("outs", [])):
                 found[address] = entry
                 wanted += [Path(dep["path"]) for dep in entry.get("deps", [])]
     return {address: stages[address] for address in stages if address in found}
 
 
-def _touches(one: Path, other: Path) -> bool:
+def _overlap(one: Path, other: Path) -> bool:
     return one.is_relative_to(other) or other.is_relative_to(one)
 
 
 def code_state() -> dict[str, Any]:
-    """Commit, and whether the tree differs from it; `diff` holds new files too, so that commit + diff is the code."""
+    """The commit, whether the working tree differs from it, and the hash of the difference. `None` outside git.
+
+    The difference includes new files. So commit and difference together are the code.
+    """
     commit = git("rev-parse", "HEAD").strip()
     diff = code_diff() if commit else ""
     return {"commit": commit or None, "dirty": bool(diff), "diff_sha256": sha256(diff.encode()) if diff else None}
 
 
 def code_diff() -> str:
-    """The difference between the commit and the working tree, without `dvc.lock`, which is archived itself.
+    """The difference between commit and working tree as `git diff` prints it, without `dvc.lock`.
 
-    Through an index of its own: untracked files are part of the difference, and the user's index stays as it is.
+    The run keeps `dvc.lock` itself. A temporary index is used, so that new files are part of the difference and the
+    user's index stays as it is.
     """
-    with scratch() as folder:
+    with temporary_folder() as folder:
         index = folder / "index"
         own = Path(git("rev-parse", "--git-path", "index").strip())
         if own.is_file():
@@ -142,7 +158,7 @@ def code_diff() -> str:
 
 
 def git(*command: str, index: Path | None = None) -> str:
-    """What `git COMMAND` prints here; empty where it fails, or where there is no git."""
+    """What `git COMMAND` prints here; empty if it fails or if git is not installed."""
     env = {**os.environ, **({"GIT_INDEX_FILE": str(index)} if index else {})}
     try:
         done = subprocess.run(["git", *command], capture_output=True, check=False, env=env)
@@ -152,7 +168,7 @@ def git(*command: str, index: Path | None = None) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """Python, packages that compute, platform, and the hash of the lock file."""
+    """Python, packages that influence the numbers, platform, hardware, and the hash of requirements.lock."""
     versions = {name: importlib.metadata.version(name) for name in _MODULES}
     return {
         "python": platform.python_version(), "platform": platform.platform(), "machine": platform.machine(),
@@ -162,14 +178,14 @@ def environment() -> dict[str, Any]:
 
 
 def gpu() -> str | None:
-    """What the NVIDIA driver calls the first GPU; asked without loading torch."""
+    """The first GPU's name by the NVIDIA driver, without importing torch; `None` if there is no GPU."""
     names = [line.split(":", 1)[1].strip() for info in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
              for line in info.read_text(encoding="utf-8").splitlines() if line.startswith("Model:")]
     return names[0] if names else None
 
 
 def validation() -> tuple[bool, dict[str, Any]]:
-    """Whether the data passed validation, and the stored result."""
+    """Whether the data passed validation, and the stored result (`validation.json`)."""
     path = paths.VALIDATION / "validation.json"
     if not path.exists():
         return False, {}

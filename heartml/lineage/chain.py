@@ -1,7 +1,10 @@
 """The chain behind a registered version: run, code, lock, stages, validation, folds, data, recordings, environment.
 
-Everything comes from the registry, from the files that the run keeps, and from DVC's cache and remotes by hash: data
-and code of this folder may have moved on. What cannot be found stands in `Chain.missing`, in words, with the way out.
+In: a registered version. Out: a `Chain`.
+
+Everything is read from the registry, from the files that the run keeps, and from DVC's cache and remotes by hash. So
+data and code of this folder may have changed since. `Chain.missing` lists in words what cannot be found, and what can
+be done about it.
 """
 
 import json
@@ -15,10 +18,10 @@ import yaml
 
 from heartml.core import paths
 from heartml.core.schema import FOLDS, RECORDINGS
-from heartml.core.system.files import canonical_json, scratch
+from heartml.core.system.files import canonical_json, temporary_folder
 from heartml.core.system.hashing import sha256
 from heartml.lineage import capture
-from heartml.lineage.dvc_objects import Gone, Objects
+from heartml.lineage.dvc_objects import ObjectNotFound, Objects
 from heartml.registry import tracking, versions
 from heartml.registry.tracking import Client, Run
 from heartml.registry.versions import Version
@@ -27,12 +30,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 AUDIO_MD5 = "audio_md5"      # of the lossless file in the data version
-_AGAIN = "`heartml retrain` registers a version that has it"
+_WAY_OUT = "`heartml retrain` registers a version that has it"
 
 
 @dataclass(frozen=True)
 class TrackedPath:
-    """One file or folder that a stage reads or writes, as `dvc.lock` has it; `md5` of a folder ends with `.dir`."""
+    """One file or folder that a stage reads or writes, as in `dvc.lock`. The `md5` of a folder ends with `.dir`."""
 
     path: str
     md5: str
@@ -42,7 +45,7 @@ class TrackedPath:
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One entry of `dvc.lock`; `params`: file -> name -> value."""
+    """One entry of `dvc.lock`. `params`: file -> name -> value."""
 
     address: str
     command: str
@@ -53,7 +56,7 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class Code:
-    """The commit, and the text of what differed from it (`None` where nothing did, or where it is lost)."""
+    """The commit, and the text of the difference to it (`None` if there was none, or if it is lost)."""
 
     commit: str | None
     dirty: bool
@@ -63,7 +66,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Lock:
-    """`dvc.lock` as the run keeps it; `sha256` of its canonical JSON, which does not know in which order stages ran."""
+    """`dvc.lock` as the run keeps it. `sha256` is of its canonical JSON, which does not depend on the stages' order."""
 
     content: Mapping[str, Any]
     sha256: str
@@ -71,7 +74,7 @@ class Lock:
 
 @dataclass(frozen=True)
 class Data:
-    """The data version; `objects`: path below `data/` -> md5, empty where the listing is lost."""
+    """The data version. `objects`: path below `data/` -> md5, empty if the listing is lost."""
 
     md5: str
     files: int | None
@@ -81,11 +84,11 @@ class Data:
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """All of it; `None` (or an empty table) where it is missing.
+    """Everything behind a version. What is missing is `None` or an empty table.
 
     Attributes:
         version: with tags, aliases and the gate's verdict.
-        facts: `lineage.json`, what was noted when the version was registered.
+        facts: `lineage.json`, the lineage that was captured when the version was registered.
         stages: those behind this model, each after the ones that it reads from.
         params: `params.yaml`.
         validation: `validation.json`.
@@ -93,10 +96,10 @@ class Chain:
         gate: the gate's verdict with all its numbers.
         folds: schema.FOLDS, one row a recording of this task.
         recordings: schema.RECORDINGS and labels of every recording of the data version; `unit_id`, `label`, `part`
-            (null where this task has no use for the recording) and `audio_md5`.
+            (null if this task does not use the recording) and `audio_md5`.
         environment: Python, packages, hardware, hash of requirements.lock.
         requirements: requirements.lock.
-        missing: what could not be found, and the way out; empty where the chain is complete.
+        missing: what could not be found, and what can be done; empty if the chain is complete.
     """
 
     version: Version
@@ -118,30 +121,34 @@ class Chain:
 
 
 class StoredFiles:
-    """The files that a run keeps; notes in `missing` what is not there, or not whole."""
+    """The files that a run keeps. A file that is not there or damaged is added to `missing`, in words."""
 
     def __init__(self, client: Client, run_id: str, folder: Path, missing: list[str]) -> None:
         self._client, self._run_id, self._folder = client, run_id, folder
         self.missing = missing
         self._names: dict[str | None, frozenset[str]] = {}
 
-    def path(self, name: str, why: str = _AGAIN) -> Path | None:
-        """A copy of one file; `why`: the way out where it is not there."""
+    def path(self, name: str, way_out: str = _WAY_OUT) -> Path | None:
+        """A copy of one file; `None` if it is not there.
+
+        Args:
+            way_out: what can be done if it is not there.
+        """
         folder = name.rpartition("/")[0] or None
         if folder not in self._names:
-            self._names[folder] = tracking.stored(self._client, self._run_id, folder)
+            self._names[folder] = tracking.list_files(self._client, self._run_id, folder)
         if name in self._names[folder]:
             return tracking.fetch(self._client, self._run_id, name, self._folder)
-        self.missing.append(f"{name}: not among the files of run {self._run_id}; {why}")
+        self.missing.append(f"{name}: not among the files of run {self._run_id}; {way_out}")
         return None
 
     def text(self, name: str) -> str | None:
-        """One file as text."""
+        """One file as text; `None` if it is not there."""
         path = self.path(name)
         return path.read_text(encoding="utf-8", errors="replace") if path else None
 
     def values(self, name: str) -> dict[str, Any] | None:
-        """One file of JSON or YAML with names at its top."""
+        """One JSON or YAML file that holds a mapping; `None` if it is missing or damaged."""
         text = self.text(name)
         if text is None:
             return None
@@ -153,7 +160,7 @@ class StoredFiles:
             return None
 
     def table(self, name: str, columns: Mapping[str, str]) -> "pd.DataFrame":
-        """One Parquet table with at least these columns; without rows where it is missing."""
+        """One Parquet table with at least these columns; without rows if it is missing or damaged."""
         import pandas as pd
 
         path = self.path(name)
@@ -166,67 +173,67 @@ class StoredFiles:
 
     def _damaged(self, name: str, error: Exception) -> None:
         words = str(error).splitlines()[0] if str(error) else type(error).__name__
-        self.missing.append(f"{name}: kept by run {self._run_id}, but damaged ({words}); {_AGAIN}")
+        self.missing.append(f"{name}: kept by run {self._run_id}, but damaged ({words}); {_WAY_OUT}")
 
 
 def locate(client: Client, words: str) -> Version:
     """The version that MODEL (its champion), MODEL@ALIAS or MODEL/VERSION means.
 
     Raises:
-        RegistryError: there is none.
+        RegistryError: there is no such version.
     """
     return versions.get(client, words)
 
 
 def read(client: Client, version: Version, objects: Objects | None = None) -> Chain:
-    """Everything behind a version; never raises for what is missing."""
+    """Read everything behind a version. What is missing is listed in the chain and raises no error."""
     missing: list[str] = []
-    run = tracking.read(client, version.run_id)
-    with scratch() as folder:
+    run = tracking.read_run(client, version.run_id)
+    with temporary_folder() as folder:
         if run is None or run.deleted:
             gone = "deleted (`mlflow gc` has not come by yet: restore it in MLflow)" if run else "gone from the store"
             missing.append(f"run {version.run_id}: {gone}; a backup of the tracking store has it")
-        shelf = StoredFiles(client, version.run_id, folder, missing) if run else None
-        return _read(version, run, shelf, missing, objects or Objects())
+        files = StoredFiles(client, version.run_id, folder, missing) if run else None
+        return _read(version, run, files, missing, objects or Objects())
 
 
-def _read(version: Version, run: Run | None, shelf: StoredFiles | None, missing: list[str], objects: Objects) -> Chain:
-    shelf = shelf or _Nothing(missing)
-    facts = shelf.values("lineage.json") or {}
+def _read(version: Version, run: Run | None, files: StoredFiles | None, missing: list[str], objects: Objects) -> Chain:
+    files = files or _NoFiles(missing)
+    facts = files.values("lineage.json") or {}
     missing += [words for words in facts.get("missing", []) if words not in missing]
-    lock = shelf.values("dvc.lock")
-    folds = shelf.table("folds.parquet", FOLDS)
-    data = _data(shelf, facts, objects)
+    lock = files.values("dvc.lock")
+    folds = files.table("folds.parquet", FOLDS)
+    data = _data(files, facts, objects)
     stages = _stages(capture.stages_behind(lock, paths.ARTIFACTS / version.name)) if lock else ()
     if lock and not stages:
-        missing.append(f"dvc.lock: no stage in it makes artifacts/{version.name}; {_AGAIN}")
+        missing.append(f"dvc.lock: no stage in it makes artifacts/{version.name}; {_WAY_OUT}")
     return Chain(
-        version, run, facts, _code(shelf, facts), Lock(lock, sha256(canonical_json(lock).encode())) if lock else None,
-        stages, shelf.values("params.yaml"), shelf.values("validation/validation.json"),
-        shelf.values("evaluation/metrics.json"), shelf.values("gate.json"), folds, data,
-        _recordings(data, folds, objects, missing), facts.get("environment", {}), shelf.text("requirements.lock"),
+        version, run, facts, _code(files, facts), Lock(lock, sha256(canonical_json(lock).encode())) if lock else None,
+        stages, files.values("params.yaml"), files.values("validation/validation.json"),
+        files.values("evaluation/metrics.json"), files.values("gate.json"), folds, data,
+        _recordings(data, folds, objects, missing), facts.get("environment", {}), files.text("requirements.lock"),
         tuple(missing),
     )
 
 
-class _Nothing(StoredFiles):
-    """The files of a run that is gone; that they are is said once, by the caller."""
+class _NoFiles(StoredFiles):
+    """The files of a run that is gone. The caller has added that to `missing` once, so nothing more is added."""
 
     def __init__(self, missing: list[str]) -> None:
         self.missing = missing
 
-    def path(self, name: str, why: str = _AGAIN) -> Path | None:
+    def path(self, name: str, way_out: str = _WAY_OUT) -> Path | None:
         return None
 
 
-def _code(shelf: StoredFiles, facts: Mapping[str, Any]) -> Code:
+def _code(files: StoredFiles, facts: Mapping[str, Any]) -> Code:
     noted = facts.get("code", {})
     dirty = bool(noted.get("dirty"))
-    return Code(noted.get("commit"), dirty, noted.get("diff_sha256"), shelf.text("code.diff") if dirty else None)
+    return Code(noted.get("commit"), dirty, noted.get("diff_sha256"), files.text("code.diff") if dirty else None)
 
 
 def _stages(entries: Mapping[str, Any]) -> tuple[StageRecord, ...]:
-    """Entries of `dvc.lock`, each after those whose outputs it reads; by name where they go in a circle."""
+    """Entries of `dvc.lock`, each after those whose outputs it reads; by name if they read each other in a circle."""
     found = {address: StageRecord(
         address, str(entry.get("cmd", "")), _links(entry.get("deps", [])), entry.get("params", {}),
         _links(entry.get("outs", [])),
@@ -246,7 +253,11 @@ def reads(stage: StageRecord, other: StageRecord) -> bool:
 
 
 def feeds(out: Path, read_from: Path) -> bool:
-    """Whether an output is, lies in, or holds what is read."""
+    """Whether an output is the path that is read, lies inside it, or contains it.
+
+    >>> feeds(Path("artifacts/a/features"), Path("artifacts/a")), feeds(Path("artifacts/a"), Path("artifacts/b"))
+    (True, False)
+    """
     return out.is_relative_to(read_from) or read_from.is_relative_to(out)
 
 
@@ -254,10 +265,10 @@ def _links(entries: list[Mapping[str, Any]]) -> tuple[TrackedPath, ...]:
     return tuple(TrackedPath(str(e["path"]), str(e.get("md5", "")), e.get("size"), e.get("nfiles")) for e in entries)
 
 
-def _data(shelf: StoredFiles, facts: Mapping[str, Any], objects: Objects) -> Data | None:
-    """The data version that `data.dvc` of the run names, else `lineage.json`, with its listing."""
+def _data(files: StoredFiles, facts: Mapping[str, Any], objects: Objects) -> Data | None:
+    """The data version with its listing, from the run's `data.dvc`, or else from `lineage.json`."""
     try:
-        out = dict((shelf.values("data.dvc") or {})["outs"][0])
+        out = dict((files.values("data.dvc") or {})["outs"][0])
     except (KeyError, IndexError, TypeError, ValueError):
         noted = facts.get("data", {})
         out = {"md5": noted.get("hash"), "nfiles": noted.get("files"), "size": noted.get("bytes")}
@@ -266,8 +277,8 @@ def _data(shelf: StoredFiles, facts: Mapping[str, Any], objects: Objects) -> Dat
         return None
     try:
         listing = objects.listing(md5)
-    except Gone as gone:
-        shelf.missing.append(f"data version {md5}: its listing is nowhere ({gone}); {_fetch(md5)}")
+    except ObjectNotFound as gone:
+        files.missing.append(f"data version {md5}: its listing is nowhere ({gone}); {_fetch(md5)}")
         listing = {}
     return Data(md5, out.get("nfiles"), out.get("size"), listing)
 
@@ -279,7 +290,7 @@ def _recordings(data: Data | None, folds: "pd.DataFrame", objects: Objects, miss
     if data and data.objects:
         try:
             table = objects.table(data.objects, "recordings.parquet")
-        except Gone as gone:
+        except ObjectNotFound as gone:
             missing.append(f"recordings of data version {data.md5}: {gone}; {_fetch(data.md5)}")
     places = {key: paths.audio(key).relative_to(paths.DATA).as_posix() for key in table["recording_id"]}
     hashes = {key: (data.objects.get(place) if data else None) for key, place in places.items()}

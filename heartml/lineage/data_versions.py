@@ -1,6 +1,7 @@
-"""Every data version that this project has known: the `data.dvc` of git's history, of runs, and of the folder now.
+"""Every data version of this project: those of git's history of `data.dvc`, of MLflow runs, and of the folder now.
 
-Out: hashes with where each stands, oldest first, and the tables of a version by hash through DVC.
+In: the data versions of runs. Out: hashes, each with the commits and runs that name it, oldest first; and the tables of
+a version, read by hash through DVC.
 """
 
 import subprocess
@@ -28,7 +29,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class DataVersion:
-    """One content hash of `data/`: the commits that brought it, the runs that used it, whether it lies here now."""
+    """One content hash of `data/`: the commits that name it, the runs that used it, and whether `data/` is it now."""
 
     md5: str
     commits: tuple[Commit, ...]
@@ -36,8 +37,8 @@ class DataVersion:
     current: bool
 
 
-def versions(runs: Mapping[str, str]) -> list[DataVersion]:
-    """All that are known, oldest commit first, then those that no commit names.
+def list_data_versions(runs: Mapping[str, str]) -> list[DataVersion]:
+    """All data versions that are known: oldest commit first, then those that no commit names.
 
     Args:
         runs: run id -> hash of its data version.
@@ -64,24 +65,24 @@ def _md5(text: str) -> str:
 
 
 def _pointers() -> Iterable[tuple[Commit, str]]:
-    """Each commit that changed `data.dvc`, on any branch, oldest first, with the file's text."""
+    """Each commit that changed `data.dvc`, on any branch, oldest first, with the text of the file."""
     log = _git("log", "--all", "--full-history", "--reverse", "--format=%H %cI", "--", str(DATA_DVC)).decode()
     commits = [Commit(*line.split()) for line in log.splitlines()]
-    asked = "".join(f"{commit.commit}:{DATA_DVC}\n" for commit in commits).encode()
-    answer = _git("cat-file", "--batch", say=asked) if commits else b""
+    names = "".join(f"{commit.commit}:{DATA_DVC}\n" for commit in commits).encode()
+    output = _git("cat-file", "--batch", stdin=names) if commits else b""
     for commit in commits:
-        head, _, answer = answer.partition(b"\n")
-        if head.endswith(b"missing"):      # the commit that took the file away
+        head, _, output = output.partition(b"\n")
+        if head.endswith(b"missing"):      # this commit removed the file
             continue
         size = int(head.split()[-1])
-        yield commit, answer[:size].decode("utf-8", errors="replace")
-        answer = answer[size + 1:]
+        yield commit, output[:size].decode("utf-8", errors="replace")
+        output = output[size + 1:]
 
 
-def _git(*command: str, say: bytes = b"") -> bytes:
-    """What git prints; nothing outside a repository, or where there is no git."""
+def _git(*command: str, stdin: bytes = b"") -> bytes:
+    """What git prints; nothing outside a repository, or if git is not installed."""
     try:
-        done = subprocess.run(["git", *command], input=say, capture_output=True, check=False)
+        done = subprocess.run(["git", *command], input=stdin, capture_output=True, check=False)
     except FileNotFoundError:
         return b""
     return done.stdout if done.returncode == 0 else b""
@@ -96,10 +97,10 @@ class VersionTables:
 
 
 def tables(objects: Objects, md5: str) -> VersionTables:
-    """The tables of a data version, whatever lies in `data/` now.
+    """The tables of a data version, whichever version `data/` is now.
 
     Raises:
-        Gone: DVC has them nowhere.
+        ObjectNotFound: neither DVC's cache nor a remote has them.
     """
     listing: Any = objects.listing(md5)
     return VersionTables(objects.table(listing, "recordings.parquet"), objects.table(listing, "quarantine.parquet"))

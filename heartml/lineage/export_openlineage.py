@@ -1,7 +1,9 @@
-"""A chain as OpenLineage events: a START and a COMPLETE for every stage, and for the registration behind them.
+"""Export a chain as OpenLineage events: a START and a COMPLETE for every stage, and then for the registration.
 
-DVC notes no times: all events carry that of the registration, when every stage had ended; order is that of the list.
-Run ids follow from the MLflow run and the stage, so that the same chain gives the same events.
+In: a `Chain`. Out: events, in the order of the stages (specification: https://openlineage.io).
+
+DVC does not store times. So all events carry the time of the registration, when every stage had ended. Run ids are
+computed from the MLflow run and the stage, so that the same chain gives the same events.
 """
 
 import json
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 NAMESPACE, FILES, MODELS = "heartml", "dvc", "mlflow"
 _PRODUCER = "urn:heartml"
-_SPACE = UUID("6f1b0a52-5d0c-5b8e-9a31-6c2f0d6b7e10")    # of the ids below; any would do, it must stay
+_SPACE = UUID("6f1b0a52-5d0c-5b8e-9a31-6c2f0d6b7e10")    # name space of the run ids; arbitrary, but never changed
 
 
 def as_dicts(chain: Chain) -> list[dict[str, Any]]:
@@ -28,7 +30,7 @@ def as_dicts(chain: Chain) -> list[dict[str, Any]]:
 
 
 def events(chain: Chain) -> "Iterator[RunEvent]":
-    """The events, stages in the order in which they need each other."""
+    """The events. Each stage comes after the stages that it reads from."""
     from openlineage.client import event_v2 as ol
 
     when = datetime.fromtimestamp((chain.run.start_ms if chain.run else chain.version.created_ms) / 1000, UTC)
@@ -47,7 +49,7 @@ def _pair(ol: Any, when: datetime, run: Any, job: Any, inputs: list[Any], output
 
 
 def run_id(chain: Chain, stage: StageRecord) -> str:
-    """The id of one stage's run in this chain."""
+    """The id of one stage's run in this chain, a UUID."""
     return str(uuid5(_SPACE, f"{chain.version.run_id} {stage.address}"))
 
 
@@ -68,7 +70,7 @@ def _text(value: Any) -> str:
 
 
 def _job(chain: Chain, stage: StageRecord) -> "Job":
-    """The stage with its command, and where its code is: a git commit as a Software Heritage identifier."""
+    """The stage with its command and its code's location: the git commit as a Software Heritage identifier (SWHID)."""
     from openlineage.client import event_v2 as ol
     from openlineage.client.facet_v2 import job_type_job, source_code_job, source_code_location_job
 
@@ -107,7 +109,7 @@ def _model(chain: Chain) -> "OutputDataset":
 
 
 def _facets(chain: Chain, link: TrackedPath) -> dict[str, Any]:
-    """The hash as the version, and the columns of the tables that are at hand."""
+    """Facets of a file: its hash as version, and the columns if it is a table that the chain holds."""
     from openlineage.client.facet_v2 import dataset_version_dataset, schema_dataset
 
     facets: dict[str, Any] = {"version": dataset_version_dataset.DatasetVersionDatasetFacet(link.md5)}

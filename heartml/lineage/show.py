@@ -1,4 +1,4 @@
-"""An outline as a tree on the terminal: one line each, hashes cut, long lists cut with how many were left out."""
+"""An outline as a tree on the terminal: one line for each node, with shortened hashes."""
 
 from typing import TYPE_CHECKING
 
@@ -8,14 +8,15 @@ if TYPE_CHECKING:
     from rich.text import Text
     from rich.tree import Tree
 
-DIGITS = 12      # of a hash; `--json` and the page have all
+DIGITS = 12      # of a hash on the terminal; `--json` and the page have the whole hash
 
 
 def tree(node: Node, *, whole: bool) -> "Tree":
     """A tree for rich.
 
     Args:
-        whole: every line; else what stands below a line that is not `open` is left out.
+        whole: print every line. Otherwise lines below a node that is not `open` are left out, unless one of them is
+            missing or wrong.
     """
     from rich.tree import Tree
 
@@ -25,14 +26,14 @@ def tree(node: Node, *, whole: bool) -> "Tree":
 def _grow(branch: "Tree", node: Node, *, whole: bool) -> "Tree":
     for child in node.under:
         below = branch.add(_line(child))
-        if whole or child.open or _telling(child):
+        if whole or child.open or _has_bad(child):
             _grow(below, child, whole=whole)
     return branch
 
 
-def _telling(node: Node) -> bool:
-    """Whether something below is missing or wrong: that is never left out."""
-    return any(child.bad or _telling(child) for child in node.under)
+def _has_bad(node: Node) -> bool:
+    """Whether something below this node is missing or wrong."""
+    return any(child.bad or _has_bad(child) for child in node.under)
 
 
 def _line(node: Node) -> "Text":
@@ -48,6 +49,10 @@ def _line(node: Node) -> "Text":
 
 
 def short(digest: str) -> str:
-    """The first digits of a hash; anything else as it is."""
+    """The first 12 digits of a hash; any other text as it is.
+
+    >>> short("d41d8cd98f00b204e9800998ecf8427e.dir")
+    'd41d8cd98f00.dir'
+    """
     head, dot, kind = digest.partition(".")
     return head[:DIGITS] + dot + kind if len(head) > DIGITS and head.isalnum() else digest

@@ -1,7 +1,9 @@
-"""Forward: which data versions, groups, folds, runs and registered versions a recording or patient went into.
+"""Trace a recording or a patient forward: which data versions, groups, folds, runs and registered versions used it.
 
-In: a recording id or the start of one, a source file's name, or a patient id. Looked for in every data version that
-git's history and the runs name, in their quarantine, and in the folds that each run keeps.
+In: a recording id or the start of one, a source file's name, or a patient id. Out: a `Trace`.
+
+It is searched in every data version that git's history and the runs name, in their quarantine, and in the folds that
+each run keeps.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from heartml.core.schema import FOLDS, TEST
 from heartml.core.system.errors import HeartMLError
-from heartml.core.system.files import scratch
+from heartml.core.system.files import temporary_folder
 from heartml.core.system.progress import track
 from heartml.lineage import data_versions
 from heartml.lineage.chain import StoredFiles
 from heartml.lineage.data_versions import DataVersion, VersionTables
-from heartml.lineage.dvc_objects import Gone, Objects
+from heartml.lineage.dvc_objects import ObjectNotFound, Objects
 from heartml.registry import consent, tracking, versions
 from heartml.registry.tracking import Client, Run
 from heartml.registry.versions import Version
@@ -25,16 +27,16 @@ if TYPE_CHECKING:
 
 RECORDING, PATIENT, FILE = "recording", "patient", "source file"
 TRAINING, HELD_OUT = "training", "held out"
-_SHORTEST = 6     # digits of a recording id that may stand for it
+_SHORTEST = 6     # fewest digits of a recording id that are accepted for the whole id
 
 
-class Unknown(HeartMLError):  # noqa: N818 - reads as what is the case
-    """Nothing has this name, or several things have it; the message says which."""
+class UnknownName(HeartMLError):  # noqa: N818 - reads as what is the case
+    """Nothing has this name, or several recordings have it. The message says which."""
 
 
 @dataclass(frozen=True)
 class TracedRecording:
-    """One recording, as the data versions in which it stands describe it."""
+    """One recording, as described by the newest data version that holds it. `data`: hashes of all such versions."""
 
     recording_id: str
     patient_id: str | None
@@ -48,7 +50,7 @@ class TracedRecording:
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """Another patient id in the same group: the same person, or nearly the same audio."""
+    """Another patient id in the same group: the same person, or near-duplicate audio. `recordings`: how many."""
 
     patient_id: str
     group_id: str
@@ -57,7 +59,7 @@ class NearDuplicate:
 
 @dataclass(frozen=True)
 class QuarantinedFile:
-    """One row of a quarantine."""
+    """One row of the quarantine. `data`: hashes of the data versions that have it."""
 
     source_file: str
     patient_id: str | None
@@ -68,12 +70,12 @@ class QuarantinedFile:
 
 @dataclass(frozen=True)
 class Use:
-    """What one run did with the recordings.
+    """How one run used the recordings.
 
     Attributes:
-        version, aliases, verdict: of the registered version; `None` and empty where the run is in no registry.
+        version, aliases, verdict: of the registered version; `None` and empty if the run's model was not registered.
         parts: part of `folds.parquet` (`test`: held out) -> recording ids.
-        withdrawn: what the registry says of consent that was withdrawn since.
+        withdrawn: consent that was withdrawn since, in words; empty if none was.
     """
 
     task: str
@@ -94,7 +96,16 @@ class Use:
 
 @dataclass(frozen=True)
 class Trace:
-    """Everything that is known of what was asked for."""
+    """Everything that is known about a recording, a source file or a patient.
+
+    Attributes:
+        asked: the name that was searched.
+        kind: `recording`, `patient` or `source file`.
+        twins: other patient ids in the same groups.
+        refused: quarantined files.
+        data: data versions that hold one of the recordings or refused files.
+        missing: what could not be read, in words.
+    """
 
     asked: str
     kind: str
@@ -112,53 +123,53 @@ class Trace:
 
 
 def find(client: Client, asked: str, objects: Objects | None = None) -> Trace:
-    """Follow one recording, source file or patient.
+    """Trace one recording, source file or patient.
 
     Raises:
-        Unknown: nothing that this project has known is called so, or the start of an id fits several.
+        UnknownName: no data version has anything of this name, or several recording ids start with it.
     """
     objects = objects or Objects()
-    runs = tracking.runs(client)
-    known = data_versions.versions({run.run_id: run.tags["heartml.data"] for run in runs})
+    runs = tracking.training_runs(client)
+    known = data_versions.list_data_versions({run.run_id: run.tags["heartml.data"] for run in runs})
     missing: list[str] = []
     tables: dict[str, VersionTables] = {}
     for version in track(known, "data versions", len(known)):
         try:
             tables[version.md5] = data_versions.tables(objects, version.md5)
-        except Gone as gone:
+        except ObjectNotFound as gone:
             missing.append(f"data version {version.md5}: {gone}")
     kind, ids, rows = _matches(asked, tables, missing)
-    recordings = _heard(tables, ids)
-    uses, lost = _uses(client, runs, ids)
-    told = {md5 for one in recordings for md5 in one.data} | {md5 for row in rows for md5 in row.data}
-    return Trace(asked, kind, recordings, _twins(tables, recordings), rows,
-                 tuple(version for version in known if version.md5 in told), uses, (*missing, *lost))
+    recordings = _recordings(tables, ids)
+    uses, unread = _uses(client, runs, ids)
+    holding = {md5 for one in recordings for md5 in one.data} | {md5 for row in rows for md5 in row.data}
+    return Trace(asked, kind, recordings, _near_duplicates(tables, recordings), rows,
+                 tuple(version for version in known if version.md5 in holding), uses, (*missing, *unread))
 
 
 def _matches(
     asked: str, tables: Mapping[str, VersionTables], missing: Sequence[str]
 ) -> tuple[str, frozenset[str], tuple[QuarantinedFile, ...]]:
-    """What kind of name it is, the recordings that it means, and the quarantined rows."""
+    """The kind of name, the ids of its recordings, and its quarantined files."""
     all_ids = {str(key) for one in tables.values() for key in one.recordings["recording_id"]}
     starts = {key for key in all_ids if key.startswith(asked)} if len(asked) >= _SHORTEST else set()
     if len(starts) > 1:
-        raise Unknown(f"{asked}: the start of {len(starts)} recording ids ({', '.join(sorted(starts)[:3])} ...); "
+        raise UnknownName(f"{asked}: the start of {len(starts)} recording ids ({', '.join(sorted(starts)[:3])} ...); "
                       "give more digits")
     if starts:
         return RECORDING, frozenset(starts), ()
     for kind in (PATIENT, FILE):
         ids = {str(key) for one in tables.values()
-               for key in one.recordings.loc[_called(one.recordings, asked, kind), "recording_id"]}
+               for key in one.recordings.loc[_has_name(one.recordings, asked, kind), "recording_id"]}
         rows = _refused(tables, asked, kind)
         if ids or rows:
             return kind, frozenset(ids), rows
-    lost = f" ({len(missing)} of them could not be read: {missing[0]})" if missing else ""
-    raise Unknown(f"{asked}: no recording, source file or patient of {len(tables) + len(missing)} data versions is "
-                  f"called so{lost}. A recording id needs {_SHORTEST} digits or more")
+    unread = f" ({len(missing)} of them could not be read: {missing[0]})" if missing else ""
+    raise UnknownName(f"{asked}: no recording, source file or patient of {len(tables) + len(missing)} data versions "
+                      f"has this name{unread}. A recording id needs {_SHORTEST} digits or more")
 
 
-def _called(table: "pd.DataFrame", asked: str, kind: str) -> "pd.Series[bool]":
-    """Rows of a patient, with or without the data set before its id; or of a file, by its path or its name alone."""
+def _has_name(table: "pd.DataFrame", asked: str, kind: str) -> "pd.Series[bool]":
+    """Rows of a patient (its id, with or without the data set's name before it) or of a file (its path or name)."""
     if kind == FILE:
         names = table["source_file"]
         same = (names == asked) | names.str.endswith(f"/{asked}")
@@ -170,7 +181,7 @@ def _called(table: "pd.DataFrame", asked: str, kind: str) -> "pd.Series[bool]":
 def _refused(tables: Mapping[str, VersionTables], asked: str, kind: str) -> tuple[QuarantinedFile, ...]:
     found: dict[tuple[Any, ...], list[str]] = {}
     for md5, one in tables.items():
-        rows = one.quarantine[_called(one.quarantine, asked, kind)]
+        rows = one.quarantine[_has_name(one.quarantine, asked, kind)]
         for row in rows[["source_file", "patient_id", "reason", "detail"]].astype(object).itertuples(index=False):
             found.setdefault(tuple(row), []).append(md5)
     return tuple(QuarantinedFile(file, _text(patient), reason, detail, tuple(where))
@@ -181,7 +192,7 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _heard(tables: Mapping[str, VersionTables], ids: frozenset[str]) -> tuple[TracedRecording, ...]:
+def _recordings(tables: Mapping[str, VersionTables], ids: frozenset[str]) -> tuple[TracedRecording, ...]:
     """Each recording with its newest description, and all data versions that hold it."""
     rows: dict[str, Mapping[Any, Any]] = {}
     where: dict[str, list[str]] = {}
@@ -191,11 +202,13 @@ def _heard(tables: Mapping[str, VersionTables], ids: frozenset[str]) -> tuple[Tr
             rows[row["recording_id"]] = row
             where.setdefault(row["recording_id"], []).append(md5)
     return tuple(TracedRecording(key, _text(row["patient_id"]), row["group_id"], row["dataset"], row["source_file"],
-                       row["source_sha256"], row["licence"], tuple(where[key]))
+                                 row["source_sha256"], row["licence"], tuple(where[key]))
                  for key, row in sorted(rows.items(), key=lambda item: (item[1]["dataset"], item[1]["source_file"])))
 
 
-def _twins(tables: Mapping[str, VersionTables], recordings: Iterable[TracedRecording]) -> tuple[NearDuplicate, ...]:
+def _near_duplicates(
+    tables: Mapping[str, VersionTables], recordings: Iterable[TracedRecording]
+) -> tuple[NearDuplicate, ...]:
     own = {one.patient_id for one in recordings}
     groups = {one.group_id for one in recordings}
     found: dict[tuple[str, str], set[str]] = {}
@@ -208,8 +221,9 @@ def _twins(tables: Mapping[str, VersionTables], recordings: Iterable[TracedRecor
 
 
 def _uses(client: Client, runs: Sequence[Run], ids: frozenset[str]) -> tuple[tuple[Use, ...], list[str]]:
-    """What the runs did with the recordings, registered versions with their names; and whose folds are lost."""
-    of_run = {version.run_id: version for name in versions.names(client) for version in versions.versions(client, name)}
+    """How the runs used the recordings, with their registered versions; and which runs' folds could not be read."""
+    of_run = {version.run_id: version for name in versions.model_names(client)
+              for version in versions.list_versions(client, name)}
     uses: list[Use] = []
     missing: list[str] = []
     for run in track(runs, "runs", len(runs)):
@@ -221,7 +235,7 @@ def _uses(client: Client, runs: Sequence[Run], ids: frozenset[str]) -> tuple[tup
 
 
 def _folds(client: Client, run: Run, missing: list[str]) -> "pd.DataFrame":
-    with scratch() as folder:
+    with temporary_folder() as folder:
         return StoredFiles(client, run.run_id, folder, missing).table("folds.parquet", FOLDS)
 
 
@@ -229,25 +243,29 @@ def _use(run: Run, version: Version | None, own: "pd.DataFrame") -> Use:
     parts = {str(part): tuple(sorted(rows["recording_id"])) for part, rows in own.groupby("part", sort=True)}
     return Use(run.tags.get("heartml.task", version.name if version else ""), run.run_id, run.tags["heartml.data"],
                version.number if version else None, version.aliases if version else (),
-               version.verdict if version else None, consent.words(version) if version else "", parts)
+               version.verdict if version else None, consent.describe(version) if version else "", parts)
 
 
-def many(count: int, what: str = "recording") -> str:
-    """`1 recording`, `4 recordings`."""
+def count_of(count: int, what: str = "recording") -> str:
+    """A count with its noun in singular or plural.
+
+    >>> count_of(1), count_of(4, "run")
+    ('1 recording', '4 runs')
+    """
     return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def lines(trace: Trace) -> list[str]:
-    """For people, one fact a line."""
-    said = [f"{trace.asked}: a {trace.kind}, {many(len(trace.recordings))}"]
-    said += [f"  {one.recording_id[:12]} {one.source_file} (SHA-256 {one.source_sha256[:12]}), patient "
-             f"{one.patient_id or 'unknown'}, group {one.group_id}, {one.licence}" for one in trace.recordings]
-    said += [f"  the same person or audio (group {twin.group_id}): {twin.patient_id}, {many(twin.recordings)}"
-             for twin in trace.twins]
-    said += [f"  quarantined: {row.source_file}: {row.reason}, {row.detail}" for row in trace.refused]
-    said += ["data versions", *(_data_line(trace, version) for version in trace.data)]
-    said += ["models"] + ([_use_line(use) for use in trace.uses] or ["  none: in no run's folds"])
-    return [*said, *(f"could not be read: {words}" for words in trace.missing)]
+    """The trace for people, one fact a line."""
+    found = [f"{trace.asked}: a {trace.kind}, {count_of(len(trace.recordings))}"]
+    found += [f"  {one.recording_id[:12]} {one.source_file} (SHA-256 {one.source_sha256[:12]}), patient "
+              f"{one.patient_id or 'unknown'}, group {one.group_id}, {one.licence}" for one in trace.recordings]
+    found += [f"  the same person or audio (group {other.group_id}): {other.patient_id}, {count_of(other.recordings)}"
+              for other in trace.twins]
+    found += [f"  quarantined: {row.source_file}: {row.reason}, {row.detail}" for row in trace.refused]
+    found += ["data versions", *(_data_line(trace, version) for version in trace.data)]
+    found += ["models"] + ([_use_line(use) for use in trace.uses] or ["  none: in no run's folds"])
+    return [*found, *(f"could not be read: {words}" for words in trace.missing)]
 
 
 def _data_line(trace: Trace, version: DataVersion) -> str:
@@ -255,8 +273,8 @@ def _data_line(trace: Trace, version: DataVersion) -> str:
     refused = sum(version.md5 in row.data for row in trace.refused)
     where = [f"commit {commit.commit[:12]} of {commit.when[:10]}" for commit in version.commits]
     where += ["in data/ now"] * version.current
-    counts = many(held) + (f", {refused} in quarantine" if refused else "")
-    used = f"used by {many(len(version.runs), 'run')}"
+    counts = count_of(held) + (f", {refused} in quarantine" if refused else "")
+    used = f"used by {count_of(len(version.runs), 'run')}"
     return f"  {version.md5[:12]}: {counts} ({', '.join(where) or used})"
 
 

@@ -1,6 +1,6 @@
-"""A chain as lines in lines, from the version to the recordings: the one source of the terminal's tree and the page.
+"""A chain as a tree of nodes, from the version to the recordings. The terminal and the HTML page both show this tree.
 
-In: `chain.Chain`. Out: `Node`s with whole hashes; nothing here knows how wide a terminal is.
+In: `chain.Chain`. Out: `Node`s with whole hashes. Nothing here depends on the width of a terminal.
 """
 
 import re
@@ -23,10 +23,10 @@ _LONGEST_DIFF = 200_000     # characters on a page
 
 
 def outline(chain: Chain, keep: int | None = None) -> Node:
-    """The whole chain.
+    """The whole chain as a tree.
 
     Args:
-        keep: how many recordings of each data set to list; `None`: all.
+        keep: how many recordings of each data set are listed; `None`: all.
     """
     version = chain.version
     state = ", ".join([f"version {version.number}", *version.aliases, *([version.verdict] if version.verdict else [])])
@@ -37,7 +37,7 @@ def outline(chain: Chain, keep: int | None = None) -> Node:
 
 
 def brief(chain: Chain) -> tuple[Node, ...]:
-    """The chain in one line: a few names with their hashes, and whether anything is missing."""
+    """The chain in one line: the main parts with their hashes, and whether anything is missing."""
     code, data = chain.code, chain.data
     return (
         Node("version", chain.version.number), Node("run", digest=chain.version.run_id),
@@ -51,20 +51,21 @@ def brief(chain: Chain) -> tuple[Node, ...]:
 
 
 def _recordings(chain: Chain) -> str:
-    """Those of the task's folds, and how many the version of the data has, of all tasks."""
+    """How many recordings the task uses, and how many its data version has."""
     used, there = chain.folds["recording_id"].nunique() if len(chain.folds) else 0, len(chain.recordings)
     return f"{used:,} of {there:,} in this data version" if 0 < used < there else f"{there:,}"
 
 
 def _withdrawn(chain: Chain) -> list[Node]:
-    found = consent.words(chain.version)
+    found = consent.describe(chain.version)
     return [Node("Consent withdrawn", found, bad=True)] if found else []
 
 
 def _gate(chain: Chain) -> Node:
     gate = chain.gate
     if gate is None:
-        return Node("Gate", chain.version.tags.get("heartml.reason", "has not spoken"), bad=not chain.version.verdict)
+        reason = chain.version.tags.get("heartml.reason", "has not judged it yet")
+        return Node("Gate", reason, bad=not chain.version.verdict)
     lines = tuple(Node("passed" if c["passed"] else "failed", f"{c['name']}: {c['words']}", bad=not c["passed"])
                   for c in gate["criteria"])
     return Node("Gate", gate["reason"], under=lines, open=True)
@@ -78,8 +79,8 @@ def _run(chain: Chain) -> Node:
     if run.end_ms:
         words += f", {(run.end_ms - run.start_ms) / 1000:.1f} s"
     inputs = tuple(Node("data set", entry["name"], entry["digest"]) for entry in run.data)
-    numbers = (Node("metrics", f"{len(run.metrics)} logged"), Node("parameters", f"{len(run.params)} logged"))
-    return Node("Run", words, run.run_id, (*inputs, *numbers), bad=run.status != "FINISHED")
+    counts = (Node("metrics", f"{len(run.metrics)} logged"), Node("parameters", f"{len(run.params)} logged"))
+    return Node("Run", words, run.run_id, (*inputs, *counts), bad=run.status != "FINISHED")
 
 
 def _when(ms: int) -> str:
@@ -139,10 +140,10 @@ def _validation(chain: Chain) -> Node:
     if found is None:
         return Node("Validation", "missing", bad=True)
     passed = bool(found.get("success"))
-    said = [Node("error", str(words), bad=True) for words in found.get("errors", [])]
-    said += [Node("warning", str(words)) for words in found.get("warnings", [])]
+    lines = [Node("error", str(words), bad=True) for words in found.get("errors", [])]
+    lines += [Node("warning", str(words)) for words in found.get("warnings", [])]
     words = f"{'passed' if passed else 'failed'}, {len(found.get('checks', []))} checks"
-    return Node("Validation", f"{words}, {len(found.get('warnings', []))} warnings", under=tuple(said), bad=not passed)
+    return Node("Validation", f"{words}, {len(found.get('warnings', []))} warnings", under=tuple(lines), bad=not passed)
 
 
 def _folds(chain: Chain) -> Node:

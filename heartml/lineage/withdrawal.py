@@ -1,10 +1,12 @@
-"""A patient withdraws consent: out of the next data version, and marked on every registered version that heard them.
+"""A patient withdraws consent: make the next data version without them, and mark every version that used them.
 
-History is never rewritten: git, former data versions, runs and models stay as they are, so that what was done can still
-be explained. `remains` says where the recordings still are, and what erases them. Killed at any moment: run it again.
+In: a patient id and a reason. Out: a `Withdrawal`; a new data version, and a tag on each registered version that was
+trained on the patient's recordings or held them out.
+
+Git, former data versions, runs and models stay as they are, so that what was done can still be explained. `remains`
+says where the recordings still are, and what erases them. If the command is killed, run it again.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,10 +15,9 @@ from heartml.core.system.errors import HeartMLError
 from heartml.data.ingest import version, withdrawn
 from heartml.lineage import capture, trace
 from heartml.lineage.capture import LineageError
-from heartml.lineage.trace import NearDuplicate, Trace, Use, many
+from heartml.lineage.trace import NearDuplicate, Trace, Use, count_of
 from heartml.pipeline import graph
-from heartml.registry import consent, versions
-from heartml.registry.mlflow_store import alone
+from heartml.registry import consent
 from heartml.registry.tracking import Client
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 WHO = "heartml withdraw"
 
 
-class NoPatient(HeartMLError):  # noqa: N818 - reads as what is the case
-    """What was named is no patient; the message says what it is."""
+class NotAPatient(HeartMLError):  # noqa: N818 - reads as what is the case
+    """The name is not that of one patient. The message says what it is."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,12 @@ class Withdrawal:
     """What was done.
 
     Attributes:
-        recordings: taken out of the data version now; empty where that was done before.
+        recordings: taken out of the data version now; empty if that was done before.
         before, after: hashes of the data version.
-        affected: registered versions that were trained on the patient or held them out, each marked.
-        twins: other ids in the same group: perhaps the same person, who stays in the data under them.
+        affected: registered versions that were trained on the patient or held them out; each is marked.
+        twins: other ids in the same group, which stay in the data. They may be the same person.
         remains: where the patient's recordings still are, in words.
-        missing: data versions and folds that could not be read: what used these is not among `affected`.
+        missing: data versions and folds that could not be read. Versions that used these are not among `affected`.
     """
 
     patient: str
@@ -58,19 +59,19 @@ class Withdrawal:
 
 
 def preview(client: Client, patient: str) -> Trace:
-    """What is known of a patient, before anything is done.
+    """What is known about a patient, before anything is done.
 
     Raises:
-        Unknown: nobody is called so.
-        NoPatient: it is a recording or a file.
+        UnknownName: no patient, recording or file has this name.
+        NotAPatient: it is a recording or a file, or the name of several patients.
     """
     found = trace.find(client, patient)
     if found.kind != trace.PATIENT:
         owners = sorted({one.patient_id for one in found.recordings if one.patient_id})
-        raise NoPatient(f"{patient} is a {found.kind}; consent is a patient's"
-                        + (f": `{WHO} {owners[0]}`" if len(owners) == 1 else ""))
+        raise NotAPatient(f"{patient} is a {found.kind}; consent is a patient's"
+                          + (f": `{WHO} {owners[0]}`" if len(owners) == 1 else ""))
     if len(_ids(found)) > 1:
-        raise NoPatient(f"{patient} is several patients: {', '.join(_ids(found))}")
+        raise NotAPatient(f"{patient} is several patients: {', '.join(_ids(found))}")
     return found
 
 
@@ -80,33 +81,33 @@ def _ids(found: Trace) -> list[str]:
 
 
 def run(client: Client, found: Trace, reason: str) -> Withdrawal:
-    """Make the next data version and mark the registered ones; waits while a retraining or an ingest is at work.
+    """Make the next data version and mark the registered versions. Waits while a retraining or an ingest runs.
 
     Args:
-        found: what `look` has found; it looks again once it has waited, for what was registered meanwhile.
+        found: from `preview`. The patient is traced once more after the wait, for versions registered meanwhile.
 
     Raises:
         VersionError: `data/` is not the version that `data.dvc` names.
     """
     patient = _ids(found)[0]
-    with graph.alone(who=WHO):
+    with graph.hold_pipeline(command=WHO):
         version.restore()
         found = preview(client, patient)
         tables = version.read()
         before = _data_hash()
         own = tables.recordings.loc[tables.recordings["patient_id"] == patient, "recording_id"]
-        following = withdrawn.without(tables, patient, reason, _known(found))
+        following = withdrawn.without_patient(tables, patient, reason, _known(found))
         version.publish(version.build(following, version.BUILD / "audio", {}))
     affected = tuple(use for use in found.uses if use.version)
     for use in affected:
         _mark(client, use, patient)
-    said = following.withdrawn.loc[following.withdrawn["patient_id"] == patient, "reason"]
-    return Withdrawal(patient, str(said.iloc[0]), tuple(own), before, capture.data_hash(), affected, found.twins,
+    noted = withdrawn.reason_of(following.withdrawn, patient) or reason
+    return Withdrawal(patient, noted, tuple(own), before, capture.data_hash(), affected, found.twins,
                       tuple(remains(found)), found.missing)
 
 
 def _data_hash() -> str:
-    """Of the version in place; empty where a kill has cut data.dvc short, and it is being written again."""
+    """Hash of the data version in place; empty if a killed process left data.dvc incomplete (it is written again)."""
     try:
         return capture.data_hash()
     except LineageError:
@@ -114,7 +115,7 @@ def _data_hash() -> str:
 
 
 def _known(found: Trace) -> "pd.DataFrame":
-    """The patient's recordings in all data versions, and files that were refused."""
+    """The patient's recordings in all data versions, as a table."""
     import pandas as pd
 
     rows = [(one.source_file, one.dataset, one.patient_id, one.recording_id) for one in found.recordings]
@@ -122,23 +123,17 @@ def _known(found: Trace) -> "pd.DataFrame":
 
 
 def _mark(client: Client, use: Use, patient: str) -> None:
-    """Add the patient to the tag of one version: patient -> how many recordings, and in what part.
-
-    Alone: of two that read the tag before either writes it, one would lose its patient.
-    """
-    with alone("consent"):
-        marked = versions.get(client, f"{use.task}/{use.version}")
-        count = sum(len(ids) for ids in use.parts.values())
-        told = {**consent.withdrawn(marked), patient: {"recordings": count, "in": list(use.roles)}}
-        versions.mark(client, marked, consent.TAG, json.dumps(told, sort_keys=True))
+    """Mark the registered version of one use as one that used the patient's recordings."""
+    count = sum(len(ids) for ids in use.parts.values())
+    consent.add_patient(client, f"{use.task}/{use.version}", patient, count, use.roles)
 
 
 def remains(found: Trace) -> list[str]:
-    """Where the recordings still are after `run`, and what a controller does about it."""
-    runs = many(len(found.uses), "run")
+    """Where the recordings still are after `run`, and how to erase them; for whoever is responsible for the data."""
+    runs = count_of(len(found.uses), "run")
     holding = {md5 for one in found.recordings for md5 in one.data}
     return [
-        f"DVC's cache and remotes: the audio, in {many(len(holding), 'former data version')}; git names these by "
+        f"DVC's cache and remotes: the audio, in {count_of(len(holding), 'former data version')}; git names these by "
         "hash and holds no recording",
         f"MLflow: {runs} with the patient's id, part and probabilities (folds.parquet, evaluation/, report.html, which "
         "may have a recording to listen to); models whose weights were fitted on them",
@@ -151,20 +146,20 @@ def remains(found: Trace) -> list[str]:
 
 
 def lines(done: Withdrawal) -> list[str]:
-    """For people."""
+    """The withdrawal for people, one fact a line."""
     count = len(done.recordings)
-    first = f"{many(count)} taken out" if count else "was taken out before; no recording is in data/"
-    said = [f"{done.patient}: {first} ({done.reason})"]
+    first = f"{count_of(count)} taken out" if count else "was taken out before; no recording is in data/"
+    found = [f"{done.patient}: {first} ({done.reason})"]
     if done.after != done.before:
-        said.append(f"data version {done.before[:12]} -> {done.after[:12]}: commit data.dvc, then `heartml retrain` "
-                    "makes models without them")
-    said += ["registered versions affected, marked in the registry"] + (_uses(done.affected) or ["  none"])
-    said += [f"could not be read, perhaps affected too: {words}" for words in done.missing]
-    said += [f"also in group {twin.group_id}: {twin.patient_id} ({many(twin.recordings)} stay). The same person? "
-             f"`{WHO} {twin.patient_id}`" for twin in done.twins]
-    return [*said, "what remains", *(f"  {words}" for words in done.remains)]
+        found.append(f"data version {done.before[:12]} -> {done.after[:12]}: commit data.dvc, then `heartml retrain` "
+                     "makes models without them")
+    found += ["registered versions affected, marked in the registry"] + (_uses(done.affected) or ["  none"])
+    found += [f"could not be read, perhaps affected too: {words}" for words in done.missing]
+    found += [f"also in group {other.group_id}: {other.patient_id} ({count_of(other.recordings)} stay). The same "
+              f"person? `{WHO} {other.patient_id}`" for other in done.twins]
+    return [*found, "what remains", *(f"  {words}" for words in done.remains)]
 
 
 def _uses(affected: Iterable[Use]) -> list[str]:
     return [f"  {use.task} version {use.version}{''.join(f', {alias}' for alias in use.aliases)}: "
-            f"{many(sum(map(len, use.parts.values())))}, {' and '.join(use.roles)}" for use in affected]
+            f"{count_of(sum(map(len, use.parts.values())))}, {' and '.join(use.roles)}" for use in affected]

@@ -1,4 +1,7 @@
-"""What a metric pays for each class: accuracy, mean recall and weighted accuracy are sums over right decisions."""
+"""What one right decision of each class adds to a metric.
+
+Accuracy, mean recall and weighted accuracy are sums over right decisions, each with the gain of its class.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +12,22 @@ Floats = NDArray[np.float64]
 
 
 def class_gains(metric_name: str, labels: NDArray[np.int64], classes: tuple[str, ...]) -> Floats:
-    """What one unit of each class adds to the metric when it is decided rightly, mean over units one: `[k]`.
+    """Gain of one right decision for each class `[k]`, scaled so that the mean over the units is one.
 
-    Measured, not derived: the metric with everything right, less the metric with one unit of the class wrong. Where the
-    metric does not look at decisions every unit counts the same. A class without units has no gain.
+    Measured, not derived: the metric with every decision right, less the metric with one unit of the class wrong. Where
+    the metric does not depend on decisions, every unit counts the same. A class without units has no gain.
+
+    Args:
+        metric_name: key of `METRICS`.
+        labels: int `[n]`, indices into `classes`.
+
+    Accuracy counts every unit once. UAR counts a class once, so a unit of a rare class counts more:
+
+    >>> labels = np.array([0, 1, 1, 1])
+    >>> class_gains("accuracy", labels, ("murmur", "normal")).round(3).tolist()
+    [1.0, 1.0]
+    >>> class_gains("uar", labels, ("murmur", "normal")).round(3).tolist()      # 1/2 and 1/6, over their mean 1/4
+    [2.0, 0.667]
     """
     metric, k = METRICS[metric_name], len(classes)
     certain = np.eye(k)[labels]

@@ -1,7 +1,8 @@
-"""The fitted ensemble: from frames, or straight from audio, to probabilities, a decision and a calibrated confidence.
+"""The fitted model of one task: frames or waveforms in, probabilities `[n, k]`, decisions and confidences `[n]` out.
 
-One folder, no pickle: `model.json` (task, what made the frames, members, weights, decision rule, calibration, the
-confidence below which a human decides), `model.safetensors` (arrays) and `<trial>-<n>.lightgbm.txt` (trees).
+It is saved as one folder without pickle: `model.json` (task, encoder specs, members, weights, decision rule,
+calibration, the confidence below which a human decides), `model.safetensors` (arrays) and `<trial>-<n>.lightgbm.txt`
+(trees).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,31 +20,37 @@ from heartml.models.ensemble.calibration import Calibration
 from heartml.models.ensemble.candidate import CandidateSpec, FeatureSet, Member
 from heartml.models.ensemble.decision_rule import Rule
 from heartml.models.ensemble.selection import FittedEnsemble, mean_log_p, predict_proba
-from heartml.models.ensemble.stacking import Stacker, StackingView, prediction_of, stacking_features
+from heartml.models.ensemble.stacking import (
+    Stacker,
+    StackingFeatures,
+    StackingView,
+    prediction_of,
+    stacking_features,
+)
 from heartml.models.heads import HeadPrediction, HeadState, SegmentsHeartStates
 from heartml.models.segmentation import Segmentation, decode
 from heartml.models.shared_inputs import RatedWaveform, SharedInputs
 
 FORMAT = 2
-REFER = "refer"     # the decision to leave the decision to a human
+REFER = "refer"     # stands in the place of a decision that is left to a human
 
 
 class ModelError(HeartMLError):
-    """The folder holds no model that this version can use, or the input does not fit it."""
+    """The folder holds no model that this version can use, or the input does not fit the model."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the ensemble says about `n` units made of `r` recordings, `k` classes.
+    """Predictions for `n` units made of `r` recordings; `k` classes.
 
     Attributes:
         unit_ids: `[n]`, in the order in which the units first appear.
-        classes: names of the `k` classes, the task's order.
-        probabilities: `[n, k]`, uncalibrated; what the decision rule looks at.
-        calibrated: `[n, k]`, what to show as confidence; never what decides.
-        decisions: `[n]` integers, index into `classes`.
-        recording_probabilities: `[r, k]`, what each recording alone says, in the order given.
-        refer_below: decisions that are less sure than this are left to a human.
+        classes: names of the `k` classes in the task's order.
+        probabilities: `[n, k]`, uncalibrated; the decision rule uses these.
+        calibrated: `[n, k]`; shown as confidence, never used to decide.
+        decisions: `[n]`, index into `classes`.
+        recording_probabilities: `[r, k]`, predictions from each recording alone, in the order given.
+        refer_below: a decision with a lower confidence is left to a human.
     """
 
     unit_ids: tuple[str, ...]
@@ -61,14 +68,14 @@ class Predictions:
 
     @property
     def top_classes(self) -> list[str]:
-        """The class decided for, however unsure: `[n]`."""
+        """The class that the rule decided for, whatever its confidence: `[n]`."""
         return [self.classes[decision] for decision in self.decisions]
 
     @property
     def verdicts(self) -> list[str]:
-        """The same with `REFER` in the place of decisions that are not sure enough: `[n]`."""
-        return [REFER if unsure else said
-                for said, unsure in zip(self.top_classes, self.confidence < self.refer_below, strict=True)]
+        """The top class, or `REFER` where the confidence is below `refer_below`: `[n]`."""
+        return [REFER if unsure else top_class
+                for top_class, unsure in zip(self.top_classes, self.confidence < self.refer_below, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -78,35 +85,36 @@ class Model:
     Attributes:
         assignment_name: `circor-murmur`; the registered model's name.
         members: trial -> fitted member.
-        encoder_specs: encoder -> what made its frames (`heartml.models.encoders.Spec` as JSON, `frame_rate_hz`, `dim`).
-        refer_below: see `Predictions`; 0 for models that were saved before there was one: they refer nothing.
+        ensemble: weights, stackers, decision rule and calibration.
+        encoder_specs: encoder -> its `heartml.models.encoders.EncoderSpec` as JSON, with `frame_rate_hz` and `dim`.
+        refer_below: see `Predictions`; 0 in models that were saved before it existed: they refer nothing.
     """
 
     assignment_name: str
     members: Mapping[int, Member]
-    combination: FittedEnsemble
+    ensemble: FittedEnsemble
     encoder_specs: Mapping[str, Mapping[str, Any]]
     refer_below: float = 0.0
 
     @property
     def task(self) -> Task:
-        """What is predicted."""
+        """The task: label, classes, unit, metric."""
         return resolve(self.assignment_name).task
 
     @property
     def encoders(self) -> tuple[str, ...]:
-        """Names of the encoders whose frames `predict` needs."""
+        """Names of the encoders whose frames `predict` needs, sorted."""
         return tuple(sorted(self.encoder_specs))
 
     @classmethod
     def assemble(
         cls, name: str, specs: Mapping[int, CandidateSpec], heads: Mapping[int, Sequence[HeadState]],
-                 combination: FittedEnsemble,
-        encoder_specs: Mapping[str, Mapping[str, Any]], refer_below: float = 0.0,
+        ensemble: FittedEnsemble, encoder_specs: Mapping[str, Mapping[str, Any]], refer_below: float = 0.0,
     ) -> Self:
-        """A model from saved heads: what is used after loading is what is used before saving."""
-        members = {t: Member(s, tuple(s.family.load(state) for state in heads[t])) for t, s in specs.items()}
-        return cls(name, members, combination, encoder_specs, refer_below)
+        """Make a model from saved heads, trial -> one or more; so a new model predicts exactly as a loaded one."""
+        members = {trial: Member(spec, tuple(spec.head_module.load(state) for state in heads[trial]))
+                   for trial, spec in specs.items()}
+        return cls(name, members, ensemble, encoder_specs, refer_below)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -120,23 +128,23 @@ class Model:
         if not (folder / "model.json").exists():
             raise ModelError(f"{folder}: no model here (no model.json). Run `heartml retrain`.")
         try:
-            told = read_json(folder / "model.json")
-            if told.get("format") != FORMAT:
-                raise ModelError(f"{folder}: model format {told.get('format')}, this version reads {FORMAT}. Retrain.")
+            saved = read_json(folder / "model.json")
+            if saved.get("format") != FORMAT:
+                raise ModelError(f"{folder}: model format {saved.get('format')}, this version reads {FORMAT}. Retrain.")
             arrays = load_file(folder / "model.safetensors")
-            specs = {entry["trial"]: CandidateSpec.from_json(entry) for entry in told["members"]}
-            heads = {entry["trial"]: [_head(folder, arrays, int(entry["trial"]), n, numbers)
-                                      for n, numbers in enumerate(entry["heads"])] for entry in told["members"]}
-            return cls.assemble(told["assignment"], specs, heads, _combination(told, arrays), told["encoders"],
-                                float(told.get("refer_below", 0.0)))
+            specs = {entry["trial"]: CandidateSpec.from_json(entry) for entry in saved["members"]}
+            heads = {entry["trial"]: [_head_state(folder, arrays, int(entry["trial"]), n, scalars)
+                                      for n, scalars in enumerate(entry["heads"])] for entry in saved["members"]}
+            return cls.assemble(saved["assignment"], specs, heads, _ensemble_from(saved, arrays), saved["encoders"],
+                                float(saved.get("refer_below", 0.0)))
         except HeartMLError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever the libraries say of damaged or foreign files
+        except Exception as error:  # noqa: BLE001 - whatever the libraries raise for damaged or foreign files
             raise ModelError(f"{folder}: its files are damaged or no model of HeartML ({type(error).__name__}: "
                              f"{str(error)[:200]}). Retrain, or fetch it again.") from None
 
     def save(self, folder: Path) -> None:
-        """Write into the existing, empty `folder`; the same model gives the same bytes."""
+        """Write the model into the existing, empty `folder`; the same model gives the same bytes."""
         from safetensors.numpy import save
 
         arrays: dict[str, NDArray[np.generic]] = {}
@@ -149,17 +157,21 @@ class Model:
                     with replacing(folder / f"{trial}-{n}.{key}") as file:
                         file.write_text(text, encoding="utf-8")
             members.append({"trial": trial, **member.spec.to_json(), "heads": [dict(s.scalars) for s in states]})
-        arrays |= _combination_arrays(self.combination)
+        arrays |= _ensemble_arrays(self.ensemble)
         with replacing(folder / "model.safetensors") as file:
             file.write_bytes(save({key: np.ascontiguousarray(array) for key, array in arrays.items()}))
         write_json(folder / "model.json", {
             "format": FORMAT, "assignment": self.assignment_name, "task": self.task.name,
             "classes": self.task.classes, "unit": self.task.unit, "encoders": self.encoder_specs, "members": members,
-            "refer_below": self.refer_below, **_combination_numbers(self.combination),
+            "refer_below": self.refer_below, **_ensemble_json(self.ensemble),
         })
 
     def predict(self, frames: Mapping[str, Sequence[NDArray[np.float32]]], unit_of: Sequence[str]) -> Predictions:
-        """Frames of every recording under each of `encoders`, and the unit that each recording belongs to.
+        """Predict units from frames.
+
+        Args:
+            frames: encoder -> frames of `r` recordings, arrays `[frames, dim]`, for each of `encoders`.
+            unit_of: id of each recording's unit `[r]`.
 
         Raises:
             ModelError: no recordings, frames and units do not match, or two recordings share a unit although the task's
@@ -167,94 +179,102 @@ class Model:
         """
         if not unit_of or any(len(frames[encoder]) != len(unit_of) for encoder in self.encoders):
             raise ModelError(f"{len(unit_of)} recordings: frames of each encoder and one unit for each are needed")
-        return self.predict_shared(SharedInputs.of_frames(frames, self.encoder_specs, unit_of))
+        return self.predict_shared(SharedInputs.from_frames(frames, self.encoder_specs, unit_of))
 
     def predict_audio(self, waveforms: Sequence[RatedWaveform], unit_of: Sequence[str]) -> Predictions:
-        """`(samples in [-1, 1], sample_rate_hz)` of every recording, and its unit; everything else is in the model."""
+        """Predict units from waveforms: `(samples in [-1, 1], sample_rate_hz)` and unit id of each recording `[r]`.
+
+        Raises:
+            ModelError: see `predict_shared`.
+        """
         return self.predict_shared(SharedInputs(waveforms, unit_of))
 
     def predict_shared(self, shared: SharedInputs) -> Predictions:
-        """The same for recordings that other models hear as well: what these have made of them is not made again.
+        """Predict units from inputs that several models share; frames that another model needed are not made again.
 
         Raises:
             ModelError: no recordings, or two share a unit although the task's unit is the recording.
         """
         if not shared.unit_of:
-            raise ModelError(f"{self.assignment_name}: no recordings to judge")
+            raise ModelError(f"{self.assignment_name}: there are no recordings to predict")
         if self.task.unit == "recording" and len(shared.unit_ids) < len(shared.unit_of):
-            raise ModelError(f"{self.assignment_name} judges recordings one by one: each needs a unit of its own")
+            raise ModelError(f"{self.assignment_name} predicts recordings one by one: each needs a unit of its own")
         feature_set = shared.feature_set(self.encoder_specs)
         predictions = {trial: member.predict_proba(feature_set) for trial, member in self.members.items()}
-        seen = {r: stacking_features(r.kind, prediction_of(r, predictions),
-                                     feature_set.unit) for r in self.combination.weights}
-        said = predict_proba(self.combination, seen)
-        return Predictions(shared.unit_ids, self.task.classes, np.exp(said.log_p), said.calibrated, said.decisions,
-                           np.exp(self._alone(predictions, feature_set)), self.refer_below)
+        found = predict_proba(self.ensemble, self._stacking_features(predictions, feature_set))
+        return Predictions(shared.unit_ids, self.task.classes, np.exp(found.log_p), found.calibrated, found.decisions,
+                           np.exp(self._of_recordings(predictions, feature_set)), self.refer_below)
 
-    def _alone(self, predictions: Mapping[int, HeadPrediction], feature_set: FeatureSet) -> NDArray[np.float64]:
-        """Log-probabilities of each recording `[r, k]`: the members that hear recordings, by their weights.
+    def _stacking_features(
+        self, predictions: Mapping[int, HeadPrediction], feature_set: FeatureSet
+    ) -> dict[StackingView, StackingFeatures]:
+        return {view: stacking_features(view.kind, prediction_of(view, predictions), feature_set.unit)
+                for view in self.ensemble.weights}
 
-        Where no member does, each recording is taken for a unit of its own.
+    def _of_recordings(self, predictions: Mapping[int, HeadPrediction], feature_set: FeatureSet) -> NDArray[np.float64]:
+        """Log-probabilities of each recording `[r, k]`: the weighted mean of the members of level `recording`.
+
+        Where there is no such member, each recording is predicted as a unit of its own.
         """
-        weights = {r: w for r, w in self.combination.weights.items() if self._hears(r)}
+        weights = {view: weight for view, weight in self.ensemble.weights.items() if self._takes_recordings(view)}
         if weights:
-            return mean_log_p({r: prediction_of(r, predictions).log_p for r in weights}, weights)
+            return mean_log_p({view: prediction_of(view, predictions).log_p for view in weights}, weights)
         each = feature_set.one_unit_each()
-        apart = {trial: member.predict_proba(each) for trial, member in self.members.items()}
-        views = self.combination.weights
-        return self.combination.log_p({r: stacking_features(r.kind, prediction_of(r, apart), each.unit) for r in views})
+        of_each = {trial: member.predict_proba(each) for trial, member in self.members.items()}
+        return self.ensemble.log_p(self._stacking_features(of_each, each))
 
     def heart_states(self, frames: Mapping[str, NDArray[np.float32]], seconds: float) -> Segmentation | None:
-        """Heart states of one recording, by the first network that learnt them; `None` where none did.
+        """Heart states of one recording, by the first network that was fitted to them; `None` where there is none.
 
         Args:
-            frames: encoder -> `[frames, dim]`; they lie in the middle of the recording's `seconds`.
+            frames: encoder -> `[frames, dim]`; they lie in the middle of the recording.
+            seconds: length of the recording.
         """
         for member in self.members.values():
             head, own = member.heads[0], member.spec.encoder
-            said = head.frame_posteriors(frames[own]) if isinstance(head, SegmentsHeartStates) else None
-            if said is not None:
+            posteriors = head.frame_posteriors(frames[own]) if isinstance(head, SegmentsHeartStates) else None
+            if posteriors is not None:
                 rate_hz = float(self.encoder_specs[own]["frame_rate_hz"])
-                return decode(said, rate_hz / 2, (seconds - (len(frames[own]) - 1) / rate_hz) / 2)
+                return decode(posteriors, rate_hz / 2, (seconds - (len(frames[own]) - 1) / rate_hz) / 2)
         return None
 
     def heart_states_of(self, shared: SharedInputs, seconds: Sequence[float]) -> list[Segmentation | None]:
-        """Heart states of every recording of `seconds` that is heard."""
+        """Heart states of every recording of `shared`; `seconds` are their lengths `[r]`."""
         frames = shared.feature_set(self.encoder_specs).frames
         return [self.heart_states({name: of[n] for name, of in frames.items()}, s) for n, s in enumerate(seconds)]
 
-    def _hears(self, view: StackingView) -> bool:
+    def _takes_recordings(self, view: StackingView) -> bool:
         return self.members[view.trials[0]].spec.level == "recording"
 
 
-def _head(
-    folder: Path, arrays: Mapping[str, NDArray[np.generic]], trial: int, n: int, numbers: Mapping[str, object]
+def _head_state(
+    folder: Path, arrays: Mapping[str, NDArray[np.generic]], trial: int, n: int, scalars: Mapping[str, object]
 ) -> HeadState:
     prefix = f"{trial}-{n}."
     own = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
     texts = {path.name.removeprefix(prefix): path.read_text(encoding="utf-8") for path in folder.glob(f"{prefix}*.txt")}
-    return HeadState(own, numbers, texts)
+    return HeadState(own, scalars, texts)
 
 
-def _combination_numbers(combination: FittedEnsemble) -> dict[str, Any]:
-    views = [{"trials": r.trials, "kind": r.kind, "weight": w} for r, w in combination.weights.items()]
-    calibration = combination.calibration
-    return {"readings": views, "rule": {"biases": combination.rule.biases},
+def _ensemble_json(ensemble: FittedEnsemble) -> dict[str, Any]:
+    views = [{"trials": view.trials, "kind": view.kind, "weight": weight} for view, weight in ensemble.weights.items()]
+    calibration = ensemble.calibration
+    return {"readings": views, "rule": {"biases": ensemble.rule.biases},
             "calibration": {"scale": calibration.scale, "biases": calibration.biases}}
 
 
-def _combination_arrays(combination: FittedEnsemble) -> dict[str, NDArray[np.generic]]:
+def _ensemble_arrays(ensemble: FittedEnsemble) -> dict[str, NDArray[np.generic]]:
     return {f"reader-{view}.{key}": array
-            for view, stacker in combination.stackers.items() for key, array in stacker.arrays().items()}
+            for view, stacker in ensemble.stackers.items() for key, array in stacker.arrays().items()}
 
 
-def _combination(told: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]) -> FittedEnsemble:
-    weights = {StackingView(tuple(entry["trials"]),
-                            entry["kind"]): float(entry["weight"]) for entry in told["readings"]}
+def _ensemble_from(saved: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]) -> FittedEnsemble:
+    weights = {StackingView(tuple(entry["trials"]), entry["kind"]): float(entry["weight"])
+               for entry in saved["readings"]}
     stackers = {}
     for view in weights:
         prefix = f"reader-{view}."
         own = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
         stackers[view] = Stacker.from_arrays(own)
-    calibration = Calibration(float(told["calibration"]["scale"]), np.array(told["calibration"]["biases"]))
-    return FittedEnsemble(weights, stackers, Rule(np.array(told["rule"]["biases"])), calibration)
+    calibration = Calibration(float(saved["calibration"]["scale"]), np.array(saved["calibration"]["biases"]))
+    return FittedEnsemble(weights, stackers, Rule(np.array(saved["rule"]["biases"])), calibration)

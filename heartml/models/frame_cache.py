@@ -1,4 +1,7 @@
-"""Frames on disk, addressed by the encoder's fingerprint and the recording's content, and how they get there."""
+"""The frame cache: recording ids in, frames float16 `[frames, dim]` on disk out.
+
+A file is addressed by the encoder's fingerprint, the device and the recording's id, which is a hash of its samples.
+"""
 
 import functools
 import json
@@ -12,7 +15,6 @@ import torch
 
 from heartml.audio import preprocessing, sound_files
 from heartml.core import paths
-from heartml.core.stage import StageError
 from heartml.core.system import parallel
 from heartml.core.system.files import write_array
 from heartml.core.system.progress import track
@@ -20,10 +22,8 @@ from heartml.models import encoders
 from heartml.models.encoders import Encoder, EncoderSpec
 
 GPU_BATCH = 32
-
-GPU_BUCKET_S = 5.0         # rows of one batch differ by less than this in length
-
-ALONE = 400                # recordings up to here are encoded before other processes would have started
+GPU_BUCKET_S = 5.0              # rows of one batch differ by less than this in length
+MOST_WITHOUT_WORKERS = 400      # so many recordings are encoded before worker processes would have started
 
 FloatFrames = npt.NDArray[np.float16]
 
@@ -35,7 +35,7 @@ def device() -> str:
 
 @dataclass(frozen=True)
 class Store:
-    """Frames on disk under one encoder fingerprint and device: `<xx>/<recording_id>.npy`, float16 [frames, dim]."""
+    """Frames of one encoder and device on disk: `<xx>/<recording_id>.npy`, float16 `[frames, dim]`."""
 
     folder: Path
 
@@ -52,11 +52,11 @@ class Store:
         return self.path(recording_id).exists()
 
     def put(self, recording_id: str, array: FloatFrames) -> None:
-        """Keep frames, whole or not at all."""
+        """Write the frames of one recording; the file is complete or not there at all."""
         write_array(self.path(recording_id), array)
 
     def view(self, recording_ids: Iterable[str]) -> Mapping[str, FloatFrames]:
-        """recording_id -> frames, read when they are asked for."""
+        """recording_id -> frames, read from disk on access."""
         return _View(self, tuple(recording_ids))
 
 
@@ -76,11 +76,15 @@ class _View(Mapping[str, FloatFrames]):
 
 
 def encode(recording_ids: Sequence[str], spec: EncoderSpec, store: Store, device: str) -> None:
-    """Put the frames of `recording_ids` into `store`."""
-    count = 1 if len(recording_ids) <= ALONE else parallel.available_workers(0)
+    """Compute the frames of `recording_ids` and put them into `store`.
+
+    Raises:
+        AudioError, OtherSamplesError: a recording cannot be read, or its samples are not those of its id.
+    """
+    count = 1 if len(recording_ids) <= MOST_WITHOUT_WORKERS else parallel.available_workers(0)
     with parallel.pool(count) as pool:
         if device == "cpu":
-            work: Iterable[object] = pool.map(functools.partial(_encode_one, text_of(spec), store), recording_ids)
+            work: Iterable[object] = pool.map(functools.partial(_encode_one, spec_to_text(spec), store), recording_ids)
         else:
             waveforms = pool.map(functools.partial(_prepared, spec), recording_ids)
             work = _encode_in_batches(encoders.load(spec).to(device), waveforms, store, device)
@@ -88,41 +92,33 @@ def encode(recording_ids: Sequence[str], spec: EncoderSpec, store: Store, device
             pass
 
 
-def text_of(spec: EncoderSpec) -> str:
-    """A spec that can be sent to a worker."""
+def spec_to_text(spec: EncoderSpec) -> str:
+    """A spec as text, to be sent to a worker process."""
     return json.dumps(spec.to_json(), sort_keys=True)
 
 
 @functools.lru_cache(maxsize=4)
-def loaded(text: str) -> tuple[EncoderSpec, Encoder]:
-    """The spec in `text_of` and its encoder; a worker makes it once."""
+def encoder_from_text(text: str) -> tuple[EncoderSpec, Encoder]:
+    """The spec that `spec_to_text` wrote, and its encoder; a worker process makes it once."""
     spec = EncoderSpec.from_json(json.loads(text))
     return spec, encoders.load(spec)
 
 
 def _encode_one(text: str, store: Store, recording_id: str) -> None:
-    spec, encoder = loaded(text)
-    samples = _samples(recording_id)
+    spec, encoder = encoder_from_text(text)
+    samples = sound_files.read_recording(paths.audio(recording_id), recording_id)
     store.put(recording_id, encoders.frames_of(encoder, spec, samples.floats, samples.sample_rate_hz))
 
 
 def _prepared(spec: EncoderSpec, recording_id: str) -> tuple[str, npt.NDArray[np.float32]]:
-    samples = _samples(recording_id)
+    samples = sound_files.read_recording(paths.audio(recording_id), recording_id)
     return recording_id, preprocessing.prepare(samples.floats, samples.sample_rate_hz, spec.audio)
-
-
-def _samples(recording_id: str) -> sound_files.Samples:
-    samples = sound_files.read(paths.audio(recording_id))
-    if samples.recording_id != recording_id:
-        raise StageError(f"recording {recording_id[:12]}: its samples are not those it is named after. "
-                         "Run `dvc checkout data.dvc`, or `heartml ingest` again.")
-    return samples
 
 
 def _encode_in_batches(
     encoder: Encoder, waveforms: Iterable[tuple[str, npt.NDArray[np.float32]]], store: Store, device: str
 ) -> Iterator[str]:
-    """Encode in batches of GPU_BATCH rows of one bucket of length; yield each recording that is in the store."""
+    """Encode batches of GPU_BATCH recordings of similar length; yield each recording that is in the store."""
     waiting: dict[int, list[tuple[str, npt.NDArray[np.float32]]]] = {}
     step = round(GPU_BUCKET_S * encoder.sample_rate_hz)
     for item in waveforms:
@@ -138,7 +134,7 @@ def _encode_in_batches(
 def _encode_batch(
     encoder: Encoder, rows: Sequence[tuple[str, npt.NDArray[np.float32]]], size: int, store: Store, device: str
 ) -> Iterator[str]:
-    """The batch always has GPU_BATCH rows of `size` samples, zeros where fewer wait: its shape tells no neighbours."""
+    """Encode one batch. It always has GPU_BATCH rows of `size` samples, so that its shape depends on no neighbours."""
     padded = np.zeros((GPU_BATCH, size), np.float32)
     lengths = np.zeros(GPU_BATCH, np.int64)
     for row, (_, waveform) in enumerate(rows):

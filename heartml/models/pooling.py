@@ -1,8 +1,8 @@
-"""From frames to one vector: `[frames, dim] -> [features]`, each band kept apart.
+"""Pooling: frames of one recording `[frames, dim]` in, one vector `[features]` out. Each band has its own features.
 
-Averaging over bands, or the plain mean over time, loses what tells heart feature_set apart: mean, deviation and maximum
-of each band beat the mean alone by about .02 AUC on PASCAL. What a vector says must not depend on a recording's length:
-every figure is an average, a quantile or a spectrum per hertz.
+Averaging over bands, or over time alone, loses what distinguishes heart sounds: mean, deviation and maximum of each
+band are better than the mean alone by about .02 AUC on PASCAL. A vector must not depend on a recording's length, so
+every feature is an average, a quantile or a power spectral density.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,22 +22,39 @@ _RHYTHM_STEP_S = 0.05
 
 
 def moments(frames: Frames, frame_rate_hz: float) -> Vector:
-    """Mean, deviation and maximum of every band: `[3 * dim]`."""
+    """Mean, standard deviation and maximum of every band over time: `[frames, dim] -> [3 * dim]`.
+
+    >>> frames = np.array([[1, 10], [3, 10]], np.float32)      # two frames of two bands
+    >>> moments(frames, 50.0).tolist()                         # means, deviations, maxima
+    [2.0, 10.0, 1.0, 0.0, 3.0, 10.0]
+    """
     wide = frames.astype(np.float64)
     return np.concatenate([wide.mean(0), wide.std(0), wide.max(0)])
 
 
 def statistics(frames: Frames, frame_rate_hz: float) -> Vector:
-    """Moments, five quantiles and the mean step from frame to frame of every band: `[9 * dim]`."""
+    """Moments, five quantiles, mean absolute step between frames of every band: `[frames, dim] -> [9 * dim]`.
+
+    >>> frames = np.array([[0], [1], [2], [3], [4]], np.float32)
+    >>> statistics(frames, 50.0).round(2).tolist()     # mean, deviation, maximum; 10, 25, 50, 75, 90 %; mean step
+    [2.0, 1.41, 4.0, 0.4, 1.0, 2.0, 3.0, 3.6, 1.0]
+    """
     wide = frames.astype(np.float64)
     steps = np.abs(np.diff(wide, axis=0)).mean(0) if len(wide) > 1 else np.zeros(wide.shape[1])
     return np.concatenate([moments(frames, frame_rate_hz), np.quantile(wide, _QUANTILES, axis=0).ravel(), steps])
 
 
 def modulation(frames: Frames, frame_rate_hz: float) -> Vector:
-    """Log power of every band's slow changes in up to nine modulation bands from 0.5 to 19.5 Hz: `[9 * dim]`.
+    """Log power of every band's changes over time, in nine modulation bands: `[frames, dim] -> [9 * dim]`.
 
-    Bands above half the frame rate are left out.
+    The modulation bands lie between 0.5 and 19.5 Hz. Those above half the frame rate are left out. Power is estimated
+    by Welch's method with windows of 4 s.
+
+    >>> seconds = np.arange(600) / 50.0
+    >>> frames = np.sin(2 * np.pi * 4.0 * seconds)[:, None].astype(np.float32)      # one band that changes at 4 Hz
+    >>> power = modulation(frames, 50.0)
+    >>> power.shape, int(power.argmax())       # number 4 is the band from 3.2 to 4.6 Hz
+    ((9,), 4)
     """
     size = round(_MODULATION_WINDOW_S * frame_rate_hz)
     power = _welch(frames.astype(np.float64) - frames.mean(0), size)
@@ -58,7 +75,16 @@ def _welch(centred: Vector, size: int) -> Vector:
 
 
 def rhythm(frames: Frames, frame_rate_hz: float) -> Vector:
-    """Autocorrelation of the loudness over 0.1 to 2 s, of its low and of its high half of bands: `[3 * 39]`."""
+    """Autocorrelation of the loudness at lags from 0.1 to 2 s in steps of 0.05 s: `[frames, dim] -> [3 * 39]`.
+
+    First of all bands together, then of the lower half of the bands, then of the upper half.
+
+    >>> beats = np.zeros((500, 2), np.float32)
+    >>> beats[::40] = 1                                   # a beat every 0.8 s
+    >>> vector = rhythm(beats, 50.0)
+    >>> vector.shape, round(0.1 + 0.05 * int(vector[:39].argmax()), 2)
+    ((117,), 0.8)
+    """
     half = frames.shape[1] // 2
     envelopes = [frames.mean(1), frames[:, :half].mean(1), frames[:, half:].mean(1)]
     lags_s = np.arange(_RHYTHM_LAGS_S[0], _RHYTHM_LAGS_S[1] + 1e-9, _RHYTHM_STEP_S)
@@ -74,7 +100,11 @@ def _autocorrelation(envelope: Vector, lags: Vector) -> Vector:
 
 
 def join(*parts: Callable[[Frames, float], Vector]) -> Callable[[Frames, float], Vector]:
-    """A pooling that sets the vectors of several behind each other."""
+    """A pooling that concatenates the vectors of several poolings.
+
+    >>> join(moments, moments)(np.ones((5, 2), np.float32), 50.0).shape
+    (12,)
+    """
     return lambda frames, frame_rate_hz: np.concatenate([part(frames, frame_rate_hz) for part in parts])
 
 
@@ -87,17 +117,34 @@ POOLINGS: dict[str, Callable[[Frames, float], Vector]] = {
 
 
 def pool(name: str, frames: Sequence[Frames], frame_rate_hz: float) -> NDArray[np.float64]:
-    """One vector for each array of frames: `[recordings, features]`."""
+    """Pool every recording with `POOLINGS[name]`: arrays `[frames, dim]` -> `[recordings, features]`.
+
+    >>> short, long = np.zeros((3, 4), np.float32), np.zeros((300, 4), np.float32)
+    >>> {name: pool(name, [short, long], 50.0).shape for name in POOLINGS}
+    {'moments': (2, 12), 'statistics': (2, 36), 'modulation': (2, 48), 'everything': (2, 189)}
+    """
     return np.stack([POOLINGS[name](one, frame_rate_hz) for one in frames])
 
 
 def per_unit(vectors: NDArray[np.float64], unit: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Mean, maximum and minimum over the rows of each unit: `[rows, f], [rows] in 0 .. u-1 -> [u, 3 f]`."""
-    found = (vectors[rows] for rows in rows_of(unit))
-    return np.stack([np.concatenate([r.mean(0), r.max(0), r.min(0)]) for r in found])
+    """Mean, maximum and minimum over the recordings of each unit: `[r, f], [r] -> [u, 3 * f]`.
+
+    >>> per_unit(np.array([[1.0], [7.0], [3.0]]), np.array([0, 1, 0])).tolist()
+    [[2.0, 3.0, 1.0], [7.0, 7.0, 7.0]]
+
+    Args:
+        vectors: one for each recording.
+        unit: unit of each recording, in `0 .. u-1`; each has at least one.
+    """
+    of_units = (vectors[rows] for rows in rows_of(unit))
+    return np.stack([np.concatenate([own.mean(0), own.max(0), own.min(0)]) for own in of_units])
 
 
 def rows_of(unit: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """The rows of each unit 0 .. u-1, in their order: `[rows] -> u arrays`. Sorted once, not looked through u times."""
-    order = np.argsort(unit, kind="stable")
+    """The rows of each unit `0 .. u-1`, in increasing order: `[rows] -> u` arrays.
+
+    >>> [rows.tolist() for rows in rows_of(np.array([1, 0, 1, 3]))]      # no row belongs to unit 2
+    [[1], [0, 2], [], [3]]
+    """
+    order = np.argsort(unit, kind="stable")     # once, instead of searching all rows for every unit
     return np.split(order, np.searchsorted(unit[order], np.arange(1, int(unit.max()) + 1)))

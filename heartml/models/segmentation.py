@@ -1,10 +1,10 @@
-"""Heart states over time: S1, systole, S2, diastole, from what a network says of every frame, or from loudness.
+"""Heart states over time (S1, systole, S2, diastole): posteriors of frames `[t, 4 + classes]` in, `Segmentation` out.
 
-Frame posteriors become one path through the heart's cycle (Viterbi over a hidden Markov model whose states follow each
-other as in Schmidt et al., Segmentation of heart sound recordings by a duration-dependent hidden Markov model, 2010).
-That a publisher left a stretch without annotation says nothing about the heart: it beats there as well. `by_loudness`
-is the baseline: peaks of the low bands, told apart by systole being the shorter interval. `measure` holds either
-against a publisher's annotation.
+The posteriors become one path through the heart's cycle: Viterbi over a hidden Markov model whose states follow each
+other as in Schmidt et al., Segmentation of heart sound recordings by a duration-dependent hidden Markov model, 2010.
+The path has no state for stretches that a publisher left without annotation, since the heart beats there as well.
+`by_loudness` is the baseline. It takes the peaks of the low bands for heart sounds, and the shorter interval between
+them for systole. `measure` compares either with a publisher's annotation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,8 @@ from heartml.core.schema import STATES
 from heartml.models.heads.segment_features import DIASTOLE, FIRST_SYSTOLE, S1, S2
 
 Floats = NDArray[np.float64]
-UNKNOWN = len(STATES)                   # no state can be told
-TOLERANCE_S = 0.06                      # of an onset: that of Schmidt et al. (2010)
+UNKNOWN = len(STATES)                   # no state is known
+TOLERANCE_S = 0.06                      # of an onset, as in Schmidt et al. (2010)
 _STAY_S = (0.12, 0.15, 0.10, 0.35)      # mean durations of STATES in children
 _LOW_BANDS = 1 / 6                      # of 25 to 800 Hz: the first and second sound are loudest below 150 Hz
 _RATES_PER_MIN = (40.0, 220.0)
@@ -29,9 +29,9 @@ class Segmentation:
     """States of one recording.
 
     Attributes:
-        starts_s: `[n]`, where each state begins, increasing.
+        starts_s: `[n]`, when each state begins, in s, increasing.
         states: `[n]`, index into `STATES`, or `UNKNOWN`.
-        end_s: where the last one ends.
+        end_s: when the last one ends.
     """
 
     starts_s: Floats
@@ -39,18 +39,18 @@ class Segmentation:
     end_s: float
 
     def onsets_s(self, state: str) -> Floats:
-        """Where a state begins: `[times]`."""
+        """When the state begins, each time: `[times]`, in s."""
         return np.asarray(self.starts_s[self.states == STATES.index(state)])
 
     def at(self, times_s: Floats) -> NDArray[np.int64]:
-        """State at each time, `UNKNOWN` outside: `[times]`."""
+        """State at each time `[times]`; `UNKNOWN` outside the recording."""
         which = np.searchsorted(self.starts_s, times_s, side="right") - 1
         inside = (which >= 0) & (times_s < self.end_s)
         return np.asarray(np.where(inside, self.states[np.maximum(which, 0)] if len(self.states) else UNKNOWN, UNKNOWN))
 
     @property
     def heart_rate_per_min(self) -> float | None:
-        """From the median interval between onsets of S1 that are a cycle apart; `None` where fewer than three are."""
+        """Heart rate from the median interval between onsets of S1; `None` with fewer than three usable intervals."""
         beats_s = np.diff(self.onsets_s("S1"))
         low, high = (60 / rate for rate in reversed(_RATES_PER_MIN))
         whole = beats_s[(beats_s >= low) & (beats_s <= high)]
@@ -58,11 +58,13 @@ class Segmentation:
 
 
 def decode(posteriors: NDArray[np.floating], rate_hz: float, first_s: float = 0.0) -> Segmentation:
-    """The likeliest path through the cycle.
+    """The most probable path through the heart's cycle.
 
     Args:
-        posteriors: `[t, 4 + classes]`, columns as in `heartml.models.heads.segment_features`: systole is told by class.
-        rate_hz: of these frames; `first_s`: the middle of the first one.
+        posteriors: `[t, 4 + classes]`, columns as in `heartml.models.heads.segment_features`, with systole of each
+            class.
+        rate_hz: rate of these frames.
+        first_s: time of the middle of the first frame.
     """
     p = np.asarray(posteriors, np.float64)
     by_state = np.stack([p[:, S1], p[:, FIRST_SYSTOLE:].sum(1), p[:, S2], p[:, DIASTOLE]], axis=1) + 1e-4
@@ -76,13 +78,13 @@ def decode(posteriors: NDArray[np.floating], rate_hz: float, first_s: float = 0.
 
 
 def _crossing(p: Floats, path: NDArray[np.int64], i: int) -> float:
-    """Where between frames `i - 1` and `i` the new state becomes likelier than the old one, in frames."""
+    """Position between frames `i - 1` and `i` at which the new state becomes more probable than the old one."""
     before, after = (float(p[k, path[i]] - p[k, path[i - 1]]) for k in (i - 1, i))
     return i - 0.5 if after <= before else i - 1 + min(1.0, max(0.0, -before / (after - before)))
 
 
 def _transitions(rate_hz: float) -> Floats:
-    """`[4, 4]`: stay, or go on in the cycle; anything else next to never."""
+    """Transition probabilities `[4, 4]`: stay, or go to the next state; anything else is almost impossible."""
     leave = np.minimum(0.9, 1 / (np.array(_STAY_S) * rate_hz))
     onward = np.roll(np.eye(len(STATES)), 1, axis=1)
     return np.diag(1 - leave) + leave[:, None] * onward + 1e-9
@@ -102,7 +104,12 @@ def _viterbi(log_p: Floats, log_move: Floats) -> NDArray[np.int64]:
 
 
 def by_loudness(frames: NDArray[np.floating], rate_hz: float, first_s: float = 0.0) -> Segmentation:
-    """Peaks of the low bands as first and second feature_set: `[t, bands]` log energies; what learning must beat."""
+    """The baseline: peaks of the low bands of log energies `[t, bands]` are taken for first and second heart sounds.
+
+    Args:
+        rate_hz: rate of the frames.
+        first_s: time of the middle of the first frame.
+    """
     from scipy.signal import find_peaks
 
     low = np.asarray(frames, np.float64)[:, : max(1, round(frames.shape[1] * _LOW_BANDS))].mean(1)
@@ -122,8 +129,8 @@ def by_loudness(frames: NDArray[np.floating], rate_hz: float, first_s: float = 0
     return Segmentation(first_s + np.array(starts) / rate_hz, np.array(states), first_s + len(low) / rate_hz)
 
 
-def of_annotation(starts_s: Sequence[float], ends_s: Sequence[float], states: Sequence[str]) -> Segmentation:
-    """A publisher's annotation of one recording, gaps as `UNKNOWN`; rows by start."""
+def from_annotation(starts_s: Sequence[float], ends_s: Sequence[float], states: Sequence[str]) -> Segmentation:
+    """The segmentation of one recording in a publisher's annotation `[rows]`, sorted by start; gaps are `UNKNOWN`."""
     code = {state: number for number, state in enumerate(STATES)}
     bounds: list[tuple[float, int]] = []
     following_s = [*starts_s[1:], float("inf")]
@@ -136,20 +143,21 @@ def of_annotation(starts_s: Sequence[float], ends_s: Sequence[float], states: Se
 
 
 def measure(found: Segmentation, truth: Segmentation) -> dict[str, float]:
-    """How well a segmentation agrees with an annotation, over what is annotated.
+    """How well a segmentation agrees with an annotation, where there is an annotation.
 
     Returns:
-        `frame_accuracy` (every 20 ms), `s1_*` and `s2_*` counts `hits`, `found`, `true` of onsets within 60 ms (one to
-        one), `heart_rate_error_per_min` (absolute; NaN where either has none).
+        `frame_accuracy` (every 20 ms). `s1_hits`, `s1_found`, `s1_true`, and the same for `s2`: onsets that agree
+        within 60 ms (each used once), onsets found, and onsets annotated. `heart_rate_error_per_min` (absolute; NaN
+        where either has no heart rate).
     """
     times = np.arange(0, truth.end_s, 0.02)
     known = truth.at(times) != UNKNOWN
     right = found.at(times[known]) == truth.at(times[known])
     result = {"frame_accuracy": float(right.mean()) if known.any() else float("nan")}
     for state in ("S1", "S2"):
-        said, true = found.onsets_s(state), truth.onsets_s(state)
-        said = said[(truth.at(said) != UNKNOWN) | (truth.at(said + TOLERANCE_S) != UNKNOWN)]
-        result |= {f"{state.lower()}_hits": _hits(said, true), f"{state.lower()}_found": len(said),
+        onsets_s, true = found.onsets_s(state), truth.onsets_s(state)
+        onsets_s = onsets_s[(truth.at(onsets_s) != UNKNOWN) | (truth.at(onsets_s + TOLERANCE_S) != UNKNOWN)]
+        result |= {f"{state.lower()}_hits": _hits(onsets_s, true), f"{state.lower()}_found": len(onsets_s),
                    f"{state.lower()}_true": len(true)}
     rates = found.heart_rate_per_min, truth.heart_rate_per_min
     result["heart_rate_error_per_min"] = abs(rates[0] - rates[1]) if rates[0] and rates[1] else float("nan")
@@ -157,7 +165,7 @@ def measure(found: Segmentation, truth: Segmentation) -> dict[str, float]:
 
 
 def _hits(found_s: Floats, true_s: Floats) -> int:
-    """Pairs of onsets no further apart than the tolerance, each used once; both sorted."""
+    """Number of pairs of onsets no further apart than the tolerance, each onset used once; both are sorted."""
     hits, i, j = 0, 0, 0
     while i < len(found_s) and j < len(true_s):
         if abs(found_s[i] - true_s[j]) <= TOLERANCE_S:
@@ -170,19 +178,19 @@ def _hits(found_s: Floats, true_s: Floats) -> int:
 
 
 def summary(measured: Sequence[Mapping[str, float]]) -> dict[str, float | None]:
-    """Of many recordings: mean frame accuracy, F1 of all onsets, median and 90 % quantile of the rate's error."""
+    """Over many recordings: mean frame accuracy, F1 of all onsets, median and 90 % quantile of the rate's error."""
     if not measured:
         return {}
     accuracy = np.array([m["frame_accuracy"] for m in measured])
     errors = np.array([m["heart_rate_error_per_min"] for m in measured])
     result: dict[str, float | None] = {"recordings": len(measured), "frame_accuracy": _or_none(np.nanmean(accuracy))}
     for state in ("s1", "s2"):
-        hits, said, true = (sum(m[f"{state}_{name}"] for m in measured) for name in ("hits", "found", "true"))
-        result[f"{state}_f1"] = 2 * hits / (said + true) if said + true else None
-    told = errors[~np.isnan(errors)]
-    return result | {"heart_rate_told": len(told) / len(errors),
-                     "heart_rate_error_median_per_min": float(np.median(told)) if len(told) else None,
-                     "heart_rate_error_p90_per_min": float(np.quantile(told, 0.9)) if len(told) else None}
+        hits, found, true = (sum(m[f"{state}_{name}"] for m in measured) for name in ("hits", "found", "true"))
+        result[f"{state}_f1"] = 2 * hits / (found + true) if found + true else None
+    known = errors[~np.isnan(errors)]
+    return result | {"heart_rate_told": len(known) / len(errors),
+                     "heart_rate_error_median_per_min": float(np.median(known)) if len(known) else None,
+                     "heart_rate_error_p90_per_min": float(np.quantile(known, 0.9)) if len(known) else None}
 
 
 def _or_none(value: float) -> float | None:

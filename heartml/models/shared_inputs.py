@@ -1,6 +1,7 @@
-"""Recordings as finished models hear them: waveforms in, `Sounds` out. However many models ask, frames are made once.
+"""Inputs that several fitted models share: waveforms `[time]` of recordings in, a `FeatureSet` for each model out.
 
-Models of one data set are mostly made with the same encoders, and then share frames and pooled vectors too.
+Models of one data set are mostly made with the same encoders. They then share frames and pooled vectors, and each is
+computed once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from heartml.models import encoders
 from heartml.models.ensemble.candidate import FeatureSet
 
-EncoderSpecs = Mapping[str, Mapping[str, Any]]      # encoder -> what made its frames, as `Model.encoder_specs` has it
+EncoderSpecs = Mapping[str, Mapping[str, Any]]      # encoder -> its spec and frame rate, see `Model.encoder_specs`
 RatedWaveform = tuple[NDArray[np.float32], int]     # samples in [-1, 1], sample_rate_hz
 
 
@@ -21,7 +22,7 @@ class SharedInputs:
 
     Args:
         waveforms: of the recordings `[r]`.
-        unit_of: unit of each recording `[r]`.
+        unit_of: id of each recording's unit `[r]`.
     """
 
     def __init__(self, waveforms: Sequence[RatedWaveform], unit_of: Sequence[str]) -> None:
@@ -30,36 +31,36 @@ class SharedInputs:
         row = {unit_id: number for number, unit_id in enumerate(self.unit_ids)}
         self._unit = np.array([row[unit_id] for unit_id in unit_of], np.int64)
         self._waveforms = waveforms
-        self._heard: list[tuple[dict[str, Mapping[str, Any]], FeatureSet]] = []
+        self._made: list[tuple[dict[str, Mapping[str, Any]], FeatureSet]] = []
 
     @classmethod
-    def of_frames(cls, frames: Mapping[str, Sequence[NDArray[np.float32]]], encoder_specs: EncoderSpecs,
+    def from_frames(cls, frames: Mapping[str, Sequence[NDArray[np.float32]]], encoder_specs: EncoderSpecs,
                   unit_of: Sequence[str]) -> "SharedInputs":
-        """Recordings whose frames under these encoders are there already."""
+        """Recordings whose frames under these encoders exist already: encoder -> `r` arrays `[frames, dim]`."""
         shared = cls((), unit_of)
-        rates_hz = {name: float(made["frame_rate_hz"]) for name, made in encoder_specs.items()}
-        shared._heard = [(dict(encoder_specs),
-                          FeatureSet({name: frames[name] for name in encoder_specs}, rates_hz, shared._unit))]
+        rates_hz = {name: float(spec["frame_rate_hz"]) for name, spec in encoder_specs.items()}
+        feature_set = FeatureSet({name: frames[name] for name in encoder_specs}, rates_hz, shared._unit)
+        shared._made = [(dict(encoder_specs), feature_set)]
         return shared
 
     def feature_set(self, encoder_specs: EncoderSpecs) -> FeatureSet:
-        """What a model hears; what an earlier model with the same encoders heard is not made again."""
-        known, feature_set = self._agreeing(encoder_specs)
-        for name, made in encoder_specs.items():
+        """The inputs of a model with these encoders; frames that an earlier model needed are not made again."""
+        known, feature_set = self._matching(encoder_specs)
+        for name, encoder_spec in encoder_specs.items():
             if name not in known:
-                known[name] = made
-                feature_set.add(name, self._frames(made), float(made["frame_rate_hz"]))
+                known[name] = encoder_spec
+                feature_set.add(name, self._frames(encoder_spec), float(encoder_spec["frame_rate_hz"]))
         return feature_set
 
-    def _agreeing(self, encoder_specs: EncoderSpecs) -> tuple[dict[str, Mapping[str, Any]], FeatureSet]:
-        """Encoders and feature_set of earlier models with which these encoders do not disagree, or new ones."""
-        for known, feature_set in self._heard:
-            if all(known.get(name, made) == made for name, made in encoder_specs.items()):
+    def _matching(self, encoder_specs: EncoderSpecs) -> tuple[dict[str, Mapping[str, Any]], FeatureSet]:
+        """An earlier feature set without a different encoder of the same name, or a new and empty one."""
+        for known, feature_set in self._made:
+            if all(known.get(name, spec) == spec for name, spec in encoder_specs.items()):
                 return known, feature_set
-        self._heard.append(({}, FeatureSet({}, {}, self._unit)))
-        return self._heard[-1]
+        self._made.append(({}, FeatureSet({}, {}, self._unit)))
+        return self._made[-1]
 
-    def _frames(self, made: Mapping[str, Any]) -> list[NDArray[np.float32]]:
-        spec = encoders.EncoderSpec.from_json(made)
+    def _frames(self, encoder_spec: Mapping[str, Any]) -> list[NDArray[np.float32]]:
+        spec = encoders.EncoderSpec.from_json(encoder_spec)
         encoder = encoders.load(spec)
         return [encoders.frames_of(encoder, spec, w, rate).astype(np.float32) for w, rate in self._waveforms]

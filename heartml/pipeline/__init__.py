@@ -1,1 +1,1 @@
-"""DVC's graph of stages, run stage by stage: fresh or stale, whole or broken."""
+"""DVC's graph of stages: which stages are stale, how one is run, and how damage of a killed run is repaired."""

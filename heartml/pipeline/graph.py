@@ -1,6 +1,6 @@
-"""The stage graph as DVC sees it: which stages there are, what each needs, which are stale, and whose turn it is.
+"""The graph of stages as DVC sees it: which stages there are, what each needs, and which are stale.
 
-`dvc.yaml` is the only graph. Nothing here knows a stage by its name, and nothing here knows Prefect.
+`dvc.yaml` is the only graph. Nothing here depends on the name of a stage, or on Prefect.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 LOCK = paths.LOCKS / "pipeline.lock"
 _POLL_S = 0.5
-_NAMED = 3      # files in a message
+_LISTED = 3      # files that a message names
 
 
 class PipelineError(HeartMLError):
-    """The graph cannot be worked on; the message says what is missing and what to do."""
+    """The graph cannot be run; the message says what is missing and what to do."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Stage:
     Attributes:
         address: DVC's name of the stage, `search@circor-murmur` or `data.dvc`.
         needs: addresses of the stages whose outputs it reads.
-        outs: what it writes, relative to the root.
-        runs: whether it has a command; data that DVC merely tracks has none.
-        changed: why DVC calls it stale, in words; empty where it is fresh.
-        parts: whether parts of its work can be done before it, see `heartml.pipeline.parts`.
+        outs: paths that it writes, relative to the root.
+        runs: whether it has a command; data that DVC only tracks has none.
+        changed: why DVC calls it stale, in words; empty if it is fresh.
+        parts: whether parts of its work can be computed before it, see `heartml.pipeline.parts`.
     """
 
     address: str
@@ -54,21 +54,21 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """The graph at one moment, every stage behind what it needs."""
+    """The graph at one moment; every stage comes after the stages that it needs."""
 
     stages: tuple[Stage, ...]
 
     @property
     def due(self) -> tuple[Stage, ...]:
-        """The stale stages and all that come after them; whether these must run shows when it is their turn."""
+        """The stale stages and all stages after them. Whether the latter must run is known when it is their turn."""
         due: dict[str, Stage] = {}
         for stage in self.stages:
             if stage.changed or any(need in due for need in stage.needs):
                 due[stage.address] = stage
         return tuple(due.values())
 
-    def behind(self, folder: Path) -> frozenset[str]:
-        """Addresses of the stages that write into `folder`, and of everything that these need."""
+    def upstream_of(self, folder: Path) -> frozenset[str]:
+        """Addresses of the stages that write into `folder`, and of all stages that these need."""
         found: set[str] = set()
         for stage in reversed(self.stages):
             if any(Path(out).is_relative_to(folder) for out in stage.outs):
@@ -79,19 +79,22 @@ class Plan:
 
 
 @contextlib.contextmanager
-def alone(*, wait: bool = True, who: str = "heartml retrain", say: Callable[[str], None] | None = None
-          ) -> Iterator[None]:
-    """Hold this folder's data and artifacts: no second retraining or ingest, no leftovers of a killed one, no DVC.
+def hold_pipeline(
+    *, wait: bool = True, command: str = "heartml retrain", log_line: Callable[[str], None] | None = None
+) -> Iterator[None]:
+    """Hold this folder's data and artifacts: meanwhile no other retraining, ingest or DVC command works on them.
+
+    What a killed run left is repaired first.
 
     Args:
-        wait: take a turn after those that are at work, and say so; else refuse.
-        who: the command that asks, for the message.
-        say: gets the line that it has to wait, and for whom; by default that goes to stderr.
+        wait: wait until others have finished, and log that; otherwise refuse.
+        command: the command that asks, for the message.
+        log_line: gets the message that there is a wait, and for whom; by default it goes to stderr.
 
     Raises:
-        Busy: somebody else is at work, and `wait` is false.
+        Busy: another process works in this folder, and `wait` is false.
     """
-    say = say or _to_stderr
+    log_line = log_line or _to_stderr
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(exclusive(LOCK, wait_s=0))
@@ -100,11 +103,11 @@ def alone(*, wait: bool = True, who: str = "heartml retrain", say: Callable[[str
                 raise Busy(f"another retraining or ingest is at work in this folder ({busy}). "
                            "Without --no-wait this one would take its turn") from None
             holder = str(busy).rpartition("held by ")[2]
-            say(f"{who}: waiting for another retraining or ingest in this folder ({holder})")
+            log_line(f"{command}: waiting for another retraining or ingest in this folder ({holder})")
             stack.enter_context(exclusive(LOCK))
         recovery.repair()
-        _await_dvc(who, say, wait=wait)
-        recovery.sweep_cache()
+        _await_dvc(command, log_line, wait=wait)
+        recovery.clean_cache()
         yield
 
 
@@ -112,22 +115,22 @@ def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _await_dvc(who: str, say: Callable[[str], None], *, wait: bool) -> None:
-    told = False
+def _await_dvc(command: str, log_line: Callable[[str], None], *, wait: bool) -> None:
+    logged = False
     while holders := recovery.dvc_at_work():
         if not wait:
             raise Busy(f"DVC is at work in this folder ({holders[0]}). Without --no-wait this one would take its turn")
-        if not told:
-            say(f"{who}: waiting for {holders[0]}")
-            told = True
+        if not logged:
+            log_line(f"{command}: waiting for {holders[0]}")
+            logged = True
         time.sleep(_POLL_S)
 
 
 def plan(*, force: bool = False) -> Plan:
-    """Ask DVC for its graph and for what is stale in it; with `force` every stage that has a command is.
+    """Ask DVC for its graph and for its stale stages. With `force` every stage that has a command is stale.
 
     Raises:
-        PipelineError: DVC cannot read the graph, or data that no stage makes are missing.
+        PipelineError: DVC cannot read the graph, or data that no stage makes are missing or damaged.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -136,7 +139,7 @@ def plan(*, force: bool = False) -> Plan:
         with Repo(".", _wait_for_lock=True) as repo:
             return _plan(repo, repo.status(), force=force)
     except DvcException as error:
-        raise PipelineError(machine_errors.in_words(error) or f"DVC cannot read the pipeline: {error}") from None
+        raise PipelineError(machine_errors.explain(error) or f"DVC cannot read the pipeline: {error}") from None
 
 
 def _plan(repo: "Repo", status: Mapping[str, Any], *, force: bool) -> Plan:
@@ -154,8 +157,8 @@ def _plan(repo: "Repo", status: Mapping[str, Any], *, force: bool) -> Plan:
             bool(node.cmd), words or ("asked for by --force" if force and node.cmd else ""),
             bool((node.meta or {}).get("parts")),
         ))
-    read_now = {need for stage in stages if stage.changed for need in stage.needs}
-    for address in sorted(read_now):
+    inputs = {need for stage in stages if stage.changed for need in stage.needs}
+    for address in sorted(inputs):
         if not nodes[address].cmd:
             _refuse_damaged(address, nodes[address].outs)
     return Plan(tuple(stages))
@@ -167,7 +170,7 @@ def _changes(entries: list[Any]) -> dict[str, str]:
     for entry in entries:
         for changed in entry.values() if isinstance(entry, dict) else [{"command": "changed"}]:
             for path, how in changed.items():
-                found |= how if isinstance(how, dict) else {str(path): str(how)}   # parameters come as name -> how
+                found |= how if isinstance(how, dict) else {str(path): str(how)}   # a parameter is name -> how
     return found
 
 
@@ -185,18 +188,18 @@ def _refuse_missing(address: str, node: Any, changes: Mapping[str, str], made: l
 
 
 def _refuse_damaged(address: str, outs: list[Any]) -> None:
-    """Data that a stage will read now: DVC believes what came out of its cache."""
-    wrong = [out for out in outs if not verify_outputs.is_whole(out)]
+    """Check data that a stage is about to read, because DVC does not check what it restores from its cache."""
+    wrong = [out for out in outs if not verify_outputs.is_intact(out)]
     if not wrong:
         return
-    names = [f"{out}/{name}" for out in wrong for name in verify_outputs.differing(out)]
-    damaged = verify_outputs.put_aside(wrong)
+    names = [f"{out}/{name}" for out in wrong for name in verify_outputs.changed_files(out)]
+    damaged = verify_outputs.move_damaged(wrong)
     if names and not damaged:
         files = "1 file is" if len(names) == 1 else f"{len(names)} files are"
-        more = ", ..." if len(names) > _NAMED else ""
-        raise PipelineError(f"{', '.join(map(str, wrong))}: {files} missing or changed: {', '.join(names[:_NAMED])}"
+        more = ", ..." if len(names) > _LISTED else ""
+        raise PipelineError(f"{', '.join(map(str, wrong))}: {files} missing or changed: {', '.join(names[:_LISTED])}"
                             f"{more}. `dvc checkout --force {address}` puts back what {address} names")
     raise PipelineError(
         f"{', '.join(map(str, wrong))}: not the bytes that {address} names. {len(damaged)} damaged objects were "
-        f"taken out of DVC's cache (into {verify_outputs.ASIDE}). `dvc pull --force {address}` fetches whole ones from "
-        f"the remote; where it has none, move {wrong[0]} and {address} away and run `heartml ingest` again")
+        f"taken out of DVC's cache (into {verify_outputs.DAMAGED}). `dvc pull --force {address}` fetches whole ones "
+        f"from the remote; where it has none, move {wrong[0]} and {address} away and run `heartml ingest` again")

@@ -1,6 +1,6 @@
-"""What a killed run may leave behind in DVC's files, and how the next one gets over it.
+"""Repair of what a killed run leaves in DVC's files, so that the next run can start.
 
-The caller holds the pipeline's lock. The pipeline's own locks need no care: the kernel frees them.
+The caller holds the pipeline's lock. The pipeline's own locks need no repair: the kernel frees them.
 """
 
 import contextlib
@@ -16,12 +16,12 @@ from heartml.core.system.files import replacing
 from heartml.core.system.processes import alive
 
 
-class _Torn(Exception):  # noqa: N818 - nothing has gone wrong
-    """What was copied is not whole: the former copy stays."""
+class _IncompleteCopy(Exception):  # noqa: N818 - not an error: the former copy stays
+    """The copy of `dvc.lock` is not whole."""
 
 
 DVC_LOCK = Path("dvc.lock")
-_KEPT = paths.STATE / "dvc.lock.kept"
+_SAVED = paths.STATE / "dvc.lock.kept"
 _RWLOCK = Path(".dvc/tmp/rwlock")
 _LOCK = Path(".dvc/tmp/lock")
 _OBJECTS = Path(".dvc/cache/files/md5")
@@ -36,8 +36,8 @@ def repair() -> None:
             shutil.rmtree(orphan) if orphan.is_dir() else orphan.unlink(missing_ok=True)
 
 
-def sweep_cache() -> None:
-    """Remove what a killed DVC had begun to write into its cache; nobody is at that who does not hold DVC's lock."""
+def clean_cache() -> None:
+    """Remove files that a killed DVC began to write into its cache. Only a holder of DVC's lock writes there."""
     begun = [*_OBJECTS.glob(".*.tmp"), *_OBJECTS.glob("*/*.tmp")]
     if not begun:
         return
@@ -48,20 +48,26 @@ def sweep_cache() -> None:
             orphan.unlink(missing_ok=True)
 
 
-def keep() -> None:
-    """Keep a copy of a `dvc.lock` that is whole: DVC writes it in place, and may be killed, or at it, while we copy."""
+def save_lock_file() -> None:
+    """Save a copy of `dvc.lock` if it is whole.
+
+    DVC writes the file in place: it may be killed while writing, or write while it is copied here.
+    """
     if not DVC_LOCK.exists():
         return
-    with contextlib.suppress(_Torn), replacing(_KEPT) as temporary:
+    with contextlib.suppress(_IncompleteCopy), replacing(_SAVED) as temporary:
         shutil.copyfile(DVC_LOCK, temporary)
         if not _readable(temporary):
-            raise _Torn
+            raise _IncompleteCopy
 
 
-def order(addresses: Sequence[str]) -> None:
-    """Put the stages of `dvc.lock` in the graph's order: siblings stand in the order in which they ended.
+def sort_lock_file(addresses: Sequence[str]) -> None:
+    """Put the stages of `dvc.lock` in the graph's order. DVC writes parallel stages in the order in which they ended.
 
-    DVC reads any order; in this one the same run gives the same bytes, and git shows what really changed.
+    DVC reads any order. With this one the same run gives the same bytes, and git shows only real changes.
+
+    Args:
+        addresses: the stages in the graph's order.
     """
     from dvc.utils.serialize import dump_yaml, load_yaml
 
@@ -76,12 +82,12 @@ def order(addresses: Sequence[str]) -> None:
 
 
 def dvc_at_work() -> list[str]:
-    """The DVC commands that hold files of this workspace now, as `process 123 (dvc repro)`."""
+    """The DVC commands that hold files of this folder now, as `process 123 (dvc repro)`."""
     return [f"process {holder['pid']} ({holder['cmd'].rsplit('/', 1)[-1]})" for holder in _holders(_read_rwlock())]
 
 
 def _writer(orphan: Path) -> int:
-    """The process in a temporary's name, `.<name>.<pid>.tmp`; no name of ours counts as dead."""
+    """The process id in a temporary file's name, `.<name>.<pid>.tmp`; for other names an id that no process has."""
     number = orphan.name.split(".")[-2]
     return int(number) if number.isdigit() else 2**31 - 1
 
@@ -106,8 +112,8 @@ def _repair_lock_file() -> None:
     with replacing(DVC_LOCK) as temporary:
         committed = subprocess.run(["git", "show", f"HEAD:./{DVC_LOCK}"], capture_output=True, check=False)
         temporary.write_bytes(committed.stdout if committed.returncode == 0 else b"schema: '2.0'\n")
-        if _readable(_KEPT):
-            shutil.copyfile(_KEPT, temporary)
+        if _readable(_SAVED):
+            shutil.copyfile(_SAVED, temporary)
 
 
 def _read_rwlock() -> dict[str, Any]:
@@ -119,7 +125,7 @@ def _read_rwlock() -> dict[str, Any]:
 
 
 def _holders(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """Entries of living processes. A process that started after the file was written only has a dead one's number."""
+    """Entries of running processes. A process that started after the file was written has a used id by chance."""
     import psutil
 
     written = _RWLOCK.stat().st_mtime if content else 0.0
@@ -136,7 +142,10 @@ def _holders(content: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _repair_rwlock() -> None:
-    """Without this a recycled process number or a file cut short by a kill blocks DVC for good."""
+    """Remove DVC's file of locks if no process holds any.
+
+    Otherwise a process id that is used again, or a file cut short by a kill, would block DVC forever.
+    """
     from dvc.lock import make_lock
 
     if not _RWLOCK.exists() or _RWLOCK.read_text(encoding="utf-8") == "{}":

@@ -1,4 +1,4 @@
-"""Running one stage: a process of its own that DVC finds fresh or not, with its output, its time, and its end."""
+"""Run one stage in a process of its own: its output is logged, its time is limited, a stop ends it."""
 
 import contextlib
 import os
@@ -16,13 +16,13 @@ from heartml.pipeline.stage_process import StageResult
 
 LOGS = paths.STATE / "logs"
 _POLL_S = 0.5
-_LAG_S = 1.0      # a stop may reach the stage before it reaches us
+_LAG_S = 1.0      # a stop may reach the stage before it reaches this process
 _running: set[subprocess.Popen[str]] = set()
 _stopping = threading.Event()
 
 
 class StageFailed(HeartMLError):  # noqa: N818 - reads as what happened
-    """A stage said no; the message is the stage's own error line."""
+    """A stage failed; the message is the stage's own error line."""
 
 
 class StageKilled(StageFailed):
@@ -30,53 +30,60 @@ class StageKilled(StageFailed):
 
 
 class StageTimedOut(StageFailed):
-    """A stage took longer than it may; its process was killed. Another try would take as long."""
+    """A stage took longer than its time limit and was killed. Another try would take as long."""
 
 
 @dataclass(frozen=True)
-class Done:
-    """What became of one stage."""
+class FinishedStage:
+    """A stage that ended well: DVC's name of it, what happened, and how long it took."""
 
     address: str
-    how: StageResult
+    result: StageResult
     seconds: float
 
 
-def run(address: str, *, force: bool = False, say: Callable[[str], None],
-        timeout_s: float = float("inf")) -> Done:
-    """Run one stage in a process of its own, unless DVC finds it fresh; `say` gets its output line by line.
+def run(
+    address: str, *, force: bool = False, log_line: Callable[[str], None], timeout_s: float = float("inf")
+) -> FinishedStage:
+    """Run one stage in a process of its own, unless DVC finds it fresh.
 
-    Its whole output is kept under `.heartml/logs`. Waits while another DVC command works on the same files.
+    Waits while another DVC command works on the same files.
+
+    Args:
+        address: DVC's name of the stage.
+        force: run it also if it is fresh.
+        log_line: gets each line of output; the whole output is written to `.heartml/logs`.
+        timeout_s: the stage is killed after so many seconds.
 
     Raises:
         StageFailed: with the stage's own error line.
-        StageKilled: the stage died of a signal.
-        StageTimedOut: it took longer than `timeout_s` seconds and was killed.
+        StageKilled: the stage was killed by a signal.
+        StageTimedOut: it took longer than `timeout_s` and was killed.
     """
-    started, told = time.monotonic(), False
+    started, logged = time.monotonic(), False
     while True:
         left_s = started + timeout_s - time.monotonic()
         if left_s <= 0:
             raise _timed_out(address, timeout_s)
         if _stopping.is_set():   # a cancelled flow's retry
             raise StageFailed(f"{address}: stopped")
-        how, last, in_time = _reproduce(address, left_s, force=force, say=say)
+        result, last, in_time = _reproduce(address, left_s, force=force, log_line=log_line)
         if not in_time:
             raise _timed_out(address, timeout_s)
-        if _stopping.wait(_LAG_S if how is StageResult.KILLED else 0):
+        if _stopping.wait(_LAG_S if result is StageResult.KILLED else 0):
             raise StageFailed(f"{address}: stopped")
-        if how is not StageResult.BUSY:
+        if result is not StageResult.BUSY:
             break
-        if not told:
-            say(f"{address}: waiting for another DVC command: {last}")
-            told = True
+        if not logged:
+            log_line(f"{address}: waiting for another DVC command: {last}")
+            logged = True
         time.sleep(_POLL_S)
     where = f"Its whole output: {log_file(address)}"
-    if how is StageResult.KILLED:
+    if result is StageResult.KILLED:
         raise StageKilled(f"{address}: its process was killed by a signal (out of memory?). {where}")
-    if how is StageResult.FAILED:
+    if result is StageResult.FAILED:
         raise StageFailed(f"{address}: {last}. {where}")
-    return Done(address, how, time.monotonic() - started)
+    return FinishedStage(address, result, time.monotonic() - started)
 
 
 def _timed_out(address: str, timeout_s: float) -> StageTimedOut:
@@ -85,20 +92,20 @@ def _timed_out(address: str, timeout_s: float) -> StageTimedOut:
 
 
 def log_file(address: str) -> Path:
-    """Where the whole output of a stage is kept."""
+    """The file with the whole output of a stage."""
     return LOGS / f"{address.replace('/', '_')}.log"
 
 
 def _reproduce(
-    address: str, timeout_s: float, *, force: bool, say: Callable[[str], None]
+    address: str, timeout_s: float, *, force: bool, log_line: Callable[[str], None]
 ) -> tuple[StageResult, str, bool]:
-    """How it went, the line that says why it failed, and whether it ended within its time."""
+    """The result, the line that says why it failed, and whether it ended in time."""
     LOGS.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "heartml.pipeline", address, str(os.getpid())] + ["--force"] * force
     error: list[str] = []
     last = "no output"
     over = threading.Event()
-    with (started(command) as process, _killed_after(timeout_s, process, over),
+    with (stage_subprocess(command) as process, _killed_after(timeout_s, process, over),
           log_file(address).open("w", encoding="utf-8") as log):
         assert process.stdout
         for raw in process.stdout:
@@ -107,22 +114,22 @@ def _reproduce(
             if not line:
                 continue
             last = line
-            if error or line.startswith("heartml: "):   # the last thing that a stage says, in one line or more
+            if error or line.startswith("heartml: "):   # a stage ends with its error, in one line or more
                 error.append(line.removeprefix("heartml: "))
             else:
-                say(line)
+                log_line(line)
     code = process.returncode
-    how = StageResult.KILLED if code < 0 else StageResult(code) if code in set(StageResult) else StageResult.FAILED
-    return how, ("\n".join(error) or last).rstrip(". "), not over.is_set()
+    result = StageResult.KILLED if code < 0 else StageResult(code) if code in set(StageResult) else StageResult.FAILED
+    return result, ("\n".join(error) or last).rstrip(". "), not over.is_set()
 
 
 @contextlib.contextmanager
-def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """A process of a stage, its output a pipe of lines; `stopping_on_error` ends it."""
+def stage_subprocess(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process of a stage; its output is a pipe of lines. `stopping_on_error` ends it."""
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           text=True, encoding="utf-8", errors="replace") as process:
         _running.add(process)
-        if _stopping.is_set():     # since the others were killed
+        if _stopping.is_set():     # the others have just been killed
             process.kill()
         try:
             yield process
@@ -132,7 +139,7 @@ def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
 
 @contextlib.contextmanager
 def _killed_after(timeout_s: float, process: subprocess.Popen[str], over: threading.Event) -> Iterator[None]:
-    """Kill the process, and with it the stage, when its time is over; `over` says so."""
+    """Kill the process, and with it the stage, after `timeout_s`, and set `over`."""
     def end() -> None:
         over.set()
         process.kill()
@@ -148,9 +155,9 @@ def _killed_after(timeout_s: float, process: subprocess.Popen[str], over: thread
 
 @contextlib.contextmanager
 def stopping_on_error() -> Iterator[None]:
-    """Where the block is left by an error or Ctrl-C, end the stages that this process started.
+    """If an error or Ctrl-C ends the block, end the stages that this process started.
 
-    What they wrote so far is thrown away by the next run.
+    The next run removes what they wrote so far.
     """
     _stopping.clear()
     try:

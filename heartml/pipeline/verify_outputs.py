@@ -1,8 +1,7 @@
-"""Are the bytes that DVC put back those that were asked for?
+"""Check that outputs which DVC restored have the right bytes.
 
-DVC believes its cache: an object that a failing disk has changed comes back without a word, and is called fresh ever
-after. Here the bytes themselves are hashed, and damaged objects are put aside, so that the next try makes or fetches
-them anew.
+DVC trusts its cache: it restores an object that a failing disk has changed without an error, and then calls it fresh.
+Here the bytes are hashed. Damaged objects are moved out of the cache, so that the next try makes or fetches them anew.
 """
 
 import hashlib
@@ -17,25 +16,25 @@ from heartml.core import paths
 if TYPE_CHECKING:
     from dvc.output import Output
 
-ASIDE = paths.STATE / "damaged"     # what was found in DVC's cache under a hash that is not its own
+DAMAGED = paths.STATE / "damaged"     # objects of DVC's cache that do not have the hash they are named by
 
 
-def is_whole(out: "Output") -> bool:
-    """Whether a file or folder on this disk has the hash by which DVC knows it; every byte is read."""
+def is_intact(out: "Output") -> bool:
+    """Whether an output on this disk has the hash that DVC recorded for it. Every byte is read."""
     from dvc_data.hashfile.build import build
     from dvc_data.hashfile.db import HashFileDB
 
     if not out.exists or not out.hash_info:
         return False
-    nobody = HashFileDB(out.fs, out.cache.path)     # without the memory of hashes that DVC's own has
-    found = build(nobody, out.fs_path, out.fs, out.hash_name, dry_run=True, ignore=out.dvcignore)[2]
+    uncached = HashFileDB(out.fs, out.cache.path)     # DVC's own database remembers hashes and would not read again
+    found = build(uncached, out.fs_path, out.fs, out.hash_name, dry_run=True, ignore=out.dvcignore)[2]
     return bool(found.hash_info == out.hash_info)
 
 
-def put_aside(outs: "Iterable[Output]") -> list[str]:
-    """Take the damaged objects behind these outputs out of DVC's cache; returns their hashes.
+def move_damaged(outs: "Iterable[Output]") -> list[str]:
+    """Move the damaged objects of these outputs out of DVC's cache, and return their hashes.
 
-    Their copies here get a new time: DVC looks at bytes again only where the time of a file has changed.
+    The files in the folder get a new modification time, because DVC hashes a file again only if its time has changed.
     """
     damaged = []
     for out in outs:
@@ -45,16 +44,16 @@ def put_aside(outs: "Iterable[Output]") -> list[str]:
         for md5 in dict.fromkeys(_objects(out)):
             place = Path(out.cache.oid_to_path(md5))
             if place.is_file() and _md5(place) != md5.removesuffix(".dir"):
-                ASIDE.mkdir(parents=True, exist_ok=True)
-                place.replace(ASIDE / md5)
+                DAMAGED.mkdir(parents=True, exist_ok=True)
+                place.replace(DAMAGED / md5)
                 damaged.append(md5)
     return damaged
 
 
-def differing(out: "Output") -> list[str]:
-    """Files of an output that are missing or not what its listing in DVC's cache says, or are there without it.
+def changed_files(out: "Output") -> list[str]:
+    """Files of an output folder that are missing, changed or added, compared with its listing in DVC's cache.
 
-    Empty where there is no such listing.
+    Empty if there is no such listing.
     """
     folder = Path(out.fs_path)
     try:
@@ -68,7 +67,7 @@ def differing(out: "Output") -> list[str]:
 
 
 def _objects(out: "Output") -> list[str]:
-    """Hashes of everything that is stored of an output; what a damaged listing names as far as it can be read."""
+    """Hashes of all objects of an output. Of a damaged listing, as much as can be read."""
     whole = str(out.hash_info.value)
     listing = Path(out.cache.oid_to_path(whole))
     try:

@@ -1,1 +1,1 @@
-"""MLflow: runs, registered versions, champions, stored files, consent, signatures. Nothing else talks to it."""
+"""Everything that talks to MLflow: runs, registered versions, champions, stored files, consent, signatures."""

@@ -1,18 +1,22 @@
-"""Who serves, since when, by whose decision and why: an append-only journal of each model's champions.
+"""The journal of champions: an append-only list of which version serves, since when, who decided it and why.
 
-MLflow can move an alias, but cannot look whether somebody else moved it meanwhile. What every MLflow store does in one
-step is to add a version: the store numbers versions, whoever asks from wherever. So each decision is appended as a
-version of a second registered model, `<name>.champions`, and the order in the journal settles who was first: a decision
-counts where the champion that it was made against is the one that the journal names just before it. The alias
-`champion` follows the journal (`registry.follow`).
+In: decisions about one registered model. Out: the entries of its journal, oldest first, and the version that serves.
 
-What holds, on one machine and between machines that share a server:
-    - Of any number of decisions against the same champion exactly one counts, and all see the same one.
-    - What has counted never changes: later entries stand behind it.
-    - A process that dies between the entry and the alias is finished by the next one that promotes or retrains.
-What does not: for the length of a request the alias may stand behind the journal, and a machine that dies in just that
-request, after another has decided and moved the alias, leaves the older one there until somebody decides again. An
-alias that was moved by hand, in MLflow's own pages, looks the same; both are respected, and entered as `found`.
+MLflow can move an alias, but it cannot check in the same step that nobody else moved it. It can add a version in one
+step: the store gives each version its number, whichever machine asks. So each decision is added as a version of a
+second registered model, `<name>.champions`. A decision names the champion that it was made against. It counts only if
+the journal names the same champion just before it. The alias `champion` follows the journal
+(`versions.follow_journal`).
+
+Guaranteed, on one machine and between machines that share a server:
+    - Of several decisions against the same champion exactly one counts. All processes see the same one.
+    - A decision that counted stays valid, because entries are only added at the end.
+    - If a process dies after its entry and before it moved the alias, the next promotion or retraining moves it.
+Not guaranteed:
+    - For the length of one request the alias may be behind the journal.
+    - If a machine dies in just that request, after another machine decided and moved the alias, the alias may go back
+      to the older version until the next decision. An alias that somebody moved in MLflow's own pages looks the same.
+      Both are accepted as they are, and entered as `found`.
 """
 
 import random
@@ -23,34 +27,34 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from heartml.core.system import processes
-from heartml.registry.mlflow_store import address
+from heartml.registry.mlflow_store import tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
 SUFFIX = ".champions"
-NONE = "none"                       # in place of a version: nobody serves
+NONE = "none"                       # in place of a version number: no version serves
 GATE, PERSON, ROLLBACK, FOUND = "gate", "person", "rollback", "found"
 _TRIES, _PAUSE_S = 6, 0.5
-Made = TypeVar("Made")
-_LONGEST = 4900                     # what a tag of a version holds, less a little
+Result = TypeVar("Result")
+_MAX_TAG_LENGTH = 4900              # characters; MLflow's limit for a version's tag is 5,000
 _DESCRIPTION = "Who became champion, when and why: each version is one decision. HeartML writes it, `heartml models` " \
                "reads it; nothing here is a model of its own."
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Somebody's or something's decision that a version shall serve.
+    """The decision that a version becomes the champion.
 
     Attributes:
-        kind: `gate`, `person`, `rollback`, or `found`: the alias was moved outside HeartML.
-        version: that shall serve; `none`: nobody.
-        before: that served when this was decided.
-        reason: in words, the decider's own.
+        kind: `gate`, `person`, `rollback`, or `found` (the alias was moved outside HeartML).
+        version: number of the version that becomes champion; `none` if no version serves.
+        before: number of the champion that the decision was made against.
+        reason: in the words of whoever decided.
         who: person and machine, or the gate.
-        gate: what the gate had said of the version; empty where it had not spoken.
-        forced: whether a refusal was overruled with --force, and which.
+        gate: the gate's reason for this version; empty if the gate has not judged it.
+        forced: the reasons for a refusal that --force overruled; empty if there were none.
     """
 
     kind: str
@@ -67,10 +71,10 @@ class Entry:
     """A decision in the journal.
 
     Attributes:
-        number: its place, from 1.
+        number: position in the journal, from 1.
         when_ms: milliseconds since 1970, by the store's clock.
-        counts: whether it was made against the champion of its time; where not, somebody else was first.
-        followed: whether the alias has been moved.
+        counts: true if `decision.before` was the champion at that time. False if another decision was first.
+        followed: true if the alias has been moved.
     """
 
     number: int
@@ -85,25 +89,25 @@ class Entry:
 
     def in_words(self) -> str:
         """`version 1 serves since 2026-11-20 17:02 UTC, rolled back by Ada after version 2: too many false alarms`."""
-        when, told = datetime.fromtimestamp(self.when_ms / 1000, UTC), self.decision
-        how = {GATE: "promoted by the gate", PERSON: f"promoted by {told.who}", FOUND: "found as champion",
-               ROLLBACK: f"rolled back by {told.who}"}[told.kind]
-        serves = "no version serves" if told.version == NONE else f"version {told.version} serves"
-        after = "when none served" if told.before == NONE else f"after version {told.before}"
-        return f"{serves} since {when:%Y-%m-%d %H:%M} UTC, {how} {after}: {told.reason}"
+        when, decision = datetime.fromtimestamp(self.when_ms / 1000, UTC), self.decision
+        how = {GATE: "promoted by the gate", PERSON: f"promoted by {decision.who}", FOUND: "found as champion",
+               ROLLBACK: f"rolled back by {decision.who}"}[decision.kind]
+        serves = "no version serves" if decision.version == NONE else f"version {decision.version} serves"
+        after = "when none served" if decision.before == NONE else f"after version {decision.before}"
+        return f"{serves} since {when:%Y-%m-%d %H:%M} UTC, {how} {after}: {decision.reason}"
 
 
-def journal(name: str) -> str:
-    """The registered model that holds the decisions about `name`."""
+def journal_name(name: str) -> str:
+    """Name of the registered model that holds the journal of `name`."""
     return f"{name}{SUFFIX}"
 
 
 def read(client: "MlflowClient", name: str) -> list[Entry]:
-    """All decisions, oldest first."""
+    """All entries of the journal, oldest first."""
     found: list[Any] = []
     token = None
     while True:
-        page = client.search_model_versions(f"name = '{journal(name)}'", max_results=200, page_token=token)
+        page = client.search_model_versions(f"name = '{journal_name(name)}'", max_results=200, page_token=token)
         found += page
         token = page.token
         if not token:
@@ -112,7 +116,7 @@ def read(client: "MlflowClient", name: str) -> list[Entry]:
 
 
 def replay(versions: "Sequence[ModelVersion]") -> list[Entry]:
-    """Which of the decisions count, in the order in which the store numbered them."""
+    """Decide which entries count, by going through the journal's versions in the store's order."""
     entries, serving = [], NONE
     for version in versions:
         tags = version.tags
@@ -124,40 +128,40 @@ def replay(versions: "Sequence[ModelVersion]") -> list[Entry]:
     return entries
 
 
-def counted(entries: Sequence[Entry]) -> list[Entry]:
-    """The decisions that took effect."""
+def effective(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries that count."""
     return [entry for entry in entries if entry.counts]
 
 
 def last(entries: Sequence[Entry]) -> Entry | None:
-    """The decision by which the champion serves."""
-    valid = counted(entries)
+    """The newest entry that counts; it names the champion. `None` if there is none."""
+    valid = effective(entries)
     return valid[-1] if valid else None
 
 
-def serving(entries: Sequence[Entry]) -> str:
-    """The version that serves by the journal, or `none`."""
+def serving_version(entries: Sequence[Entry]) -> str:
+    """Number of the version that serves according to the journal, or `none`."""
     entry = last(entries)
     return entry.decision.version if entry else NONE
 
 
 def append(client: "MlflowClient", name: str, decision: Decision, *, source: str, run_id: str,
            followed: bool = False) -> Entry:
-    """Enter a decision; whether it counts is known once it stands in the journal.
+    """Add a decision to the journal. Only the entry that comes back says whether it counts.
 
     Args:
-        source, run_id: of the version that it is about, so that the entry leads to its files.
-        followed: the alias stands there already.
+        source, run_id: of the version that the decision is about, so that the entry leads to its files.
+        followed: true if the alias is there already.
     """
     import mlflow
 
-    mlflow.set_tracking_uri(address())   # a `models:/` source is looked up there, whatever the client's own address
-    tags = {f"heartml.{key}": str(value)[:_LONGEST] for key, value in asdict(decision).items() if value}
-    tags |= {"heartml.process": processes.me(), **({"heartml.followed": "true"} if followed else {})}
+    mlflow.set_tracking_uri(tracking_uri())   # MLflow looks up a `models:/` source there, not at the client's address
+    tags = {f"heartml.{key}": str(value)[:_MAX_TAG_LENGTH] for key, value in asdict(decision).items() if value}
+    tags |= {"heartml.process": processes.own_name(), **({"heartml.followed": "true"} if followed else {})}
     words = f"{decision.kind}: version {decision.version} after {decision.before}. {decision.reason}"
-    if not client.search_registered_models(f"name = '{journal(name)}'"):
+    if not client.search_registered_models(f"name = '{journal_name(name)}'"):
         _create(client, name)
-    made = insist(client.create_model_version, journal(name), source, run_id, tags, None, words[:_LONGEST])
+    made = retry(client.create_model_version, journal_name(name), source, run_id, tags, None, words[:_MAX_TAG_LENGTH])
     return next(entry for entry in read(client, name) if entry.number == int(made.version))
 
 
@@ -165,24 +169,27 @@ def _create(client: "MlflowClient", name: str) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
-        client.create_registered_model(journal(name), description=_DESCRIPTION)
+        client.create_registered_model(journal_name(name), description=_DESCRIPTION)
     except MlflowException:
-        if not client.search_registered_models(f"name = '{journal(name)}'"):   # or somebody else was faster
+        if not client.search_registered_models(f"name = '{journal_name(name)}'"):   # another process may have made it
             raise
 
 
 def mark_followed(client: "MlflowClient", name: str, entry: Entry) -> None:
-    """Note that the alias stands where this decision wants it."""
-    insist(client.set_model_version_tag, journal(name), str(entry.number), "heartml.followed", "true")
+    """Note in the journal that the alias has been moved as this entry says."""
+    retry(client.set_model_version_tag, journal_name(name), str(entry.number), "heartml.followed", "true")
 
 
-def insist(call: Callable[..., Made], *given: Any) -> Made:
-    """Call again where the store refuses because two came at once; an entry that got through twice counts once."""
+def retry(call: Callable[..., Result], *arguments: Any) -> Result:
+    """Call again if the store refuses, as it does when two processes write at once: at most 6 times.
+
+    An entry that was added twice does no harm, because only the first counts.
+    """
     from mlflow.exceptions import MlflowException
 
     for _ in range(_TRIES - 1):
         try:
-            return call(*given)
+            return call(*arguments)
         except MlflowException:
             time.sleep(random.uniform(0, _PAUSE_S))
-    return call(*given)
+    return call(*arguments)

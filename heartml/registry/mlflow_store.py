@@ -1,9 +1,9 @@
-"""Where the tracking store is, whether it answers, and a lock that all who use it meet at.
+"""The MLflow tracking store: where it is, whether it answers, and a lock for everybody who uses it.
 
-    `MLFLOW_TRACKING_URI`                   the lock holds among
+    `MLFLOW_TRACKING_URI`                   who shares the lock
     not set, or `sqlite:///FILE`            the processes of this machine: a lock file beside the store
-    `postgresql+psycopg://USER@HOST/NAME`   all machines: an advisory lock, which the database frees with its connection
-    `https://HOST` (an MLflow server)       the processes of this folder: a server of MLflow lends no locks
+    `postgresql+psycopg://USER@HOST/NAME`   all machines: an advisory lock, which ends with its database connection
+    `https://HOST` (an MLflow server)       the processes of this folder: an MLflow server offers no locks
 """
 
 import contextlib
@@ -27,53 +27,53 @@ if TYPE_CHECKING:
 VARIABLE = "MLFLOW_TRACKING_URI"
 FILE = paths.STATE / "mlflow.db"
 _KINDS = frozenset({"sqlite", "postgresql", "http", "https"})
-_WELL = b"OK"                       # what an MLflow server says of its health
+_HEALTHY = b"OK"                    # reply of an MLflow server's health check
 
 
 class StoreError(HeartMLError):
-    """The store cannot be reached; the message says what to do."""
+    """The tracking store cannot be reached. The message says what to do."""
 
 
-def address() -> str:
-    """The tracking store in use."""
+def tracking_uri() -> str:
+    """Address of the tracking store in use."""
     return os.environ.get(VARIABLE) or f"sqlite:///{FILE.resolve()}"
 
 
 def in_words() -> str:
-    """`MLFLOW_TRACKING_URI=...`, for messages: without a password."""
+    """`MLFLOW_TRACKING_URI=...` for messages, without the password."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
     with contextlib.suppress(ArgumentError):
-        return f"{VARIABLE}={make_url(address()).render_as_string(hide_password=True)}"
-    return f"{VARIABLE}={address()}"
+        return f"{VARIABLE}={make_url(tracking_uri()).render_as_string(hide_password=True)}"
+    return f"{VARIABLE}={tracking_uri()}"
 
 
 def is_server() -> bool:
-    """Whether an MLflow server answers for the store."""
-    return address().startswith(("http://", "https://"))
+    """Whether the store is reached through an MLflow server."""
+    return tracking_uri().startswith(("http://", "https://"))
 
 
 def is_postgresql() -> bool:
-    """Whether this process writes into a PostgreSQL database itself."""
-    return address().partition(":")[0].partition("+")[0] == "postgresql"
+    """Whether this process writes into a PostgreSQL database directly."""
+    return tracking_uri().partition(":")[0].partition("+")[0] == "postgresql"
 
 
 def sqlite_file() -> Path | None:
-    """The file of a store on this disk, there or not; `None` where the store is a service."""
-    parts = urlsplit(address())
+    """The file of an SQLite store, whether it exists or not; `None` if the store is a service."""
+    parts = urlsplit(tracking_uri())
     return Path(unquote(parts.path[1:])) if parts.scheme == "sqlite" and parts.path != "/:memory:" else None
 
 
 def check() -> None:
-    """Find out in seconds whether the store is one, and whether a service is there; MLflow itself tries for minutes.
+    """Check within seconds that the address is valid and that the service answers. MLflow itself tries for minutes.
 
     Raises:
         StoreError: the address is none of those at the head of this module, or nothing answers.
     """
-    kind, is_address, _ = address().partition("://")
+    kind, is_address, _ = tracking_uri().partition("://")
     if not is_address or kind.partition("+")[0] not in _KINDS:
-        meant = f": did you mean http://{address()}?" if re.match(r"[\w.-]+:\d+(/|$)", address()) else ""
+        meant = f": did you mean http://{tracking_uri()}?" if re.match(r"[\w.-]+:\d+(/|$)", tracking_uri()) else ""
         raise StoreError(f"{in_words()}: no address of a tracking store{meant or '.'} Write http(s)://HOST:PORT of an "
                          "MLflow server, postgresql+psycopg://USER@HOST/NAME or sqlite:///FILE, or unset "
                          f"{VARIABLE} to keep runs in .heartml")
@@ -82,15 +82,19 @@ def check() -> None:
             pass
     if is_server():
         try:
-            health.ask(address(), _WELL)
-        except health.NotThere as error:
+            health.check(tracking_uri(), _HEALTHY)
+        except health.ServerNotFound as error:
             raise StoreError(f"{in_words()}: no MLflow server answers ({error}). Start it, or unset {VARIABLE} to keep "
                              "runs in .heartml") from None
 
 
 @contextlib.contextmanager
-def alone(purpose: str, *, on_wait: str = "") -> Iterator[None]:
-    """One at a time among those that use the same store, see the head of this module; says `on_wait` if it waits.
+def store_lock(purpose: str, *, on_wait: str = "") -> Iterator[None]:
+    """Hold the lock of this name for the length of the block; who shares it is at the head of this module.
+
+    Args:
+        purpose: name of the lock.
+        on_wait: text that is printed if another process has the lock.
 
     Raises:
         StoreError: the database cannot be reached.
@@ -105,13 +109,13 @@ def alone(purpose: str, *, on_wait: str = "") -> Iterator[None]:
 
 
 def lock_file(purpose: str) -> Path:
-    """Where the processes of one machine meet."""
+    """The lock file that the processes of one machine share."""
     file = sqlite_file()
     return file.with_name(f".{file.name}.{purpose}.lock") if file else paths.LOCKS / f"mlflow.{purpose}.lock"
 
 
 def _lock(connection: "Connection", purpose: str, on_wait: str) -> None:
-    """Taken for the life of the connection."""
+    """Take PostgreSQL's advisory lock; it lasts as long as the connection."""
     from sqlalchemy import text
 
     number = int.from_bytes(hashlib.sha256(f"heartml {purpose}".encode()).digest()[:8], "big", signed=True)
@@ -127,8 +131,8 @@ def _connected() -> Iterator["Connection"]:
     from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
     try:
-        engine = create_engine(address(), poolclass=NullPool, isolation_level="AUTOCOMMIT",
-                               connect_args={"connect_timeout": health.ANSWER_S})
+        engine = create_engine(tracking_uri(), poolclass=NullPool, isolation_level="AUTOCOMMIT",
+                               connect_args={"connect_timeout": health.TIMEOUT_S})
         connection = engine.connect()
     except (DBAPIError, ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         why = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
@@ -139,5 +143,5 @@ def _connected() -> Iterator["Connection"]:
     try:
         yield connection
     finally:
-        with contextlib.suppress(DBAPIError):   # a lost connection has freed its locks already
+        with contextlib.suppress(DBAPIError):   # a lost connection has released its locks already
             connection.close()

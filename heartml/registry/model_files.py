@@ -1,4 +1,7 @@
-"""The files of a registered version: copied out of the store, held against their signature, the ensemble among them."""
+"""The files of a registered version: copied from the store and checked against their signature.
+
+In: a version and an empty folder. Out: paths of the copies below that folder.
+"""
 
 import shutil
 from pathlib import Path
@@ -8,7 +11,7 @@ import yaml
 
 from heartml.core.system import untrusted
 from heartml.registry import signing
-from heartml.registry.mlflow_store import address
+from heartml.registry.mlflow_store import tracking_uri
 from heartml.registry.signing import keys
 from heartml.registry.versions import RegistryError, Version
 
@@ -17,23 +20,22 @@ if TYPE_CHECKING:
 
 
 def download(client: "MlflowClient", version: Version, into: Path) -> Path:
-    """The fitted ensemble of a version (what `heartml.models.fitted_model.Model.load` reads), copied below `into` and
-    verified.
+    """Copy a version's fitted ensemble below `into` and verify it; `Model.load` of `fitted_model` reads the result.
 
     Raises:
         RegistryError: the stored model is gone.
-        signing.Refused: it is not what was signed when it was registered, or nobody trusted here signed it.
+        SignatureRefused: the files are not what was signed, or no trusted key signed them.
     """
-    folder = copied(client, version, into)
+    folder = download_unverified(client, version, into)
     verify(folder, version.name, version.number, version.run_id)
-    return ensemble_in(folder)
+    return ensemble_folder(folder)
 
 
-def copied(client: "MlflowClient", version: Version, into: Path, *, as_it_is: bool = False) -> Path:
-    """The model as it is stored, copied below `into`, nothing verified.
+def download_unverified(client: "MlflowClient", version: Version, into: Path, *, with_bytecode: bool = False) -> Path:
+    """Copy the stored model below `into`, without verifying anything.
 
     Args:
-        as_it_is: with the bytecode that a server left there.
+        with_bytecode: keep the `__pycache__` folders that a server left there.
 
     Raises:
         RegistryError: the stored model is gone.
@@ -42,26 +44,26 @@ def copied(client: "MlflowClient", version: Version, into: Path, *, as_it_is: bo
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    mlflow.set_tracking_uri(address())   # a `models:/` source is looked up there, whatever `tracking_uri` says
+    mlflow.set_tracking_uri(tracking_uri())   # a `models:/` source is looked up there, whatever the argument says
     try:
-        folder = Path(download_artifacts(version.source, dst_path=str(into / "model"), tracking_uri=address()))
+        folder = Path(download_artifacts(version.source, dst_path=str(into / "model"), tracking_uri=tracking_uri()))
     except (OSError, MlflowException) as error:
         raise RegistryError(f"{version.name} version {version.number}: its files are gone: {error}") from None
-    for cached in () if as_it_is else folder.rglob("__pycache__"):
+    for cached in () if with_bytecode else folder.rglob("__pycache__"):
         shutil.rmtree(cached)
     return folder
 
 
-def ensemble_in(folder: Path) -> Path:
-    """Where in a stored model the fitted ensemble lies.
+def ensemble_folder(folder: Path) -> Path:
+    """The folder of the fitted ensemble inside a stored model.
 
     Raises:
-        RegistryError: nowhere.
+        RegistryError: the folder is not an MLflow model, or it names an ensemble outside itself.
     """
     try:
-        text = untrusted.text(folder / "MLmodel", most_bytes=untrusted.MOST_YAML_BYTES)
-        told = untrusted.yaml_of(text, yaml.SafeLoader)
-        inner = folder / str(told["flavors"]["python_function"]["artifacts"]["model"]["path"])
+        text = untrusted.read_text(folder / "MLmodel", max_bytes=untrusted.MAX_YAML_BYTES)
+        mlmodel = untrusted.parse_yaml(text, yaml.SafeLoader)
+        inner = folder / str(mlmodel["flavors"]["python_function"]["artifacts"]["model"]["path"])
         inside = inner.resolve().is_relative_to(folder.resolve())
     except (untrusted.DocumentError, ValueError, KeyError, TypeError):
         raise RegistryError(f"{folder}: no stored model (MLmodel names no ensemble)") from None
@@ -71,16 +73,16 @@ def ensemble_in(folder: Path) -> Path:
 
 
 def verify(folder: Path, name: str, number: str, run_id: str) -> None:
-    """Hold a copy of a stored model against its signature, unless signatures were switched off.
+    """Check a copy of a stored model against its signature, unless signatures are switched off.
 
     Raises:
-        signing.Refused: it is not what was signed, or signed as another model or from another run.
+        SignatureRefused: it is not what was signed, or it was signed as another model or from another run.
     """
     if not signing.required():
         return
     what = f"{name} version {number}"
-    said = signing.verify(folder, keys.trusted(), what).statement
-    for of, expected in (("model", name), ("run_id", run_id)):
-        if said.get(of) != expected:
-            raise signing.SignatureRefused(f"{what}: its files were signed as {of} {said.get(of)}, not {expected}: "
-                                          "somebody exchanged models in the registry")
+    statement = signing.verify(folder, keys.trusted(), what).statement
+    for key, expected in (("model", name), ("run_id", run_id)):
+        if statement.get(key) != expected:
+            raise signing.SignatureRefused(f"{what}: its files were signed as {key} {statement.get(key)}, not "
+                                           f"{expected}: somebody exchanged models in the registry")

@@ -1,7 +1,9 @@
-"""MLflow runs: where the store is, what a run carries, and what becomes of runs that a killed process left behind.
+"""MLflow runs: connect to the store, write and read runs, and close runs that killed processes left open.
 
-`MLFLOW_TRACKING_URI` points at a shared server or database (docs/scale.md); without it everything is in SQLite and a
-folder under `.heartml`. Besides this module only registry, champions and model_files talk to MLflow.
+In: params, metrics, tags, files and a model. Out: run ids, stored runs, and copies of stored files.
+
+`MLFLOW_TRACKING_URI` is the address of a shared server or database (docs/scale.md). Without it everything is in SQLite
+and a folder under `.heartml`. Beside this module only versions, champions and model_files talk to MLflow.
 """
 
 import contextlib
@@ -19,30 +21,30 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from heartml.core import paths
 from heartml.core.system import processes
-from heartml.core.system.files import canonical_json, scratch
+from heartml.core.system.files import canonical_json, temporary_folder
 from heartml.registry import mlflow_store
-from heartml.registry.mlflow_store import address, sqlite_file
+from heartml.registry.mlflow_store import sqlite_file, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-Client: TypeAlias = "MlflowClient"   # what the rest of the project calls it: MLflow is named in the services only
+Client: TypeAlias = "MlflowClient"   # the name for the rest of the project, which does not import MLflow
 STORED_FILES = paths.STATE / "mlartifacts"
-ARTIFACTS = "HEARTML_ARTIFACTS"      # where runs and models keep their files, where no server decides that
+ARTIFACTS = "HEARTML_ARTIFACTS"      # where runs and models keep their files, if no server decides that
 _PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
            ("model_versions", "storage_location"))
 _left_open: set[str] = set()
-_AT_ONCE = 100   # params in one log_batch, says the server
+_BATCH_SIZE = 100   # params in one log_batch: the server's limit
 _NOT_IN_A_KEY = re.compile(r"[^\w\-. :/]", re.ASCII)
 _QUIET = {"MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
           "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}   # stdout is the command's
-_SAYS_ALL_TWICE = "mlflow.store.db.utils"    # logs each error of a database, with its traceback, and raises it
+_NOISY_LOGGER = "mlflow.store.db.utils"      # logs each database error with its traceback, and then raises it as well
 _NO_PICKLE = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}   # whatever the caller's environment says
 
 
 @dataclass(frozen=True)
-class Record:
-    """What one run says about one model; the names are MLflow's."""
+class RunRecord:
+    """Params, metrics and tags of one run, before they are stored. The names are MLflow's."""
 
     params: Mapping[str, str]
     metrics: Mapping[str, float]
@@ -51,12 +53,12 @@ class Record:
 
 @dataclass(frozen=True)
 class Run:
-    """One stored run, read back; `data` is what `log_data` noted: name, digest, and the full hash in `source`."""
+    """One stored run, read back. `data` is what `log_data` stored: name, digest, and the full hash in `source`."""
 
     run_id: str
     name: str
     status: str                      # FINISHED, FAILED, KILLED, RUNNING
-    deleted: bool                    # marked so in the store; its files may still be there
+    deleted: bool                    # marked as deleted in the store; its files may still be there
     start_ms: int
     end_ms: int | None
     params: Mapping[str, str]
@@ -66,23 +68,23 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Packed:
-    """A model as MLflow stores it: code that loads it, the folder and the parameters it loads, and what it needs."""
+class PackedModel:
+    """A model as MLflow stores it: the code that loads it, the files that the code reads, and its requirements."""
 
-    entry: Path                      # models-from-code: no pickle is written or read
-    folder: Path
-    params: Path                     # params.yaml of the time: the entry checks of what is sent
+    entry: Path                      # MLflow's models-from-code: no pickle is written or read
+    folder: Path                     # the fitted ensemble
+    params: Path                     # params.yaml of this version; the entry reads from it which audio is accepted
     code: Path                       # the package that `entry` imports, stored beside the model
     requirements: tuple[str, ...]
     example: Any                     # DataFrame: what a caller sends
-    answer: Any                      # DataFrame: what comes back
+    prediction: Any                  # DataFrame: what comes back
 
 
 def connect() -> "MlflowClient":
-    """A client of the store, which is made first where it is new.
+    """A client of the store. A store that does not exist yet is created first.
 
-    Several processes that first use a fresh SQLite at once break it for good, and of several that first use a fresh
-    PostgreSQL all but one fail: the schema is created under a lock.
+    The schema is created under a lock. Without it, several processes that first use a new SQLite file at the same time
+    damage it for good, and of several that first use a new PostgreSQL database all but one fail.
 
     Raises:
         StoreError: nothing answers at `MLFLOW_TRACKING_URI`.
@@ -91,30 +93,30 @@ def connect() -> "MlflowClient":
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     os.environ.update(_NO_PICKLE)
-    logging.getLogger(_SAYS_ALL_TWICE).addFilter(_is_news)
+    logging.getLogger(_NOISY_LOGGER).addFilter(_without_traceback)
     import mlflow
 
     if mlflow_store.is_server():
-        return mlflow.MlflowClient(address())
-    with mlflow_store.alone("schema"):
+        return mlflow.MlflowClient(tracking_uri())
+    with mlflow_store.store_lock("schema"):
         file = sqlite_file()
         if file is None:
-            return mlflow.MlflowClient(address())
+            return mlflow.MlflowClient(tracking_uri())
         file.parent.mkdir(parents=True, exist_ok=True)
-        client = mlflow.MlflowClient(address())
+        client = mlflow.MlflowClient(tracking_uri())
         with contextlib.closing(sqlite3.connect(file, timeout=60)) as database:
             database.execute("PRAGMA journal_mode=WAL")   # readers and one writer do not wait for each other
             if not os.environ.get(mlflow_store.VARIABLE):
-                _follow_move(database)
+                _update_moved_paths(database)
     return client
 
 
-def _is_news(record: logging.LogRecord) -> bool:
+def _without_traceback(record: logging.LogRecord) -> bool:
     return not record.exc_info
 
 
-def _follow_move(database: sqlite3.Connection) -> None:
-    """MLflow notes where files lie as absolute paths: in a repository that was moved or copied, mend them."""
+def _update_moved_paths(database: sqlite3.Connection) -> None:
+    """Correct the absolute paths of files that MLflow stores, if this repository was moved or copied."""
     here = str(STORED_FILES.resolve())
     found = database.execute("SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE ?",
                           (f"%/{STORED_FILES}",)).fetchall()
@@ -127,28 +129,28 @@ def _follow_move(database: sqlite3.Connection) -> None:
     database.commit()
 
 
-def sweep(client: "MlflowClient") -> list[str]:
+def close_stale_runs(client: "MlflowClient") -> list[str]:
     """Close runs that a killed process of this machine left RUNNING; returns their ids."""
-    swept = []
+    closed = []
     for experiment in client.search_experiments():
         for left in client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'"):
-            if processes.dead(left.data.tags.get("heartml.process", "")):
+            if processes.has_ended(left.data.tags.get("heartml.process", "")):
                 client.set_tag(left.info.run_id, "heartml.ended", "its process was killed")
                 client.set_terminated(left.info.run_id, "KILLED")
-                swept.append(str(left.info.run_id))
-    return swept
+                closed.append(str(left.info.run_id))
+    return closed
 
 
 @contextlib.contextmanager
 def run(client: "MlflowClient", experiment: str, name: str) -> Iterator[str]:
-    """A run that is FINISHED when the block ends well and FAILED when it does not; yields its id."""
+    """Start a run and yield its id. It becomes FINISHED, or FAILED if the block raises an exception."""
     tags = {
-        "heartml.process": processes.me(), "mlflow.runName": name,
+        "heartml.process": processes.own_name(), "mlflow.runName": name,
         "mlflow.source.name": "heartml retrain", "mlflow.source.type": "JOB",
     }
     _close_left_open(client)
     run_id = client.create_run(_experiment(client, experiment), tags=tags).info.run_id
-    _left_open.add(run_id)      # until the store has heard how it ended
+    _left_open.add(run_id)      # until its end is stored
     try:
         yield run_id
     except BaseException:
@@ -160,16 +162,17 @@ def run(client: "MlflowClient", experiment: str, name: str) -> Iterator[str]:
 
 
 def _close_left_open(client: "MlflowClient") -> None:
-    """Runs of this process whose end could not be told, as the store was away; of others `sweep` takes care."""
+    """Close runs of this process whose end could not be stored. `close_stale_runs` closes those of killed processes."""
     for run_id in sorted(_left_open):
         client.set_terminated(run_id, "FAILED")
         _left_open.discard(run_id)
 
 
 def _experiment(client: "MlflowClient", name: str) -> str:
-    """Id of the experiment, which is made first where it is new.
+    """Id of the experiment, which is created if it does not exist.
 
-    A server says where files go. Without one it is `HEARTML_ARTIFACTS` (`s3://bucket/prefix`), else under `.heartml`.
+    A server decides where files are stored. Without one it is `HEARTML_ARTIFACTS` (`s3://bucket/prefix`), or else a
+    folder under `.heartml`.
     """
     from mlflow.exceptions import MlflowException
 
@@ -180,32 +183,32 @@ def _experiment(client: "MlflowClient", name: str) -> str:
     try:
         return str(client.create_experiment(name, artifact_location=place))
     except MlflowException:
-        found = client.get_experiment_by_name(name)   # somebody else was faster
+        found = client.get_experiment_by_name(name)   # another process may have created it meanwhile
         if found is None:
             raise
         return str(found.experiment_id)
 
 
-def _named(name: str) -> str:
-    """A key that MLflow takes: `seconds/split/circor.simulated-murmur`; a data set's `+` is not among its letters."""
+def _valid_key(name: str) -> str:
+    """A key that MLflow accepts, like `seconds/split/circor.simulated-murmur`. The `+` of data sets is not allowed."""
     return _NOT_IN_A_KEY.sub("_", name.replace("+", "."))
 
 
-def log(client: "MlflowClient", run_id: str, record: Record) -> None:
-    """All params, metrics and tags in as few calls as the server takes."""
+def log(client: "MlflowClient", run_id: str, record: RunRecord) -> None:
+    """Store all params, metrics and tags in as few calls as the server allows."""
     from mlflow.entities import Metric, Param, RunTag
 
     now = int(time.time() * 1000)
-    metrics = [Metric(_named(name), value, now, 0) for name, value in record.metrics.items()]
-    params = [Param(_named(name), value[:6000]) for name, value in record.params.items()]
-    tags = [RunTag(_named(name), value[:5000]) for name, value in record.tags.items()]
-    for start in range(0, max(len(metrics), len(params), len(tags)), _AT_ONCE):
-        batch = slice(start, start + _AT_ONCE)
+    metrics = [Metric(_valid_key(name), value, now, 0) for name, value in record.metrics.items()]
+    params = [Param(_valid_key(name), value[:6000]) for name, value in record.params.items()]
+    tags = [RunTag(_valid_key(name), value[:5000]) for name, value in record.tags.items()]
+    for start in range(0, max(len(metrics), len(params), len(tags)), _BATCH_SIZE):
+        batch = slice(start, start + _BATCH_SIZE)
         client.log_batch(run_id, metrics=metrics[batch], params=params[batch], tags=tags[batch])
 
 
 def log_data(client: "MlflowClient", run_id: str, name: str, content_hash: str, source: Mapping[str, Any]) -> None:
-    """The data set that went in, with its full content hash (MLflow's own digest has eight characters)."""
+    """Store which data set a run used, with its full content hash (MLflow's own digest has only eight characters)."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     digest = content_hash.removesuffix(".dir")   # the column holds 36 characters
@@ -214,8 +217,12 @@ def log_data(client: "MlflowClient", run_id: str, name: str, content_hash: str, 
 
 
 def log_files(client: "MlflowClient", run_id: str, items: Mapping[str, Path | str]) -> None:
-    """Store files, folders and texts under their names, in one upload."""
-    with scratch() as folder:
+    """Store files, folders and texts in a run, in one upload.
+
+    Args:
+        items: path in the run -> a file or folder on this disk, or the text itself.
+    """
+    with temporary_folder() as folder:
         for name, item in items.items():
             place = folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -228,20 +235,25 @@ def log_files(client: "MlflowClient", run_id: str, items: Mapping[str, Path | st
         client.log_artifacts(run_id, str(folder))
 
 
-def log_model(client: "MlflowClient", run_id: str, packed: Packed, seal: Callable[[Path], None] | None = None) -> str:
-    """Store the model with schema and input example; loading it runs no pickle. Returns its address in the store.
+def log_model(
+    client: "MlflowClient", run_id: str, packed: PackedModel, seal: Callable[[Path], None] | None = None
+) -> str:
+    """Store a model with its schema and input example. Loading it reads no pickle.
 
     Args:
-        seal: gets the folder before any of it is stored, and may add to it: a signature.
+        seal: called with the folder before any of it is stored; it may add files, such as a signature.
+
+    Returns:
+        The address of the model in the store, `models:/...`.
     """
     import mlflow
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
-    mlflow.set_tracking_uri(address())   # a `models:/` address is looked up there
+    mlflow.set_tracking_uri(tracking_uri())   # a `models:/` address is looked up there
     made = client.create_logged_model(client.get_run(run_id).info.experiment_id, name="model", source_run_id=run_id)
     status = LoggedModelStatus.FAILED
     try:
-        with scratch() as place:
+        with temporary_folder() as place:
             folder = _saved(packed, place / "model", run_id, str(made.model_id))
             if seal:
                 seal(folder)
@@ -253,8 +265,8 @@ def log_model(client: "MlflowClient", run_id: str, packed: Packed, seal: Callabl
     return f"models:/{made.model_id}"
 
 
-def _saved(packed: Packed, folder: Path, run_id: str, model_id: str) -> Path:
-    """The model in MLflow's layout, as new: without the bytecode that trying it out leaves."""
+def _saved(packed: PackedModel, folder: Path, run_id: str, model_id: str) -> Path:
+    """Write the model in MLflow's layout, without the bytecode that MLflow's test of the model leaves."""
     import mlflow
     from mlflow.models import Model, infer_signature
 
@@ -264,7 +276,7 @@ def _saved(packed: Packed, folder: Path, run_id: str, model_id: str) -> Path:
             str(folder), mlflow_model=Model(artifact_path="model", run_id=run_id, model_id=model_id),
             python_model=str(packed.entry), artifacts={"model": str(packed.folder), "params": str(packed.params)},
             code_paths=[str(packed.code)], pip_requirements=list(packed.requirements),
-            signature=infer_signature(packed.example, packed.answer), input_example=packed.example,
+            signature=infer_signature(packed.example, packed.prediction), input_example=packed.example,
         )
     for cached in folder.rglob("__pycache__"):
         shutil.rmtree(cached)
@@ -272,13 +284,13 @@ def _saved(packed: Packed, folder: Path, run_id: str, model_id: str) -> Path:
 
 
 def add_to_model(client: "MlflowClient", source: str, files: Sequence[Path]) -> None:
-    """Store files beside a model that is stored already; those of the same name are replaced."""
+    """Add files to a stored model. Files of the same name are replaced."""
     for file in files:
         client.log_model_artifact(source.removeprefix("models:/"), str(file))
 
 
-def read(client: "MlflowClient", run_id: str) -> Run | None:
-    """One run as the store has it; `None` where it is gone."""
+def read_run(client: "MlflowClient", run_id: str) -> Run | None:
+    """One run as the store has it; `None` if it is gone."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -290,8 +302,8 @@ def read(client: "MlflowClient", run_id: str) -> Run | None:
     return _read(found)
 
 
-def runs(client: "MlflowClient") -> list[Run]:
-    """Every run that fitted a model on a data version, oldest first; what is in no registry too."""
+def training_runs(client: "MlflowClient") -> list[Run]:
+    """Every run that fitted a model on a data version, oldest first, also those whose model was not registered."""
     found, token = [], None
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     while experiments:
@@ -313,11 +325,11 @@ def _read(found: Any) -> Run:
                dict(data.tags), inputs)
 
 
-def stored(client: "MlflowClient", run_id: str, folder: str | None = None) -> frozenset[str]:
-    """Paths of the files and folders that a run keeps, those right below `folder`; `None`: of the first level."""
+def list_files(client: "MlflowClient", run_id: str, folder: str | None = None) -> frozenset[str]:
+    """Paths of the files and folders that a run keeps directly in `folder`; `None`: at the top level."""
     return frozenset(str(file.path) for file in client.list_artifacts(run_id, folder))
 
 
 def fetch(client: "MlflowClient", run_id: str, name: str, into: Path) -> Path:
-    """One stored file or folder of a run, copied below `into`."""
+    """Copy one stored file or folder of a run below `into`; returns the path of the copy."""
     return Path(client.download_artifacts(run_id, name, str(into)))

@@ -1,11 +1,10 @@
 """Registered models: one version for each content key, its verdict, and the aliases `champion` and `challenger`.
 
-A version goes through three states, each readable from its tags, so that a run killed between any two of them is
-finished by the next one:
+A version goes through three states. Its tags say which, so that the next run can finish what a killed run left:
     registered   tag `heartml.key`; alias `challenger`
     judged       tags `heartml.verdict`, `heartml.reason`, `heartml.compared_with`, `heartml.gate.<criterion>`
-    settled      tag `heartml.settled`; alias `champion` where the verdict is `promoted`
-Who becomes champion is decided in a journal, see heartml/registry/champions.py; the alias follows it.
+    settled      tag `heartml.settled`; alias `champion` if the verdict is `promoted`
+Which version is champion is decided in a journal (heartml/registry/champions.py). The alias follows the journal.
 """
 
 import contextlib
@@ -18,7 +17,7 @@ from heartml.core.system import processes
 from heartml.core.system.errors import HeartMLError
 from heartml.registry import champions
 from heartml.registry.champions import Decision, Entry
-from heartml.registry.mlflow_store import alone
+from heartml.registry.mlflow_store import store_lock
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,15 +25,15 @@ if TYPE_CHECKING:
 CHAMPION, CHALLENGER = "champion", "challenger"
 PROMOTED, REFUSED, ABANDONED = "promoted", "refused", "abandoned"
 NONE = champions.NONE
-_ON_ITS_WAY_S = 2.0     # so long another machine may take between the journal and the alias
+_ALIAS_DELAY_S = 2.0     # time that another machine may need between its entry in the journal and the alias
 
 
 class RegistryError(HeartMLError):
-    """The registry cannot do what was asked; the message says what stands in the way."""
+    """The registry cannot do what was asked. The message says why."""
 
 
 class ChampionChanged(RegistryError):  # noqa: N818 - reads as what happened
-    """Somebody promoted another version since the gate compared: the verdict no longer counts."""
+    """Another version became champion after the gate compared, so the verdict is no longer valid."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Version:
 
     Attributes:
         name: of the registered model, `circor-murmur`.
-        number: counted by the registry, from "1".
+        number: given by the registry, from "1".
         run_id: the MLflow run that logged it.
         source: address of the stored model.
         aliases: `champion`, `challenger`, or others that people set.
@@ -61,7 +60,7 @@ class Version:
 
     @property
     def verdict(self) -> str | None:
-        """`promoted`, `refused`, `abandoned` by a killed run, or `None` while the gate has not spoken."""
+        """`promoted`, `refused`, `abandoned` by a killed run, or `None` until the gate has judged it."""
         return self.tags.get("heartml.verdict")
 
     def as_dict(self) -> dict[str, Any]:
@@ -70,12 +69,12 @@ class Version:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is left to do for this version."""
+        """Whether everything has been done for this version."""
         return "heartml.settled" in self.tags
 
 
-def names(client: "MlflowClient") -> list[str]:
-    """All registered models; the journals of champions are none."""
+def model_names(client: "MlflowClient") -> list[str]:
+    """Names of all registered models, without the journals of champions."""
     found, token = [], None
     while True:
         page = client.search_registered_models(page_token=token)
@@ -85,8 +84,8 @@ def names(client: "MlflowClient") -> list[str]:
             return sorted(found)
 
 
-def versions(client: "MlflowClient", name: str) -> list[Version]:
-    """All versions of a model, oldest first; empty where there is no such model."""
+def list_versions(client: "MlflowClient", name: str) -> list[Version]:
+    """All versions of a model, oldest first; empty if there is no such model."""
     aliases = _aliases(client, name)
     found, token = [], None
     while True:
@@ -97,18 +96,26 @@ def versions(client: "MlflowClient", name: str) -> list[Version]:
             return sorted(found, key=lambda version: int(version.number))
 
 
-def find(client: "MlflowClient", name: str, key: str) -> Version | None:
-    """The version with this content key; the oldest, should there be several."""
-    return next((v for v in versions(client, name) if v.tags.get("heartml.key") == key), None)
+def find_by_key(client: "MlflowClient", name: str, key: str) -> Version | None:
+    """The version with this content key (the oldest, if there are several); `None` if there is none."""
+    return next((v for v in list_versions(client, name) if v.tags.get("heartml.key") == key), None)
 
 
 def champion(client: "MlflowClient", name: str) -> Version | None:
-    """The version that serves."""
-    return next((v for v in versions(client, name) if CHAMPION in v.aliases), None)
+    """The version with the alias `champion`; `None` if there is none."""
+    return next((v for v in list_versions(client, name) if CHAMPION in v.aliases), None)
 
 
 def parse(words: str) -> tuple[str, str, str]:
-    """`circor-murmur/3`, `circor-murmur@challenger` -> name, sign, which; a name alone means its champion."""
+    """Split `circor-murmur/3` or `circor-murmur@challenger` into name, sign, and number or alias.
+
+    A name alone means its champion.
+
+    >>> parse("circor-murmur/3")
+    ('circor-murmur', '/', '3')
+    >>> parse("circor-murmur")
+    ('circor-murmur', '@', 'champion')
+    """
     for sign in ("@", "/"):
         name, found, which = words.rpartition(sign)
         if found and name and which:
@@ -120,10 +127,10 @@ def get(client: "MlflowClient", words: str) -> Version:
     """The version that NAME (its champion), NAME@ALIAS or NAME/VERSION means.
 
     Raises:
-        RegistryError: there is none.
+        RegistryError: there is no such version.
     """
     name, sign, which = parse(words)
-    known = versions(client, name)
+    known = list_versions(client, name)
     for version in known:
         if which in (version.aliases if sign == "@" else (version.number,)):
             return version
@@ -132,44 +139,50 @@ def get(client: "MlflowClient", words: str) -> Version:
 
 
 def register(client: "MlflowClient", name: str, *, run_id: str, source: str, key: str) -> Version:
-    """Add a version, its key in the same transaction, and name it challenger; once for each key."""
+    """Add a version with its content key, and give it the alias `challenger`. A key is registered only once."""
     from mlflow.exceptions import MlflowException
 
-    with _alone():
-        known = find(client, name, key)
+    with _registry_lock():
+        known = find_by_key(client, name, key)
         if known:
             return known
-        with contextlib.suppress(MlflowException):   # it exists
+        with contextlib.suppress(MlflowException):   # the model exists already
             client.create_registered_model(_checked(name), description="Heart-sound classifier. Not a medical device.")
-        tags = {"heartml.key": key, "heartml.process": processes.me()}
+        tags = {"heartml.key": key, "heartml.process": processes.own_name()}
         made = client.create_model_version(name, source=source, run_id=run_id, tags=tags)
         client.set_registered_model_alias(name, CHALLENGER, str(made.version))
         return _read(client, name, str(made.version))
 
 
-def record(client: "MlflowClient", version: Version, verdict: Mapping[str, Any], compared_with: str | None) -> None:
-    """Store the gate's verdict (`gate.Verdict.as_json`) and each criterion with its number on the version."""
+def record_verdict(
+    client: "MlflowClient", version: Version, verdict: Mapping[str, Any], compared_with: str | None
+) -> None:
+    """Store the gate's verdict (`gate.Verdict.as_json`) as tags of the version, each criterion with its number.
+
+    Args:
+        compared_with: number of the champion at that time; `None` if there was none.
+    """
     tags = {"heartml.compared_with": compared_with or NONE, "heartml.reason": verdict["reason"]}
     for criterion in verdict["criteria"]:
         number = "" if criterion["value"] is None else f" ({criterion['value']:.4g})"
         passed = "passed" if criterion["passed"] else "failed"
         tags[f"heartml.gate.{criterion['name']}"] = f"{passed}{number}: {criterion['words']}"
-    tags["heartml.verdict"] = PROMOTED if verdict["promote"] else REFUSED   # last: it says that the others are there
+    tags["heartml.verdict"] = PROMOTED if verdict["promote"] else REFUSED   # last: it means that the others are stored
     for tag, value in tags.items():
         client.set_model_version_tag(version.name, version.number, tag, value[:5000])
     client.update_model_version(version.name, version.number, description=str(verdict["reason"])[:5000])
 
 
 def settle(client: "MlflowClient", version: Version) -> Version:
-    """Act on the recorded verdict: move the alias `champion`, or leave it where it is.
+    """Carry out the recorded verdict: move the alias `champion`, or leave it where it is.
 
     Raises:
         ChampionChanged: the champion is no longer the one that this version was compared with.
     """
-    with _alone():
+    with _registry_lock():
         _follow(client, version.name)
         now = _read(client, version.name, version.number)
-        if now.verdict == PROMOTED and CHAMPION not in now.aliases and not _was_promoted(client, now):
+        if now.verdict == PROMOTED and CHAMPION not in now.aliases and not _was_champion(client, now):
             _decide(client, now, Decision(champions.GATE, now.number, now.tags["heartml.compared_with"],
                                           now.tags["heartml.reason"], "the gate", now.tags["heartml.reason"]))
         if now.verdict == PROMOTED and CHALLENGER in now.aliases:
@@ -178,26 +191,26 @@ def settle(client: "MlflowClient", version: Version) -> Version:
         return _read(client, version.name, version.number)
 
 
-def no_challenger(client: "MlflowClient", version: Version) -> None:
-    """Take the alias `challenger` from a version that serves, unless another one has it by now."""
-    with _alone():
+def remove_challenger(client: "MlflowClient", version: Version) -> None:
+    """Remove the alias `challenger` from a version that serves, unless another version has it by now."""
+    with _registry_lock():
         if CHALLENGER in _read(client, version.name, version.number).aliases:
             client.delete_registered_model_alias(version.name, CHALLENGER)
 
 
 def decide(client: "MlflowClient", version: Version, decision: Decision) -> Entry:
-    """Make `version` the champion by a decision against `decision.before`.
+    """Make `version` the champion in place of `decision.before`.
 
     Raises:
-        ChampionChanged: that is not the champion, or no longer.
+        ChampionChanged: `decision.before` is not the champion, or no longer.
     """
-    with _alone():
+    with _registry_lock():
         return _decide(client, version, decision)
 
 
-def follow(client: "MlflowClient", name: str) -> None:
-    """Finish a promotion that a killed process left between the journal and the alias."""
-    with _alone():
+def follow_journal(client: "MlflowClient", name: str) -> None:
+    """Move the alias `champion` to where the journal says, if a killed process did not come to it."""
+    with _registry_lock():
         _follow(client, name)
 
 
@@ -206,46 +219,48 @@ def _decide(client: "MlflowClient", version: Version, decision: Decision) -> Ent
     _follow(client, name)
     number = _note_moved_by_hand(client, version)
     if number != decision.before:
-        raise ChampionChanged(_changed(version, decision, number))
+        raise ChampionChanged(_changed_words(version, decision, number))
     entry = champions.append(client, name, decision, source=version.source, run_id=version.run_id)
     if not entry.counts:
-        raise ChampionChanged(_changed(version, decision, champions.serving(champions.read(client, name))))
+        now = champions.serving_version(champions.read(client, name))
+        raise ChampionChanged(_changed_words(version, decision, now))
     _follow(client, name)
     return entry
 
 
-def _changed(version: Version, decision: Decision, now: str) -> str:
+def _changed_words(version: Version, decision: Decision, now: str) -> str:
     return (f"{version.name}: champion is version {now} now, version {version.number} was compared with "
             f"{decision.before}")
 
 
-def _was_promoted(client: "MlflowClient", version: Version) -> bool:
-    """Whether it served once: what a person decided since is not undone."""
+def _was_champion(client: "MlflowClient", version: Version) -> bool:
+    """Whether it was champion before. Then it is not promoted again, because somebody has decided otherwise since."""
     return any(entry.decision.version == version.number
-               for entry in champions.counted(champions.read(client, version.name)))
+               for entry in champions.effective(champions.read(client, version.name)))
 
 
 def _follow(client: "MlflowClient", name: str) -> None:
-    """Move the alias to where the journal says, again where somebody entered more meanwhile."""
+    """Move the alias to where the journal says, and once more if the journal has grown meanwhile."""
     done: int | None = None
     while True:
         wanted = champions.last(champions.read(client, name))
         if wanted is None or wanted.number == done or (done is None and wanted.followed):
             return
         if wanted.decision.version != NONE:
-            champions.insist(client.set_registered_model_alias, name, CHAMPION, wanted.decision.version)
+            champions.retry(client.set_registered_model_alias, name, CHAMPION, wanted.decision.version)
         champions.mark_followed(client, name, wanted)
         done = wanted.number
 
 
 def _note_moved_by_hand(client: "MlflowClient", version: Version) -> str:
-    """The version that serves; where the alias is not where the journal left it, that is entered first.
+    """Number of the version that serves. An alias that was moved by hand is entered in the journal first.
 
-    An alias on its way is no alias that was moved by hand: then the journal has the word. It is read before the alias,
-    so that what others enter meanwhile makes a hasty entry of ours one that does not count.
+    If another process has made its entry and not yet moved the alias, the alias was not moved by hand, and the journal
+    decides. The journal is read before the alias. So if others add entries meanwhile, an entry made here by mistake
+    does not count.
     """
     name = version.name
-    for wait_s in (_ON_ITS_WAY_S, 0.0):
+    for wait_s in (_ALIAS_DELAY_S, 0.0):
         last = champions.last(champions.read(client, name))
         known = last.decision.version if last else NONE
         alias = champion(client, name)
@@ -257,35 +272,38 @@ def _note_moved_by_hand(client: "MlflowClient", version: Version) -> str:
     found = Decision(champions.FOUND, number, known, "the alias was found here: set outside HeartML, or before it "
                      "kept this journal", "unknown", alias.tags.get("heartml.reason", "") if alias else "")
     entry = champions.append(client, name, found, source=shown.source, run_id=shown.run_id, followed=True)
-    return number if entry.counts else champions.serving(champions.read(client, name))
+    return number if entry.counts else champions.serving_version(champions.read(client, name))
 
 
-def mark(client: "MlflowClient", version: Version, tag: str, value: str) -> None:
-    """Set one tag of a version; nothing is written where it says so already."""
+def set_tag(client: "MlflowClient", version: Version, tag: str, value: str) -> None:
+    """Set one tag of a version, unless it has this value already."""
     if version.tags.get(tag) != value:
         client.set_model_version_tag(version.name, version.number, tag, value[:5000])
 
 
 def forget_verdict(client: "MlflowClient", version: Version) -> Version:
-    """Back to `registered`: the gate has to look again."""
+    """Put a version back into the state `registered`, so that the gate judges it again."""
     client.delete_model_version_tag(version.name, version.number, "heartml.verdict")
     return _read(client, version.name, version.number)
 
 
 def close_abandoned(client: "MlflowClient", name: str) -> None:
-    """Versions whose process was killed before they were settled, and that no later run came back to."""
-    for version in versions(client, name):
-        if version.settled or not processes.dead(version.tags.get("heartml.process", "")):
+    """Settle versions whose process was killed before it settled them, and that no later run finished."""
+    for version in list_versions(client, name):
+        if version.settled or not processes.has_ended(version.tags.get("heartml.process", "")):
             continue
-        if version.verdict != REFUSED and CHAMPION not in version.aliases and not _was_promoted(client, version):
+        if version.verdict != REFUSED and CHAMPION not in version.aliases and not _was_champion(client, version):
             client.set_model_version_tag(name, version.number, "heartml.verdict", ABANDONED)
         client.set_model_version_tag(name, version.number, "heartml.settled", "true")
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """One change at a time, see `store.alone`; behind a server `compared_with` is checked before the alias moves."""
-    with alone("registry", on_wait="waiting for another promotion"):
+def _registry_lock() -> Iterator[None]:
+    """Only one process changes the registry at a time, as far as `store_lock` reaches.
+
+    Processes of other machines behind a server do not share the lock. The journal settles who was first among them.
+    """
+    with store_lock("registry", on_wait="waiting for another promotion"):
         yield
 
 
@@ -294,7 +312,7 @@ def _read(client: "MlflowClient", name: str, number: str) -> Version:
 
 
 def _aliases(client: "MlflowClient", name: str) -> dict[str, str]:
-    """alias -> version number; empty where there is no such model."""
+    """alias -> version number; empty if there is no such model."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -315,5 +333,5 @@ def _version(entry: Any, aliases: Mapping[str, str]) -> Version:
 
 def _checked(name: str) -> str:
     if not name or any(c in name for c in "'\"/:`"):
-        raise RegistryError(f"{name!r} is no name of a model")
+        raise RegistryError(f"{name!r} is not a valid name of a model")
     return name

@@ -1,1 +1,1 @@
-"""After the stages: register a version, let the gate judge it, promote or refuse it."""
+"""After the stages: register a version, let the gate judge it, promote or refuse it. Compare two versions."""

@@ -1,6 +1,6 @@
-"""A comparison of two versions for people: tables on the terminal, a self-contained page with the differences drawn.
+"""A comparison of two versions for people: tables on the terminal, and one HTML page with the differences drawn.
 
-In: what `comparison.compare` found. Every figure is one of its numbers, rounded.
+In: the values of `comparison.compare`. Out: text and HTML. Every figure is one of these values, rounded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ from heartml.reporting.task_report.tables import Cell, Column, Table, TableLine
 
 Json = Mapping[str, Any]
 _KINDS = {FIRST: "model", SECOND: "champion", NEITHER: "other", TOO_FEW: "other"}
-_LONGEST = 60
+_MAX_LENGTH = 60    # characters of a value in a line
 
 
 def names(found: Json) -> tuple[str, str]:
-    """`version 1` and `version 3`; with the model's name where the names differ."""
+    """`version 1` and `version 3`, with the model's names if they differ."""
     same = found[FIRST]["name"] == found[SECOND]["name"]
     first, second = (f"{'' if same else found[side]['name'] + ' '}version {found[side]['version']}"
                      for side in (FIRST, SECOND))
@@ -27,14 +27,14 @@ def names(found: Json) -> tuple[str, str]:
 
 
 def title(found: Json) -> str:
-    """`circor-murmur: version 1 and version 3`."""
+    """The heading, `circor-murmur: version 1 and version 3`."""
     first, second = names(found)
     same = found[FIRST]["name"] == found[SECOND]["name"]
     return f"{found[SECOND]['name']}: {first} and {second}" if same else f"{first} and {second}"
 
 
 def headline(found: Json) -> str:
-    """What the task's metric says, in a sentence."""
+    """The result on the task's metric, in a sentence."""
     first, second = names(found)
     if not found["units"]:
         return f"{title(found)} have no held-out unit in common that neither was trained on"
@@ -45,22 +45,22 @@ def headline(found: Json) -> str:
                 f"{found['least_groups']} are needed. {words}")
     if of["better"] == NEITHER:
         return f"Chance explains the difference between {first} and {second}. {words}"
-    led = second if of["better"] == SECOND else first
-    return f"{led[0].upper()}{led[1:]} is better. {words}"
+    winner = second if of["better"] == SECOND else first
+    return f"{winner[0].upper()}{winner[1:]} is better. {words}"
 
 
 def change(difference: Json) -> str:
-    """`−0.05 to +0.12`."""
+    """The interval of a difference, `−0.05 to +0.12`."""
     return f"{signed(difference['low'])} to {signed(difference['high'])}"
 
 
 def basis(found: Json) -> str:
-    """On which units, and which were left out."""
+    """On how many units the comparison rests, and which were left out."""
     left = found["left_out"]
     reasons = [f"{count} left out ({why})" for count, why in (
-        (left["trained"], "one of the two heard their group in training"),
-        (left["first_alone"], "only the first was asked about them"),
-        (left["second_alone"], "only the second was asked about them")) if count]
+        (left["trained"], "one of the two was trained on their group"),
+        (left["first_alone"], "only the first predicted them"),
+        (left["second_alone"], "only the second predicted them")) if count]
     relabelled = [f"{found['relabelled']} whose label changed, by the second's label"] if found["relabelled"] else []
     absent = [f"none of them {' or '.join(found['absent'])}"] if found["absent"] and found["units"] else []
     words = f"On {found['units']} held-out {found['unit']}s in {found['groups']} groups"
@@ -68,16 +68,16 @@ def basis(found: Json) -> str:
 
 
 def metric_title(name: str) -> str:
-    """With the direction, where lower is better."""
+    """The metric's title, with a note if lower is better."""
     return TITLES[name] if METRICS[name].greater_is_better else f"{TITLES[name]} (lower is better)"
 
 
 def what_differs(found: Json) -> list[tuple[str, Sequence[tuple[str, str, str]]]]:
-    """Sections of (what, first, second): data, code, parameters, environment; empty where they are the same."""
+    """Sections of rows (what, first, second): data, code, parameters, environment. Empty if they are the same."""
     data, code = found["data"], found["code"]
     of_data = [("data.dvc", *data["hashes"])] if data["hashes"][0] != data["hashes"][1] else []
     if data["first_alone"] or data["second_alone"]:
-        of_data.append(("Recordings in one alone", str(data["first_alone"]), str(data["second_alone"])))
+        of_data.append(("Recordings in one only", str(data["first_alone"]), str(data["second_alone"])))
     if data["moved"]:
         of_data.append(("Recordings in both, on another side of the split", str(data["moved"]), ""))
     commits = [f"{(commit or 'none')[:12]}{' with uncommitted changes' if dirty else ''}"
@@ -96,7 +96,7 @@ def _text(value: Any) -> str:
 
 
 def show(found: Json) -> None:
-    """Print it."""
+    """Print the comparison on the terminal."""
     from rich.console import Console
     from rich.table import Table as Printed
     from rich.text import Text
@@ -112,7 +112,7 @@ def show(found: Json) -> None:
             name = f"{of['division'].replace('_', ' ')}: {of['value']} ({of['groups']} groups)"
             printed.add_row(name, *(_figures(of, found) if of["estimable"] else ("not estimable", "", "", "")))
         console.print(printed)
-        console.print(Text(right(found)))
+        console.print(Text(decision_counts(found)))
     for what_of, rows in what_differs(found):
         console.print(Text(f"{what_of}: {'differs' if rows else 'the same'}", style="bold"))
         for what, one, other in rows:
@@ -120,32 +120,32 @@ def show(found: Json) -> None:
 
 
 def _figures(of: Json, found: Json) -> tuple[str, str, str, str]:
-    told = {FIRST: names(found)[0], SECOND: names(found)[1], NEITHER: "chance explains it", TOO_FEW: TOO_FEW}
+    better = {FIRST: names(found)[0], SECOND: names(found)[1], NEITHER: "chance explains it", TOO_FEW: TOO_FEW}
     first, second = (_with_span(figure(of[side]["value"]), span(of[side])) for side in (FIRST, SECOND))
     d = of["difference"]
     if d["value"] is None:
         return first, second, "not estimable", ""
-    return first, second, _with_span(signed(d["value"]), change(d)), told[of["better"]]
+    return first, second, _with_span(signed(d["value"]), change(d)), better[of["better"]]
 
 
 def _with_span(value: str, interval: str) -> str:
     return f"{value} ({interval})" if interval else value
 
 
-def right(found: Json) -> str:
-    """Who was right on how many units."""
+def decision_counts(found: Json) -> str:
+    """On how many units both versions were right, only one, or neither, in a sentence."""
     n = found["decisions"]
-    return (f"Both right: {n['both_right']}; the first alone: {n['first_alone_right']}; the second alone: "
+    return (f"Both right: {n['both_right']}; only the first: {n['first_alone_right']}; only the second: "
             f"{n['second_alone_right']}; neither: {n['both_wrong']}.")
 
 
 def short(text: str) -> str:
-    """At most one line's worth."""
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST - 1]}…"
+    """The first 60 characters of a text; an ellipsis marks what was cut."""
+    return text if len(text) <= _MAX_LENGTH else f"{text[:_MAX_LENGTH - 1]}…"
 
 
 def render(found: Json) -> str:
-    """The page as HTML; nothing is fetched from elsewhere, the same comparison gives the same bytes."""
+    """The page as HTML. It loads nothing from elsewhere, and the same comparison gives the same bytes."""
     from jinja2 import ChoiceLoader, PackageLoader
 
     from heartml.reporting.environment import environment
@@ -157,7 +157,8 @@ def render(found: Json) -> str:
                (f"{of['units']:,} ({of['groups']:,})",), of) for of in found["subgroups"]]
     counted = (f"{found['unit'].capitalize()}s (groups)",)
     return pages.get_template("compare.html.jinja").render(
-        found=found, names=names(found), title=title(found), headline=headline(found), basis=basis(found), right=right,
+        found=found, names=names(found), title=title(found), headline=headline(found), basis=basis(found),
+        decision_counts=decision_counts,
         metrics=drawn(found, metrics, ()) if metrics else None,
         subgroups=drawn(found, groups, counted) if groups else None,
         units=units(found), differs=what_differs(found), meaning=TITLES[found["metric"]] if metrics else "",
@@ -165,7 +166,10 @@ def render(found: Json) -> str:
 
 
 def drawn(found: Json, lines: Sequence[tuple[str, tuple[str, ...], Json]], facts: tuple[str, ...]) -> Table:
-    """Both sides and the difference, each figure with its interval; every row has its own scale, zero in the middle."""
+    """A table with a drawing in each cell: both versions and their difference, with intervals.
+
+    Every row has a scale of its own. In the column of differences zero is in the middle.
+    """
     rows = []
     for name, counts, of in lines:
         if "difference" not in of:
@@ -179,8 +183,8 @@ def drawn(found: Json, lines: Sequence[tuple[str, tuple[str, ...], Json]], facts
         d = of["difference"]
         most = max(abs(d[end] or 0.0) for end in ("value", "low", "high")) or 1.0
         words = f"{name}, difference: {signed(d['value'])}, {change(d)}"
-        picture = whisker(d, (-max(most, _least(of)), max(most, _least(of))), words, kind=_KINDS[of["better"]],
-                          reference=0.0)
+        end = max(most, _smallest_end(of))
+        picture = whisker(d, (-end, end), words, kind=_KINDS[of["better"]], reference=0.0)
         rows.append(TableLine(name, _KINDS[of["better"]], counts,
                               (*cells, Cell(signed(d["value"]), change(d), picture))))
     first, second = names(found)
@@ -188,14 +192,20 @@ def drawn(found: Json, lines: Sequence[tuple[str, tuple[str, ...], Json]], facts
     return Table("Comparison", "", facts, columns, tuple(rows))
 
 
-def _least(of: Json) -> float:
-    """Half of what there is, so that a small difference looks small; scores lie within 0 and 1, costs do not."""
+def _smallest_end(of: Json) -> float:
+    """Smallest end of the scale of differences, so that a small difference looks small: half of the score's range.
+
+    Scores lie between 0 and 1. For costs it is half of the larger value.
+    """
     values = [abs(of[side]["value"] or 0.0) for side in (FIRST, SECOND)]
     return 0.5 if max(values) <= 2 else max(values) / 2
 
 
 def units(found: Json) -> str | None:
-    """A dot a unit, by its true class: how much more probability the second gives to the truth than the first."""
+    """A drawing with one dot for each unit, in the row of its true class; `None` if there is no unit.
+
+    The position is the probability that the second version gives to the true class, minus the first's.
+    """
     if not found["by_unit"]:
         return None
     rows: dict[str, list[tuple[float, int, str]]] = {

@@ -1,25 +1,19 @@
-"""The gate between challenger and champion: held-out answers in, criteria with their numbers and a verdict out.
+"""The gate between challenger and champion: the conditions of promotion, each with its number, and the verdict.
 
-Both models are compared on the same held-out units, with the challenger's labels and groups, and only on units that
-neither was trained on. Pure: no file, no registry, no clock.
+In: a `Comparison` with the champion (heartml/release/champion_comparison.py), the challenger's scores beside the
+baselines, and what is missing in validation and lineage. Out: a `Verdict` with all criteria. Pure: no file, no
+registry, no clock.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
 from heartml.core.config import GateParams
-from heartml.core.schema import TEST
-from heartml.core.tasks import Task
-from heartml.metrics import METRICS, Metric
-from heartml.metrics.bootstrap import Difference, paired_bootstrap
-from heartml.metrics.scores import Scored, task_metrics
-
-CALIBRATION = ("ece", "brier")
+from heartml.metrics import Metric
+from heartml.release.champion_comparison import Comparison, gain
 
 
 @dataclass(frozen=True)
@@ -29,8 +23,8 @@ class Criterion:
     Attributes:
         name: key, part of a tag in the registry.
         passed: whether it holds.
-        value: what was measured, in the metric's unit or as a count; `None` where there is no number.
-        required: what `value` is held against; `None` where there is no number.
+        value: what was measured, in the metric's unit or as a count; `None` if there is no number.
+        required: the limit for `value`; `None` if there is no number.
         words: the sentence for people, with the numbers in it.
     """
 
@@ -39,33 +33,6 @@ class Criterion:
     value: float | None
     required: float | None
     words: str
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Challenger and champion on the units that both can be judged on.
-
-    Attributes:
-        units, groups: how many were compared.
-        trained: held-out units left out because their group was in the champion's training.
-        unknown: held-out units left out because the champion never answered them.
-        absent: classes of the challenger's held-out units that no compared unit has.
-        challenger, champion: each metric's value on these units.
-        difference: challenger minus champion on the task's metric, with its interval.
-        calibration: challenger minus champion in the Brier score of their calibrated probabilities, with its interval.
-        subgroups: `column=value` -> gain of the challenger on the task's metric (positive is better), and its groups.
-    """
-
-    units: int
-    groups: int
-    trained: int
-    unknown: int
-    absent: tuple[str, ...]
-    challenger: Mapping[str, float]
-    champion: Mapping[str, float]
-    difference: Difference
-    calibration: Difference
-    subgroups: Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -78,100 +45,8 @@ class Verdict:
     comparison: Comparison | None
 
     def as_json(self) -> dict[str, Any]:
-        """For the registry and the report; what is not a number is null."""
+        """Plain values for the registry and the report; NaN becomes null."""
         return {key: _json(value) for key, value in asdict(self).items()}
-
-
-@dataclass(frozen=True)
-class Champion:
-    """What the gate knows about the serving model.
-
-    Attributes:
-        version: of the registered model.
-        answers: to held-out units; `None` where it answers in other classes.
-        trained_on: recording ids that it was fitted to.
-    """
-
-    version: str
-    answers: Scored | None
-    trained_on: Set[str]
-
-
-def untrained(folds: pd.DataFrame, trained_on: Set[str]) -> pd.Series:
-    """Held-out unit ids of the challenger's folds (schema.FOLDS) whose whole group the champion was not trained on."""
-    seen = folds.loc[folds["recording_id"].isin(trained_on), "group_id"]
-    held_out = folds.loc[folds["part"] == TEST].drop_duplicates("unit_id")
-    return held_out.loc[~held_out["group_id"].isin(seen), "unit_id"]
-
-
-def compare(
-    task: Task, challenger: Scored, champion: Champion, folds: pd.DataFrame, subgroups: pd.DataFrame,
-    params: GateParams, rng: np.random.Generator,
-) -> Comparison | None:
-    """Pair the answers of both models; `None` where no unit is left or the classes differ.
-
-    Args:
-        challenger: its answers to its held-out units.
-        folds: of the challenger.
-        subgroups: indexed by unit_id, one column a way to divide the units (sex, age group, source).
-    """
-    if champion.answers is None:
-        return None
-    fair = np.isin(challenger.unit_ids, untrained(folds, champion.trained_on).to_numpy(str))
-    row_of = {unit: row for row, unit in enumerate(champion.answers.unit_ids)}
-    known = np.array([unit in row_of for unit in challenger.unit_ids], dtype=bool)
-    if not (fair & known).any():
-        return None
-    first = challenger.take(fair & known)
-    second = champion.answers.take(np.array([row_of[unit] for unit in first.unit_ids], dtype=np.intp))
-    metric = METRICS[task.metric]
-    difference, calibration = (paired_bootstrap(
-        of, first.labels, (shown(of, first), first.decisions), (shown(of, second), second.decisions), task.classes,
-        first.groups, resamples=params.bootstrap, confidence=params.confidence, rng=rng,
-    ) for of in (metric, METRICS["brier"]))
-    return Comparison(
-        len(first.labels), len(np.unique(first.groups)), int((~fair).sum()), int((fair & ~known).sum()),
-        absent(challenger, first), _values(task, first, first), _values(task, first, second), difference, calibration,
-        _subgroups(metric, first, second, subgroups.reindex(first.unit_ids), params.min_subgroup_groups),
-    )
-
-
-def absent(held_out: Scored, compared: Scored) -> tuple[str, ...]:
-    """Classes that some held-out units have and none that is compared."""
-    return tuple(held_out.classes[c] for c in np.setdiff1d(held_out.labels, compared.labels))
-
-
-def shown(metric: Metric, answers: Scored) -> NDArray[np.float64]:
-    """The probabilities that a metric is about: what a person is shown, for calibration; else what decides."""
-    return answers.calibrated if metric.name in CALIBRATION else answers.probabilities
-
-
-def _values(task: Task, truth: Scored, answers: Scored) -> dict[str, float]:
-    return {m.name: _value(m, truth, answers) for m in (*task_metrics(task), *(METRICS[name] for name in CALIBRATION))}
-
-
-def _value(metric: Metric, truth: Scored, answers: Scored) -> float:
-    return metric.function(truth.labels, shown(metric, answers), answers.decisions, truth.classes)
-
-
-def _subgroups(
-    metric: Metric, first: Scored, second: Scored, known: pd.DataFrame, min_groups: int
-) -> dict[str, dict[str, float]]:
-    found = {}
-    for column in known:
-        for value in sorted(known[column].dropna().unique()):
-            rows = (known[column] == value).fillna(False).to_numpy(bool)
-            mine, theirs = first.take(rows), second.take(rows)
-            groups = len(np.unique(mine.groups))
-            if groups >= min_groups:
-                difference = _value(metric, mine, mine) - _value(metric, mine, theirs)
-                found[f"{column}={value}"] = {"gain": gain(metric, difference), "groups": float(groups)}
-    return found
-
-
-def gain(metric: Metric, difference: float) -> float:
-    """A difference turned so that positive is better."""
-    return difference if metric.greater_is_better else -difference
 
 
 def better_than_champion(
@@ -179,8 +54,26 @@ def better_than_champion(
 ) -> Criterion:
     """The whole interval of the paired difference lies on the better side of zero, on enough groups of every class.
 
-    Resamples of few groups are much alike: of two equally good models one passes as better in 18 to 25 % of draws of
-    one group, in 3 to 6 % of two.
+    A minimum of groups is needed because resamples of few groups are much alike. Of two equally good models one would
+    pass as better in 18 to 25 % of draws of one group, and in 3 to 6 % of draws of two.
+
+    Args:
+        champion: number of its version.
+
+    >>> from heartml.metrics import METRICS
+    >>> from heartml.metrics.bootstrap import Difference
+    >>> params = GateParams(confidence=0.95, bootstrap=1000, min_groups=5, subgroup_margin=0.05, calibration_limit=0.15,
+    ...                     calibration_margin=0.05, min_subgroup_groups=10, catch_up_recordings=100)
+    >>> gained = Comparison(units=40, groups=20, trained=3, unknown=0, absent=(), challenger={}, champion={},
+    ...                     difference=Difference(0.1, 0.02, 0.18, 0.01), calibration=Difference(0.0, 0.0, 0.0, 1.0),
+    ...                     subgroups={})
+    >>> criterion = better_than_champion(METRICS["uar"], "3", gained, params)
+    >>> criterion.passed, criterion.value
+    (True, 0.02)
+    >>> few = Comparison(**{**vars(gained), "groups": 4})
+    >>> better_than_champion(METRICS["uar"], "3", few, params).words
+    "compared on 4 held-out groups, at least 5 are needed; 3 left out (champion trained on them): \
+`heartml promote` decides, or keep champion 3's `seed`"
     """
     if comparison is None:
         return Criterion("better", False, None, None, f"cannot be compared with champion {champion}: "
@@ -195,13 +88,14 @@ def better_than_champion(
 
 
 def _left_out(comparison: Comparison) -> str:
-    reasons = ((comparison.trained, "champion trained on them"), (comparison.unknown, "champion never answered them"))
-    told = ", ".join(f"{n} left out ({why})" for n, why in reasons if n)
-    return f"; {told}" if told else ""
+    reasons = ((comparison.trained, "champion trained on them"),
+               (comparison.unknown, "champion has no prediction for them"))
+    words = ", ".join(f"{n} left out ({why})" for n, why in reasons if n)
+    return f"; {words}" if words else ""
 
 
 def _too_little(comparison: Comparison, champion: str, least: int) -> Criterion | None:
-    """Too few groups or not every class: refused, with the way out."""
+    """Refused because too few groups were compared, or not every class, with what can be done; else `None`."""
     groups, missing = comparison.groups, comparison.absent
     if groups >= least and not missing:
         return None
@@ -214,7 +108,19 @@ def _too_little(comparison: Comparison, champion: str, least: int) -> Criterion 
 
 
 def no_subgroup_loses(comparison: Comparison | None, margin: float) -> Criterion:
-    """No subgroup that is large enough to say so loses more than the margin on the task's metric."""
+    """No subgroup that is large enough to compare loses more than the margin on the task's metric.
+
+    Args:
+        margin: allowed loss, in the metric's unit.
+
+    >>> from types import SimpleNamespace
+    >>> compared = SimpleNamespace(subgroups={"sex=Female": {"gain": 0.1, "groups": 30.0},
+    ...                                       "sex=Male": {"gain": -0.02, "groups": 25.0}})
+    >>> no_subgroup_loses(compared, 0.05).words
+    'worst of 2 subgroups: sex=Male -0.020, allowed -0.050'
+    >>> no_subgroup_loses(compared, 0.05).passed, no_subgroup_loses(compared, 0.01).passed
+    (True, False)
+    """
     gains = {name: s["gain"] for name, s in (comparison.subgroups if comparison else {}).items()
              if not np.isnan(s["gain"])}
     if not gains:
@@ -225,27 +131,45 @@ def no_subgroup_loses(comparison: Comparison | None, margin: float) -> Criterion
 
 
 def as_well_calibrated(comparison: Comparison | None, margin: float) -> Criterion:
-    """The whole interval of the paired difference in the Brier score lies below the margin: it is for the challenger to
-    show that its confidence is worth as much.
+    """The whole interval of the paired difference in the Brier score lies below the margin.
 
-    Of models that are as sure as they are right, against their like, this refuses one in a hundred with 50 held-out
-    groups (a third with 20), and of over-confident ones (temperature 0.4) nine in ten. The calibration error cannot
-    be used so: its noise alone would refuse nine in ten of the former.
+    So the challenger has to show that its confidence is worth as much as the champion's. Simulated with 50 held-out
+    groups: of two models that are both well calibrated, one in a hundred is refused (a third with 20 groups); of
+    over-confident ones (temperature 0.4) nine in ten. The calibration error cannot be used like this, because its own
+    noise would refuse nine in ten of the well calibrated ones.
+
+    Args:
+        margin: allowed loss in the Brier score.
+
+    >>> from types import SimpleNamespace
+    >>> from heartml.metrics.bootstrap import Difference
+    >>> compared = SimpleNamespace(calibration=Difference(0.01, -0.01, 0.03, 0.9), challenger={"ece": 0.08},
+    ...                            champion={"ece": 0.06})
+    >>> as_well_calibrated(compared, 0.05).passed, as_well_calibrated(compared, 0.02).passed
+    (True, False)
     """
     if comparison is None:
         return Criterion("calibration", False, None, margin, "cannot be compared with the champion's")
-    d, mine, theirs = comparison.calibration, comparison.challenger, comparison.champion
+    d, own, other = comparison.calibration, comparison.challenger, comparison.champion
     words = (f"Brier score of the confidence {d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}], allowed {margin:+.3f}; "
-             f"calibration error {mine['ece']:.3f}, the champion's {theirs['ece']:.3f}")
+             f"calibration error {own['ece']:.3f}, the champion's {other['ece']:.3f}")
     return Criterion("calibration", bool(d.high <= margin), d.high, margin, words)
 
 
-def calibrated(error: Mapping[str, float | None], limit: float) -> Criterion:
-    """For a first model: its calibration error (ECE, {value, low, high}) is not shown to lie above the limit.
+def first_model_calibrated(error: Mapping[str, float | None], limit: float) -> Criterion:
+    """For a first model: the interval of its calibration error (ECE) does not lie wholly above the limit.
 
-    Held against the lower end of the interval, because few units alone make an error: of models that are as sure as
-    they are right 1 % are refused with 50 held-out groups, 11 % with 20 (4 % and 25 % where the decision rule often
+    The lower end of the interval decides, because with few units even a well calibrated model has an error. Of well
+    calibrated models 1 % are refused with 50 held-out groups and 11 % with 20 (4 % and 25 % if the decision rule often
     prefers another class than the likeliest).
+
+    Args:
+        error: {value, low, high}; null where it is not defined.
+
+    >>> first_model_calibrated({"value": 0.2, "low": 0.1, "high": 0.3}, 0.15).passed
+    True
+    >>> first_model_calibrated({"value": 0.3, "low": 0.2, "high": 0.4}, 0.15).passed
+    False
     """
     value, low, high = (error[key] for key in ("value", "low", "high"))
     if value is None or low is None or high is None:
@@ -255,41 +179,72 @@ def calibrated(error: Mapping[str, float | None], limit: float) -> Criterion:
 
 
 def beats_baselines(
-    metric: Metric, value: float, against: Mapping[str, Mapping[str, float | None]], titles: Mapping[str, str]
+    metric: Metric, value: float, differences: Mapping[str, Mapping[str, float | None]], titles: Mapping[str, str]
 ) -> Criterion:
-    """Better than every trivial predictor on the same held-out units, if only by its value: few units are held out.
+    """Better than every baseline on the same held-out units. The value decides, not the interval: few are held out.
+
+    The criterion's name is `floors`, as stored versions have it.
 
     Args:
         value: the challenger's.
-        against: floor -> the challenger minus that floor, as {value, low, high}.
-        titles: floor -> what it is, in words.
+        differences: baseline -> the challenger minus that baseline, as {value, low, high}.
+        titles: baseline -> what it is, in words.
+
+    >>> from heartml.metrics import METRICS
+    >>> differences = {"source": {"value": 0.3, "low": 0.1, "high": 0.5},
+    ...                "nuisance": {"value": 0.1, "low": -0.1, "high": 0.3}}
+    >>> titles = {"source": "Data source alone", "nuisance": "Loudness and length alone"}
+    >>> criterion = beats_baselines(METRICS["uar"], 0.8, differences, titles)
+    >>> criterion.passed, criterion.value
+    (True, 0.1)
+    >>> criterion.words.partition(", ")[2]
+    '+0.100 [-0.100, +0.300] against the best baseline (loudness and length alone), an interval that contains zero'
     """
-    leads = {name: gain(metric, d["value"]) for name, d in against.items() if d["value"] is not None}
+    leads = {name: gain(metric, d["value"]) for name, d in differences.items() if d["value"] is not None}
     if not leads:
-        return Criterion("floors", False, None, 0.0, "no floor was evaluated")
+        return Criterion("floors", False, None, 0.0, "no baseline was evaluated")
     best = min(leads, key=lambda name: leads[name])
-    d = against[best]
+    d = differences[best]
     ends = [end for end in (d["low"], d["high"]) if end is not None]
-    unclear = ", an interval that holds zero" if ends and min(ends) <= 0 <= max(ends) else ""
+    unclear = ", an interval that contains zero" if ends and min(ends) <= 0 <= max(ends) else ""
     span = f" [{', '.join(f'{end:+.3f}' for end in ends)}]" if ends else ""
     return Criterion("floors", leads[best] > 0, leads[best], 0.0, f"{metric.title} {value:.3f}, "
-                     f"{d['value']:+.3f}{span} against the best floor ({titles[best].lower()}){unclear}")
+                     f"{d['value']:+.3f}{span} against the best baseline ({titles[best].lower()}){unclear}")
 
 
-def all_there(name: str, problems: Sequence[str], fine: str) -> Criterion:
-    """A criterion that holds when nothing is wrong; its number is how much is."""
+def no_problems(name: str, problems: Sequence[str], fine: str) -> Criterion:
+    """A criterion that holds if there is no problem. Its number is the count of problems.
+
+    Args:
+        fine: the sentence for people if there is none.
+
+    >>> no_problems("lineage", [], "the lineage is complete")
+    Criterion(name='lineage', passed=True, value=0.0, required=0.0, words='the lineage is complete')
+    >>> no_problems("lineage", ["no git commit"], "the lineage is complete").words
+    'no git commit'
+    """
     return Criterion(name, not problems, float(len(problems)), 0.0, "; ".join(problems) or fine)
 
 
 def decide(criteria: Sequence[Criterion], comparison: Comparison | None, *, first: bool) -> Verdict:
-    """Promote when every criterion holds; the reason names what decided."""
+    """Promote if every criterion holds. The reason names the criteria that decided.
+
+    Args:
+        first: there is no champion yet.
+
+    >>> beaten = Criterion("floors", True, 0.1, 0.0, "UAR 0.800")
+    >>> decide([beaten], None, first=True).reason
+    'promoted: first model of this task; UAR 0.800'
+    >>> decide([beaten, no_problems("lineage", ["no git commit"], "")], None, first=True).reason
+    'refused: lineage: no git commit'
+    """
     failed = [c for c in criteria if not c.passed]
     if failed:
         reason = "refused: " + "; ".join(f"{c.name}: {c.words}" for c in failed)
         return Verdict(False, reason, tuple(criteria), comparison)
-    led = "first model of this task; " if first else ""
+    intro = "first model of this task; " if first else ""
     words = "; ".join(c.words for c in criteria if c.name in ("better", "floors"))
-    return Verdict(True, f"promoted: {led}{words}", tuple(criteria), comparison)
+    return Verdict(True, f"promoted: {intro}{words}", tuple(criteria), comparison)
 
 
 def _json(value: Any) -> Any:

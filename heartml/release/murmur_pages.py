@@ -1,6 +1,7 @@
-"""After all tasks are published: one page a data set about all features of its murmurs, where descriptors are trained.
+"""Write one page for each data set about all features of its murmurs, if models of descriptors were trained.
 
-In: outcomes. Out: `reports/<data set>-descriptors.html`; the same outcomes give the same bytes.
+In: the outcomes of all tasks of a retraining. Out: `reports/<data set>-descriptors.html`. The same outcomes give the
+same bytes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,8 @@ from heartml.release.publish import ReleaseOutcome
 
 
 def write(outcomes: Sequence[ReleaseOutcome]) -> None:
-    """Write the pages that the outcomes call for."""
-    for datasets, evaluations in described(outcomes).items():
+    """Write a page for each data set of which a descriptor was evaluated."""
+    for datasets, evaluations in evaluations_by_datasets(outcomes).items():
         from heartml.reporting.task_report import murmur_features
 
         with replacing(_page(datasets)) as temporary:
@@ -23,12 +24,15 @@ def write(outcomes: Sequence[ReleaseOutcome]) -> None:
 
 
 def pages(outcomes: Sequence[ReleaseOutcome]) -> list[Path]:
-    """Where `write` has put them."""
-    return [_page(datasets) for datasets in described(outcomes)]
+    """Paths of the pages that `write` writes for these outcomes."""
+    return [_page(datasets) for datasets in evaluations_by_datasets(outcomes)]
 
 
-def described(outcomes: Sequence[ReleaseOutcome]) -> dict[str, dict[str, Mapping[str, Any]]]:
-    """Data sets of which a descriptor was evaluated -> task -> `metrics.json`, of the murmur and its descriptors."""
+def evaluations_by_datasets(outcomes: Sequence[ReleaseOutcome]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """Data sets -> task -> `metrics.json`, of the murmur and its descriptors.
+
+    Only data sets of which a descriptor was evaluated.
+    """
     found: dict[str, dict[str, Mapping[str, Any]]] = {}
     for outcome in outcomes:
         datasets, _, task = outcome.task.rpartition("-")

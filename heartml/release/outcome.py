@@ -1,6 +1,6 @@
-"""What a retraining came to, for people and for programs: a table on the terminal, Markdown, JSON.
+"""The outcome of a retraining, for people and for programs: a table on the terminal, Markdown, JSON.
 
-In: one `publish.Outcome` a task. Each metric stands with its interval, beside the best floor and the champion.
+In: one `publish.ReleaseOutcome` a task. Out: text, with each metric's interval, the best baseline and the champion.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,36 +14,42 @@ from heartml.registry.versions import Version
 from heartml.release import murmur_pages
 from heartml.release.publish import FAILED, ReleaseOutcome
 
-HEADINGS = ("Metric", "Held out", "Best floor", "Champion")
+HEADINGS = ("Metric", "Held out", "Best baseline", "Champion")
 _LABELS = {"promoted": "bold green", "refused": "yellow", "nothing new": "cyan", FAILED: "bold red"}
 
 
 def rows(outcome: ReleaseOutcome) -> list[tuple[str, ...]]:
-    """One row a metric: title, value with its interval, its best floor, champion on the units it was compared on."""
+    """One row a metric: title, value with its interval, best baseline, and the champion on the compared units."""
     from heartml.evaluation.assessment import best_numbers
     from heartml.metrics import METRICS
 
     evaluation = outcome.evaluation
-    floors = best_numbers(evaluation["floors"], evaluation["official"])
+    baselines = best_numbers(evaluation["floors"], evaluation["official"])
     compared: Mapping[str, Any] = outcome.verdict.get("comparison") or {}
     return [
         (METRICS[name].title, interval(evaluation["held_out"][name]),
-         _number(floors[name]["value"]) if name in floors else "none",
+         _number(baselines[name]["value"]) if name in baselines else "none",
          _number(compared.get("champion", {}).get(name)))
         for name in evaluation["official"]
     ]
 
 
-def asked(outcome: ReleaseOutcome) -> str:
-    """`84 held-out units, 77 groups; best floor of the first metric: loudness and length alone`."""
+def summary(outcome: ReleaseOutcome) -> str:
+    """`84 held-out units, 77 groups; best baseline of the first metric: loudness and length alone`."""
     evaluation = outcome.evaluation
     counts, best = evaluation["counts"]["held_out"], evaluation["best_floor"]["held_out"]
-    floor = f"; best floor of the first metric: {evaluation['floor_titles'][best].lower()}" if best else ""
-    return f"{counts['units']} held-out units, {counts['groups']} groups{floor}"
+    baseline = f"; best baseline of the first metric: {evaluation['floor_titles'][best].lower()}" if best else ""
+    return f"{counts['units']} held-out units, {counts['groups']} groups{baseline}"
 
 
 def interval(number: Mapping[str, float | None]) -> str:
-    """`0.812 [0.733, 0.884]`."""
+    """A value with its interval: `0.812 [0.733, 0.884]`.
+
+    >>> interval({"value": 0.8123, "low": 0.733, "high": 0.884})
+    '0.812 [0.733, 0.884]'
+    >>> interval({"value": None, "low": None, "high": None})
+    '-'
+    """
     if number["low"] is None or number["high"] is None:
         return _number(number["value"])
     return f"{_number(number['value'])} [{_number(number['low'])}, {_number(number['high'])}]"
@@ -60,7 +66,7 @@ def heading(outcome: ReleaseOutcome) -> str:
 
 
 def show(outcomes: Sequence[ReleaseOutcome]) -> None:
-    """Print a table for each task, the verdict with its reason, and where the report lies."""
+    """Print a table for each task, the verdict with its reason, and the path of the report."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -68,7 +74,7 @@ def show(outcomes: Sequence[ReleaseOutcome]) -> None:
     console = Console()
     for outcome in outcomes:
         if outcome.evaluation:
-            table = Table(title=f"{outcome.task}: {asked(outcome)}", title_justify="left")
+            table = Table(title=f"{outcome.task}: {summary(outcome)}", title_justify="left")
             for name in HEADINGS:
                 table.add_column(name, justify="left" if name == "Metric" else "right")
             for row in rows(outcome):
@@ -83,7 +89,7 @@ def show(outcomes: Sequence[ReleaseOutcome]) -> None:
 
 
 def show_versions(versions: Sequence[Version]) -> None:
-    """Print every registered version, as `heartml promote` wants it named, with its aliases and the gate's words."""
+    """Print every registered version by the name that `heartml promote` takes, with aliases and the gate's reason."""
     _show("Registered models (UTC)", [
         (v.created_ms, f"{v.name}/{v.number}", ", ".join(v.aliases),
          [v.tags.get("heartml.reason", "not judged yet: the next `heartml retrain` does")]) for v in versions])
@@ -92,21 +98,22 @@ def show_versions(versions: Sequence[Version]) -> None:
 
 
 def show_history(history: Mapping[str, Sequence[Entry]]) -> None:
-    """Print who became champion when, by whose decision and, of a person's, why; nothing where nobody ever did."""
+    """Print each decision of the journals of champions: when, who decided, and a person's reason."""
     decided = []
     for name, entries in history.items():
         for entry in entries:
-            told = entry.decision
-            how = {GATE: "by the gate", FOUND: "found as champion", ROLLBACK: f"rollback by {told.who}"}
-            why = [told.reason] * (told.kind != GATE) + [f"Overruled: {told.forced}"] * bool(told.forced)
+            decision = entry.decision
+            how = {GATE: "by the gate", FOUND: "found as champion", ROLLBACK: f"rollback by {decision.who}"}
+            why = [decision.reason] if decision.kind != GATE else []
+            why += [f"Overruled: {decision.forced}"] if decision.forced else []
             late = [] if entry.counts else ["Came too late: another decision was first."]
-            decided.append((entry.when_ms, f"{name}/{told.version} after {told.before}",
-                            how.get(told.kind, f"by {told.who}"), [*why, *late]))
+            decided.append((entry.when_ms, f"{name}/{decision.version} after {decision.before}",
+                            how.get(decision.kind, f"by {decision.who}"), [*why, *late]))
     _show("Who decided (UTC)", decided)
 
 
 def _show(title: str, found: Sequence[tuple[int, str, str, Sequence[str]]]) -> None:
-    """Print (when in ms, what, how, words): a line each, and the words below it, wrapped; nothing where nothing is."""
+    """Print entries of (when in ms, what, how, words): a line each, with the wrapped words below. Nothing if empty."""
     from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
@@ -122,13 +129,13 @@ def _show(title: str, found: Sequence[tuple[int, str, str, Sequence[str]]]) -> N
 
 
 def markdown(outcomes: Sequence[ReleaseOutcome]) -> str:
-    """The same as Markdown."""
+    """The outcomes as Markdown: a section for each task, with verdict, reason and table."""
     parts = []
     for outcome in outcomes:
         parts.append(f"## {heading(outcome)}\n\n{outcome.reason}\n")
         if outcome.evaluation:
             lines = [HEADINGS, ("---",) * len(HEADINGS), *rows(outcome)]
-            parts.append(f"{asked(outcome)}\n")
+            parts.append(f"{summary(outcome)}\n")
             parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
         if outcome.report:
             parts.append(f"Report: `{outcome.report}`; MLflow run `{outcome.run_id}`\n")
@@ -136,7 +143,7 @@ def markdown(outcomes: Sequence[ReleaseOutcome]) -> str:
 
 
 def table(outcomes: Sequence[ReleaseOutcome]) -> list[dict[str, str]]:
-    """One row a task and metric, for Prefect's table artifact."""
+    """One row for each task and metric, for Prefect's table artifact."""
     return [
         {"Task": outcome.task, "Version": outcome.version or "-", "Outcome": outcome.state,
          **dict(zip(HEADINGS, row, strict=True))}
@@ -145,9 +152,9 @@ def table(outcomes: Sequence[ReleaseOutcome]) -> list[dict[str, str]]:
 
 
 def as_json(outcomes: Sequence[ReleaseOutcome]) -> list[dict[str, Any]]:
-    """For programs: everything but the long tables of the evaluation."""
-    kept = ("held_out", "out_of_fold", "floors", "best_floor", "counts", "metric", "classes")
+    """For programs: everything except the long tables of the evaluation."""
+    keys = ("held_out", "out_of_fold", "floors", "best_floor", "counts", "metric", "classes")
     return [
-        {**asdict(outcome), "evaluation": {key: outcome.evaluation[key] for key in kept if key in outcome.evaluation}}
+        {**asdict(outcome), "evaluation": {key: outcome.evaluation[key] for key in keys if key in outcome.evaluation}}
         for outcome in outcomes
     ]

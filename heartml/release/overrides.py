@@ -1,8 +1,10 @@
-"""What a person decides over the gate's head: promote a version, or roll back to one that served before.
+"""Decisions of a person that override the gate: promote a version, or roll back to one that served before.
 
-Each decision goes into the journal of champions (heartml/registry/champions.py) with who, when, why, and what the gate
-had said.
-The next retraining does not undo it: the version that was rolled back is registered and settled, so it is nothing new.
+In: a version's name and the person's reason. Out: an entry in the journal of champions (heartml/registry/champions.py)
+with who, when, why, and the gate's reason.
+
+The next retraining does not undo such a decision. The version that was rolled back is registered and settled, so it is
+nothing new.
 """
 
 import getpass
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from heartml.core.system.errors import HeartMLError
-from heartml.core.system.files import scratch
+from heartml.core.system.files import temporary_folder
 from heartml.lineage import capture
 from heartml.registry import champions, consent, model_files, tracking, versions
 from heartml.registry.champions import NONE, PERSON, ROLLBACK, Decision, Entry
@@ -20,16 +22,16 @@ from heartml.registry.versions import ABANDONED, CHALLENGER, CHAMPION, ChampionC
 if TYPE_CHECKING:
     from heartml.registry.tracking import Client
 
-_MUST_HOLD = ("validation", "lineage")     # criteria of the gate that no opinion replaces
+_REQUIRED = ("validation", "lineage")     # criteria of the gate that a person overrules only with --force
 
 
 class PromotionRefused(HeartMLError):  # noqa: N818 - reads as what it is
-    """The decision is not carried out; the message says why and what would help."""
+    """The decision is not carried out. The message says why, and what can be done."""
 
 
 @dataclass(frozen=True)
-class Decided:
-    """What came of it: the version, and its entry in the journal; `None` where it served already."""
+class OverrideResult:
+    """The version, and its entry in the journal; `None` if it was the champion already."""
 
     version: Version
     entry: Entry | None
@@ -42,33 +44,39 @@ class Decided:
         return f"{self.version.name}: {self.entry.in_words()}{overruled}"
 
 
-def promote(words: str, reason: str, *, force: bool = False) -> Decided:
-    """Make NAME/VERSION (or NAME@challenger) the champion because a person says so.
+def promote(words: str, reason: str, *, force: bool = False) -> OverrideResult:
+    """Make NAME/VERSION (or NAME@challenger) the champion by a person's decision.
+
+    Args:
+        reason: why, in the person's words.
+        force: promote it although `refusal_reasons` finds some.
 
     Raises:
-        Objection: there is no reason; or the version was withdrawn, or failed the gate on validation or lineage, and
-            `force` is not given.
-        RegistryError: no such version, or its files are gone.
+        PromotionRefused: the reason is empty, or `refusal_reasons` finds some and `force` is not given.
+        RegistryError: there is no such version, or its files are gone.
     """
-    _reasonable(reason)
+    _check_reason(reason)
     client = tracking.connect()
     version = versions.get(client, words)
     return _carry_out(client, version, PERSON, reason, force=force)
 
 
-def roll_back(name: str, to: str | None, reason: str, *, force: bool = False) -> Decided:
-    """Back to the champion before this one, or to version `to`, which must have served. Again: forth.
+def roll_back(name: str, to: str | None, reason: str, *, force: bool = False) -> OverrideResult:
+    """Make the previous champion the champion again, or version `to`, which must have served before.
+
+    A second rollback goes forward again, to the version that was champion before the first.
 
     Raises:
-        Objection, RegistryError: as `promote`; or there is nothing to go back to.
+        PromotionRefused: as `promote`; or there is no previous champion, or version `to` never served.
+        RegistryError: as `promote`.
     """
-    _reasonable(reason)
+    _check_reason(reason)
     client = tracking.connect()
-    versions.follow(client, name)
+    versions.follow_journal(client, name)
     serving = versions.get(client, f"{name}@{CHAMPION}").number
     entries = champions.read(client, name)
-    number = to or _before(entries, serving)
-    served = {v for e in champions.counted(entries) for v in (e.decision.version, e.decision.before)}
+    number = to or _champion_before(entries, serving)
+    served = {v for e in champions.effective(entries) for v in (e.decision.version, e.decision.before)}
     others = sorted(served - {NONE, serving}, key=int)
     if number is None or number == NONE:
         raise PromotionRefused(f"{name}: version {serving} is the first champion, there is nothing to go back to. "
@@ -79,54 +87,57 @@ def roll_back(name: str, to: str | None, reason: str, *, force: bool = False) ->
     return _carry_out(client, versions.get(client, f"{name}/{number}"), ROLLBACK, reason, force=force)
 
 
-def _before(entries: list[Entry], serving: str) -> str | None:
-    """The champion before `serving`; an alias that was moved by hand stands before the journal's last entry."""
-    known = champions.last(entries)
-    if known is None:
+def _champion_before(entries: list[Entry], serving: str) -> str | None:
+    """Number of the champion before `serving`. If the alias was moved by hand, this is the journal's last one."""
+    entry = champions.last(entries)
+    if entry is None:
         return None
-    return known.decision.before if known.decision.version == serving else known.decision.version
+    return entry.decision.before if entry.decision.version == serving else entry.decision.version
 
 
-def _carry_out(client: "Client", version: Version, kind: str, reason: str, *, force: bool) -> Decided:
-    versions.follow(client, version.name)
+def _carry_out(client: "Client", version: Version, kind: str, reason: str, *, force: bool) -> OverrideResult:
+    versions.follow_journal(client, version.name)
     version = versions.get(client, f"{version.name}/{version.number}")
     if CHAMPION in version.aliases:
-        return Decided(version, None)
-    objections = against(version)
-    if objections and not force:
-        raise PromotionRefused(f"{version.name} version {version.number}: {'; '.join(objections)}. --force does it all "
-                               "the same, and is recorded")
-    with scratch() as folder:
+        return OverrideResult(version, None)
+    reasons = refusal_reasons(version)
+    if reasons and not force:
+        raise PromotionRefused(f"{version.name} version {version.number}: {'; '.join(reasons)}. --force does it "
+                               "nevertheless, and is recorded")
+    with temporary_folder() as folder:
         model_files.download(client, version, folder)
     serving = versions.champion(client, version.name)
     decision = Decision(kind, version.number, serving.number if serving else NONE, reason.strip(), current_person(),
-                        version.tags.get("heartml.reason", ""), "; ".join(objections))
+                        version.tags.get("heartml.reason", ""), "; ".join(reasons))
     try:
         entry = versions.decide(client, version, decision)
     except ChampionChanged as error:
         raise PromotionRefused(f"{error}: somebody else decided at the same time. Look at `heartml models`, then "
                                "decide again") from None
     if CHALLENGER in version.aliases:
-        versions.no_challenger(client, version)
-    return Decided(versions.get(client, f"{version.name}/{version.number}"), entry)
+        versions.remove_challenger(client, version)
+    return OverrideResult(versions.get(client, f"{version.name}/{version.number}"), entry)
 
 
-def against(version: Version) -> list[str]:
-    """What speaks against a version so much that only --force overrules it."""
+def refusal_reasons(version: Version) -> list[str]:
+    """Why a version may not be promoted without --force, in words; empty if nothing is wrong.
+
+    These are withdrawn consent, no verdict of the gate, and a failed criterion `validation` or `lineage`.
+    """
     found = []
-    if gone := consent.words(version):
+    if gone := consent.describe(version):
         found.append(f"consent for data in it was withdrawn: {gone}")
     if version.verdict in (None, ABANDONED):
         found.append("the gate never judged it (`heartml retrain` lets it judge what is new)")
-    for name in _MUST_HOLD:
-        said = version.tags.get(f"heartml.gate.{name}", "")
-        if said.startswith("failed"):
-            found.append(f"{name} {said}")
+    for name in _REQUIRED:
+        result = version.tags.get(f"heartml.gate.{name}", "")
+        if result.startswith("failed"):
+            found.append(f"{name} {result}")
     return found
 
 
 def current_person() -> str:
-    """Who decides: `Ada Lovelace <ada@example.org> (ada on machine)`, as far as git and the system know."""
+    """The person at this computer: `Ada Lovelace <ada@example.org> (ada on machine)`, as far as git and system know."""
     name, email = (capture.git("config", key).strip() for key in ("user.name", "user.email"))
     try:
         user = getpass.getuser()
@@ -136,6 +147,6 @@ def current_person() -> str:
     return " ".join(part for part in known if part)
 
 
-def _reasonable(reason: str) -> None:
+def _check_reason(reason: str) -> None:
     if not reason.strip():
         raise PromotionRefused("a decision needs a reason: --reason \"...\" is what people will read in a year")

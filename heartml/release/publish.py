@@ -1,7 +1,10 @@
-"""After the stages: make sure that the model in `artifacts/` is registered, judged and settled. Idempotent.
+"""After the stages: register the model in `artifacts/`, let the gate judge it, and settle the verdict. Idempotent.
 
-This changes the world outside, so it is a flow's act and no DVC stage: an auditor who reproduces does not promote.
-What is registered is named by its content (`lineage.content_key`); a state that a killed run left is finished here.
+In: a task's name, with all stages fresh. Out: a `ReleaseOutcome`; a version in the registry, its run, and the report.
+
+This changes things outside the project, so a flow does it and no DVC stage. An auditor who reproduces the stages does
+not promote anything. A version is identified by its content (`capture.content_key`). If a killed run left a version
+half done, it is finished here.
 """
 
 import importlib.metadata
@@ -12,33 +15,33 @@ from typing import TYPE_CHECKING, Any
 
 from heartml.core import paths
 from heartml.core.system.errors import HeartMLError
-from heartml.core.system.files import canonical_json, read_json, replacing, scratch
+from heartml.core.system.files import canonical_json, read_json, replacing, temporary_folder
 from heartml.core.system.hashing import sha256_file
 from heartml.lineage import capture
 from heartml.registry import champions, sealing, tracking, versions
-from heartml.registry.tracking import Packed, Record
+from heartml.registry.tracking import PackedModel, RunRecord
 from heartml.registry.versions import ChampionChanged, Version
 
 if TYPE_CHECKING:
     from heartml.core.config import Params
     from heartml.registry.tracking import Client
 
-FAILED, KNOWN = "failed", "nothing new"
+FAILED, NOTHING_NEW = "failed", "nothing new"
 _TRIES = 3
 _SERVING = ("mlflow", "click", "lightgbm", "model-signing", "numpy", "pandas", "pydantic", "pyopenssl", "pyyaml",
-            "safetensors", "scikit-learn", "scipy", "soundfile", "timm", "torch", "torchaudio")   # what it imports
+            "safetensors", "scikit-learn", "scipy", "soundfile", "timm", "torch", "torchaudio")   # what serving imports
 
 
 @dataclass(frozen=True)
 class ReleaseOutcome:
-    """What a retraining came to, for one task.
+    """The outcome of a retraining for one task.
 
     Attributes:
         state: `promoted`, `refused`, `nothing new`, or `failed`.
         reason: the gate's, or the error.
-        version, run_id, report: where to look; `None` where it failed before.
-        evaluation: `metrics.json`; empty where it failed before.
-        verdict: `gate.Verdict.as_json()`; empty where it failed before.
+        version, run_id, report: where to look; `None` if a stage failed.
+        evaluation: `metrics.json`; empty if a stage failed.
+        verdict: `gate.Verdict.as_json()`; empty if a stage failed.
     """
 
     task: str
@@ -52,7 +55,7 @@ class ReleaseOutcome:
 
 
 def failure(task: str, reason: str) -> ReleaseOutcome:
-    """The outcome of a task whose stages did not all end well."""
+    """The outcome of a task of which a stage failed."""
     return ReleaseOutcome(task, FAILED, reason, None, None, None, {}, {})
 
 
@@ -60,15 +63,18 @@ def publish(name: str, params: "Params", seconds: Mapping[str, float]) -> Releas
     """Register, judge, settle and report one task, as far as that is not done yet.
 
     Args:
-        seconds: how long each stage took that ran, for the run's metrics.
+        seconds: how long each stage took that ran, in s, for the run's metrics.
+
+    Raises:
+        HeartMLError: the champion changed again and again while the version was judged.
     """
     client = tracking.connect()
-    versions.follow(client, name)
+    versions.follow_journal(client, name)
     before = champions.last(champions.read(client, name))
     key = capture.content_key(name)
-    version = versions.find(client, name, key)
+    version = versions.find_by_key(client, name, key)
     if version and version.settled:
-        return _noting(before, _known(client, version))
+        return _with_last_decision(before, _known(client, version))
     if version is None:
         version = _register(client, name, key, params, seconds)
     for _ in range(_TRIES):
@@ -80,23 +86,23 @@ def publish(name: str, params: "Params", seconds: Mapping[str, float]) -> Releas
             version = versions.forget_verdict(client, version)
             continue
         versions.close_abandoned(client, name)
-        return _noting(before, _outcome(client, settled, settled.verdict or ""))
+        return _with_last_decision(before, _outcome(client, settled, settled.verdict or ""))
     raise HeartMLError(f"{name}: the champion changed {_TRIES} times while version {version.number} was judged. "
                        "Run `heartml retrain` again.")
 
 
 def _known(client: "Client", version: Version) -> ReleaseOutcome:
     serves = "is the champion" if versions.CHAMPION in version.aliases else f"was {version.verdict}"
-    found = _outcome(client, version, KNOWN)
+    found = _outcome(client, version, NOTHING_NEW)
     return replace(found, reason=f"this model is version {version.number} and {serves}")
 
 
-def _noting(before: champions.Entry | None, outcome: ReleaseOutcome) -> ReleaseOutcome:
-    """The outcome, and whose word stood until now, where that was a person's: nobody's decision goes without notice."""
+def _with_last_decision(before: champions.Entry | None, outcome: ReleaseOutcome) -> ReleaseOutcome:
+    """Add the last decision to the outcome's reason, if a person made it. So a retraining never hides it."""
     if before is None or before.decision.kind not in (champions.PERSON, champions.ROLLBACK):
         return outcome
-    led = "until now " if outcome.state == versions.PROMOTED else ""
-    return replace(outcome, reason=f"{outcome.reason}; {led}{before.in_words()}")
+    until = "until now " if outcome.state == versions.PROMOTED else ""
+    return replace(outcome, reason=f"{outcome.reason}; {until}{before.in_words()}")
 
 
 def _register(
@@ -104,21 +110,21 @@ def _register(
 ) -> Version:
     facts = capture.gather(name)
     with tracking.run(client, name, f"{name} {key[:8]}") as run_id:
-        tracking.log(client, run_id, record(name, key, facts, params, seconds))
+        tracking.log(client, run_id, run_record(name, key, facts, params, seconds))
         tracking.log_data(client, run_id, name.rpartition("-")[0], capture.data_hash(), {"pointer": "data.dvc"})
-        kept = _files(name, facts)
-        tracking.log_files(client, run_id, kept)
-        source = sealing.log_model(client, run_id, pack(name), name, key, sealing.hashes(kept))
+        files = _files(name, facts)
+        tracking.log_files(client, run_id, files)
+        source = sealing.log_model(client, run_id, package_model(name), name, key, sealing.file_hashes(files))
     return versions.register(client, name, run_id=run_id, source=source, key=key)
 
 
-def record(
+def run_record(
     name: str, key: str, facts: Mapping[str, Any], params: "Params", seconds: Mapping[str, float]
-) -> Record:
-    """What the run says in params, metrics and tags."""
+) -> RunRecord:
+    """Params, metrics and tags of the run. Baselines are stored under their old name, `floor/<baseline>/<metric>`."""
     evaluation = read_json(paths.evaluation(name) / "metrics.json")
     tables = {part: evaluation[part] for part in ("held_out", "out_of_fold")}
-    tables |= {f"floor/{floor}": numbers for floor, numbers in evaluation["floors"].items()}
+    tables |= {f"floor/{baseline}": numbers for baseline, numbers in evaluation["floors"].items()}
     metrics = {
         f"{table}/{metric}{'' if end == 'value' else '_' + end}": value
         for table, numbers in tables.items() for metric, ends in numbers.items()
@@ -132,7 +138,7 @@ def record(
         "heartml.code_dirty": str(code["dirty"]).lower(), "mlflow.source.git.commit": code["commit"] or "",
         **{f"heartml.sha256.{what}": digest for what, digest in facts["outputs_sha256"].items()},
     }
-    return Record(dict(_flat("", params.model_dump(mode="json", by_alias=True))), metrics, tags)
+    return RunRecord(dict(_flat("", params.model_dump(mode="json", by_alias=True))), metrics, tags)
 
 
 def _flat(prefix: str, value: Any) -> list[tuple[str, str]]:
@@ -142,7 +148,7 @@ def _flat(prefix: str, value: Any) -> list[tuple[str, str]]:
 
 
 def _files(name: str, facts: Mapping[str, Any]) -> dict[str, Path | str]:
-    """What the run keeps: enough to explain the model when this folder is gone."""
+    """Files that the run keeps (path in the run -> file or text): enough to explain the model without this folder."""
     from heartml.inference.monitoring import reference
     from heartml.release import gate_inputs
     from heartml.reporting import model_card
@@ -155,22 +161,22 @@ def _files(name: str, facts: Mapping[str, Any]) -> dict[str, Path | str]:
     }
     texts = {"lineage.json": canonical_json(facts), "dvc.lock.json": capture.lock_as_json(),
              model_card.FILE: canonical_json(model_card.gather(name)),
-             gate_inputs.KNOWN: gate_inputs.known_as_csv(name)}
+             gate_inputs.UNITS_FILE: gate_inputs.held_out_units_as_csv(name)}
     if facts["code"]["dirty"]:
         texts["code.diff"] = capture.code_diff()
     return {**{to: path for to, path in (whole | made).items() if path.exists()}, **texts}
 
 
-def pack(name: str) -> Packed:
-    """The model as MLflow stores it, able to load without this repository."""
+def package_model(name: str) -> PackedModel:
+    """The model as MLflow stores it. It can be loaded without this repository."""
     import heartml
     from heartml.inference import serving
 
     package = Path(heartml.__file__).parent
     requirements = tuple(f"{needed}=={importlib.metadata.version(needed)}" for needed in _SERVING)
     example = serving.example()
-    return Packed(package / "inference" / "serving.py", paths.model(name), paths.PARAMS, package, requirements, example,
-                  serving.answer(paths.model(name), example))
+    return PackedModel(package / "inference" / "serving.py", paths.model(name), paths.PARAMS, package, requirements,
+                       example, serving.predict_with(paths.model(name), example))
 
 
 def _judge(client: "Client", version: Version, params: "Params") -> None:
@@ -179,13 +185,13 @@ def _judge(client: "Client", version: Version, params: "Params") -> None:
     champion = versions.champion(client, version.name)
     verdict = gate_inputs.judge(client, version.name, champion, params).as_json()
     number = champion.number if champion else None
-    told = canonical_json({**verdict, "champion": number, **sealing.of_version(version)})
-    tracking.log_files(client, version.run_id, sealing.verdict(told))
-    versions.record(client, version, verdict, number)
+    text = canonical_json({**verdict, "champion": number, **sealing.version_identity(version)})
+    tracking.log_files(client, version.run_id, sealing.signed_verdict_files(text))
+    versions.record_verdict(client, version, verdict, number)
 
 
 def _outcome(client: "Client", version: Version, state: str) -> ReleaseOutcome:
-    with scratch() as folder:
+    with temporary_folder() as folder:
         verdict = read_json(tracking.fetch(client, version.run_id, "gate.json", folder))
     page = paths.REPORTS / f"{version.name}.html"
     if not _is_of(page, version):
@@ -197,7 +203,7 @@ def _outcome(client: "Client", version: Version, state: str) -> ReleaseOutcome:
 
 
 def _is_of(page: Path, version: Version) -> bool:
-    """Whether the page is the one that was written for this version."""
+    """Whether the report on this disk is the one that was written for this version."""
     return page.exists() and sha256_file(page) == version.tags.get("heartml.report")
 
 
@@ -207,15 +213,15 @@ def _write_page(client: "Client", version: Version, page: Path, verdict: Mapping
     from heartml.reporting import model_card, task_report
 
     registered = {"version": version.number, "run_id": version.run_id}
-    told = model_card.text(client, version)
+    card = model_card.text(client, version)
     lines = section(chain.read(client, version))
-    text = task_report.render(version.name, {**verdict, **registered}, lines, model_card.as_html(told))
+    text = task_report.render(version.name, {**verdict, **registered}, lines, model_card.as_html(card))
     with replacing(page) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    tracking.log_files(client, version.run_id, {"report.html": page, model_card.CARD: told})
-    client.set_model_version_tag(version.name, version.number, "heartml.report", sha256_file(page))   # all is there
+    tracking.log_files(client, version.run_id, {"report.html": page, model_card.CARD: card})
+    client.set_model_version_tag(version.name, version.number, "heartml.report", sha256_file(page))   # all is stored
 
 
-def sweep() -> list[str]:
+def close_stale_runs() -> list[str]:
     """Close the MLflow runs that killed processes left RUNNING; returns their ids."""
-    return tracking.sweep(tracking.connect())
+    return tracking.close_stale_runs(tracking.connect())

@@ -1,1 +1,1 @@
-"""Pages for people: the report of a task, the model card, and the pictures on them."""
+"""Pages for people: the report of a task, the model card, and their plots."""

@@ -1,4 +1,4 @@
-"""The Jinja environment of every page: values are escaped, plots are marked as markup where they are drawn."""
+"""The Jinja environment of every HTML page."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,10 @@ if TYPE_CHECKING:
 
 
 def environment() -> "Environment":
-    """Templates of this package; every value is escaped, plots are marked as markup where they are drawn."""
+    """Load templates of `heartml.reporting`. Every value is escaped, except plots that pass through the filter `svg`.
+
+    Other packages put their own loader in front of this one's.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 

@@ -1,6 +1,6 @@
-"""Lines in lines: what a page shows of a lineage, and what a terminal prints as a tree.
+"""A nested list of lines: how a page shows a lineage, and what a terminal prints as a tree.
 
-Made by heartml/lineage, drawn by heartml/reporting; each knows this and not the other.
+heartml/lineage makes it and heartml/reporting draws it. Neither imports the other; both import this module.
 """
 
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ class Node:
 
     Attributes:
         name: what it is, in a word or two.
-        words: what there is to say.
-        digest: its hash or id in full; a narrow place may cut it.
-        under: what stands below it.
-        text: something long that is shown as it is (a diff).
+        words: a short description.
+        digest: its hash or id in full; it may be shortened where there is little space.
+        under: the lines below it.
+        text: a long text that is shown as it is, for instance a diff.
         bad: whether something is missing or wrong here.
-        open: whether a page shows at once what stands below.
+        open: whether a page shows the lines below from the start.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Lineage:
-    """What is known of a registered version: line in line, and in one line."""
+    """The lineage of a registered version: `root` with all lines below it, and `brief`, the same in a few nodes."""
 
     root: Node
     brief: tuple[Node, ...]

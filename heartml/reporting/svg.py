@@ -1,7 +1,7 @@
-"""Plots as inline SVG: text in, text out, the same bytes for the same numbers, colours left to the page's style sheet.
+"""Plots as inline SVG: numbers in, text out. The same numbers give the same bytes; the style sheet has the colours.
 
-Series carry the classes `s0`, `s1` ...; everything else `axis`, `grid`, `tick`, `track`, `whisker`, `dot`. Coordinates
-are rounded to a tenth of a unit. Every plot has a name for people who cannot see it.
+Series have the CSS classes `s0`, `s1` ...; other elements `axis`, `grid`, `tick`, `track`, `whisker`, `dot`.
+Coordinates are rounded to a tenth of a unit. Every plot has a name (`aria-label`) for people who cannot see it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ SERIES = 6                                    # colours in the style sheet
 
 @dataclass(frozen=True)
 class Line:
-    """One curve, or points where `radii` are given: x, y and radii [points] in units of the axes and of the picture."""
+    """A curve; with `radii` its points are drawn too. x and y [points] are in units of the axes, radii in pixels."""
 
     name: str
     x: Sequence[float]
@@ -29,7 +29,7 @@ class Line:
 
 
 def domain(values: Sequence[float | None], *, unit: bool = True) -> tuple[float, float]:
-    """Round limits around the values; within [0, 1] where `unit`."""
+    """Rounded lower and upper limits around the values; within [0, 1] where `unit`."""
     known = [value for value in values if value is not None]
     if not known:
         return 0.0, 1.0
@@ -45,7 +45,7 @@ def domain(values: Sequence[float | None], *, unit: bool = True) -> tuple[float,
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers from low to high, at most `most` of them."""
+    """Round numbers from low to high, at most `most`, for the marks of an axis."""
     for step in (base * 10.0**power for power in range(-3, 7) for base in (1, 2, 2.5, 5)):
         first, last = np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9)
         if first <= last < first + most:
@@ -58,11 +58,13 @@ def whisker(
     number: Mapping[str, float | None], limits: tuple[float, float], name: str, *,
     kind: str = "other", reference: float | None = None,
 ) -> str:
-    """A dot with its interval on a track from `limits[0]` to `limits[1]`; as wide as the cell that it stands in.
+    """A dot with its interval on a line from `limits[0]` to `limits[1]`; as wide as its table cell.
 
     Args:
-        kind: CSS class: `model`, `champion`, `floor` or `other`.
-        reference: where a thin line crosses the track, to compare with.
+        number: value, low and high.
+        name: the text for people who cannot see the plot.
+        kind: CSS class: `model`, `champion`, `baseline`, `flag` or `other`.
+        reference: where a thin vertical line is drawn, to compare with.
     """
     def at(value: float) -> str:
         share = (value - limits[0]) / (limits[1] - limits[0])
@@ -84,7 +86,7 @@ def chart(
     lines: Sequence[Line], x_title: str, y_title: str, name: str, *,
     x_limits: tuple[float, float] = (0, 1), y_limits: tuple[float, float] = (0, 1), diagonal: bool = False,
 ) -> str:
-    """Curves and points over two axes."""
+    """Curves and points over two axes; `diagonal` draws a line from corner to corner."""
     x_at, y_at = _Scale(x_limits, (LEFT, WIDTH - RIGHT)), _Scale(y_limits, (HEIGHT - BOTTOM, TOP))
     parts = [_axes(x_limits, y_limits, x_title, y_title)]
     if diagonal:
@@ -104,7 +106,7 @@ def chart(
 def strip(
     rows: Mapping[str, Sequence[tuple[float, int, str]]], x_title: str, name: str, limits: tuple[float, float]
 ) -> str:
-    """One row of dots for each label: (value, series, words), spread a little so that equal values stay visible."""
+    """One row of dots for each label: (value, series, text), moved apart a little so that equal values stay visible."""
     row, left, width = 34, 110, 460
     bottom = TOP + row * len(rows)
     x_at = _Scale(limits, (left, width - RIGHT))

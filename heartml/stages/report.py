@@ -1,4 +1,7 @@
-"""Stage `report`: one self-contained page about one task, before any gate has judged it."""
+"""Stage `report`: one self-contained page about one task, written before the gate decides.
+
+In: see `heartml.reporting.task_report`. Out: `artifacts/<task>/report.html`.
+"""
 
 from heartml.core import paths, tasks
 from heartml.core.stage import stage
@@ -7,7 +10,7 @@ from heartml.reporting.task_report import render
 
 
 def run(name: str) -> None:
-    """Write the page of one task, before any gate has judged it.
+    """Write the page of one task, without a decision of the gate.
 
     Raises:
         TaskError: there is no such task.
@@ -17,4 +20,4 @@ def run(name: str) -> None:
         page = render(name, None, None)
         with replacing(paths.report(name)) as temporary:
             temporary.write_text(page, encoding="utf-8")
-        log.say(f"{len(page) / 1e6:.2f} MB: {paths.report(name)}")
+        log.add(f"{len(page) / 1e6:.2f} MB: {paths.report(name)}")

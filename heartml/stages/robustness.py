@@ -1,12 +1,12 @@
-"""Stage `robustness`: the held-out part once more, through worse ears. What is a score worth outside of the clinic?
+"""Stage `robustness`: the held-out part scored again on degraded recordings. Does the score hold outside of a clinic?
 
 In: folds, the audio of the held-out part, the model. Out: `artifacts/<task>/robustness.json` (the scores of every
 condition of `robustness.conditions`, with intervals over groups, and their paired difference from the recordings as
 they are) and `robustness.csv` (the same for `dvc plots show`).
 
-Recordings are named by the hash of their samples, so the folds and the model decide the outcome. The noise of a
-recording is drawn from the seed, the recording's name and the kind of noise: neither the number of workers nor the
-other recordings show in it.
+A recording's id is the hash of its samples, so folds, model and parameters determine the outcome. The noise of a
+recording is drawn from the seed, the recording's id and the kind of noise. It depends neither on the number of workers
+nor on the other recordings.
 """
 
 from pathlib import Path
@@ -19,30 +19,32 @@ from heartml.evaluation.robustness import (
     Condition,
     RobustnessRules,
     RobustnessSet,
-    compare,
+    compare_conditions,
     in_words,
-    plot,
+    plot_table,
     predict_all,
     sample,
 )
 
 
 def run(name: str) -> None:
-    """Measure one task's model under every condition."""
+    """Score one task's model under every condition.
+
+    Raises:
+        OtherSamplesError: the samples of a recording are not those that it is named after.
+    """
     with stage("robustness", task=name) as log:
         params = config.load()
         table = folds.load(paths.folds(name))
         chosen = sample(table[table["part"] == TEST], params.robustness.max_recordings, params.seed)
         conditions = [Condition(k, x) for k, levels in params.robustness.conditions.items() for x in levels]
-        listening = RobustnessSet(Path.cwd(), name, tuple(chosen["recording_id"]), tuple(chosen["unit_id"]),
-                                  params.seed)
+        subset = RobustnessSet(Path.cwd(), name, tuple(chosen["recording_id"]), tuple(chosen["unit_id"]),
+                               params.seed)
         rules = RobustnessRules(tasks.resolve(name).task, params.evaluate, params.seed)
         found = {"assignment": name, "held_out_units": int(table.loc[table["part"] == TEST, "unit_id"].nunique()),
-                 **compare(predict_all(listening, conditions), conditions, chosen, rules)}
+                 **compare_conditions(predict_all(subset, conditions), conditions, chosen, rules)}
         write_json(paths.robustness(name), found)
         with replacing(paths.robustness_plot(name)) as temporary:
-            plot(found).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-        log.say(f"{len(chosen)} recordings of {found['units']} held-out units under {len(conditions)} conditions")
-        log.say(in_words(found))
-
-
+            plot_table(found).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        log.add(f"{len(chosen)} recordings of {found['units']} held-out units under {len(conditions)} conditions")
+        log.add(in_words(found))

@@ -1,9 +1,9 @@
-"""Stage `search`: encoder x level x pooling x head x numbers, scored out of fold, every trial's predictions kept.
+"""Stage `search`: tries combinations of encoder, level, pooling, head and hyperparameters, scored out of fold.
 
 In: folds, recordings, annotations, frames. Out, in `artifacts/<task>/search/`: see `heartml.training.search_results`.
 
-The folds of a trial are fitted in waves, one fold of every trial of the batch at a time, and a trial whose running
-value falls behind is pruned between waves. Unfinished work lies under `.heartml/search/`, addressed by content.
+Trials are fitted in batches, and a batch in waves: each wave fits one fold of every trial. Between waves a trial whose
+value so far is too low is pruned. Unfinished work is stored under `.heartml/search/`, addressed by content.
 """
 
 import shutil
@@ -16,38 +16,36 @@ from heartml.core.system import files, parallel
 from heartml.core.system.parallel import Part
 from heartml.training import search_results
 from heartml.training import study as trials
-from heartml.training.search_run import KEY_DIGITS, in_words, open_search
+from heartml.training.search_run import KEY_DIGITS, open_search, summary_line
 
 
 def run(name: str) -> None:
     """Search one task."""
     params = config.load()
     with stage("search", task=name) as log:
-        hunt = open_search(name, params)
-        data, folder = hunt.data, hunt.folder
+        search_run = open_search(name, params)
+        data, folder = search_run.data, search_run.folder
         study = trials.open_study(folder / "optuna.journal", folder.name)
-        with parallel.pool(parallel.available_workers(hunt.search.workers)) as workers:
-            hunt.all_batches(study, workers)
+        with parallel.pool(parallel.available_workers(search_run.search.workers)) as workers:
+            search_run.run_batches(study, workers)
         with files.replacing_folder(paths.search(name)) as outputs:
-            search_results.write(outputs, data.train_set, list(trials.finished_trials(study)), hunt.predictions,
-                                 hunt.file)
-        for unfinished in folder.parent.glob(f"{name}-{'?' * KEY_DIGITS}"):     # this one, and those of older data
+            search_results.write(outputs, data.train_set, list(trials.finished_trials(study)), search_run.predictions,
+                                 search_run.result_file)
+        for unfinished in folder.parent.glob(f"{name}-{'?' * KEY_DIGITS}"):     # also searches on older data
             shutil.rmtree(unfinished)
-        log.say(in_words(data.train_set, pd.read_parquet(paths.search(name) / "trials.parquet")))
+        log.add(summary_line(data.train_set, pd.read_parquet(paths.search(name) / "trials.parquet")))
 
 
 def run_part(name: str, part: Part) -> None:
-    """Do a part of the fits that are needed whatever the search finds, on whatever machine: it finds them done.
+    """Do one part of the fits of the first batch. Several machines can do so; the search then finds these fits done.
 
-    They are those of the first batch: the starts. Nothing is known then that could prune them, and they hold the
-    networks, which cost most.
+    The first batch are the initial trials. They are needed in any case, because nothing is known yet that could prune
+    them. They include the networks, which cost most.
     """
     params = config.load()
     with stage("search", task=name, encoder=str(part.number)) as log:
-        hunt = open_search(name, params)
-        jobs = part.of(hunt.first_jobs())
-        with parallel.pool(parallel.available_workers(hunt.search.workers)) as workers:
-            hunt.fit(jobs, workers, f"search: part {part}")
-        log.say(f"part {part}: {len(jobs)} fits")
-
-
+        search_run = open_search(name, params)
+        jobs = part.of(search_run.first_fits())
+        with parallel.pool(parallel.available_workers(search_run.search.workers)) as workers:
+            search_run.run_fits(jobs, workers, f"search: part {part}")
+        log.add(f"part {part}: {len(jobs)} fits")

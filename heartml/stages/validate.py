@@ -1,8 +1,8 @@
-"""Stage `validate`: is the data fit for training? Errors stop the pipeline, warnings are carried into the report.
+"""Stage `validate`: are the data fit for training? Errors stop the pipeline; warnings are shown in the report.
 
-In: the data set of `data/`. Out, under `artifacts/validation/`: `validation.json` (every check with the rows that fail
-it), `index.html` (the same for a person), `signal.parquet` (recording_id and `Quality`), `groups.parquet`
-(recording_id, group_id after joining nearly the same audio). Where the data is not fit, they go to `FAILED` instead.
+In: the data set in `data/`. Out, under `artifacts/validation/`: `validation.json` (every check with the rows that fail
+it), `index.html` (the same as a page), `signal.parquet` (recording_id and `Quality`), `groups.parquet` (recording_id,
+group_id after near-duplicates are joined). Where the data are not fit, all of these go to `FAILED` instead.
 """
 
 import shutil
@@ -21,33 +21,32 @@ from heartml.core.system.progress import track
 from heartml.data import cache
 from heartml.data.validation import expectations, run_suites
 from heartml.data.validation import page as validation_page
-from heartml.data.validation import tables as fitness
+from heartml.data.validation import tables as validation_tables
 from heartml.data.validation.result import Result, summarise
-from heartml.data.validation.tables import tables_of
 
 FAILED = paths.STATE / "validation-failed"
 
 
 def run() -> None:
-    """Validate the data set and write what was found.
+    """Validate the data set and write the results.
 
     Raises:
-        StageError: an error was found; the message names the first rows and where the page lies.
+        StageError: an error was found; the message names the first rows and the page with all of them.
     """
     params = config.load()
     with stage("validate") as log:
         recordings, annotations, quarantine = read()
         signal = measure(recordings)
         pairs = near_duplicates(signal, params)
-        groups = fitness.joined_groups(recordings.drop_duplicates("recording_id"), pairs)
-        tables = tables_of(recordings, annotations, quarantine, signal, pairs, groups, params)
-        expected = expectations.suites(params.ingest, params.validate_, fitness.label_columns(recordings))
+        groups = validation_tables.joined_groups(recordings.drop_duplicates("recording_id"), pairs)
+        tables = validation_tables.suite_tables(recordings, annotations, quarantine, signal, pairs, groups, params)
+        expected = expectations.suites(params.ingest, params.validate_, validation_tables.label_columns(recordings))
         result = summarise(tables, groups, run_suites.check(tables, expected))
         folder = paths.VALIDATION if result["success"] else FAILED
         write(folder, result, tables, groups, params)
-        log.say(f"{len(recordings)} recordings in {groups['group_id'].nunique()} groups")
-        log.say(f"{len(quarantine)} files in quarantine")
-        log.say(f"{len(result['errors'])} errors, {len(result['warnings'])} warnings: {folder / 'index.html'}")
+        log.add(f"{len(recordings)} recordings in {groups['group_id'].nunique()} groups")
+        log.add(f"{len(quarantine)} files in quarantine")
+        log.add(f"{len(result['errors'])} errors, {len(result['warnings'])} warnings: {folder / 'index.html'}")
         if not result["success"]:
             errors = "\n  ".join(result["errors"])
             raise StageError(f"the data is not fit for training:\n  {errors}\nAll of it: {folder / 'index.html'}")
@@ -55,7 +54,7 @@ def run() -> None:
 
 
 def read() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """recordings, annotations, quarantine: typed, in a fixed order.
+    """The tables recordings, annotations and quarantine, with the types of `schema`; recordings in a fixed order.
 
     Raises:
         StageError: there is no data set.
@@ -69,25 +68,27 @@ def read() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
 
 
 def measure(recordings: pd.DataFrame) -> pd.DataFrame:
-    """`fitness.signal_table` of every recording, on all cores (decoding and transforms free the interpreter's lock)."""
+    """`tables.signal_table` of every recording, in threads on all cores: the heavy work releases Python's lock."""
     ids = list(dict.fromkeys(recordings["recording_id"]))
     with ThreadPoolExecutor(available_workers(0)) as executor:
-        return fitness.signal_table(track(executor.map(fitness.measure, ids), "measuring signals", len(ids)))
+        measured = executor.map(validation_tables.measure, ids)
+        return validation_tables.signal_table(track(measured, "measuring signals", len(ids)))
 
 
 def near_duplicates(signal: pd.DataFrame, params: Params) -> pd.DataFrame:
-    """Pairs of nearly the same audio among the recordings that can be read; each pair is compared once in its life."""
+    """Pairs of near-duplicate audio among the recordings that can be read; results of earlier runs are reused."""
     readable = signal.loc[signal["fault"].isna(), "recording_id"]
     sources = {recording_id: paths.audio(recording_id) for recording_id in readable}
+    searched = cache.thresholds(params.ingest, params.validate_)
     return cache.near_duplicates(
-        "validation", sources, params.validate_.near_duplicate_correlation, available_workers(0)
+        sources, params.validate_.near_duplicate_correlation, searched, available_workers(0)
     )
 
 
 def write(
     folder: Path, result: Result, tables: Mapping[str, pd.DataFrame], groups: pd.DataFrame, params: Params
 ) -> None:
-    """All outputs, or none."""
+    """Write all outputs into `folder`, or none."""
     signals = tables["signals"]
     signal = signals.drop(columns=["fault", "source", "patient_id", "source_file"])
     with files.replacing_folder(folder) as temporary:

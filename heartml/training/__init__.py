@@ -1,1 +1,1 @@
-"""What search and ensemble fit: the training table, fits of folds, the search space, Optuna's study, its results."""
+"""Training: the training set, fits of folds, the search space, Optuna's study, its results, the final fits."""

@@ -1,4 +1,8 @@
-"""The selected trials, fitted for the model; and the ensemble's out-of-fold predictions as a table."""
+"""Final fits: the selected trials in, their fitted heads for the model out; and the out-of-fold predictions as a table.
+
+Network heads were kept by the search, one for each fold. Other heads are fitted once more, to everything that is not
+held out.
+"""
 
 import functools
 from collections.abc import Mapping
@@ -24,7 +28,7 @@ from heartml.training.training_set import TrainingSet
 
 @dataclass(frozen=True)
 class Refit:
-    """Fit a spec on everything that is not held out."""
+    """What a worker process needs to fit any spec to everything that is not held out."""
 
     name: str
     encoders: tuple[str, ...]
@@ -32,18 +36,19 @@ class Refit:
     seed: int
 
 
-def heads_of(
+def fit_heads(
     name: str, params: config.Params, used: Mapping[int, CandidateSpec], data: TrainingData
 ) -> dict[int, tuple[HeadState, ...]]:
-    """Fitted heads of every used trial."""
-    again = [trial for trial, spec in used.items() if spec.family.TAKES == "vectors"]
+    """Fitted heads of every used trial: one, or of a network those of the folds."""
+    to_fit = [trial for trial, spec in used.items() if spec.head_module.TAKES == "vectors"]
     refit = functools.partial(_refit, Refit(name, params.encoders, Path.cwd(), params.seed))
-    with parallel.pool(1 if len(again) < 2 else parallel.available_workers(params.search.of(name).workers)) as pool:
-        states = pool.map(refit, [(trial, used[trial]) for trial in again])
-        fitted = dict(zip(again, track(states, "ensemble: fit", len(again)), strict=True))
+    count = 1 if len(to_fit) < 2 else parallel.available_workers(params.search.for_task(name).workers)
+    with parallel.pool(count) as workers:
+        states = workers.map(refit, [(trial, used[trial]) for trial in to_fit])
+        fitted = dict(zip(to_fit, track(states, "ensemble: fit", len(to_fit)), strict=True))
     folder, folds = paths.search(name), data.train_set.folds
-    return {trial: (fitted[trial],) if trial in fitted else search_results.stored_heads(folder, trial,
-                                                                                        folds) for trial in used}
+    return {trial: (fitted[trial],) if trial in fitted else search_results.stored_heads(folder, trial, folds)
+            for trial in used}
 
 
 def _refit(context: Refit, member: tuple[int, CandidateSpec]) -> HeadState:
@@ -54,34 +59,34 @@ def _refit(context: Refit, member: tuple[int, CandidateSpec]) -> HeadState:
 
 
 def encoder_specs(data: TrainingData, used: Mapping[int, CandidateSpec]) -> dict[str, dict[str, Any]]:
-    """What made the frames of each encoder that is used."""
-    return {encoder: dict(data.encoders[encoder].encoder) for encoder in sorted({s.encoder for s in used.values()})}
+    """The saved spec of each encoder that a used trial needs, see `Model.encoder_specs`."""
+    names = sorted({spec.encoder for spec in used.values()})
+    return {encoder: dict(data.encoders[encoder].encoder) for encoder in names}
 
 
-def out_of_fold_table(train_set: TrainingSet, verdicts: EnsemblePrediction) -> pd.DataFrame:
-    """One row a unit: unit_id, group_id, label, part, decision, p_<class>, c_<class>."""
+def out_of_fold_table(train_set: TrainingSet, prediction: EnsemblePrediction) -> pd.DataFrame:
+    """One row for each unit: unit_id, group_id, label, part, decision, p_<class>, c_<class> (calibrated)."""
     classes = np.array(train_set.task.classes)
     table = pd.DataFrame({
         "unit_id": train_set.unit_ids, "group_id": train_set.group_ids, "label": classes[train_set.labels],
-        "part": train_set.parts.astype(str), "decision": classes[verdicts.decisions],
+        "part": train_set.parts.astype(str), "decision": classes[prediction.decisions],
     }).astype("string")
-    for kind, values in (("p", np.exp(verdicts.log_p)), ("c", verdicts.calibrated)):
+    for kind, values in (("p", np.exp(prediction.log_p)), ("c", prediction.calibrated)):
         table[[f"{kind}_{label}" for label in train_set.task.classes]] = values
     return table
 
 
-def in_words(
-    train_set: TrainingSet, specs: Mapping[int, CandidateSpec], combination: FittedEnsemble,
-             verdicts: EnsemblePrediction
+def summary_line(
+    train_set: TrainingSet, specs: Mapping[int, CandidateSpec], ensemble: FittedEnsemble, prediction: EnsemblePrediction
 ) -> str:
-    """`16 trials in, 4 members out: ..., out of fold uar 0.71`."""
+    """`16 trials in, 0.3 x sequence on logspec (trial 0, stack), ... out, uar 0.710 out of fold`."""
     metric = METRICS[train_set.task.metric]
-    found = metric.function(train_set.labels, np.exp(verdicts.log_p), verdicts.decisions, train_set.task.classes)
-    members = ", ".join(member_words(view, weight, specs) for view, weight in combination.weights.items())
-    return f"{len(specs)} trials in, {members} out, {metric.name} {found:.3f} cross-fitted"
+    found = metric.function(train_set.labels, np.exp(prediction.log_p), prediction.decisions, train_set.task.classes)
+    members = ", ".join(describe_member(view, weight, specs) for view, weight in ensemble.weights.items())
+    return f"{len(specs)} trials in, {members} out, {metric.name} {found:.3f} out of fold"
 
 
-def member_words(view: StackingView, weight: float, specs: Mapping[int, CandidateSpec]) -> str:
+def describe_member(view: StackingView, weight: float, specs: Mapping[int, CandidateSpec]) -> str:
     """`0.3 x sequence on logspec (trial 0, stack)`."""
     spec, trials = specs[view.trials[0]], view.trials
     which = f"trial {trials[0]}" if len(trials) == 1 else f"trials {', '.join(map(str, trials))}"

@@ -1,10 +1,11 @@
-"""The search's outputs, written and read in one place.
+"""The outputs of the search, written and read in one place.
 
-`trials.parquet` (trial, state, value, folds, encoder, level, pooling, head, numbers as JSON), `probabilities.parquet`
-(trial, recording_id or unit_id, p_<class>; one row a recording, or a unit where the trial is about units),
-`details/<trial>.npy` (figures for stackers, float32 `[recordings, n]` in the problem's order),
-`noisy/<trial>.safetensors` (predictions about the same recordings through noise, where stackers are fitted to them),
-and `heads/<trial>-<fold>.safetensors` (fitted heads that are too dear to be fitted again).
+- `trials.parquet`: trial, state, value, folds, encoder, level, pooling, head, `numbers` (hyperparameters as JSON).
+- `probabilities.parquet`: trial, recording_id or unit_id, p_<class>; one row for each recording, or for each unit where
+  the trial has level `unit`.
+- `details/<trial>.npy`: features for stackers, float32 `[recordings, n]` in the order of the training set.
+- `noisy/<trial>.safetensors`: predictions for the same recordings with noise added, where stackers are fitted to them.
+- `heads/<trial>-<fold>.safetensors`: fitted networks, which would take long to fit again.
 """
 
 import json
@@ -25,44 +26,45 @@ from heartml.training import fold_fits
 from heartml.training.study import TrialOutcome
 from heartml.training.training_set import TrainingSet
 
-Finished = Sequence[tuple[int, CandidateSpec, TrialOutcome]]
+FinishedTrials = Sequence[tuple[int, CandidateSpec, TrialOutcome]]
 
 
 def write(
-    folder: Path, train_set: TrainingSet, finished: Finished,
-          predictions: Callable[[int, CandidateSpec], tuple[HeadPrediction, HeadPrediction | None]],
+    folder: Path, train_set: TrainingSet, finished: FinishedTrials,
+    predictions: Callable[[int, CandidateSpec], tuple[HeadPrediction, HeadPrediction | None]],
     result_of: Callable[[int, int], Path],
 ) -> None:
     """Write into the empty `folder`; the same trials give the same bytes.
 
     Args:
-        predictions: slot and spec -> out-of-fold predictions of a complete trial, as recorded and through noise.
-        result_of: slot and fold -> file of one fit's result.
+        predictions: trial and spec -> out-of-fold predictions of a complete trial, as recorded and with noise added.
+        result_of: trial and fold -> result file of one fit.
     """
-    ordered = sorted(finished, key=lambda trial: trial[0])
-    complete = {slot: (spec, *predictions(slot, spec)) for slot, spec, outcome in ordered if outcome.value is not None}
+    ordered = sorted(finished, key=lambda one: one[0])
+    complete = {trial: (spec, *predictions(trial, spec))
+                for trial, spec, outcome in ordered if outcome.value is not None}
     files.write_parquet(folder / "trials.parquet", trials_table(ordered))
-    heard = {slot: (spec, prediction) for slot, (spec, prediction, _) in complete.items()}
-    files.write_parquet(folder / "probabilities.parquet", probabilities_table(heard, train_set))
+    as_recorded = {trial: (spec, prediction) for trial, (spec, prediction, _) in complete.items()}
+    files.write_parquet(folder / "probabilities.parquet", probabilities_table(as_recorded, train_set))
     for kind in ("details", "noisy", "heads"):
         (folder / kind).mkdir()
-    for slot, (spec, prediction, noisy) in complete.items():
+    for trial, (spec, prediction, noisy) in complete.items():
         if prediction.details is not None:
-            files.write_array(folder / "details" / f"{slot}.npy", prediction.details.astype(np.float32))
+            files.write_array(folder / "details" / f"{trial}.npy", prediction.details.astype(np.float32))
         if noisy is not None:
-            fold_fits.write_result(folder / "noisy" / f"{slot}.safetensors", noisy)
-        if spec.family.TAKES == "frames":
+            fold_fits.write_result(folder / "noisy" / f"{trial}.safetensors", noisy)
+        if spec.head_module.TAKES == "frames":
             for fold in range(train_set.folds):
-                shutil.copyfile(result_of(slot, fold), folder / "heads" / f"{slot}-{fold}.safetensors")
+                shutil.copyfile(result_of(trial, fold), folder / "heads" / f"{trial}-{fold}.safetensors")
 
 
-def trials_table(ordered: Finished) -> pd.DataFrame:
-    """One row a trial."""
+def trials_table(ordered: FinishedTrials) -> pd.DataFrame:
+    """One row for each trial."""
     rows = [
-        {"trial": slot, "state": "PRUNED" if outcome.value is None else "COMPLETE", "value": outcome.value,
+        {"trial": trial, "state": "PRUNED" if outcome.value is None else "COMPLETE", "value": outcome.value,
          "folds": len(outcome.steps), "encoder": spec.encoder, "level": spec.level, "pooling": spec.pooling,
          "head": spec.head, "numbers": json.dumps(dict(spec.hyperparameters), sort_keys=True)}
-        for slot, spec, outcome in ordered
+        for trial, spec, outcome in ordered
     ]
     text = dict.fromkeys(("state", "encoder", "level", "pooling", "head", "numbers"), "string")
     return pd.DataFrame(rows).astype({"trial": "int64", "value": "float64", "folds": "int64", **text})
@@ -70,23 +72,23 @@ def trials_table(ordered: Finished) -> pd.DataFrame:
 
 def probabilities_table(complete: Mapping[int, tuple[CandidateSpec, HeadPrediction]],
                         train_set: TrainingSet) -> pd.DataFrame:
-    """Out-of-fold probabilities of complete trials: one row a recording, or a unit where the trial is about units."""
+    """Out-of-fold probabilities of complete trials: one row for each recording or, at level `unit`, for each unit."""
     tables = []
-    for slot, (spec, prediction) in complete.items():
-        heard = spec.level == "recording"
-        units = [train_set.unit_ids[u] for u in train_set.unit] if heard else list(train_set.unit_ids)
-        table = pd.DataFrame({"trial": slot, "recording_id": list(train_set.recording_ids) if heard else None,
-                              "unit_id": units})
+    for trial, (spec, prediction) in complete.items():
+        of_recordings = spec.level == "recording"
+        units = [train_set.unit_ids[u] for u in train_set.unit] if of_recordings else list(train_set.unit_ids)
+        recordings = list(train_set.recording_ids) if of_recordings else None
+        table = pd.DataFrame({"trial": trial, "recording_id": recordings, "unit_id": units})
         table[[f"p_{label}" for label in train_set.task.classes]] = np.exp(prediction.log_p)
         tables.append(table.astype({"recording_id": "string", "unit_id": "string"}))
     return pd.concat(tables, ignore_index=True)
 
 
 def read_specs(folder: Path) -> dict[int, CandidateSpec]:
-    """Spec of every complete trial.
+    """The specs of all complete trials, by trial.
 
     Raises:
-        StageError: there is none.
+        StageError: no trial is complete.
     """
     table = pd.read_parquet(folder / "trials.parquet")
     complete = table[table["state"] == "COMPLETE"]
@@ -103,7 +105,11 @@ def spec_of(row: Mapping[Any, Any]) -> CandidateSpec:
 
 def read_stacking_features(folder: Path, specs: Mapping[int, CandidateSpec],
                            train_set: TrainingSet) -> dict[StackingView, StackingFeatures]:
-    """Out-of-fold features of every view of every complete trial."""
+    """Out-of-fold stacking features of every view of every complete trial.
+
+    Raises:
+        StageError: see `check_order`.
+    """
     table = pd.read_parquet(folder / "probabilities.parquet")
     columns = [f"p_{label}" for label in train_set.task.classes]
     predictions = {}
@@ -119,10 +125,10 @@ def read_stacking_features(folder: Path, specs: Mapping[int, CandidateSpec],
 
 
 def check_order(rows: pd.DataFrame, spec: CandidateSpec, train_set: TrainingSet) -> None:
-    """The search's rows stand in the problem's order.
+    """Check that the rows of a trial are in the order of the training set.
 
     Raises:
-        StageError: search and folds are not of one making.
+        StageError: they are not; the search was made on other folds.
     """
     key, expected = ("recording_id", train_set.recording_ids) if spec.level == "recording" else (
         "unit_id", train_set.unit_ids)
@@ -131,5 +137,5 @@ def check_order(rows: pd.DataFrame, spec: CandidateSpec, train_set: TrainingSet)
 
 
 def stored_heads(folder: Path, trial: int, folds: int) -> tuple[HeadState, ...]:
-    """The heads that the search kept of a trial."""
+    """The fitted heads of a network trial, one for each fold."""
     return tuple(fold_fits.read_state(folder / "heads" / f"{trial}-{fold}.safetensors") for fold in range(folds))

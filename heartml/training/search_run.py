@@ -1,10 +1,14 @@
-"""The search of one task: batches of trials, fitted fold by fold, scored out of fold."""
+"""The search of one task: parameters and training data in; a study of trials and the results of their fits out.
+
+Trials are tried in batches. They are fitted fold by fold and scored on out-of-fold predictions.
+"""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +18,7 @@ from heartml.core.config import EnsembleParams, Params, SearchParams, StackingPa
 from heartml.core.system import code_hash, files, hashing
 from heartml.core.system.parallel import Pool
 from heartml.core.system.progress import track
+from heartml.core.tasks import resolve
 from heartml.metrics import METRICS
 from heartml.models.ensemble.candidate import CandidateSpec
 from heartml.models.ensemble.selection import EnsembleTerms, out_of_fold
@@ -30,33 +35,54 @@ if TYPE_CHECKING:
 
 KEY_DIGITS = 16
 
-ALONE = EnsembleParams(rounds=1, max_members=1)     # a trial is scored by itself
+SINGLE_TRIAL = EnsembleParams(rounds=1, max_members=1)     # the ensemble that a trial is scored as
+CODE = ("metrics", "models/heads", "models/ensemble", "models/pooling.py", "training", "core/folds.py",
+        "core/frame_store.py", "core/schema.py", "core/system/lazy.py")
+LIBRARIES = ("lightgbm", "numpy", "optuna", "scikit-learn", "scipy", "timm", "torch")
+REPORTING_FIELDS = ("official", "positive", "coarse_classes")     # of a task: they change what is reported, not what is fitted
 
 
 def open_search(name: str, params: Params) -> "SearchRun":
-    """The search of one task, its unfinished work where it was left.
+    """The search of one task; it continues unfinished work with the same `content_key`.
 
     Raises:
-        SearchError: its parameters name something that is not there.
+        SearchError: the parameters name something that does not exist.
     """
-    search_space.check(params.search.of(name), params.encoders)
+    search_space.check(params.search.for_task(name), params.encoders)
     data = fold_fits.training_data(name, params.encoders, Path.cwd())
     folder = paths.STATE / "search" / f"{name}-{content_key(name, params)[:KEY_DIGITS]}"
     return SearchRun(data, name, params, folder)
 
 
 def content_key(name: str, params: Params) -> str:
-    """Hash of everything that decides the outcome: data, frames, parameters, code."""
+    """SHA-256 over everything that a trial's value depends on. It names the study and the folder of its fits.
+
+    These are the data, the frames (whose content covers audio and encoders), the definition of the task, the
+    parameters, the code and the versions of libraries. The number of workers is left out, and so are fields of the task
+    that only change what is reported.
+    """
     tables = [hashing.sha256_file(path) for path in (paths.folds(name), paths.RECORDINGS, paths.ANNOTATIONS)]
     frames = [hashing.sha256_folder(paths.features(name, encoder)) for encoder in params.encoders]
-    numbers = [params.search.of(name).model_dump(exclude={"workers"}), params.stacking.model_dump(), params.seed]
-    own = code_hash.fingerprint("models/heads", "models/ensemble", "models/pooling.py", "training")
-    return hashing.sha256(files.canonical_json([name, tables, frames, params.encoders, numbers, own]).encode())
+    search = params.search.for_task(name)
+    poolings = {encoder: search_space.poolings_of(encoder, search) for encoder in params.encoders}
+    values = [search.model_dump(exclude={"workers"}), params.stacking.model_dump(), params.seed, poolings]
+    parts = [name, task_definition(name), tables, frames, values, code_hash.fingerprint(*CODE), library_versions()]
+    return hashing.sha256(files.canonical_json(parts).encode())
+
+
+def task_definition(name: str) -> dict[str, Any]:
+    """Fields of a task that fits and scores depend on: label, classes, unit, metric and so on, as JSON values."""
+    return {key: value for key, value in asdict(resolve(name).task).items() if key not in REPORTING_FIELDS}
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries whose computations a trial's value depends on."""
+    return {library: metadata.version(library) for library in LIBRARIES}
 
 
 @dataclass(frozen=True)
 class SearchRun:
-    """The search of one task."""
+    """The search of one task; `folder` holds its journal and the results of its fits."""
 
     data: TrainingData
     name: str
@@ -66,89 +92,93 @@ class SearchRun:
     @property
     def search(self) -> SearchParams:
         """The parameters of this task's search."""
-        return self.params.search.of(self.name)
+        return self.params.search.for_task(self.name)
 
-    def all_batches(self, study: "Study", workers: Pool) -> None:
-        """Ask, evaluate and tell batch after batch."""
-        finished = {slot for slot, _, _ in trials.finished_trials(study)}
+    def run_batches(self, study: "Study", workers: Pool) -> None:
+        """Ask for, evaluate and tell one batch after the other, until the plan is done.
+
+        Then do the fits whose trials were found in a shared storage and whose results are not on this machine.
+        """
+        finished = {trial for trial, _, _ in trials.finished_trials(study)}
         train_set, encoders = self.data.train_set, self.params.encoders
         for number, batch in enumerate(plan := search_space.plan(self.search, encoders)):
-            left = [slot for slot in batch if slot.number not in finished]
+            left = [planned for planned in batch if planned.number not in finished]
             asked = trials.ask(study, left, self.search, train_set.task, encoders, self.params.seed)
             self._evaluate(study, asked, workers, f"search: batch {number + 1} of {len(plan)}")
             trials.tell(study, asked)
-        complete = [(slot, spec) for slot, spec, outcome in trials.finished_trials(study) if outcome.value is not None]
-        self.fit([self.job(slot, spec, fold) for slot, spec in complete for fold in range(train_set.folds)], workers,
-                  "search: fits that a shared storage knows of and this machine does not")
+        complete = [(trial, spec) for trial, spec, found in trials.finished_trials(study) if found.value is not None]
+        fits = [self.fold_fit(trial, spec, fold) for trial, spec in complete for fold in range(train_set.folds)]
+        self.run_fits(fits, workers, "search: fits of trials in the shared storage that are missing on this machine")
 
-    def first_jobs(self) -> list[FoldFit]:
-        """The fits of the first batch, the long ones first."""
+    def first_fits(self) -> list[FoldFit]:
+        """The fits of the first batch, those of networks first because they take long."""
         first, encoders = search_space.plan(self.search, self.params.encoders)[0], self.params.encoders
         asked = trials.ask(trials.in_memory_study(), first, self.search, self.data.train_set.task, encoders,
                            self.params.seed)
-        jobs = [self.job(one.slot.number, one.spec, fold) for one in asked for fold in range(self.data.train_set.folds)]
-        return sorted(jobs, key=_is_short)
+        folds = range(self.data.train_set.folds)
+        fits = [self.fold_fit(one.planned.number, one.spec, fold) for one in asked for fold in folds]
+        return sorted(fits, key=_is_short)
 
-    def fit(self, jobs: Sequence[FoldFit], workers: Pool, words: str) -> None:
-        """Do the jobs whose result is not there, the long ones first."""
-        left = sorted((j for j in jobs if not j.file.exists()), key=_is_short)
-        for _ in track(workers.map(fold_fits.fit_fold, left), words, len(left)):
+    def run_fits(self, fits: Sequence[FoldFit], workers: Pool, title: str) -> None:
+        """Do the fits whose result file is missing, those of networks first; `title` is shown with the progress."""
+        left = sorted((fit for fit in fits if not fit.file.exists()), key=_is_short)
+        for _ in track(workers.map(fold_fits.fit_fold, left), title, len(left)):
             pass
 
-    def _evaluate(self, study: "Study", asked: Sequence[RunningTrial], workers: Pool, words: str) -> None:
+    def _evaluate(self, study: "Study", asked: Sequence[RunningTrial], workers: Pool, title: str) -> None:
         """Set the outcome of every trial that has none yet."""
-        alive: dict[int, list[float]] = {one: [] for one in range(len(asked)) if asked[one].outcome is None}
+        steps: dict[int, list[float]] = {row: [] for row in range(len(asked)) if asked[row].outcome is None}
         for wave in self._waves(study):
-            jobs = [self.job(asked[one].slot.number, asked[one].spec, fold) for fold in wave for one in alive]
-            self.fit(jobs, workers, words)
-            for one in list(alive):
-                alive[one] += [self._running(asked[one], fold) for fold in wave]
+            fits = [self.fold_fit(asked[row].planned.number, asked[row].spec, fold) for fold in wave for row in steps]
+            self.run_fits(fits, workers, title)
+            for row in list(steps):
+                steps[row] += [self._value_so_far(asked[row], fold) for fold in wave]
                 last = wave[-1] == self.data.train_set.folds - 1
-                if not last and trials.should_prune(study, asked[one], alive[one], self.search):
-                    asked[one].outcome = TrialOutcome(tuple(alive.pop(one)), None)
-        for one, running in alive.items():
-            spec = asked[one].spec
-            said = self.predictions(asked[one].slot.number, spec)
-            asked[one].outcome = TrialOutcome(tuple(running),
-                                              trial_value(spec, *said, self.data.train_set, self.params.stacking))
+                if not last and trials.should_prune(study, asked[row], steps[row], self.search):
+                    asked[row].outcome = TrialOutcome(tuple(steps.pop(row)), None)
+        for row, values in steps.items():
+            spec = asked[row].spec
+            predictions = self.predictions(asked[row].planned.number, spec)
+            value = trial_value(spec, *predictions, self.data.train_set, self.params.stacking)
+            asked[row].outcome = TrialOutcome(tuple(values), value)
 
     def _waves(self, study: "Study") -> list[list[int]]:
-        """Fold by fold once pruning is possible; before that all at once, which keeps every worker busy."""
+        """The folds to fit at once: one by one as soon as pruning is possible, before that all together."""
         folds = list(range(self.data.train_set.folds))
         possible = len(list(trials.finished_trials(study))) >= self.search.pruning_startup_trials
         return [[fold] for fold in folds] if possible else [folds]
 
-    def job(self, slot: int, spec: CandidateSpec, fold: int) -> FoldFit:
-        """One fit."""
-        seed = search_space.derive_seed(self.params.seed, slot, fold)
-        return FoldFit(self.name, self.params.encoders, Path.cwd(), spec, fold, seed, self.file(slot, fold))
+    def fold_fit(self, trial: int, spec: CandidateSpec, fold: int) -> FoldFit:
+        """The fit of one trial without one fold."""
+        seed = search_space.derive_seed(self.params.seed, trial, fold)
+        return FoldFit(self.name, self.params.encoders, Path.cwd(), spec, fold, seed, self.result_file(trial, fold))
 
-    def file(self, slot: int, fold: int) -> Path:
-        """Where the result of one fit lies."""
-        return self.folder / f"{slot}-{fold}.safetensors"
+    def result_file(self, trial: int, fold: int) -> Path:
+        """The file that the result of one fit is written to."""
+        return self.folder / f"{trial}-{fold}.safetensors"
 
-    def _running(self, asked: RunningTrial, fold: int) -> float:
-        """Macro AUC of the folds so far, chance where it is not defined; decisions of so few units would be noise."""
+    def _value_so_far(self, asked: RunningTrial, fold: int) -> float:
+        """Macro AUC over the folds up to `fold`, .5 where it is not defined; a metric of decisions varies too much."""
         train_set = self.data.train_set
-        seen = train_set.parts <= fold
-        predictions = [fold_fits.read_prediction(self.file(asked.slot.number, f)) for f in range(fold + 1)]
+        done = train_set.parts <= fold
+        predictions = [fold_fits.read_prediction(self.result_file(asked.planned.number, f)) for f in range(fold + 1)]
         log_p = joined_folds(asked.spec, predictions, train_set).log_p
-        heard = asked.spec.level == "recording"
-        rows = train_set.recordings_of(seen) if heard else np.flatnonzero(seen)
-        labels = (train_set.recording_labels if heard else train_set.labels)[rows]
+        of_recordings = asked.spec.level == "recording"
+        rows = train_set.recordings_of(done) if of_recordings else np.flatnonzero(done)
+        labels = (train_set.recording_labels if of_recordings else train_set.labels)[rows]
         auc = METRICS["macro_auc"].function(labels, np.exp(log_p[rows]), labels, train_set.task.classes)
         return 0.5 if math.isnan(auc) else auc
 
-    def predictions(self, slot: int, spec: CandidateSpec) -> tuple[HeadPrediction, HeadPrediction | None]:
-        """Out-of-fold predictions of a trial whose folds are all fitted, and those with noise where there are any."""
-        results = [self.file(slot, fold) for fold in range(self.data.train_set.folds)]
+    def predictions(self, trial: int, spec: CandidateSpec) -> tuple[HeadPrediction, HeadPrediction | None]:
+        """Out-of-fold predictions of a trial whose folds are all fitted, and those with noise added, if any."""
+        results = [self.result_file(trial, fold) for fold in range(self.data.train_set.folds)]
         noisy = [prediction for file in results if (prediction := fold_fits.read_noisy_prediction(file)) is not None]
         return (joined_folds(spec, [fold_fits.read_prediction(file) for file in results], self.data.train_set),
                 joined_folds(spec, noisy, self.data.train_set) if noisy else None)
 
 
-def _is_short(job: FoldFit) -> bool:
-    return job.spec.family.TAKES == "vectors"
+def _is_short(fit: FoldFit) -> bool:
+    return fit.spec.head_module.TAKES == "vectors"
 
 
 def joined_folds(spec: CandidateSpec, folds: Sequence[HeadPrediction], train_set: TrainingSet) -> HeadPrediction:
@@ -167,16 +197,20 @@ def joined_folds(spec: CandidateSpec, folds: Sequence[HeadPrediction], train_set
 
 def trial_value(spec: CandidateSpec, prediction: HeadPrediction, noisy: HeadPrediction | None, train_set: TrainingSet,
                 stacking: StackingParams) -> float:
-    """The task's metric of a trial alone, its view and its decision rule cross-fitted."""
+    """The task's metric of an ensemble of this trial alone, with stacker and decision rule fitted out of fold.
+
+    A metric that is better when it is smaller is negated.
+    """
     kind = view_kinds(spec, train_set.task, prediction)[0]
-    seen = {StackingView((0,), kind): stacking_features(kind, prediction, train_set.unit, noisy)}
-    verdicts = out_of_fold(seen, train_set.labels, train_set.parts, EnsembleTerms(train_set.task, stacking, ALONE))
+    features = {StackingView((0,), kind): stacking_features(kind, prediction, train_set.unit, noisy)}
+    terms = EnsembleTerms(train_set.task, stacking, SINGLE_TRIAL)
+    found = out_of_fold(features, train_set.labels, train_set.parts, terms)
     metric = METRICS[train_set.task.metric]
-    found = metric.function(train_set.labels, np.exp(verdicts.log_p), verdicts.decisions, train_set.task.classes)
-    return found if metric.greater_is_better else -found
+    value = metric.function(train_set.labels, np.exp(found.log_p), found.decisions, train_set.task.classes)
+    return value if metric.greater_is_better else -value
 
 
-def in_words(train_set: TrainingSet, table: pd.DataFrame) -> str:
+def summary_line(train_set: TrainingSet, table: pd.DataFrame) -> str:
     """`312 recordings in, 16 trials out (3 pruned), best 7 (svm_rbf) .712`."""
     best = table.sort_values("value", ascending=False, kind="stable").iloc[0]
     pruned = int((table["state"] == "PRUNED").sum())

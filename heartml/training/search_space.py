@@ -1,6 +1,7 @@
-"""What the search may try: the plan of slots, the starts that come first, and the space that Optuna draws from.
+"""The search space: parameters in; the plan of trials, and the spec of each planned trial, out.
 
-Slots of heads that are networks are planned, not drawn: one costs as much as all pooled heads together.
+Initial trials come first, then Optuna draws. How many trials each network head gets is planned and not drawn, because
+one network costs as much as all heads of pooled vectors together.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,73 +24,81 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Slot:
-    """One trial of the plan: what must be known before Optuna is asked. `network`: its head, if that takes frames."""
+class PlannedTrial:
+    """One trial of the plan: what is known before Optuna is asked for its hyperparameters.
+
+    Attributes:
+        number: position in the plan; column `trial` of the outputs.
+        network: the head, if it takes frames; other heads are drawn.
+        initial: the initial trial of `params.yaml` that this is, if any.
+    """
 
     number: int
     network: str | None
-    start: InitialTrialParams | None
+    initial: InitialTrialParams | None
 
 
 class SearchError(HeartMLError):
-    """The search's parameters name something that is not there; the message says what there is."""
+    """The search's parameters name something that does not exist; the message says what exists."""
 
 
 def check(params: SearchParams, encoders: Sequence[str]) -> None:
-    """Heads, poolings and starts are known.
+    """Check that heads, poolings, encoders and initial trials can be used.
 
     Raises:
-        SearchError: naming the first one that is not.
+        SearchError: one cannot; the message names it.
+        HeartMLError: a parameter of a network head cannot be used, see `NetworkParams.check`.
     """
     for encoder, names in params.poolings.items():
         _known(f"search.poolings.{encoder}", names, POOLINGS)
     _known("search.heads", params.heads, HEADS)
-    if set(networks(params)) == set(params.heads):
+    if set(network_heads(params)) == set(params.heads):
         raise SearchError("search.heads: at least one head that takes pooled vectors is needed")
     _known("search.network_trials", params.network_trials, [head for head in HEADS if HEADS[head]().TAKES == "frames"])
     _check_encoders(params, encoders)
     _check_initial_trials(params)
-    for head in networks(params):
+    for head in network_heads(params):
         network_params(head, params).check()
 
 
 def _check_encoders(params: SearchParams, encoders: Sequence[str]) -> None:
-    heard = {encoder for head in networks(params) for encoder in network_params(head, params).encoders}
-    missing = [encoder for encoder in encoders if not poolings_of(encoder, params) and encoder not in heard]
+    of_networks = {encoder for head in network_heads(params) for encoder in network_params(head, params).encoders}
+    missing = [encoder for encoder in encoders if not poolings_of(encoder, params) and encoder not in of_networks]
     if missing:
         raise SearchError(f"search.poolings: nothing for encoder {missing[0]}. Give it some of {', '.join(POOLINGS)}.")
-    if not pooled(params, encoders):
+    if not pooled_encoders(params, encoders):
         raise SearchError(f"search.poolings: nothing for any of {', '.join(encoders)}, which pooled heads need")
-    for head in networks(params):
+    for head in network_heads(params):
         own = network_params(head, params).encoders
         if params.network_trials.get(head) and not set(own) & set(encoders):
-            raise SearchError(f"search.heads: {head} hears {' or '.join(own)}. Add that to `encoders`.")
+            raise SearchError(f"search.heads: {head} needs frames of {' or '.join(own)}. Add that to `encoders`.")
 
 
 def _check_initial_trials(params: SearchParams) -> None:
-    for number, start in enumerate(params.initial_trials):
+    for number, initial in enumerate(params.initial_trials):
         where = f"search.initial_trials[{number}]"
-        _known(f"{where}.head", [start.head], HEADS)
-        if (start.pooling is None) != (HEADS[start.head]().TAKES == "frames"):
-            raise SearchError(f"{where}: head {start.head} takes {HEADS[start.head]().TAKES}, pooling {start.pooling}")
-        if start.pooling is not None:
-            _known(f"{where}.pooling", [start.pooling], poolings_of(start.encoder, params))
-        ranges = hyperparameter_ranges(start.head)
-        _known(f"{where}: hyperparameters", start.hyperparameters, ranges)
-        for name, figure in start.hyperparameters.items():
+        _known(f"{where}.head", [initial.head], HEADS)
+        takes = HEADS[initial.head]().TAKES
+        if (initial.pooling is None) != (takes == "frames"):
+            raise SearchError(f"{where}: head {initial.head} takes {takes}, pooling {initial.pooling}")
+        if initial.pooling is not None:
+            _known(f"{where}.pooling", [initial.pooling], poolings_of(initial.encoder, params))
+        ranges = hyperparameter_ranges(initial.head)
+        _known(f"{where}: hyperparameters", initial.hyperparameters, ranges)
+        for name, value in initial.hyperparameters.items():
             low, high = ranges[name]
-            if not low <= figure <= high:
-                raise SearchError(f"{where}: hyperparameters: {name} {figure:g} lies outside of {low:g} to {high:g}")
+            if not low <= value <= high:
+                raise SearchError(f"{where}: hyperparameters: {name} {value:g} lies outside of {low:g} to {high:g}")
 
 
 def _known(where: str, names: Iterable[str], known: Iterable[str]) -> None:
-    strange = sorted(set(names) - set(known))
-    if strange:
-        raise SearchError(f"{where}: {strange[0]!r} is not known, there are {', '.join(known)}")
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise SearchError(f"{where}: {unknown[0]!r} is not known, there are {', '.join(known)}")
 
 
 def hyperparameter_ranges(head: str) -> dict[str, tuple[float, float]]:
-    """Names and ranges of the numbers in a head's search space."""
+    """Names and ranges of the hyperparameters in a head's search space."""
     ranges = _Ranges({})
     HEADS[head]().space(ranges)
     return ranges.found
@@ -97,7 +106,7 @@ def hyperparameter_ranges(head: str) -> dict[str, tuple[float, float]]:
 
 @dataclass(frozen=True)
 class _Ranges:
-    """A trial that notes the ranges it is asked about."""
+    """A `Suggester` that records the ranges of the hyperparameters."""
 
     found: dict[str, tuple[float, float]]
 
@@ -110,56 +119,56 @@ class _Ranges:
         return low
 
 
-def networks(params: SearchParams) -> list[str]:
-    """The heads that take frames, among those that are enabled."""
+def network_heads(params: SearchParams) -> list[str]:
+    """The enabled heads that take frames."""
     return [head for head in params.heads if HEADS[head]().TAKES == "frames"]
 
 
 def poolings_of(encoder: str, params: SearchParams) -> tuple[str, ...]:
-    """The poolings that are tried for an encoder: those of `search.poolings`, or else those that it names itself."""
+    """The poolings that are tried for an encoder: those in `search.poolings`, else the encoder's own defaults."""
     return params.poolings[encoder] if encoder in params.poolings else encoders_family.member(encoder).POOLINGS
 
 
-def pooled(params: SearchParams, encoders: Sequence[str]) -> list[str]:
+def pooled_encoders(params: SearchParams, encoders: Sequence[str]) -> list[str]:
     """The encoders whose frames are pooled for the heads that take vectors."""
     return [encoder for encoder in encoders if poolings_of(encoder, params)]
 
 
-def plan(params: SearchParams, encoders: Sequence[str]) -> list[list[Slot]]:
-    """Batches of slots: all starts that are enabled first, then `params.batch` at a time, `params.trials` in all."""
-    enabled = [s for s in params.initial_trials if s.encoder in encoders and s.head in params.heads]
+def plan(params: SearchParams, encoders: Sequence[str]) -> list[list[PlannedTrial]]:
+    """The plan in batches: first all enabled initial trials, then `params.batch` at a time, `params.trials` in all."""
+    enabled = [one for one in params.initial_trials if one.encoder in encoders and one.head in params.heads]
     first: list[tuple[str | None, InitialTrialParams]] = []
     more: list[str | None] = []
-    for head in networks(params):
+    for head in network_heads(params):
         own = set(network_params(head, params).encoders) & set(encoders)
         wanted = params.network_trials.get(head, 0) if own else 0
-        mine = [s for s in enabled if s.head == head and s.encoder in own][:wanted]
-        first += [(head, s) for s in mine]
-        more += [head] * (wanted - len(mine))
-    first += [(None, s) for s in enabled if s.head not in networks(params)]
-    starts = first[: params.trials]
-    left = params.trials - len(starts)
+        of_head = [one for one in enabled if one.head == head and one.encoder in own][:wanted]
+        first += [(head, one) for one in of_head]
+        more += [head] * (wanted - len(of_head))
+    first += [(None, one) for one in enabled if one.head not in network_heads(params)]
+    initial = first[: params.trials]
+    left = params.trials - len(initial)
     rest = [*more, *[None] * left][:left]
-    slots = [Slot(number, head, s) for number, (head, s) in enumerate(starts)]
-    slots += [Slot(len(starts) + number, head, None) for number, head in enumerate(rest)]
-    later = range(len(starts), len(slots), params.batch)
-    return [batch for batch in [slots[: len(starts)], *(slots[i : i + params.batch] for i in later)] if batch]
+    planned = [PlannedTrial(number, head, one) for number, (head, one) in enumerate(initial)]
+    planned += [PlannedTrial(len(initial) + number, head, None) for number, head in enumerate(rest)]
+    later = range(len(initial), len(planned), params.batch)
+    return [batch for batch in [planned[: len(initial)], *(planned[i : i + params.batch] for i in later)] if batch]
 
 
-def fixed(slot: Slot, task: Task) -> dict[str, Any]:
-    """A start as Optuna parameters, under the names that `suggest` uses."""
-    start = slot.start
-    assert start is not None
-    hyperparameters = {f"{start.head}.{name}": value for name, value in start.hyperparameters.items()}
-    if slot.network:
-        return {f"{start.head}.encoder": start.encoder, **hyperparameters}
-    level = start.level if task.unit == "patient" else "recording"
-    return {"encoder": start.encoder, "level": level, f"{start.encoder}.pooling": start.pooling, "head": start.head,
-            **hyperparameters}
+def initial_values(planned: PlannedTrial, task: Task) -> dict[str, Any]:
+    """The values of an initial trial as Optuna parameters, under the names that `suggest` uses."""
+    initial = planned.initial
+    assert initial is not None
+    hyperparameters = {f"{initial.head}.{name}": value for name, value in initial.hyperparameters.items()}
+    if planned.network:
+        return {f"{initial.head}.encoder": initial.encoder, **hyperparameters}
+    level = initial.level if task.unit == "patient" else "recording"
+    return {"encoder": initial.encoder, "level": level, f"{initial.encoder}.pooling": initial.pooling,
+            "head": initial.head, **hyperparameters}
 
 
 class _Named:
-    """A trial whose numbers are named after the head, so that heads do not share a distribution."""
+    """A trial whose hyperparameters are named after the head, so that heads do not share a distribution."""
 
     def __init__(self, trial: "optuna.Trial", head: str) -> None:
         self.trial, self.head = trial, head
@@ -171,16 +180,16 @@ class _Named:
         return self.trial.suggest_int(f"{self.head}.{name}", low, high, log=log)
 
 
-def suggest(trial: "optuna.Trial", slot: Slot, params: SearchParams, task: Task,
+def suggest(trial: "optuna.Trial", planned: PlannedTrial, params: SearchParams, task: Task,
             encoders: Sequence[str]) -> CandidateSpec:
-    """The search space: encoder x level x pooling x head x the head's own hyperparameters."""
-    if slot.network:
-        heard = [e for e in network_params(slot.network, params).encoders if e in encoders]
-        encoder = trial.suggest_categorical(f"{slot.network}.encoder", heard)
-        hyperparameters = HEADS[slot.network]().space(_Named(trial, slot.network))
-        return CandidateSpec(encoder, slot.network, "recording", None,
-                             {**hyperparameters, **fixed_hyperparameters(params, slot.network)})
-    encoder = trial.suggest_categorical("encoder", pooled(params, encoders))
+    """Draw a spec from the search space: encoder x level x pooling x head x the head's own hyperparameters."""
+    if planned.network:
+        allowed = [one for one in network_params(planned.network, params).encoders if one in encoders]
+        encoder = trial.suggest_categorical(f"{planned.network}.encoder", allowed)
+        hyperparameters = HEADS[planned.network]().space(_Named(trial, planned.network))
+        return CandidateSpec(encoder, planned.network, "recording", None,
+                             {**hyperparameters, **fixed_hyperparameters(params, planned.network)})
+    encoder = trial.suggest_categorical("encoder", pooled_encoders(params, encoders))
     levels = ["recording", "unit"] if task.unit == "patient" else ["recording"]
     level = cast(Level, trial.suggest_categorical("level", levels))
     pooling = trial.suggest_categorical(f"{encoder}.pooling", list(poolings_of(encoder, params)))
@@ -189,7 +198,7 @@ def suggest(trial: "optuna.Trial", slot: Slot, params: SearchParams, task: Task,
 
 
 def fixed_hyperparameters(params: SearchParams, head: str) -> Hyperparameters:
-    """What a head that takes frames is given beside the numbers of its space: its own section and its training."""
+    """Hyperparameters of a network head that are not searched: its own section and its training parameters."""
     network = network_params(head, params)
     own = network.model_dump(mode="json", exclude={"encoders", "training"})
     hyperparameters = {**training_params(network, params).model_dump(mode="json"), **own}
@@ -197,5 +206,5 @@ def fixed_hyperparameters(params: SearchParams, head: str) -> Hyperparameters:
 
 
 def derive_seed(seed: int, *places: int) -> int:
-    """A seed for one place: slot, or slot and fold."""
+    """A seed for a trial (`places` is its number), or for one of its folds (number of the trial, fold)."""
     return int(np.random.SeedSequence([seed, *places]).generate_state(1)[0])

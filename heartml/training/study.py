@@ -1,9 +1,9 @@
-"""Optuna's part of the search: which trial is tried next, from a storage that survives a kill.
+"""Optuna's part of the search: planned trials in, their specs out, and their outcomes back into a storage.
 
-A trial has a slot; everything random about it follows from (seed, slot). A batch is asked for before any of it is told,
-and told in the order asked, so the number of workers never shows. After a kill the trials that were left running are
-told FAIL, and their slots are asked for again: with the parameters they had, or, where they had none yet, from the
-same history with the same seed.
+The storage survives a kill. Everything random about a trial follows from the seed and the trial's number in the plan. A
+whole batch is asked for before any outcome of it is told to Optuna, and outcomes are told in the same order. So the
+number of workers does not change the result. After a kill, trials that were left running are marked FAIL and asked for
+again: with the parameters they had, or, where they had none yet, from the same history with the same seed.
 """
 
 import json
@@ -22,15 +22,20 @@ from heartml.core.config import SearchParams
 from heartml.core.tasks import Task
 from heartml.models.ensemble.candidate import CandidateSpec
 from heartml.training import search_space
-from heartml.training.search_space import Slot
+from heartml.training.search_space import PlannedTrial
 
-STORAGE = "HEARTML_OPTUNA_STORAGE"     # a URL; a shared service takes the place of the journal
-_SLOT, _SPEC, _OUTCOME = "slot", "spec", "outcome"
+STORAGE = "HEARTML_OPTUNA_STORAGE"     # environment variable: URL of a database to use instead of the journal
+_NUMBER, _SPEC, _OUTCOME = "slot", "spec", "outcome"     # user attributes of a trial in the storage
 
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """How a trial ended: the running values of its folds, and its value unless it was pruned."""
+    """How a trial ended.
+
+    Attributes:
+        steps: value after each fold, over the folds so far; the pruner compares these.
+        value: of the whole trial, or `None` if it was pruned.
+    """
 
     steps: tuple[float, ...]
     value: float | None
@@ -38,19 +43,22 @@ class TrialOutcome:
 
 @dataclass
 class RunningTrial:
-    """A trial that runs: Optuna's handle, and the outcome where an earlier run already had it."""
+    """A trial that Optuna was asked for: its handle, and its outcome if an earlier run already found it."""
 
-    slot: Slot
+    planned: PlannedTrial
     spec: CandidateSpec
     handle: optuna.Trial
     outcome: TrialOutcome | None
 
 
 def open_study(journal: Path, key: str) -> optuna.Study:
-    """The study `key`, in the journal or behind `HEARTML_OPTUNA_STORAGE`; what a killed run left running is failed."""
+    """Open the study `key` in the journal, or in the database at `HEARTML_OPTUNA_STORAGE`.
+
+    Trials that a killed run left running are marked FAIL.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     url = os.environ.get(STORAGE)
-    storage: BaseStorage | str = url or JournalStorage(JournalFileBackend(str(_mended(journal))))
+    storage: BaseStorage | str = url or JournalStorage(JournalFileBackend(str(_repaired(journal))))
     study = optuna.create_study(storage=storage, study_name=key, direction="maximize", load_if_exists=True)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
@@ -58,15 +66,15 @@ def open_study(journal: Path, key: str) -> optuna.Study:
 
 
 def in_memory_study() -> optuna.Study:
-    """A study without history, in memory: what it is asked first, any new study is asked first."""
+    """A study in memory without history. Its first batch is the same as that of any new study."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(direction="maximize")
 
 
-def _mended(journal: Path) -> Path:
-    """The journal without a last line that a kill cut short, and without a dead process's lock.
+def _repaired(journal: Path) -> Path:
+    """The journal, without a last line that a kill cut short and without the lock of a dead process.
 
-    The caller holds the stage's own lock, which the kernel frees.
+    The caller holds the stage's own lock, which the kernel releases when a process ends.
     """
     journal.parent.mkdir(parents=True, exist_ok=True)
     journal.with_name(journal.name + ".lock").unlink(missing_ok=True)
@@ -78,30 +86,30 @@ def _mended(journal: Path) -> Path:
     return journal
 
 
-def ask(study: optuna.Study, batch: Sequence[Slot], params: SearchParams, task: Task, encoders: Sequence[str],
+def ask(study: optuna.Study, batch: Sequence[PlannedTrial], params: SearchParams, task: Task, encoders: Sequence[str],
         seed: int) -> list[RunningTrial]:
-    """Ask for the trials of one batch, in order."""
-    return [_ask(study, slot, params, task, encoders, seed) for slot in batch]
+    """Ask Optuna for the trials of one batch, in order."""
+    return [_ask(study, planned, params, task, encoders, seed) for planned in batch]
 
 
-def _ask(study: optuna.Study, slot: Slot, params: SearchParams, task: Task, encoders: Sequence[str],
+def _ask(study: optuna.Study, planned: PlannedTrial, params: SearchParams, task: Task, encoders: Sequence[str],
          seed: int) -> RunningTrial:
-    earlier = _earlier(study, slot)
-    known = earlier.params if earlier else search_space.fixed(slot, task) if slot.start else {}
-    study.sampler = _sampler(known, search_space.derive_seed(seed, slot.number))
+    earlier = _earlier(study, planned)
+    known = earlier.params if earlier else search_space.initial_values(planned, task) if planned.initial else {}
+    study.sampler = _sampler(known, search_space.derive_seed(seed, planned.number))
     handle = study.ask()
-    handle.set_user_attr(_SLOT, slot.number)
-    spec = search_space.suggest(handle, slot, params, task, encoders)
+    handle.set_user_attr(_NUMBER, planned.number)
+    spec = search_space.suggest(handle, planned, params, task, encoders)
     handle.set_user_attr(_SPEC, json.dumps(spec.to_json(), sort_keys=True))
     stored = earlier.user_attrs.get(_OUTCOME) if earlier else None
     outcome = TrialOutcome(tuple(stored["steps"]), stored["value"]) if stored else None
-    return RunningTrial(slot, spec, handle, outcome)
+    return RunningTrial(planned, spec, handle, outcome)
 
 
-def _earlier(study: optuna.Study, slot: Slot) -> optuna.trial.FrozenTrial | None:
-    """The latest failed trial of a slot whose parameters were all asked for."""
+def _earlier(study: optuna.Study, planned: PlannedTrial) -> optuna.trial.FrozenTrial | None:
+    """The latest failed run of a planned trial whose parameters were all drawn."""
     failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-    own = [t for t in failed if t.user_attrs.get(_SLOT) == slot.number and _SPEC in t.user_attrs]
+    own = [t for t in failed if t.user_attrs.get(_NUMBER) == planned.number and _SPEC in t.user_attrs]
     return own[-1] if own else None
 
 
@@ -115,7 +123,7 @@ def _sampler(known: dict[str, Any], seed: int) -> optuna.samplers.BaseSampler:
 
 
 def tell(study: optuna.Study, asked: Sequence[RunningTrial]) -> None:
-    """Tell a batch's outcomes in the order asked; all are written down before the first is told."""
+    """Tell Optuna the outcomes of a batch, in the order asked; all are stored before the first is told."""
     for one in asked:
         store_outcome(one)
     for one in asked:
@@ -128,22 +136,26 @@ def tell(study: optuna.Study, asked: Sequence[RunningTrial]) -> None:
 
 
 def store_outcome(asked: RunningTrial) -> None:
-    """Keep a trial's outcome with the trial, before any of its batch is told."""
+    """Store a trial's outcome with the trial, before any outcome of its batch is told."""
     outcome = asked.outcome
     assert outcome is not None
     asked.handle.set_user_attr(_OUTCOME, {"steps": list(outcome.steps), "value": outcome.value})
 
 
 def finished_trials(study: optuna.Study) -> Iterator[tuple[int, CandidateSpec, TrialOutcome]]:
-    """Slot, spec and outcome of every finished trial."""
+    """Number in the plan, spec and outcome of every finished trial."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
         stored = trial.user_attrs[_OUTCOME]
         spec = CandidateSpec.from_json(json.loads(trial.user_attrs[_SPEC]))
-        yield int(trial.user_attrs[_SLOT]), spec, TrialOutcome(tuple(stored["steps"]), stored["value"])
+        yield int(trial.user_attrs[_NUMBER]), spec, TrialOutcome(tuple(stored["steps"]), stored["value"])
 
 
 def should_prune(study: optuna.Study, asked: RunningTrial, steps: Sequence[float], params: SearchParams) -> bool:
-    """Whether the trial's running value is below the median of the finished trials of earlier batches."""
+    """Whether the trial's value so far is below the median of the finished trials of earlier batches.
+
+    Args:
+        steps: the trial's value after each fold so far.
+    """
     pruner = optuna.pruners.MedianPruner(n_startup_trials=params.pruning_startup_trials, n_warmup_steps=1)
     frozen = study.get_trials(deepcopy=True)[asked.handle.number]
     frozen.intermediate_values = dict(enumerate(steps))

@@ -1,7 +1,7 @@
-"""What search and ensemble work on: the recordings of a task that are not held out, their units, labels and folds.
+"""The training set of a task: tables of folds and recordings in, units, labels and folds as integer arrays out.
 
-Units (recordings or patients) stand in the order of their ids, recordings in the order of the folds' table; everything
-else is an index into these. The held-out part is left behind here, so that nothing after this can look at it.
+Units (recordings or patients) are in the order of their ids, recordings in the order of the table of folds. Everything
+else is an index into these. The held-out part is left out here, so that no later step can use it.
 """
 
 from collections.abc import Sequence
@@ -24,9 +24,11 @@ class TrainingSet:
     """`r` recordings of `u` units.
 
     Attributes:
-        unit: `[r]`, index of each recording's unit.
-        recording_labels: `[r]`, class that the recording itself shows, the unit's where that is not known.
-        labels, groups, parts: `[u]`, class, code of the group, and number of the fold of each unit.
+        unit: index of each recording's unit `[r]`.
+        recording_labels: class of each recording itself `[r]`; the unit's class where the recording's is not known.
+        labels: class of each unit `[u]`.
+        groups: number of each unit's group `[u]`.
+        parts: number of each unit's fold `[u]`.
     """
 
     name: str
@@ -46,19 +48,19 @@ class TrainingSet:
         return int(self.parts.max()) + 1
 
     def recordings_of(self, units: NDArray[np.bool_]) -> Ints:
-        """Rows of the recordings of the units where `units` `[u]` holds."""
+        """Indices of the recordings of the units where `units` `[u]` holds."""
         return np.flatnonzero(units[self.unit])
 
 
 def load(name: str) -> TrainingSet:
-    """Read folds and recordings of a task."""
+    """Read the training set of a task from its folds and the recordings."""
     table = folds.load(paths.folds(name))
     recordings = pd.read_parquet(paths.RECORDINGS)
     return build(name, table[table["part"] != folds.TEST], recordings)
 
 
 def build(name: str, table: pd.DataFrame, recordings: pd.DataFrame) -> TrainingSet:
-    """The train_set behind rows of `schema.FOLDS` without the held-out part."""
+    """The training set of rows of `schema.FOLDS`, from which the held-out part is already left out."""
     task = resolve(name).task
     code = {label: c for c, label in enumerate(task.classes)}
     units = table.drop_duplicates("unit_id").sort_values("unit_id")
@@ -68,13 +70,14 @@ def build(name: str, table: pd.DataFrame, recordings: pd.DataFrame) -> TrainingS
     unit = np.array([row_of[unit_id] for unit_id in table["unit_id"]])
     return TrainingSet(
         name, task, tuple(table["recording_id"]), tuple(units["unit_id"]), tuple(units["group_id"]), unit,
-        _heard(table, recordings, task, labels[unit]), labels, np.array([group_row[g] for g in units["group_id"]]),
+        _recording_labels(table, recordings, task, labels[unit]), labels,
+        np.array([group_row[group_id] for group_id in units["group_id"]]),
         np.array([int(part) for part in units["part"]]),
     )
 
 
-def _heard(table: pd.DataFrame, recordings: pd.DataFrame, task: Task, labels: Ints) -> Ints:
-    """The recording's own class where the task names a label for it and it is one of the task's classes."""
+def _recording_labels(table: pd.DataFrame, recordings: pd.DataFrame, task: Task, labels: Ints) -> Ints:
+    """The class of each recording itself where it is known and one of the task's classes, else `labels` `[r]`."""
     column = schema.label_column(task.recording_label or task.label)
     if task.recording_label is None or column not in recordings:
         return labels
@@ -87,15 +90,17 @@ def states(
     recording_ids: Sequence[str], counts: Sequence[int], frame_rate_hz: float, seconds: Sequence[float],
     annotations: pd.DataFrame,
 ) -> list[NDArray[np.int8]] | None:
-    """Heart state of every frame of each recording, `None` where no recording has annotated stretches.
+    """Heart state of every frame of each recording; `None` where no recording has annotated intervals.
 
     Args:
-        counts: frames of each recording; they lie in the middle of its `seconds`.
+        counts: number of frames of each recording; they lie in the middle of it.
+        seconds: length of each recording.
 
     Returns:
-        Index into `schema.STATES`, `UNANNOTATED` between annotations, `UNKNOWN` in recordings without any.
+        int8 `[frames]` of each recording: index into `schema.STATES`, `UNANNOTATED` between annotations, `UNKNOWN` in
+        recordings without any.
     """
-    lasting = annotations["end_s"] > annotations["start_s"]     # points in time say of no frame what it is
+    lasting = annotations["end_s"] > annotations["start_s"]     # points in time tell the state of no frame
     known = annotations[lasting & annotations["recording_id"].isin(recording_ids)]
     if not len(known):
         return None

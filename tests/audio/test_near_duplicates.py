@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import resample_poly
-from support.heart_sounds import RATE_HZ, heart
+from support.heart_sounds import RATE_HZ, heart_sound
 
 from heartml.audio import near_duplicates as duplicates
 from heartml.audio import sound_files
-from heartml.audio.near_duplicates import Waveform, join, near_duplicates
+from heartml.audio.near_duplicates import Waveform, merge_groups, near_duplicates, search
 from heartml.data import datasets
 
 
@@ -25,17 +25,18 @@ def pairs_of(waveforms: Sequence[np.ndarray], threshold: float = 0.9) -> set[tup
 
 
 def test_a_copy_is_found_though_cut_fainter_and_noisier() -> None:
-    first = heart(1)
+    first = heart_sound(1)
     noise = np.random.default_rng(0).normal(0, 0.005, len(first)).astype(np.float32)
     copy = (0.3 * (first + noise))[RATE_HZ : 6 * RATE_HZ]
-    found = near_duplicates([(heart(2), RATE_HZ), (first, RATE_HZ), (copy, RATE_HZ), (heart(3), RATE_HZ)], 0.9)
+    sounds = [(samples, RATE_HZ) for samples in (heart_sound(2), first, copy, heart_sound(3))]
+    found = near_duplicates(sounds, 0.9)
     assert found[["i", "j"]].to_numpy().tolist() == [[1, 2]]
     assert found.at[0, "lag_s"] == pytest.approx(1.0, abs=1e-3)
     assert found.at[0, "overlap_s"] == pytest.approx(5.0, abs=1e-2)
 
 
 def test_gain_changes_no_correlation() -> None:
-    first, second = heart(1), np.roll(heart(1), 900)
+    first, second = heart_sound(1), np.roll(heart_sound(1), 900)
     plain = near_duplicates([(first, RATE_HZ), (second, RATE_HZ)], 0.9)
     louder = near_duplicates([(first, RATE_HZ), (second * np.float32(0.01), RATE_HZ)], 0.9)
     assert len(plain) == 1
@@ -43,30 +44,30 @@ def test_gain_changes_no_correlation() -> None:
 
 
 def test_a_copy_with_reversed_polarity_is_found_and_says_so() -> None:
-    found = near_duplicates([(heart(4), RATE_HZ), (-heart(4), RATE_HZ)], 0.9)
+    found = near_duplicates([(heart_sound(4), RATE_HZ), (-heart_sound(4), RATE_HZ)], 0.9)
     assert found["correlation"].tolist() == pytest.approx([-1], abs=1e-4)
 
 
 def test_a_copy_at_another_rate_is_found() -> None:
-    faster = resample_poly(heart(5).astype(np.float64), 441, 40).astype(np.float32)
-    found = near_duplicates([(heart(5), RATE_HZ), (faster, 44_100)], 0.9)
+    faster = resample_poly(heart_sound(5).astype(np.float64), 441, 40).astype(np.float32)
+    found = near_duplicates([(heart_sound(5), RATE_HZ), (faster, 44_100)], 0.9)
     assert found["correlation"].tolist() == pytest.approx([1], abs=0.01)
 
 
 def test_two_visits_of_one_heart_are_two_recordings() -> None:
-    visits = [heart(seed, person=7) for seed in range(6)]
+    visits = [heart_sound(seed, person=7) for seed in range(6)]
     assert pairs_of(visits, 0.8) == set()
 
 
 def test_hearts_that_beat_at_one_rate_are_different_hearts() -> None:
-    assert pairs_of([heart(seed, period_s=0.8) for seed in range(10, 20)], 0.8) == set()
+    assert pairs_of([heart_sound(seed, period_s=0.8) for seed in range(10, 20)], 0.8) == set()
 
 
 @pytest.mark.parametrize(("hertz", "seconds"), [(640, 0.01), (50, 0.06)])
 def test_one_loud_knock_on_another_is_no_copy(hertz: float, seconds: float) -> None:
     time_s = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
     knock = (30 * np.hanning(len(time_s)) * np.sin(2 * np.pi * hertz * time_s)).astype(np.float32)
-    sounds = [heart(seed) for seed in (21, 22)]
+    sounds = [heart_sound(seed) for seed in (21, 22)]
     for sound in sounds:
         sound[9000 : 9000 + len(knock)] += knock
     assert pairs_of(sounds) == set()
@@ -76,21 +77,21 @@ def test_one_loud_knock_on_another_is_no_copy(hertz: float, seconds: float) -> N
 def test_hum_from_the_mains_is_no_copy(hertz: float) -> None:
     time_s = np.arange(8 * RATE_HZ) / RATE_HZ
     hum = [0.5 * np.sin(2 * np.pi * hertz * time_s + phase).astype(np.float32) for phase in (0, 1)]
-    first, second = heart(31) + hum[0], heart(32) + hum[1]
-    assert hum[0].std() > 3 * heart(31).std()
+    first, second = heart_sound(31) + hum[0], heart_sound(32) + hum[1]
+    assert hum[0].std() > 3 * heart_sound(31).std()
     assert pairs_of([first, second, 0.5 * first[3000:]]) == {(0, 2)}
 
 
 def test_one_common_beat_is_no_copy() -> None:
     """The last second of one is the first second of the other."""
-    first, second = heart(23), heart(24)
+    first, second = heart_sound(23), heart_sound(24)
     second[:4000] = first[-4000:]
     assert pairs_of([first, second]) == set()
 
 
 def test_recordings_under_a_second_are_compared_as_a_whole() -> None:
-    short = heart(25)[:3700]
-    assert pairs_of([short, short[:3500], heart(26)[:3700]]) == {(0, 1)}
+    short = heart_sound(25)[:3700]
+    assert pairs_of([short, short[:3500], heart_sound(26)[:3700]]) == {(0, 1)}
 
 
 def test_silence_resembles_nothing() -> None:
@@ -101,20 +102,50 @@ def test_silence_resembles_nothing() -> None:
 def crowd() -> list[Waveform]:
     """Thirty recordings of all lengths, with six copies among them."""
     rng = np.random.default_rng(5)
-    sounds = [heart(100 + k, seconds=rng.uniform(2, 12)) for k in range(24)]
+    sounds = [heart_sound(100 + k, seconds=rng.uniform(2, 12)) for k in range(24)]
     sounds += [sounds[k][rng.integers(0, 2000) :] * np.float32(0.5) for k in (0, 3, 7, 7, 11, 20)]
     return [(sound, RATE_HZ) for sound in sounds]
 
 
-def test_new_against_known_finds_what_all_against_all_finds(crowd: list[Waveform]) -> None:
+@pytest.mark.parametrize("compared", [[range(20)], [range(27), range(27, 30)], [range(25), range(20, 28)]], ids=str)
+def test_the_pairs_of_sets_that_were_compared_are_left_out_and_all_others_found(
+    crowd: list[Waveform], compared: list[range]
+) -> None:
     everything = near_duplicates(crowd, 0.9)
     assert len(everything) == 7
-    new, known = crowd[20:], crowd[:20]
-    found = near_duplicates(new, 0.9, known)
-    back = {k: 20 + k for k in range(len(new))} | {len(new) + k: k for k in range(20)}
-    pairs = {tuple(sorted((back[i], back[j]))) for i, j in zip(found["i"], found["j"], strict=True)}
-    expected = {(i, j) for i, j in zip(everything["i"], everything["j"], strict=True) if j >= 20}
-    assert pairs == expected
+    known = [any(i in ids and j in ids for ids in compared)
+             for i, j in zip(everything["i"], everything["j"], strict=True)]
+    assert sum(known) > 0 or compared == [range(20)]
+    expected = everything[[not there for there in known]].reset_index(drop=True)
+    pd.testing.assert_frame_equal(search(crowd, [0.9], compared)[0], expected, check_exact=False, atol=1e-6)
+
+
+def test_what_was_compared_as_a_whole_is_not_compared_again(
+    crowd: list[Waveform], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duplicates, "_compare_blocks", None)
+    assert search(crowd, [0.9], [range(len(crowd))])[0].empty
+
+
+def test_several_thresholds_have_each_the_pairs_of_a_search_of_their_own(crowd: list[Waveform]) -> None:
+    for thresholds in ([0.9, 0.95], [0.95, 0.9], [0.5, 0.9, 0.99]):
+        for threshold, found in zip(thresholds, search(crowd, thresholds), strict=True):
+            pd.testing.assert_frame_equal(found, near_duplicates(crowd, threshold), check_exact=True)
+
+
+def test_the_pairs_of_a_high_threshold_are_not_always_among_those_of_a_lower_one() -> None:
+    """The second recording starts with the end of the first, and resembles all of it (.67) at another lag.
+
+    At .9 that lag is a candidate too. It wins, since it overlaps longer, and does not hold; at .95 it is none.
+    """
+    first, noise = np.random.default_rng(1).normal(0, 0.1, (2, 20 * RATE_HZ))
+    second = 0.78 * first + (1 - 0.78**2) ** 0.5 * noise
+    cut = round(3.2 * RATE_HZ)
+    second[:cut] = first[-cut:] + 0.2 * noise[:cut]
+    waveforms = [(sound.astype(np.float32), RATE_HZ) for sound in (first, second)]
+    low, high = search(waveforms, [0.9, 0.95])
+    assert low.empty
+    assert high["correlation"].tolist() == [pytest.approx(0.98, abs=0.01)] and high["lag_s"].tolist() == [16.8]
 
 
 def test_threads_do_not_show(crowd: list[Waveform]) -> None:
@@ -125,8 +156,8 @@ def test_threads_do_not_show(crowd: list[Waveform]) -> None:
 def test_joined_groups_are_the_connected_ones_under_their_smallest_name(groups: list[str], data: st.DataObject) -> None:
     position = st.integers(0, len(groups) - 1)
     edges = data.draw(st.lists(st.tuples(position, position), max_size=8))
-    joined = join(groups, pd.DataFrame(edges, columns=["i", "j"]))
-    again = join(groups, pd.DataFrame(data.draw(st.permutations(edges)), columns=["i", "j"]))
+    joined = merge_groups(groups, pd.DataFrame(edges, columns=["i", "j"]))
+    again = merge_groups(groups, pd.DataFrame(data.draw(st.permutations(edges)), columns=["i", "j"]))
     assert joined == again, "the order of the pairs shows"
     assert all(joined[i] == joined[j] for i, j in edges)
     assert all(new <= old for new, old in zip(joined, groups, strict=True))
@@ -163,7 +194,7 @@ def test_pascal_gives_up_its_copies(real_pascal: Path) -> None:
 @pytest.mark.real
 def test_two_visits_of_one_real_child_are_two_recordings(real_circor: Path) -> None:
     """CirCor's twins were recorded anew a year later; other children and locations stand beside them."""
-    twins = {patient.split("-")[1] for same in datasets.load("circor").read(real_circor).known_same for patient in same}
+    twins = {patient.split("-")[1] for same in datasets.load("circor").read(real_circor).same_person for patient in same}
     assert len(twins) == 58
     files = sorted(real_circor.rglob("*.wav"))
     chosen = [path for k, path in enumerate(files) if path.stem.split("_")[0] in twins or k % 6 == 0]
@@ -173,7 +204,7 @@ def test_two_visits_of_one_real_child_are_two_recordings(real_circor: Path) -> N
 
 
 def test_how_many_comparisons_wait_at_once_changes_nothing_but_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    waveforms = [(heart(seed), RATE_HZ) for seed in range(7)] + [(heart(2)[RATE_HZ:], RATE_HZ)]
+    waveforms = [(heart_sound(seed), RATE_HZ) for seed in range(7)] + [(heart_sound(2)[RATE_HZ:], RATE_HZ)]
     whole = near_duplicates(waveforms, 0.9, threads=2)
     monkeypatch.setattr(duplicates, "_ROWS", 2)
     monkeypatch.setattr(duplicates, "_AT_ONCE", 3)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.finished_project import beat
+from support.finished_project import draw_heart_sound
 from support.workspaces import ROOT
 
 from heartml.audio.quality import Quality, measure, warnings
@@ -88,7 +88,7 @@ def test_each_fault_has_its_warning_and_a_good_recording_none(fault: dict[str, f
 @pytest.mark.parametrize("heartless", [
     tone(440), np.random.default_rng(0).normal(0, 0.2, 4 * RATE_HZ).astype(np.float32)], ids=["tone", "noise"])
 def test_what_has_no_beats_is_said_to_have_none_and_a_heart_is_not(heartless: np.ndarray) -> None:
-    heart = (beat(np.random.default_rng(0), 4.0, True)[0] / 32768).astype(np.float32)
+    heart = (draw_heart_sound(np.random.default_rng(0), 4.0, True)[0] / 32768).astype(np.float32)
     assert any("no heart sounds stand out" in words for words in warnings(measure(heartless, RATE_HZ), PARAMS))
     assert not any("stand out" in words for words in warnings(measure(heart, RATE_HZ), PARAMS))
 

@@ -13,12 +13,12 @@ from heartml.core import config, folds, paths
 from heartml.core.schema import label_column
 from heartml.core.stage import StageError
 from heartml.core.system import files, hashing
-from heartml.core.tasks import GROUPS, TASKS, estimable, expand, resolve
+from heartml.core.tasks import GROUPS, TASKS, estimable_classes, expand_groups, resolve
 from heartml.data.datasets import load
 from heartml.data.ingest import available_tasks
 from heartml.data.validation import tables as fitness
 from heartml.evaluation import inputs
-from heartml.evaluation.assessment import left_out
+from heartml.evaluation.assessment import left_out_classes
 from heartml.models.heads import HEADS
 from heartml.reporting.task_report import cautions, headline, tables
 from heartml.stages import split
@@ -50,7 +50,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
 
 
 def test_ten_descriptors_stand_behind_one_name_and_the_data_set_knows_their_classes() -> None:
-    names = expand(["circor-murmur", "circor-descriptors"])
+    names = expand_groups(["circor-murmur", "circor-descriptors"])
     assert len(names) == 11
     for task in (resolve(name).task for name in names[1:]):
         assert (task.unit, task.metric, task.official) == (
@@ -66,9 +66,9 @@ def test_a_data_set_puts_its_murmur_task_to_work_and_not_eleven() -> None:
 
 def test_a_class_is_estimable_from_its_fewest_groups_on() -> None:
     task = TASKS["systolic_timing"]
-    assert estimable(task, SEEN, 10) == ("Early-systolic", "Holosystolic")
-    assert estimable(task, SEEN, 9) == ("Early-systolic", "Mid-systolic", "Holosystolic")
-    assert estimable(task, {}, 1) == ()
+    assert estimable_classes(task, SEEN, 10) == ("Early-systolic", "Holosystolic")
+    assert estimable_classes(task, SEEN, 9) == ("Early-systolic", "Mid-systolic", "Holosystolic")
+    assert estimable_classes(task, {}, 1) == ()
 
 
 def test_rare_classes_and_patients_without_a_description_are_in_no_fold(
@@ -108,17 +108,17 @@ def test_a_task_without_two_estimable_classes_is_refused_with_the_way_out(projec
 def test_what_is_left_out_is_named_with_its_counts(project: pd.DataFrame) -> None:
     groups = project[["recording_id", "group_id"]]
     table = project.drop(columns="group_id")
-    found = left_out(table, groups, TIMING, {"Holosystolic", "Early-systolic"})
+    found = left_out_classes(table, groups, TIMING, {"Holosystolic", "Early-systolic"})
     assert found == {"Mid-systolic": {"units": 9, "groups": 9}, "Late-systolic": {"units": 1, "groups": 1}}
-    assert inputs.read_left_out(TIMING.name, {"Holosystolic", "Early-systolic"}) == found
+    assert inputs.read_left_out_classes(TIMING.name, {"Holosystolic", "Early-systolic"}) == found
     murmur = table.rename(columns={label_column(TIMING.task.label): "label_murmur"})
-    assert left_out(murmur, groups, resolve("circor-murmur"), set()) == {}, "kept: it has a place in the tables"
+    assert left_out_classes(murmur, groups, resolve("circor-murmur"), set()) == {}, "kept: it has a place in the tables"
 
 
 def test_the_page_names_what_is_left_out_once_and_asks_about_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = finished_project.evaluated(tmp_path, monkeypatch, children=40, seconds=1.0)
+    found = finished_project.write_evaluated_project(tmp_path, monkeypatch, children=40, seconds=1.0)
     assert found["left_out"] == {}
     assert not any("Not estimable" in words for words in cautions.warnings(found))
     told = {**found, "left_out": {"Unknown": {"units": 3, "groups": 2}}}
@@ -134,15 +134,15 @@ def test_the_page_names_what_is_left_out_once_and_asks_about_the_rest(
 def test_rare_descriptor_classes_do_not_drown_validation_in_warnings(project: pd.DataFrame) -> None:
     labels = fitness.class_table(project.assign(label_murmur="Present"), project[["recording_id", "group_id"]])
     assert {"Late-systolic", "Holodiastolic"} <= set(labels["value"]), "they are counted"
-    assert set(fitness.rare_but_learnt(labels)["label"]) == {"murmur"}
+    assert set(fitness.classes_to_warn_of(labels)["label"]) == {"murmur"}
 
 
 def test_a_section_may_be_changed_for_all_tasks_that_a_pattern_fits() -> None:
     search = config.load(ROOT / "params.yaml").search
     own = search.model_copy(update={"tasks": {"*-systolic_*": {"trials": 3}, "circor-*": {"batch": 2}}})
-    assert (own.of("circor-systolic_pitch").trials, own.of("circor-systolic_pitch").batch) == (3, 2)
-    assert (own.of("circor-murmur").trials, own.of("circor-murmur").batch) == (search.trials, 2)
-    assert own.of("pascal-sounds") == search.model_copy(update={"tasks": {}})
+    assert (own.for_task("circor-systolic_pitch").trials, own.for_task("circor-systolic_pitch").batch) == (3, 2)
+    assert (own.for_task("circor-murmur").trials, own.for_task("circor-murmur").batch) == (search.trials, 2)
+    assert own.for_task("pascal-sounds") == search.model_copy(update={"tasks": {}})
     with pytest.raises(ValueError, match="trials"):
         config.SearchParams.model_validate({**search.model_dump(), "tasks": {"*-systolic_*": {"trials": 0}}})
 
@@ -150,7 +150,7 @@ def test_a_section_may_be_changed_for_all_tasks_that_a_pattern_fits() -> None:
 def test_no_descriptor_of_the_projects_parameters_trains_a_network() -> None:
     search = config.load(ROOT / "params.yaml").search
     for dataset in ("circor", "simulated"):
-        heads = {head for name in GROUPS["descriptors"] for head in search.of(f"{dataset}-{name}").heads}
+        heads = {head for name in GROUPS["descriptors"] for head in search.for_task(f"{dataset}-{name}").heads}
         assert {HEADS[head]().TAKES for head in heads} == {"vectors"}
 
 
@@ -171,7 +171,7 @@ def test_the_list_of_tasks_says_which_are_not_estimable(
     monkeypatch.setenv("COLUMNS", "160")
     both = project.copy()
     both.loc[:1, label_column("diastolic_murmur_timing")] = "Mid-diastolic"
-    allowed = [task for task in available_tasks.allowed(both) if task.name.endswith("_timing")]
+    allowed = [task for task in available_tasks.find_available(both) if task.name.endswith("_timing")]
     listing.tasks(allowed, (), 10)
     said = capsys.readouterr().out
     assert "circor-systolic_timing" in said.split("circor-diastolic_timing")[0]
@@ -181,6 +181,6 @@ def test_the_list_of_tasks_says_which_are_not_estimable(
 
 
 def test_choosing_all_descriptors_leaves_out_what_cannot_be_estimated(project: pd.DataFrame) -> None:
-    assert available_tasks.choose(["circor-descriptors"], 10) == ("circor-systolic_timing",)
+    assert available_tasks.select_tasks(["circor-descriptors"], 10) == ("circor-systolic_timing",)
     learnt = ("circor-systolic_timing",)     # diastolic: one class alone
-    assert available_tasks.choose(["circor-descriptors"], 1) == learnt
+    assert available_tasks.select_tasks(["circor-descriptors"], 1) == learnt

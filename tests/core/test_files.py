@@ -50,7 +50,7 @@ def test_a_scratch_folder_goes_though_a_thread_goes_on_writing_there_and_hides_n
                 (into / "deep" / str(number)).mkdir(parents=True, exist_ok=True)
             going.set()
 
-    with pytest.raises(KeyboardInterrupt), files.scratch() as folder:
+    with pytest.raises(KeyboardInterrupt), files.temporary_folder() as folder:
         late = threading.Thread(target=download, args=(folder,))
         late.start()
         going.wait()
@@ -93,13 +93,13 @@ def test_a_scratch_folder_of_a_killed_process_is_removed_by_the_next(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     def work() -> None:
-        with files.scratch() as folder:
+        with files.temporary_folder() as folder:
             (folder / "model").mkdir()
             os.kill(os.getpid(), signal.SIGKILL)
 
     killed(work)
     assert len(list(tmp_path.iterdir())) == 1
-    with files.scratch() as mine, files.scratch() as too:
+    with files.temporary_folder() as mine, files.temporary_folder() as too:
         assert {*tmp_path.iterdir()} == {mine, too}
     assert not list(tmp_path.iterdir())
 
@@ -143,14 +143,14 @@ def test_a_lock_file_that_is_torn_does_not_replace_the_copy_that_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    recovery.keep()
-    assert not recovery._KEPT.exists(), "there is nothing to keep"
+    recovery.save_lock_file()
+    assert not recovery._SAVED.exists(), "there is nothing to keep"
     recovery.DVC_LOCK.write_text(LOCK)
-    recovery.keep()
+    recovery.save_lock_file()
     recovery.DVC_LOCK.write_text(LOCK[:-8])
-    recovery.keep()
-    assert recovery._KEPT.read_text() == LOCK
-    assert [path.name for path in recovery._KEPT.parent.iterdir()] == [recovery._KEPT.name]
+    recovery.save_lock_file()
+    assert recovery._SAVED.read_text() == LOCK
+    assert [path.name for path in recovery._SAVED.parent.iterdir()] == [recovery._SAVED.name]
 
 
 def test_the_hash_of_the_code_changes_with_what_it_is_of_and_with_nothing_else(

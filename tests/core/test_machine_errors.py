@@ -18,7 +18,7 @@ def _save(file: Path) -> str:
     try:
         np.save(file, np.zeros(4096))
     except OSError as error:
-        return f"{error.errno}: {machine_errors.in_words(error)}"
+        return f"{error.errno}: {machine_errors.explain(error)}"
     return "saved"
 
 
@@ -34,20 +34,20 @@ def test_a_full_disk_where_python_finds_no_temporary_folder_is_one(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: [str(tmp_path / "none")])
-    with pytest.raises(FileNotFoundError) as raised, files.scratch():
+    with pytest.raises(FileNotFoundError) as raised, files.temporary_folder():
         pass
     words = "can be written (full, or broken). Nothing that is done is lost"
-    assert words in str(machine_errors.in_words(raised.value))
+    assert words in str(machine_errors.explain(raised.value))
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EMFILE])
 def test_the_file_is_named_where_the_system_names_it(number: int) -> None:
-    assert "(here/array.npy)" in str(machine_errors.in_words(OSError(number, "words", "here/array.npy")))
+    assert "(here/array.npy)" in str(machine_errors.explain(OSError(number, "words", "here/array.npy")))
 
 
 def test_a_fault_of_ours_is_not_the_machines() -> None:
-    assert machine_errors.in_words(KeyError("requested")) is None
-    assert machine_errors.in_words(FileNotFoundError(errno.ENOENT, "no such file", "params.yaml")) is None
+    assert machine_errors.explain(KeyError("requested")) is None
+    assert machine_errors.explain(FileNotFoundError(errno.ENOENT, "no such file", "params.yaml")) is None
 
 
 @pytest.mark.parametrize("status", [0, 130])

@@ -9,7 +9,7 @@ from support.workspaces import Workspace
 
 from heartml.cli import tables
 from heartml.core import config
-from heartml.core.tasks import GROUPS, TASKS, TaskError, expand, resolve
+from heartml.core.tasks import GROUPS, TASKS, TaskError, expand_groups, resolve
 from heartml.data.ingest import available_tasks
 
 
@@ -71,10 +71,11 @@ def test_what_the_data_cannot_teach_is_not_written(here: Workspace, names: tuple
     assert config.load().tasks == before
 
 
-NARROW = available_tasks.Allowed("simulated-systolic_quality", "patient", tuple(
-    available_tasks.Class(name, units, groups) for name, units, groups in
+NARROW = available_tasks.AvailableTask("simulated-systolic_quality", "patient", tuple(
+    available_tasks.ClassCount(name, units, groups) for name, units, groups in
     (("Blowing", 140, 130), ("Early-systolic", 14, 12), ("Musical", 3, 1))), 1075, "simulated-descriptors")
-LOST = available_tasks.Allowed("simulated-systolic_shape", "patient", NARROW.classes[1:], 7, "simulated-descriptors")
+LOST = available_tasks.AvailableTask(
+    "simulated-systolic_shape", "patient", NARROW.classes[1:], 7, "simulated-descriptors")
 
 
 def test_a_terminal_of_80_columns_shows_every_name_and_number(
@@ -90,10 +91,10 @@ def test_a_terminal_of_80_columns_shows_every_name_and_number(
 
 
 def test_what_was_written_and_what_was_left_out_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    tables.chosen(["simulated-systolic_quality"], ["simulated-systolic_shape"])
+    tables.chosen_tasks(["simulated-systolic_quality"], ["simulated-systolic_shape"])
     assert capsys.readouterr().out == (
         "params.yaml: tasks is now [simulated-systolic_quality]\n"
-        "Left out, for want of two classes with enough groups: simulated-systolic_shape\n")
+        "Left out, because two classes with enough groups are missing: simulated-systolic_shape\n")
 
 
 def test_of_a_group_only_what_the_data_can_teach_is_chosen(here: Workspace) -> None:
@@ -102,10 +103,10 @@ def test_of_a_group_only_what_the_data_can_teach_is_chosen(here: Workspace) -> N
     from heartml.core import paths
 
     table = pd.read_parquet(paths.RECORDINGS)
-    assert len(available_tasks.chosen(["bmdhs-diseases"], table, 1)) == 4
+    assert len(available_tasks.select_from(["bmdhs-diseases"], table, 1)) == 4
     nobody = table.assign(label_aortic_stenosis=pd.array(["Absent"] * len(table), dtype="string"))
     others = tuple(f"bmdhs-{name}" for name in GROUPS["diseases"][1:])
-    assert available_tasks.chosen(["bmdhs-diseases"], nobody, 1) == others
+    assert available_tasks.select_from(["bmdhs-diseases"], nobody, 1) == others
 
 
 def test_a_group_is_no_task_and_its_name_leads_to_the_command() -> None:
@@ -116,4 +117,4 @@ def test_a_group_is_no_task_and_its_name_leads_to_the_command() -> None:
 def test_groups_hold_tasks_and_no_task_has_a_groups_name() -> None:
     assert not set(GROUPS) & set(TASKS)
     for group, tasks in GROUPS.items():
-        assert expand([f"circor-{group}"]) == tuple(f"circor-{name}" for name in tasks)
+        assert expand_groups([f"circor-{group}"]) == tuple(f"circor-{name}" for name in tasks)

@@ -112,7 +112,7 @@ def test_a_floor_tells_the_healthy_and_says_so(folder: Path, layout: Layout, flo
     probabilities, _ = baselines.predict(floor, table, numbered, task)
     healthy = numbered["label"].to_numpy() == task.classes.index("Normal")
     parts = numbered["part"].to_numpy()
-    auc = metrics.class_auc_within(probabilities[:, 1], healthy, np.ones((1, len(units))), parts)[0]
+    auc = metrics.stratified_class_auc(probabilities[:, 1], healthy, np.ones((1, len(units))), parts)[0]
     assert auc > 0.9
 
 

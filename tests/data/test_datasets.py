@@ -43,7 +43,7 @@ def test_a_member_says_whose_it_is_and_what_it_is_for(name: str) -> None:
 
 @MEMBERS
 def test_a_member_reads_its_publishers_layout(name: str, tmp_path: Path) -> None:
-    member, folder = datasets.bind(name, BUILDERS[name](tmp_path / name))
+    member, folder = datasets.open_dataset(name, BUILDERS[name](tmp_path / name))
     layout = member.read(folder)
     table = layout.recordings
     assert list(table) == [*FILE_COLUMNS, *map(label_column, member.LABELS)]
@@ -68,7 +68,7 @@ def test_reading_twice_gives_the_same(name: str, tmp_path: Path) -> None:
     first, second = datasets.load(name).read(folder), datasets.load(name).read(folder)
     pd.testing.assert_frame_equal(first.recordings, second.recordings)
     pd.testing.assert_frame_equal(first.annotations, second.annotations)
-    assert first.known_same == second.known_same
+    assert first.same_person == second.same_person
 
 
 @MEMBERS
@@ -84,12 +84,12 @@ def test_an_unknown_data_set_is_answered_with_those_there_are() -> None:
 
 @pytest.mark.parametrize("name", ["../x.wav", "/etc/passwd", "a/../../b", "..\\x.wav"])
 def test_names_that_lead_out_are_recognised(name: str) -> None:
-    assert datasets.leads_out(name)
+    assert datasets.leaves_folder(name)
 
 
 @pytest.mark.parametrize("name", ["set_a/x.wav", "x..wav", "training_data/24_AV.wav"])
 def test_names_that_stay_inside_are_recognised(name: str) -> None:
-    assert not datasets.leads_out(name)
+    assert not datasets.leaves_folder(name)
 
 
 # CirCor's quirks
@@ -100,7 +100,7 @@ def test_circor_names_locations_and_twins(tmp_path: Path) -> None:
     table = by_file(layout)
     assert table.loc["training_data/50_MV_2.wav", "location"] == "MV"
     assert table.loc["training_data/49_Phc.wav", ["location", "source"]].tolist() == ["Phc", "CC2014"]
-    assert layout.known_same == (frozenset({"circor-36", "circor-49"}),)
+    assert layout.same_person == (frozenset({"circor-36", "circor-49"}),)
 
 
 def test_circor_hears_a_murmur_only_where_it_is_heard(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_circor_reads_text_with_either_line_end(tmp_path: Path) -> None:
     before = circor.read(publisher_files.circor(tmp_path))
     for path in (path for kind in ("txt", "hea", "tsv", "csv") for path in tmp_path.rglob(f"*.{kind}")):
         path.write_bytes(path.read_bytes().replace(b"\r\n", b"\n"))
-    publisher_files.seal(tmp_path)
+    publisher_files.write_checksums(tmp_path)
     after = circor.read(tmp_path)
     assert after.refused.empty
     assert before.recordings["samples"].notna().all()
@@ -161,7 +161,7 @@ def test_circor_refuses_states_that_were_edited_and_keeps_the_recording(tmp_path
 def test_circor_refuses_states_that_are_none(line: str, tmp_path: Path) -> None:
     path = publisher_files.circor(tmp_path) / "training_data" / "61_MV.tsv"
     path.write_text(line)
-    publisher_files.seal(tmp_path)
+    publisher_files.write_checksums(tmp_path)
     assert reasons(circor.read(tmp_path)) == {"training_data/61_MV.tsv": "unreadable"}
 
 
@@ -175,7 +175,7 @@ def test_circor_misses_a_file_that_a_patient_lists(tmp_path: Path) -> None:
 def test_circor_does_not_follow_a_patients_file_out_of_the_folder(tmp_path: Path) -> None:
     path = publisher_files.circor(tmp_path) / "training_data" / "61.txt"
     path.write_bytes(path.read_bytes().replace(b" 61_MV.wav", b" ../../61_MV.wav"))
-    publisher_files.seal(tmp_path)
+    publisher_files.write_checksums(tmp_path)
     assert reasons(circor.read(tmp_path)) == {"training_data/../../61_MV.wav": "outside"}
 
 
@@ -224,7 +224,8 @@ def test_pascal_sessions_are_days_of_one_sensor(tmp_path: Path) -> None:
 
 def test_pascal_refuses_a_file_without_a_row(tmp_path: Path) -> None:
     publisher_files.pascal(tmp_path)
-    (tmp_path / "set_a" / "murmur__201201010000.wav").write_bytes(publisher_files.wav(publisher_files.sound(7)))
+    unknown = publisher_files.wav_bytes(publisher_files.beating_noise(7))
+    (tmp_path / "set_a" / "murmur__201201010000.wav").write_bytes(unknown)
     (tmp_path / "set_b" / "notes.txt").write_text("what the nurse said")
     assert reasons(pascal.read(tmp_path)) == {
         "set_a/murmur__201201010000.wav": "missing_row", "set_b/notes.txt": "missing_row",
@@ -353,8 +354,8 @@ def test_real_circor_has_421_ids_with_1393_recordings(circor_layout: Layout) -> 
 @pytest.mark.real
 def test_real_circor_29_pairs_of_ids_are_one_child(circor_layout: Layout) -> None:
     ids = set(circor_layout.recordings["patient_id"])
-    assert len(circor_layout.known_same) == 29
-    assert all(len(pair) == 2 and pair <= ids for pair in circor_layout.known_same)
+    assert len(circor_layout.same_person) == 29
+    assert all(len(pair) == 2 and pair <= ids for pair in circor_layout.same_person)
 
 
 @pytest.mark.real

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import support.publisher_layouts as made
-from support.publisher_files import sound, wav
+from support.publisher_files import beating_noise, wav_bytes
 from support.workspaces import Workspace
 
 from heartml.core import paths
@@ -16,14 +16,8 @@ from heartml.data.datasets import Layout, LayoutError, generic
 from heartml.data.ingest import available_tasks
 
 
-@pytest.fixture
-def here(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    monkeypatch.chdir(workspace.root)
-    return workspace
-
-
 def read(folder: Path) -> Layout:
-    source, root = datasets.bind("generic", folder)
+    source, root = datasets.open_dataset("generic", folder)
     return source.read(root)
 
 
@@ -117,7 +111,7 @@ def test_of_several_mapping_files_one_must_be_named(tmp_path: Path) -> None:
 def test_rows_and_files_that_do_not_meet_are_refused(tmp_path: Path) -> None:
     folder = made.generic(tmp_path)
     (folder / "sounds" / "0_apex.wav").unlink()
-    (folder / "sounds" / "forgotten.wav").write_bytes(wav(sound(1)))
+    (folder / "sounds" / "forgotten.wav").write_bytes(wav_bytes(beating_noise(1)))
     (folder / "sounds" / "notes.txt").write_text("no sound, no matter")
     with (folder / "recordings.csv").open("a") as table:
         table.write("../secret.wav,P9,apex,30,f,Littmann,yes\n,P9,apex,30,f,Littmann,yes\n"

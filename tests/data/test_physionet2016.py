@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import support.publisher_layouts as made
-from support.publisher_files import sound, wav
+from support.publisher_files import beating_noise, wav_bytes
 from support.workspaces import Workspace
 
 from heartml.core import paths
@@ -85,7 +85,7 @@ def test_a_list_that_was_edited_is_refused_and_not_believed(tmp_path: Path) -> N
 def test_missing_rows_and_files_and_wrong_extensions_are_seen(tmp_path: Path) -> None:
     part = made.physionet2016(tmp_path) / "training-f"
     (part / "f0001.wav").unlink()
-    (part / "f0003.wav").write_bytes(wav(sound(1)))
+    (part / "f0003.wav").write_bytes(wav_bytes(beating_noise(1)))
     (part / "f0002.wav").rename(part / "f0002.mp3")
     layout = physionet2016.read(tmp_path)
     assert reasons(layout) == {"training-f/f0001.wav": "missing_file", "training-f/f0003.wav": "missing_row"}

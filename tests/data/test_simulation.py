@@ -296,7 +296,7 @@ def test_the_adapter_reads_it_with_circors_reader(faulty: tuple[Path, dict[str, 
     folder, faults = faulty
     layout = simulated.read(folder)
     assert layout.recordings["patient_id"].str.startswith("simulated-").all()
-    assert len(layout.known_same) == 2
+    assert len(layout.same_person) == 2
     refused = set(layout.refused["source_file"])
     assert f"training_data/{faults['missing_file']}.wav" in refused
     assert {name for name in refused if faults["contradictory_row"] in name}

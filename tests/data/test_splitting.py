@@ -76,7 +76,7 @@ def test_a_rare_class_is_in_every_part_where_it_has_enough_groups() -> None:
         recordings.loc[recordings["group_id"] == f"circor-{child}", "label_murmur"] = "Present"
     found = drawn(recordings)
     assert set(found.loc[found["label"] == "Present", "part"]) == {TEST, "0", "1", "2", "3", "4"}
-    assert summary.thin_classes(found, MURMUR.task) == [
+    assert summary.missing_class_warnings(found, MURMUR.task) == [
         "warning: no Unknown in test, 0, 1, 2, 3, 4: it has 0 groups in all"
     ]
 
@@ -106,14 +106,14 @@ def test_groups_with_a_rare_label_are_placed_first_and_the_others_level_the_rest
 def test_a_session_that_crosses_is_counted_and_said_and_one_that_does_not_is_not() -> None:
     found = drawn(children(120))
     alone = found[["recording_id"]].assign(session_id=found["group_id"])
-    assert summary.torn_sessions(found, alone) == []
-    assert summary.torn_sessions(found, alone.drop(columns="session_id")) == []
+    assert summary.session_warnings(found, alone) == []
+    assert summary.session_warnings(found, alone.drop(columns="session_id")) == []
     parts = found.set_index("recording_id")["part"]
     days = alone.assign(session_id=[f"day {parts[i]}" for i in alone["recording_id"]])
-    assert summary.torn_sessions(found, days) == []
+    assert summary.session_warnings(found, days) == []
     first = days["recording_id"][parts.loc[days["recording_id"]].to_numpy() == "0"].iloc[0]
     crossing = days.assign(session_id=days["session_id"].where(days["recording_id"] != first, "day 1"))
-    assert summary.torn_sessions(found, crossing) == [
+    assert summary.session_warnings(found, crossing) == [
         "warning: 1 of 6 sessions stand in several parts, with different people"]
 
 
@@ -122,11 +122,11 @@ def test_what_training_hears_beside_a_part_is_what_it_learns_from() -> None:
         "part": ["0", "1", "1", TEST, TEST, "0", TEST, "1"],
         "session_id": ["both", "both", "one", "out", "shared", "shared", None, "out"],
     })
-    beside = folds.trained_beside(table, "session_id")
+    beside = folds.shared_with_training(table, "session_id")
     assert beside.tolist()[:6] == [True, True, False, True, True, False], "the held-out part teaches nobody"
     assert beside.isna().tolist() == [False] * 6 + [True, False]
     assert not beside[7]
-    assert folds.crossing(table, "session_id") == (4, 3)
+    assert folds.count_crossing(table, "session_id") == (4, 3)
 
 
 def torn_apart(recordings: pd.DataFrame) -> pd.DataFrame:
@@ -183,7 +183,7 @@ def test_a_patient_that_the_published_split_does_not_know_is_named() -> None:
 
 @pytest.mark.parametrize(("text", "words"), [
     ("patient_id,part\ncircor-1,tset\n", "line 2: patient circor-1, part tset"),
-    ("patient_id,part\ncircor-1,train\ncircor-1,test\n", "circor-1 stands there twice"),
+    ("patient_id,part\ncircor-1,train\ncircor-1,test\n", "circor-1 has two lines"),
     ("patient_id,fold\ncircor-1,train\n", "part"),
     (None, "No such file"),
 ])
@@ -252,7 +252,7 @@ LAWFUL = pd.DataFrame({
     (2, {"group_id": "p"}, "group_id p has part 0 and 1"),
     (3, {"unit_id": "q", "group_id": "q"}, "group_id q has part 0 and test"),
     (1, {"unit_id": "p", "group_id": "p"}, "unit_id p has label x and y"),
-    (1, {"recording_id": "a"}, "recording a stands in the folds twice"),
+    (1, {"recording_id": "a"}, "recording a is in the folds twice"),
     (3, {"part": "2"}, "expected 0, 1, test"),
     (2, {"part": "7"}, "expected 0, 1, test"),
 ])
@@ -311,7 +311,7 @@ def test_pascal_is_grouped_by_day_and_person_with_every_class_in_every_part(
     recordings = pd.read_parquet(ingested_pascal / "data" / "recordings.parquet")
     labelled = units.label_units(recordings, recordings[["recording_id", "group_id"]], SOUNDS)
     found = assign.assign_folds(labelled, PARAMS, 1)
-    assert summary.thin_classes(found, SOUNDS.task) == []
+    assert summary.missing_class_warnings(found, SOUNDS.task) == []
     by_file = recordings.merge(found[["recording_id", "part"]], on="recording_id")
     days = by_file[by_file["source"] == "set_a"].groupby(by_file["source_file"].str.extract(r"__(\d{8})")[0])["part"]
     assert (days.nunique() == 1).all()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from support.heart_sounds import RATE_HZ, heart
+from support.heart_sounds import RATE_HZ, heart_sound
 from support.workspaces import ROOT, Workspace
 
 from heartml.audio import sound_files
@@ -24,7 +24,7 @@ LABELS = ("Present", "Unknown", "Absent")
 
 def recording(child: int, location: str) -> dict[str, object]:
     """Write the samples of one recording; its row of the table."""
-    pcm = (16_000 * heart(2 * child + (location == "MV"), 4)).astype(np.int16)
+    pcm = (16_000 * heart_sound(2 * child + (location == "MV"), 4)).astype(np.int16)
     samples, label = Samples(pcm, RATE_HZ), LABELS[child % 3]
     sound_files.write_flac(paths.audio(samples.recording_id), samples)
     return {

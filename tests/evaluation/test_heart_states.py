@@ -48,7 +48,7 @@ def annotate(width_s: float) -> None:
 
 def test_every_recording_is_heard_and_the_annotated_one_is_measured(held_out: pd.DataFrame) -> None:
     annotate(0.1)
-    found = heart_states.write(NAME, held_out)
+    found = heart_states.segment_held_out(NAME, held_out)
     states = pd.read_parquet(paths.heart_states(NAME) / "states.parquet")
     assert set(states["recording_id"]) == set(IDS)
     assert (states["end_s"] > states["start_s"]).all() and states["end_s"].max() <= SECONDS
@@ -58,4 +58,4 @@ def test_every_recording_is_heard_and_the_annotated_one_is_measured(held_out: pd
 
 def test_points_in_time_measure_nothing(held_out: pd.DataFrame) -> None:
     annotate(0.0)
-    assert heart_states.write(NAME, held_out) == {}
+    assert heart_states.segment_held_out(NAME, held_out) == {}

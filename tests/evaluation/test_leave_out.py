@@ -16,7 +16,7 @@ from heartml.core import config, folds, paths
 from heartml.core.system import hashing
 from heartml.core.tasks import TASKS
 from heartml.evaluation.leave_out import rounds, scratch
-from heartml.metrics.scores import Scored, intervals, task_metrics
+from heartml.metrics.scores import LabelledPredictions, metric_intervals, task_metrics
 
 pytestmark = pytest.mark.timeout(1800)
 NAME = "clinic+ward-murmur"
@@ -73,7 +73,7 @@ def test_a_unit_of_two_sources_is_left_out_with_its_first_and_not_learnt_from_wi
 def test_a_class_that_only_the_left_out_has_is_named() -> None:
     table = units()
     table.loc[(table["dataset"] == "b") & (table["unit_id"] != "b-0"), "label"] = "only here"
-    assert {one.value: one.unheard for one in rounds.plan(table, "dataset", SPLIT, 0)} == {
+    assert {one.value: one.unseen_classes for one in rounds.plan(table, "dataset", SPLIT, 0)} == {
         "a": (), "b": ("only here",), "c": ()}
 
 
@@ -160,8 +160,8 @@ def test_beside_it_stands_what_the_tasks_own_model_says_of_the_same_units(found:
     own = pd.concat([pd.read_parquet(paths.out_of_fold(NAME)),
                      pd.read_parquet(paths.evaluation(NAME) / "predictions.parquet")])
     for value, one in found.items():
-        scored = Scored.of(own[own["unit_id"].str.startswith(f"{value}-")], task.classes)
-        expected = intervals(task_metrics(task), scored, scored.probabilities, params.evaluate, params.seed)
+        scored = LabelledPredictions.from_table(own[own["unit_id"].str.startswith(f"{value}-")], task.classes)
+        expected = metric_intervals(task_metrics(task), scored, scored.probabilities, params.evaluate, params.seed)
         for name, numbers in one["in_collection"].items():
             assert numbers == pytest.approx(expected[name])
         both = one["scores"][task.metric]["value"], one["in_collection"][task.metric]["value"]
@@ -198,17 +198,17 @@ def test_other_parameters_are_another_run_and_the_old_one_is_swept_away(
     made_before = planned_roots(planned, params)
     for name in made_before:
         (scratch.FOLDER / name).mkdir(exist_ok=True)
-    scratch.sweep(NAME, "source", planned, params)
-    scratch.sweep(NAME, "dataset", planned, params)
+    scratch.remove_stale_rounds(NAME, "source", planned, params)
+    scratch.remove_stale_rounds(NAME, "dataset", planned, params)
     assert {path.name for path in scratch.FOLDER.glob(f"{NAME}-dataset-{'?' * 16}")} == made_before
     assert len(made_before) == 2
     other = params.model_copy(update={"seed": params.seed + 1})
     assert not planned_roots(planned, other) & made_before
     with monkeypatch.context() as dying, pytest.raises(SystemExit):
         dying.setattr("shutil.rmtree", _die)
-        scratch.sweep(NAME, "dataset", planned, other)
+        scratch.remove_stale_rounds(NAME, "dataset", planned, other)
     assert len(list(scratch.FOLDER.glob(f"{NAME}-dataset-{'?' * 16}"))) == 1, "what is half removed is not there"
-    scratch.sweep(NAME, "dataset", planned, other)
+    scratch.remove_stale_rounds(NAME, "dataset", planned, other)
     assert not [*scratch.FOLDER.glob(f"{NAME}-dataset-{'?' * 16}"), *scratch.FOLDER.glob(f".{NAME}-*.tmp")]
 
 
@@ -218,12 +218,12 @@ def _die(*_: object, **__: object) -> None:
 
 def planned_roots(planned: list[pd.DataFrame], params: config.Params) -> set[str]:
     """Names of the folders that this code would work in."""
-    return {scratch.root_of(NAME, "dataset", table, params).name for table in planned}
+    return {scratch.round_folder(NAME, "dataset", table, params).name for table in planned}
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (("clinic-murmur",), "has no model to compare with"),
-    ((NAME, "--by", "source"), "there is but one source (Littmann)"),
+    ((NAME, "--by", "source"), "there is only one source (Littmann)"),
     (("clinic+ward-murmurs",), "no task"),
 ])
 def test_what_cannot_be_left_out_is_told(

@@ -4,29 +4,29 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from support.finished_project import beat
+from support.finished_project import draw_heart_sound
 
 from heartml.core.config import Perturbation
 from heartml.evaluation import perturbations
 
-NOISES = sorted(kind for kind in perturbations.KINDS if kind.endswith("_snr_db"))
+NOISES = sorted(kind for kind in perturbations.PERTURBATIONS if kind.endswith("_snr_db"))
 NOTHING = {"white_snr_db": np.inf, "room_snr_db": np.inf, "speech_snr_db": np.inf, "friction_snr_db": np.inf,
            "gain_db": 0.0, "clipped_share": 0.0, "clock_share": 0.0}
 
 
 def heart(rate_hz: int = 4000, samples: int = 13_001, seed: int = 0) -> np.ndarray:
     """A beating heart at any rate, an odd number of samples long."""
-    pcm, _ = beat(np.random.default_rng(seed), samples / rate_hz + 1, True)
+    pcm, _ = draw_heart_sound(np.random.default_rng(seed), samples / rate_hz + 1, True)
     time_s = np.arange(samples) / rate_hz
     return np.interp(time_s, np.arange(len(pcm)) / 4000, pcm / 32768).astype(np.float32)
 
 
 def spoilt(kind: str, level: float, waveform: np.ndarray, rate_hz: int = 4000, seed: int = 1) -> np.ndarray:
-    return perturbations.KINDS[kind].apply(waveform, rate_hz, level, np.random.default_rng(seed))
+    return perturbations.PERTURBATIONS[kind].apply(waveform, rate_hz, level, np.random.default_rng(seed))
 
 
 def test_the_parameters_name_the_kinds_that_there_are() -> None:
-    assert get_args(Perturbation) == tuple(perturbations.KINDS)
+    assert get_args(Perturbation) == tuple(perturbations.PERTURBATIONS)
 
 
 @pytest.mark.parametrize("kind", NOTHING)
@@ -37,7 +37,7 @@ def test_nothing_changes_nothing(kind: str) -> None:
     assert np.array_equal(before, kept), "the recording itself was changed"
 
 
-@pytest.mark.parametrize("kind", sorted(perturbations.KINDS))
+@pytest.mark.parametrize("kind", sorted(perturbations.PERTURBATIONS))
 @pytest.mark.parametrize(("rate_hz", "samples"), [(4000, 13_001), (4000, 2_001), (44_100, 90_001), (2000, 7_777)])
 def test_every_kind_gives_finite_samples_at_any_rate_and_length(kind: str, rate_hz: int, samples: int) -> None:
     level = {"clipped_share": 0.05, "clock_share": 0.02, "lowpass_hz": 200.0, "highpass_hz": 100.0}.get(kind, 10.0)

@@ -20,7 +20,7 @@ from heartml import cli
 from heartml.core import command, config, frame_store
 from heartml.core.system import files, locks
 from heartml.evaluation.protocols import circor_m2d, cohort, fits, scoring
-from heartml.evaluation.protocols.scoring import numbers, papers_rule
+from heartml.evaluation.protocols.scoring import paper_columns, paper_rule
 
 PRESENT, UNKNOWN, ABSENT = range(3)
 
@@ -92,18 +92,18 @@ def found(project: Path) -> dict:
 
 def test_any_present_recording_makes_the_patient_present_and_else_any_unknown() -> None:
     log_p = np.log(np.array([[.2, .1, .7], [.6, .2, .2], [.1, .1, .8], [.2, .5, .3], [.1, .2, .7]]))
-    assert list(papers_rule(log_p, np.array([0, 0, 3, 3, 7]))) == [PRESENT, UNKNOWN, ABSENT]
+    assert list(paper_rule(log_p, np.array([0, 0, 3, 3, 7]))) == [PRESENT, UNKNOWN, ABSENT]
 
 
 def test_the_columns_are_the_papers() -> None:
     labels, decisions = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 2, 1, 2, 2, 0])
     free = np.array([True, True, True, True, True, False])
-    said = numbers(labels, decisions, free)
+    said = paper_columns(labels, decisions, free)
     assert said["w_acc"] == pytest.approx((5 * 1 + 3 * 1 + 2) / (5 * 2 + 3 * 1 + 3))
     assert said["uar"] == pytest.approx((1 / 2 + 1 + 2 / 3) / 3)
     assert said["w_acc_twin_free"] == pytest.approx((5 + 3 + 2) / (10 + 3 + 2))
     assert said["recall"] == {"Present": 0.5, "Unknown": 1.0, "Absent": pytest.approx(2 / 3)}
-    alone = numbers(labels[:1], decisions[:1], free[:1] & False)
+    alone = paper_columns(labels[:1], decisions[:1], free[:1] & False)
     assert alone["recall"]["Unknown"] is None and alone["w_acc_twin_free"] is None
 
 
@@ -162,10 +162,10 @@ def test_no_fit_answers_for_patients_that_it_saw(project: Path, found: dict) -> 
     specs = fits.specs_of("circor-murmur", "murmur", params, 100, networks=True)
     table = next((project / ".heartml/protocol").glob("m2d-*/circor-murmur-*.parquet"))
     of_split = fits.Fits(cohorts[0], table, "circor-murmur", specs, None, 2, 1, project)
-    for job in of_split.jobs():
+    for job in of_split.planned():
         assert set(job.about) <= set(job.without)
         assert of_split.folds in job.without
-        assert of_split.folds not in job.taught and set(job.taught) <= set(job.about)
+        assert of_split.folds not in job.stacked and set(job.stacked) <= set(job.about)
 
 
 def test_of_two_that_want_the_same_cohort_one_makes_it(

@@ -14,7 +14,6 @@ from support.workspaces import Workspace
 from heartml.audio import sound_files
 from heartml.core import config, folds, paths, tasks
 from heartml.core.schema import TEST
-from heartml.core.stage import StageError
 from heartml.core.system import files, parallel
 from heartml.evaluation import robustness
 from heartml.evaluation.robustness import Condition, RobustnessRules, RobustnessSet
@@ -28,7 +27,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with a model that hears a murmur."""
     root = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:
-        finished_project.project(root, patch, children=90, seconds=2.5)
+        finished_project.write_project(root, patch, children=90, seconds=2.5)
         tiny_models.fit(root / paths.model(TASK), TASK)
     return root
 
@@ -54,7 +53,7 @@ def judged(root: Path, *conditions: Condition) -> dict:
     params = config.load()
     rules = RobustnessRules(tasks.resolve(TASK).task, params.evaluate, params.seed)
     said = robustness.predict_all(asked(held_out(), root), conditions)
-    return robustness.compare(said, conditions, held_out(), rules)
+    return robustness.compare_conditions(said, conditions, held_out(), rules)
 
 
 @pytest.mark.parametrize("condition", [
@@ -82,7 +81,7 @@ def test_the_share_left_to_a_human_is_that_of_the_verdicts(project: Path, below:
     condition, params = Condition("white_snr_db", 0.0), config.load()
     said = [replace(one, refer_below=below) for one in robustness.predict_all(asked(held_out(), project), [condition])]
     rules = RobustnessRules(tasks.resolve(TASK).task, params.evaluate, params.seed)
-    found = robustness.compare(said, [condition], held_out(), rules)
+    found = robustness.compare_conditions(said, [condition], held_out(), rules)
     for told, one in zip((found["clean"], *found["conditions"]), said, strict=True):
         assert told["referred"] == one.verdicts.count("refer") / len(one.verdicts)
         assert share is None or told["referred"] == share
@@ -101,10 +100,10 @@ def test_a_drowned_heart_is_not_heard_and_worse_never_helps_beyond_chance(projec
 def test_the_noise_depends_on_seed_recording_and_kind_alone(project: Path) -> None:
     waveform = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
     loud = Condition("white_snr_db", 0.0)
-    first = robustness.degraded(waveform, 4000, loud, "a" * 64, 1)
-    assert np.array_equal(first, robustness.degraded(waveform, 4000, loud, "a" * 64, 1))
+    first = robustness.degrade(waveform, 4000, loud, "a" * 64, 1)
+    assert np.array_equal(first, robustness.degrade(waveform, 4000, loud, "a" * 64, 1))
     for other in (("b" * 64, 1), ("a" * 64, 2)):
-        assert not np.array_equal(first, robustness.degraded(waveform, 4000, loud, *other))
+        assert not np.array_equal(first, robustness.degrade(waveform, 4000, loud, *other))
     rows = held_out()
     alone = rows[rows["unit_id"] == rows["unit_id"].iloc[-1]]
     of_all = robustness.predict_under(asked(rows, project), loud)
@@ -175,7 +174,7 @@ def test_a_recording_that_is_not_what_its_name_says_is_named(
     monkeypatch.chdir(tmp_path / "project")
     first, second = held_out()["recording_id"].iloc[:2]
     sound_files.write_flac(paths.audio(first), sound_files.read(paths.audio(second)))
-    with pytest.raises(StageError, match=f"recording {first[:12]}: its samples are not"):
+    with pytest.raises(sound_files.OtherSamplesError, match=f"recording {first[:12]}: its samples are not"):
         robustness.predict_under(asked(held_out(), tmp_path / "project"), None)
 
 

@@ -137,8 +137,8 @@ def served(
     """A project whose report is to be made again and whose registry is empty, served with a webhook."""
     project = retrained.copy(tmp_path_factory.mktemp("served") / "project")
     shutil.copyfile(ROOT / "prefect.yaml", project / "prefect.yaml")
-    small_project.unregister(project, empty_store)
-    small_project.forget(project, f"report@{TASK}")
+    small_project.empty_registry(project, empty_store)
+    small_project.forget_stage(project, f"report@{TASK}")
     prefect, mlflow = free_ports(2)
     command = [sys.executable, "-m", "flows.serve", "--prefect-port", prefect, "--mlflow-port", mlflow,
                "--webhook", receiver[0]]
@@ -248,7 +248,7 @@ def stages_of(served: Served) -> list[psutil.Process]:
 
 
 def test_a_drift_retrains_and_a_cancelled_run_leaves_no_process(served: Served) -> None:
-    small_project.forget(served.project, f"search@{TASK}")
+    small_project.forget_stage(served.project, f"search@{TASK}")
     resource = {"prefect.resource.id": f"heartml.model.{TASK}", "heartml.reason": "quieter than before"}
     event = {"event": "heartml.drift", "occurred": datetime.now(UTC).isoformat(), "resource": resource,
              "id": "6a1a2e7e-0a7b-4a0c-9f39-2f1d7c1f0d11", "payload": {}}

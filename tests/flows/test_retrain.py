@@ -29,12 +29,6 @@ from flows.support.private_server import ServerError, check, configured
 pytestmark = pytest.mark.timeout(1800)   # on a machine that does ten other things
 
 
-@pytest.fixture
-def mine(retrained: Workspace, tmp_path: Path) -> Workspace:
-    """A copy of the retrained project."""
-    return retrained.copy(tmp_path / "project")
-
-
 def test_a_fresh_project_ends_with_a_promoted_model_and_a_table(retrained: Workspace) -> None:
     said = (retrained / ".heartml/said").read_text()
     metrics = json.loads((retrained / f"artifacts/{TASK}/evaluation/metrics.json").read_text())
@@ -42,19 +36,20 @@ def test_a_fresh_project_ends_with_a_promoted_model_and_a_table(retrained: Works
     assert f"{uar['value']:.3f} [{uar['low']:.3f}, {uar['high']:.3f}]" in said
     best = metrics["best_floor"]["held_out"]
     assert f" {metrics['floors'][best]['uar']['value']:.3f} " in said
-    assert f"best floor of the first metric: {metrics['floor_titles'][best].lower()}" in " ".join(said.split())
+    assert f"best baseline of the first metric: {metrics['floor_titles'][best].lower()}" in " ".join(said.split())
     assert f"{TASK}: promoted, version 1" in said
     assert f"report: reports/{TASK}.html" in said
     assert (retrained / f"reports/{TASK}.html").exists()
-    assert small.registered(retrained) == [(1, "promoted", "champion")]
+    assert small.registered_versions(retrained) == [(1, "promoted", "champion")]
 
 
 def test_the_stages_ran_as_prefect_tasks_and_dvc_finds_them_fresh(retrained: Workspace) -> None:
     assert small.flow_states(retrained) == ["COMPLETED"]
-    tasks = dict(small.rows(retrained / ".heartml/prefect/prefect.db", "select name, state_type from task_run"))
+    database = retrained / ".heartml/prefect/prefect.db"
+    tasks = dict(small.query_database(database, "select name, state_type from task_run"))
     assert {*STAGES, f"publish {TASK}"} <= set(tasks)
     assert set(tasks.values()) == {"COMPLETED"}
-    artifacts = small.rows(retrained / ".heartml/prefect/prefect.db", "select type, data from artifact")
+    artifacts = small.query_database(retrained / ".heartml/prefect/prefect.db", "select type, data from artifact")
     assert [float(data) for kind, data in artifacts if kind == "progress"] == [100]
     assert {"markdown", "table"} <= {kind for kind, _ in artifacts}
     done = subprocess.run([sys.executable, "-m", "dvc", "status"], cwd=retrained.root, env=retrained.environment,
@@ -69,12 +64,12 @@ def test_a_retraining_with_nothing_new_registers_nothing_and_starts_no_prefect(m
                           text=True, check=False)
     assert done.stdout.strip() == "nothing new 1 []", done.stderr
     assert "nothing new, version 1" in mine.run("retrain").stdout      # how fast: benchmarks/repro_noop.py
-    assert small.registered(mine) == [(1, "promoted", "champion")]
+    assert small.registered_versions(mine) == [(1, "promoted", "champion")]
     assert small.flow_states(mine) == ["COMPLETED"], "no second flow was started"
 
 
 def test_where_every_stage_is_fresh_an_empty_registry_is_filled(mine: Workspace, empty_store: Path) -> None:
-    small.unregister(mine, empty_store)
+    small.empty_registry(mine, empty_store)
     found = json.loads(mine.run("retrain", "--json").stdout)
     assert [(one["state"], one["version"]) for one in found] == [("promoted", "1")]
     assert small.flow_states(mine) == ["COMPLETED"], "no second flow was started"
@@ -91,14 +86,14 @@ def test_a_stage_that_fails_says_its_own_line(mine: Workspace) -> None:
     assert "nowhere.csv" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert small.flow_states(mine) == ["COMPLETED", "FAILED"]
-    tries = dict(small.rows(mine / ".heartml/prefect/prefect.db",
+    tries = dict(small.query_database(mine / ".heartml/prefect/prefect.db",
                             "select name, run_count from task_run where state_type = 'FAILED'"))
     assert tries == {f"split@{TASK}": 1}, "its own error would only come again"
-    assert small.registered(mine) == [(1, "promoted", "champion")]
+    assert small.registered_versions(mine) == [(1, "promoted", "champion")]
 
 
 def test_of_two_at_once_one_waits_and_finds_nothing_left_to_do(mine: Workspace, retrained: Workspace) -> None:
-    small.forget(mine, f"evaluate@{TASK}")
+    small.forget_stage(mine, f"evaluate@{TASK}")
     first = mine.start("retrain")
     lock = mine / ".heartml/locks/pipeline.lock"
     while str(first.pid) not in lock.read_text():
@@ -110,8 +105,8 @@ def test_of_two_at_once_one_waits_and_finds_nothing_left_to_do(mine: Workspace, 
     assert refused.returncode == 1
     assert f"process {first.pid}" in refused.stderr
     assert "waiting for another retraining" in said[1]
-    assert small.lock(mine) == small.lock(retrained)
-    assert small.registered(mine) == [(1, "promoted", "champion")]
+    assert small.canonical_lock(mine) == small.canonical_lock(retrained)
+    assert small.registered_versions(mine) == [(1, "promoted", "champion")]
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +147,7 @@ def ask(server: dict[str, str], what: str, **filters: object) -> list[dict[str, 
 
 
 def test_on_a_configured_server_the_flow_appears_with_tasks_and_result(mine: Workspace, server: dict[str, str]) -> None:
-    small.forget(mine, f"report@{TASK}")
+    small.forget_stage(mine, f"report@{TASK}")
     done = mine.run("retrain", **server)
     assert "nothing new, version 1" in done.stdout
     [run] = ask(server, "flow_runs", flows={"name": {"any_": ["retrain"]}})
@@ -232,8 +227,8 @@ def test_where_no_line_on_a_terminal_says_what_runs_a_started_stage_does() -> No
         heard = StringIO()
         log = logging.Logger("voice")
         log.addHandler(console._Handler(Console(file=heard, force_terminal=terminal)))
-        log.info("search: started", extra=console.BEGUN)
-        log.info("search: 16 trials", extra=console.AUDIBLE)
+        log.info("search: started", extra=console.STARTED)
+        log.info("search: 16 trials", extra=console.VERBOSE)
         log.info("for Prefect alone")
         assert heard.getvalue().splitlines() == lines
 

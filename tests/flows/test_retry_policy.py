@@ -45,7 +45,7 @@ def test_a_lost_connection_is_seen_behind_what_wraps_it(monkeypatch: pytest.Monk
     found = {act.__name__: caught(act) for act in (refused, of_mlflow, of_a_database)}
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     found |= {"tracking": caught(tracking.connect), "download": caught(lambda: of_a_download(tmp_path))}
-    named = {name: retry_policy.name_of(error) for name, error in found.items()}
+    named = {name: retry_policy.state_name(error) for name, error in found.items()}
     assert named == dict.fromkeys(found, retry_policy.AWAY)
     assert isinstance(found["tracking"], HeartMLError)
 
@@ -56,7 +56,7 @@ def test_an_answer_is_not_asked_for_again(tmp_path: Path) -> None:
         caught((tmp_path / "missing").read_text), caught(lambda: fetch(load("pascal"), tmp_path)),
     ]
     assert isinstance(answers[-1], DownloadError)
-    assert [retry_policy.name_of(error) for error in answers] == ["Failed"] * len(answers)
+    assert [retry_policy.state_name(error) for error in answers] == ["Failed"] * len(answers)
 
 
 @pytest.mark.parametrize(("name", "helps"), [(retry_policy.KILLED, True), (retry_policy.AWAY, True), ("Failed", False),

@@ -59,7 +59,7 @@ def shared(
     """The small project, features and search made again with every service shared. Do not write here."""
     project = retrained.copy(tmp_path_factory.mktemp("shared") / "project")
     for address in DIVIDED:
-        small_project.forget(project, address)
+        small_project.forget_stage(project, address)
     for folder in (".heartml/cache/features", ".heartml/prefect", "reports"):
         shutil.rmtree(project / folder)
     done = project.run("retrain", **everywhere)
@@ -68,8 +68,8 @@ def shared(
 
 
 def test_the_lock_and_every_output_are_those_of_one_machine_alone(shared: Workspace, retrained: Workspace) -> None:
-    assert small_project.lock(shared) == small_project.lock(retrained)
-    assert small_project.outputs(shared) == small_project.outputs(retrained)
+    assert small_project.canonical_lock(shared) == small_project.canonical_lock(retrained)
+    assert small_project.output_checksums(shared) == small_project.output_checksums(retrained)
 
 
 def test_parts_of_features_and_search_were_done_on_both_workers(shared: Workspace) -> None:
@@ -101,7 +101,7 @@ def test_the_model_is_registered_in_the_database_and_lies_on_s3(
     versions = f"select version, current_stage from model_versions where name = '{TASK}'"
     assert database.rows("mlflow", versions) == [["1", "None"]]
     assert database.rows("mlflow", "select distinct status from runs") == [["FINISHED"]]
-    stored = local_services.objects(s3["AWS_ENDPOINT_URL"], "mlflow/")
+    stored = local_services.list_objects(s3["AWS_ENDPOINT_URL"], "mlflow/")
     for name in ("/MLmodel", "/lineage.json", "/gate.json", "/report.html", "/folds.parquet"):
         assert any(key.endswith(name) for key in stored), name
     assert not (shared / "mlruns").exists()
@@ -125,14 +125,14 @@ def test_a_folder_that_never_saw_the_training_predicts_through_an_mlflow_server(
     found = json.loads(done.stdout)
     assert (found["model"]["name"], found["model"]["version"]) == (TASK, "1")
     assert found["answers"] == with_files["answers"]
-    assert any(key.endswith("note.txt") for key in local_services.objects(s3["AWS_ENDPOINT_URL"], "served/"))
+    assert any(key.endswith("note.txt") for key in local_services.list_objects(s3["AWS_ENDPOINT_URL"], "served/"))
 
 
 def _said_through(address: str, into: Path) -> list[str]:
     """Versions of the model, and what a run's file says that the server put where it was told to."""
     code = ("from pathlib import Path; from heartml.registry import tracking, versions as registry\n"
             "client = tracking.connect()\n"
-            f"print(*(version.number for version in registry.versions(client, {TASK!r})))\n"
+            f"print(*(version.number for version in registry.list_versions(client, {TASK!r})))\n"
             "with tracking.run(client, 'through the server', 'run') as run_id:\n"
             "    tracking.log_files(client, run_id, {'note.txt': 'kept'})\n"
             "print(tracking.fetch(client, run_id, 'note.txt', Path('.')).read_text())")
@@ -145,7 +145,7 @@ def _said_through(address: str, into: Path) -> list[str]:
 def _mlflow_server(database: Database, s3: dict[str, str], folder: Path) -> AbstractContextManager[str]:
     command = ["-m", "mlflow", "server", "--backend-store-uri", database.url("mlflow"), "--artifacts-destination",
                f"s3://{BUCKET}/served", "--workers", "1"]
-    return local_services.server(command, "/health", {**Workspace(ROOT).environment, **s3}, folder)
+    return local_services.run_server(command, "/health", {**Workspace(ROOT).environment, **s3}, folder)
 
 
 def test_data_go_to_an_s3_remote_and_come_back(retrained: Workspace, s3: dict[str, str], tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_lock_of_the_database_holds_one_at_a_time(database: Database, monkeypa
     inside: list[str] = []
 
     def enter(name: str) -> None:
-        with mlflow_store.alone("registry"):
+        with mlflow_store.store_lock("registry"):
             inside.append(f"{name} in")
             time.sleep(0.2)
             inside.append(f"{name} out")
@@ -191,7 +191,7 @@ def test_a_lock_of_the_database_holds_one_at_a_time(database: Database, monkeypa
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(enter, "abcd"))
     assert [words.split()[0] for words in inside[::2]] == [words.split()[0] for words in inside[1::2]]
-    with mlflow_store.alone("registry"), mlflow_store.alone("another purpose"):
+    with mlflow_store.store_lock("registry"), mlflow_store.store_lock("another purpose"):
         locks = database.rows("locks", "select count(*) from pg_locks where locktype = 'advisory'")
         assert locks == [["2"]], "other machines meet there too"
 
@@ -201,13 +201,13 @@ def test_a_lock_of_the_database_is_free_when_its_holder_is_killed(
 ) -> None:
     monkeypatch.setenv(mlflow_store.VARIABLE, database.url("locks"))
     code = ("from heartml.registry import mlflow_store as store; import time\n"
-            "with store.alone('registry'):\n    print('held', flush=True)\n    time.sleep(600)")
+            "with store.store_lock('registry'):\n    print('held', flush=True)\n    time.sleep(600)")
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT)}) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == "held\n"
         holder.kill()
-    with mlflow_store.alone("registry"):
+    with mlflow_store.store_lock("registry"):
         pass
 
 
@@ -244,11 +244,11 @@ from heartml.pipeline import graph as pipeline
 from heartml.core.system.locks import exclusive
 sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
 with patch.object(runners, "_on_a_worker", lambda: True), patch.object(runners, "_LOOK_S", 0.1):
-    with exclusive(pipeline.LOCK), runners.leashed():
+    with exclusive(pipeline.LOCK), runners.ending_with_flow():
         child = subprocess.Popen(sleep)
         time.sleep(1)
         print("lives" if child.poll() is None else "was ended")
-    with runners.leashed():
+    with runners.ending_with_flow():
         print(child.wait(timeout=30))
 """
     done = _python(code, tmp_path)

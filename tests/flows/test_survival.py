@@ -21,12 +21,6 @@ LONG = (f"features@{TASK}-logspec", f"search@{TASK}")
 pytestmark = pytest.mark.timeout(1800)   # on a machine that does ten other things
 
 
-@pytest.fixture
-def mine(retrained: Workspace, tmp_path: Path) -> Workspace:
-    """A copy of the retrained project."""
-    return retrained.copy(tmp_path / "project")
-
-
 def family(process: "subprocess.Popen[str]") -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
@@ -83,25 +77,25 @@ def test_every_stage_killed_once_is_tried_again_and_the_bytes_are_the_same(
     said = flow.communicate()[0]
     assert flow.returncode == 0, said
     assert len(killed) >= len(STAGES) - 2, f"only {killed} lasted long enough"
-    assert small.lock(project) == small.lock(retrained)
-    assert small.outputs(project) == small.outputs(retrained)
-    assert small.registered(project) == [(1, "promoted", "champion")]
+    assert small.canonical_lock(project) == small.canonical_lock(retrained)
+    assert small.output_checksums(project) == small.output_checksums(retrained)
+    assert small.registered_versions(project) == [(1, "promoted", "champion")]
 
 
 @pytest.mark.parametrize("stage", LONG)
 def test_a_flow_killed_in_a_stage_takes_all_with_it_and_the_next_one_finishes(
     mine: Workspace, retrained: Workspace, stage: str
 ) -> None:
-    small.forget(mine, stage)
+    small.forget_stage(mine, stage)
     flow = mine.start("retrain")
     next(process for name, process in at_work(flow) if name == stage)
     time.sleep(2)
     kill_with_all(flow)
     assert "RUNNING" in small.flow_states(mine)
     mine.run("retrain", "--no-wait")   # no lock is left
-    assert small.lock(mine) == small.lock(retrained)
-    assert small.outputs(mine) == small.outputs(retrained)
-    assert small.registered(mine) == [(1, "promoted", "champion")]
+    assert small.canonical_lock(mine) == small.canonical_lock(retrained)
+    assert small.output_checksums(mine) == small.output_checksums(retrained)
+    assert small.registered_versions(mine) == [(1, "promoted", "champion")]
     assert small.flow_states(mine) == ["COMPLETED", "CRASHED", "COMPLETED"]
     assert "RUNNING" not in small.flow_states(mine, "task")
 
@@ -111,15 +105,15 @@ def run_exists(project: Workspace) -> bool:
 
 
 def version_exists(project: Workspace) -> bool:
-    return bool(small.registered(project))
+    return bool(small.registered_versions(project))
 
 
 def is_judged(project: Workspace) -> bool:
-    return any(verdict for _, verdict, _ in small.registered(project))
+    return any(verdict for _, verdict, _ in small.registered_versions(project))
 
 
 def is_champion(project: Workspace) -> bool:
-    return any(alias == "champion" for _, _, alias in small.registered(project))
+    return any(alias == "champion" for _, _, alias in small.registered_versions(project))
 
 
 @pytest.mark.parametrize("moment", [run_exists, version_exists, is_judged, is_champion])
@@ -133,16 +127,16 @@ def test_a_run_killed_while_it_registers_is_finished_by_the_next(
     import heartml.release.publish
     import heartml.reporting.task_report  # noqa: F401
 
-    small.unregister(mine, empty_store)
-    killed = fault_injection.fork(mine, "retrain")
+    small.empty_registry(mine, empty_store)
+    killed = fault_injection.fork_command(mine, "retrain")
     while killed.running and not moment(mine):
         time.sleep(0.01)
-    killed.hit(0, signal.SIGKILL)
-    killed.end()
-    again = fault_injection.fork(mine, "retrain")
-    said = again.end()
+    killed.send_signal(0, signal.SIGKILL)
+    killed.wait()
+    again = fault_injection.fork_command(mine, "retrain")
+    said = again.wait()
     assert again.status == 0, said
-    assert small.registered(mine) == [(1, "promoted", "champion")], said
+    assert small.registered_versions(mine) == [(1, "promoted", "champion")], said
     assert "RUNNING" not in small.run_states(mine)
     assert (mine / f"reports/{TASK}.html").exists()
 
@@ -151,7 +145,7 @@ def test_a_killed_dvc_repro_takes_its_stage_with_it_and_the_next_one_finishes(
     mine: Workspace, retrained: Workspace
 ) -> None:
     stage = f"search@{TASK}"
-    small.forget(mine, stage)
+    small.forget_stage(mine, stage)
     repro = [sys.executable, "-m", "dvc", "repro", "-q"]
     params = (mine / "params.yaml").read_text()
     (mine / "params.yaml").write_text(params.replace("workers: 1\n", "workers: 2\n"))
@@ -161,12 +155,12 @@ def test_a_killed_dvc_repro_takes_its_stage_with_it_and_the_next_one_finishes(
         kill_with_all(first)     # with two workers, and what started them
     (mine / "params.yaml").write_text(params)
     subprocess.run(repro, cwd=mine.root, env=mine.environment, check=True)
-    assert small.lock(mine) == small.lock(retrained)
-    assert small.outputs(mine) == small.outputs(retrained)
+    assert small.canonical_lock(mine) == small.canonical_lock(retrained)
+    assert small.output_checksums(mine) == small.output_checksums(retrained)
 
 
 def test_ctrl_c_ends_the_stages_and_says_so_in_the_exit_status(mine: Workspace, retrained: Workspace) -> None:
-    small.forget(mine, f"search@{TASK}")
+    small.forget_stage(mine, f"search@{TASK}")
     flow = mine.start("retrain")
     next(process for name, process in at_work(flow) if name == f"search@{TASK}")
     left = [p for p in family(flow) if stage_of(p)]
@@ -177,23 +171,23 @@ def test_ctrl_c_ends_the_stages_and_says_so_in_the_exit_status(mine: Workspace, 
     assert not living(left)
     assert small.flow_states(mine)[-1] in ("CRASHED", "CANCELLED")
     mine.run("retrain")
-    assert small.lock(mine) == small.lock(retrained)
+    assert small.canonical_lock(mine) == small.canonical_lock(retrained)
 
 
 def test_a_private_server_that_dies_is_started_again(mine: Workspace, retrained: Workspace) -> None:
-    small.forget(mine, f"search@{TASK}")
+    small.forget_stage(mine, f"search@{TASK}")
     flow = mine.start("retrain")
     next(process for name, process in at_work(flow) if name == f"search@{TASK}")
     [server] = [process for process in family(flow) if process.cmdline()[1:3] == ["-m", "flows.support.private_server"]]
     server.kill()
     said = flow.communicate(timeout=900)[0]
     assert flow.returncode == 0, said
-    assert small.lock(mine) == small.lock(retrained)
+    assert small.canonical_lock(mine) == small.canonical_lock(retrained)
     assert small.flow_states(mine) == ["COMPLETED", "COMPLETED"]
 
 
 def test_two_forced_reproductions_give_the_same_bytes(mine: Workspace, retrained: Workspace) -> None:
     again = [sys.executable, "-m", "dvc", "repro", "-q", "--force"]
     subprocess.run(again, cwd=mine.root, env=mine.environment, check=True)
-    assert small.lock(mine) == small.lock(retrained)
-    assert small.outputs(mine) == small.outputs(retrained)
+    assert small.canonical_lock(mine) == small.canonical_lock(retrained)
+    assert small.output_checksums(mine) == small.output_checksums(retrained)

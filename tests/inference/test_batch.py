@@ -24,7 +24,7 @@ from heartml.cli import cli
 from heartml.core import paths
 from heartml.core.system import files, hashing
 from heartml.inference import batch, predict, prediction_cache
-from heartml.inference.batch import Summary
+from heartml.inference.batch import ScoringSummary
 from heartml.inference.prediction_cache import PredictionCache, PredictionCacheError
 
 TASK = "simulated-murmur"
@@ -44,24 +44,24 @@ def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitted: dict[str, Path
     shutil.copytree(fitted[TASK], paths.model(TASK))
     said = {"2530_AV": "murmur", "2530_MV": "murmur", "9979_TV": "clean", "9980_PV": "clean"}
     for seed, (name, kind) in enumerate(said.items()):
-        write_flac(Path(f"incoming/{name}.flac"), tiny_models.sound(kind, 700 + seed))
+        write_flac(Path(f"incoming/{name}.flac"), tiny_models.draw_sound(kind, 700 + seed))
     Path("incoming/notes.wav").write_text("no sound")
     return tmp_path
 
 
-def score(to: Path = TABLE) -> tuple[pd.DataFrame, Summary]:
+def score(to: Path = TABLE) -> tuple[pd.DataFrame, ScoringSummary]:
     summary = batch.run(Path("incoming"), to, None, None)
     return pd.read_parquet(to), summary
 
 
 def more(count: int) -> None:
     for seed in range(count):
-        write_flac(Path(f"incoming/new_{seed}.flac"), tiny_models.sound("clean", 900 + seed))
+        write_flac(Path(f"incoming/new_{seed}.flac"), tiny_models.draw_sound("clean", 900 + seed))
 
 
 def test_the_table_says_what_predict_says(ward: Path) -> None:
     table, _ = score()
-    said = {a.unit_id: a for a in predict.run([Path("incoming")], None, None).answers}
+    said = {a.unit_id: a for a in predict.run([Path("incoming")], None, None).predictions}
     answered = table[table["fault"].isna()]
     assert set(answered["unit_id"]) == set(said)
     for row in answered.to_dict("records"):
@@ -82,7 +82,7 @@ def test_every_file_is_a_row_and_a_bad_one_says_why(ward: Path) -> None:
     assert (bad["path"], bad["fault"]) == ("incoming/notes.wav", "not_audio")
     assert pd.isna(bad["decision"])
     assert pd.isna(bad["recording_id"])
-    assert summary == Summary("scores.parquet", summary.model, files=5, faults=1, units=3, scored=3, known=0)
+    assert summary == ScoringSummary("scores.parquet", summary.model, files=5, faults=1, units=3, scored=3, known=0)
     whole = table[table["unit_id"] == "2530"]
     assert whole["unit_recordings"].tolist() == [2, 2]
 
@@ -122,7 +122,7 @@ def test_a_recording_under_two_names_is_scored_once_and_stands_there_twice(ward:
 
 def test_a_patient_with_one_more_recording_is_another_case(ward: Path) -> None:
     before, _ = score()
-    write_flac(Path("incoming/2530_PV.flac"), tiny_models.sound("clean", 5))
+    write_flac(Path("incoming/2530_PV.flac"), tiny_models.draw_sound("clean", 5))
     after, summary = score()
     assert summary.scored == 1
     own = [table.loc[table["unit_id"] == "2530", "confidence"].iloc[0] for table in (before, after)]
@@ -131,7 +131,7 @@ def test_a_patient_with_one_more_recording_is_another_case(ward: Path) -> None:
 
 def test_a_changed_recording_is_scored_again(ward: Path) -> None:
     score()
-    write_flac(Path("incoming/9979_TV.flac"), tiny_models.sound("murmur", 5))
+    write_flac(Path("incoming/9979_TV.flac"), tiny_models.draw_sound("murmur", 5))
     assert score()[1].scored == 1
 
 
@@ -191,7 +191,7 @@ def dying(act: Callable[..., Any], at: int) -> Callable[..., Any]:
 def test_killed_anywhere_and_run_again_gives_the_undisturbed_bytes(ward: Path, place: str, at: int) -> None:
     def killed() -> None:
         if place == "inside":
-            predict.predict_unit = dying(predict.predict_unit, at)
+            predict.predict_units = dying(predict.predict_units, at)
         else:
             PredictionCache.add = dying(PredictionCache.add, at)  # type: ignore[method-assign]
         score()
@@ -215,14 +215,14 @@ def test_a_second_run_with_the_same_model_waits(ward: Path, capfd: pytest.Captur
 
     work = batch.plan(Path("incoming"), None, None)
     second = child(second_run)
-    with batch.alone(work):
+    with batch.locked(work):
         Path("held").touch()
         deadline, said = time.monotonic() + 60, ""
         while "waiting for another run with the same model" not in said and time.monotonic() < deadline:
             time.sleep(0.05)
             said += capfd.readouterr().err
         assert "waiting for another run with the same model" in said
-        done = [batch.score(work, number) for number in range(len(work.blocks))]
+        done = [batch.score_block(work, number) for number in range(len(work.blocks))]
         assert not Path("second.parquet").exists()
         batch.write(work, TABLE, done, Path("incoming"))
     assert os.waitpid(second, 0)[1] == 0
@@ -232,17 +232,17 @@ def test_a_second_run_with_the_same_model_waits(ward: Path, capfd: pytest.Captur
 
 def test_a_broken_ledger_says_so_and_how_to_go_on(ward: Path) -> None:
     work = batch.plan(Path("incoming"), None, None)
-    work.ledger.parent.mkdir(parents=True)
-    work.ledger.write_bytes(b"no database" * 100)
+    work.cache_file.parent.mkdir(parents=True)
+    work.cache_file.write_bytes(b"no database" * 100)
     with pytest.raises(PredictionCacheError, match=r"scores/.*Remove it: everything is scored again"):
-        batch.score(work, 0)
+        batch.score_block(work, 0)
 
 
 def test_a_ledger_never_changes_what_it_has_said(tmp_path: Path) -> None:
     with PredictionCache.open(tmp_path / "a.sqlite") as kept:
         kept.add(prediction_cache.NewPredictions(units={"k": ({"confidence": 0.5}, "now")}))
         kept.add(prediction_cache.NewPredictions(units={"k": ({"confidence": 0.9}, "later")}))
-        assert kept.said("k") == {"confidence": 0.5}
+        assert kept.prediction("k") == {"confidence": 0.5}
 
 
 def test_the_command_scores_without_a_server(ward: Path) -> None:

@@ -20,7 +20,7 @@ from heartml.cli import cli
 from heartml.core import config, paths
 from heartml.core.config import MonitorParams
 from heartml.inference import batch, monitoring
-from heartml.inference.model_lookup import Located
+from heartml.inference.model_lookup import LocatedModel
 from heartml.inference.monitoring import drift, page, reference, show
 from heartml.inference.monitoring.drift import DRIFT, FEW, SAME, SMALL
 
@@ -108,21 +108,21 @@ def test_holm_is_what_the_textbook_says() -> None:
 def test_the_classifier_learns_nothing_from_noise_and_all_from_a_gap() -> None:
     rng = np.random.default_rng(8)
     noise, other = rng.normal(size=(60, 200)), rng.normal(size=(60, 200))
-    assert 0.35 < drift.embeddings(noise, other, 99, rng).effect < 0.65
-    assert drift.embeddings(noise, other + 3, 99, rng).effect > 0.99
-    assert drift.embeddings(np.ones((20, 3)), np.ones((20, 3)), 99, rng).p == 1.0
+    assert 0.35 < drift.compare_embeddings(noise, other, 99, rng).effect < 0.65
+    assert drift.compare_embeddings(noise, other + 3, 99, rng).effect > 0.99
+    assert drift.compare_embeddings(np.ones((20, 3)), np.ones((20, 3)), 99, rng).p == 1.0
 
 
 def test_p_of_a_shuffle_is_uniform_without_a_drift() -> None:
     rng = np.random.default_rng(9)
-    p = [drift.embeddings(rng.normal(size=(30, 8)), rng.normal(size=(20, 8)), 99, rng).p for _ in range(100)]
+    p = [drift.compare_embeddings(rng.normal(size=(30, 8)), rng.normal(size=(20, 8)), 99, rng).p for _ in range(100)]
     assert 0.35 < np.mean(p) < 0.65
     assert np.mean(np.array(p) <= 0.05) < 0.15
 
 
 def test_one_recording_of_each_group_is_drawn_and_no_recording_twice() -> None:
     table = pd.DataFrame({"recording_id": ["b", "a", "c", "a"], "group_id": ["g", "g", "h", "i"]})
-    kept = reference.drawn(table)
+    kept = reference.one_per_group(table)
     assert dict(zip(kept["group_id"], kept["recording_id"], strict=True)) == {"g": "a", "h": "c"}
 
 
@@ -133,7 +133,7 @@ def test_ignoring_patients_would_cry_wolf() -> None:
     for table in few:
         table["recording_id"] = [f"{n:064x}" for n in rng.permutation(10**6)[: len(table)]]
     assert DRIFT in states(*few).values()
-    assert set(states(*map(reference.drawn, few)).values()) <= {SAME, SMALL}
+    assert set(states(*map(reference.one_per_group, few)).values()) <= {SAME, SMALL}
 
 
 # A version's own reference, new recordings, page, command
@@ -164,7 +164,7 @@ def here(clinic: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 def test_the_reference_is_stored_with_the_version_and_equals_the_artifacts(here: Workspace) -> None:
     work = batch.plan(Path("same"), TASK, None)
-    stored, known = reference.of(work.located, TASK)
+    stored, known = reference.read(work.located, TASK)
     made = pd.read_parquet(reference.write(TASK))
     pd.testing.assert_frame_equal(stored, made)
     folds = pd.read_parquet(paths.folds(TASK))
@@ -175,23 +175,23 @@ def test_the_reference_is_stored_with_the_version_and_equals_the_artifacts(here:
 
 def test_a_recording_measures_the_same_in_reference_and_in_use(here: Workspace, tmp_path: Path) -> None:
     """What scoring measures of a training recording is what the reference says, to the last bit of the embedding."""
-    stored, _ = reference.of(batch.plan(Path("same"), TASK, None).located, TASK)
+    stored, _ = reference.read(batch.plan(Path("same"), TASK, None).located, TASK)
     row = stored.iloc[0]
     shutil.copy(paths.audio(row["recording_id"]), tmp_path / "one.flac")
     work = batch.plan(tmp_path / "one.flac", TASK, None)
     batch.run(tmp_path / "one.flac", tmp_path / "one.parquet", TASK, None)
-    with monitoring.Ledger.open(work.ledger) as kept:
-        measured, embedding = kept.measured([row["recording_id"]])[row["recording_id"]]
+    with monitoring.Ledger.open(work.cache_file) as kept:
+        measured, embedding = kept.measurements([row["recording_id"]])[row["recording_id"]]
     own = {name: measured[name] for name in reference.MEASURED}
     assert own == pytest.approx(row[list(reference.MEASURED)].to_dict())
     np.testing.assert_array_equal(np.frombuffer(embedding, np.float32), row["embedding"])
 
 
 def test_what_the_model_learnt_from_is_not_new(here: Workspace, tmp_path: Path) -> None:
-    stored, _ = reference.of(batch.plan(Path("same"), TASK, None).located, TASK)
+    stored, _ = reference.read(batch.plan(Path("same"), TASK, None).located, TASK)
     for n, recording_id in enumerate(stored["recording_id"][:3]):
         shutil.copy(paths.audio(recording_id), tmp_path / f"{n}.flac")
-    watch = monitoring.run(tmp_path, TASK, None).watch
+    watch = monitoring.run(tmp_path, TASK, None).report
     assert (watch.seen, watch.recordings, watch.verdict) == (3, 0, FEW)
 
 
@@ -218,15 +218,15 @@ def test_the_page_is_the_same_for_the_same_recordings(here: Workspace) -> None:
 
 
 def test_a_model_without_a_reference_says_so(here: Workspace, fitted: dict[str, Path]) -> None:
-    stranger = Located(fitted[TASK], "a stranger", None, None)
+    stranger = LocatedModel(fitted[TASK], "a stranger", None, None)
     with pytest.raises(reference.NoReference, match=r"a stranger: no reference\.parquet"):
-        reference.of(stranger, TASK)
+        reference.read(stranger, TASK)
 
 
 def test_names_of_patients_are_asked_for_where_there_are_none(here: Workspace, tmp_path: Path) -> None:
     for n in range(2):
-        write_flac(tmp_path / f"visit{n}.flac", tiny_models.sound("clean", n))
-    watch = monitoring.run(tmp_path, TASK, None).watch
+        write_flac(tmp_path / f"visit{n}.flac", tiny_models.draw_sound("clean", n))
+    watch = monitoring.run(tmp_path, TASK, None).report
     assert watch.unnamed == 2
     assert "without a patient's name" in show.counted(watch)
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from heartml.core.config import PredictParams
 from heartml.core.tasks import GROUPS, TASKS
-from heartml.inference.murmur_words import MurmurFeature, describe, loudest
+from heartml.inference.murmur_words import MurmurFeature, describe, loudest_location
 
 PARAMS = PredictParams(least_confidence=0.6, loudest_lead=0.1)
 PLACES = [("AV", 0.4), ("PV", 0.55), ("TV", 0.9), ("MV", 0.7)]
@@ -48,12 +48,12 @@ def test_each_phase_is_named_before_its_features() -> None:
 
 
 def test_the_loudest_place_is_named_only_where_it_is_clear() -> None:
-    assert loudest(PLACES, 0.2) == "TV"
-    assert loudest(PLACES, 0.21) is None
-    assert loudest([("AV", 0.9)], 0.0) is None, "nothing to compare with"
-    assert loudest([(None, 0.9), ("AV", 0.1)], 0.0) is None, "nobody knows where the first one was"
-    assert loudest([], 0.1) is None
-    assert loudest([("AV", 0.9), ("AV", 0.1), ("MV", 0.7)], 0.1) == "MV", "recordings of one place are averaged"
+    assert loudest_location(PLACES, 0.2) == "TV"
+    assert loudest_location(PLACES, 0.21) is None
+    assert loudest_location([("AV", 0.9)], 0.0) is None, "nothing to compare with"
+    assert loudest_location([(None, 0.9), ("AV", 0.1)], 0.0) is None, "nobody knows where the first one was"
+    assert loudest_location([], 0.1) is None
+    assert loudest_location([("AV", 0.9), ("AV", 0.1), ("MV", 0.7)], 0.1) == "MV", "of one place: averaged"
 
 
 @given(st.lists(st.tuples(st.sampled_from(["AV", "PV", "TV", "MV", None]), st.floats(0, 1)), max_size=8), st.randoms())
@@ -62,7 +62,7 @@ def test_the_order_of_the_recordings_does_not_move_the_loudest_place(
 ) -> None:
     shuffled = list(heard)
     random.shuffle(shuffled)      # type: ignore[attr-defined]
-    assert loudest(heard, 0.1) == loudest(shuffled, 0.1)
+    assert loudest_location(heard, 0.1) == loudest_location(shuffled, 0.1)
 
 
 @pytest.mark.parametrize("name", GROUPS["descriptors"])

@@ -19,7 +19,7 @@ from heartml.audio.sound_files import write_flac
 from heartml.cli import cli
 from heartml.core import paths
 from heartml.inference import inputs, model_lookup, predict
-from heartml.inference.inputs import InputsError, Item
+from heartml.inference.inputs import InputFile, InputsError
 from heartml.inference.model_lookup import NoModel
 from heartml.models.fitted_model import Model
 
@@ -36,7 +36,7 @@ def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitted: dict[str, Path
     shutil.copytree(fitted[TASK], paths.model(TASK))
     said = {"2530_AV": "murmur", "2530_MV": "murmur", "9979_TV": "clean", "visit": "noise"}
     for seed, (name, kind) in enumerate(said.items()):
-        write_flac(Path(f"wards/{name}.flac"), tiny_models.sound(kind, 700 + seed))
+        write_flac(Path(f"wards/{name}.flac"), tiny_models.draw_sound(kind, 700 + seed))
     return tmp_path
 
 
@@ -46,12 +46,12 @@ def invoke(*arguments: object) -> Result:
 
 def answers(*named: object, **options: str | None) -> dict[str, predict.UnitPrediction]:
     result = predict.run([Path(str(path)) for path in named], options.get("model"), options.get("task"))
-    return {answer.unit_id: answer for answer in result.answers}
+    return {answer.unit_id: answer for answer in result.predictions}
 
 
 def break_files(folder: Path) -> dict[str, str]:
     """Every kind of file that cannot be scored -> the reason that is given."""
-    good = tiny_models.sound("clean", 1).pcm
+    good = tiny_models.draw_sound("clean", 1).pcm
     wav = {"silent": good * 0, "short": good[:400], "stereo": np.stack([good, good[::-1]], 1), "empty": good[:0]}
     for name, samples in wav.items():
         soundfile.write(folder / f"{name}.wav", samples, 4000)
@@ -71,7 +71,7 @@ def test_the_answer_is_the_models(ward: Path) -> None:
     found = answers("wards")
     assert {unit: answer.decision for unit, answer in found.items()} == {
         "2530": "Present", "9979": "Absent", "wards/visit.flac": "Unknown"}
-    sounds = [tiny_models.sound("murmur", 700), tiny_models.sound("murmur", 701)]
+    sounds = [tiny_models.draw_sound("murmur", 700), tiny_models.draw_sound("murmur", 701)]
     said = Model.load(paths.model(TASK)).predict_audio([(s.floats, 4000) for s in sounds], ["x", "x"])
     assert list(found["2530"].probabilities.values()) == pytest.approx(said.probabilities[0].tolist(), abs=1e-12)
     assert found["2530"].confidence == pytest.approx(said.calibrated[0, said.decisions[0]])
@@ -89,7 +89,7 @@ def test_company_order_and_blocks_do_not_change_an_answer(ward: Path, monkeypatc
 
 
 def test_the_form_of_a_file_does_not_change_an_answer(ward: Path) -> None:
-    pcm = tiny_models.sound("murmur", 3).pcm
+    pcm = tiny_models.draw_sound("murmur", 3).pcm
     for name, values, subtype in (("a_AV.wav", pcm, "PCM_16"), ("b.wav", np.stack([pcm, pcm], 1), "PCM_16"),
                                   ("c.wav", pcm / 2**16, "FLOAT")):
         soundfile.write(name, values, 4000, subtype=subtype)
@@ -167,7 +167,7 @@ def test_nothing_to_score_is_no_crash(ward: Path) -> None:
 
 
 def test_poor_signals_are_warned_of(ward: Path) -> None:
-    samples = tiny_models.sound("clean", 4).floats
+    samples = tiny_models.draw_sound("clean", 4).floats
     soundfile.write("dc.wav", samples * 0.2 + 0.4, 4000)
     soundfile.write("clipped.wav", np.clip(samples * 30, -0.98, 0.98), 4000)
     assert any("DC offset" in words for words in answers("dc.wav")["dc.wav"].warnings)
@@ -252,7 +252,7 @@ def test_a_model_that_is_not_there_is_told_from_what_there_is(ward: Path, fitted
         model_lookup.locate(None, None, (TASK, "pascal-sounds"))
     with pytest.raises(NoModel, match="heartml retrain"):
         model_lookup.locate(None, "pascal-sounds", (TASK,))
-    with pytest.raises(NoModel, match="answers pascal-sounds"):
+    with pytest.raises(NoModel, match="predicts pascal-sounds"):
         predict.run([Path("wards")], str(fitted["pascal-sounds"]), TASK)
     assert not (ward / ".heartml" / "mlflow.db").exists()      # looking for a champion makes no registry
     assert model_lookup.locate(None, TASK, (TASK, "pascal-sounds")).folder == paths.model(TASK)
@@ -271,7 +271,7 @@ def test_only_circor_like_names_name_a_patient() -> None:
     named = {"2530_AV.wav": ("2530", "AV"), "2530_Phc_2.wav": ("2530", "Phc"), "2530_XX.wav": (None, None),
              "normal__103_1305031931979_B.wav": (None, None), "AV.wav": (None, None)}
     for name, (patient, location) in named.items():
-        assert inputs._named(Path(name)) == Item(Path(name), patient, location)
+        assert inputs._named(Path(name)) == InputFile(Path(name), patient, location)
 
 
 def test_a_prediction_loads_no_library_that_it_has_no_use_for(ward: Path) -> None:

@@ -34,9 +34,9 @@ PROMOTE = {"promote": True, "reason": "promoted", "criteria": []}
 def register(client, key: str, before: str | None) -> versions.Version:
     """Log the model in `artifacts/`, register it, make it champion."""
     with tracking.run(client, TASK, key) as run_id:
-        source = sealing.log_model(client, run_id, publish.pack(TASK), TASK, key, {})
+        source = sealing.log_model(client, run_id, publish.package_model(TASK), TASK, key, {})
     version = versions.register(client, TASK, run_id=run_id, source=source, key=key)
-    versions.record(client, version, PROMOTE, before)
+    versions.record_verdict(client, version, PROMOTE, before)
     return versions.settle(client, version)
 
 
@@ -56,7 +56,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, fitted:
 
 
 def table(*kinds: str, seed: int = 900, **columns: list) -> pd.DataFrame:
-    samples = [np.round(tiny_models.sound(kind, seed + n).floats.astype(float), 5).tolist() for n,
+    samples = [np.round(tiny_models.draw_sound(kind, seed + n).floats.astype(float), 5).tolist() for n,
                kind in enumerate(kinds)]
     return pd.DataFrame({"samples": samples, "sample_rate_hz": [4000] * len(kinds), **columns})
 
@@ -113,7 +113,7 @@ def test_a_server_answers_what_the_model_answers(project: Path, address: str) ->
     status, told = post(address, {"dataframe_split": sent.to_dict(orient="split", index=False)})
     assert status == 200, told
     got = pd.DataFrame(told["predictions"])
-    expected = serving.answer(paths.model(TASK), sent)
+    expected = serving.predict_with(paths.model(TASK), sent)
     assert got["decision"].tolist() == ["Present", "Absent"] == expected["decision"].tolist()
     assert got["unit_id"].tolist() == ["2530", "9979"]
     numbers = [column for column in expected if expected[column].dtype == float]
@@ -129,9 +129,9 @@ def test_rows_without_a_unit_are_units(address: str) -> None:
 
 
 def test_where_the_recording_is_the_unit_every_row_has_an_answer(fitted: dict[str, Path]) -> None:
-    said = serving.answer(fitted["pascal-sounds"], serving.example())
+    said = serving.predict_with(fitted["pascal-sounds"], serving.example())
     assert said["unit_id"].tolist() == ["2530", "2530", "row 2"]
-    alone = serving.answer(fitted["pascal-sounds"], serving.example().iloc[[1]])
+    alone = serving.predict_with(fitted["pascal-sounds"], serving.example().iloc[[1]])
     numbers = [column for column in said if said[column].dtype == float]
     assert said.loc[1, numbers].to_numpy(float) == pytest.approx(alone.loc[0, numbers].to_numpy(float), abs=1e-6)
 
@@ -193,15 +193,15 @@ def test_what_is_absurd_is_refused(name: str, fitted: dict[str, Path]) -> None:
     one = {key: pd.Series(value, dtype=object) for key, value in columns.items()}
     sent = pd.DataFrame({**table("clean").to_dict(orient="series"), **one})
     with pytest.raises(MlflowException, match=words):
-        serving.respond(Model.load(fitted[TASK]), tiny_models.PARAMS, sent)
+        serving.predict_table(Model.load(fitted[TASK]), tiny_models.PARAMS, sent)
 
 
 def test_a_server_refers_what_the_model_refers(fitted: dict[str, Path], tmp_path: Path) -> None:
-    plain = serving.respond(Model.load(fitted["simulated-murmur"]), tiny_models.PARAMS, serving.example())
+    plain = serving.predict_table(Model.load(fitted["simulated-murmur"]), tiny_models.PARAMS, serving.example())
     assert plain["decision"].tolist() == plain["leaning"].tolist()
     careful = replace(Model.load(fitted["simulated-murmur"]), refer_below=float(plain["confidence"].max()))
     careful.save(tmp_path)
-    said = serving.respond(Model.load(tmp_path), tiny_models.PARAMS, serving.example())
+    said = serving.predict_table(Model.load(tmp_path), tiny_models.PARAMS, serving.example())
     assert sorted(said["decision"] == "refer") == [False, *[True] * (len(said) - 1)]
     pd.testing.assert_frame_equal(said.drop(columns="decision"), plain.drop(columns="decision"))
 
@@ -210,23 +210,23 @@ def test_a_request_has_a_limit(fitted: dict[str, Path], monkeypatch: pytest.Monk
     model = Model.load(fitted[TASK])
     for sent in (table(), pd.concat([table("clean")] * (serving.MAX_ROWS + 1))):
         with pytest.raises(MlflowException, match="rows in one request"):
-            serving.respond(model, tiny_models.PARAMS, sent)
+            serving.predict_table(model, tiny_models.PARAMS, sent)
     monkeypatch.setattr(serving, "MAX_SAMPLES", 20_000)
     with pytest.raises(MlflowException, match="row 1: 12000 samples are too many"):
-        serving.respond(model, tiny_models.PARAMS, table("clean", "clean"))
+        serving.predict_table(model, tiny_models.PARAMS, table("clean", "clean"))
 
 
 def test_serving_and_predicting_agree(project: Path) -> None:
     sounds = {"a.wav": "murmur", "b.wav": "noise"}
     for n, (name, kind) in enumerate(sounds.items()):
-        soundfile.write(name, tiny_models.sound(kind, 40 + n).pcm, 4000)
+        soundfile.write(name, tiny_models.draw_sound(kind, 40 + n).pcm, 4000)
     scored = predict.run([Path(name) for name in sounds], None, None)
-    assert "version 1, the champion" in scored.model.words
-    sent = pd.DataFrame({"samples": [tiny_models.sound(k, 40 + n).floats for n, k in enumerate(sounds.values())],
+    assert "version 1, the champion" in scored.model.description
+    sent = pd.DataFrame({"samples": [tiny_models.draw_sound(k, 40 + n).floats for n, k in enumerate(sounds.values())],
                          "sample_rate_hz": [4000, 4000]})
-    served = serving.answer(scored.model.folder, sent)
-    assert served["decision"].tolist() == [answer.decision for answer in scored.answers]
-    assert served["confidence"].tolist() == pytest.approx([answer.confidence for answer in scored.answers], abs=1e-9)
+    served = serving.predict_with(scored.model.folder, sent)
+    assert served["decision"].tolist() == [answer.decision for answer in scored.predictions]
+    assert served["confidence"].tolist() == pytest.approx([one.confidence for one in scored.predictions], abs=1e-9)
 
 
 def test_a_champion_is_found_by_every_name(project: Path) -> None:

@@ -14,9 +14,8 @@ from support import tiny_models
 from heartml.audio.sound_files import write_flac
 from heartml.cli import cli
 from heartml.core import paths
-from heartml.inference import batch, model_lookup, predict
-from heartml.inference import model_set as panel
-from heartml.inference.model_lookup import Located
+from heartml.inference import batch, model_lookup, model_set, predict
+from heartml.inference.model_lookup import LocatedModel
 from heartml.models import encoders
 from heartml.models.fitted_model import Model
 
@@ -41,7 +40,7 @@ def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitted: dict[str, Path
     shutil.copytree(fitted[MURMUR], paths.model(MURMUR))
     said = {"2530_AV": "clean", "2530_MV": "murmur", "2530_TV": "murmur", "9979_TV": "clean"}
     for seed, (name, kind) in enumerate(said.items()):
-        write_flac(Path(f"wards/{name}.flac"), tiny_models.sound(kind, 700 + seed))
+        write_flac(Path(f"wards/{name}.flac"), tiny_models.draw_sound(kind, 700 + seed))
     return tmp_path
 
 
@@ -54,7 +53,7 @@ def told(ward: Path, descriptors: dict[str, Path]) -> Path:
 
 
 def answers() -> dict[str, predict.UnitPrediction]:
-    return {answer.unit_id: answer for answer in predict.run([Path("wards")], None, MURMUR).answers}
+    return {answer.unit_id: answer for answer in predict.run([Path("wards")], None, MURMUR).predictions}
 
 
 def test_a_murmur_is_described_and_its_absence_is_not(told: Path) -> None:
@@ -71,7 +70,7 @@ def test_a_feature_is_what_its_own_model_says_of_the_patient(told: Path) -> None
     described = answers()["2530"].description
     assert described is not None
     kinds = ("clean", "murmur", "murmur")
-    heard = [(tiny_models.sound(kind, 700 + seed).floats, tiny_models.RATE_HZ) for seed, kind in enumerate(kinds)]
+    heard = [(tiny_models.draw_sound(kind, 700 + seed).floats, tiny_models.RATE_HZ) for seed, kind in enumerate(kinds)]
     for one in described.features:
         model = Model.load(paths.model(f"simulated-{one.name}"))
         alone = model.predict_audio(heard, ["2530"] * 3)
@@ -116,16 +115,16 @@ def test_nobody_without_a_murmur_makes_a_descriptor_load(told: Path, monkeypatch
 
 
 def test_beside_a_registered_model_nobody_speaks_whom_the_gate_did_not_promote(told: Path) -> None:
-    champion = Located(paths.model(MURMUR), "simulated-murmur version 3, the champion", MURMUR, "3")
-    assert model_lookup.beside(champion, DESCRIBED) == []
-    assert panel.load(champion).descriptors == ()
-    unregistered = Located(paths.model(MURMUR), "a folder", None, None)
-    found = model_lookup.beside(unregistered, [*DESCRIBED, "simulated-systolic_pitch"])
+    champion = LocatedModel(paths.model(MURMUR), "simulated-murmur version 3, the champion", MURMUR, "3")
+    assert model_lookup.companion_models(champion, DESCRIBED) == []
+    assert model_set.load(champion).descriptors == ()
+    unregistered = LocatedModel(paths.model(MURMUR), "a folder", None, None)
+    found = model_lookup.companion_models(unregistered, [*DESCRIBED, "simulated-systolic_pitch"])
     assert [one.name for one in found] == [*DESCRIBED]
 
 
 def test_another_task_has_no_descriptors(told: Path, fitted: dict[str, Path]) -> None:
-    found = panel.load(Located(fitted["pascal-sounds"], "a folder", None, None))
+    found = model_set.load(LocatedModel(fitted["pascal-sounds"], "a folder", None, None))
     assert found.descriptors == ()
     assert not found.finds_murmurs
 
@@ -135,7 +134,7 @@ def test_what_is_unsure_is_not_said_but_handed_out(told: Path) -> None:
     Path("params.yaml").write_text(text.replace("least_confidence: 0.6", "least_confidence: 1.0"))
     said = answers()["2530"].description
     assert said is not None
-    assert said.said == ()
+    assert said.reported == ()
     assert len(said.features) == 2
 
 
@@ -178,7 +177,7 @@ def test_scoring_for_a_schedule_describes_too_and_notices_another_descriptor(tol
 def test_only_the_positive_class_is_described(
     told: Path, decision: int
 ) -> None:
-    models = panel.load(model_lookup.locate(None, MURMUR, (MURMUR,)))
-    said = models.model.predict_audio([(tiny_models.sound("murmur", 1).floats, tiny_models.RATE_HZ)], ["x"])
+    models = model_set.load(model_lookup.locate(None, MURMUR, (MURMUR,)))
+    said = models.model.predict_audio([(tiny_models.draw_sound("murmur", 1).floats, tiny_models.RATE_HZ)], ["x"])
     forced = type(said)(**{**vars(said), "decisions": np.array([decision])})
     assert models.present(forced) == ([0] if said.classes[decision] == "Present" else [])

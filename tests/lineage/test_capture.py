@@ -25,13 +25,22 @@ def test_behind_a_model_stand_all_stages_that_it_was_made_from_and_no_others() -
     assert found["split@a"] == LOCK["stages"]["split@a"]
 
 
-def test_what_an_auditor_would_miss_is_named() -> None:
-    whole = {"code": {"commit": "abc"}, "dvc_lock_sha256": "1", "stages": LOCK["stages"],
-             "environment": {"requirements_lock_sha256": "2"}}
-    assert capture.missing(whole) == []
-    for link, gone in (("code", {"commit": None}), ("dvc_lock_sha256", None), ("stages", {}),
-                       ("environment", {"requirements_lock_sha256": None})):
-        assert len(capture.missing({**whole, link: gone})) == 1
+WHOLE = {"code": {"commit": "abc"}, "dvc_lock_sha256": "1", "stages": LOCK["stages"],
+         "environment": {"requirements_lock_sha256": "2"}}
+
+
+def test_of_a_complete_lineage_nothing_is_missing() -> None:
+    assert capture.missing_links(WHOLE) == []
+
+
+@pytest.mark.parametrize(("link", "gone", "words"), [
+    ("code", {"commit": None}, "no git commit: the code that made this cannot be named"),
+    ("dvc_lock_sha256", None, "no dvc.lock: the stages' inputs and outputs are not recorded"),
+    ("stages", {}, "dvc.lock names no stage that makes this model"),
+    ("environment", {"requirements_lock_sha256": None}, "no requirements.lock: the packages are not pinned"),
+])
+def test_each_missing_link_is_named_in_its_own_words_and_no_other(link: str, gone: object, words: str) -> None:
+    assert capture.missing_links({**WHOLE, link: gone}) == [words]
 
 
 def test_without_data_there_is_no_key_and_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from heartml.core.schema import QUARANTINE, TEST
 from heartml.data.ingest import version
 from heartml.lineage import trace
 from heartml.lineage.capture import data_hash
-from heartml.lineage.trace import HELD_OUT, TRAINING, Trace, Unknown
+from heartml.lineage.trace import HELD_OUT, TRAINING, Trace, UnknownName
 from heartml.registry import tracking
 
 
@@ -108,11 +108,11 @@ def test_a_file_is_found_by_its_name_and_what_was_refused_with_the_reason(
 def test_what_nobody_knows_and_what_is_not_clear_is_one_line(
     project: Workspace, recordings: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(Unknown, match="simulated-0: no recording, source file or patient of 2 data versions"):
+    with pytest.raises(UnknownName, match="simulated-0: no recording, source file or patient of 2 data versions"):
         find("simulated-0")
     monkeypatch.setattr(trace, "_SHORTEST", 1)
     common = recordings["recording_id"].str[0].value_counts().index[0]
-    with pytest.raises(Unknown, match=r"recording ids .* give more digits"):
+    with pytest.raises(UnknownName, match=r"recording ids .* give more digits"):
         find(str(common))
 
 

@@ -50,7 +50,7 @@ def withdraw(patient: str, reason: str = REASON) -> withdrawal.Withdrawal:
 
 
 def marked() -> dict:
-    return consent.withdrawn(versions.get(tracking.connect(), TASK))
+    return consent.withdrawn_patients(versions.get(tracking.connect(), TASK))
 
 
 def test_a_patient_who_withdrew_is_in_no_later_version_split_or_ingest_and_the_past_stays(
@@ -202,7 +202,7 @@ def test_another_file_name_or_patient_id_does_not_bring_samples_back() -> None:
 def test_only_a_patient_withdraws_and_a_terminal_is_asked(project: Workspace) -> None:
     run, pointer = click.testing.CliRunner().invoke, version.POINTER.read_bytes()
     row = pd.read_parquet(paths.RECORDINGS).iloc[0]
-    with pytest.raises(withdrawal.NoPatient, match=f"is a recording; .*`heartml withdraw {row['patient_id']}`"):
+    with pytest.raises(withdrawal.NotAPatient, match=f"is a recording; .*`heartml withdraw {row['patient_id']}`"):
         run(cli.cli, ["withdraw", row["recording_id"], "--reason", "x", "--yes"], catch_exceptions=False)
     assert run(cli.cli, ["withdraw", row["patient_id"], "--reason", "x"]).exit_code == 2
     assert version.POINTER.read_bytes() == pointer and marked() == {}

@@ -1,4 +1,4 @@
-"""Readings, selection, decision rule and calibration; and the stage that makes the model of them."""
+"""Stacking, selection, decision rule and calibration; and the stage that makes the model of them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -206,7 +206,7 @@ def test_a_reader_that_was_taught_with_noise_reads_noise_and_what_it_read_before
     noisy[:, :3] = rng.normal(size=(len(noisy), 3))
     learn, ask = np.arange(len(labels)) % 2 == 0, np.arange(len(labels)) % 2 == 1
     both = StackingFeatures(heard, noisy)
-    taught, not_taught = (Stacker.fit("stack", e.of(learn), labels[learn], np.ones(K), PARAMS.stacking)
+    taught, not_taught = (Stacker.fit("stack", e.subset(learn), labels[learn], np.ones(K), PARAMS.stacking)
                           for e in (both, StackingFeatures(heard)))
 
     def right(reader: Stacker, columns: np.ndarray) -> float:

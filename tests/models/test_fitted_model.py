@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import tiny_models
+from support.small_heads import HYPERPARAMETERS
 
 from heartml.core.system.hashing import sha256_folder
 from heartml.models import encoders
@@ -27,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def waveforms() -> list[tuple[np.ndarray, int]]:
-    feature_set = [tiny_models.sound(kind, 100 + seed) for seed, kind in enumerate(KINDS)]
+    feature_set = [tiny_models.draw_sound(kind, 100 + seed) for seed, kind in enumerate(KINDS)]
     return [(sound.floats, sound.sample_rate_hz) for sound in feature_set]
 
 
@@ -123,8 +124,6 @@ def test_only_plain_files_and_no_pickle(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(HEADS))
 def test_every_head_survives_the_model_s_files(name: str, folder: Path, tmp_path: Path, waveforms) -> None:
-    from models.test_heads import NUMBERS
-
     from heartml.core.system.parallel import single_thread
 
     single_thread()
@@ -132,9 +131,9 @@ def test_every_head_survives_the_model_s_files(name: str, folder: Path, tmp_path
     head, rng = HEADS[name](), np.random.default_rng(0)
     pooling = None if head.TAKES == "frames" else "moments"
     cases = rng.normal(size=(40, 3 * 48)) if pooling else [rng.normal(size=(90, 48)).astype(np.float32)] * 40
-    fitted = head.fit(cases, Targets(np.arange(40) % 3, 3, np.arange(40)), NUMBERS[name], 0)
-    member = Member(CandidateSpec("logspec", name, "recording", pooling, NUMBERS[name]), (fitted, fitted))
-    other = Model(model.assignment_name, {0: member}, model.combination, model.encoder_specs)
+    fitted = head.fit(cases, Targets(np.arange(40) % 3, 3, np.arange(40)), HYPERPARAMETERS[name], 0)
+    member = Member(CandidateSpec("logspec", name, "recording", pooling, HYPERPARAMETERS[name]), (fitted, fitted))
+    other = Model(model.assignment_name, {0: member}, model.ensemble, model.encoder_specs)
     (tmp_path / "model").mkdir()
     other.save(tmp_path / "model")
     same(other.predict_audio(waveforms, UNITS), Model.load(tmp_path / "model").predict_audio(waveforms, UNITS))
@@ -146,7 +145,7 @@ def test_members_about_units_are_asked_about_single_recordings_too(folder: Path,
                                      Targets(np.arange(30) % 3, 3, np.arange(30)), {"c": 1.0, "balance": 1.0}, 0)
     member = Member(CandidateSpec("logspec", "logistic", "unit", "moments", {}), (fitted,))
     direct, stack = StackingView((0,), "direct"), StackingView((0,), "stack")
-    old = model.combination
+    old = model.ensemble
     readers = {direct: type(old.stackers[stack])(None)}
     model = Model(model.assignment_name, {0: member}, type(old)({direct: 1.0}, readers, old.rule, old.calibration),
                   model.encoder_specs)

@@ -19,7 +19,6 @@ from support.workspaces import Workspace
 from heartml.audio import sound_files
 from heartml.core import config, frame_store, paths
 from heartml.core.frame_store import Frames, FramesError
-from heartml.core.stage import StageError
 from heartml.core.system import files, hashing, parallel
 from heartml.models import encoders, frame_cache
 from heartml.stages import features
@@ -85,7 +84,7 @@ def test_order_and_neighbours_do_not_show_in_the_bytes(project: Path, monkeypatc
 def test_the_number_of_workers_does_not_show_in_the_bytes(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     features.run(TASK, "random_conv")
     spec = encoders.spec("random_conv", config.load())
-    monkeypatch.setattr(features, "ALONE", 0)
+    monkeypatch.setattr(frame_cache, "MOST_WITHOUT_WORKERS", 0)
     monkeypatch.setattr(parallel, "available_workers", lambda _: 2)
     other = frame_cache.Store(project / "other")
     recording_ids = pd.read_parquet(paths.folds(TASK))["recording_id"].tolist()
@@ -165,7 +164,7 @@ def test_a_batch_says_what_each_recording_says_alone(project: Path) -> None:
 def test_samples_that_are_not_what_their_name_says_stop_the_stage(project: Path) -> None:
     victim, other = pd.read_parquet(paths.folds(TASK))["recording_id"].tolist()[:2]
     shutil.copy(paths.audio(other), paths.audio(victim))
-    with pytest.raises(StageError, match=victim[:12]):
+    with pytest.raises(sound_files.OtherSamplesError, match=victim[:12]):
         features.run(TASK, "logspec")
 
 
@@ -181,10 +180,11 @@ def test_a_disk_that_fills_up_while_frames_are_packed_is_an_error_and_no_death(t
     """Where memory is mapped to a file that finds no room the kernel kills whoever writes."""
     (tmp_path / "project").mkdir()
     frames_of = {f"{n:064x}": np.ones((1000, 64), np.float16) for n in range(20)}
-    with fault_injection.disk(tmp_path / "disk", 1) as disk:
+    with fault_injection.mounted_disk(tmp_path / "disk", 1) as disk:
         project = disk.hold(Workspace(tmp_path / "project"))
-        packing = fault_injection.fork(project, act=lambda: frame_store.write(Path("frames"), frames_of, 100.0, {}))
-        said = packing.end()
+        packing = fault_injection.fork_command(
+            project, act=lambda: frame_store.write(Path("frames"), frames_of, 100.0, {}))
+        said = packing.wait()
     assert packing.status == 1, said
     assert "No space left on device" in said
 

@@ -18,7 +18,7 @@ from heartml.core.config import ParamsError, SearchParams
 from heartml.core.system.parallel import single_thread
 from heartml.models.heads import HEADS, Targets
 from heartml.models.heads.network_params import network_params, training_params
-from heartml.models.heads.network_training import Recipe, classification_loss, parts, rate_share, train
+from heartml.models.heads.network_training import Recipe, classification_loss, rate_share, split_chunks, train
 from heartml.models.heads.resnet import ResnetError, ResnetParams
 from heartml.models.heads.resnet import check as check_resnet
 from heartml.training import search_space
@@ -144,8 +144,8 @@ def test_any_number_of_steps_can_be_taken(schedule: str, steps: int) -> None:
 def test_parts_are_the_recording_in_order_and_nearly_of_one_length() -> None:
     for frames in (1, 7, 99, 100, 149, 151, 730, 1001):
         recording = np.arange(frames * 2, dtype=np.float32).reshape(frames, 2)
-        assert len(parts(recording, None)) == 1
-        cut = parts(recording, 100)
+        assert len(split_chunks(recording, None)) == 1
+        cut = split_chunks(recording, 100)
         np.testing.assert_array_equal(np.concatenate(cut), recording)
         assert len(cut) == max(1, round(frames / 100))
         assert all(len(piece) % 2 == 0 for piece in cut[:-1])
@@ -172,7 +172,7 @@ def test_a_recording_heard_in_parts_has_the_mean_of_their_logits(name: str) -> N
     loaded = HEADS[name]().load(cut.state())
     np.testing.assert_array_equal(loaded.predict_proba([both]).log_p, cut.predict_proba([both]).log_p)
     if name == "sequence":
-        assert cut.whole(both)[1].shape == whole.whole(both)[1].shape == (200, 4 + 3)
+        assert cut.predict_recording(both)[1].shape == whole.predict_recording(both)[1].shape == (200, 4 + 3)
 
 
 def with_network(head: str, **changed: object) -> SearchParams:
@@ -227,9 +227,9 @@ def resnet(**changed: object) -> ResnetParams:
 
 
 def test_a_backbone_that_is_not_there_or_gives_no_map_is_refused() -> None:
-    with pytest.raises(ResnetError, match=r"timm has no 'resnet11t', but .*resnet1"):
+    with pytest.raises(ResnetError, match=r"timm has no 'resnet11t'; it has .*resnet1"):
         check_resnet(resnet(backbone="resnet11t"))
-    with pytest.raises(ResnetError, match="test_vit gives no map of features"):
+    with pytest.raises(ResnetError, match="test_vit gives no feature map"):
         check_resnet(resnet(backbone="test_vit"))
     check_resnet(resnet())
 
@@ -277,5 +277,5 @@ def test_the_fully_connected_baseline_puts_a_recording_where_it_fits_best() -> N
         assert not placed[:start].any()
         assert not placed[start + 40 :].any()
     np.testing.assert_array_equal(place(np.concatenate([reference, reference]), reference), reference)
-    placing = Placing.of([reference[:60], reference, reference[30:]], 70)
+    placing = Placing.fit([reference[:60], reference, reference[30:]], 70)
     assert placing(reference[:5]).shape == (70, 2)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.finished_project import beat
+from support.finished_project import draw_heart_sound
 
 from heartml.audio import preprocessing
 from heartml.core import config
@@ -14,7 +14,7 @@ from heartml.models import encoders
 from heartml.models.heads import Targets
 from heartml.models.heads.augmentation import Crops
 from heartml.models.heads.network_training import Recipe, centred
-from heartml.models.heads.noise import Noise, in_noise, loudness, meeting, spectra
+from heartml.models.heads.noise import Noise, add_noise_power, loudness, noise_spectra, with_noise
 from heartml.training import search_space
 
 FILE = Path(__file__).parents[2] / "params.yaml"
@@ -26,7 +26,7 @@ DRAWS = 12
 
 @pytest.fixture(scope="module")
 def heart() -> NDArray[np.float32]:
-    return (beat(np.random.default_rng(0), 4.0, True)[0] / 32768).astype(np.float32)
+    return (draw_heart_sound(np.random.default_rng(0), 4.0, True)[0] / 32768).astype(np.float32)
 
 
 def heard(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -36,10 +36,10 @@ def heard(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
 @pytest.mark.parametrize("snr_db", [20.0, 10.0, 0.0])
 def test_noise_on_frames_is_noise_on_the_waveform(heart: NDArray[np.float32], snr_db: float) -> None:
     clean, rng = heard(heart), np.random.default_rng(1)
-    noisy = perturbations.KINDS["white_snr_db"].apply
+    noisy = perturbations.PERTURBATIONS["white_snr_db"].apply
     on_waveform = np.stack([heard(noisy(heart, 4000, snr_db, np.random.default_rng(n))) for n in range(DRAWS)])
     power = np.full((DRAWS, clean.shape[1]), loudness(clean, 50.0) * 10 ** (-snr_db / 10), np.float32)
-    added = meeting(np.repeat(clean[None], DRAWS, 0), power, rng)
+    added = add_noise_power(np.repeat(clean[None], DRAWS, 0), power, rng)
     on_frames = np.stack([centred(one) for one in added])
     apart = on_waveform - on_frames
     assert np.abs(apart.mean((0, 1))).mean() < 0.06           # the spectrum
@@ -94,8 +94,8 @@ def test_without_a_share_nothing_is_drawn_for_noise() -> None:
 def test_who_listens_when_and_to_what_else_does_not_change_a_recordings_noise(heart: NDArray[np.float32]) -> None:
     frames, other = heard(heart), heard(heart[: len(heart) // 2])
     noise = Noise(0.5, 0.0, 30.0)
-    one = in_noise([frames, other], ["a", "b"], ["child", "child"], noise, 50.0)
-    two = in_noise([other, other, frames], ["x", "b", "a"], ["other", "child", "child"], noise, 50.0)
+    one = with_noise([frames, other], ["a", "b"], ["child", "child"], noise, 50.0)
+    two = with_noise([other, other, frames], ["x", "b", "a"], ["other", "child", "child"], noise, 50.0)
     np.testing.assert_array_equal(one[0], two[2])
     np.testing.assert_array_equal(one[1], two[1:][0])
     assert len(two[1:]) == 2 and one[0].shape == frames.shape and one[0].dtype == np.float32
@@ -106,7 +106,7 @@ def test_one_units_recordings_share_ratio_and_colour_and_units_do_not(heart: NDA
     silent = np.full((400, 48), -20.0, np.float32)
     silent[::50] = 0.0                                          # what noise is measured against
     names = [str(n) for n in range(60)]
-    drawn = in_noise([silent] * 60, names, [str(n // 2) for n in range(60)], Noise(0.5, 0.0, 30.0), 50.0)
+    drawn = with_noise([silent] * 60, names, [str(n // 2) for n in range(60)], Noise(0.5, 0.0, 30.0), 50.0)
     added = np.array([one.mean(0) for one in drawn])
     pairs = added.reshape(30, 2, 48)
     assert np.abs(pairs[:, 0] - pairs[:, 1]).mean() < 0.2
@@ -117,7 +117,7 @@ def test_one_units_recordings_share_ratio_and_colour_and_units_do_not(heart: NDA
 
 
 def test_noise_is_white_or_falls_with_frequency() -> None:
-    drawn = spectra(2000, 48, np.random.default_rng(0))
+    drawn = noise_spectra(2000, 48, np.random.default_rng(0))
     np.testing.assert_allclose(drawn.mean(1), 1)
     assert (np.diff(drawn, axis=1) <= 0).all()
     assert (drawn == 1).all(1).mean() == pytest.approx(1 / 3, abs=0.05)

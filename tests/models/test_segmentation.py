@@ -15,8 +15,8 @@ from heartml.models.segmentation import (
     Segmentation,
     by_loudness,
     decode,
+    from_annotation,
     measure,
-    of_annotation,
     summary,
 )
 
@@ -80,7 +80,7 @@ def test_what_is_not_annotated_is_not_counted() -> None:
     truth = beats()
     bounds = [*truth.starts_s, truth.end_s]
     rows = [(bounds[i], bounds[i + 1], STATES[truth.states[i]]) for i in range(len(truth.states))]
-    half = of_annotation(*zip(*[row for row in rows if row[1] < 4.9], strict=True))
+    half = from_annotation(*zip(*[row for row in rows if row[1] < 4.9], strict=True))
     assert half.at(np.array([6.0]))[0] == UNKNOWN
     found = measure(truth, half)
     assert found["frame_accuracy"] == 1
@@ -88,7 +88,7 @@ def test_what_is_not_annotated_is_not_counted() -> None:
 
 
 def test_a_gap_within_an_annotation_is_unknown() -> None:
-    found = of_annotation([0.0, 0.1, 2.0], [0.1, 0.3, 2.1], ["S1", "systole", "S1"])
+    found = from_annotation([0.0, 0.1, 2.0], [0.1, 0.3, 2.1], ["S1", "systole", "S1"])
     assert list(found.at(np.array([0.05, 0.2, 1.0, 2.05, 3.0]))) == [0, 1, UNKNOWN, 0, UNKNOWN]
 
 

@@ -16,7 +16,7 @@ UNITS = ["ann", "bob", "ann"]
 @pytest.fixture
 def heard() -> list[tuple[np.ndarray, int]]:
     kinds = ("murmur", "clean", "noise")
-    return [(tiny_models.sound(kind, 900 + seed).floats, tiny_models.RATE_HZ) for seed, kind in enumerate(kinds)]
+    return [(tiny_models.draw_sound(kind, 900 + seed).floats, tiny_models.RATE_HZ) for seed, kind in enumerate(kinds)]
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_an_encoder_with_other_numbers_is_another_encoder(
     first = Model.load(fitted["simulated-murmur"])
     made = first.encoder_specs["logspec"]
     sections = {"logspec": {**made["sections"]["logspec"], "high_hz": 400}}
-    other = Model(first.assignment_name, first.members, first.combination, {"logspec": {**made, "sections": sections}})
+    other = Model(first.assignment_name, first.members, first.ensemble, {"logspec": {**made, "sections": sections}})
     shared = SharedInputs(heard, UNITS)
     one, two = first.predict_shared(shared), other.predict_shared(shared)
     np.testing.assert_array_equal(two.probabilities, other.predict_audio(heard, UNITS).probabilities)

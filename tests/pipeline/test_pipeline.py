@@ -43,7 +43,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(root)
         patch.setenv("PYTHONPATH", str(toy_pipelines.ROOT))
         assert set(run_due().values()) == {StageResult.RAN}
-    toy_pipelines.ran(root)
+    toy_pipelines.stages_that_ran(root)
     return root
 
 
@@ -57,7 +57,7 @@ def ran(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def run_due(**options) -> dict[str, StageResult]:
-    return {s.address: run_stage.run(s.address, say=lambda _: None, **options).how for s in graph.plan().due}
+    return {s.address: run_stage.run(s.address, log_line=lambda _: None, **options).result for s in graph.plan().due}
 
 
 def test_the_plan_is_dvcs_graph_with_every_stage_behind_what_it_needs(toy: Path) -> None:
@@ -65,38 +65,38 @@ def test_the_plan_is_dvcs_graph_with_every_stage_behind_what_it_needs(toy: Path)
     order = [stage.address for stage in plan.stages]
     assert {s.address: set(s.needs) for s in plan.stages} == {n: set(needs) for n, needs in toy_pipelines.GRAPH.items()}
     assert all(order.index(need) < order.index(s.address) for s in plan.stages for need in s.needs)
-    assert plan.behind(Path("three.txt")) == {"one", "three"}
+    assert plan.upstream_of(Path("three.txt")) == {"one", "three"}
 
 
 def test_only_what_is_stale_runs_and_what_comes_after_it(toy: Path) -> None:
     assert set(run_due().values()) == {StageResult.RAN}
-    assert toy_pipelines.ran(toy) in (["one", "two", "three", "four"], ["one", "three", "two", "four"])
+    assert toy_pipelines.stages_that_ran(toy) in (["one", "two", "three", "four"], ["one", "three", "two", "four"])
     assert graph.plan().due == ()
     toy_pipelines.set_numbers(toy, three=1)
     due = graph.plan().due
     assert [s.address for s in due] == ["three", "four"]
     assert "version.three" in due[0].changed
     assert run_due() == {"three": StageResult.RAN, "four": StageResult.RAN}
-    assert toy_pipelines.ran(toy) == ["three", "four"]
+    assert toy_pipelines.stages_that_ran(toy) == ["three", "four"]
 
 
 def test_what_was_run_before_with_the_same_inputs_is_restored_and_stops_the_rest(ran: Path) -> None:
     (ran / "two.txt").unlink()
     assert run_due() == {"two": StageResult.RESTORED, "four": StageResult.UNCHANGED}
-    assert toy_pipelines.ran(ran) == []
+    assert toy_pipelines.stages_that_ran(ran) == []
 
 
 def test_by_force_every_stage_is_due(ran: Path) -> None:
     assert not graph.plan().due
     assert len(graph.plan(force=True).due) == 4
-    assert run_stage.run("one", force=True, say=lambda _: None).how is StageResult.RAN
+    assert run_stage.run("one", force=True, log_line=lambda _: None).result is StageResult.RAN
 
 
 def test_a_stage_that_fails_says_its_own_line_and_where_the_rest_lies(toy: Path) -> None:
     toy_pipelines.set_numbers(toy, fails="one")
     heard: list[str] = []
     with pytest.raises(StageFailed) as failed:
-        run_stage.run("one", say=heard.append)
+        run_stage.run("one", log_line=heard.append)
     assert str(failed.value).startswith("one: recording 3f2a: one cannot read it. Run `heartml ingest` again. ")
     assert ".heartml/logs/one.log" in str(failed.value)
     assert not any("Traceback" in line or "heartml:" in line for line in heard)
@@ -105,7 +105,7 @@ def test_a_stage_that_fails_says_its_own_line_and_where_the_rest_lies(toy: Path)
 def test_a_fault_of_ours_gives_its_last_line_and_keeps_the_traceback_in_the_log(toy: Path) -> None:
     toy_pipelines.set_numbers(toy, crashes="one")
     with pytest.raises(StageFailed, match="ZeroDivisionError: a fault of ours"):
-        run_stage.run("one", say=lambda _: None)
+        run_stage.run("one", log_line=lambda _: None)
     assert "Traceback" in (toy / ".heartml/logs/one.log").read_text()
 
 
@@ -117,7 +117,7 @@ def test_a_stage_that_is_killed_is_told_from_one_that_fails(toy: Path) -> None:
             os.kill(int(line.rsplit(maxsplit=1)[-1]), signal.SIGKILL)
 
     with pytest.raises(StageKilled, match="killed by a signal"):
-        run_stage.run("one", say=kill)
+        run_stage.run("one", log_line=kill)
 
 
 def test_a_stage_that_a_stop_reaches_before_it_reaches_us_is_stopped_and_not_killed(
@@ -127,53 +127,53 @@ def test_a_stage_that_a_stop_reaches_before_it_reaches_us_is_stopped_and_not_kil
     monkeypatch.setattr(run_stage, "_reproduce", lambda *_, **__: (StageResult.KILLED, "", True))
     threading.Timer(0.1, run_stage._stopping.set).start()
     with pytest.raises(StageFailed, match="one: stopped"):
-        run_stage.run("one", say=lambda _: None)
+        run_stage.run("one", log_line=lambda _: None)
 
 
 def test_a_stage_that_takes_too_long_is_killed_and_the_others_work_is_kept(toy: Path) -> None:
     toy_pipelines.set_numbers(toy, seconds={"two": 60})
-    run_stage.run("one", say=lambda _: None)
+    run_stage.run("one", log_line=lambda _: None)
     heard: list[str] = []
     with pytest.raises(StageTimedOut, match=r"two: not done after 4 s \(flow\.stage_timeout_s"):
-        run_stage.run("two", say=heard.append, timeout_s=4)
+        run_stage.run("two", log_line=heard.append, timeout_s=4)
     [started] = [line for line in heard if line.startswith("started")]
     deadline = time.monotonic() + 5
     while Path(f"/proc/{started.rsplit(maxsplit=1)[-1]}").exists():
         assert time.monotonic() < deadline, "the stage outlives its time"
         time.sleep(0.05)
-    with graph.alone(wait=False):
+    with graph.hold_pipeline(wait=False):
         assert [s.address for s in graph.plan().due] == ["two", "three", "four"]
         toy_pipelines.set_numbers(toy)
-        assert run_stage.run("one", say=lambda _: None).how is StageResult.UNCHANGED
-        assert run_stage.run("two", say=lambda _: None, timeout_s=100).how is StageResult.RAN
+        assert run_stage.run("one", log_line=lambda _: None).result is StageResult.UNCHANGED
+        assert run_stage.run("two", log_line=lambda _: None, timeout_s=100).result is StageResult.RAN
 
 
 def test_a_stage_of_a_stopped_flow_is_not_started_again(toy: Path) -> None:
     with pytest.raises(KeyboardInterrupt), run_stage.stopping_on_error():
         raise KeyboardInterrupt
     with pytest.raises(StageFailed, match="one: stopped"):
-        run_stage.run("one", say=lambda _: None)
+        run_stage.run("one", log_line=lambda _: None)
     with run_stage.stopping_on_error():
-        assert run_stage.run("one", say=lambda _: None).how is StageResult.RAN
+        assert run_stage.run("one", log_line=lambda _: None).result is StageResult.RAN
 
 
 def test_what_is_started_while_a_flow_stops_is_killed() -> None:
     with pytest.raises(KeyboardInterrupt), run_stage.stopping_on_error():
         raise KeyboardInterrupt
-    with run_stage.started([sys.executable, "-c", "import time; time.sleep(20)"]) as process:
+    with run_stage.stage_subprocess([sys.executable, "-c", "import time; time.sleep(20)"]) as process:
         assert process.wait(15) == -signal.SIGKILL
-    with run_stage.stopping_on_error(), run_stage.started([sys.executable, "-c", ""]) as process:
+    with run_stage.stopping_on_error(), run_stage.stage_subprocess([sys.executable, "-c", ""]) as process:
         assert process.wait(15) == 0
 
 
 def test_who_has_to_wait_hears_for_whom(toy: Path) -> None:
     code = ("import time; from heartml.pipeline import graph as pipeline\n"
-            "with pipeline.alone(): print('in', flush=True); time.sleep(1)")
+            "with pipeline.hold_pipeline(): print('in', flush=True); time.sleep(1)")
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout
         first.stdout.readline()
         heard: list[str] = []
-        with graph.alone(say=heard.append):
+        with graph.hold_pipeline(log_line=heard.append):
             assert len(heard) == 1
             assert f"process {first.pid}" in heard[0]
 
@@ -212,7 +212,7 @@ def test_parameters_that_cannot_be_read_are_told_in_our_words(toy: Path, text: s
 
 def test_siblings_run_side_by_side_and_end_in_one_whole_lock(toy: Path) -> None:
     toy_pipelines.set_numbers(toy, seconds={"two": 3, "three": 3})
-    run_stage.run("one", say=lambda _: None)
+    run_stage.run("one", log_line=lambda _: None)
     overlap: list[set[str]] = []
     going: set[str] = set()
 
@@ -222,7 +222,7 @@ def test_siblings_run_side_by_side_and_end_in_one_whole_lock(toy: Path) -> None:
                 going.add(name)
                 overlap.append(set(going))
 
-        run_stage.run(name, say=say)
+        run_stage.run(name, log_line=say)
         going.discard(name)
 
     threads = [threading.Thread(target=sibling, args=(name,)) for name in ("two", "three")]
@@ -237,13 +237,13 @@ def test_siblings_run_side_by_side_and_end_in_one_whole_lock(toy: Path) -> None:
 
 def test_a_second_one_waits_or_says_who_is_at_work(toy: Path, capfd: pytest.CaptureFixture[str]) -> None:
     code = ("from heartml.pipeline import graph as pipeline; import time\n"
-            "with pipeline.alone(who='the first'): print('in', flush=True); time.sleep(3)")
+            "with pipeline.hold_pipeline(command='the first'): print('in', flush=True); time.sleep(3)")
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout
         first.stdout.readline()
-        with pytest.raises(Busy, match=rf"process {first.pid}.*--no-wait"), graph.alone(wait=False):
+        with pytest.raises(Busy, match=rf"process {first.pid}.*--no-wait"), graph.hold_pipeline(wait=False):
             pass
-        with graph.alone(who="the second"):
+        with graph.hold_pipeline(command="the second"):
             assert first.poll() is not None or first.wait(timeout=1) == 0
     said = f"the second: waiting for another retraining or ingest in this folder (process {first.pid})"
     assert said in capfd.readouterr().err
@@ -254,13 +254,13 @@ def test_a_dvc_repro_at_work_is_waited_for(toy: Path, capfd: pytest.CaptureFixtu
     with subprocess.Popen([sys.executable, "-m", "dvc", "repro", "-q", "one"]) as other:
         while not (toy / "runs.txt").exists():
             time.sleep(0.1)
-        with pytest.raises(Busy, match="DVC is at work"), graph.alone(wait=False):
+        with pytest.raises(Busy, match="DVC is at work"), graph.hold_pipeline(wait=False):
             pass
-        with graph.alone():
+        with graph.hold_pipeline():
             assert (toy / "one.txt").exists()
         assert other.wait(timeout=60) == 0
     assert f"waiting for process {other.pid}" in capfd.readouterr().err
-    toy_pipelines.ran(toy)
+    toy_pipelines.stages_that_ran(toy)
     assert "one" not in run_due()
 
 
@@ -270,19 +270,19 @@ def test_a_stage_waits_for_a_dvc_that_came_in_between(toy: Path) -> None:
         while not (toy / "runs.txt").exists():
             time.sleep(0.1)
         heard: list[str] = []
-        assert run_stage.run("one", say=heard.append).how is StageResult.UNCHANGED
+        assert run_stage.run("one", log_line=heard.append).result is StageResult.UNCHANGED
         assert other.wait(timeout=60) == 0
     assert any("waiting for another DVC command" in line for line in heard)
 
 
 @pytest.mark.parametrize("cut", [b"", b"schema: '2.0'\nstages:\n  one:\n    cmd: pyth", b"schema: '2.0'\nstages: \x00"])
 def test_a_lock_that_was_cut_short_by_a_kill_is_mended(ran: Path, cut: bytes) -> None:
-    recovery.keep()
+    recovery.save_lock_file()
     whole = (ran / "dvc.lock").read_bytes()
     (ran / "dvc.lock").write_bytes(cut)
-    with graph.alone():
+    with graph.hold_pipeline():
         run_due()
-    assert toy_pipelines.ran(ran) == []
+    assert toy_pipelines.stages_that_ran(ran) == []
     assert _yaml((ran / "dvc.lock").read_bytes()) == _yaml(whole)
 
 
@@ -297,8 +297,8 @@ def test_the_order_in_which_siblings_ended_does_not_show_in_the_lock(toy: Path) 
     for first, second in (("two", "three"), ("three", "two")):
         (toy / "dvc.lock").unlink(missing_ok=True)
         for address in ("one", first, second, "four"):
-            run_stage.run(address, say=lambda _: None)
-        recovery.order([stage.address for stage in graph.plan().stages])
+            run_stage.run(address, log_line=lambda _: None)
+        recovery.sort_lock_file([stage.address for stage in graph.plan().stages])
         texts.append((toy / "dvc.lock").read_text())
     assert texts[0] == texts[1]
     assert graph.plan().due == ()
@@ -313,9 +313,9 @@ def test_dvcs_locks_of_dead_processes_do_not_block(ran: Path, left: str) -> None
     text = json.dumps({"write": {str(ran / "one.txt"): holder}, "read": {}})
     rwlock.write_text(text[:20] if left == "cut short" else text)
     os.utime(rwlock, (1, 1) if left == "recycled" else None)   # this process started later than that
-    with graph.alone(wait=False):
+    with graph.hold_pipeline(wait=False):
         toy_pipelines.set_numbers(ran, one=1)
-        assert run_stage.run("one", say=lambda _: None).how is StageResult.RAN
+        assert run_stage.run("one", log_line=lambda _: None).result is StageResult.RAN
 
 
 def test_half_written_files_of_dead_processes_are_removed(toy: Path) -> None:
@@ -325,7 +325,7 @@ def test_half_written_files_of_dead_processes_are_removed(toy: Path) -> None:
     dead, mine = folder / f".model.{gone.pid}.tmp", folder / f".folds.parquet.{os.getpid()}.tmp"
     dead.mkdir(parents=True)
     mine.touch()
-    with graph.alone():
+    with graph.hold_pipeline():
         assert not dead.exists()
         assert mine.exists()
 
@@ -360,7 +360,7 @@ def test_what_a_killed_dvc_left_in_its_cache_is_removed_while_no_other_is_at_wor
         file.touch()
     kept = {file for file in place.parent.rglob("*") if file not in begun}
     with make_lock(".dvc/tmp/lock", tmp_dir=".dvc/tmp"):
-        recovery.sweep_cache()
+        recovery.clean_cache()
     assert all(file.exists() for file in begun), "somebody writes there"
-    with graph.alone():
+    with graph.hold_pipeline():
         assert {*place.parent.rglob("*")} == kept

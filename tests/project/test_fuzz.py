@@ -24,7 +24,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import fuzzing, hostile_files
-from support.publisher_files import sound, wav
+from support.publisher_files import beating_noise, wav_bytes
 from support.workspaces import ROOT, Workspace
 
 from heartml.audio import sound_files
@@ -81,7 +81,7 @@ def slow(_rng: random.Random, _folder: Path) -> str:
 
 
 def untrue(_rng: random.Random, _folder: Path) -> str:
-    fuzzing.right(False, "two and two are five")
+    fuzzing.check(False, "two and two are five")
     return "never"
 
 
@@ -91,11 +91,11 @@ def test_the_bench_sees_a_crash_a_hang_and_a_wrong_answer(
 ) -> None:
     import signal
 
-    before = signal.signal(signal.SIGALRM, fuzzing.hang)
+    before = signal.signal(signal.SIGALRM, fuzzing.raise_timeout)
     try:
         monkeypatch.setitem(fuzzing.TARGETS, "sound", plant)
         monkeypatch.setattr(fuzzing, "CASE_S", 0.2)
-        said, fault = fuzzing.case("sound", 0, tmp_path)
+        said, fault = fuzzing.run_case("sound", 0, tmp_path)
     finally:
         signal.signal(signal.SIGALRM, before)
     assert said == "finding"
@@ -164,23 +164,23 @@ def test_a_quote_that_is_not_closed_and_a_cell_too_many_swallow_and_shift_no_row
 
 def lies() -> dict[str, bytes]:
     """Small files whose headers promise gigabytes."""
-    pcm = sound(1, 0.5)
-    flac = bytearray(hostile_files.encoded(pcm, "FLAC", "PCM_16"))
+    pcm = beating_noise(1, 0.5)
+    flac = bytearray(hostile_files.encode_sound(pcm, "FLAC", "PCM_16"))
     flac[21:26] = bytes([flac[21] | 0x0F]) + b"\xff" * 4                        # 2^36 - 1 samples
     fast = bytearray(flac)
     fast[18:21] = bytes([0x61, 0xA8, 0x00 | (fast[20] & 0x0F)])                  # at 400 kHz: within an hour
     fast[21:26] = bytes([fast[21] & 0xF0]) + (1_400_000_000).to_bytes(4, "big")
-    long_wav = bytearray(wav(pcm))
+    long_wav = bytearray(wav_bytes(pcm))
     long_wav[40:44] = (0xFFFFFFFE).to_bytes(4, "little")
-    wide = bytearray(wav(pcm))
+    wide = bytearray(wav_bytes(pcm))
     wide[22:24] = (0xFFFF).to_bytes(2, "little")
-    w64 = bytearray(hostile_files.encoded(pcm, "W64", "PCM_16"))
+    w64 = bytearray(hostile_files.encode_sound(pcm, "W64", "PCM_16"))
     at = w64.index(b"data")
     w64[at + 16 : at + 24] = (2**62).to_bytes(8, "little")
-    caf = bytearray(hostile_files.encoded(pcm, "CAF", "PCM_16"))
+    caf = bytearray(hostile_files.encode_sound(pcm, "CAF", "PCM_16"))
     at = caf.index(b"data")
     caf[at + 4 : at + 12] = (2**62).to_bytes(8, "big")
-    au = bytearray(hostile_files.encoded(pcm, "AU", "PCM_16"))
+    au = bytearray(hostile_files.encode_sound(pcm, "AU", "PCM_16"))
     au[8:12] = (0xFFFFFFF0).to_bytes(4, "big")
     found = {"flac": flac, "fast": fast, "wav": long_wav, "wide": wide, "w64": w64, "caf": caf, "au": au}
     return {name: bytes(data) for name, data in found.items()}
@@ -203,7 +203,7 @@ def test_a_header_that_promises_gigabytes_costs_nothing(name: str, tmp_path: Pat
 def test_a_decompression_bomb_is_refused_by_its_length(
     form: str, subtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = hostile_files.encoded(np.zeros(2_000_000, np.int16), form, subtype, 48_000)
+    data = hostile_files.encode_sound(np.zeros(2_000_000, np.int16), form, subtype, 48_000)
     assert len(data) < 40_000
     (tmp_path / "bomb").write_bytes(data)
     assert len(sound_files.read(tmp_path / "bomb").pcm) == 2_000_000
@@ -233,7 +233,7 @@ def test_what_never_ends_is_not_waited_for(pause: str, tmp_path: Path) -> None:
                          [form for form in hostile_files.FORMS if form[0] not in ("NIST", "VOC", "SVX")])
 @pytest.mark.parametrize("kept", [0.9, 0.5])
 def test_no_form_hides_that_its_end_is_missing(form: str, subtype: str, kept: float, tmp_path: Path) -> None:
-    data = hostile_files.sounds()[hostile_files.FORMS.index((form, subtype))]
+    data = hostile_files.valid_sound_files()[hostile_files.FORMS.index((form, subtype))]
     (tmp_path / "a").write_bytes(data)
     assert len(sound_files.read(tmp_path / "a").pcm) >= 2400
     (tmp_path / "a").write_bytes(data[: int(len(data) * kept)])
@@ -248,7 +248,7 @@ def pile(folder: Path, seed: int) -> None:
     folder.mkdir(parents=True)
     rng = random.Random(f"{FIRST}-{seed}")
     for number in range(FILES):
-        data = wav(sound(number)) if number % 10 == 0 else hostile_files.sound_file(rng)
+        data = wav_bytes(beating_noise(number)) if number % 10 == 0 else hostile_files.damaged_sound_file(rng)
         (folder / f"{number:03d}.wav").write_bytes(data)
 
 

@@ -108,6 +108,7 @@ def test_every_module_is_imported_by_some_test(graph: grimp.ImportGraph) -> None
     named = {name for path in TESTS for name in named_modules(path.read_text(encoding="utf-8"))}
     named |= {name.rpartition(".")[0] if name.endswith(".__main__") else f"{name}.__main__" for name in set(named)}
     known = {".".join(name.split(".")[:end]) for name in named for end in range(1, name.count(".") + 2)}
+    known |= {member for name in known & graph.modules for member in family_members(name)}    # by its contract test
     missing = graph.modules - known
     assert not missing, "no test imports " + ", ".join(sorted(missing))
 
@@ -167,16 +168,35 @@ def file_of(module: str) -> str:
     return (path / "__init__.py" if (ROOT / path).is_dir() else path.with_suffix(".py")).as_posix()
 
 
+def family_members(module: str) -> set[str]:
+    """What `family.members(__name__, [...])` in this module imports: by name, which no graph of imports shows."""
+    source = (ROOT / file_of(module)).read_text()
+    if "family.members(" not in source:
+        return set()
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)
+             and ast.unparse(node.func) == "family.members"]
+    assert all(ast.unparse(call.args[0]) == "__name__" for call in calls), module
+    return {f"{module}.{name}" for call in calls for name in ast.literal_eval(call.args[1])}
+
+
 def import_closure(graph: grimp.ImportGraph, module: str) -> set[str]:
-    """`module`, all that it imports, and of a family all modules: they are imported by name, which no graph shows."""
+    """`module` and all that it imports, the members of a family too."""
     found: set[str] = set()
     left = {module}
     while left:
         new = {name for one in left for name in (one, *graph.find_upstream_modules(one))} - found
         found |= new
-        families = [name for name in new if "family.members(__name__" in (ROOT / file_of(name)).read_text()]
-        left = {member for family in families for member in graph.find_descendants(family)} - found
+        left = {member for name in new for member in family_members(name)} - found
     return found
+
+
+def test_a_stage_runs_every_member_of_a_family_that_it_imports(graph: grimp.ImportGraph) -> None:
+    from heartml.models import encoders, heads
+
+    closure = import_closure(graph, "heartml.stages.ensemble")
+    assert {f"heartml.models.encoders.{name}" for name in encoders.ENCODERS} <= closure
+    assert {f"heartml.models.heads.{name}" for name in heads.HEADS} <= closure
+    assert "heartml.models.heads.network_training" in closure, "imported by members alone"
 
 
 def stage_code(graph: grimp.ImportGraph, entry: dict[str, Any]) -> StageCode:
@@ -207,7 +227,7 @@ def test_dvc_is_told_of_no_module_that_a_stage_does_not_import(graph: grimp.Impo
     told = {file.relative_to(ROOT).as_posix() for dep in code.deps for file in ((ROOT / dep), *(ROOT / dep).rglob("*"))
             if file.is_file() and "__pycache__" not in file.parts}
     extra = {file for file in told - code.needed - code.packages
-             if not any(file.startswith(f"{folder}/") for folder in WIDE | code.needed)}
+             if not any(file.startswith(f"{folder}/") for folder in (*WIDE, *code.needed))}
     assert not extra, f"{stage}: a change of these makes it run again for nothing; name files in deps: {sorted(extra)}"
 
 

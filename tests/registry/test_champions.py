@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.mortal_client import Killed, MortalClient
 
 from heartml.registry import champions, consent, model_files, tracking, versions
 from heartml.registry.champions import FOUND, GATE, NONE, PERSON, ROLLBACK
@@ -24,31 +25,6 @@ REFUSE = {"promote": False, "reason": "refused: floors", "criteria": [
     {"name": "floors", "passed": False, "value": -0.1, "required": 0.0, "words": "below the floors"}]}
 NO_LINEAGE = {"promote": False, "reason": "refused: lineage", "criteria": [
     {"name": "lineage", "passed": False, "value": 1.0, "required": 0.0, "words": "no git commit"}]}
-WRITES = ("create_", "set_", "delete_", "update_", "log_")
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing that the process would still do reaches the store."""
-
-
-class Mortal:
-    """A client that dies at its n-th write, and does nothing any more from then on."""
-
-    def __init__(self, client: Any, lives: float) -> None:
-        self.client, self.lives, self.writes = client, lives, 0
-
-    def __getattr__(self, name: str) -> Any:
-        call = getattr(self.client, name)
-
-        def counted(*given: Any, **named: Any) -> Any:
-            writes = name.startswith(WRITES)
-            if self.lives < writes:
-                self.lives = -1
-                raise Killed(f"at write {self.writes + 1}: {name}")
-            self.lives, self.writes = self.lives - writes, self.writes + writes
-            return call(*given, **named)
-
-        return counted
 
 
 @pytest.fixture
@@ -79,7 +55,7 @@ def judged(client: Any, key: str, verdict: dict, compared_with: str | None, name
     with tracking.run(client, name, key) as run_id:
         tracking.log_files(client, run_id, {"gate.json": "{}"})
     version = versions.register(client, name, run_id=run_id, source=f"runs:/{run_id}/model", key=key)
-    versions.record(client, version, verdict, compared_with)
+    versions.record_verdict(client, version, verdict, compared_with)
     return version
 
 
@@ -105,14 +81,14 @@ def machines(monkeypatch: pytest.MonkeyPatch) -> None:
     def unlocked() -> Iterator[None]:
         yield
 
-    monkeypatch.setattr(versions, "_alone", unlocked)
+    monkeypatch.setattr(versions, "_registry_lock", unlocked)
 
 
 def test_the_journal_names_each_champion_and_is_no_model(client) -> None:
     promoted(client, "k1", "k2")
     versions.settle(client, judged(client, "k3", REFUSE, "2"))
     assert story(client) == [(GATE, NONE, "1", True), (GATE, "1", "2", True)]
-    assert versions.names(client) == [NAME]
+    assert versions.model_names(client) == [NAME]
     first = champions.read(client, NAME)[0]
     assert first.decision.reason == "promoted: it is better"
     assert first.followed
@@ -139,10 +115,10 @@ def test_of_rivals_on_several_machines_exactly_one_is_promoted(client, machines)
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(3) as pool:
         patch.setattr(versions, "_note_moved_by_hand", together)
         assert sorted(pool.map(settle, rivals)) == ["lost", "lost", "won"]
-    counted = champions.counted(champions.read(client, NAME))
+    counted = champions.effective(champions.read(client, NAME))
     assert len(counted) == 2
     assert serves(client) == counted[-1].decision.version
-    [winner] = [v for v in versions.versions(client, NAME) if v.settled and v.number != "1"]
+    [winner] = [v for v in versions.list_versions(client, NAME) if v.settled and v.number != "1"]
     assert winner.number == serves(client)
 
 
@@ -158,7 +134,7 @@ def test_a_machine_that_is_late_with_the_alias_does_not_take_it_back(client, mac
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(client, "set_registered_model_alias", _once(late, move))
         versions.settle(client, slow)
-    assert serves(client) == champions.serving(champions.read(client, NAME)) == "3"
+    assert serves(client) == champions.serving_version(champions.read(client, NAME)) == "3"
 
 
 def _once(first: Any, then: Any) -> Any:
@@ -172,19 +148,19 @@ def _once(first: Any, then: Any) -> Any:
 
 def finish(client: Any, name: str) -> None:
     """What `publish` does, but for the stages' files: register, judge, settle."""
-    versions.follow(client, name)
-    version = versions.find(client, name, "k2")
+    versions.follow_journal(client, name)
+    version = versions.find_by_key(client, name, "k2")
     if version is None:
         version = versions.register(client, name, run_id="0" * 32, source="runs:/0/model", key="k2")
     if version.verdict is None:
-        versions.record(client, version, PROMOTE, serves(client, name))
+        versions.record_verdict(client, version, PROMOTE, serves(client, name))
     if not version.settled:
         versions.settle(client, version)
 
 
 def facts(client: Any, name: str) -> Any:
     return [(v.number, v.verdict, v.aliases, v.settled, {k: w for k, w in v.tags.items() if k != "heartml.process"})
-            for v in versions.versions(client, name)], story(client, name)
+            for v in versions.list_versions(client, name)], story(client, name)
 
 
 def test_a_death_at_any_write_is_finished_by_the_next_run_with_the_same_result(client) -> None:
@@ -192,27 +168,27 @@ def test_a_death_at_any_write_is_finished_by_the_next_run_with_the_same_result(c
         versions.settle(client, judged(client, "k1", PROMOTE, None, name))
 
     prepared("simulated-undisturbed")
-    undisturbed = Mortal(client, float("inf"))
+    undisturbed = MortalClient(client, float("inf"))
     finish(undisturbed, "simulated-undisturbed")
     assert undisturbed.writes > 10
     for lives in range(undisturbed.writes):
         name = f"simulated-killed{lives}"
         prepared(name)
         with pytest.raises(Killed):
-            finish(Mortal(client, lives), name)
+            finish(MortalClient(client, lives), name)
         finish(client, name)
         assert facts(client, name) == facts(client, "simulated-undisturbed"), f"killed before write {lives + 1}"
 
 
 def test_a_half_promotion_is_finished_by_whatever_comes_next(client) -> None:
     promoted(client, "k1")
-    dying = Mortal(client, float("inf"))
+    dying = MortalClient(client, float("inf"))
     second = judged(client, "k2", PROMOTE, "1")
     dying.set_registered_model_alias = None      # dies between the journal and the alias
     with pytest.raises(TypeError):
         versions.settle(dying, second)
     assert serves(client) == "1"
-    assert champions.serving(champions.read(client, NAME)) == "2"
+    assert champions.serving_version(champions.read(client, NAME)) == "2"
     with pytest.raises(ChampionChanged, match="champion is version 2"):
         versions.settle(client, judged(client, "k3", PROMOTE, "1"))
     assert serves(client) == "2"
@@ -325,7 +301,7 @@ def test_a_rollback_stays_when_the_version_is_settled_again(client, stored) -> N
     promoted(client, "k1", "k2")
     overrides.roll_back(NAME, None, "false alarms")
     client.delete_model_version_tag(NAME, "2", "heartml.settled")       # as if its run had died just before
-    [_, second] = versions.versions(client, NAME)
+    [_, second] = versions.list_versions(client, NAME)
     versions.settle(client, second)
     assert serves(client) == "1"
 
@@ -336,10 +312,10 @@ def test_a_version_that_served_is_never_called_abandoned(client, monkeypatch: py
         client.delete_model_version_tag(NAME, number, "heartml.settled")
     judged(client, "k3", PROMOTE, "1")
     judged(client, "k4", REFUSE, "2")
-    monkeypatch.setattr(versions.process, "dead", lambda _: True)
+    monkeypatch.setattr(versions.processes, "has_ended", lambda _: True)
     versions.close_abandoned(client, NAME)
-    assert [v.verdict for v in versions.versions(client, NAME)] == ["promoted", "promoted", "abandoned", "refused"]
-    assert all(v.settled for v in versions.versions(client, NAME))
+    assert [v.verdict for v in versions.list_versions(client, NAME)] == ["promoted", "promoted", "abandoned", "refused"]
+    assert all(v.settled for v in versions.list_versions(client, NAME))
 
 
 @pytest.mark.parametrize(("before", "version", "words"), [

@@ -76,12 +76,12 @@ def test_what_is_no_server_of_mlflow_is_not_taken_for_one(
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "http://127.0.0.1:port", "http://", "nothing"])
 def test_nothing_at_all_is_told_too(address: str) -> None:
-    with pytest.raises(health.NotThere):
-        health.ask(address, b"OK")
+    with pytest.raises(health.ServerNotFound):
+        health.check(address, b"OK")
 
 
 def test_a_refused_connection_is_one_that_another_try_can_help(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(mlflow_store.VARIABLE, "http://127.0.0.1:1")
     with pytest.raises(mlflow_store.StoreError) as refused:
         mlflow_store.check()
-    assert machine_errors.lost_connection(refused.value)
+    assert machine_errors.is_lost_connection(refused.value)

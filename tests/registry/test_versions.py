@@ -41,7 +41,7 @@ def register(client, key: str) -> Version:
 
 def judged(client, key: str, verdict: dict, compared_with: str | None) -> Version:
     version = register(client, key)
-    versions.record(client, version, verdict, compared_with)
+    versions.record_verdict(client, version, verdict, compared_with)
     return version
 
 
@@ -49,17 +49,18 @@ def test_the_same_content_is_registered_once(client) -> None:
     first, again = register(client, "k1"), register(client, "k1")
     assert first.number == again.number == "1"
     assert register(client, "k2").number == "2"
-    assert [v.number for v in versions.versions(client, NAME)] == ["1", "2"]
+    assert [v.number for v in versions.list_versions(client, NAME)] == ["1", "2"]
 
 
 def test_a_task_on_several_data_sets_has_a_name_that_mlflow_takes(client) -> None:
     name = "circor+simulated-murmur"
     with tracking.run(client, name, name) as run_id:
-        tracking.log(client, run_id, tracking.Record({f"of/{name}": "1"}, {f"seconds/split/{name}": 2.0}, {name: "x"}))
+        record = tracking.RunRecord({f"of/{name}": "1"}, {f"seconds/split/{name}": 2.0}, {name: "x"})
+        tracking.log(client, run_id, record)
         tracking.log_files(client, run_id, {"gate.json": "{}"})
     assert client.get_run(run_id).data.metrics == {"seconds/split/circor.simulated-murmur": 2.0}
     version = versions.register(client, name, run_id=run_id, source=f"runs:/{run_id}/model", key="k1")
-    assert [v.number for v in versions.versions(client, name)] == [version.number]
+    assert [v.number for v in versions.list_versions(client, name)] == [version.number]
 
 
 def test_a_new_version_is_a_challenger_until_it_is_judged(client) -> None:
@@ -104,15 +105,15 @@ def test_of_two_promotions_that_were_compared_with_the_same_champion_only_one_wi
 
     with ThreadPoolExecutor(2) as pool:
         assert sorted(pool.map(settle, rivals)) == ["lost", "won"]
-    assert len([v for v in versions.versions(client, NAME) if CHAMPION in v.aliases]) == 1
+    assert len([v for v in versions.list_versions(client, NAME) if CHAMPION in v.aliases]) == 1
 
 
 def test_the_alias_of_a_challenger_is_taken_from_the_version_that_is_meant_alone(client) -> None:
     first, second = judged(client, "k1", REFUSE, None), register(client, "k2")     # which is challenger since
-    versions.no_challenger(client, first)
+    versions.remove_challenger(client, first)
     assert versions.get(client, f"{NAME}@{CHALLENGER}").number == second.number
-    versions.no_challenger(client, second)
-    assert not [v for v in versions.versions(client, NAME) if v.aliases]
+    versions.remove_challenger(client, second)
+    assert not [v for v in versions.list_versions(client, NAME) if v.aliases]
 
 
 def test_settling_twice_changes_nothing(client) -> None:
@@ -147,12 +148,12 @@ def test_a_killed_process_leaves_no_run_running_and_no_version_open(client) -> N
     done = subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ, "PYTHONPATH": str(root)})
     assert done.returncode == -signal.SIGKILL
     with tracking.run(client, NAME, "mine") as mine:
-        [left] = versions.versions(client, NAME)
-        assert tracking.sweep(client) == [left.run_id]
+        [left] = versions.list_versions(client, NAME)
+        assert tracking.close_stale_runs(client) == [left.run_id]
         assert client.get_run(left.run_id).info.status == "KILLED"
         assert client.get_run(mine).info.status == "RUNNING"
     versions.close_abandoned(client, NAME)
-    [closed] = versions.versions(client, NAME)
+    [closed] = versions.list_versions(client, NAME)
     assert closed.settled
     assert closed.verdict == versions.ABANDONED
 
@@ -195,7 +196,7 @@ def test_an_error_of_the_database_is_raised_and_no_traceback_is_printed_beside_i
 ) -> None:
     """MLflow logs each with its traceback; on a full disk that stood before the one line."""
     file = mlflow_store.sqlite_file()
-    assert file and not versions.names(client)
+    assert file and not versions.model_names(client)
     with contextlib.closing(sqlite3.connect(file)) as database:
         database.execute("DROP TABLE registered_models")
         database.commit()

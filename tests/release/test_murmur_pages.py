@@ -41,7 +41,8 @@ class Words(HTMLParser):
 def evaluations(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A project whose murmurs are described in three ways, two of them evaluated; the working folder of this module."""
     with pytest.MonkeyPatch.context() as patch:
-        found = finished_project.evaluated(tmp_path_factory.mktemp("described"), patch, children=100, seconds=1.0)
+        root = tmp_path_factory.mktemp("described")
+        found = finished_project.write_evaluated_project(root, patch, children=100, seconds=1.0)
         recordings = pd.read_parquet(paths.RECORDINGS)
         present = recordings["label_murmur"] == "Present"
         order = recordings.loc[present, "patient_id"].rank(method="dense").reindex(recordings.index)
@@ -67,7 +68,7 @@ def test_each_evaluated_feature_stands_there_with_its_interval_and_its_best_floo
                     assert f"{figure(number['value'])} {span(number)}" in words
             units = found["counts"][part]
             assert f"{units['units']} ({units['groups']})" in words
-    assert "best floor" in words
+    assert "best baseline" in words
 
 
 def test_rare_classes_are_named_apart_and_features_of_nobody_are_missing(evaluations: dict[str, Any]) -> None:

@@ -1,10 +1,10 @@
 """What goes wrong around a run, planted for real: disks that fill up, folders that cannot be written, clocks that jump.
 
-    Disk        a small file system of its own that fills up or turns read-only; other processes do not see it
-    Command     a command in a process that has its imports already, to be killed or interrupted at any moment
-    jumping     a clock that jumps by hours and days, for every call of a process and its children
-    Wire        a TCP connection that can be cut, at once or after so many bytes
-    Seeds       random moments that a failed test can be given again
+    mounted_disk         a small file system of its own that fills up or turns read-only; other processes do not see it
+    fork_command         a command in a process that has its imports already, to be killed or interrupted at any moment
+    jumping_clock        a clock that jumps by hours and days, for every call of a process and its children
+    cuttable_connection  a TCP connection that can be cut, at once or after so many bytes
+    seeds                random moments that a failed test can be given again
 
 A test that needs what this machine does not permit is left out and says so.
 """
@@ -31,6 +31,7 @@ import pytest
 from support.workspaces import Workspace
 
 ROUNDS = int(os.environ.get("HEARTML_FAULT_ROUNDS", "1"))      # of each fault at a random moment
+THOROUGH = ROUNDS > 1
 SEED = int(os.environ.get("HEARTML_FAULT_SEED", "0")) or random.SystemRandom().randrange(10**6)
 _NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
 _CLONE_NEWUSER, _CLONE_NEWNS = 0x10000000, 0x00020000
@@ -125,7 +126,7 @@ class Disk:
 
 
 @contextlib.contextmanager
-def disk(at: Path, mib: int) -> Iterator[Disk]:
+def mounted_disk(at: Path, mib: int) -> Iterator[Disk]:
     """A disk of so many MiB; the test is left out where the kernel lets nobody mount one."""
     at.mkdir()
     script = f"mount -t tmpfs -o size={mib}m,mode=755 none '{at}' && echo mounted && exec sleep infinity"
@@ -169,7 +170,7 @@ time_t time(time_t *t) {
 """
 
 
-def jumping(folder: Path, period_s: int = 2) -> dict[str, str]:
+def jumping_clock(folder: Path, period_s: int = 2) -> dict[str, str]:
     """The environment of a process whose clock jumps every `period_s` seconds: hours, 40 days, a year, back and forth.
 
     The times of files stay the kernel's, as they do when a clock is set.
@@ -185,7 +186,7 @@ def jumping(folder: Path, period_s: int = 2) -> dict[str, str]:
 
 
 @dataclass
-class Wire:
+class CuttableConnection:
     """A TCP port that leads to another one, until it is cut.
 
     Attributes:
@@ -244,26 +245,26 @@ class Wire:
 
 
 @contextlib.contextmanager
-def wire(target: int, after: int | None = None) -> Iterator[Wire]:
-    """A `Wire` to a port of this machine."""
+def cuttable_connection(target: int, after: int | None = None) -> Iterator[CuttableConnection]:
+    """A `CuttableConnection` to a port of this machine."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        found = Wire(target, after, port=listener.getsockname()[1])
+        found = CuttableConnection(target, after, port=listener.getsockname()[1])
         threading.Thread(target=found.serve, args=(listener,), daemon=True).start()
         yield found
         listener.shutdown(socket.SHUT_RDWR)
 
 
 @dataclass
-class Command:
+class ForkedCommand:
     """`heartml ARGUMENTS` in a fork of this process: its imports are there already, so that its work is what is hit."""
 
     pid: int
     output: Path
     status: int | None = None
-    _said: str | None = None
+    _printed: str | None = None
 
-    def hit(self, after_s: float, number: int) -> bool:
-        """Send a signal at a moment; whether the command was still at work then."""
+    def send_signal(self, after_s: float, number: int) -> bool:
+        """Send a signal after so many seconds; returns whether the command was still running then."""
         deadline = time.monotonic() + after_s
         while time.monotonic() < deadline and self._poll() is None:
             time.sleep(0.002)
@@ -272,16 +273,16 @@ class Command:
         os.kill(self.pid, number)
         return True
 
-    def end(self, timeout_s: float = 120) -> str:
-        """What it printed, when it has ended."""
+    def wait(self, timeout_s: float = 120) -> str:
+        """Wait until it has ended; returns what it printed."""
         deadline = time.monotonic() + timeout_s
         while self._poll() is None:
             assert time.monotonic() < deadline, f"it hangs: {self.output.read_text()}"
             time.sleep(0.01)
-        if self._said is None:
-            self._said = self.output.read_text()
+        if self._printed is None:
+            self._printed = self.output.read_text()
             self.output.unlink()
-        return self._said
+        return self._printed
 
     @property
     def running(self) -> bool:
@@ -295,32 +296,32 @@ class Command:
         return self.status
 
 
-def fork(
+def fork_command(
     project: Workspace, *arguments: object, act: Callable[[], object] | None = None, **environment: str
-) -> Command:
+) -> ForkedCommand:
     """Start `heartml ARGUMENTS`, or `act`, in the folder of the project, on its disk where it has one."""
-    number, name = tempfile.mkstemp(prefix="said-")
+    number, name = tempfile.mkstemp(prefix="printed-")
     os.close(number)
     former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})      # Ctrl-C waits until the command begins
     pid = os.fork()
     if pid == 0:
         status = 70
         try:
-            status = _be(project, Path(name), list(map(str, arguments)), act, environment)
+            status = _run_in_fork(project, Path(name), list(map(str, arguments)), act, environment)
         finally:
             os._exit(status)
     signal.pthread_sigmask(signal.SIG_SETMASK, former)
-    return Command(pid, Path(name))
+    return ForkedCommand(pid, Path(name))
 
 
-def _be(
+def _run_in_fork(
     project: Workspace, output: Path, arguments: list[str], act: Callable[[], object] | None,
     environment: Mapping[str, str],
 ) -> int:
     """The life of the forked process."""
-    with output.open("wb", buffering=0) as said:
-        os.dup2(said.fileno(), 1)
-        os.dup2(said.fileno(), 2)
+    with output.open("wb", buffering=0) as printed:
+        os.dup2(printed.fileno(), 1)
+        os.dup2(printed.fileno(), 2)
     sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False) for n in (1, 2))  # noqa: SIM115
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in [name for name in os.environ if name.startswith(("PREFECT_", "MLFLOW_", "HEARTML_", "DVC_"))]:
@@ -358,7 +359,7 @@ def _belongs(process: psutil.Process, project: Workspace) -> bool:
     return Path(process.cwd()).is_relative_to(project.root)
 
 
-def left_of(project: Workspace) -> list[psutil.Process]:
+def processes_left(project: Workspace) -> list[psutil.Process]:
     """Living processes that work in the project, whoever started them."""
     found = []
     for process in psutil.process_iter():
@@ -368,9 +369,9 @@ def left_of(project: Workspace) -> list[psutil.Process]:
     return found
 
 
-def assert_nobody_left(project: Workspace) -> None:
+def assert_no_process_left(project: Workspace) -> None:
     """Within seconds no process of the project lives."""
     deadline = time.monotonic() + _GONE_S
-    while (left := left_of(project)) and time.monotonic() < deadline:
+    while (left := processes_left(project)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not left, [(process.pid, process.cmdline()) for process in left]

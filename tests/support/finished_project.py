@@ -27,7 +27,9 @@ RATE_HZ = 4000
 ROOT = Path(__file__).parents[2]
 
 
-def beat(rng: np.random.Generator, seconds: float, murmur: bool) -> tuple[np.ndarray, list[tuple[float, float, str]]]:
+def draw_heart_sound(
+    rng: np.random.Generator, seconds: float, murmur: bool
+) -> tuple[np.ndarray, list[tuple[float, float, str]]]:
     """Samples int16 [time] of regular heart beats, and their annotated states."""
     time_s = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
     sound = rng.normal(0, 0.003, len(time_s))
@@ -44,7 +46,7 @@ def beat(rng: np.random.Generator, seconds: float, murmur: bool) -> tuple[np.nda
     return np.clip(sound * 30000, -32768, 32767).astype(np.int16), states
 
 
-def recordings_table(rng: np.random.Generator, children: int, names: dict[str, str]) -> pd.DataFrame:
+def draw_recordings(rng: np.random.Generator, children: int, names: dict[str, str]) -> pd.DataFrame:
     """Children with one to four locations, one in twelve under two ids; audio is added later."""
     rows = []
     for child in range(children):
@@ -68,7 +70,7 @@ def write_audio(table: pd.DataFrame, rng: np.random.Generator, seconds: float) -
     """Give every recording samples; returns the table with ids, and the annotations."""
     ids, lengths, annotations = [], [], []
     for label in table["label_murmur"]:
-        pcm, states = beat(rng, seconds * rng.uniform(0.8, 1.2), label == "Present")
+        pcm, states = draw_heart_sound(rng, seconds * rng.uniform(0.8, 1.2), label == "Present")
         samples = Samples(pcm, RATE_HZ)
         write_flac(paths.audio(samples.recording_id), samples)
         ids.append(samples.recording_id)
@@ -77,7 +79,7 @@ def write_audio(table: pd.DataFrame, rng: np.random.Generator, seconds: float) -
     return table.assign(recording_id=ids, seconds=lengths), pd.DataFrame(annotations, columns=list(schema.ANNOTATIONS))
 
 
-def measure(table: pd.DataFrame) -> pd.DataFrame:
+def measure_signals(table: pd.DataFrame) -> pd.DataFrame:
     """Signal measurements as `validate` writes them."""
     rows = []
     for recording_id in table["recording_id"]:
@@ -94,65 +96,65 @@ def draw_folds(table: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     return schema.conform(folds[list(schema.FOLDS)], schema.FOLDS, "folds")
 
 
-def probabilities(labels: np.ndarray, rng: np.random.Generator, skill: float) -> np.ndarray:
-    """Soft answers [n, k]; `skill` 0 knows nothing."""
+def draw_probabilities(labels: np.ndarray, rng: np.random.Generator, skill: float) -> np.ndarray:
+    """Probabilities [n, k] that follow the labels as far as `skill` says; 0: not at all."""
     logits = skill * np.eye(len(CLASSES))[labels] + rng.gumbel(0, 1, (len(labels), len(CLASSES)))
     return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
 
 
-def predict(folds: pd.DataFrame, rng: np.random.Generator, skill: float) -> Predictions:
-    """What a model of that skill says about units and recordings."""
+def draw_predictions(folds: pd.DataFrame, rng: np.random.Generator, skill: float) -> Predictions:
+    """Predictions of a model of that skill, for units and recordings."""
     units = folds.drop_duplicates("unit_id")
-    of_unit = probabilities(np.array([CLASSES.index(x) for x in units["label"]]), rng, skill)
-    of_recording = probabilities(np.array([CLASSES.index(x) for x in folds["label"]]), rng, skill)
+    of_unit = draw_probabilities(np.array([CLASSES.index(x) for x in units["label"]]), rng, skill)
+    of_recording = draw_probabilities(np.array([CLASSES.index(x) for x in folds["label"]]), rng, skill)
     softened = np.sqrt(of_unit) / np.sqrt(of_unit).sum(axis=1, keepdims=True)
     return Predictions(tuple(units["unit_id"]), CLASSES, of_unit, softened, of_unit.argmax(axis=1), of_recording, 0.5)
 
 
-def project(root: Path, monkeypatch, *, children: int = 60, seconds: float = 3.0, skill: float = 3.0, seed: int = 0,
-            names: dict[str, str] | None = None) -> config.Params:
+def write_project(root: Path, monkeypatch, *, children: int = 60, seconds: float = 3.0, skill: float = 3.0,
+                  seed: int = 0, names: dict[str, str] | None = None) -> config.Params:
     """Build everything up to the out-of-fold predictions in `root`, and make it the working folder."""
     monkeypatch.chdir(root)
     shutil.copy(ROOT / "params.yaml", root)
     rng = np.random.default_rng(seed)
-    recordings, annotations = write_audio(recordings_table(rng, children, names or {}), rng, seconds)
+    recordings, annotations = write_audio(draw_recordings(rng, children, names or {}), rng, seconds)
     files.write_parquet(paths.RECORDINGS, schema.conform(recordings, schema.RECORDINGS, "recordings"))
     files.write_parquet(paths.ANNOTATIONS, schema.conform(annotations, schema.ANNOTATIONS, "annotations"))
-    files.write_parquet(paths.VALIDATION / "signal.parquet", measure(recordings))
+    files.write_parquet(paths.VALIDATION / "signal.parquet", measure_signals(recordings))
     files.write_parquet(paths.VALIDATION / "groups.parquet", recordings[["recording_id", "group_id"]])
     folds = draw_folds(recordings, rng)
     files.write_parquet(paths.folds(TASK), folds)
     rest = folds[folds["part"] != "test"]
     units = rest.drop_duplicates("unit_id").set_index("unit_id")
-    table = prediction_tables.predictions_table(predict(rest, rng, skill), units)
+    table = prediction_tables.predictions_table(draw_predictions(rest, rng, skill), units)
     files.write_parquet(paths.out_of_fold(TASK), table)
     return config.load()
 
 
-def evaluated(root: Path, monkeypatch, *, skill: float = 3.0, **options) -> dict:
+def write_evaluated_project(root: Path, monkeypatch, *, skill: float = 3.0, **options) -> dict:
     """A project with its evaluation; returns what stands in `metrics.json`."""
-    params = project(root, monkeypatch, skill=skill, **options)
+    params = write_project(root, monkeypatch, skill=skill, **options)
     recordings = inputs.read_recordings(TASK, params.validate_)
     held_out = recordings[recordings["part"] == "test"]
-    predictions = predict(held_out, np.random.default_rng(1), skill)
+    predictions = draw_predictions(held_out, np.random.default_rng(1), skill)
     return evaluate.write_evaluation(TASK, predictions, recordings, params)
 
 
-def listened(rng: np.random.Generator) -> None:
-    """What `robustness` leaves of a model that hears less and less."""
+def write_robustness(rng: np.random.Generator) -> None:
+    """The result of the stage `robustness`, for a model whose skill differs from condition to condition."""
     params, folds = config.load(), pd.read_parquet(paths.folds(TASK))
     held_out = folds[folds["part"] == "test"]
     conditions = [Condition(kind, level) for kind, level in (
         ("white_snr_db", 20.0), ("white_snr_db", 0.0), ("speech_snr_db", 20.0), ("speech_snr_db", 0.0),
         ("lowpass_hz", 200.0), ("clock_share", -0.02))]
-    said = [predict(held_out, rng, skill) for skill in (3.0, 3.0, 0.2, 3.0, 1.0, 0.5, 3.0)]
+    predictions = [draw_predictions(held_out, rng, skill) for skill in (3.0, 3.0, 0.2, 3.0, 1.0, 0.5, 3.0)]
     rules = robustness.RobustnessRules(tasks.resolve(TASK).task, params.evaluate, params.seed)
     files.write_json(paths.robustness(TASK), {
         "assignment": TASK, "held_out_units": held_out["unit_id"].nunique(),
-        **robustness.compare(said, conditions, held_out, rules)})
+        **robustness.compare_conditions(predictions, conditions, held_out, rules)})
 
 
-def searched(rng: np.random.Generator) -> None:
+def write_search(rng: np.random.Generator) -> None:
     """Trials and a model's description as `search` and `ensemble` leave them."""
     rows = [{
         "trial": number, "state": "PRUNED" if number % 5 == 4 else "COMPLETE",
@@ -162,15 +164,15 @@ def searched(rng: np.random.Generator) -> None:
         "head": ("sequence", "logistic", "trees")[number % 3], "numbers": "{}",
     } for number in range(24)]
     files.write_parquet(paths.search(TASK) / "trials.parquet", pd.DataFrame(rows))
-    told = ("trial", "encoder", "level", "pooling", "head")
+    columns = ("trial", "encoder", "level", "pooling", "head")
     files.write_json(paths.model(TASK) / "model.json", {
-        "members": [{key: rows[n][key] for key in told} for n in (2, 6, 9)],
+        "members": [{key: rows[n][key] for key in columns} for n in (2, 6, 9)],
         "readings": [{"trials": [n], "kind": kind, "weight": weight}
                      for n, kind, weight in ((2, "mean", 0.5), (6, "stack", 0.25), (9, "stack", 0.25))],
     })
 
 
-def heard() -> None:
+def write_heart_states() -> None:
     """Heart states of one held-out recording, and how well such agree with annotations."""
     folds, annotations = pd.read_parquet(paths.folds(TASK)), pd.read_parquet(paths.ANNOTATIONS)
     one = folds.loc[folds["part"] == "test", "recording_id"].iloc[0]
@@ -180,7 +182,7 @@ def heard() -> None:
                {"network": numbers, "by_loudness": {**numbers, "s1_f1": 0.47}})
 
 
-def refused() -> None:
+def write_quarantine() -> None:
     """A quarantine and the result of validation."""
     rows = [("simulated", "50031_AV.wav", "simulated-50031", "truncated", "the header promises 40000 samples"),
             ("simulated", "50077_MV.wav", "simulated-50077", "silent", "the peak is 0.0001 of full scale"),
@@ -191,18 +193,18 @@ def refused() -> None:
     files.write_json(paths.VALIDATION / "validation.json", {"success": True, "errors": [], "warnings": warnings})
 
 
-def reported(root: Path, monkeypatch, **options) -> dict:
+def write_reported_project(root: Path, monkeypatch, **options) -> dict:
     """Everything that the report reads."""
-    found = evaluated(root, monkeypatch, **options)
-    listened(np.random.default_rng(3))
-    searched(np.random.default_rng(2))
-    heard()
-    refused()
+    found = write_evaluated_project(root, monkeypatch, **options)
+    write_robustness(np.random.default_rng(3))
+    write_search(np.random.default_rng(2))
+    write_heart_states()
+    write_quarantine()
     return found
 
 
-def verdict(*, promote: bool, reason: str = "promoted: better", champion: str | None = "3") -> dict:
-    """What the retraining flow hands to the report: the gate's verdict and the version."""
+def gate_verdict(*, promote: bool, reason: str = "promoted: better", champion: str | None = "3") -> dict:
+    """The gate's verdict and the version, as the retraining flow passes them to the report."""
     difference = {"value": 0.04, "low": 0.01 if promote else -0.02, "high": 0.09, "p": 0.012}
     compared = {
         "units": 13, "groups": 12, "trained": 0, "unknown": 0, "difference": difference, "subgroups": {},
@@ -217,8 +219,8 @@ def verdict(*, promote: bool, reason: str = "promoted: better", champion: str | 
             "version": "4", "run_id": "0f3a", "verdict": "promoted" if promote else "refused"}
 
 
-def lineage(run_id: str = "0f3a") -> Lineage:
-    """What `heartml.lineage.page.section` says of a registered version."""
+def lineage_outline(run_id: str = "0f3a") -> Lineage:
+    """The lineage of a registered version, as `heartml.lineage.page.section` returns it."""
     return Lineage(
         Node(TASK, "version 4, champion, promoted", under=(
             Node("Run", "FINISHED", run_id), Node("Code", "commit", "87767dafd0" * 4),

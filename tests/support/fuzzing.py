@@ -36,8 +36,8 @@ from heartml.core import config
 from heartml.core.schema import QUARANTINE
 from heartml.core.system.errors import HeartMLError
 from heartml.data import datasets
-from heartml.data.datasets import Layout, leads_out
-from heartml.data.ingest import tables as assembly
+from heartml.data.datasets import Layout, leaves_folder
+from heartml.data.ingest import tables as ingest_tables
 from heartml.data.ingest import version
 
 CASE_S = 10              # a case that takes longer hangs
@@ -51,7 +51,7 @@ class WrongAnswerError(AssertionError):
     """An answer that is not right."""
 
 
-def right(holds: bool, words: str) -> None:
+def check(holds: bool, words: str) -> None:
     """Say that the answer is wrong."""
     if not holds:
         raise WrongAnswerError(words)
@@ -59,15 +59,15 @@ def right(holds: bool, words: str) -> None:
 
 # What is attacked: (rng, folder of this case's own) -> a word about the outcome
 
-def sound(rng: random.Random, folder: Path) -> str:
+def fuzz_sound(rng: random.Random, folder: Path) -> str:
     """A sound file, read."""
     path = folder / rng.choice(("a.wav", "a.flac", "a.raw", "a", "a.txt", "é.mp3"))
-    path.write_bytes(hostile_files.sound_file(rng))
+    path.write_bytes(hostile_files.damaged_sound_file(rng))
     samples = sound_files.read(path)
-    right(0 < len(samples.pcm) <= sound_files.MAX_SAMPLES, f"{len(samples.pcm)} samples")
-    right(samples.pcm.dtype in (np.int16, np.int32) and samples.pcm.ndim == 1, str(samples.pcm.dtype))
-    right(sound_files.RATES_HZ[0] <= samples.sample_rate_hz <= sound_files.RATES_HZ[1], f"{samples.sample_rate_hz} Hz")
-    right(bool(np.abs(samples.floats).max() <= 1), "beyond full scale")
+    check(0 < len(samples.pcm) <= sound_files.MAX_SAMPLES, f"{len(samples.pcm)} samples")
+    check(samples.pcm.dtype in (np.int16, np.int32) and samples.pcm.ndim == 1, str(samples.pcm.dtype))
+    check(sound_files.RATES_HZ[0] <= samples.sample_rate_hz <= sound_files.RATES_HZ[1], f"{samples.sample_rate_hz} Hz")
+    check(bool(np.abs(samples.floats).max() <= 1), "beyond full scale")
     return "read"
 
 
@@ -75,18 +75,18 @@ _TABLES = (".csv", ".txt", ".hea", ".tsv", ".yaml", "RECORDS", "SUMS", "-normal"
 
 
 @cache
-def template(name: str) -> Mapping[str, bytes]:
+def valid_layout(name: str) -> Mapping[str, bytes]:
     """A publisher's folder, relative name -> bytes; the sounds are left out, since no adapter opens them."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(publisher_layouts, "heart", lambda *_args, **_more: np.arange(400, dtype=np.int16))
+        patch.setattr(publisher_layouts, "draw_heart_sound", lambda *_args, **_more: np.arange(400, dtype=np.int16))
         root = publisher_layouts.BUILDERS[name](Path(folder) / "made")
         return {path.relative_to(root).as_posix(): path.read_bytes() if path.name.endswith(_TABLES) else b"sound"
                 for path in sorted(root.rglob("*")) if path.is_file()}
 
 
-def lay_out(rng: random.Random, name: str, folder: Path) -> None:
+def write_damaged_layout(rng: random.Random, name: str, folder: Path) -> None:
     """A publisher's folder in which one to three side files, or names, are not what they should be."""
-    files = dict(template(name))
+    files = dict(valid_layout(name))
     texts = [file for file in files if file.endswith(_TABLES)]
     tables = [file for file in texts if file.endswith((".csv", ".yaml"))] or texts
     for file in rng.sample(sorted(files), rng.choice((0, 0, 1))):
@@ -94,8 +94,8 @@ def lay_out(rng: random.Random, name: str, folder: Path) -> None:
     for _ in range(rng.choice((1, 1, 2, 3))):
         file = rng.choice(tables if rng.random() < 0.6 and tables else texts or sorted(files))
         if file in files:
-            extra = (hostile_files.document,) if file.endswith(".yaml") else ()
-            files[file] = hostile_files.table(rng, files[file], *extra)
+            extra = (hostile_files.insert_yaml,) if file.endswith(".yaml") else ()
+            files[file] = hostile_files.damaged_table(rng, files[file], *extra)
     for file, data in files.items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_bytes(data)
@@ -104,17 +104,17 @@ def lay_out(rng: random.Random, name: str, folder: Path) -> None:
         Path(os.fsdecode(raw)).write_bytes(b"sound")
 
 
-def adapter(name: str) -> Callable[[random.Random, Path], str]:
+def fuzz_adapter(name: str) -> Callable[[random.Random, Path], str]:
     """A publisher's folder, read and admitted as `heartml ingest` does before and after it decodes."""
     def attack(rng: random.Random, folder: Path) -> str:
-        lay_out(rng, name, folder)
-        source, root = datasets.bind(name, folder)
+        write_damaged_layout(rng, name, folder)
+        source, root = datasets.open_dataset(name, folder)
         layout = source.read(root)
         check_layout(layout, root)
-        facts = {file: _facts(root, file) for file in assembly.stated(layout)}
-        admitted = assembly.admit(source, layout, facts, version.read(), PARAMS.ingest)
+        facts = {file: _facts(root, file) for file in ingest_tables.published_facts(layout)}
+        admitted = ingest_tables.admit(source, layout, facts, version.read(), PARAMS.ingest)
         named = len(admitted.candidates) + len(admitted.refused)
-        right(named == len(layout.recordings), f"{named} of {len(layout.recordings)} files came out")
+        check(named == len(layout.recordings), f"{named} of {len(layout.recordings)} files came out")
         for table in (admitted.candidates, admitted.refused, layout.refused, layout.annotations):
             table.astype(dict.fromkeys(table.select_dtypes(include=["object", "string"]), "string")).to_parquet(
                 folder / "kept.parquet")
@@ -126,14 +126,14 @@ def adapter(name: str) -> Callable[[random.Random, Path], str]:
 def check_layout(layout: Layout, root: Path) -> None:
     """Every row is a file inside the folder, once; every refusal says why; every sound on disk is one or the other."""
     files = layout.recordings["source_file"]
-    right(bool(files.is_unique), "a file stands there twice")
-    right(not any(leads_out(file) for file in files), "a recording leads out of the folder")
-    right(bool(layout.recordings["group"].notna().all()), "a recording without a group")
-    right(set(layout.refused) == set(QUARANTINE), "quarantine has other columns")
-    right(bool(layout.refused[["source_file", "reason", "detail"]].notna().all().all()), "a refusal without a reason")
-    right(all(layout.refused["source_file"].str.len() > 0), "a refusal of nothing")
+    check(bool(files.is_unique), "a file stands there twice")
+    check(not any(leaves_folder(file) for file in files), "a recording leads out of the folder")
+    check(bool(layout.recordings["group"].notna().all()), "a recording without a group")
+    check(set(layout.refused) == set(QUARANTINE), "quarantine has other columns")
+    check(bool(layout.refused[["source_file", "reason", "detail"]].notna().all().all()), "a refusal without a reason")
+    check(all(layout.refused["source_file"].str.len() > 0), "a refusal of nothing")
     states = layout.annotations[["start_s", "end_s"]].to_numpy(float)
-    right(bool(np.isfinite(states).all() and (states >= 0).all() and (states[:, 0] <= states[:, 1]).all()),
+    check(bool(np.isfinite(states).all() and (states >= 0).all() and (states[:, 0] <= states[:, 1]).all()),
           "a heart state that is no interval")
 
 
@@ -142,18 +142,19 @@ def _facts(root: Path, file: str) -> FileFacts:
     return FileFacts.refused(fault) if fault else FileFacts(f"{hash(file):064x}"[-64:], 4000, 40_000, 0.5, "0" * 64)
 
 
-def mapping(rng: random.Random, folder: Path) -> str:
+def fuzz_mapping(rng: random.Random, folder: Path) -> str:
     """A mapping file."""
-    data = template("generic")["generic.yaml"]
-    (folder / "generic.yaml").write_bytes(hostile_files.table(rng, data, hostile_files.document))
-    datasets.bind("generic", folder)
+    data = valid_layout("generic")["generic.yaml"]
+    (folder / "generic.yaml").write_bytes(hostile_files.damaged_table(rng, data, hostile_files.insert_yaml))
+    datasets.open_dataset("generic", folder)
     return "understood"
 
 
-def parameters(rng: random.Random, folder: Path) -> str:
+def fuzz_parameters(rng: random.Random, folder: Path) -> str:
     """params.yaml."""
     path = folder / "params.yaml"
-    path.write_bytes(hostile_files.table(rng, (ROOT / "params.yaml").read_bytes(), hostile_files.document))
+    valid = (ROOT / "params.yaml").read_bytes()
+    path.write_bytes(hostile_files.damaged_table(rng, valid, hostile_files.insert_yaml))
     config.load(path)
     return "understood"
 
@@ -161,28 +162,28 @@ def parameters(rng: random.Random, folder: Path) -> str:
 PREDICT_TABLE = b"path,patient_id,location\na.wav,2530,AV\nsub/b.flac,2530,MV\n2530_TV.wav,,\nc.wav,9979,\n"
 
 
-def inputs(rng: random.Random, folder: Path) -> str:
+def fuzz_inputs(rng: random.Random, folder: Path) -> str:
     """A table for `heartml predict`, and what it names."""
     from heartml.inference import inputs as reader
     from heartml.inference import predict
 
-    (folder / "visits.csv").write_bytes(hostile_files.table(rng, PREDICT_TABLE))
-    (folder / "a.wav").write_bytes(hostile_files.sound_file(rng))
+    (folder / "visits.csv").write_bytes(hostile_files.damaged_table(rng, PREDICT_TABLE))
+    (folder / "a.wav").write_bytes(hostile_files.damaged_sound_file(rng))
     items = reader.gather([folder / "visits.csv"])
-    right(len(reader.units(items, "patient")) == len(items), "a unit is missing")
+    check(len(reader.units(items, "patient")) == len(items), "a unit is missing")
     for item in items[:50]:
-        heard, waveform = predict.score_recording(item, PARAMS)
-        right((heard.fault is None) == (waveform is not None), "neither answer nor fault")
+        heard, waveform = predict.read_recording(item, PARAMS)
+        check((heard.fault is None) == (waveform is not None), "neither answer nor fault")
     return "listened"
 
 
-def _good(rng: random.Random) -> list[float]:
+def _valid_input(rng: random.Random) -> list[float]:
     return np.round(np.random.default_rng(rng.randrange(20)).normal(0, 0.1, 4000), 4).tolist()
 
 
-def _sent(rng: random.Random) -> Any:
+def _random_json(rng: random.Random) -> Any:
     """A cell of a request."""
-    good = _good(rng)
+    good = _valid_input(rng)
     return rng.choice((
         good, good, good, np.asarray(good), tuple(good), [x * 10.0 ** rng.randint(-45, 38) for x in good], [], None,
         "/etc/passwd", "http://localhost/a.wav", b"RIFF", {"path": "/etc/passwd"}, {}, [good], [[0.1]] * 4000, 0, 1.5,
@@ -191,7 +192,7 @@ def _sent(rng: random.Random) -> Any:
         np.array(1.0), [good, 1], list(range(4000)), np.array(["x"] * 4000), np.array([None] * 4000), pd.NA, pd.NaT))
 
 
-def request(rng: random.Random, folder: Path) -> str:
+def fuzz_request(rng: random.Random, folder: Path) -> str:
     """What a caller sends to the scoring server."""
     from mlflow.exceptions import MlflowException
 
@@ -201,28 +202,28 @@ def request(rng: random.Random, folder: Path) -> str:
     odd = (4000, 4000, 4000, 4000.0, np.int64(2000), 0, -1, "4000", None, True, 10**400, 10**9000, float("inf"), [4000],
            {}, "/etc")
     columns: dict[str, Any] = {
-        "samples": [_sent(rng) for _ in range(rows)],
+        "samples": [_random_json(rng) for _ in range(rows)],
         "sample_rate_hz": [rng.choice(odd) for _ in range(rows)],
         "unit_id": [rng.choice(("a", "a", "b", None, 1, float("nan"), [1], {}, "=1+1", "/etc/passwd", "x" * 9999, b"x"))
                     for _ in range(rows)],
         "path": ["/etc/passwd"] * rows}
     if sane:      # one cell alone is odd
-        columns |= {"samples": [_good(rng) for _ in range(rows)], "sample_rate_hz": [4000] * rows}
+        columns |= {"samples": [_valid_input(rng) for _ in range(rows)], "sample_rate_hz": [4000] * rows}
         odd_one = rng.choice(("samples", "sample_rate_hz", "unit_id"))
         if rows and odd_one != "unit_id":
-            columns[odd_one][0] = _sent(rng) if odd_one == "samples" else rng.choice(odd)
+            columns[odd_one][0] = _random_json(rng) if odd_one == "samples" else rng.choice(odd)
     for name in rng.sample(sorted(columns), rng.choice((0, 0, 0, 1, 2))):
         del columns[name]
     sent = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
     try:
-        said = serving.respond(_model(), PARAMS, sent)
+        said = serving.predict_table(_model(), PARAMS, sent)
     except MlflowException as error:
-        right(error.get_http_status_code() == 400, f"HTTP {error.get_http_status_code()}")
-        right(len(error.message) < 1000, f"{len(error.message)} characters of complaint")
+        check(error.get_http_status_code() == 400, f"HTTP {error.get_http_status_code()}")
+        check(len(error.message) < 1000, f"{len(error.message)} characters of complaint")
         return "refused"
     numbers = said.select_dtypes("number").to_numpy(float)
-    right(bool(np.isfinite(numbers).all()), "an answer that is no number")
-    right(bool(np.allclose(said.filter(like="c_").sum(axis=1), 1)), "probabilities that do not sum to one")
+    check(bool(np.isfinite(numbers).all()), "an answer that is no number")
+    check(bool(np.allclose(said.filter(like="c_").sum(axis=1), 1)), "probabilities that do not sum to one")
     return "answered"
 
 
@@ -234,21 +235,22 @@ def _model() -> Any:
 
 
 TARGETS: dict[str, Callable[[random.Random, Path], str]] = {
-    "sound": sound, "mapping": mapping, "parameters": parameters, "inputs": inputs, "request": request,
-    **{name: adapter(name) for name in ("circor", "pascal", "bmdhs", "physionet2016", "yaseen", "generic")},
+    "sound": fuzz_sound, "mapping": fuzz_mapping, "parameters": fuzz_parameters, "inputs": fuzz_inputs,
+    "request": fuzz_request,
+    **{name: fuzz_adapter(name) for name in ("circor", "pascal", "bmdhs", "physionet2016", "yaseen", "generic")},
 }
 
 
 WEIGHTS = {"sound": 120, "mapping": 20, "inputs": 20, "request": 8, "parameters": 2}      # of the others: 3 each
 
 
-def share(cases: int, targets: Sequence[str]) -> dict[str, int]:
+def share_cases(cases: int, targets: Sequence[str]) -> dict[str, int]:
     """How many cases each target gets, one at least."""
     whole = sum(WEIGHTS.get(target, 3) for target in targets)
     return {target: max(1, cases * WEIGHTS.get(target, 3) // whole) for target in targets}
 
 
-def case(target: str, number: int, folder: Path) -> tuple[str, str]:
+def run_case(target: str, number: int, folder: Path) -> tuple[str, str]:
     """Outcome of one case, and what is wrong with it."""
     own = folder / f"{target}-{number}"
     own.mkdir(parents=True)
@@ -269,7 +271,7 @@ def case(target: str, number: int, folder: Path) -> tuple[str, str]:
     return said, fault or (f"{seconds:.1f} s" if seconds > CASE_S else "")
 
 
-def hang(*_: object) -> None:
+def raise_timeout(*_: object) -> None:
     """What the alarm does."""
     raise TimeoutError(f"more than {CASE_S} s")
 
@@ -277,17 +279,17 @@ def hang(*_: object) -> None:
 def main(folder: Path, cases: int, first: int, targets: Sequence[str]) -> None:
     """Run the cases; memory is limited, and a case that hangs in foreign code ends the process with its number told."""
     warnings.simplefilter("ignore")
-    signal.signal(signal.SIGALRM, hang)
+    signal.signal(signal.SIGALRM, raise_timeout)
     os.chdir(folder)      # where no version of any data lies
     resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
     counts: Counter[str] = Counter()
-    for target, own in share(cases, targets).items():
-        case(target, -1, folder)      # what is built once is no case's memory
+    for target, own in share_cases(cases, targets).items():
+        run_case(target, -1, folder)      # what is built once is no case's memory
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for number in range(first, first + own):
             faulthandler.dump_traceback_later(3 * CASE_S, exit=True)
             (folder / "now").write_text(f"{number} {target}")
-            said, fault = case(target, number, folder)
+            said, fault = run_case(target, number, folder)
             counts[f"{target} {said}"] += 1
             after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             if (after - before) * 1024 > MEMORY_BYTES:

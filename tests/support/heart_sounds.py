@@ -5,7 +5,7 @@ import numpy as np
 RATE_HZ = 4000
 
 
-def heart(seed: int, seconds: float = 8, period_s: float = 0.7, person: int | None = None) -> np.ndarray:
+def heart_sound(seed: int, seconds: float = 8, period_s: float = 0.7, person: int | None = None) -> np.ndarray:
     """Beats of one person (the same sounds at every beat) with the small irregularities of one visit."""
     visit, shape = np.random.default_rng(seed), np.random.default_rng(1000 + (seed if person is None else person))
     time_s = np.arange(int(seconds * RATE_HZ)) / RATE_HZ

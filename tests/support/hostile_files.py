@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 import soundfile
-from support.publisher_files import RATE_HZ, list_chunk, sound, wav
+from support.publisher_files import RATE_HZ, beating_noise, list_chunk, wav_bytes
 
 EXTREMES = {1: (0, 1, 0x7F, 0x80, 0xFF), 2: (0, 1, 2, 3, 0x7FFF, 0x8000, 0xFFFE, 0xFFFF),
             4: (0, 1, 12, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF), 8: (0, 1, 2**63 - 1, 2**63, 2**64 - 1)}
@@ -22,7 +22,7 @@ FORMS = (("WAV", "PCM_U8"), ("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "PCM_3
          ("CAF", "PCM_16"), ("CAF", "ALAC_16"), ("NIST", "PCM_16"), ("VOC", "PCM_16"), ("SVX", "PCM_16"))
 
 
-def encoded(samples: np.ndarray, form: str, subtype: str, rate_hz: int = RATE_HZ) -> bytes:
+def encode_sound(samples: np.ndarray, form: str, subtype: str, rate_hz: int = RATE_HZ) -> bytes:
     """Samples [time] or [time, channels] as a file."""
     file = io.BytesIO()
     soundfile.write(file, samples, rate_hz, format=form, subtype=subtype)
@@ -30,22 +30,22 @@ def encoded(samples: np.ndarray, form: str, subtype: str, rate_hz: int = RATE_HZ
 
 
 @cache
-def sounds() -> tuple[bytes, ...]:
+def valid_sound_files() -> tuple[bytes, ...]:
     """One small file of every form, one with two channels, one with chunks around the samples."""
-    pcm = sound(1, 0.6)
+    pcm = beating_noise(1, 0.6)
     rates = {"OPUS": 8000, "MPEG_LAYER_III": 8000}
-    plain = [encoded(pcm, form, subtype, rates.get(subtype, RATE_HZ)) for form, subtype in FORMS]
-    two = encoded(np.stack([pcm, pcm], 1), "WAV", "PCM_16")
-    return (*plain, two, wav(pcm, before=list_chunk(), behind=list_chunk()))
+    plain = [encode_sound(pcm, form, subtype, rates.get(subtype, RATE_HZ)) for form, subtype in FORMS]
+    two = encode_sound(np.stack([pcm, pcm], 1), "WAV", "PCM_16")
+    return (*plain, two, wav_bytes(pcm, before=list_chunk(), behind=list_chunk()))
 
 
-def flip(rng: random.Random, data: bytearray) -> None:
+def flip_bits(rng: random.Random, data: bytearray) -> None:
     """Some bits, half of the time in the header."""
     for _ in range(rng.choice((1, 1, 2, 4, 16))):
         data[rng.randrange(min(len(data), 80 if rng.random() < 0.5 else len(data)))] ^= 1 << rng.randrange(8)
 
 
-def extreme(rng: random.Random, data: bytearray) -> None:
+def write_extreme_number(rng: random.Random, data: bytearray) -> None:
     """A number of one to eight bytes, in either order, at its limits."""
     for _ in range(rng.choice((1, 1, 2, 3))):
         width = rng.choice((1, 2, 4, 4, 8))
@@ -53,41 +53,42 @@ def extreme(rng: random.Random, data: bytearray) -> None:
         data[at : at + width] = rng.choice(EXTREMES[width]).to_bytes(width, rng.choice(("little", "big")))
 
 
-def cut(rng: random.Random, data: bytearray) -> None:
+def cut_short(rng: random.Random, data: bytearray) -> None:
     """The end is missing."""
     del data[rng.randrange(len(data) + 1) if rng.random() < 0.7 else min(len(data), rng.randrange(100)) :]
 
 
-def repeat(rng: random.Random, data: bytearray) -> None:
+def repeat_part(rng: random.Random, data: bytearray) -> None:
     """A piece stands there several times."""
     start = rng.randrange(len(data))
     piece = bytes(data[start : start + rng.choice((1, 8, 64, 2000))])
     data[start:start] = piece * rng.choice((1, 2, 50))
 
 
-def leave_out(rng: random.Random, data: bytearray) -> None:
+def leave_out_part(rng: random.Random, data: bytearray) -> None:
     """A piece is missing."""
     start = rng.randrange(len(data))
     del data[start : start + rng.choice((1, 2, 8, 100, 1000))]
 
 
-def noise(rng: random.Random, data: bytearray) -> None:
+def overwrite_with_noise(rng: random.Random, data: bytearray) -> None:
     """A piece is something else."""
     start, length = rng.randrange(len(data)), rng.choice((1, 4, 32, 512))
     data[start : start + length] = rng.randbytes(length)
 
 
-def splice(rng: random.Random, data: bytearray) -> None:
+def splice_other_sound(rng: random.Random, data: bytearray) -> None:
     """From somewhere on it is another file."""
-    other = rng.choice(sounds())
+    other = rng.choice(valid_sound_files())
     data[rng.randrange(len(data)) :] = other[rng.randrange(len(other)) :]
 
 
 MUTATIONS: tuple[Callable[[random.Random, bytearray], None], ...] = (
-    flip, flip, extreme, extreme, extreme, cut, repeat, leave_out, noise, splice)
+    *[flip_bits] * 2, *[write_extreme_number] * 3, cut_short, repeat_part, leave_out_part, overwrite_with_noise,
+    splice_other_sound)
 
 
-def mutated(rng: random.Random, data: bytes) -> bytes:
+def mutate(rng: random.Random, data: bytes) -> bytes:
     """`data` after one to three accidents."""
     changed = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 3))):
@@ -96,7 +97,7 @@ def mutated(rng: random.Random, data: bytes) -> bytes:
     return bytes(changed)
 
 
-def riff(rng: random.Random) -> bytes:
+def random_riff(rng: random.Random) -> bytes:
     """A WAV file whose fields are each right or absurd, on their own."""
     def field(right: int, width: int) -> int:
         return right if rng.random() < 0.7 else rng.choice(EXTREMES[width])
@@ -118,9 +119,9 @@ def riff(rng: random.Random) -> bytes:
     return rng.choice((b"RIFF", b"RIFF", b"RF64", b"RIFX")) + struct.pack("<I", field(len(body), 4)) + body
 
 
-def sound_file(rng: random.Random) -> bytes:
+def damaged_sound_file(rng: random.Random) -> bytes:
     """A sound file that something happened to."""
-    return riff(rng) if rng.random() < 0.25 else mutated(rng, rng.choice(sounds()))
+    return random_riff(rng) if rng.random() < 0.25 else mutate(rng, rng.choice(valid_sound_files()))
 
 
 # Tables and descriptions
@@ -137,7 +138,7 @@ def lines_of(data: bytes) -> list[bytes]:
     return data.splitlines(keepends=True) or [b""]
 
 
-def cell(rng: random.Random, data: bytearray) -> None:
+def change_cell(rng: random.Random, data: bytearray) -> None:
     """Another cell, in any kind of table."""
     lines = lines_of(bytes(data))
     at = rng.randrange(len(lines))
@@ -148,7 +149,7 @@ def cell(rng: random.Random, data: bytearray) -> None:
     data[:] = b"".join(lines)
 
 
-def column(rng: random.Random, data: bytearray) -> None:
+def change_column(rng: random.Random, data: bytearray) -> None:
     """A column more, less, or twice, in some line or in all."""
     lines, everywhere = lines_of(bytes(data)), rng.random() < 0.5
     at, which, what = rng.randrange(len(lines)), rng.randrange(6), rng.choice(("more", "less", "twice"))
@@ -161,7 +162,7 @@ def column(rng: random.Random, data: bytearray) -> None:
     data[:] = b"".join(lines)
 
 
-def line(rng: random.Random, data: bytearray) -> None:
+def change_line(rng: random.Random, data: bytearray) -> None:
     """A line twice, gone, or elsewhere."""
     lines = lines_of(bytes(data))
     taken = lines[rng.randrange(len(lines))]
@@ -172,7 +173,7 @@ def line(rng: random.Random, data: bytearray) -> None:
     data[:] = b"".join(lines)
 
 
-def encoding(rng: random.Random, data: bytearray) -> None:
+def change_encoding(rng: random.Random, data: bytearray) -> None:
     """Another encoding, line end, or mark at the start."""
     text = bytes(data).decode("utf-8", "replace")
     data[:] = rng.choice((
@@ -181,7 +182,7 @@ def encoding(rng: random.Random, data: bytearray) -> None:
         lambda: b"\xff\xfe" + data, lambda: b"\x00" * 20 + data, lambda: text.replace(",", ";").encode()))()
 
 
-def long(rng: random.Random, data: bytearray) -> None:
+def lengthen(rng: random.Random, data: bytearray) -> None:
     """A very long cell or line, a quote that is never closed."""
     at = rng.randrange(len(data) + 1)
     data[at:at] = rng.choice((b"x" * 140_000, b"," * 5_000, b'"', b'"' + b"y" * 140_000, b"\n" * 3_000, b"[" * 2_000,
@@ -194,18 +195,19 @@ YAML = ("a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: [*b,*
         "a: !!set {b}\n", "%YAML 9.9\n---\n", "---\n---\n", "a: *nobody\n", "title: [" * 400, "a: 0b\n", "a: 1:99:99\n")
 
 
-def document(rng: random.Random, data: bytearray) -> None:
-    """Something that YAML knows and nobody asked for."""
+def insert_yaml(rng: random.Random, data: bytearray) -> None:
+    """A line that YAML knows and nobody asked for."""
     lines = lines_of(bytes(data))
     lines.insert(rng.randrange(len(lines) + 1), rng.choice(YAML).encode())
     data[:] = b"".join(lines)
 
 
 TEXT_MUTATIONS: tuple[Callable[[random.Random, bytearray], None], ...] = (
-    cell, cell, cell, cell, column, column, line, encoding, long, flip, cut, noise, leave_out, repeat)
+    *[change_cell] * 4, *[change_column] * 2, change_line, change_encoding, lengthen, flip_bits, cut_short,
+    overwrite_with_noise, leave_out_part, repeat_part)
 
 
-def table(rng: random.Random, data: bytes, *extra: Callable[[random.Random, bytearray], None]) -> bytes:
+def damaged_table(rng: random.Random, data: bytes, *extra: Callable[[random.Random, bytearray], None]) -> bytes:
     """A text file after one to three accidents; `extra` are of its own kind."""
     changed = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 3))):

@@ -85,14 +85,14 @@ def _other_user(folder: Path) -> Sequence[str]:
 @contextlib.contextmanager
 def s3() -> Iterator[dict[str, str]]:
     """A local S3 with the bucket `BUCKET`; yields the environment that boto3, MLflow and DVC find it by."""
-    with server(["-m", "moto.server"], "/moto-api/", dict(os.environ), None, "-H", "-p") as address:
+    with run_server(["-m", "moto.server"], "/moto-api/", dict(os.environ), None, "-H", "-p") as address:
         urllib.request.urlopen(urllib.request.Request(f"{address}/{BUCKET}", method="PUT")).close()
         yield {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1",
                "AWS_ENDPOINT_URL": address, "MLFLOW_S3_ENDPOINT_URL": address}
 
 
 @contextlib.contextmanager
-def server(
+def run_server(
     arguments: Sequence[str], health: str, environment: dict[str, str], folder: Path | None,
     host: str = "--host", port: str = "--port",
 ) -> Iterator[str]:
@@ -109,7 +109,7 @@ def server(
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def objects(address: str, prefix: str = "") -> list[str]:
+def list_objects(address: str, prefix: str = "") -> list[str]:
     """Keys in the bucket, as its owner sees them."""
     import boto3
 

@@ -13,7 +13,7 @@ import numpy as np
 RATE_HZ = 4000
 
 
-def sound(seed: int, seconds: float = 1.2) -> np.ndarray:
+def beating_noise(seed: int, seconds: float = 1.2) -> np.ndarray:
     """Samples int16 [time] of a beating noise like no other seed's."""
     rng = np.random.default_rng(seed)
     noise = np.convolve(rng.normal(0, 1, round(seconds * RATE_HZ)), np.hanning(40), "same")
@@ -22,7 +22,7 @@ def sound(seed: int, seconds: float = 1.2) -> np.ndarray:
     return (noise * beats / np.abs(noise * beats).max() * 20000).astype(np.int16)
 
 
-def wav(pcm: np.ndarray, rate_hz: int = RATE_HZ, *, before: bytes = b"", behind: bytes = b"") -> bytes:
+def wav_bytes(pcm: np.ndarray, rate_hz: int = RATE_HZ, *, before: bytes = b"", behind: bytes = b"") -> bytes:
     """A 16-bit mono WAV file; `before` and `behind` are chunks around the samples."""
     data = pcm.astype("<i2").tobytes()
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate_hz, rate_hz * 2, 2, 16)
@@ -85,8 +85,8 @@ def circor(folder: Path, patients: Iterable[Child] | None = None) -> Path:
         lines = [f"{child.number} {len(child.recordings)} {RATE_HZ}"]
         for name, seed in child.recordings.items():
             stem = f"{child.number}_{name}"
-            pcm = sound(seed)
-            (written / f"{stem}.wav").write_bytes(wav(pcm))
+            pcm = beating_noise(seed)
+            (written / f"{stem}.wav").write_bytes(wav_bytes(pcm))
             header = f"{stem} 1 {RATE_HZ} {len(pcm)}\n{stem}.wav 16+44 1 16 0 0 0 0 {name}\n"
             states = "0\t0.1\t0\n0.1\t0.2\t1\n0.2\t0.5\t2\n0.5\t0.6\t3\n0.6\t1.1\t4\n"
             (written / f"{stem}.hea").write_bytes(header.replace("\n", "\r\n").encode())
@@ -95,7 +95,7 @@ def circor(folder: Path, patients: Iterable[Child] | None = None) -> Path:
         lines += [f"#{k}: {v}" for k, v in child.row().items() if k not in ("Patient ID", "Recording locations:")]
         (written / f"{child.number}.txt").write_bytes(("\r\n".join(lines) + "\r\n").encode())
     circor_table(folder, [child.row() for child in patients])
-    seal(folder)
+    write_checksums(folder)
     return folder
 
 
@@ -108,7 +108,7 @@ def circor_table(folder: Path, rows: list[dict[str, str]]) -> None:
     (folder / "training_data.csv").write_bytes(text.getvalue().encode())
 
 
-def seal(folder: Path) -> None:
+def write_checksums(folder: Path) -> None:
     """Write the checksums of what lies in `training_data/` now, and of a patient who is not here."""
     paths = sorted((folder / "training_data").iterdir())
     lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()} training_data/{p.name}" for p in paths]
@@ -139,9 +139,9 @@ def pascal(folder: Path) -> Path:
         (folder / part).mkdir(parents=True, exist_ok=True)
     sums = []
     for seed, name in enumerate([*SET_A, *SET_B], 100):
-        pcm, part = sound(seed), "set_a" if name in SET_A else "set_b"
+        pcm, part = beating_noise(seed), "set_a" if name in SET_A else "set_b"
         chunk = list_chunk() if part == "set_b" else b""
-        data = wav(pcm, before=chunk) if seed % 2 else wav(pcm, behind=chunk)
+        data = wav_bytes(pcm, before=chunk) if seed % 2 else wav_bytes(pcm, behind=chunk)
         (folder / part / f"{name}.wav").write_bytes(data)
         sums.append(f"{hashlib.sha256(pcm.astype('<i2').tobytes()).hexdigest()}  {part}/{name}.wav")
     (folder / "PCM_SHA256SUMS.txt").write_text("\n".join(sums) + "\n")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 from support import publisher_files
-from support.publisher_files import wav
+from support.publisher_files import wav_bytes
 
 from heartml.data.simulation import visits
 from heartml.data.simulation.children import draw_child
@@ -32,7 +32,7 @@ _LOUDEST = {"AS": "aortic stenosis", "AR": "aortic stenosis"}
 
 
 @cache
-def heart(number: int, location: str = "MV", *, ill: tuple[str, ...] = (), take: int = 0) -> np.ndarray:
+def draw_heart_sound(number: int, location: str = "MV", *, ill: tuple[str, ...] = (), take: int = 0) -> np.ndarray:
     """Samples int16 [time] at 4 kHz of child `number` with the diseases `ill`; another `take` is another recording."""
     healthy = replace(draw_child(_SEED, number), lesion=None, murmur=None, diastolic=None, murmur_db=-np.inf)
     child = replace(
@@ -46,7 +46,7 @@ def heart(number: int, location: str = "MV", *, ill: tuple[str, ...] = (), take:
     return visits.record(one, _SECONDS)[0].pcm
 
 
-def at_rate(pcm: np.ndarray, rate_hz: int) -> np.ndarray:
+def resample(pcm: np.ndarray, rate_hz: int) -> np.ndarray:
     """The same sound at another rate."""
     spectrum = np.fft.rfft(pcm / 32768)
     count = round(len(pcm) * rate_hz / SAMPLE_RATE_HZ)
@@ -92,14 +92,14 @@ def bmdhs(folder: Path, *, quirks: bool = False) -> Path:
         sounds |= {copy: sounds[name] for name, copy in COPIES}
         sounds[RENAMED[1]] = sounds.pop(RENAMED[0])
     for name, pcm in sounds.items():
-        (folder / "train" / f"{name}.wav").write_bytes(wav(pcm))
+        (folder / "train" / f"{name}.wav").write_bytes(wav_bytes(pcm))
     bmdhs_tables(folder, {number: ILL.get(number, ()) for number in patients if number != NOT_IN_THE_TABLE})
     return folder
 
 
 def _bmdhs_sound(number: int, name: str) -> np.ndarray:
     _, _, posture, place = name.split("_")
-    return heart(number, _PLACES[place], ill=ILL.get(number, ()), take=_POSTURES.index(posture))
+    return draw_heart_sound(number, _PLACES[place], ill=ILL.get(number, ()), take=_POSTURES.index(posture))
 
 
 def bmdhs_tables(folder: Path, patients: dict[int, tuple[str, ...]]) -> None:
@@ -137,8 +137,8 @@ def physionet2016(folder: Path, *, appendix: bool = True) -> Path:
     for seed, (name, (answer, *_)) in enumerate(RECORDS_2016.items()):
         part = folder / f"training-{name[0]}"
         part.mkdir(parents=True, exist_ok=True)
-        pcm = at_rate(heart(200 + seed, ill=("MR",) if answer == 1 else ()), 2000)
-        (part / f"{name}.wav").write_bytes(wav(pcm, 2000))
+        pcm = resample(draw_heart_sound(200 + seed, ill=("MR",) if answer == 1 else ()), 2000)
+        (part / f"{name}.wav").write_bytes(wav_bytes(pcm, 2000))
         (part / f"{name}.hea").write_text(f"{name} 1 2000 {len(pcm)}\n# {'Abnormal' if answer == 1 else 'Normal'}\n")
         (part / f"{name}.dat").write_bytes(pcm.tobytes())
     (folder / "validation").mkdir(exist_ok=True)
@@ -178,8 +178,8 @@ def yaseen(folder: Path, each: int = 3) -> Path:
         own.mkdir(parents=True, exist_ok=True)
         for k in range(1, each + 1):
             place = LOCATIONS[k % len(LOCATIONS)]
-            pcm = heart(300 + 20 * number + k, place, ill=() if label == "N" else (label,))
-            (own / f"New_{label}_{k:03d}.wav").write_bytes(wav(at_rate(pcm, 8000), 8000))
+            pcm = draw_heart_sound(300 + 20 * number + k, place, ill=() if label == "N" else (label,))
+            (own / f"New_{label}_{k:03d}.wav").write_bytes(wav_bytes(resample(pcm, 8000), 8000))
     return folder
 
 
@@ -208,7 +208,7 @@ def generic(folder: Path, name: str = "generic", *, patients: int = 6, first: in
         ill = ("MR",) if k % 2 == 0 else ()
         for site, location in MAPPING["values"]["location"].items():
             file = f"sounds/{k}_{site}.wav"
-            (folder / file).write_bytes(wav(at_rate(heart(first + k, location, ill=ill), 8000), 8000))
+            (folder / file).write_bytes(wav_bytes(resample(draw_heart_sound(first + k, location, ill=ill), 8000), 8000))
             rows.append([file, f"P{k}", site, str(30 + 7 * k), "fm"[k % 2], "Littmann", "yes" if ill else "no"])
     (folder / "recordings.csv").write_text("\n".join(",".join(row) for row in rows) + "\n")
     (folder / f"{name}.yaml").write_text(yaml.safe_dump({**MAPPING, **mapping}, sort_keys=False))

@@ -41,18 +41,18 @@ def _shrink(params: Path) -> None:
     params.write_text(yaml.safe_dump(numbers, sort_keys=False))
 
 
-def lock(project: Workspace) -> str:
+def canonical_lock(project: Workspace) -> str:
     """`dvc.lock` as canonical JSON: every input, parameter and output of every stage, by hash."""
     return json.dumps(yaml.safe_load((project / "dvc.lock").read_text()), sort_keys=True)
 
 
-def outputs(project: Workspace) -> dict[str, str]:
+def output_checksums(project: Workspace) -> dict[str, str]:
     """SHA-256 of every file under `artifacts/`."""
     files = sorted(path for path in (project / "artifacts").rglob("*") if path.is_file())
     return {str(path.relative_to(project.root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def forget(project: Workspace, address: str) -> None:
+def forget_stage(project: Workspace, address: str) -> None:
     """As if the stage had never run: no entry in the lock, no output, no memory of an earlier run."""
     content = yaml.safe_load((project / "dvc.lock").read_text())
     for out in content["stages"].pop(address)["outs"]:
@@ -62,7 +62,7 @@ def forget(project: Workspace, address: str) -> None:
     shutil.rmtree(project / ".dvc/cache/runs", ignore_errors=True)
 
 
-def unregister(project: Workspace, empty_store: Path) -> None:
+def empty_registry(project: Workspace, empty_store: Path) -> None:
     """An MLflow store without runs and models."""
     for part in (project / ".heartml").glob("mlflow.db*"):
         part.unlink()
@@ -71,7 +71,7 @@ def unregister(project: Workspace, empty_store: Path) -> None:
     shutil.copyfile(empty_store, project / ".heartml/mlflow.db")
 
 
-def rows(database: Path, query: str) -> list[tuple[Any, ...]]:
+def query_database(database: Path, query: str) -> list[tuple[Any, ...]]:
     """What an SQLite store says; empty where it has no such table yet."""
     if not database.exists():
         return []
@@ -84,9 +84,9 @@ def rows(database: Path, query: str) -> list[tuple[Any, ...]]:
         store.close()
 
 
-def registered(project: Workspace) -> list[tuple[Any, ...]]:
+def registered_versions(project: Workspace) -> list[tuple[Any, ...]]:
     """(version, verdict, alias) of every registered version; the journal of champions is none."""
-    return rows(project / ".heartml/mlflow.db", """
+    return query_database(project / ".heartml/mlflow.db", """
         select v.version, t.value, a.alias from model_versions v
         left join model_version_tags t on t.name = v.name and t.version = v.version and t.key = 'heartml.verdict'
         left join registered_model_aliases a on a.name = v.name and a.version = v.version
@@ -95,10 +95,10 @@ def registered(project: Workspace) -> list[tuple[Any, ...]]:
 
 def run_states(project: Workspace) -> set[str]:
     """States of the MLflow runs."""
-    return {state for (state,) in rows(project / ".heartml/mlflow.db", "select status from runs")}
+    return {state for (state,) in query_database(project / ".heartml/mlflow.db", "select status from runs")}
 
 
 def flow_states(project: Workspace, kind: str = "flow") -> list[str]:
     """States of Prefect's flow or task runs on the private server, oldest first."""
     query = f"select state_type from {kind}_run order by created"
-    return [state for (state,) in rows(project / ".heartml/prefect/prefect.db", query)]
+    return [state for (state,) in query_database(project / ".heartml/prefect/prefect.db", query)]

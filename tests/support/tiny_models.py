@@ -1,9 +1,9 @@
-"""Models that fit in a second: real encoder, real head, real files; taught on beats with and without a murmur."""
+"""Models that fit in a second: real encoder, real head, real files; trained on beats with and without a murmur."""
 
 from pathlib import Path
 
 import numpy as np
-from support.finished_project import RATE_HZ, beat
+from support.finished_project import RATE_HZ, draw_heart_sound
 
 from heartml.audio.sound_files import Samples
 from heartml.core import config, tasks
@@ -19,31 +19,31 @@ from heartml.models.heads import HEADS, Targets
 PARAMS = config.load(Path(__file__).parents[2] / "params.yaml")
 
 
-TAUGHT = {
+CLASS_OF_SOUND = {
     "murmur": {"murmur": "Present", "noise": "Unknown", "clean": "Absent"},
     "sounds": {"murmur": "murmur", "noise": "artifact", "clean": "normal"},
 }
 
 
-def sound(kind: str, seed: int, seconds: float = 3.0) -> Samples:
+def draw_sound(kind: str, seed: int, seconds: float = 3.0) -> Samples:
     """`murmur`, `clean`, or `noise` without any beat."""
     rng = np.random.default_rng(seed)
     if kind == "noise":
         return Samples(rng.normal(0, 2000, int(seconds * RATE_HZ)).astype(np.int16), RATE_HZ)
-    return Samples(beat(rng, seconds, kind == "murmur")[0], RATE_HZ)
+    return Samples(draw_heart_sound(rng, seconds, kind == "murmur")[0], RATE_HZ)
 
 
 def fit(folder: Path, name: str = "simulated-murmur", encoder: str = "logspec") -> Path:
-    """Teach a model for `name` to tell `TAUGHT` kinds of sound apart, of any other task its first three classes."""
+    """Fit a model for `name` to the sounds of `CLASS_OF_SOUND`; of any other task, to its first three classes."""
     task = tasks.resolve(name).task
-    taught = TAUGHT.get(task.name) or dict(zip(("murmur", "noise", "clean"), task.classes, strict=False))
+    class_of = CLASS_OF_SOUND.get(task.name) or dict(zip(("murmur", "noise", "clean"), task.classes, strict=False))
     spec, member = encoders.spec(encoder, PARAMS), CandidateSpec(encoder, "logistic", "recording", "statistics", {})
     loaded = encoders.load(spec)
-    kinds = [kind for kind in taught for _ in range(12)]
-    heard = [encoders.frames_of(loaded, spec, sound(kind, seed).floats, RATE_HZ).astype(np.float32)
+    kinds = [kind for kind in class_of for _ in range(12)]
+    frames = [encoders.frames_of(loaded, spec, draw_sound(kind, seed).floats, RATE_HZ).astype(np.float32)
              for seed, kind in enumerate(kinds)]
-    labels = np.array([task.classes.index(taught[kind]) for kind in kinds])
-    vectors = pooling.pool("statistics", heard, loaded.frame_rate_hz)
+    labels = np.array([task.classes.index(class_of[kind]) for kind in kinds])
+    vectors = pooling.pool("statistics", frames, loaded.frame_rate_hz)
     targets = Targets(labels, len(task.classes), np.arange(len(labels)))
     fitted = HEADS["logistic"]().fit(vectors, targets, {"c": 0.1, "balance": 1.0}, 0)
     kind = "stack" if task.unit == "patient" else "direct"

@@ -15,8 +15,8 @@ STAGE = '''
 import json, sys, time, os
 from pathlib import Path
 from heartml.core.stage import StageError, stage
-from heartml.core.process import die_with_dvc
-from heartml.core.errors import HeartMLError
+from heartml.core.system.processes import die_with_dvc
+from heartml.core.system.errors import HeartMLError
 die_with_dvc()
 name, *needs = sys.argv[1:]
 numbers = json.loads(Path("toy.json").read_text())
@@ -32,7 +32,7 @@ try:
             raise ZeroDivisionError("a fault of ours")
         texts = [Path(f"{need}.txt").read_text() for need in needs]
         Path(f"{name}.txt").write_text("".join(texts) + name + str(numbers["version"].get(name, "")) + "\\n")
-        log.say("wrote a line")
+        log.add("wrote a line")
 except HeartMLError as error:
     print(f"heartml: {error}", file=sys.stderr)
     sys.exit(1)
@@ -71,7 +71,7 @@ def set_numbers(root: Path, *, seconds: dict[str, float] | None = None, fails: s
     (root / "toy.json").write_text(json.dumps(numbers))
 
 
-def ran(root: Path) -> list[str]:
+def stages_that_ran(root: Path) -> list[str]:
     """The stages that really ran since this was asked last, in the order of their starts."""
     runs = root / "runs.txt"
     names = runs.read_text().split() if runs.exists() else []

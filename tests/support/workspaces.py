@@ -45,7 +45,7 @@ class Workspace:
         """Start `heartml ARGUMENTS` here, to be waited for or killed; Ctrl-C reaches it, as it does in a terminal."""
         return subprocess.Popen(self.command(*arguments), cwd=self.root, env={**self.environment, **env}, text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                                preexec_fn=_hear_ctrl_c)  # noqa: PLW1509 - the suite has no threads
+                                preexec_fn=_restore_ctrl_c)  # noqa: PLW1509 - the suite has no threads
 
     def commit(self, message: str = "state") -> None:
         """Commit all that git does not ignore."""
@@ -61,7 +61,7 @@ class Workspace:
 Done = subprocess.CompletedProcess[str]
 
 
-def _hear_ctrl_c() -> None:
+def _restore_ctrl_c() -> None:
     """A suite that was started in the background ignores SIGINT, and its children would inherit that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 

@@ -19,7 +19,7 @@ from heartml.core.system.hashing import sha256_folder
 from heartml.core.tasks import TASKS
 from heartml.models.ensemble.candidate import CandidateSpec
 from heartml.stages import search
-from heartml.training import fold_fits, search_results, search_run, search_space, training_set
+from heartml.training import fold_fits, search_results, search_space, training_set
 from heartml.training import study as trials
 
 SEQUENCE = {"encoder": "logspec", "level": "recording", "pooling": None, "head": "sequence",
@@ -47,48 +47,48 @@ def table(root: Path) -> pd.DataFrame:
     return pd.read_parquet(root / paths.search(NAME) / "trials.parquet")
 
 
-def test_the_plan_holds_every_slot_once_and_no_more_sequence_trials_than_allowed() -> None:
+def test_the_plan_holds_every_number_once_and_no_more_sequence_trials_than_allowed() -> None:
     params = config.load(ROOT / "params.yaml").search
     for wanted in (1, 5, 16, 40):
         for sequences in (0, 1, 4):
             own = params.model_copy(update={"trials": wanted, "network_trials": {"sequence": sequences}})
-            slots = [slot for batch in search_space.plan(own, ["logspec"]) for slot in batch]
-            assert [slot.number for slot in slots] == list(range(wanted))
-            assert sum(slot.network == "sequence" for slot in slots) <= sequences
-            assert sum(slot.network == "sequence" for slot in slots) == sequences or wanted < 16
-            assert all(slot.start is None or slot.start.encoder == "logspec" for slot in slots)
+            plan = [planned for batch in search_space.plan(own, ["logspec"]) for planned in batch]
+            assert [planned.number for planned in plan] == list(range(wanted))
+            assert sum(planned.network == "sequence" for planned in plan) <= sequences
+            assert sum(planned.network == "sequence" for planned in plan) == sequences or wanted < 16
+            assert all(planned.initial is None or planned.initial.encoder == "logspec" for planned in plan)
 
 
-def test_every_network_head_has_the_slots_it_was_promised_and_no_other() -> None:
+def test_every_network_head_has_as_many_trials_as_asked_and_no_more() -> None:
     params = config.load(ROOT / "params.yaml").search
     heads, encoders = [*params.heads, "resnet", "fcnn"], ["logspec", "amplitude"]
     for wanted in ({"sequence": 1, "resnet": 2, "fcnn": 1}, {"sequence": 0, "resnet": 3}, {"fcnn": 2}):
         own = params.model_copy(update={"heads": tuple(heads), "network_trials": wanted, "trials": 20})
-        slots = [slot for batch in search_space.plan(own, encoders) for slot in batch]
-        found = {head: sum(slot.network == head for slot in slots) for head in ("sequence", "resnet", "fcnn")}
+        plan = [planned for batch in search_space.plan(own, encoders) for planned in batch]
+        found = {head: sum(planned.network == head for planned in plan) for head in ("sequence", "resnet", "fcnn")}
         assert found == {"sequence": 0, "resnet": 0, "fcnn": 0} | wanted
-        assert all(slot.network == slot.start.head for slot in slots if slot.network and slot.start)
-        assert len(slots) == 20
+        assert all(one.network == one.initial.head for one in plan if one.network and one.initial)
+        assert len(plan) == 20
 
 
-def test_pooled_heads_never_draw_an_encoder_that_only_networks_hear() -> None:
+def test_pooled_heads_never_draw_an_encoder_that_only_networks_use() -> None:
     params = config.load(ROOT / "params.yaml").search
     own = params.model_copy(update={"heads": (*params.heads, "fcnn")})
     search_space.check(own, ["logspec", "amplitude"])
-    assert search_space.pooled(own, ["logspec", "amplitude"]) == ["logspec"]
+    assert search_space.pooled_encoders(own, ["logspec", "amplitude"]) == ["logspec"]
     with pytest.raises(search_space.SearchError, match="nothing for encoder amplitude"):
         search_space.check(params, ["logspec", "amplitude"])
 
 
-def test_the_heads_that_a_search_keeps_say_what_it_wrote(tmp_path: Path, monkeypatch) -> None:
+def test_the_heads_that_a_search_stores_predict_what_it_wrote(tmp_path: Path, monkeypatch) -> None:
     training = {"encoders": ["logspec"], "steps": 3, "batch": 8}
     params = config.load(ROOT / "params.yaml").search
-    starts = [{"encoder": "logspec", "level": "recording", "pooling": None, "head": "resnet",
-               "hyperparameters": {"dropout": 0.1, "rate": 0.001, "strength": 0.5}}, UNIT]
+    initial = [{"encoder": "logspec", "level": "recording", "pooling": None, "head": "resnet",
+                "hyperparameters": {"dropout": 0.1, "rate": 0.001, "strength": 0.5}}, UNIT]
     monkeypatch.chdir(tmp_path)
     search_project.write(tmp_path, **SMALL | {
         "trials": 3, "heads": ["logistic", "resnet", "fcnn"], "network_trials": {"resnet": 1, "fcnn": 1},
-        "initial_trials": starts, "network_parameters": {
+        "initial_trials": initial, "network_parameters": {
             "fcnn": {**params.network_parameters["fcnn"], **training},
             "resnet": {**params.network_parameters["resnet"], **training, "backbone": "test_resnet"}}})
     search.run(NAME)
@@ -96,29 +96,29 @@ def test_the_heads_that_a_search_keeps_say_what_it_wrote(tmp_path: Path, monkeyp
     assert list(rows["head"]) == ["resnet", "logistic", "fcnn"]
     data = fold_fits.training_data(NAME, ("logspec", "random_conv"), tmp_path)
     written = pd.read_parquet(paths.search(NAME) / "probabilities.parquet")
-    assert [path.stem for path in (paths.search(NAME) / "noisy").iterdir()] == ["0"]      # fcnn hears no noise
+    assert [path.stem for path in (paths.search(NAME) / "noisy").iterdir()] == ["0"]      # none for fcnn
     noisy = fold_fits.read_prediction(paths.search(NAME) / "noisy" / "0.safetensors")
     for trial in (0, 2):
         spec = search_results.read_specs(paths.search(NAME))[trial]
-        said = written[written["trial"] == trial].set_index("recording_id").filter(like="p_")
+        expected = written[written["trial"] == trial].set_index("recording_id").filter(like="p_")
         for fold, state in enumerate(search_results.stored_heads(paths.search(NAME), trial, 3)):
             here = data.train_set.parts == fold
-            head = spec.family.load(state)
+            head = spec.head_module.load(state)
             prediction = data.predict_proba(head, spec, here)
             if trial == 0:
                 np.testing.assert_allclose(data.predict_in_noise(head, spec, here).log_p,
                                            noisy.log_p[data.train_set.recordings_of(here)], atol=1e-6)
                 assert not np.allclose(prediction.log_p, noisy.log_p[data.train_set.recordings_of(here)], atol=1e-3)
             ids = [data.train_set.recording_ids[row] for row in data.train_set.recordings_of(here)]
-            np.testing.assert_allclose(np.exp(prediction.log_p), said.loc[ids], atol=1e-6)
+            np.testing.assert_allclose(np.exp(prediction.log_p), expected.loc[ids], atol=1e-6)
 
 
-def test_every_enabled_start_is_tried_as_it_stands(undisturbed: Path) -> None:
+def test_every_enabled_initial_trial_is_tried_as_it_is(undisturbed: Path) -> None:
     first = table(undisturbed).iloc[:2].to_dict("records")
-    for row, start in zip(first, (SEQUENCE, UNIT), strict=True):
-        assert (row["head"], row["encoder"], row["level"]) == (start["head"], start["encoder"], start["level"])
-        numbers = json.loads(row["numbers"])
-        assert {name: numbers[name] for name in start["hyperparameters"]} == start["hyperparameters"]
+    for row, initial in zip(first, (SEQUENCE, UNIT), strict=True):
+        assert (row["head"], row["encoder"], row["level"]) == (initial["head"], initial["encoder"], initial["level"])
+        hyperparameters = json.loads(row["numbers"])
+        assert {name: hyperparameters[name] for name in initial["hyperparameters"]} == initial["hyperparameters"]
 
 
 def test_outputs_are_complete(undisturbed: Path) -> None:
@@ -139,7 +139,7 @@ def test_outputs_are_complete(undisturbed: Path) -> None:
     assert not list((undisturbed / paths.STATE / "search").iterdir())      # the unfinished work is gone
 
 
-def test_the_held_out_part_is_never_answered(undisturbed: Path) -> None:
+def test_the_held_out_part_is_never_predicted(undisturbed: Path) -> None:
     folds = pd.read_parquet(undisturbed / paths.folds(NAME))
     held_out = folds[folds["part"] == "test"]
     probabilities = pd.read_parquet(undisturbed / paths.search(NAME) / "probabilities.parquet")
@@ -186,7 +186,7 @@ def test_a_kill_between_asking_and_telling_changes_no_trial(tmp_path: Path, told
     def outcome(spec: CandidateSpec) -> trials.TrialOutcome:
         return trials.TrialOutcome((0.5, 0.6), float(spec.hyperparameters["c"]) if "c" in spec.hyperparameters else 0.3)
 
-    def hunt(journal: Path, kill_at: int | None) -> list:
+    def whole_search(journal: Path, kill_at: int | None) -> list:
         params = config.load(ROOT / "params.yaml").search.model_copy(update={"trials": 20, "network_trials": {}})
         for number, batch in enumerate(search_space.plan(params, ["logspec", "random_conv"])):
             study = trials.open_study(journal, "study")
@@ -202,29 +202,18 @@ def test_a_kill_between_asking_and_telling_changes_no_trial(tmp_path: Path, told
                     file.write(b'{"op_code":5,"cut short')
                 journal.with_name(journal.name + ".lock").symlink_to(journal)
                 study = trials.open_study(journal, "study")
-            finished = {slot for slot, _, _ in trials.finished_trials(study)}
-            left = [slot for slot in batch if slot.number not in finished]
+            finished = {number for number, _, _ in trials.finished_trials(study)}
+            left = [planned for planned in batch if planned.number not in finished]
             asked = trials.ask(study, left, params, TASKS["murmur"], ["logspec", "random_conv"], 1)
             for one in asked:
                 one.outcome = one.outcome or outcome(one.spec)
             trials.tell(study, asked)
         return sorted(trials.finished_trials(study), key=lambda trial: trial[0])
 
-    whole = hunt(tmp_path / "whole" / "journal", None)
+    whole = whole_search(tmp_path / "whole" / "journal", None)
     assert len(whole) == 20
     assert len({repr(spec) for _, spec, _ in whole}) > 15
-    assert hunt(tmp_path / "killed" / "journal", 2) == whole
-
-
-def test_another_seed_or_other_code_is_another_search(undisturbed: Path, monkeypatch) -> None:
-    monkeypatch.chdir(undisturbed)
-    params = config.load()
-    key = search_run.content_key(NAME, params)
-    assert search_run.content_key(NAME, params.model_copy(update={"seed": 1})) != key
-    faster = params.model_copy(update={"search": params.search.model_copy(update={"workers": 7})})
-    assert search_run.content_key(NAME, faster) == key
-    monkeypatch.setattr(search.code, "fingerprint", lambda *parts: f"other code of {' '.join(parts)}")
-    assert search_run.content_key(NAME, params) != key
+    assert whole_search(tmp_path / "killed" / "journal", 2) == whole
 
 
 def fold_prediction(root: Path, fold: int, monkeypatch) -> np.ndarray:
@@ -235,18 +224,18 @@ def fold_prediction(root: Path, fold: int, monkeypatch) -> np.ndarray:
     return fold_fits.read_prediction(file).log_p
 
 
-def test_no_fold_is_answered_by_what_it_taught(undisturbed: Path, tmp_path: Path, monkeypatch) -> None:
-    """The labels of fold 1 may change at will: what is said about fold 1 stays the same, about fold 0 it does not."""
-    turned = tmp_path / "turned"
-    shutil.copytree(undisturbed, turned)
-    folds = pd.read_parquet(turned / paths.folds(NAME))
-    recordings = pd.read_parquet(turned / paths.RECORDINGS)
+def test_no_fold_is_predicted_by_a_fit_to_its_own_labels(undisturbed: Path, tmp_path: Path, monkeypatch) -> None:
+    """The labels of fold 1 may change at will: predictions for fold 1 stay the same, those for fold 0 do not."""
+    relabelled = tmp_path / "relabelled"
+    shutil.copytree(undisturbed, relabelled)
+    folds = pd.read_parquet(relabelled / paths.folds(NAME))
+    recordings = pd.read_parquet(relabelled / paths.RECORDINGS)
     theirs = recordings["recording_id"].isin(folds.loc[folds["part"] == "1", "recording_id"])
     other = {"Present": "Absent", "Absent": "Unknown", "Unknown": "Present"}
     recordings.loc[theirs, "label_murmur_here"] = recordings.loc[theirs, "label_murmur_here"].map(other)
-    recordings.to_parquet(turned / paths.RECORDINGS)
+    recordings.to_parquet(relabelled / paths.RECORDINGS)
     for fold, same in ((1, True), (0, False)):
-        predictions = [fold_prediction(root, fold, monkeypatch) for root in (undisturbed, turned)]
+        predictions = [fold_prediction(root, fold, monkeypatch) for root in (undisturbed, relabelled)]
         assert np.allclose(*predictions) == same
 
 
@@ -257,7 +246,7 @@ def test_states_of_frames_lie_where_the_annotation_says() -> None:
     assert found[0].tolist() == [0, 1, 1, 4, 4, 4, 4, 4, 4]
     assert found[1].tolist() == [-1, -1, -1]
     assert training_set.states(["b"], [3], 10.0, [0.5], annotations) is None
-    points = annotations.assign(end_s=annotations["start_s"])      # PASCAL's: they say of no frame what it is
+    points = annotations.assign(end_s=annotations["start_s"])      # as PASCAL's: they tell the state of no frame
     assert training_set.states(["a", "b"], [9, 3], 10.0, [1.0, 0.5], points) is None
 
 
@@ -277,7 +266,7 @@ def test_a_database_in_place_of_the_journal_gives_the_same_bytes_even_on_another
 
 @pytest.mark.parametrize(("change", "words"), [
     ({"heads": ["logistic", "perceptron"]}, "search.heads: 'perceptron' is not known"),
-    ({"heads": ["logistic", "fcnn"], "network_trials": {"fcnn": 1}}, "search.heads: fcnn hears amplitude"),
+    ({"heads": ["logistic", "fcnn"], "network_trials": {"fcnn": 1}}, "search.heads: fcnn needs frames of amplitude"),
     ({"network_trials": {"logistic": 1}}, "search.network_trials: 'logistic' is not known, there are sequence"),
     ({"heads": ["sequence"]}, "at least one head that takes pooled vectors"),
     ({"poolings": {"logspec": ["moments"]}}, "search.poolings: nothing for encoder random_conv"),
@@ -296,13 +285,12 @@ def test_parameters_that_name_nothing_are_refused(tmp_path: Path, monkeypatch, c
         search.run(NAME)
 
 
-def test_a_start_is_one_line_of_words() -> None:
+def test_an_initial_trial_is_one_line() -> None:
     line = "encoder=logspec level=recording pooling=everything head=lightgbm trees=100 rate=8.0e-2"
-    start = config.InitialTrialParams.model_validate(line)
-    assert start == config.InitialTrialParams(encoder="logspec", level="recording", pooling="everything",
-                                              head="lightgbm",
-                                       hyperparameters={"trees": 100, "rate": 0.08})
-    assert [type(number) for number in start.hyperparameters.values()] == [int, float]
+    initial = config.InitialTrialParams.model_validate(line)
+    assert initial == config.InitialTrialParams(encoder="logspec", level="recording", pooling="everything",
+                                                head="lightgbm", hyperparameters={"trees": 100, "rate": 0.08})
+    assert [type(value) for value in initial.hyperparameters.values()] == [int, float]
     assert config.InitialTrialParams.model_validate("encoder=logspec level=recording head=sequence").pooling is None
 
 
@@ -312,6 +300,6 @@ def test_a_start_is_one_line_of_words() -> None:
     ("encoder=logspec level=child head=logistic", "'recording' or 'unit'"),
     ("level=unit head=logistic", "encoder"),
 ])
-def test_a_start_that_cannot_be_read_is_refused(line: str, words: str) -> None:
+def test_an_initial_trial_that_cannot_be_read_is_refused(line: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         config.InitialTrialParams.model_validate(line)

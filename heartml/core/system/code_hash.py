@@ -1,4 +1,4 @@
-"""What the code is: a hash that changes with it, for what is kept from one run to the next."""
+"""A hash of source code: cached results that a module made are dropped when the module changes."""
 
 from pathlib import Path
 
@@ -7,10 +7,13 @@ from heartml.core.system import hashing
 
 
 def fingerprint(*parts: str) -> str:
-    """SHA-256 over modules of this package.
+    """Hex SHA-256 over modules of `heartml`.
 
     Args:
-        parts: folders with everything in them, or files, both relative to the package: `heads`, `search.py`.
+        parts: folders with everything in them, or files, relative to the package: `models/heads`, `audio/quality.py`.
+
+    Raises:
+        FileNotFoundError: a part has no modules.
     """
     root = Path(str(heartml.__file__)).parent
     sources = sorted(path for part in parts for path in _modules(root / part))

@@ -1,6 +1,7 @@
-"""The errors that are a user's business. The command line prints them as one line, without a traceback, exit status 1.
+"""Errors that a user can do something about. The command line prints them as one line and ends with exit status 1.
 
-Each message names the row or the key, and the way out. Everything else that is raised is a fault of this project.
+Each message names the row or the key, and what to do. Every other exception is a fault of this project, and is shown
+with its traceback.
 """
 
 

@@ -1,4 +1,4 @@
-"""A family: modules of one package that keep one Protocol. A member is one file, and its name in one list."""
+"""A family: modules of one package that follow one Protocol. A new member is one file, and its name in one list."""
 
 import functools
 import importlib
@@ -9,11 +9,11 @@ from typing import Any
 def members(package: str, names: Sequence[str]) -> dict[str, Callable[[], Any]]:
     """Name -> a function that imports the member's module and returns it.
 
-    A member is imported when it is asked for: most need libraries that take seconds to import.
+    A member is imported at the first call, because most need libraries that take seconds to import.
 
     Args:
         package: the family's package; pass `__name__`.
-        names: of the modules in `package`.
+        names: the modules of `package` that are members.
 
     >>> sorted(members("json", ["decoder", "encoder"]))
     ['decoder', 'encoder']

@@ -1,7 +1,6 @@
-"""Writing without ever losing: whole files or none, whole folders or none, one writer at a time.
+"""Writing files and folders so that a process killed at any moment leaves the former version whole.
 
-Everything that this project writes goes through here: to a temporary name beside the target, then a rename.
-A process killed at any moment leaves the former version whole.
+Everything that this project writes goes through here: first to a temporary name beside the target, then a rename.
 """
 
 import contextlib
@@ -36,11 +35,12 @@ _BETWEEN_REMOVALS_S = 0.05
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of the file `path`; rename it over `path` when the block ends without an error.
 
-    Threads of one process have a temporary each; the last one to end wins. What killed processes left is removed first.
+    Threads of one process have a temporary file each; the last one to end wins. Temporary files of killed processes are
+    removed first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(_temporaries(path.parent.resolve()),
-           re.compile(rf"\.{re.escape(path.name)}\.(?:{_machine()}-\d+\.)?(\d+)\.tmp"))
+    _remove_orphans(_temporaries(path.parent.resolve()),
+                    re.compile(rf"\.{re.escape(path.name)}\.(?:{_machine()}-\d+\.)?(\d+)\.tmp"))
     temporary = path.with_name(f".{path.name}.{_machine()}-{threading.get_native_id()}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)     # a link that somebody left under this name would be written through
     try:
@@ -52,21 +52,21 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @functools.cache
 def _machine() -> str:
-    """This machine in the name of what is temporary: others, which see a shared folder too, know other processes."""
+    """A short hash of this machine's name. In a shared folder, a process id alone may be that of another machine."""
     return sha256(platform.node().encode())[:8]
 
 
 @functools.cache
 def _temporaries(folder: Path) -> tuple[Path, ...]:
-    """What was temporary there when this process first wrote there: of a large folder not listed at every file."""
+    """Temporary files of the folder when this process first wrote there. Listing a large folder each time is slow."""
     return tuple(folder.glob(".*.tmp"))
 
 
-def _sweep(found: Iterable[Path], name: re.Pattern[str]) -> None:
-    """Remove what is called so, a process's number being the name's first group, and no such process lives."""
+def _remove_orphans(found: Iterable[Path], name: re.Pattern[str]) -> None:
+    """Remove what matches `name` and whose process, the pattern's first group, no longer runs."""
     for path in found:
-        its = name.fullmatch(path.name)
-        if its is None or alive(int(its[1])):
+        match = name.fullmatch(path.name)
+        if match is None or alive(int(match[1])):
             continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -76,9 +76,9 @@ def _sweep(found: Iterable[Path], name: re.Pattern[str]) -> None:
 
 @contextlib.contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty temporary sibling of `folder`; put it in the place of `folder` when the block ends well.
+    """Yield an empty temporary sibling of `folder`; it replaces `folder` when the block ends without an error.
 
-    Temporaries that a killed run left behind are removed first: the caller holds the stage's lock.
+    Temporary folders of killed runs are removed first, so the caller must hold the stage's lock.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     for orphan in folder.parent.glob(f".{folder.name}.*.tmp"):
@@ -93,15 +93,15 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def scratch() -> Iterator[Path]:
-    """Yield a new folder among the system's temporary ones; it is removed when the block ends, however it ends.
+def temporary_folder() -> Iterator[Path]:
+    """Yield a new folder among the system's temporary ones; it is removed when the block ends, also after an error.
 
-    Those that killed processes left are removed first.
+    Folders of killed processes are removed first.
 
-    A library's threads may still be writing there when the block was interrupted (MLflow downloads with them): then it
-    is removed again, and what cannot be removed never hides why the block ended.
+    When the block is interrupted, threads of a library may still write there (MLflow downloads with threads). So the
+    removal is tried several times. If it fails, no error is raised that would hide why the block ended.
     """
-    _sweep(Path(tempfile.gettempdir()).glob("heartml-*"), re.compile(rf"heartml-{_machine()}-(\d+)-\w+"))
+    _remove_orphans(Path(tempfile.gettempdir()).glob("heartml-*"), re.compile(rf"heartml-{_machine()}-(\d+)-\w+"))
     folder = Path(tempfile.mkdtemp(prefix=f"heartml-{_machine()}-{os.getpid()}-"))
     try:
         yield folder
@@ -114,16 +114,16 @@ def scratch() -> Iterator[Path]:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder, its name first: no half of it is left that a mark in it still calls whole."""
+    """Remove a folder by renaming it first, so that a killed process leaves no half-empty folder under the old name."""
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     folder.rename(aside)
     shutil.rmtree(aside)
 
 
 def put_in_place(new: Path, folder: Path) -> None:
-    """Put the folder `new` where `folder` stands, in one step where the kernel can (Linux); the former one is removed.
+    """Replace `folder` by the folder `new`, and remove the former one. On Linux the exchange is one step.
 
-    A process killed at any moment leaves one whole folder in place, the former or the new one.
+    A process killed at any moment leaves one whole folder there, the former or the new one.
     """
     if not folder.exists():
         new.rename(folder)
@@ -137,7 +137,7 @@ def put_in_place(new: Path, folder: Path) -> None:
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Swap two paths with renameat2(RENAME_EXCHANGE); False where the system has no such call."""
+    """Swap two paths with renameat2(RENAME_EXCHANGE); false where the system has no such call."""
     import ctypes
 
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
@@ -145,12 +145,28 @@ def _exchange(first: Path, second: Path) -> bool:
 
 
 def canonical_json(value: object) -> str:
-    """The one text of a JSON value: sorted keys, two spaces, a final newline. Not a number is refused."""
+    """JSON that depends on the value alone: sorted keys, two spaces, a final newline.
+
+    Arrays, numbers of numpy and paths are written as JSON has them.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
+        TypeError: a value is of a type that JSON does not have.
+
+    >>> print(canonical_json({"b": 1, "a": [True, None]}), end="")
+    {
+      "a": [
+        true,
+        null
+      ],
+      "b": 1
+    }
+    """
     return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
 
 
 def _plain(value: object) -> Any:
-    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):   # numpy is not imported for its type alone
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):   # so numpy need not be imported for a check
         return value.tolist()
     if isinstance(value, Path):
         return value.as_posix()
@@ -177,7 +193,7 @@ def write_parquet(path: Path, table: "pd.DataFrame") -> None:
 def write_array(path: Path, array: "npt.NDArray[Any]") -> None:
     """Write an array as `.npy`, whole or not at all.
 
-    numpy, given a file, writes its last pages as it closes a second handle to it, and does not look whether they went.
+    The array is written to memory first: numpy, given a file, does not notice when the last pages do not fit the disk.
     """
     import numpy as np
 

@@ -1,34 +1,35 @@
-"""Whether a service is where it is said to be: found out in seconds, where its client would try for minutes."""
+"""Check in seconds whether a server answers at an address, because its own client may try for minutes."""
 
 import http.client
 import urllib.error
 import urllib.request
 
-ANSWER_S = 10
-_WHO_ASKS = frozenset({401, 403, 407, 429})     # it is there, and wants to know who we are, or has others to serve
+TIMEOUT_S = 10
+_WHO_ASKS = frozenset({401, 403, 407, 429})     # it is there, but wants a login or is busy
 
 
-class NotThere(Exception):  # noqa: N818 - reads as what happened
-    """Nothing answers there, or something else does; the message says which."""
+class ServerNotFound(Exception):  # noqa: N818 - reads as what happened
+    """Nothing answers at the address, or something else does; the message says which."""
 
 
-def ask(address: str, well: bytes) -> None:
-    """Ask a server for `address/health`.
+def check(address: str, expected: bytes) -> None:
+    """Ask a server for `address/health`. A server that refuses us (401, 403, 407, 429) is there, and passes.
 
     Args:
-        well: how its answer begins, which tells it from whatever else may listen there.
+        expected: how the answer must begin; it tells the server from others that may listen there.
 
     Raises:
-        NotThere: see there; the network's own error is behind it, so that a flow knows that another try can help.
+        ServerNotFound: no such answer. Its cause is the network's own error, by which a flow knows that another try can
+            help.
     """
     try:
-        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=ANSWER_S) as answer:
-            said = answer.read(len(well))
+        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=TIMEOUT_S) as answer:
+            answered = answer.read(len(expected))
     except urllib.error.HTTPError as error:
         if error.code not in _WHO_ASKS:
-            raise NotThere(str(error)) from error
+            raise ServerNotFound(str(error)) from error
         return
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise NotThere(str(error)) from error
-    if said != well:
-        raise NotThere("something else does")
+        raise ServerNotFound(str(error)) from error
+    if answered != expected:
+        raise ServerNotFound("something else does")

@@ -1,4 +1,4 @@
-"""Sequences whose items are made when they are asked for: a thousand recordings need not be in memory at once."""
+"""Sequences whose items are made at each access, so that a thousand recordings need not be in memory at once."""
 
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar, overload
@@ -26,7 +26,7 @@ class LazySequence(Sequence[T_co], Generic[T_co]):
     def __getitem__(self, position: slice) -> "LazySequence[T_co]": ...
     def __getitem__(self, position: int | slice) -> "T_co | LazySequence[T_co]":
         if isinstance(position, slice):
-            return rows(self, np.arange(self._count)[position])
+            return select_rows(self, np.arange(self._count)[position])
         if not -self._count <= position < self._count:
             raise IndexError(position)
         return self._make(position % self._count)
@@ -35,6 +35,10 @@ class LazySequence(Sequence[T_co], Generic[T_co]):
         return self._count
 
 
-def rows(items: Sequence[T_co], chosen: NDArray[np.int64]) -> LazySequence[T_co]:
-    """The items at the positions `chosen` `[n]`, in that order, each taken from `items` when it is asked for."""
+def select_rows(items: Sequence[T_co], chosen: NDArray[np.int64]) -> LazySequence[T_co]:
+    """The items at the positions `chosen` `[n]`, in that order, each taken from `items` at its access.
+
+    >>> list(select_rows("abc", np.array([2, 0])))
+    ['c', 'a']
+    """
     return LazySequence(lambda position: items[int(chosen[position])], len(chosen))

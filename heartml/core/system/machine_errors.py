@@ -1,7 +1,7 @@
-"""What the machine did to a run: a full disk, a read-only folder, a lost connection. In words, with the way out.
+"""Errors of the machine, such as a full disk, a read-only folder or a lost connection, as one line with the way out.
 
-Libraries wrap such errors in their own, so the whole chain behind an error is looked through. Classes are compared by
-name: most of those libraries are not imported when nothing has failed.
+Libraries wrap such errors in their own, so the whole chain of causes is searched. Classes are compared by name, because
+most of those libraries are not imported when nothing has failed.
 """
 
 import errno
@@ -17,14 +17,14 @@ _BROKEN = "the disk cannot be read or written (full, or broken)", _AGAIN.format(
 _LOCKED = "another process keeps the database locked", _AGAIN.format("wait for it")
 _MEMORY = "not enough memory", _AGAIN.format("end something else, or use a larger machine")
 _AWAY = "a connection was lost or refused", _AGAIN.format("see that the service is up")
-_LEAST = 1 << 20     # a database wants at least so much
+_PROBE_BYTES = 1 << 20     # a database needs at least this much
 _Words = tuple[str, str]
 _BY_NUMBER: dict[int, _Words] = {
     errno.ENOSPC: _FULL, errno.EDQUOT: ("your quota of the disk is used up", _AGAIN.format("free some")),
     errno.EROFS: _READ_ONLY, errno.EACCES: _FORBIDDEN, errno.EPERM: _FORBIDDEN, errno.EIO: _BROKEN,
     errno.EMFILE: ("too many files are open at once", _AGAIN.format("raise the limit (ulimit -n)")),
 }
-_BY_TEXT: dict[str, _Words] = {     # where a library keeps the text alone
+_BY_TEXT: dict[str, _Words] = {     # where a library passes on only the text
     "No space left on device": _FULL, "database or disk is full": _FULL,
     "requested and ": _FULL,        # numpy, of an array: "25056 requested and 10176 written"
     "Disk quota exceeded": _BY_NUMBER[errno.EDQUOT],
@@ -44,8 +44,8 @@ _OF_THE_NETWORK = frozenset({
 })
 
 
-def in_words(error: BaseException) -> str | None:
-    """One line, where the machine or the network is behind the error; `None` where the fault may be ours."""
+def explain(error: BaseException) -> str | None:
+    """One line if the machine or the network caused the error; `None` if the fault may be in this project."""
     chain = list(_chain(error))
     for one in chain:
         words = _of_machine(one)
@@ -55,23 +55,23 @@ def in_words(error: BaseException) -> str | None:
     return _line(_AWAY, str(lost).strip().partition("\n")[0]) if lost else None
 
 
-def interrupted(error: BaseException) -> bool:
-    """Whether the error came up while an interruption (Ctrl-C) was being dealt with: then it is no news."""
+def is_interruption(error: BaseException) -> bool:
+    """Whether the error is a consequence of an interruption (Ctrl-C), and need not be shown."""
     return any(isinstance(one, KeyboardInterrupt) for one in _chain(error))
 
 
-def of_folder(folder: Path) -> str | None:
-    """One line, where nothing can be written into `folder` now: of a server's error 500 this may be the cause."""
+def explain_unwritable(folder: Path) -> str | None:
+    """One line if nothing can be written into `folder` now. This may be the cause of a server's error 500."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(_LEAST))
+            file.write(bytes(_PROBE_BYTES))
     except OSError as error:
-        return in_words(error)
+        return explain(error)
     return None
 
 
-def lost_connection(error: BaseException) -> bool:
-    """Whether a lost or refused connection, or a database that was busy, is behind the error."""
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether a lost or refused connection, or a busy database, caused the error."""
     return any(map(_is_of_network, _chain(error)))
 
 
@@ -99,7 +99,7 @@ def _line(words: _Words, where: str) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, what caused it, and what each of a group holds; each once."""
+    """The error, its causes, and the members of exception groups, each once."""
     waiting, seen = [error], set[int]()
     while waiting:
         one = waiting.pop(0)

@@ -1,6 +1,6 @@
-"""Work on all cores with results in the order asked, so that the number of workers never shows in a result.
+"""Work on all cores. Results come in the order of the items, so they do not depend on the number of workers.
 
-Small tensors are slower on two threads than on one: every worker computes on one thread, and dies with its parent.
+Every worker computes on one thread, because small tensors are slower on two. It ends when its parent ends.
 """
 
 import os
@@ -22,17 +22,22 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 @dataclass(frozen=True)
 class Part:
-    """One of `count` equal parts of a stage's work, counted from 1; written `2/3`."""
+    """One of `count` equal parts of a stage's work, counted from 1; written `2/3`.
+
+    >>> part = Part.parse("2/3")
+    >>> str(part), part.of("abcdefg")
+    ('2/3', 'be')
+    """
 
     number: int
     count: int
 
     @classmethod
     def parse(cls, words: str) -> "Part":
-        """`2/3`.
+        """Read `2/3`.
 
         Raises:
-            ValueError: that is no part.
+            ValueError: the text is not a part.
         """
         number, _, count = words.partition("/")
         part = cls(int(number), int(count))
@@ -44,27 +49,28 @@ class Part:
         return f"{self.number}/{self.count}"
 
     def of(self, items: Sequence[T]) -> Sequence[T]:
-        """Every `count`-th item: dear ones that stand together are shared out."""
+        """Every `count`-th item. Costly items that follow each other go to different parts."""
         return items[self.number - 1 :: self.count]
 
 
 def available_workers(wanted: int) -> int:
-    """`wanted` worker processes, or one for each core that this process may use where `wanted` is 0."""
+    """Number of worker processes: `wanted`, or where that is 0 one for each core that this process may use."""
     return wanted or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else wanted or os.cpu_count() or 1
 
 
 def single_thread() -> None:
-    """Let this process compute on one thread, torch and BLAS alike; two threads also round differently."""
+    """Let torch and BLAS compute on one thread in this process. Two threads would also round differently."""
     for name in _THREAD_VARIABLES:
         os.environ[name] = "1"
-    if "torch" in sys.modules:     # it has read the variables already
+    if "torch" in sys.modules:     # it has already read the variables
         sys.modules["torch"].set_num_threads(1)
 
 
 def _start_worker() -> None:
-    """One thread (torch and BLAS read the variables when they are first imported), and no life after the main process.
+    """Set one thread (torch and BLAS read the variables at their first import), and end with the main process.
 
-    A forkserver's worker is the forkserver's child, and keeps it alive: only the pipe to the main process tells.
+    The parent of a worker is the forkserver, which lives as long as its workers. Only the pipe to the main process
+    shows that the main process has ended.
     """
     die_with_parent()
     single_thread()
@@ -85,13 +91,13 @@ class Pool:
         self._executor = executor
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """Results of `function` in the order of `items`, each as soon as it and those before it are there."""
+        """Results of `function` in the order of `items`, each as soon as it and all before it are done."""
         return self._executor.map(function, items) if self._executor else map(function, items)
 
 
 @contextmanager
 def pool(workers: int) -> Iterator[Pool]:
-    """A pool of `workers` processes (see `available_workers`); pending work is cancelled on an error."""
+    """A pool of `workers` processes (see `available_workers`). When the block ends, pending work is cancelled."""
     single_thread()
     if workers == 1:
         yield Pool(None)

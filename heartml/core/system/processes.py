@@ -1,4 +1,4 @@
-"""Which process made this, and does it still live? And a stage's life, tied to that of the DVC that started it."""
+"""Names of processes, whether they still run, and how a process ends together with the one that started it."""
 
 import contextlib
 import os
@@ -9,16 +9,18 @@ import time
 from pathlib import Path
 
 _SHELLS = ("sh", "dash", "bash", "zsh", "fish", "ksh")
-_LOOK_S = 0.5
+_POLL_S = 0.5
+_PR_SET_PDEATHSIG = 1
+_SIGKILL = 9
 
 
-def me() -> str:
-    """`host/number/start` of this process; numbers are used again, so its start belongs to its name."""
+def own_name() -> str:
+    """This process as `host/pid/start`. Process ids are used again, so the start is part of the name."""
     return f"{platform.node()}/{os.getpid()}/{_start(os.getpid())}"
 
 
-def dead(process: str) -> bool:
-    """Whether the process of that name ran on this machine and has ended. Of other machines nothing is known: no."""
+def has_ended(process: str) -> bool:
+    """Whether the process of that name (see `own_name`) ran on this machine and has ended; false for other machines."""
     host, _, rest = process.partition("/")
     pid, _, start = rest.partition("/")
     if host != platform.node() or not pid.isdigit():
@@ -29,9 +31,9 @@ def dead(process: str) -> bool:
 def die_with_dvc() -> None:
     """End this process when the DVC process that started it has ended, so that no orphan writes into a later run.
 
-    The kernel does that for a direct parent. A shell that does not exec its command (dash) stands between the two and
-    outlives DVC: then a thread looks after DVC. `HEARTML_PARENT` is DVC's number, where
-    heartml/pipeline/stage_process.py is DVC.
+    The kernel does that for a direct parent. A shell that does not exec its command (dash) is between the two and
+    outlives DVC. Then a thread watches DVC. `HEARTML_PARENT` is the process id of DVC, where
+    `heartml.pipeline.stage_process` runs DVC.
     """
     die_with_parent()
     known = os.environ.get("HEARTML_PARENT")
@@ -44,12 +46,12 @@ def die_with_dvc() -> None:
 
 def _follow(pid: int, start: str) -> None:
     while _lives(pid, start):
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _lives(pid: int, start: str) -> bool:
-    """Whether process `pid` is still the one of that start, and no zombie."""
+    """Whether process `pid` is still the one that started at `start`, and no zombie."""
     return alive(pid) and _start(pid) == start and (not start or _stat(pid)[0] != "Z")
 
 
@@ -61,7 +63,7 @@ def _behind_shells(pid: int) -> int:
 
 
 def _start(pid: int) -> str:
-    """Boot of the machine and start of a process in clock ticks since then (Linux's /proc)."""
+    """Boot id of the machine and start of a process in clock ticks since boot (Linux's /proc); else empty."""
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text(encoding='utf-8').strip()[:8]}-{_stat(pid)[19]}"
     except (OSError, IndexError):
@@ -69,18 +71,15 @@ def _start(pid: int) -> str:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat behind the name: state, parent, ..."""
+    """The fields of /proc/PID/stat after the name: state, parent, ..."""
     return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
-
-_PR_SET_PDEATHSIG = 1
-
-_SIGKILL = 9
 
 
 def die_with_parent(parent: int | None = None) -> None:
     """Ask the kernel to kill this process when its parent dies (Linux), so that no orphan writes later.
 
-    `parent`, where it is known, closes the gap: if that process is gone already, this one ends here.
+    Args:
+        parent: process id of the parent, if known. If that process has already ended, this one ends at once.
     """
     with contextlib.suppress(OSError, AttributeError):
         import ctypes

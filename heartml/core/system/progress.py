@@ -1,4 +1,4 @@
-"""One progress bar for everything that takes a while: on a terminal, on stderr, and nowhere else."""
+"""One progress bar for everything that takes a while. It is shown on stderr, and only on a terminal."""
 
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -7,7 +7,7 @@ T = TypeVar("T")
 
 
 def track(items: Iterable[T], description: str, total: float | None = None) -> Iterator[T]:
-    """Yield `items` while a bar shows how many of `total` are done; silent where stderr is no terminal."""
+    """Yield `items` while a bar shows how many of `total` are done; no output where stderr is no terminal."""
     from rich.console import Console
     from rich.progress import track as bar
 

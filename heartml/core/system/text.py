@@ -1,34 +1,56 @@
-"""Words that others chose (names of files and patients, cells, messages), made fit for a terminal and a spreadsheet."""
+"""Make text from outside (names of files and patients, cells, messages) safe for a terminal and a spreadsheet."""
 
 from collections.abc import Iterable
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")     # what a spreadsheet would calculate
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")     # a spreadsheet would calculate such a cell
 
 
 def printable(text: object) -> str:
-    """`text` without what a terminal or a file would choke on: control characters and undecodable bytes are escaped."""
+    r"""`text` with control characters and undecodable bytes escaped.
+
+    >>> printable("Ann\x1b[2J")
+    'Ann\\x1b[2J'
+    """
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
 
 
 def one_line(text: object) -> str:
-    """The same of a message that may have been written over several lines."""
+    r"""`printable` for a message of several lines.
+
+    >>> one_line("two\nlines")
+    'two lines'
+    """
     return printable(" ".join(str(text).split("\n")))
 
 
-def short(value: object, most: int = 80) -> str:
-    """A value as Python writes it, its end left out where it is long."""
+def short(value: object, max_length: int = 80) -> str:
+    """A value as Python writes it, cut where it is long.
+
+    >>> short("murmur", max_length=4)
+    "'mur..."
+    """
     shown = repr(value)
-    return shown if len(shown) <= most else f"{shown[:most]}..."
+    return shown if len(shown) <= max_length else f"{shown[:max_length]}..."
 
 
-def cell(value: object) -> str:
-    """A text that a spreadsheet shows and never calculates (OWASP, CSV injection); numbers do not come through here."""
+def csv_cell(value: object) -> str:
+    """Text for a cell that a spreadsheet shows and never calculates (OWASP, CSV injection). Not for numbers.
+
+    >>> csv_cell("=1+1"), csv_cell("normal")
+    ("'=1+1", 'normal')
+    """
     text = printable(value)
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """` Did you mean circor-murmur?`, for the end of a sentence; empty where nothing known is like `name`."""
+    """A question for the end of a message; empty where no known name is similar.
+
+    >>> did_you_mean("circor-murmer", ["circor-murmur", "pascal-sounds"])
+    ' Did you mean circor-murmur?'
+    >>> did_you_mean("xyz", ["circor-murmur"])
+    ''
+    """
     from difflib import get_close_matches
 
     near = get_close_matches(name, list(known), 1)

@@ -1,7 +1,7 @@
-"""Tables and YAML that other people wrote: read whole or refused with the line, within limits of size and depth.
+"""Tables and YAML that other people wrote: read whole, or refused with the line, within limits of size and depth.
 
-Nothing here makes objects of a document's choice (`SafeLoader`, `BaseLoader`), and nothing grows beyond its file:
-aliases, with which a kilobyte of YAML becomes gigabytes, are not taken.
+A document cannot choose which objects are made (`SafeLoader`, `BaseLoader`). Aliases are refused, because they make
+gigabytes of a kilobyte of YAML.
 """
 
 import csv
@@ -15,18 +15,24 @@ import yaml
 
 from heartml.core.system.errors import HeartMLError
 
-MOST_TABLE_BYTES = 1 << 29        # a million rows have a fifth of it
-MOST_YAML_BYTES = 1 << 18
-DEEPEST = 20
+MAX_TABLE_BYTES = 1 << 29        # a million rows take a fifth of it
+MAX_YAML_BYTES = 1 << 18
+MAX_DEPTH = 20
 
 
 class DocumentError(HeartMLError):
-    """A document cannot be used; the message says where it is wrong, not in which file: the reader knows that."""
+    """A document cannot be used. The message says where it is wrong; the caller adds the name of the file."""
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row of a table: its line in the file, column -> cell (missing ones are empty), and whether cells are over."""
+    """One row of a table.
+
+    Attributes:
+        line: its line in the file, from 1.
+        cells: column -> cell; missing cells are empty.
+        too_long: whether there are more cells than columns.
+    """
 
     line: int
     cells: Mapping[str, str]
@@ -34,42 +40,51 @@ class TableRow:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; a name that no file can have is no error."""
+    """Whether the file exists; false also for a name that no file can have."""
     try:
         return path.is_file()
     except (OSError, ValueError):
         return False
 
 
-def text(path: Path, *, errors: str = "strict", most_bytes: int = MOST_TABLE_BYTES) -> str:
-    """The text of a file (UTF-8, with a mark at the start or without); line ends stay as they are.
+def read_text(path: Path, *, errors: str = "strict", max_bytes: int = MAX_TABLE_BYTES) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark; line ends stay as they are.
+
+    Args:
+        errors: as in `bytes.decode`.
+        max_bytes: a larger file is refused.
 
     Raises:
-        DocumentError: it cannot be read, is no UTF-8 (unless `errors` says what to do), or is too large.
+        DocumentError: the file cannot be read, is not UTF-8 (with `errors` strict), or is too large.
     """
     try:
         with path.open("rb") as file:
-            data = file.read(most_bytes + 1)
+            data = file.read(max_bytes + 1)
     except OSError as error:
         raise DocumentError(str(error.strerror)) from None
-    if len(data) > most_bytes:
-        raise DocumentError(f"more than {most_bytes:,} bytes")
+    if len(data) > max_bytes:
+        raise DocumentError(f"more than {max_bytes:,} bytes")
     try:
         return data.decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:
         raise DocumentError(f"not UTF-8 (byte {error.start:,}): save it as UTF-8") from None
 
 
-def table(
+def parse_table(
     content: str, delimiter: str = ",", names: Sequence[str] | None = None
 ) -> tuple[Sequence[str], Iterator[TableRow]]:
-    """Names of a CSV's columns, trimmed, and its rows as they are read; empty lines are no rows.
+    """The column names of a CSV text, trimmed, and its rows, read one by one; empty lines are skipped.
 
     Args:
-        names: of the columns, where the first line is a row already.
+        names: the column names, where the first line is already a row.
 
     Raises:
-        DocumentError: also while rows are read: two columns have one name, a quote is never closed, a cell has no end.
+        DocumentError: two columns have one name, a quote is not closed, or a cell is too large. Also raised while the
+            rows are read.
+
+    >>> names, rows = parse_table("id, label\\n1, murmur\\n")
+    >>> names, [dict(row.cells) for row in rows]
+    (['id', 'label'], [{'id': '1', 'label': 'murmur'}])
     """
     lines = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
     names = [name.strip() for name in next(_checked(lines), [])] if names is None else names
@@ -94,32 +109,35 @@ def _rows(lines: Any, names: Sequence[str]) -> Iterator[TableRow]:
             yield TableRow(lines.line_num, dict(zip(names, filled, strict=False)), any(trimmed[len(names) :]))
 
 
-def yaml_of(content: str, loader: type[yaml.SafeLoader] | type[yaml.BaseLoader]) -> Any:
-    """What a YAML document says, as plain values.
+def parse_yaml(content: str, loader: type[yaml.SafeLoader] | type[yaml.BaseLoader]) -> Any:
+    """The content of a YAML document as plain values.
 
     Args:
-        loader: `SafeLoader`, or `BaseLoader` for texts alone.
+        loader: `SafeLoader`, or `BaseLoader`, which reads every value as text.
 
     Raises:
-        DocumentError: it is no YAML, holds something that is not what it says (a 45th day), an alias, or is too deep.
+        DocumentError: it is too large or too deep, is not YAML, or has an alias or an impossible value (a 45th day).
+
+    >>> parse_yaml("folds: 5", yaml.SafeLoader), parse_yaml("folds: 5", yaml.BaseLoader)
+    ({'folds': 5}, {'folds': '5'})
     """
-    if len(content) > MOST_YAML_BYTES:
-        raise DocumentError(f"more than {MOST_YAML_BYTES:,} characters")
+    if len(content) > MAX_YAML_BYTES:
+        raise DocumentError(f"more than {MAX_YAML_BYTES:,} characters")
     try:
-        _measure(content)
+        _check_structure(content)
         return yaml.load(content, Loader=loader)
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
-        # PyYAML's constructors raise these for a date or a number that is none
+        # PyYAML's constructors raise these for an impossible date or number
         raise DocumentError(f"not valid YAML: {str(error)[:500]}") from None
 
 
-def _measure(content: str) -> None:
-    """Refuse what would grow or would not end, before anything is made of it."""
+def _check_structure(content: str) -> None:
+    """Refuse aliases and deep nesting before any object is made."""
     depth = 0
-    for event in yaml.parse(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):     # libyaml's, if there
+    for event in yaml.parse(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):     # libyaml if installed
         line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.AliasEvent):
             raise DocumentError(f"line {line}: *{str(event.anchor)[:50]} is an alias; write it out")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            raise DocumentError(f"line {line}: more than {DEEPEST} levels deep")
+        if depth > MAX_DEPTH:
+            raise DocumentError(f"line {line}: more than {MAX_DEPTH} levels deep")

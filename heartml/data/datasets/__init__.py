@@ -1,7 +1,8 @@
-"""The family of data sets: one file a member, which reads its publisher's own layout as it really is.
+"""The family of data sets: one file a member, which reads the layout of its publisher.
 
-A member is a module: constants first (citation, licence, addresses, labels, tasks), then `read(folder) -> Layout`.
-A new member is one file and one line in `DATASETS`. Nothing here decodes audio; `heartml ingest` does.
+In: a folder as the publisher distributes it. Out: a `Layout` of tables. A member is a module: first constants
+(citation, licence, addresses, labels, tasks), then `read(folder) -> Layout`. A new member is one file and one line in
+`DATASETS`. Nothing here decodes audio; `heartml ingest` does.
 """
 
 import re
@@ -24,7 +25,7 @@ FILE_COLUMNS = (
     "pcm_sha256",       # the publisher's checksum of the little-endian samples, null where none is given
     "samples",          # number of samples that the publisher states, null where unknown
     "patient_id",       # `<data set>-<publisher's id>`, null where persons are unknown
-    "group",            # what never crosses folds, before known twins are merged: the patient, or the day
+    "group",            # what must be in one part, before ids of one person are joined: the patient, or the day
     "session",          # what was recorded on one occasion: a day of one clinic; null where the publisher does not tell
     "source",           # part with its own sensor or campaign: set_a, CC2015
     "location",         # AV PV TV MV Phc, null where unknown
@@ -36,24 +37,24 @@ ANNOTATION_COLUMNS = ("source_file", "start_s", "end_s", "state")
 
 
 class LayoutError(HeartMLError):
-    """The folder as a whole is not what the data set's publisher distributes; the message says what is missing."""
+    """The folder does not have the layout of the data set's publisher; the message says what is missing."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a publisher's folder says, before any sample is read.
+    """What the tables and names of a publisher's folder say, before any sample is read.
 
     Attributes:
-        recordings: one row a source file: `FILE_COLUMNS`, and `label_<name>` columns with null where unlabelled.
-        annotations: `ANNOTATION_COLUMNS`: heart states where the publisher gives them.
+        recordings: one row a source file: `FILE_COLUMNS`, and `label_<name>` columns (null: unlabelled).
+        annotations: `ANNOTATION_COLUMNS`: heart states where the publisher gives them, times in s.
         refused: rows for the quarantine (`schema.QUARANTINE`), for files that never become a recording.
-        known_same: sets of patient ids that the publisher says are one person.
+        same_person: sets of patient ids that the publisher says are one person.
     """
 
     recordings: pd.DataFrame
     annotations: pd.DataFrame
     refused: pd.DataFrame
-    known_same: tuple[frozenset[str], ...]
+    same_person: tuple[frozenset[str], ...]
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Remote:
 
 
 class Dataset(Protocol):
-    """What every module of this family offers."""
+    """What every module of this family has."""
 
     @property
     def NAME(self) -> str: ...  # noqa: N802 - a module's constant
@@ -115,19 +116,23 @@ def load(name: str) -> Dataset:
     """The data set `name`: a member of the family, or a collection that was ingested as `generic`.
 
     Raises:
-        LayoutError: there is no such data set; the message lists those there are.
+        LayoutError: there is no such data set; the message lists all.
     """
     if paths.collection(name).exists():
         from heartml.data.datasets import generic
 
-        return generic.collection(paths.collection(name))
+        return generic.read_collection(paths.collection(name))
     if name not in DATASETS:
         raise LayoutError(f"no data set {name!r}: there are {', '.join(DATASETS)}")
     return DATASETS[name]()
 
 
-def bind(name: str, path: Path) -> tuple[Dataset, Path]:
-    """The data set that `path` holds, and the folder of its files; `generic` takes its name from a mapping file there.
+def open_dataset(name: str, path: Path) -> tuple[Dataset, Path]:
+    """The data set, and the folder of its files.
+
+    Args:
+        name: of a data set. `generic` stands for the collection that a mapping file describes.
+        path: the folder in the publisher's layout; for `generic` the mapping file, or the folder of the only one.
 
     Raises:
         LayoutError: there is no such data set, no such folder, or a mapping file cannot be used.
@@ -135,7 +140,7 @@ def bind(name: str, path: Path) -> tuple[Dataset, Path]:
     if name == "generic" and path.exists():
         from heartml.data.datasets import generic
 
-        return generic.bind(path)
+        return generic.open_collection(path)
     source = load(name)
     if not path.is_dir():
         raise LayoutError(f"{path}: no such folder. Name the one in which {source.TITLE} lies, or add --download.")
@@ -143,8 +148,15 @@ def bind(name: str, path: Path) -> tuple[Dataset, Path]:
 
 
 @dataclass
-class Folder:
-    """A publisher's folder while a member reads it: its checksums, and what was refused on the way."""
+class PublisherFolder:
+    """A publisher's folder while it is read.
+
+    Attributes:
+        root: the folder.
+        dataset: name of the data set.
+        sums: relative name -> SHA-256, as the publisher lists it.
+        refused: rows for the quarantine so far (columns of `schema.QUARANTINE`).
+    """
 
     root: Path
     dataset: str
@@ -152,7 +164,7 @@ class Folder:
     refused: list[dict[str, str | None]] = field(default_factory=list)
 
     def refuse(self, source_file: str, patient_id: str | None, reason: str, detail: str) -> None:
-        """Add one row for the quarantine table; what no table can hold, undecodable bytes of a name, is escaped."""
+        """Add one row for the quarantine. Bytes of a name that are no UTF-8 are escaped: no table can hold them."""
         words = (word if word is None else _storable(word) for word in (source_file, patient_id, reason, detail))
         row = (self.dataset, *words)
         self.refused.append(dict(zip(QUARANTINE, row, strict=True)))
@@ -167,7 +179,11 @@ class Folder:
         return expected is not None and hashing.sha256_file(path) != expected
 
     def text(self, path: Path, patient_id: str | None) -> str:
-        """A side file's text with LF line ends; empty where it is missing, or altered or foreign (which is refused)."""
+        """The text of a side file, with LF line ends.
+
+        It is empty where the file is missing. It is also empty, and the file is refused, where it has another checksum
+        than the publisher lists, cannot be read, or is a link that leads out of the folder.
+        """
         if not untrusted.is_file(path):
             return ""
         if not path.resolve().is_relative_to(self.root.resolve()):
@@ -177,14 +193,14 @@ class Folder:
             if self.altered(path):
                 fault = "checksum", "not the file that the publisher's checksums list"
             else:
-                return untrusted.text(path, errors="replace").replace("\r\n", "\n")
+                return untrusted.read_text(path, errors="replace").replace("\r\n", "\n")
         except (DocumentError, OSError) as error:
             fault = "unreadable", str(error)
         self.refuse(self.relative(path), patient_id, *fault)
         return ""
 
     def table(self, path: Path) -> list[dict[str, str]]:
-        """Rows of a table that must be there, whatever the checksums say; see `rows`.
+        """The rows of a table that must be there, whatever the checksums say; see `rows`.
 
         Raises:
             LayoutError: it leads out of the folder or cannot be read.
@@ -192,21 +208,23 @@ class Folder:
         if not path.resolve().is_relative_to(self.root.resolve()):
             raise LayoutError(f"{path}: a link that leads out of the folder: put the file itself there")
         try:
-            return self.rows(path, untrusted.text(path, errors="replace"))
+            return self.rows(path, untrusted.read_text(path, errors="replace"))
         except DocumentError as error:
             raise LayoutError(f"{path}: {error}") from None
 
     def rows(self, path: Path, content: str, names: Sequence[str] | None = None) -> list[dict[str, str]]:
-        """Rows of a CSV, names and cells trimmed; a row with cells too many is refused, since nobody knows which.
+        """The rows of a CSV, with names and cells trimmed. A row with too many cells is refused.
 
         Args:
-            names: of the columns, where the first line is a row already.
+            path: of the file, for messages.
+            content: its text.
+            names: of the columns, where the file has no header line.
 
         Raises:
             LayoutError: it cannot be read as a table.
         """
         try:
-            _, found = untrusted.table(content, names=names)
+            _, found = untrusted.parse_table(content, names=names)
             rows = list(found)
         except DocumentError as error:
             raise LayoutError(f"{path}: {error}") from None
@@ -221,9 +239,16 @@ class Folder:
         recordings: Iterable[Mapping[str, object]],
         annotations: Iterable[Mapping[str, object]],
         labels: Iterable[str],
-        known_same: Iterable[frozenset[str]] = (),
+        same_person: Iterable[frozenset[str]] = (),
     ) -> Layout:
-        """The typed tables, in the order of the source files' names."""
+        """The tables of a `Layout`, typed, in the order of the source files' names.
+
+        Args:
+            recordings: rows with columns of `FILE_COLUMNS` and `label_<name>`.
+            annotations: rows with `ANNOTATION_COLUMNS`.
+            labels: names of the labels.
+            same_person: sets of patient ids that the publisher says are one person.
+        """
         rows = [row for row in recordings if self._can_be_named(str(row["source_file"]))]
         table = pd.DataFrame(rows, columns=[*FILE_COLUMNS, *map(label_column, labels)])
         typed = table.astype({c: "Int64" if c == "samples" else "string" for c in table})
@@ -231,7 +256,7 @@ class Folder:
             typed.sort_values("source_file", ignore_index=True),
             pd.DataFrame(list(annotations), columns=list(ANNOTATION_COLUMNS)),
             pd.DataFrame(self.refused, columns=list(QUARANTINE)),
-            tuple(sorted(set(known_same), key=sorted)),
+            tuple(sorted(set(same_person), key=sorted)),
         )
 
     def _can_be_named(self, file: str) -> bool:
@@ -247,20 +272,28 @@ def _storable(text: str) -> str:
 
 
 def whole_number(text: str) -> int | None:
-    """The number of samples or milliseconds that ASCII digits write; `None` for anything else, or beyond 15 digits."""
+    """A number of samples or milliseconds from up to 15 ASCII digits; `None` for any other text."""
     return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
 
 
 def age_band(age: str) -> str | None:
-    """An age group: years become a band of ten (`20-29`), a group's name stays, and nothing is `None`."""
+    """The age group of an age: years become a band of ten, the name of a group stays, an empty text is `None`.
+
+    >>> age_band("23.5"), age_band("Child"), age_band("")
+    ('20-29', 'Child', None)
+    """
     if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]*)?", age):
         return age or None
     first = int(float(age)) // _BAND_YEARS * _BAND_YEARS
     return f"{first}-{first + _BAND_YEARS - 1}"
 
 
-def leads_out(name: str) -> bool:
-    """Whether a relative name taken from a publisher's table would leave the folder that it is relative to."""
+def leaves_folder(name: str) -> bool:
+    """Whether a relative name from a publisher's table leads out of the folder that it is relative to.
+
+    >>> leaves_folder("set_a/1.wav"), leaves_folder("../1.wav"), leaves_folder("C:\\\\..\\\\1.wav")
+    (False, True, True)
+    """
     path = PurePosixPath(name.replace("\\", "/"))
     return path.is_absolute() or ".." in path.parts
 
@@ -274,7 +307,7 @@ def checksums(path: Path) -> dict[str, str]:
     if not untrusted.is_file(path):
         return {}
     try:
-        lines = untrusted.text(path, errors="replace").splitlines()
+        lines = untrusted.read_text(path, errors="replace").splitlines()
     except DocumentError as error:
         raise LayoutError(f"{path}: {error}") from None
     pairs = (line.split(maxsplit=1) for line in lines if len(line.split(maxsplit=1)) == 2)

@@ -2,12 +2,12 @@
 
 `train.csv` carries one row a patient (`patient_id,AS,AR,MR,MS,N,recording_1..8`), `train/` their recordings, sitting
 and lying, at four locations (`MD_001_sup_Mit.wav`); `additional_metadata.csv` age, sex, smoking and where they live.
-Rows and files meet at the key (kind, number, posture, location), because `MD_085_sit_Tri` is on disk as
-`MD_085_sit_Tri6_06.wav`. A row without answers (`N/A`) leaves its recordings unlabelled. Several diseases at once are
-one label each.
+Rows and files are matched by the key (kind, number, posture, location), because `MD_085_sit_Tri` is on disk as
+`MD_085_sit_Tri6_06.wav`. A row without labels (`N/A`) leaves its recordings unlabelled. Each disease has a label of
+its own, since a patient can have several.
 
-Level and offset tell healthy from ill, and so do age, smoking and town: the floors of the report show it. Smoking and
-town have no column here and stay out of the metadata floor.
+Healthy and ill patients already differ in level and offset of the signal, in age, smoking and town: the baselines in
+the report show it. Smoking and town have no column here, so the metadata baseline does not use them.
 """
 
 import re
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from heartml.core.schema import label_column
 from heartml.core.tasks import DISEASES
-from heartml.data.datasets import Folder, Layout, LayoutError, Remote, age_band, checksums, leads_out
+from heartml.data.datasets import Layout, LayoutError, PublisherFolder, Remote, age_band, checksums, leaves_folder
 
 NAME = "bmdhs"
 TITLE = "BUET Multi-disease Heart Sound Dataset (BMD-HS)"
@@ -46,7 +46,7 @@ _Key = tuple[str, ...]               # kind, number, posture, location
 
 @dataclass
 class _Patient:
-    """A row of the table, that of the metadata, and why neither may be used (reason, detail)."""
+    """A row of the table, the row of the metadata, and why neither may be used (reason, detail)."""
 
     name: str
     row: Mapping[str, str]
@@ -55,8 +55,8 @@ class _Patient:
     recordings: list[str] = field(default_factory=list)
 
     @property
-    def answers(self) -> dict[str, str]:
-        """Column -> 0 or 1; nothing where the row gives no answers."""
+    def marks(self) -> dict[str, str]:
+        """Column of a disease -> 0 or 1; empty where the row is not filled in."""
         found = {column: self.row.get(column, "") for column in (*_COLUMNS, _HEALTHY)}
         return found if set(found.values()) <= {"0", _PRESENT} else {}
 
@@ -67,7 +67,7 @@ def read(folder: Path) -> Layout:
     Raises:
         LayoutError: `train.csv` or `train/` is missing, or the table has other columns.
     """
-    source = Folder(folder, NAME, checksums(folder / "SHA256SUMS.txt"))
+    source = PublisherFolder(folder, NAME, checksums(folder / "SHA256SUMS.txt"))
     patients = _patients(source)
     owners = {key: patient for patient in patients for name in patient.recordings if (key := _key(name))}
     listed = {name: patient for patient in patients for name in patient.recordings}
@@ -83,12 +83,12 @@ def _key(name: str) -> _Key | None:
     return (match["kind"], match["number"], match["posture"], match["place"]) if match else None
 
 
-def _rows(source: Folder, name: str) -> list[dict[str, str]]:
+def _rows(source: PublisherFolder, name: str) -> list[dict[str, str]]:
     return source.rows(source.root / name, source.text(source.root / name, None))
 
 
-def _patients(source: Folder) -> list[_Patient]:
-    """Everybody in the table, each with the first reason not to believe the row."""
+def _patients(source: PublisherFolder) -> list[_Patient]:
+    """Every patient in the table, with the reason why the row cannot be used where there is one."""
     if not (source.root / _TABLE).is_file() or not (source.root / _FOLDER).is_dir():
         raise LayoutError(f"{source.root}: no {_TABLE} with {_FOLDER}/ beside it. Name the folder that holds both.")
     rows = _rows(source, _TABLE)
@@ -110,10 +110,10 @@ def _patients(source: Folder) -> list[_Patient]:
     return list(patients.values())
 
 
-def _inside(source: Folder, patient: _Patient, named: Iterable[str]) -> Iterable[str]:
-    """The recordings that a row names, without an extension; what leads out of the folder is refused."""
+def _inside(source: PublisherFolder, patient: _Patient, named: Iterable[str]) -> Iterable[str]:
+    """The recordings that a row names, without extension; a name that leads out of the folder is refused."""
     for name in named:
-        if leads_out(name) or "/" in name:
+        if leaves_folder(name) or "/" in name:
             source.refuse(f"{_FOLDER}/{name}", _id(patient), "outside", f"{_TABLE} names it, and it is a path")
         else:
             yield name.removesuffix(".wav")
@@ -124,22 +124,23 @@ def _id(patient: _Patient) -> str:
 
 
 def _fault(patient: _Patient) -> tuple[str, str] | None:
-    """Where the answers contradict each other, or the kind that the recordings' names begin with."""
-    answers = patient.answers
-    if not answers:
+    """Whether the marks contradict each other, or the kind with which the recordings' names begin (reason, detail)."""
+    marks = patient.marks
+    if not marks:
         return None
-    ill = [column for column in _COLUMNS if answers[column] == _PRESENT]
-    if bool(ill) == (answers[_HEALTHY] == _PRESENT):
-        return "contradiction", f"{_TABLE}: N is {answers[_HEALTHY]} with {' and '.join(ill) or 'no disease'}"
+    ill = [column for column in _COLUMNS if marks[column] == _PRESENT]
+    if bool(ill) == (marks[_HEALTHY] == _PRESENT):
+        return "contradiction", f"{_TABLE}: N is {marks[_HEALTHY]} with {' and '.join(ill) or 'no disease'}"
     kind = _SEVERAL if len(ill) > 1 else (*ill, _HEALTHY)[0]
-    strange = [name for name in patient.recordings if (key := _key(name)) and key[0] != kind]
-    if strange:
-        return "contradiction", f"{_TABLE} says {' and '.join(ill) or 'healthy'}, the name says {strange[0]}"
+    other = [name for name in patient.recordings if (key := _key(name)) and key[0] != kind]
+    if other:
+        return "contradiction", f"{_TABLE} says {' and '.join(ill) or 'healthy'}, the name says {other[0]}"
     return None
 
 
 def _recording(
-    source: Folder, path: Path, owners: Mapping[_Key, _Patient], listed: Mapping[str, _Patient], exact: set[_Key]
+    source: PublisherFolder, path: Path, owners: Mapping[_Key, _Patient], listed: Mapping[str, _Patient],
+    exact: set[_Key],
 ) -> dict[str, object] | None:
     """One row of the layout, or `None` after it was refused."""
     relative, key = source.relative(path), _key(path.stem)
@@ -165,15 +166,15 @@ def _recording(
 
 
 def _labels(patient: _Patient) -> dict[str, str | None]:
-    answers = patient.answers
-    if not answers:
+    marks = patient.marks
+    if not marks:
         return dict.fromkeys(LABELS)
-    each = {name: "Present" if answers[column] == _PRESENT else "Absent" for column, name in _COLUMNS.items()}
-    return {"disease": "Normal" if answers[_HEALTHY] == _PRESENT else "Diseased", **each}
+    each = {name: "Present" if marks[column] == _PRESENT else "Absent" for column, name in _COLUMNS.items()}
+    return {"disease": "Normal" if marks[_HEALTHY] == _PRESENT else "Diseased", **each}
 
 
-def _refuse_missing_files(source: Folder, listed: Mapping[str, _Patient], files: Iterable[Path]) -> None:
-    """Refuse what a row names and no file answers to, under its own name or with something behind it."""
+def _refuse_missing_files(source: PublisherFolder, listed: Mapping[str, _Patient], files: Iterable[Path]) -> None:
+    """Refuse recordings that a row names and that no file has, neither under this name nor with a longer one."""
     there = {path.stem for path in files}
     found = {key for name in there if (key := _key(name))}
     for name, patient in listed.items():

@@ -1,8 +1,8 @@
-"""CirCor DigiScope 1.0.3: children's heart sounds at up to five locations, murmurs described, heart states marked.
+"""CirCor DigiScope 1.0.3: children's heart sounds at up to five locations, with murmurs described and heart states.
 
-`training_data.csv` carries one row a patient, `training_data/` a `.txt` a patient and `.wav`, `.hea`, `.tsv` a
-recording (`<id>_<location>[_<n>]`). Any subset of the patients is a valid folder. Text may end its lines with CRLF.
-Labels come from the table and must agree with the patient's own `.txt`. `simulated` has this layout and this reader.
+`training_data.csv` has one row a patient. `training_data/` has a `.txt` for each patient, and `.wav`, `.hea`, `.tsv`
+for each recording (`<id>_<location>[_<n>]`). Any subset of the patients is a valid folder. Lines may end with CRLF.
+Labels come from the table and must agree with the patient's own `.txt`. The data set `simulated` has this layout too.
 """
 
 import math
@@ -16,12 +16,12 @@ from heartml.core.schema import label_column
 from heartml.core.system import untrusted
 from heartml.data.datasets import (
     ANNOTATION_COLUMNS,
-    Folder,
     Layout,
     LayoutError,
+    PublisherFolder,
     Remote,
     checksums,
-    leads_out,
+    leaves_folder,
     whole_number,
 )
 
@@ -37,7 +37,7 @@ PUBLISHER = "https://physionet.org/content/circor-heart-sound/1.0.3/"
 REMOTES = (
     Remote("https://physionet.org/files/circor-heart-sound/1.0.3/", "SHA256SUMS.txt", ("training_data.csv", "RECORDS")),
 )
-TASKS = ("murmur", "outcome", *tasks.GROUPS["descriptors"])     # the first one is what `heartml ingest` puts to work
+TASKS = ("murmur", "outcome", *tasks.GROUPS["descriptors"])     # `heartml ingest` writes the first into params.yaml
 
 _MURMUR = ("Present", "Unknown", "Absent")
 LABELS: Mapping[str, tuple[str, ...]] = {
@@ -58,30 +58,34 @@ _NOT_COMPARED = ("Height", "Weight")     # written with other numbers of digits 
 
 @dataclass
 class _Patient:
-    """A row of the table, the lines of the patient's own `.txt`, and why neither may be used (reason, detail)."""
+    """A row of the table, the recordings that the patient's own `.txt` lists, and why neither may be used.
+
+    `fault` is (reason, detail) of the quarantine.
+    """
 
     row: dict[str, str]
     listed: list[str]
     fault: tuple[str, str] | None = None
 
     def value(self, key: str) -> str | None:
+        """The cell of a column; None where it is empty or `nan`."""
         value = self.row.get(key, "")
         return None if value in _NOT_GIVEN else value
 
 
 def read(folder: Path, dataset: str = NAME) -> Layout:
-    """Read CirCor's layout in `folder`, naming ids `<dataset>-<id>`.
+    """Read CirCor's layout in `folder`; patient ids become `<dataset>-<id>`.
 
     Raises:
         LayoutError: `training_data.csv` or `training_data/` is missing, or the table has no known columns.
     """
-    source = Folder(folder, dataset, checksums(folder / "SHA256SUMS.txt"))
+    source = PublisherFolder(folder, dataset, checksums(folder / "SHA256SUMS.txt"))
     patients = _patients(source)
     on_disk = _audio_files(folder / _FOLDER)
     recordings = [row for path in on_disk if (row := _recording(source, path, patients)) is not None]
     annotations = [state for row in recordings for state in _states(source, folder / str(row["source_file"]), row)]
     _refuse_missing_files(source, patients, {path.name for path in on_disk})
-    return source.layout(recordings, annotations, LABELS, _twins(patients, dataset))
+    return source.layout(recordings, annotations, LABELS, _same_person(patients, dataset))
 
 
 def _audio_files(folder: Path) -> list[Path]:
@@ -89,8 +93,8 @@ def _audio_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() not in _SIDE_FILES and not p.name.startswith("."))
 
 
-def _patients(source: Folder) -> dict[str, _Patient]:
-    """Publisher's id -> patient, each row held against the patient's own `.txt`."""
+def _patients(source: PublisherFolder) -> dict[str, _Patient]:
+    """Publisher's id -> patient; each row is checked against the patient's own `.txt`."""
     table = source.root / _TABLE
     if not table.is_file() or not (source.root / _FOLDER).is_dir():
         raise LayoutError(f"{source.root}: no {_TABLE} with {_FOLDER}/ beside it. Name the folder that holds both.")
@@ -110,9 +114,9 @@ def _patients(source: Folder) -> dict[str, _Patient]:
     return patients
 
 
-def _fault(source: Folder, name: str, patient: _Patient) -> tuple[str, str] | None:
+def _fault(source: PublisherFolder, name: str, patient: _Patient) -> tuple[str, str] | None:
     """Why this patient's row cannot be used; `patient.listed` is filled from the `.txt`."""
-    if leads_out(name) or "/" in name:
+    if leaves_folder(name) or "/" in name:
         return "outside", f"patient id {name!r} is a path"
     path = source.root / _FOLDER / f"{name}.txt"
     if not untrusted.is_file(path):
@@ -128,7 +132,7 @@ def _fault(source: Folder, name: str, patient: _Patient) -> tuple[str, str] | No
     return None
 
 
-def _recording(source: Folder, path: Path, patients: Mapping[str, _Patient]) -> dict[str, object] | None:
+def _recording(source: PublisherFolder, path: Path, patients: Mapping[str, _Patient]) -> dict[str, object] | None:
     """One row of the layout, or `None` after it was refused."""
     relative = source.relative(path)
     match = _NAME_PATTERN.fullmatch(path.stem)
@@ -156,11 +160,11 @@ def _recording(source: Folder, path: Path, patients: Mapping[str, _Patient]) -> 
 
 
 def _labels(patient: _Patient, location: str) -> dict[str, str | None]:
-    """Labels by name; a Present patient's murmur is heard only at `Murmur locations`."""
+    """Labels by name. `murmur_here` is about this location: a murmur is audible at `Murmur locations` only."""
     labels = {name: patient.value(name.replace("_", " ").capitalize()) for name in LABELS if name != "murmur_here"}
-    here, heard_at = labels["murmur"], patient.value("Murmur locations")
+    here, audible_at = labels["murmur"], patient.value("Murmur locations")
     if here == "Present":
-        here = None if heard_at is None else "Present" if location in heard_at.split("+") else "Absent"
+        here = None if audible_at is None else "Present" if location in audible_at.split("+") else "Absent"
     return {**labels, "murmur_here": here}
 
 
@@ -170,7 +174,7 @@ def _stated_samples(header: str) -> int | None:
     return whole_number(words[3]) if len(words) > 3 else None
 
 
-def _states(source: Folder, audio: Path, row: Mapping[str, object]) -> Iterator[dict[str, object]]:
+def _states(source: PublisherFolder, audio: Path, row: Mapping[str, object]) -> Iterator[dict[str, object]]:
     """Heart states of one recording: `start_s<TAB>end_s<TAB>0..4` a line."""
     path, patient_id = audio.with_suffix(".tsv"), str(row["patient_id"])
     lines = [line.split("\t") for line in source.text(path, patient_id).splitlines() if line]
@@ -191,20 +195,20 @@ def _interval(start: str, end: str) -> tuple[float, float]:
     return first, last
 
 
-def _refuse_missing_files(source: Folder, patients: Mapping[str, _Patient], on_disk: set[str]) -> None:
-    """Refuse what a patient's `.txt` lists and the folder does not hold, or what leads out of it."""
+def _refuse_missing_files(source: PublisherFolder, patients: Mapping[str, _Patient], on_disk: set[str]) -> None:
+    """Refuse recordings that a patient's `.txt` lists and that are not in the folder, or would lie outside it."""
     for name, patient in patients.items():
         for line in patient.listed:
             audio = next((word for word in line.split()[1:] if Path(word).suffix.lower() not in _SIDE_FILES), None)
             if audio is None or audio in on_disk:
                 continue
-            out = leads_out(audio)
+            out = leaves_folder(audio)
             detail = f"{name}.txt lists it, but {'it leads out of the folder' if out else 'there is no such file'}"
             reason = "outside" if out else "missing_file"
             source.refuse(f"{_FOLDER}/{audio}", f"{source.dataset}-{name}", reason, detail)
 
 
-def _twins(patients: Mapping[str, _Patient], dataset: str) -> set[frozenset[str]]:
+def _same_person(patients: Mapping[str, _Patient], dataset: str) -> set[frozenset[str]]:
     """Pairs of ids that the publisher says are one child in two campaigns (`Additional ID`)."""
     pairs = ((name, patient.value("Additional ID")) for name, patient in patients.items())
     return {frozenset((f"{dataset}-{a}", f"{dataset}-{b}")) for a, b in pairs if b is not None}

@@ -1,4 +1,4 @@
-"""Any labelled collection: a CSV with one row a recording, and a small mapping file beside it that says what is what.
+"""Any labelled collection: a CSV with one row a recording, and beside it a mapping file that explains its columns.
 
 The mapping file's name is the data set's: `clinic.yaml` makes `clinic`, with tasks such as `clinic-murmur`, so several
 collections live in one `data/`. `heartml ingest generic DIR/clinic.yaml` (or DIR, where it is the only one) reads it:
@@ -10,7 +10,7 @@ collections live in one `data/`. `heartml ingest generic DIR/clinic.yaml` (or DI
     columns:
       path: file                       # the column with the recording's path; the others may be left out
       patient: subject                 # without it nobody is known: each recording is a group of its own
-      group: family                    # what never crosses folds, where that is more than the patient
+      group: family                    # what must be in one fold, where that is more than the patient
       location: site
       age: age                         # a group's name, or years: those become bands of ten
       sex: sex
@@ -18,10 +18,10 @@ collections live in one `data/`. `heartml ingest generic DIR/clinic.yaml` (or DI
     values:                            # what a column's values mean here; others are kept as they are
       location: {apex: MV, pulmonary: PV}
       sex: {f: Female, m: Male}
-    labels:                            # a task of `heartml/core/tasks.py` -> the column with its answers
+    labels:                            # a task of `heartml/core/tasks.py` -> the column with its labels
       murmur:
         column: diagnosis
-        classes: {systolic murmur: Present, normal: Absent}     # left out where the column has the task's own words
+        classes: {systolic murmur: Present, normal: Absent}     # not needed where the column has the task's own words
 
 An empty cell is no label. A value that is no class of the task, a file that is not there and a file that no row names
 go into quarantine, each with its reason. A label that no task has yet needs one: an entry in `heartml/core/tasks.py`.
@@ -44,7 +44,16 @@ from heartml.core.system.text import short
 from heartml.core.system.untrusted import DocumentError
 from heartml.core.tasks import LABELS as ALL_LABELS
 from heartml.core.tasks import TASKS as ALL_TASKS
-from heartml.data.datasets import DATASETS, Folder, Layout, LayoutError, Remote, age_band, checksums, leads_out
+from heartml.data.datasets import (
+    DATASETS,
+    Layout,
+    LayoutError,
+    PublisherFolder,
+    Remote,
+    age_band,
+    checksums,
+    leaves_folder,
+)
 
 NAME = "generic"
 TITLE = "Any labelled collection: a CSV and a mapping file"
@@ -84,14 +93,14 @@ class Values(Section):
 
 
 class LabelColumn(Section):
-    """The column with a task's answers, and which class each answer is."""
+    """The column with a task's labels, and which class each of its values means."""
 
     column: str
     classes: dict[str, str] = Field(default_factory=dict)
 
 
 class CollectionMapping(Section):
-    """A mapping file."""
+    """The content of a mapping file."""
 
     title: str
     citation: str
@@ -137,16 +146,16 @@ class Collection:
 
     @property
     def LABELS(self) -> Mapping[str, tuple[str, ...]]:  # noqa: N802
-        """Of each task the label, and what one recording shows where the task asks for that."""
+        """Classes by label: for each task its label, and its label of a single recording where it has one."""
         return {label: ALL_TASKS[name].classes for name in self.TASKS for label in _labels_of(name)}
 
     def read(self, folder: Path) -> Layout:
         """Read the collection whose files lie in `folder`.
 
         Raises:
-            LayoutError: the table is missing or lacks a column, or a location is none.
+            LayoutError: the table is missing or lacks a column, or a location is unknown.
         """
-        source = Folder(folder, self.NAME, checksums(folder / "SHA256SUMS.txt"))
+        source = PublisherFolder(folder, self.NAME, checksums(folder / "SHA256SUMS.txt"))
         rows = _rows(source, self)
         recordings = [row for group in _by_path(rows, self).values() if (row := _recording(source, self, group))]
         _refuse_files_without_a_row(source, recordings)
@@ -157,29 +166,32 @@ def read(folder: Path) -> Layout:
     """Read the only collection described in `folder`.
 
     Raises:
-        LayoutError: there is no mapping file, or several, or it does not fit the table.
+        LayoutError: there is no mapping file or several, or it does not fit the table.
     """
-    collection, root = bind(folder)
+    collection, root = open_collection(folder)
     return collection.read(root)
 
 
-def bind(path: Path) -> tuple[Collection, Path]:
-    """The collection that a mapping file (or the folder of the only one) describes, and the folder of its files.
+def open_collection(path: Path) -> tuple[Collection, Path]:
+    """The collection that a mapping file describes, and the folder of its files.
+
+    Args:
+        path: the mapping file, or the folder of the only one.
 
     Raises:
-        LayoutError: there is none, or several, or it cannot be used; the message names the key.
+        LayoutError: there is no mapping file or several, or it cannot be used; the message names the key.
     """
     if not path.is_dir():
-        return collection(path), path.parent
+        return read_collection(path), path.parent
     found = sorted(path.glob(f"*{_SUFFIX}"))
     if not found:
         raise LayoutError(f"{path}: no mapping file (*{_SUFFIX}). Name the folder that holds one, or the file itself.")
     if len(found) > 1:
         raise LayoutError(f"{path}: {len(found)} mapping files: name one of {', '.join(p.name for p in found)}")
-    return collection(found[0]), path
+    return read_collection(found[0]), path
 
 
-def collection(path: Path) -> Collection:
+def read_collection(path: Path) -> Collection:
     """Read one mapping file.
 
     Raises:
@@ -190,8 +202,8 @@ def collection(path: Path) -> Collection:
         taken = ", ".join(other for other in DATASETS if other != NAME)
         raise LayoutError(f"{path.name}: its name is the data set's: small letters, digits and _, and not {taken}")
     try:
-        text = untrusted.text(path, most_bytes=untrusted.MOST_YAML_BYTES)
-        values = untrusted.yaml_of(text, yaml.BaseLoader)    # all text: `yes` and 1 are words of the CSV, not values
+        text = untrusted.read_text(path, max_bytes=untrusted.MAX_YAML_BYTES)
+        values = untrusted.parse_yaml(text, yaml.BaseLoader)    # all text: `yes` and 1 are words of the CSV, not values
         description = CollectionMapping.model_validate(values)
     except DocumentError as error:
         raise LayoutError(f"{path}: {error}") from None
@@ -203,14 +215,14 @@ def collection(path: Path) -> Collection:
 
 
 def _check_labels(file: str, description: CollectionMapping) -> None:
-    """Every label is a task's, with its classes, and patients are known where the task is about them."""
-    for name, answers in description.labels.items():
+    """Check that every label belongs to a task, has its classes, and that patients are known where it needs them."""
+    for name, mapped in description.labels.items():
         if name not in ALL_TASKS:
             raise LayoutError(f"{file}: labels.{name[:80]}: no such task, there are {', '.join(ALL_TASKS)}")
         task = ALL_TASKS[name]
-        strange = [value for value in answers.classes.values() if value not in task.classes]
-        if strange:
-            raise LayoutError(f"{file}: labels.{name}.classes: {short(strange[0])} is none of "
+        unknown = [value for value in mapped.classes.values() if value not in task.classes]
+        if unknown:
+            raise LayoutError(f"{file}: labels.{name}.classes: {short(unknown[0])} is none of "
                               f"{', '.join(task.classes)}")
         if task.unit == "patient" and description.columns.patient is None:
             raise LayoutError(f"{file}: columns.patient: labels.{name} is about patients, so a column must name them")
@@ -221,31 +233,35 @@ def _labels_of(task: str) -> tuple[str, ...]:
     return (found.label,) if found.recording_label is None else (found.label, found.recording_label)
 
 
-def _rows(source: Folder, of: Collection) -> list[dict[str, str]]:
-    """The table's rows, cells trimmed; every column that is mapped is there."""
+def _rows(source: PublisherFolder, of: Collection) -> list[dict[str, str]]:
+    """The table's rows, with cells trimmed.
+
+    Raises:
+        LayoutError: there is no table, or a column that is mapped is not in it.
+    """
     path, description = source.root / of.description.table, of.description
-    if leads_out(description.table) or not untrusted.is_file(path):
+    if leaves_folder(description.table) or not untrusted.is_file(path):
         raise LayoutError(f"{of.NAME}{_SUFFIX}: table: no file {description.table[:200]} in {source.root}")
     rows = source.table(path)
-    there = list(rows[0]) if rows else []
+    columns = list(rows[0]) if rows else []
     wanted = {f"columns.{key}": column for key, column in description.columns.model_dump().items() if column}
-    wanted |= {f"labels.{name}.column": answers.column for name, answers in description.labels.items()}
-    missing = [f"{key}: {short(column)}" for key, column in wanted.items() if column not in there]
+    wanted |= {f"labels.{name}.column": mapped.column for name, mapped in description.labels.items()}
+    missing = [f"{key}: {short(column)}" for key, column in wanted.items() if column not in columns]
     if missing:
         raise LayoutError(f"{of.NAME}{_SUFFIX}: {missing[0]} is no column of {description.table[:80]}, "
-                          f"there are {', '.join(there)[:500] or 'none, or no rows'}")
+                          f"there are {', '.join(columns)[:500] or 'none, or no rows'}")
     return rows
 
 
 def _by_path(rows: list[dict[str, str]], of: Collection) -> dict[str, list[dict[str, str]]]:
-    """Path -> its rows: one, or several that must not differ."""
+    """Path -> its rows. There may be several, but they must not differ."""
     found: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         found.setdefault(row[of.description.columns.path].replace("\\", "/"), []).append(row)
     return found
 
 
-def _recording(source: Folder, of: Collection, rows: list[dict[str, str]]) -> dict[str, object] | None:
+def _recording(source: PublisherFolder, of: Collection, rows: list[dict[str, str]]) -> dict[str, object] | None:
     """One row of the layout, or `None` after it was refused."""
     columns, row = of.description.columns, rows[0]
     path = row[columns.path].replace("\\", "/")
@@ -265,15 +281,15 @@ def _recording(source: Folder, of: Collection, rows: list[dict[str, str]]) -> di
         "location": _location(of, row),
         "age_group": age_band(_value(of, row, "age") or ""),
         "sex": _value(of, row, "sex"),
-        **dict(_answers(of, row)),
+        **dict(_labels(of, row)),
     }
 
 
-def _fault(source: Folder, path: str, rows: list[dict[str, str]], table: str) -> tuple[str, str] | None:
+def _fault(source: PublisherFolder, path: str, rows: list[dict[str, str]], table: str) -> tuple[str, str] | None:
     """Why a row cannot be used (reason, detail)."""
     if not path:
         return "missing_file", f"{table}: {len(rows)} rows name no file"
-    if leads_out(path):
+    if leaves_folder(path):
         return "outside", f"{table} names it, and it leads out of the folder"
     if any(row != rows[0] for row in rows[1:]):
         return "contradiction", f"{table} has {len(rows)} rows for it, and they differ"
@@ -283,7 +299,10 @@ def _fault(source: Folder, path: str, rows: list[dict[str, str]], table: str) ->
 
 
 def _exists(path: Path) -> bool:
-    """Also a folder or a pipe, which ingest calls by name; not what no file can be called."""
+    """Whether there is something at `path`, also a folder or a pipe, which ingest refuses with its own reason.
+
+    False, too, for a name that no file can have.
+    """
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -291,11 +310,11 @@ def _exists(path: Path) -> bool:
 
 
 def _value(of: Collection, row: Mapping[str, str], what: str) -> str | None:
-    """A cell in the words that the mapping gives it; `None` where it is empty or no column is mapped."""
+    """A cell's value, translated by the mapping; `None` where it is empty or no column is mapped."""
     column = getattr(of.description.columns, what)
     cell = row[column] if column else ""
-    meant: str = getattr(of.description.values, what).get(cell, cell)
-    return meant or None
+    value: str = getattr(of.description.values, what).get(cell, cell)
+    return value or None
 
 
 def _location(of: Collection, row: Mapping[str, str]) -> str | None:
@@ -306,16 +325,16 @@ def _location(of: Collection, row: Mapping[str, str]) -> str | None:
     return location
 
 
-def _answers(of: Collection, row: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
-    """Label columns; what is no class stays as it is, so that ingest refuses it by name."""
-    for name, answers in of.description.labels.items():
-        cell = row[answers.column]
+def _labels(of: Collection, row: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
+    """Label columns and their values. A value that is no class stays as it is; ingest then refuses it by name."""
+    for name, mapped in of.description.labels.items():
+        cell = row[mapped.column]
         for label in _labels_of(name):
-            yield label_column(label), answers.classes.get(cell, cell) or None
+            yield label_column(label), mapped.classes.get(cell, cell) or None
 
 
-def _refuse_files_without_a_row(source: Folder, recordings: list[dict[str, object]]) -> None:
-    """Refuse sound files beside those that the table names, but no row names themselves."""
+def _refuse_files_without_a_row(source: PublisherFolder, recordings: list[dict[str, object]]) -> None:
+    """Refuse sound files that no row names, in the folders of those that the table names."""
     named = {str(row["source_file"]) for row in recordings} | {str(row["source_file"]) for row in source.refused}
     folders = sorted({(source.root / str(row["source_file"])).parent for row in recordings})
     for path in (path for folder in folders for path in sorted(folder.iterdir())):

@@ -1,8 +1,9 @@
 """PASCAL Classifying Heart Sounds Challenge 2011: a phone app's recordings (set_a), a digital stethoscope's (set_b).
 
-`set_a.csv` and `set_b.csv` (`dataset,fname,label,sublabel`) lie beside the folders `set_a/` and `set_b/`. The names in
-`set_b.csv` are not those on disk: rows and files meet at the key (label, noisy or not, patient_timestamp_location).
-Files called `unlabelledtest` are kept without a label. set_a names no patients: it is grouped by calendar day.
+`set_a.csv` and `set_b.csv` (`dataset,fname,label,sublabel`) are beside the folders `set_a/` and `set_b/`. The names in
+`set_b.csv` are not those on disk: rows and files are matched by the key (label, noisy or not,
+patient_timestamp_location). Files called `unlabelledtest` are taken without a label. set_a names no patients, so its
+recordings are grouped by calendar day.
 """
 
 import re
@@ -14,12 +15,12 @@ from pathlib import Path
 from heartml.core.schema import label_column
 from heartml.data.datasets import (
     ANNOTATION_COLUMNS,
-    Folder,
     Layout,
     LayoutError,
+    PublisherFolder,
     Remote,
     checksums,
-    leads_out,
+    leaves_folder,
     whole_number,
 )
 
@@ -31,7 +32,7 @@ CITATION = (
 )
 LICENCE = "CC0-1.0"
 PUBLISHER = "http://www.peterjbentley.com/heartchallenge/"
-REMOTES: tuple[Remote, ...] = ()     # no place offers this layout file by file with checksums: download it by hand
+REMOTES: tuple[Remote, ...] = ()     # nobody offers this layout file by file with checksums: download it by hand
 TASKS = ("sounds",)
 LABELS: Mapping[str, tuple[str, ...]] = {"sound": ("artifact", "extrahls", "extrastole", "murmur", "normal")}
 
@@ -48,7 +49,7 @@ class _Name:
     """What a file's name says, on disk or in a table: `murmur_noisymurmur_171_1307971016233_F.wav`."""
 
     part: str        # set_a, set_b
-    label: str       # as the name's first word has it
+    label: str       # the name's first word
     noisy: bool
     tail: str        # 171_1307971016233_F, or 201104021355
 
@@ -62,7 +63,7 @@ class _Name:
 
     @property
     def session(self) -> str | None:
-        """The day and the app or stethoscope: set_a's names are times of the clock, set_b's hold milliseconds (UTC)."""
+        """The day and the device. set_a's names are clock times, set_b's hold milliseconds since 1970 (UTC)."""
         if self.part == "set_a":
             return f"{NAME}-{self.part}-{self.tail[:8]}"
         stamp = next((word for word in self.tail.split("_")[1:] if re.fullmatch("[0-9]{13}", word)), None)
@@ -70,7 +71,7 @@ class _Name:
 
     @property
     def group(self) -> str:
-        """The patient, or the day: some set_a time stamps lack a digit or two of the time, never of the day."""
+        """The patient, or the day. (Some time stamps of set_a lack digits of the time, but none of the day.)"""
         return self.patient_id or f"{NAME}-day-{self.tail[:8]}"
 
 
@@ -78,9 +79,9 @@ def read(folder: Path) -> Layout:
     """Read the PASCAL layout in `folder`.
 
     Raises:
-        LayoutError: neither set is there with its table.
+        LayoutError: neither set is in the folder with its table.
     """
-    source = Folder(folder, NAME)
+    source = PublisherFolder(folder, NAME)
     parts = [part for part in _SETS if (folder / part).is_dir() and (folder / f"{part}.csv").is_file()]
     if not parts:
         raise LayoutError(f"{folder}: neither set_a/ with set_a.csv nor set_b/ with set_b.csv. Name the folder above.")
@@ -90,7 +91,7 @@ def read(folder: Path) -> Layout:
     sums = checksums(folder / "PCM_SHA256SUMS.txt")
     recordings = [row for path in _audio_files(folder, parts) if (row := _recording(source, path, rows, sums))]
     _refuse_missing_files(source, rows, recordings)
-    return source.layout(recordings, _sounds(source, {str(row["source_file"]) for row in recordings}), LABELS)
+    return source.layout(recordings, _heart_sounds(source, {str(row["source_file"]) for row in recordings}), LABELS)
 
 
 def _audio_files(folder: Path, parts: list[str]) -> list[Path]:
@@ -98,7 +99,7 @@ def _audio_files(folder: Path, parts: list[str]) -> list[Path]:
 
 
 def _parse(part: str, file_name: str) -> _Name | None:
-    """What a name says; `None` where it has another form."""
+    """The parts of a file's name; `None` where it has another form."""
     match = _PATTERN.fullmatch(Path(file_name).stem)
     if match is None:
         return None
@@ -109,11 +110,11 @@ def _parse(part: str, file_name: str) -> _Name | None:
     return _Name(part, words[0], any(word.startswith("noisy") for word in words[1:]), match["tail"])
 
 
-def _read_table(source: Folder, part: str, rows: dict[_Key, set[str]]) -> None:
+def _read_table(source: PublisherFolder, part: str, rows: dict[_Key, set[str]]) -> None:
     """Add to `rows`: key -> the labels that the table gives it (more than one is a contradiction)."""
     for row in source.table(source.root / f"{part}.csv"):
         file_name, label = row.get("fname", ""), row.get("label", "")
-        if leads_out(file_name):
+        if leaves_folder(file_name):
             source.refuse(file_name, None, "outside", f"{part}.csv names it, and it leads out of the folder")
             continue
         name = _parse(part, file_name)
@@ -124,7 +125,7 @@ def _read_table(source: Folder, part: str, rows: dict[_Key, set[str]]) -> None:
 
 
 def _recording(
-    source: Folder, path: Path, rows: Mapping[_Key, set[str]], sums: Mapping[str, str]
+    source: PublisherFolder, path: Path, rows: Mapping[_Key, set[str]], sums: Mapping[str, str]
 ) -> dict[str, object] | None:
     """One row of the layout, or `None` after it was refused."""
     relative = source.relative(path)
@@ -153,7 +154,9 @@ def _recording(
     }
 
 
-def _refuse_missing_files(source: Folder, rows: Mapping[_Key, set[str]], recordings: list[dict[str, object]]) -> None:
+def _refuse_missing_files(
+    source: PublisherFolder, rows: Mapping[_Key, set[str]], recordings: list[dict[str, object]]
+) -> None:
     """Refuse the rows that no file on disk belongs to."""
     seen = {str(row["source_file"]) for row in recordings} | {str(row["source_file"]) for row in source.refused}
     found = {name.key for file in seen if (name := _parse(file.split("/")[0], file))}
@@ -162,8 +165,8 @@ def _refuse_missing_files(source: Folder, rows: Mapping[_Key, set[str]], recordi
         source.refuse(file, None, "missing_file", f"{part}.csv has a row for it, but there is no such file")
 
 
-def _sounds(source: Folder, known: set[str]) -> Iterator[dict[str, object]]:
-    """Where S1 and S2 stand in some normal set_a recordings: points, so `start_s` equals `end_s`."""
+def _heart_sounds(source: PublisherFolder, known: set[str]) -> Iterator[dict[str, object]]:
+    """The times of S1 and S2 in some normal recordings of set_a. They are points, so `start_s` equals `end_s`."""
     path = source.root / _TIMING
     for row in source.rows(path, source.text(path, None)):
         file, sound, location = row.get("fname"), row.get("sound"), whole_number(row.get("location", ""))

@@ -5,12 +5,13 @@
 six is a valid folder. `validation/` repeats recordings of the others and is not read. The `.dat` of training-a carries
 an electrocardiogram too; only the sound, the `.wav`, is.
 
-Persons are not in the headers. The publisher's appendix (`annotations/Online_Appendix_training_set.csv`, also written
-`Online Appendix_training set.csv`) gives, where it is there: `Subject ID` (training-b), the original record's name
-(training-a `C45S1...` and training-c `id17...` begin with the subject), and `# Raw record`, of which training-e's
-recordings are pieces; its numbers run anew for two cohorts, told apart by the original name. Nothing is known of
-persons in d and f, nor without the appendix: each recording is a group of its own then, joined only where the audio is
-nearly the same. Columns and patterns were checked against others' readings of the appendix, not against the file.
+The headers do not name persons. The publisher's appendix (`annotations/Online_Appendix_training_set.csv`, also written
+`Online Appendix_training set.csv`) tells them where the folder has it. training-b has a `Subject ID`. In training-a
+(`C45S1...`) and training-c (`id17...`) the original record's name begins with the subject. In training-e recordings
+are pieces of a `# Raw record`; its numbers start anew for each of two cohorts, which the original name tells apart.
+Persons in d and f, and all persons without the appendix, are unknown: each recording is then a group of its own, and
+only near-duplicates are joined. Columns and patterns follow other people's programs that read the appendix; they were
+not checked against the file itself.
 """
 
 import re
@@ -18,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from heartml.core.schema import label_column
-from heartml.data.datasets import Folder, Layout, LayoutError, Remote, age_band, checksums, leads_out
+from heartml.data.datasets import Layout, LayoutError, PublisherFolder, Remote, age_band, checksums, leaves_folder
 
 NAME = "physionet2016"
 TITLE = "PhysioNet/Computing in Cardiology Challenge 2016: Classification of Heart Sound Recordings 1.0.0"
@@ -34,7 +35,7 @@ LABELS: Mapping[str, tuple[str, ...]] = {"normal": ("Abnormal", "Normal")}
 
 _PARTS = tuple(f"training-{letter}" for letter in "abcdef")
 _REFERENCE, _SUMS = "REFERENCE.csv", "SHA256SUMS"
-_ANSWERS = {"1": "Abnormal", "-1": "Normal"}
+_CODES = {"1": "Abnormal", "-1": "Normal"}
 _LISTS = {"RECORDS-abnormal": "Abnormal", "RECORDS-normal": "Normal"}
 _APPENDICES = ("Online_Appendix_training_set.csv", "Online Appendix_training set.csv")
 _SIDE_FILES = (".hea", ".dat", ".csv", ".txt", ".mat", "")
@@ -46,51 +47,54 @@ def read(folder: Path) -> Layout:
     """Read the challenge's layout in `folder`.
 
     Raises:
-        LayoutError: none of the six parts is there with its answers.
+        LayoutError: none of the six parts is there with its `REFERENCE.csv`.
     """
     parts = [part for part in _PARTS if (folder / part / _REFERENCE).is_file()]
     if not parts:
         raise LayoutError(f"{folder}: no training-a to training-f with {_REFERENCE} in it. Name the folder above.")
-    source = Folder(folder, NAME, _sums(folder, parts))
+    source = PublisherFolder(folder, NAME, _sums(folder, parts))
     appendix = _appendix(source)
     recordings: list[dict[str, object]] = []
     for part in parts:
-        answers = _answers(source, part)
+        labels = _reference_labels(source, part)
         files = sorted(path for path in (folder / part).iterdir() if _is_recording(path))
-        recordings += [row for path in files if (row := _recording(source, path, answers, appendix))]
-        _refuse_missing_files(source, part, answers, {path.stem for path in files})
+        recordings += [row for path in files if (row := _recording(source, path, labels, appendix))]
+        _refuse_missing_files(source, part, labels, {path.stem for path in files})
     return source.layout(recordings, [], LABELS)
 
 
 def _sums(folder: Path, parts: Iterable[str]) -> dict[str, str]:
-    """Checksums of all parts, whose lists stand in each and over all."""
+    """Checksums of all parts: each part has a list, and the folder may have one for all."""
     own = {f"{part}/{name}": digest for part in parts for name, digest in checksums(folder / part / _SUMS).items()}
     return checksums(folder / "SHA256SUMS.txt") | own
 
 
 def _is_recording(path: Path) -> bool:
-    """Everything that is no known side file: a recording with a wrong extension must be seen, too."""
+    """Whether it is no known side file. So a recording with a wrong extension is seen, too."""
     return path.suffix.lower() not in _SIDE_FILES and not path.name.startswith((".", "RECORDS", "REFERENCE"))
 
 
-def _answers(source: Folder, part: str) -> dict[str, set[str]]:
-    """Record -> what the answers and the lists of normal and abnormal records say (more than one contradicts)."""
-    folder, answers = source.root / part, dict[str, set[str]]()
+def _reference_labels(source: PublisherFolder, part: str) -> dict[str, set[str]]:
+    """Record -> its labels in `REFERENCE.csv` and in the lists of normal and abnormal records.
+
+    More than one label is a contradiction.
+    """
+    folder, labels = source.root / part, dict[str, set[str]]()
     path = folder / _REFERENCE
-    for row in source.rows(path, source.text(path, None), ("name", "answer")):
-        name, answer = row["name"], row["answer"]
-        if name and leads_out(name):
+    for row in source.rows(path, source.text(path, None), ("name", "label")):
+        name, label = row["name"], row["label"]
+        if name and leaves_folder(name):
             source.refuse(f"{part}/{name}", None, "outside", f"{_REFERENCE} names it, and it leads out of the folder")
         elif name:
-            answers.setdefault(name, set()).add(_ANSWERS.get(answer, answer))
-    for file, answer in _LISTS.items():
+            labels.setdefault(name, set()).add(_CODES.get(label, label))
+    for file, label in _LISTS.items():
         for name in source.text(folder / file, None).split():
-            if name in answers:
-                answers[name].add(answer)
-    return answers
+            if name in labels:
+                labels[name].add(label)
+    return labels
 
 
-def _appendix(source: Folder) -> dict[str, dict[str, str]]:
+def _appendix(source: PublisherFolder) -> dict[str, dict[str, str]]:
     """Record -> the appendix's row; empty where there is none."""
     for name in _APPENDICES:
         path = source.root / "annotations" / name
@@ -101,19 +105,19 @@ def _appendix(source: Folder) -> dict[str, dict[str, str]]:
 
 
 def _recording(
-    source: Folder, path: Path, answers: Mapping[str, set[str]], appendix: Mapping[str, Mapping[str, str]]
+    source: PublisherFolder, path: Path, labels: Mapping[str, set[str]], appendix: Mapping[str, Mapping[str, str]]
 ) -> dict[str, object] | None:
     """One row of the layout, or `None` after it was refused."""
     relative, part = source.relative(path), path.parent.name
-    said, about = answers.get(path.stem), appendix.get(path.stem, {})
+    found, about = labels.get(path.stem), appendix.get(path.stem, {})
     subject = _subject(part, about)
     patient_id = f"{NAME}-{part[-1]}-{subject}" if subject else None
-    if not said:
+    if not found:
         source.refuse(relative, patient_id, "missing_row", f"{_REFERENCE} has no row for it")
         return None
-    said = said | {_ANSWERS[answer] for answer in [about.get("Class (-1=normal 1=abnormal)", "")] if answer in _ANSWERS}
-    if len(said) > 1:
-        source.refuse(relative, patient_id, "contradiction", f"its lists say {' and '.join(sorted(said))}")
+    found = found | {_CODES[code] for code in [about.get("Class (-1=normal 1=abnormal)", "")] if code in _CODES}
+    if len(found) > 1:
+        source.refuse(relative, patient_id, "contradiction", f"its lists say {' and '.join(sorted(found))}")
         return None
     return {
         "source_file": relative,
@@ -123,12 +127,12 @@ def _recording(
         "source": part,
         "age_group": age_band(about.get("Age (year)", "")),
         "sex": _SEXES.get(about.get("Gender", "").lower()),
-        label_column("normal"): next(iter(said)) or None,
+        label_column("normal"): next(iter(found)) or None,
     }
 
 
 def _subject(part: str, about: Mapping[str, str]) -> str | None:
-    """The person within a part, as far as the appendix tells; numbers are written with and without a fraction."""
+    """The person within a part, where the appendix tells; its numbers are written as `14` or as `14.0`."""
     original, given = about.get("Original record name", ""), _whole(about.get("Subject ID", ""))
     if given:
         return f"S{given}"
@@ -146,8 +150,8 @@ def _whole(text: str) -> str:
     return text.partition(".")[0] if re.fullmatch(r"\d+(\.0*)?", text) else ""
 
 
-def _refuse_missing_files(source: Folder, part: str, answers: Mapping[str, set[str]], there: set[str]) -> None:
+def _refuse_missing_files(source: PublisherFolder, part: str, labels: Mapping[str, set[str]], there: set[str]) -> None:
     """Refuse the rows that no file on disk belongs to."""
-    for name in sorted(answers.keys() - there):
+    for name in sorted(labels.keys() - there):
         detail = f"{_REFERENCE} has a row for it, but there is no such file"
         source.refuse(f"{part}/{name}.wav", None, "missing_file", detail)

@@ -1,4 +1,4 @@
-"""Simulated children (`heartml simulate`), in CirCor's layout and read by CirCor's reader."""
+"""Simulated children (`heartml simulate`). They have CirCor's layout and are read by `circor.read`."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from heartml.data.datasets import Layout, Remote, circor
 
 NAME = "simulated"
 TITLE = "HeartML's simulated children"
-CITATION = "Made by `heartml simulate`; the model and its sources stand in heartml/simulation/"
+CITATION = "Made by `heartml simulate`; the model and its sources stand in heartml/data/simulation/"
 LICENCE = "Apache-2.0"
 PUBLISHER = "heartml simulate"
 REMOTES: tuple[Remote, ...] = ()
@@ -15,9 +15,9 @@ LABELS = circor.LABELS
 
 
 def read(folder: Path) -> Layout:
-    """Read a simulated corpus, naming ids `simulated-<id>`.
+    """Read a simulated corpus; patient ids become `simulated-<id>`.
 
     Raises:
-        LayoutError: the folder is no such corpus.
+        LayoutError: the folder holds no such corpus.
     """
     return circor.read(folder, NAME)

@@ -1,11 +1,11 @@
-"""Yaseen 2018: a thousand short recordings in five folders by class, collected from books, discs and websites.
+"""Yaseen 2018: a thousand short recordings in five folders, one a class, collected from books, discs and websites.
 
-`AS/New_AS_001.wav`; folders may carry more than the class (`AS_New_3주기`, as their archives do). The class stands
-in the folder's name and in the file's, and both must agree.
+For instance `AS/New_AS_001.wav`. A folder's name may be longer than the class (`AS_New_3주기`, as in the publisher's
+archives). The class is in the folder's name and in the file's, and both must agree.
 
-Nobody knows whose hearts these are. Every recording is a group of its own, joined only where two are nearly the same
-audio: persons may well stand in training and in test at once, and three cycles of one source recording certainly may.
-Scores on this set alone say how well recordings are told apart, not patients; published accuracies near 1 included.
+The persons are unknown. Every recording is a group of its own; only near-duplicates are joined. One person may
+therefore be in training and test at once, and so may several cycles of one source recording. Scores on this set alone
+say how well recordings are told apart, not patients. That includes published accuracies near 1.
 """
 
 import re
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from heartml.core.schema import label_column
-from heartml.data.datasets import Folder, Layout, LayoutError, Remote, checksums
+from heartml.data.datasets import Layout, LayoutError, PublisherFolder, Remote, checksums
 
 NAME = "yaseen"
 TITLE = "Heart sounds of Yaseen, Son and Kwon (2018)"
@@ -27,18 +27,18 @@ REMOTES: tuple[Remote, ...] = ()     # five RAR archives without checksums: unpa
 TASKS = ("valves",)
 LABELS: Mapping[str, tuple[str, ...]] = {"valve": ("AS", "MR", "MS", "MVP", "N")}
 
-_SOURCE = "mixed"                    # which book or website a recording is from is not told
+_SOURCE = "mixed"                    # which book or website a recording is from is unknown
 _FOLDER_PATTERN = re.compile(r"(?P<label>AS|MR|MS|MVP|N)(_.*)?")
 _NAME_PATTERN = re.compile(r"New_(?P<label>[A-Z]+)_(?P<number>\d+)")
 
 
 def read(folder: Path) -> Layout:
-    """Read the folders by class in `folder`.
+    """Read the folders of the classes in `folder`.
 
     Raises:
-        LayoutError: not one of the five is there.
+        LayoutError: none of the five is there.
     """
-    source = Folder(folder, NAME, checksums(folder / "SHA256SUMS.txt"))
+    source = PublisherFolder(folder, NAME, checksums(folder / "SHA256SUMS.txt"))
     classes = [path for path in sorted(folder.iterdir()) if path.is_dir() and _FOLDER_PATTERN.fullmatch(path.name)]
     if not classes:
         raise LayoutError(f"{folder}: no folder {', '.join(LABELS['valve'])}. Name the folder that holds them.")
@@ -48,11 +48,11 @@ def read(folder: Path) -> Layout:
 
 
 def _is_file(path: Path) -> bool:
-    """Also what only looks like one, such as a pipe or a folder called .wav: ingest says what it is."""
+    """Whether ingest should see it. That includes a pipe or a folder called `.wav`, which ingest then refuses."""
     return not path.name.startswith(".") and (path.suffix != "" or not path.is_dir())
 
 
-def _recording(source: Folder, path: Path) -> dict[str, object] | None:
+def _recording(source: PublisherFolder, path: Path) -> dict[str, object] | None:
     """One row of the layout, or `None` after it was refused."""
     relative = source.relative(path)
     match, folder = _NAME_PATTERN.fullmatch(path.stem), _FOLDER_PATTERN.fullmatch(relative.split("/")[0])

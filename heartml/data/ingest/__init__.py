@@ -1,7 +1,7 @@
-"""Before all stages: a publisher's folder arrives, the next version of the canonical data set leaves.
+"""Ingest, before all stages. In: a publisher's folder. Out: the next version of the canonical data set in `data/`.
 
-Every file is decoded once and checked; what is refused goes into the quarantine with its reason. Rows of other data
-sets are not touched; files of this data set that were ingested before and are not in the folder are kept.
+Every file is decoded once and checked. A refused file goes into the quarantine with its reason. Rows of other data
+sets do not change. Files of this data set that were ingested before stay, even where the folder lacks them.
 """
 
 import sys
@@ -19,27 +19,30 @@ from heartml.core.system.parallel import available_workers, pool
 from heartml.core.system.progress import track
 from heartml.core.tasks import TASKS, resolve
 from heartml.data import cache
-from heartml.data.datasets import Dataset, Layout, bind
+from heartml.data.datasets import Dataset, Layout, open_dataset
 from heartml.data.datasets.generic import Collection
-from heartml.data.ingest import tables as assembly
+from heartml.data.ingest import tables as ingest_tables
 from heartml.data.ingest import version
 from heartml.data.ingest.version import DatasetTables
 from heartml.pipeline import graph
 
-_FEW = 40         # up to so many files are decoded in this process: starting workers would take longer
+_NO_WORKERS_BELOW = 41     # fewer files are decoded in this process: starting workers would take longer
 _FLAC = version.BUILD / "audio"
 
 
 @dataclass(frozen=True)
 class IngestOutcome:
-    """What one ingest did, of this data set alone; what `heartml ingest` prints.
+    """The result of one ingest, as `heartml ingest` prints it; the counts are of this data set alone.
 
     Attributes:
+        dataset: its name.
+        recordings, patients, groups: how many it has now.
         labelled: recordings with at least one label.
         new: recordings that were not there before.
         quarantined: number of files by reason.
         changed: whether `data.dvc` names another version than before.
-        tasks: those of `params.yaml` now; `tasks_changed`: whether this ingest put them there.
+        tasks: `tasks` of `params.yaml` now.
+        tasks_changed: whether this ingest wrote them.
     """
 
     dataset: str
@@ -58,7 +61,7 @@ class IngestOutcome:
         return asdict(self)
 
     def counts(self) -> list[tuple[str, int]]:
-        """For people: what, and how many."""
+        """The rows that are printed: text and number."""
         return [
             ("recordings", self.recordings), ("  of them with a label", self.labelled), ("  of them new", self.new),
             ("patients", self.patients), ("groups that never cross folds", self.groups),
@@ -68,29 +71,33 @@ class IngestOutcome:
 
 
 def run(dataset: str, folder: Path, *, keep_tasks: bool = False, replace: bool = False) -> IngestOutcome:
-    """Ingest `folder` as data set `dataset`; waits while another ingest or a retraining is at work here.
+    """Ingest `folder` as data set `dataset`. It waits while another ingest or a retraining is running here.
 
     Args:
+        dataset: its name.
         folder: in the publisher's layout; for `generic` a mapping file, or the folder of the only one.
-        keep_tasks: leave `tasks` in `params.yaml` alone, whatever the data allow.
-        replace: drop what was ingested of this data set before and is not in `folder`.
+        keep_tasks: do not change `tasks` in `params.yaml`.
+        replace: remove recordings of this data set that were ingested before and are not in `folder`.
 
     Raises:
         LayoutError: the folder is not this data set.
         VersionError: `data/` is not the version that `data.dvc` names.
     """
-    source, root = bind(dataset, folder)
-    with graph.alone(who="heartml ingest"):
+    source, root = open_dataset(dataset, folder)
+    with graph.hold_pipeline(command="heartml ingest"):
         params = config.load()     # as they are after the wait
         layout = source.read(root)
         version.restore()
         former = version.read()
-        keeping = assembly.kept(former, source.NAME, layout, nothing=replace)
+        retained = ingest_tables.retained_rows(former, source.NAME, layout, replace=replace)
         facts = _examine(layout, root, params.ingest)
-        admitted = assembly.admit(source, layout, facts, keeping, params.ingest)
+        admitted = ingest_tables.admit(source, layout, facts, retained, params.ingest)
         samples = {i: _samples(i) for i in admitted.candidates["recording_id"]}
-        pairs = cache.near_duplicates(source.NAME, samples, params.ingest.duplicate_correlation, available_workers(0))
-        tables = assembly.next_tables(source, layout, admitted, pairs, former, keeping)
+        searched = cache.thresholds(params.ingest, params.validate_)
+        pairs = cache.near_duplicates(
+            samples, params.ingest.duplicate_correlation, searched, available_workers(0)
+        )
+        tables = ingest_tables.next_tables(source, layout, admitted, pairs, former, retained)
         changed = version.publish(version.build(tables, _FLAC, _mapping(source)))
         tasks = params.tasks if keep_tasks else _tasks(source, params.tasks, tables)
         if tasks != params.tasks:
@@ -104,36 +111,36 @@ def _mapping(source: Dataset) -> dict[str, str]:
 
 
 def _samples(recording_id: str) -> Path:
-    """Where the samples of a recording lie: in the version in place, or decoded just now."""
-    former = paths.audio(recording_id)
-    return former if former.exists() else paths.audio(recording_id, _FLAC)
+    """The file with the samples of a recording: in the current version, or decoded just now."""
+    current = paths.audio(recording_id)
+    return current if current.exists() else paths.audio(recording_id, _FLAC)
 
 
 def _examine(layout: Layout, folder: Path, params: IngestParams) -> dict[str, FileFacts]:
-    """Source file -> facts; only what is not known from an earlier ingest is decoded."""
-    known, stated = cache.facts(), assembly.stated(layout)
+    """Source file -> facts. Only files that no earlier ingest has decoded are decoded."""
+    known, published = cache.read_facts(), ingest_tables.published_facts(layout)
     facts: dict[str, FileFacts] = {}
-    for file in track(stated, "looking for what is new", len(stated)):
+    for file in track(published, "looking for what is new", len(published)):
         path = folder / file
         fault = entry_checks.path_fault(folder, path)
         if fault:
             facts[file] = FileFacts.refused(fault)
             continue
         old = known.get(entry_checks.source_sha256(path))
-        if old and (entry_checks.first_fault(old, stated[file], params) or paths.audio(old.recording_id).exists()):
+        if old and (entry_checks.first_fault(old, published[file], params) or paths.audio(old.recording_id).exists()):
             facts[file] = old
-    jobs = {file: DecodingJob(folder / file, _FLAC) for file in stated if file not in facts}
+    jobs = {file: DecodingJob(folder / file, _FLAC) for file in published if file not in facts}
     if jobs and not sys.stderr.isatty():    # where no bar shows it
-        print(f"{folder}: decoding {len(jobs)} of {len(stated)} files", file=sys.stderr, flush=True)
-    with pool(available_workers(0) if len(jobs) > _FEW else 1) as workers:
+        print(f"{folder}: decoding {len(jobs)} of {len(published)} files", file=sys.stderr, flush=True)
+    with pool(available_workers(0) if len(jobs) >= _NO_WORKERS_BELOW else 1) as workers:
         found = track(workers.map(entry_checks.examine, jobs.values()), "decoding", len(jobs))
         facts |= dict(zip(jobs, found, strict=True))
-    cache.remember(facts.values())
+    cache.add_facts(facts.values())
     return facts
 
 
 def _tasks(source: Dataset, tasks: tuple[str, ...], tables: DatasetTables) -> tuple[str, ...]:
-    """`tasks`, or the first task that the ingested labels allow where none of them uses this data set."""
+    """`tasks`; where none of them uses this data set, the first task that its labels allow."""
     if any(source.NAME in resolve(task).datasets for task in tasks):
         return tasks
     own = tables.recordings[tables.recordings["dataset"] == source.NAME]
@@ -143,7 +150,7 @@ def _tasks(source: Dataset, tasks: tuple[str, ...], tables: DatasetTables) -> tu
 
 def _outcome(
     dataset: str, former: DatasetTables, tables: DatasetTables, changed: bool, tasks: tuple[str, ...],
-             tasks_changed: bool
+    tasks_changed: bool,
 ) -> IngestOutcome:
     own = tables.recordings[tables.recordings["dataset"] == dataset]
     labels = own.filter(like=label_column(""))

@@ -1,4 +1,7 @@
-"""What the ingested data would allow: every task of every data set with its units, classes and groups."""
+"""The tasks that the ingested data allow, each with its classes, and how many units and groups these have.
+
+In: schema.RECORDINGS with label columns. Out: `AvailableTask`s, or full names of tasks.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,17 +12,17 @@ from heartml.core import paths
 from heartml.core.schema import label_column
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.text import did_you_mean
-from heartml.core.tasks import GROUPS, TASKS, Task, TaskError, expand, resolve
+from heartml.core.tasks import GROUPS, TASKS, Task, TaskError, expand_groups, resolve
 from heartml.data.datasets import DATASETS, load
 
 
-class InventoryError(HeartMLError):
-    """Nothing has been ingested."""
+class NoDataError(HeartMLError):
+    """There is no `data/`: nothing has been ingested."""
 
 
 @dataclass(frozen=True)
-class Class:
-    """One class of a task: how many units carry it, from how many groups."""
+class ClassCount:
+    """One class of a task: how many units have it, from how many groups."""
 
     name: str
     units: int
@@ -27,39 +30,48 @@ class Class:
 
 
 @dataclass(frozen=True)
-class Allowed:
-    """One task that the data allow, under its full name; `group`: the name that stands for it and others."""
+class AvailableTask:
+    """One task that the data allow.
+
+    Attributes:
+        name: full name, `<data set>-<task>`.
+        unit: `recording` or `patient`.
+        classes: with their numbers of units and groups.
+        unlabelled: number of units without a label.
+        group: name for this task together with others (`circor-descriptors`), or None.
+    """
 
     name: str
     unit: str
-    classes: tuple[Class, ...]
+    classes: tuple[ClassCount, ...]
     unlabelled: int
     group: str | None
 
 
-def read() -> list[Allowed]:
+def read() -> list[AvailableTask]:
     """The tasks that the data in `data/` allow.
 
     Raises:
-        InventoryError: there is no `data/`.
+        NoDataError: there is no `data/`.
     """
-    return allowed(_recordings())
+    return find_available(_recordings())
 
 
 def _recordings() -> pd.DataFrame:
     if not paths.RECORDINGS.exists():
-        raise InventoryError(f"no {paths.RECORDINGS}: `heartml ingest pascal DIR`, or `dvc pull data.dvc`, brings it")
+        raise NoDataError(f"no {paths.RECORDINGS}: `heartml ingest pascal DIR`, or `dvc pull data.dvc`, brings it")
     return pd.read_parquet(paths.RECORDINGS)
 
 
-def allowed(recordings: pd.DataFrame) -> list[Allowed]:
-    """Tasks with at least two classes among the labelled units of one data set, in the order of `DATASETS`.
+def find_available(recordings: pd.DataFrame) -> list[AvailableTask]:
+    """Tasks with at least two classes among the labelled units.
 
-    Then those for which several data sets have labels, on all of them together.
+    First come the tasks of single data sets, in the order of `DATASETS`. Then come tasks for which several data sets
+    have labels, on all of them together.
     """
-    there = set(recordings["dataset"])
+    present = set(recordings["dataset"])
     single = [_count((dataset,), recordings, TASKS[name])
-              for dataset in [*(name for name in DATASETS if name in there), *sorted(there - set(DATASETS))]
+              for dataset in [*(name for name in DATASETS if name in present), *sorted(present - set(DATASETS))]
               for name in load(dataset).TASKS]
     users: dict[str, list[str]] = {}
     for task in single:
@@ -70,59 +82,64 @@ def allowed(recordings: pd.DataFrame) -> list[Allowed]:
     return [task for task in (*single, *together) if _trainable(task, 1)]
 
 
-def choose(names: Iterable[str], min_groups: int) -> tuple[str, ...]:
-    """`chosen` of the data in `data/`.
+def select_tasks(names: Iterable[str], min_groups: int) -> tuple[str, ...]:
+    """`select_from` for the data in `data/`.
 
     Raises:
-        InventoryError: there is no `data/`.
-        TaskError: see `chosen`.
+        NoDataError: there is no `data/`.
+        TaskError: see `select_from`.
     """
-    return chosen(names, _recordings(), min_groups)
+    return select_from(names, _recordings(), min_groups)
 
 
-def chosen(names: Iterable[str], recordings: pd.DataFrame, min_groups: int) -> tuple[str, ...]:
-    """Full names of tasks; a group stands for those of its tasks that the data can teach.
+def select_from(names: Iterable[str], recordings: pd.DataFrame, min_groups: int) -> tuple[str, ...]:
+    """Full names of tasks. The name of a group is replaced by those of its tasks that the data allow.
 
     Args:
-        min_groups: a class with fewer groups is no class for a task that leaves rare ones out.
+        names: full names of tasks or groups of tasks.
+        recordings: schema.RECORDINGS with label columns.
+        min_groups: a class with fewer groups does not count for a task that leaves rare classes out.
 
     Raises:
-        TaskError: there is no such task, its data set is not there, or the data cannot teach it.
+        TaskError: there is no such task, its data set has not been ingested, or it has fewer than two classes.
     """
     wanted: dict[str, None] = {}
     for name in names:
         _refuse_absent(name, sorted(set(recordings["dataset"])))
-        own = [one for one in expand([name]) if _teachable(one, recordings, min_groups)]
+        own = [one for one in expand_groups([name]) if _is_trainable_name(one, recordings, min_groups)]
         if not own:
             raise TaskError(f"{name}: fewer than two classes in data/; `heartml tasks` lists what the data allow")
         wanted |= dict.fromkeys(own)
     return tuple(wanted)
 
 
-def _refuse_absent(name: str, there: Sequence[str]) -> None:
-    for dataset in resolve(expand([name])[0]).datasets:
-        if dataset not in there:
+def _refuse_absent(name: str, present: Sequence[str]) -> None:
+    for dataset in resolve(expand_groups([name])[0]).datasets:
+        if dataset not in present:
             way_out = (f": `heartml ingest {dataset} DIR` brings it" if dataset in DATASETS else
-                       f", where there are {', '.join(there)}.{did_you_mean(dataset, there)}")
+                       f", where there are {', '.join(present)}.{did_you_mean(dataset, present)}")
             raise TaskError(f"{name}: no {dataset} in {paths.DATA}/{way_out}")
 
 
-def teachable(task: Allowed, min_groups: int) -> bool:
-    """Whether `choose` takes it: two classes have a group, or `min_groups` of them where rare classes are left out."""
+def is_trainable(task: AvailableTask, min_groups: int) -> bool:
+    """Whether a model can be trained for the task: two of its classes have groups enough.
+
+    One group is enough, or `min_groups` where the task leaves rare classes out.
+    """
     rare = TASKS[task.name.rpartition("-")[2]].rare
     return _trainable(task, min_groups if rare == "left out" else 1)
 
 
-def _teachable(name: str, recordings: pd.DataFrame, min_groups: int) -> bool:
+def _is_trainable_name(name: str, recordings: pd.DataFrame, min_groups: int) -> bool:
     assignment = resolve(name)
-    return teachable(_count(assignment.datasets, recordings, assignment.task), min_groups)
+    return is_trainable(_count(assignment.datasets, recordings, assignment.task), min_groups)
 
 
-def _trainable(task: Allowed, min_groups: int) -> bool:
+def _trainable(task: AvailableTask, min_groups: int) -> bool:
     return sum(entry.groups >= min_groups for entry in task.classes) > 1
 
 
-def _count(datasets: Iterable[str], recordings: pd.DataFrame, task: Task) -> Allowed:
+def _count(datasets: Iterable[str], recordings: pd.DataFrame, task: Task) -> AvailableTask:
     names, label = "+".join(datasets), label_column(task.label)
     own = recordings[recordings["dataset"].isin(names.split("+"))]
     units = own.drop_duplicates("recording_id" if task.unit == "recording" else "patient_id")
@@ -130,6 +147,6 @@ def _count(datasets: Iterable[str], recordings: pd.DataFrame, task: Task) -> All
     classes = []
     for name in task.classes:
         of_class = units[(labels == name).fillna(False)]
-        classes.append(Class(name, len(of_class), of_class["group_id"].nunique()))
+        classes.append(ClassCount(name, len(of_class), of_class["group_id"].nunique()))
     group = next((f"{names}-{group}" for group, tasks in GROUPS.items() if task.name in tasks), None)
-    return Allowed(f"{names}-{task.name}", task.unit, tuple(classes), int(labels.isna().sum()), group)
+    return AvailableTask(f"{names}-{task.name}", task.unit, tuple(classes), int(labels.isna().sum()), group)

@@ -1,7 +1,8 @@
-"""A data set's remote address arrives, its files in the publisher's layout leave: resumable, checksummed, retried.
+"""Download a data set. In: its remote address. Out: its files in the publisher's layout.
 
-The listing of checksums names the files. A file that is there with its checksum is not asked for again; a part of one
-(`<name>.part`) is continued with an HTTP range. Nothing takes its final name before its checksum is right.
+The publisher's list of checksums names the files. A file that is present with the right checksum is not fetched again.
+An incomplete one (`<name>.part`) is continued with an HTTP range. A file gets its final name only with the right
+checksum. Failed requests are retried.
 """
 
 import threading
@@ -16,7 +17,7 @@ from heartml.core import paths
 from heartml.core.system import hashing, locks
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.progress import track
-from heartml.data.datasets import Dataset, Remote, checksums, leads_out
+from heartml.data.datasets import Dataset, Remote, checksums, leaves_folder
 
 if TYPE_CHECKING:
     import httpx
@@ -28,24 +29,25 @@ TIMEOUT_S = 30.0
 
 
 class DownloadError(HeartMLError):
-    """A file could not be fetched as its publisher lists it; what is there already is kept for the next try."""
+    """A file could not be fetched as its publisher lists it. Files that have arrived stay for the next attempt."""
 
 
 class ServerAway(DownloadError):  # noqa: N818 - reads as a state
-    """The server was away, or sent something else than it lists, each time that it was asked; later it may not be."""
+    """In every attempt the server was unreachable, or sent other bytes than it lists. Later it may succeed."""
 
 
 def fetch(source: Dataset, into: Path | None = None, mirror: str | None = None, *, wait_s: float = WAIT_S) -> Path:
-    """Download data set `source` into a folder and return it; a second call fetches only what is missing.
+    """Download a data set and return its folder. A second call fetches only what is missing.
 
     Args:
-        into: by default `.heartml/downloads/<data set>`.
-        mirror: an address that holds the same files, instead of the publisher's.
-        wait_s: before the second attempt at a file.
+        source: the data set.
+        into: the folder; by default `.heartml/downloads/<data set>`.
+        mirror: an address with the same files, instead of the publisher's.
+        wait_s: before the second attempt at a file; it doubles with each attempt.
 
     Raises:
-        DownloadError: the data set has no address, or the server refuses.
-        ServerAway: a file did not arrive whole after several attempts.
+        DownloadError: the data set has no address, or the server refuses a request.
+        ServerAway: a file did not arrive completely in several attempts.
     """
     if not source.REMOTES:
         raise DownloadError(
@@ -71,7 +73,7 @@ def _client() -> "Iterator[httpx.Client]":
 def _fetch_all(fetcher: "_Fetcher", remote: Remote) -> None:
     fetcher.fetch(remote.listing, None)
     sums = checksums(fetcher.folder / remote.listing)
-    bad = next((name for name in sums if leads_out(name)), None)
+    bad = next((name for name in sums if leaves_folder(name)), None)
     if bad is not None:
         raise DownloadError(f"{remote.address}{remote.listing}: {bad!r} leads out of the folder; nothing was fetched")
     wanted: dict[str, str | None] = {**dict.fromkeys(remote.also), **sums}
@@ -87,14 +89,14 @@ def _fetch_all(fetcher: "_Fetcher", remote: Remote) -> None:
 
 
 class _Fetcher:
-    """Fetches single files, each as often as it takes, up to `ATTEMPTS` times."""
+    """Fetches single files, each in up to `ATTEMPTS` attempts."""
 
     def __init__(self, client: "httpx.Client", address: str, folder: Path, wait_s: float) -> None:
         self.client, self.address, self.folder, self.wait_s = client, address, folder, wait_s
         self.stop = threading.Event()
 
     def fetch(self, name: str, sha256: str | None) -> None:
-        """Bring one file; without a checksum it is fetched anew each time, since nothing says that it is right."""
+        """Fetch one file. Without a checksum it is fetched anew each time, since nothing says that it is right."""
         target = self.folder / name
         if sha256 is not None and target.is_file() and hashing.sha256_file(target) == sha256:
             return
@@ -102,16 +104,16 @@ class _Fetcher:
         part = target.with_name(f"{target.name}.part")
         if sha256 is None:
             part.unlink(missing_ok=True)
-        self._retried(name, lambda: self._attempt(name, part, sha256))
+        self._with_retries(name, lambda: self._attempt(name, part, sha256))
         part.replace(target)
 
-    def _retried(self, name: str, attempt: Callable[[], None]) -> None:
+    def _with_retries(self, name: str, attempt: Callable[[], None]) -> None:
         import httpx
 
         for number in range(1, ATTEMPTS + 1):
             try:
                 return attempt()
-            except (httpx.TransportError, _Again) as error:
+            except (httpx.TransportError, _RetryableError) as error:
                 if number == ATTEMPTS or self.stop.is_set():
                     raise ServerAway(
                         f"{self.address}{name}: {error} ({number} attempts). What has arrived is kept in "
@@ -121,11 +123,11 @@ class _Fetcher:
         return None
 
     def _attempt(self, name: str, part: Path, sha256: str | None) -> None:
-        """One request, continuing what is there; the checksum decides.
+        """One request, which continues an incomplete file; the checksum decides.
 
         Raises:
-            _Again: another attempt may help.
-            DownloadError: none will.
+            _RetryableError: another attempt may succeed.
+            DownloadError: no attempt will.
         """
         have = part.stat().st_size if part.exists() else 0
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
@@ -138,12 +140,12 @@ class _Fetcher:
                 for piece in response.iter_raw():      # as it arrives: nothing is lost in a buffer when this is killed
                     file.write(piece)
                     if self.stop.is_set():
-                        raise _Again("stopped")
+                        raise _RetryableError("stopped")
         self._check(part, sha256)
 
     def _refuse(self, name: str, status: int) -> None:
         if status in (408, 425, 429) or status >= 500:
-            raise _Again(f"the server answers {status}")
+            raise _RetryableError(f"the server answers {status}")
         if status not in (200, 206):
             raise DownloadError(f"{self.address}{name}: the server answers {status}. Is the address right?")
 
@@ -151,8 +153,8 @@ class _Fetcher:
     def _check(part: Path, sha256: str | None) -> None:
         if sha256 is not None and hashing.sha256_file(part) != sha256:
             part.unlink()
-            raise _Again("what arrived has another checksum than the publisher lists")
+            raise _RetryableError("what arrived has another checksum than the publisher lists")
 
 
-class _Again(Exception):  # noqa: N818 - says what to do
-    """This attempt failed; another may not."""
+class _RetryableError(Exception):
+    """This attempt failed; another may succeed."""

@@ -1,7 +1,7 @@
-"""Which recordings are one recording, which contradict each other, and which belong to one person. Pure.
+"""Which source files are copies, which contradict each other, and which belong to one person. Pure.
 
-A *candidate* is a source file that passed the entry checks. Candidates are told apart by `recording_id`; pairs of
-nearly the same audio come from `heartml.audio.near_duplicates`.
+In: *candidates*, the source files that passed the entry checks, one row each; pairs of near-duplicates. Out: faults of
+candidates, or their groups. Files with the same samples have the same `recording_id`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,30 +14,39 @@ from heartml.audio.entry_checks import Fault
 
 
 def contradictions(candidates: pd.DataFrame, pairs: pd.DataFrame, labels: Sequence[str]) -> dict[int, Fault]:
-    """Row of `candidates` -> fault, for both sides of every pair that is the same audio under two labels.
+    """Both sides of every pair that is the same audio with different labels.
 
     Args:
         candidates: `source_file`, `recording_id` and the columns `labels`; one row a source file, index 0 to n - 1.
-        pairs: `recording_id_a`, `recording_id_b`, `correlation` of nearly the same audio.
-        labels: columns that must not differ; null contradicts nothing.
+        pairs: `recording_id_a`, `recording_id_b`, `correlation` of near-duplicates.
+        labels: columns that must not differ; a null does not contradict anything.
+
+    Returns:
+        Row of `candidates` -> fault.
     """
     faults: dict[int, Fault] = {}
     names, columns = candidates["source_file"].tolist(), [candidates[c].astype(object).tolist() for c in labels]
     for a, b, correlation in _row_pairs(candidates, pairs):
-        likeness = "" if correlation is None else f" (correlation {correlation:.3f})"
+        how_alike = "" if correlation is None else f" (correlation {correlation:.3f})"
         for column in columns:
             if pd.isna(column[a]) or pd.isna(column[b]) or column[a] == column[b]:
                 continue
             for own, other in ((a, b), (b, a)):
-                detail = f"the same audio{likeness} as {names[other]}, which is labelled {column[other]}"
+                detail = f"the same audio{how_alike} as {names[other]}, which is labelled {column[other]}"
                 faults.setdefault(own, Fault("contradiction", detail))
     return faults
 
 
 def copies(candidates: pd.DataFrame, labels: Sequence[str], taken: Iterable[str]) -> dict[int, Fault]:
-    """Row -> fault, for every source file whose samples another one holds already.
+    """Every source file whose samples another one has. The one with the most labels stays, then the first by name.
 
-    The one with the most labels stays, then the first by name. `taken`: recording ids of other data sets.
+    Args:
+        candidates: `source_file`, `recording_id` and the columns `labels`.
+        labels: label columns.
+        taken: recording ids of other data sets.
+
+    Returns:
+        Row of `candidates` -> fault.
     """
     order = candidates.assign(known=candidates[list(labels)].notna().sum(axis=1))
     order = order.sort_values(["known", "source_file"], ascending=[False, True])
@@ -50,27 +59,27 @@ def copies(candidates: pd.DataFrame, labels: Sequence[str], taken: Iterable[str]
     return faults
 
 
-def groups(candidates: pd.DataFrame, pairs: pd.DataFrame, known_same: Iterable[Iterable[str]]) -> list[str]:
-    """The group of each candidate [n]: the same audio, and ids of one person, are one group.
+def groups(candidates: pd.DataFrame, pairs: pd.DataFrame, same_person: Iterable[Iterable[str]]) -> list[str]:
+    """The group of each candidate [n], after groups with the same audio or of one person are joined.
 
-    Every merged group takes the smallest of its names, so that the order of arrival does not show.
+    A joined group has the smallest of its names, so that it does not depend on the order of arrival.
 
     Args:
-        candidates: `group` (before merging) and `recording_id`.
-        pairs: `recording_id_a`, `recording_id_b`.
-        known_same: sets of group names that are one.
+        candidates: `group` (before joining) and `recording_id`.
+        pairs: `recording_id_a`, `recording_id_b`, `correlation`.
+        same_person: sets of group names that are one.
     """
     names, edges = list(candidates["group"]), [(a, b) for a, b, _ in _row_pairs(candidates, pairs)]
-    for same in known_same:
+    for same in same_person:
         ordered = sorted(same)
         edges += [(len(names) + k, len(names) + k + 1) for k in range(len(ordered) - 1)]
         names += ordered
-    merged = near_duplicates.join(names, pd.DataFrame(edges, columns=["i", "j"], dtype="int64"))
+    merged = near_duplicates.merge_groups(names, pd.DataFrame(edges, columns=["i", "j"], dtype="int64"))
     return merged[: len(candidates)]
 
 
 def _row_pairs(candidates: pd.DataFrame, pairs: pd.DataFrame) -> list[tuple[int, int, float | None]]:
-    """Pairs of rows with the same samples (correlation None) or nearly the same audio, in a fixed order."""
+    """Pairs of rows with the same samples (correlation None) or near-duplicates, in a fixed order."""
     rows: dict[str, list[int]] = {}
     for row, recording_id in enumerate(candidates["recording_id"]):
         rows.setdefault(recording_id, []).append(row)

@@ -1,7 +1,8 @@
-"""The next version of the tables from a publisher's layout, what decoding showed, and the former version. Pure.
+"""The next version of the tables. Pure.
 
-*Candidates* are the files of one data set that passed the entry checks, and its recordings of the former version that
-are kept: columns of `schema.RECORDINGS` without `group_id`, `group`, and `label_<name>`.
+In: a publisher's layout, the facts that decoding gave, and the former version. Out: `DatasetTables`. *Candidates* are
+the files of one data set that passed the entry checks, and the recordings of the former version that stay: the columns
+of `schema.RECORDINGS` without `group_id`, then `group` and `label_<name>`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,14 +24,14 @@ _MISSING_FILE = "missing_file"
 
 @dataclass(frozen=True)
 class Admitted:
-    """Candidates, and quarantine rows of the files that are none."""
+    """Candidates, and rows of the quarantine for the files that were refused."""
 
     candidates: pd.DataFrame
     refused: pd.DataFrame
 
 
-def stated(layout: Layout) -> dict[str, PublishedFacts]:
-    """Source file -> what the publisher says of it."""
+def published_facts(layout: Layout) -> dict[str, PublishedFacts]:
+    """Source file -> checksums and number of samples that the publisher gives."""
     columns = (layout.recordings[c].astype(object) for c in ("source_file", "file_sha256", "pcm_sha256", "samples"))
     return {
         file: PublishedFacts(*(None if pd.isna(value) else value for value in values))
@@ -38,19 +39,25 @@ def stated(layout: Layout) -> dict[str, PublishedFacts]:
     }
 
 
-def kept(former: DatasetTables, dataset: str, layout: Layout, *, nothing: bool) -> DatasetTables:
-    """What the former version holds of this data set, of files that the layout does not speak of; or `nothing`.
+def retained_rows(former: DatasetTables, dataset: str, layout: Layout, *, replace: bool) -> DatasetTables:
+    """The rows of this data set in the former version that stay: those of files that the layout does not name.
 
-    A layout that merely misses a file takes no recording away.
+    A recording also stays where the layout names its file and the file is missing.
+
+    Args:
+        former: the former version.
+        dataset: name of the data set.
+        layout: what is ingested now.
+        replace: no row stays.
     """
-    if nothing:
+    if replace:
         return DatasetTables(former.recordings.head(0), former.annotations.head(0), former.quarantine.head(0),
-                      former.withdrawn)
+                             former.withdrawn)
     missing = layout.refused["reason"] == _MISSING_FILE
-    spoken_of = {*layout.recordings["source_file"], *layout.refused.loc[~missing, "source_file"]}
-    recordings = former.recordings[_of(former.recordings, dataset) & ~former.recordings["source_file"].isin(spoken_of)]
-    spoken_of |= {*layout.refused.loc[missing, "source_file"]}
-    quarantine = former.quarantine[_of(former.quarantine, dataset) & ~former.quarantine["source_file"].isin(spoken_of)]
+    named = {*layout.recordings["source_file"], *layout.refused.loc[~missing, "source_file"]}
+    recordings = former.recordings[_of(former.recordings, dataset) & ~former.recordings["source_file"].isin(named)]
+    named |= {*layout.refused.loc[missing, "source_file"]}
+    quarantine = former.quarantine[_of(former.quarantine, dataset) & ~former.quarantine["source_file"].isin(named)]
     annotations = former.annotations[former.annotations["recording_id"].isin(recordings["recording_id"])]
     return DatasetTables(recordings, annotations, quarantine, former.withdrawn)
 
@@ -64,22 +71,30 @@ def _of(table: pd.DataFrame, dataset: str) -> "pd.Series[bool]":
 
 
 def admit(
-    source: Dataset, layout: Layout, facts: Mapping[str, FileFacts], keeping: DatasetTables, params: IngestParams
+    source: Dataset, layout: Layout, facts: Mapping[str, FileFacts], retained: DatasetTables, params: IngestParams
 ) -> Admitted:
-    """Hold every file of the layout against the entry checks and withdrawn consent; `keeping`: see `kept`."""
-    say, before = stated(layout), keeping.recordings
-    gone = withdrawn.faults(layout.recordings, facts, keeping.withdrawn)
-    faults = {file: first_fault(facts[file], say[file], params) or fault or gone.get(file)
+    """Check every file of the layout: entry checks, known labels, withdrawn consent.
+
+    Args:
+        source: the data set.
+        layout: what is ingested now.
+        facts: source file -> facts of decoding.
+        retained: rows of the data set that stay, of `retained_rows`.
+        params: limits of the entry checks.
+    """
+    published, before = published_facts(layout), retained.recordings
+    withdrawn_files = withdrawn.faults(layout.recordings, facts, retained.withdrawn)
+    faults = {file: first_fault(facts[file], published[file], params) or fault or withdrawn_files.get(file)
               for file, fault in _unknown_labels(source, layout.recordings).items()}
     files = layout.recordings["source_file"]
     passed = layout.recordings[pd.Series([faults[file] is None for file in files], files.index, dtype=bool)]
-    about = [facts[file] for file in passed["source_file"]]
+    decoded = [facts[file] for file in passed["source_file"]]
     fresh = passed.assign(
-        recording_id=[fact.recording_id for fact in about],
+        recording_id=[fact.recording_id for fact in decoded],
         dataset=source.NAME,
-        sample_rate_hz=[fact.sample_rate_hz for fact in about],
-        seconds=[fact.seconds for fact in about],
-        source_sha256=[fact.source_sha256 for fact in about],
+        sample_rate_hz=[fact.sample_rate_hz for fact in decoded],
+        seconds=[fact.seconds for fact in decoded],
+        source_sha256=[fact.source_sha256 for fact in decoded],
         licence=source.LICENCE,
         **{SESSION: passed["session"]},
     )
@@ -94,7 +109,7 @@ def admit(
 
 
 def _unknown_labels(source: Dataset, recordings: pd.DataFrame) -> dict[str, Fault | None]:
-    """Source file -> fault, where a label is none of the data set's."""
+    """Source file -> fault where a label is no class of the data set, None elsewhere."""
     faults: dict[str, Fault | None] = dict.fromkeys(recordings["source_file"])
     for name, allowed in source.LABELS.items():
         column = recordings[label_column(name)]
@@ -106,11 +121,17 @@ def _unknown_labels(source: Dataset, recordings: pd.DataFrame) -> dict[str, Faul
 
 def next_tables(
     source: Dataset, layout: Layout, admitted: Admitted, pairs: pd.DataFrame, former: DatasetTables,
-                keeping: DatasetTables
+    retained: DatasetTables,
 ) -> DatasetTables:
-    """Decide what candidates are copies or contradictions, group the rest, put other data sets' rows beside them.
+    """The next version: refuse copies and contradictions among the candidates, group the others, add other data sets.
 
-    `pairs`: nearly the same audio, `recall.PAIR_COLUMNS`; `keeping`: of this data set, see `kept`.
+    Args:
+        source: the data set.
+        layout: what is ingested now.
+        admitted: of `admit`.
+        pairs: near-duplicates among the candidates, `cache.PAIR_COLUMNS`.
+        former: the former version, with all data sets.
+        retained: rows of this data set that stay, of `retained_rows`.
     """
     others = former.recordings[~_of(former.recordings, source.NAME)]
     candidates = admitted.candidates
@@ -118,44 +139,44 @@ def next_tables(
     faults = grouping.contradictions(candidates, pairs, compared)
     single = candidates.drop(index=list(faults))
     faults |= grouping.copies(single, _labels(candidates), others["recording_id"])
-    same = [*layout.known_same, *_known_before(keeping.recordings)]
+    same = [*layout.same_person, *_known_before(retained.recordings)]
     grouped = candidates.assign(group_id=grouping.groups(candidates, pairs, same))
     accepted = grouped.drop(index=list(faults), columns="group")
-    doubted = candidates.loc[list(faults), ["dataset", "source_file", "patient_id"]].assign(
+    faulty = candidates.loc[list(faults), ["dataset", "source_file", "patient_id"]].assign(
         reason=[fault.reason for fault in faults.values()], detail=[fault.detail for fault in faults.values()]
     )
-    refused = [admitted.refused, doubted, _still_missing(layout.refused, accepted), keeping.quarantine]
+    refused = [admitted.refused, faulty, _still_missing(layout.refused, accepted), retained.quarantine]
     elsewhere = former.quarantine[~_of(former.quarantine, source.NAME)]
-    strange = former.annotations[former.annotations["recording_id"].isin(others["recording_id"])]
+    of_others = former.annotations[former.annotations["recording_id"].isin(others["recording_id"])]
     return DatasetTables(
         _sorted(_stack(others, accepted), ["dataset", "source_file"]),
-        _sorted(_stack(strange, _annotations(layout, accepted, keeping)), ["recording_id", "start_s", "end_s"]),
+        _sorted(_stack(of_others, _annotations(layout, accepted, retained)), ["recording_id", "start_s", "end_s"]),
         _sorted(_stack(elsewhere, _one_row_a_file(_stack(*refused))), ["dataset", "source_file"]),
         former.withdrawn,
     )
 
 
 def _known_before(recordings: pd.DataFrame) -> Iterable[tuple[str, str]]:
-    """Patient ids that were put into a group in an earlier ingest, with that group."""
+    """Patient ids with the group that an earlier ingest gave them."""
     known = recordings.dropna(subset=["patient_id"])
     return zip(known["patient_id"], known["group_id"], strict=True)
 
 
 def _still_missing(refused: pd.DataFrame, accepted: pd.DataFrame) -> pd.DataFrame:
-    """What a layout refuses; files that it misses only where no earlier ingest has brought them."""
+    """The rows that a layout refuses, without missing files whose recording an earlier ingest has brought."""
     known = (refused["reason"] == _MISSING_FILE) & refused["source_file"].isin(accepted["source_file"])
     return refused[~known]
 
 
-def _annotations(layout: Layout, accepted: pd.DataFrame, keeping: DatasetTables) -> pd.DataFrame:
+def _annotations(layout: Layout, accepted: pd.DataFrame, retained: DatasetTables) -> pd.DataFrame:
     ids = accepted[["source_file", "recording_id"]]
     fresh = layout.annotations.merge(ids, on="source_file").drop(columns="source_file")
-    old = keeping.annotations[keeping.annotations["recording_id"].isin(accepted["recording_id"])]
+    old = retained.annotations[retained.annotations["recording_id"].isin(accepted["recording_id"])]
     return _stack(fresh, old)
 
 
 def _stack(*tables: pd.DataFrame) -> pd.DataFrame:
-    """All rows; of tables without rows the one with the most columns, so that label columns stay."""
+    """All rows of the tables. Where none has a row, the table with the most columns, so that label columns stay."""
     filled = [table for table in tables if len(table)]
     return pd.concat(filled, ignore_index=True) if filled else max(tables, key=lambda table: len(table.columns))
 

@@ -1,7 +1,8 @@
-"""The canonical data set as a version: read, built aside, put in place in one step, recorded by DVC in `data.dvc`.
+"""Versions of the canonical data set in `data/`: read, build the next one, put it in place, record it in `data.dvc`.
 
-Audio files are named by their content and never change: a new version links those that it shares with the former one.
-A process killed at any moment leaves the former version or the new one, whole; the next ingest finishes.
+In: `DatasetTables` and FLAC files. Out: the folder `data/` as a DVC version. Audio files are named by their content and
+never change, so a new version links those that it shares with the former one. A process that is killed at any moment
+leaves a complete version, the former or the new one; the next ingest finishes the work.
 """
 
 import contextlib
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 POINTER = Path("data.dvc")
 BUILD = paths.STATE / "ingest"              # wiped at the start of every ingest
-PUBLISHING = paths.STATE / "publishing"     # is there from before a version is put in place until DVC has recorded it
-RESTORING = paths.STATE / "restoring"       # is there while DVC brings a version back
+PUBLISHING = paths.STATE / "publishing"     # exists from before a version is put in place until DVC has recorded it
+RESTORING = paths.STATE / "restoring"       # exists while DVC restores a version
 _TABLES: Mapping[str, tuple[Path, Mapping[str, str]]] = {
     "recordings": (paths.RECORDINGS, schema.RECORDINGS),
     "annotations": (paths.ANNOTATIONS, schema.ANNOTATIONS),
@@ -41,7 +42,7 @@ class VersionError(HeartMLError):
 
 @dataclass(frozen=True)
 class DatasetTables:
-    """The tables of one version; `withdrawn` is no file of it while nobody has withdrawn consent."""
+    """The tables of one version, with the columns of `schema`. `withdrawn` is written only where it has rows."""
 
     recordings: pd.DataFrame
     annotations: pd.DataFrame
@@ -50,7 +51,7 @@ class DatasetTables:
 
 
 def read() -> DatasetTables:
-    """The version that lies in `data/`; empty tables where there is none."""
+    """The tables of the version in `data/`; empty tables where there is none."""
     found = {}
     for name, (path, columns) in _TABLES.items():
         table = pd.read_parquet(path) if path.exists() else pd.DataFrame(columns=list(columns))
@@ -59,23 +60,23 @@ def read() -> DatasetTables:
 
 
 def restore() -> None:
-    """Make sure that `data/` is the version that `data.dvc` names: a new one is built on it.
+    """Make sure that `data/` is the version that `data.dvc` names, since the next one is built on it.
 
     Raises:
-        VersionError: `data/` was changed by hand, has another layout, or its version can be fetched from nowhere.
+        VersionError: `data/` was changed by hand or has an older layout, or DVC cannot fetch the version.
     """
     shutil.rmtree(BUILD, ignore_errors=True)
-    _bring_back()
-    strange = [folder for folder in (paths.DATA / "audio").glob("??") if folder.is_dir()]
-    if strange:
-        raise VersionError(f"{strange[0]}: an older layout, audio lies in {paths.audio('0').parent}/ and the like now. "
+    _restore_named_version()
+    older = [folder for folder in (paths.DATA / "audio").glob("??") if folder.is_dir()]
+    if older:
+        raise VersionError(f"{older[0]}: an older layout, audio lies in {paths.audio('0').parent}/ and the like now. "
                            f"Move {paths.DATA} and {POINTER} away and ingest anew: ids will be the same")
 
 
-def _bring_back() -> None:
+def _restore_named_version() -> None:
     if PUBLISHING.exists() and paths.DATA.exists():
         _drop_half_written_pointer()
-        return      # killed between putting in place and recording: what lies there is whole
+        return      # killed after a version was put in place and before it was recorded: it is complete
     if not POINTER.exists():
         return
     with _repo() as repo:
@@ -92,24 +93,24 @@ def _bring_back() -> None:
 
 
 def _pull(repo: "Repo") -> None:
-    """Bring the version back, whole: what is damaged in DVC's cache is fetched anew from the remote."""
+    """Restore the whole version. Objects that are damaged in DVC's cache are fetched anew from the remote."""
     for last in (False, True):
-        with dvc_log_errors.raised():
+        with dvc_log_errors.raise_logged_errors():
             repo.pull(targets=[str(POINTER)], force=True)
         outs = [out for stage in repo.stage.collect(str(POINTER)) for out in stage.outs]
-        if all(map(verify_outputs.is_whole, outs)):
+        if all(map(verify_outputs.is_intact, outs)):
             return
-        damaged = verify_outputs.put_aside(outs)
+        damaged = verify_outputs.move_damaged(outs)
         if last:
             raise VersionError(f"what DVC has of {POINTER} is damaged, in its cache and in the remote ({len(damaged)} "
-                               f"objects are put aside in {verify_outputs.ASIDE}). Move {POINTER} away and ingest "
+                               f"objects are put aside in {verify_outputs.DAMAGED}). Move {POINTER} away and ingest "
                                "everything anew, or check out an older one with git")
 
 
 def _link(repo: "Repo") -> None:
-    """Make the files links into DVC's cache, or copies of what lies there, where its `cache.type` says so."""
+    """Make the files links into DVC's cache, or copies of its objects, where its `cache.type` says so."""
     if repo.config["cache"].get("type"):
-        with dvc_log_errors.raised():
+        with dvc_log_errors.raise_logged_errors():
             repo.checkout(targets=[str(POINTER)], relink=True, force=True)
 
 
@@ -119,7 +120,7 @@ def _mark(path: Path) -> None:
 
 
 def _drop_half_written_pointer() -> None:
-    """DVC writes `data.dvc` in place; cut short by a kill it would stop DVC. The version itself is in `data/`."""
+    """Remove `data.dvc` where a kill has left half of it, which DVC cannot read. The version itself is in `data/`."""
     import yaml
     from dvc.schema import COMPILED_SINGLE_STAGE_SCHEMA
     from voluptuous import Invalid
@@ -134,11 +135,12 @@ def _drop_half_written_pointer() -> None:
 
 
 def build(tables: DatasetTables, flac_folder: Path, mappings: Mapping[str, str]) -> Path:
-    """Lay out a whole version aside: `tables`, audio linked from the former version or taken from `flac_folder`.
+    """Write a whole version into a folder beside `data/`. Audio is linked from the former version where it has it.
 
     Args:
-        flac_folder: holds `<x>/<recording_id>.flac`.
-        mappings: data set -> its mapping file; those of other data sets are kept.
+        tables: of the new version.
+        flac_folder: has the other audio as `<x>/<recording_id>.flac`; it is moved.
+        mappings: data set -> text of its mapping file; mapping files of other data sets stay.
 
     Returns:
         The folder.
@@ -158,14 +160,14 @@ def build(tables: DatasetTables, flac_folder: Path, mappings: Mapping[str, str])
         target = folder / former.relative_to(paths.DATA)
         target.parent.mkdir(parents=True, exist_ok=True)
         if former.exists():
-            _second_name(former, target)
+            _link_or_copy(former, target)
         else:
             paths.audio(recording_id, flac_folder).rename(target)
     return folder
 
 
-def _second_name(former: Path, target: Path) -> None:
-    """A second name for a file that is never written again; a copy where the file system has no links."""
+def _link_or_copy(former: Path, target: Path) -> None:
+    """A hard link to a file that is never written again; a copy where the file system has no links."""
     try:
         os.link(former, target, follow_symlinks=False)
     except OSError:
@@ -173,7 +175,17 @@ def _second_name(former: Path, target: Path) -> None:
 
 
 def publish(folder: Path) -> bool:
-    """Put a built version in place and have DVC record it; whether `data.dvc` names another version now."""
+    """Put a built version in place and let DVC record it.
+
+    Args:
+        folder: of `build`.
+
+    Returns:
+        Whether `data.dvc` names another version than before.
+
+    Raises:
+        VersionError: DVC could not record it.
+    """
     former = POINTER.read_bytes() if POINTER.exists() else b""
     if not _same(folder, paths.DATA):
         _mark(PUBLISHING)
@@ -185,14 +197,14 @@ def publish(folder: Path) -> bool:
 
 
 def _record() -> None:
-    """Have DVC record what lies in `data/`, and link it to its cache where its `cache.type` says so.
+    """Let DVC record `data/`, then link its files to DVC's cache where `cache.type` says so.
 
-    Left to itself DVC takes each file away while it records, and puts it back from its cache: a kill in between would
-    leave a hole that `data.dvc` does not know of yet.
+    By default DVC removes each file while it records it, and restores it from its cache. A kill in between would leave
+    a gap that `data.dvc` does not tell of. So recording and linking are two steps.
     """
     with _repo() as repo:
         repo.scm_context.quiet = True      # no hint about git on standard output, where --json goes
-        with dvc_log_errors.raised():
+        with dvc_log_errors.raise_logged_errors():
             repo.add(str(paths.DATA), relink=False)
         _mark(RESTORING)
         PUBLISHING.unlink(missing_ok=True)
@@ -201,10 +213,11 @@ def _record() -> None:
 
 
 def _same(first: Path, second: Path) -> bool:
-    """Whether two versions have the same tables and mappings; audio is named by content, and named in the tables."""
+    """Whether two versions have the same tables and mapping files. The tables name the audio by its content."""
     mappings = (first / paths.COLLECTIONS.relative_to(paths.DATA)).glob("*.yaml")
-    told = [*(path.relative_to(paths.DATA) for path, _ in _TABLES.values()), *(m.relative_to(first) for m in mappings)]
-    return all(_digest(first / t) == _digest(second / t) for t in told)
+    tables = (path.relative_to(paths.DATA) for path, _ in _TABLES.values())
+    compared = [*tables, *(mapping.relative_to(first) for mapping in mappings)]
+    return all(_digest(first / name) == _digest(second / name) for name in compared)
 
 
 def _digest(path: Path) -> str | None:
@@ -220,6 +233,6 @@ def _repo() -> "Iterator[Repo]":
         with Repo(".", _wait_for_lock=True) as repo:
             yield repo
     except DvcException as error:
-        # DVC may have kept to itself what was wrong with the machine
-        machine = machine_errors.in_words(error) or machine_errors.of_folder(POINTER.parent)
+        # DVC may not say what was wrong with the machine
+        machine = machine_errors.explain(error) or machine_errors.explain_unwritable(POINTER.parent)
         raise VersionError(machine or f"DVC: {error}. Run heartml in the root of the repository.") from None

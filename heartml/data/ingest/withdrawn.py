@@ -1,6 +1,8 @@
-"""Withdrawn consent: which files it refuses, and a version without a patient. Pure.
+"""Withdrawn consent in the data: which files ingest refuses, and the next version without a patient. Pure.
 
-A patient who has withdrawn is refused by id and by samples, so that a file under another name does not come back.
+A patient who has withdrawn is refused by id and by samples, so that the recordings do not come back under other names.
+What the registry says about consent is `heartml.registry.consent`. The act of withdrawing, which changes both, is
+`heartml.lineage.withdrawal`.
 """
 
 from collections.abc import Mapping
@@ -15,39 +17,49 @@ REASON = "withdrawn"
 
 
 def faults(recordings: pd.DataFrame, facts: Mapping[str, FileFacts], withdrawn: pd.DataFrame) -> dict[str, Fault]:
-    """Source file -> fault, for the files of a layout that belong to somebody who has withdrawn consent.
+    """The files of a layout that belong to a patient who has withdrawn consent.
 
     Args:
         recordings: `source_file` and `patient_id`, a row a file.
+        facts: source file -> facts of decoding.
         withdrawn: schema.WITHDRAWN.
+
+    Returns:
+        Source file -> fault.
     """
     patients = dict(zip(withdrawn["patient_id"], withdrawn["reason"], strict=True))
     samples = dict(zip(withdrawn["recording_id"], withdrawn["reason"], strict=True))
     found: dict[str, Fault] = {}
     for file, patient in recordings[["source_file", "patient_id"]].astype(object).itertuples(index=False):
         key = facts[file].recording_id
-        for asked, reasons in ((patient, patients), (key, samples)):
-            if isinstance(asked, str) and asked in reasons:
-                found.setdefault(file, Fault(REASON, detail(reasons[asked])))
+        for name, reasons in ((patient, patients), (key, samples)):
+            if isinstance(name, str) and name in reasons:
+                found.setdefault(file, Fault(REASON, detail(reasons[name])))
     return found
 
 
 def detail(reason: str) -> str:
-    """What a row of the quarantine says."""
+    """The column `detail` of the quarantine."""
     return f"consent withdrawn: {reason}"
 
 
-def without(tables: DatasetTables, patient: str, reason: str, also: pd.DataFrame) -> DatasetTables:
-    """The next version: the patient's recordings are quarantined, and remembered as withdrawn.
+def reason_of(withdrawn: pd.DataFrame, patient: str) -> str | None:
+    """The reason that a patient gave for withdrawing consent; None for a patient who has not (schema.WITHDRAWN)."""
+    reasons = withdrawn.loc[withdrawn["patient_id"] == patient, "reason"]
+    return str(reasons.iloc[0]) if len(reasons) else None
 
-    The first reason that was given stays.
+
+def without_patient(tables: DatasetTables, patient: str, reason: str, also: pd.DataFrame) -> DatasetTables:
+    """The next version: the patient's recordings are quarantined and listed as withdrawn.
 
     Args:
+        tables: the version in place.
+        patient: patient id.
+        reason: in words. A patient who has withdrawn before keeps the first reason.
         also: `source_file`, `dataset`, `patient_id`, `recording_id` of the patient's recordings in former versions.
     """
     known = tables.withdrawn
-    said = known.loc[known["patient_id"] == patient, "reason"]
-    reason = str(said.iloc[0]) if len(said) else reason
+    reason = reason_of(known, patient) or reason
     own = tables.recordings[tables.recordings["patient_id"] == patient]
     rows = own[["dataset", "source_file", "patient_id"]].assign(reason=REASON, detail=detail(reason))
     refused = tables.quarantine[tables.quarantine["patient_id"] == patient]

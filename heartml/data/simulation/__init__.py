@@ -1,1 +1,1 @@
-"""The model behind `heartml simulate`: children, their hearts, their recordings, and faults. Pure: no files."""
+"""The model behind `heartml simulate`: children, their hearts, recordings and faults. Only `corpus` writes files."""

@@ -1,8 +1,8 @@
-"""Who the children are and what is wrong with their hearts. In: a seed and a child's number. Out: a `Child`.
+"""Simulated children and their hearts. In: a seed and the number of a child. Out: a `Child`.
 
 Labels come in blocks of eighteen children (eleven Absent, five Present, two Unknown: 61, 28, 11 %), so that each class
-has enough children in a small corpus. The truth behind a label is another matter, as in a clinic: some murmurs are
-missed, some are imagined, and Unknown means that nobody could hear enough.
+has enough children in a small corpus. A label is not always true, as in a clinic: some murmurs are missed, some are
+labelled where there is none, and Unknown means that the recordings were too poor to decide.
 
 Sources: heart rate and breathing by age, Fleming et al. 2011, Lancet 377:1011, the rate raised by a tenth for children
 who are awake and watched; height by age, WHO growth standards and reference 2006/2007, medians; ages, CirCor's table.
@@ -31,7 +31,19 @@ _BMI = (13.2, 16.3, 17, 16.8, 15.9, 15.4, 15.4, 15.8, 16.6, 17.7, 19.8, 21.5)
 
 @dataclass(frozen=True)
 class Child:
-    """One child: body, heart, lesion (`None`: none), what the clinic says first."""
+    """One child.
+
+    Attributes:
+        number: in the corpus, from 0.
+        label: murmur label of the first visit: Present, Unknown or Absent.
+        age_group: as CirCor writes it.
+        heart: rhythm and valves.
+        lesion: key of `LESIONS`, or `None`.
+        murmur: the systolic murmur that is there, or `None`.
+        murmur_db: how much louder or fainter it is than the mean of its grade; -inf where there is no lesion.
+        diastolic: a diastolic murmur, or `None`.
+        abnormal: whether the outcome is Abnormal.
+    """
 
     number: int
     label: str
@@ -42,14 +54,14 @@ class Child:
     weight_kg: float
     heart: Heart
     lesion: str | None
-    murmur: Murmur | None        # what there is
-    murmur_db: float             # louder or fainter than its grade's mean
+    murmur: Murmur | None
+    murmur_db: float
     diastolic: Murmur | None
     abnormal: bool
 
 
 def draw_child(seed: int, number: int) -> Child:
-    """Child `number` of the corpus `seed`."""
+    """Draw child `number` of the corpus with this seed; the same for any number of children."""
     rng = np.random.default_rng([seed, 2, number])
     label = _labels(seed, number // len(_BLOCK))[number % len(_BLOCK)]
     group = str(rng.choice(list(_AGE_GROUPS), p=_AGE_SHARES))
@@ -62,7 +74,7 @@ def draw_child(seed: int, number: int) -> Child:
     murmur = draw_murmur(LESIONS[lesion], rng)
     diastolic = draw_diastolic(LESIONS[lesion], rng)
     level_db = float(rng.normal(0, 2.5))
-    if label != "Present":           # what is missed is faint
+    if label != "Present":           # a murmur that the label misses is faint
         murmur, diastolic, level_db = replace(murmur, grade="I/VI"), None, level_db - 2
     abnormal = {"Present": LESIONS[lesion].abnormal, "Absent": 0.38, "Unknown": 0.65}[label]
     return Child(

@@ -1,13 +1,14 @@
-"""Write a corpus of simulated children in the layout in which CirCor is published (`heartml simulate DIR`).
+"""Write a corpus of simulated children in CirCor's layout (`heartml simulate DIR`).
 
 In: number of children, seed, seconds. Out, in DIR: `training_data.csv` (one row an id), `training_data/<id>.txt`,
 `<id>_<location>.wav` (4 kHz, 16 bit, mono), `.hea` (CRLF, as the publisher's), `.tsv` (start, end, heart state 0 to 4),
-`RECORDS`, `LICENSE.txt`, `SHA256SUMS.txt`. The same arguments give the same bytes; child k is the same whatever N.
+`RECORDS`, `LICENSE.txt`, `SHA256SUMS.txt`. The same arguments give the same bytes. Child k does not depend on the
+number of children.
 
-The model and its sources, in `heartml.data.simulation`: `physiology` (heart), `stethoscope` (location, noise, sensor),
-`lesions`, `children` (who is ill), `visits` (what is recorded, heard, written down), `planted` (faults).
+The model and its sources are in `heartml.data.simulation`: `physiology` (heart), `stethoscope` (location, noise,
+sensor), `lesions`, `children`, `visits` (what is recorded and written down), `planted_faults`.
 
-The demo corpus: `heartml simulate DIR` in the root of the repository (its numbers: `simulate` in params.yaml).
+`heartml simulate DIR` in the root of the repository makes the demo corpus (its numbers: `simulate` in params.yaml).
 """
 
 import csv
@@ -37,37 +38,44 @@ Licence: Apache-2.0, as the program that made them (https://www.apache.org/licen
 
 
 class SimulateError(HeartMLError):
-    """The corpus cannot be made like this; the message says how it can."""
+    """The corpus cannot be made with these arguments; the message says which ones are possible."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """What was written."""
+    """The numbers of a corpus that was written: ids of patients, recordings, ids by murmur label, planted faults."""
 
     patients: int
     recordings: int
-    labels: dict[str, int]       # patients by murmur label
+    labels: dict[str, int]
     faults: tuple[PlantedFault, ...]
 
     def lines(self) -> list[str]:
-        """What a person wants to read about it."""
+        """The lines that `heartml simulate` prints."""
         labels = ", ".join(f"{count} {label}" for label, count in sorted(self.labels.items()))
         head = f"{self.patients} ids, {self.recordings} recordings; murmur: {labels}"
         return [head, *(f"planted {fault.kind}: {fault.where}" for fault in self.faults)]
 
 
 def run(folder: Path, *, count: int, seed: int, seconds: float, faults: bool) -> Corpus:
-    """Write a corpus of `count` children to `folder`, whole or not at all.
+    """Write a corpus to `folder`, completely or not at all.
+
+    Args:
+        folder: new or empty.
+        count: number of children; one in twenty has two ids.
+        seed: another seed gives other children.
+        seconds: mean length of a recording in s.
+        faults: plant the faults of `planted_faults`.
 
     Raises:
-        SimulateError: `folder` holds something, or the numbers do not go together.
+        SimulateError: `folder` is not empty, or a number is out of its range.
     """
     _check(folder, count, seed, seconds, faults)
     patients = _patients(count, seed, seconds)
     found: tuple[PlantedFault, ...] = ()
     if faults:
-        spoilt, found = planted_faults.plant(list(islice(patients, _visits_among(seed))))
-        patients = chain(spoilt, patients)
+        changed, found = planted_faults.plant(list(islice(patients, _visits_among(seed))))
+        patients = chain(changed, patients)
     with files.replacing_folder(folder) as temporary:
         return _write(temporary, track(patients, "simulate", count), found)
 
@@ -94,21 +102,21 @@ def _patients(count: int, seed: int, seconds: float) -> Iterator[Patient]:
 
 
 def _visits_among(seed: int) -> int:
-    """Number of visits of the first `planted.AMONG` children."""
+    """Number of visits of the first `planted_faults.AMONG` children."""
     return sum(len(visits.draw_visits(seed, draw_child(seed, k))) for k in range(planted_faults.AMONG))
 
 
 def _write(folder: Path, patients: Iterable[Patient], faults: tuple[PlantedFault, ...]) -> Corpus:
-    """Write every patient's files, then the tables over all of them; `folder` is there and empty."""
+    """Write the files of every patient, then the tables of all patients, into an empty folder."""
     (folder / _FOLDER).mkdir()
     rows, sums, count = [], {}, 0
     for patient in patients:
         rows.append(patient.row)
         count += len(patient.recordings)
-        for name, meant, there in _patient_files(patient):
-            sums[f"{_FOLDER}/{name}"] = hashing.sha256(meant)
-            if there:
-                (folder / _FOLDER / name).write_bytes(there)
+        for name, published, on_disk in _patient_files(patient):
+            sums[f"{_FOLDER}/{name}"] = hashing.sha256(published)
+            if on_disk:
+                (folder / _FOLDER / name).write_bytes(on_disk)
     records = sorted(name.removesuffix(".hea") for name in sums if name.endswith(".hea"))
     tables = {"training_data.csv": _table(rows), "RECORDS": _lines(records), "LICENSE.txt": _LICENCE.encode()}
     for name, content in tables.items():
@@ -124,14 +132,14 @@ def _patient_files(patient: Patient) -> Iterator[tuple[str, bytes, bytes]]:
     yield f"{patient.row['Patient ID']}.txt", text, text
     for recording in patient.recordings:
         name = recording.name
-        meant = patient.instead.get(name) or wav_bytes(recording.pcm)
-        yield f"{name}.wav", meant, meant[: round(len(meant) * patient.arrived.get(name, 1.0))]
+        published = patient.replaced.get(name) or wav_bytes(recording.pcm)
+        yield f"{name}.wav", published, published[: round(len(published) * patient.arrived_share.get(name, 1.0))]
         for suffix, content in ((".hea", _header(recording)), (".tsv", _states(recording))):
             yield name + suffix, content, content
 
 
 def wav_bytes(pcm: Pcm) -> bytes:
-    """A 4 kHz mono 16-bit WAV file with the 44-byte header."""
+    """The bytes of a 4 kHz mono 16-bit WAV file with a 44-byte header. `pcm`: int16 [time]."""
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
         file.setnchannels(1)

@@ -1,4 +1,6 @@
-"""Causes of murmurs in children: how often each is met, how it sounds, where it is loudest, whether it is an illness.
+"""Causes of murmurs in children. In: a lesion and a generator. Out: a `Murmur`.
+
+For each lesion the table says how common it is, how it sounds, where it is loudest, and whether it is an illness.
 
 Sources: locations and timing, Leatham 1958, Circulation 17:601; innocent murmurs, Biancaniello 2005, Circulation
 111:e20; shares of timing, shape, grade, pitch, quality and outcome near those of CirCor (Oliveira et al. 2022, IEEE
@@ -9,14 +11,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heartml.data.simulation import physiology as body
+from heartml.data.simulation import physiology
 from heartml.data.simulation.physiology import Murmur
 from heartml.data.simulation.stethoscope import LOCATIONS
 
 
 @dataclass(frozen=True)
 class Lesion:
-    """A cause of a murmur: how often, how it sounds (choices with weights), and its level at each location in dB."""
+    """A cause of a murmur.
+
+    Attributes:
+        share: among children with a lesion; all shares add up to 1.
+        timing, shape, quality: choices with their weights, in CirCor's words.
+        grade: weights of `GRADE_DB`'s grades.
+        pitch: weights of `PITCH_HZ`'s pitches.
+        level_db: by location, in dB against the loudest one.
+        abnormal: probability that the outcome is Abnormal.
+        diastolic: timing of a diastolic murmur that half of the children have, or `None`.
+    """
 
     share: float
     timing: dict[str, float]
@@ -67,14 +79,17 @@ LESIONS = {
 
 
 def draw_murmur(lesion: Lesion, rng: np.random.Generator) -> Murmur:
+    """Draw the systolic murmur of a lesion."""
     return Murmur(
         _pick(lesion.timing, rng), _pick(lesion.shape, rng),
-        str(rng.choice(list(body.GRADE_DB), p=lesion.grade)), str(rng.choice(list(body.PITCH_HZ), p=lesion.pitch)),
+        str(rng.choice(list(physiology.GRADE_DB), p=lesion.grade)),
+        str(rng.choice(list(physiology.PITCH_HZ), p=lesion.pitch)),
         _pick(lesion.quality, rng),
     )
 
 
 def draw_diastolic(lesion: Lesion, rng: np.random.Generator) -> Murmur | None:
+    """Draw the diastolic murmur of a lesion: half of the children have it, where the lesion has one."""
     if lesion.diastolic is None or rng.random() < 0.5:
         return None
     return Murmur(lesion.diastolic, "Decrescendo", "I/VI", "Medium", "Blowing")

@@ -1,7 +1,7 @@
-"""A beating heart as a stethoscope on the chest hears it, before breath, room and sensor are added. Pure: no files.
+"""The sound of a beating heart on the chest, before breath, room and sensor are added. Pure.
 
-In: a `Heart` (a person's rhythm and valves), perhaps a `Murmur`, a generator. Out: `Beats` (when the valves close) and
-signals [time], float64, in units in which the first heart sound at the tricuspid area has an RMS of one.
+In: a `Heart` (a person's rhythm and valves), perhaps a `Murmur`, a generator. Out: `Beats` (times at which the valves
+close, s) and signals [time], float64, at 4 kHz. The unit: the first heart sound at the tricuspid area has an RMS of 1.
 
 Sources
     Rhythm: respiratory and slow (0.1 Hz) modulation of the RR interval as in McSharry et al. 2003, IEEE TBME 50:289.
@@ -24,7 +24,7 @@ SAMPLE_RATE_HZ = 4000
 UNANNOTATED, S1, SYSTOLE, S2, DIASTOLE = range(5)          # codes of CirCor's .tsv
 PITCH_HZ = {"Low": 105.0, "Medium": 180.0, "High": 310.0}
 GRADE_DB = {"I/VI": -10.0, "II/VI": -4.5, "III/VI": 2.0}   # RMS in the murmur's time against S1, loudest location
-TIMING = {                                                 # share of the phase between the two sounds: from, to
+TIMING = {                                                 # from, to, as shares of the phase between the two sounds
     "Holosystolic": (0.0, 1.0), "Early-systolic": (0.0, 0.5), "Mid-systolic": (0.15, 0.85), "Late-systolic": (0.5, 1.0),
     "Early-diastolic": (0.0, 0.45), "Holodiastolic": (0.0, 1.0), "Mid-diastolic": (0.25, 0.7),
 }
@@ -33,7 +33,7 @@ _BANDWIDTH_OCTAVES = {"Harsh": 0.95, "Blowing": 0.5}
 
 @dataclass(frozen=True)
 class Heart:
-    """What one person's heart does wherever the stethoscope is put. Levels in dB against S1; -inf: there is none."""
+    """One person's heart, whatever the auscultation location. Levels are in dB against S1; -inf: there is none."""
 
     rate_bpm: float
     variation: float            # coefficient of variation of the RR interval
@@ -63,9 +63,14 @@ class Murmur:
 
 @dataclass(frozen=True)
 class Beats:
-    """Cardiac cycles [beats]: S1 from `s1_s` for `s1_length_s`, S2 likewise, the cycle over at `end_s`.
+    """Cardiac cycles, each field [beats].
 
-    `breath` is the phase of breathing at S2 in radians (0 to pi: inspiration); `strength` the beat's amplitude.
+    Attributes:
+        s1_s, s2_s: start of S1 and S2.
+        s1_length_s, s2_length_s: length of S1 and S2.
+        end_s: end of the cycle.
+        breath: phase of breathing at S2 in radians (0 to pi: inspiration).
+        strength: amplitude of the beat, about 1.
     """
 
     s1_s: Array
@@ -77,13 +82,20 @@ class Beats:
     strength: Array
 
 
-def clock(seconds: float) -> Array:
-    """Sample times [time] in seconds."""
+def sample_times(seconds: float) -> Array:
+    """The times of the samples [time] in s."""
     return np.arange(round(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
 
 
 def draw_beats(heart: Heart, seconds: float, breath_start: float, rng: np.random.Generator) -> Beats:
-    """Cycles that cover `seconds`, the first begun before time 0 and the last ending after it."""
+    """Draw cycles that cover a recording: the first starts before time 0, the last ends after `seconds`.
+
+    Args:
+        heart: whose beats.
+        seconds: length of the recording.
+        breath_start: phase of breathing at time 0 in radians.
+        rng: random generator.
+    """
     count = int(seconds * heart.rate_bpm / 60 * 1.6) + 6
     intervals = _intervals(heart, count, breath_start, rng)
     start = np.cumsum(intervals) - intervals - rng.uniform(0, intervals[0])
@@ -91,13 +103,13 @@ def draw_beats(heart: Heart, seconds: float, breath_start: float, rng: np.random
     previous = np.concatenate(([60 / heart.rate_bpm], intervals[:-1]))
     systole = 0.395 - 0.00132 * 60 / previous + heart.systole_offset_s + rng.normal(0, 0.004, count)
     systole = np.clip(systole, heart.s1_s + 0.06, intervals - heart.s2_s - 0.06)
-    keep = start < seconds
+    inside = start < seconds
     s2 = start + systole
     wobble = 1 + rng.normal(0, 0.04, (2, count))
     strength = np.exp(rng.normal(0, 0.09, count)) * np.where(premature, 0.75, 1.0)
     breath = 2 * np.pi * heart.breath_hz * s2 + breath_start
     columns = (start, heart.s1_s * wobble[0], s2, heart.s2_s * wobble[1], start + intervals, breath, strength)
-    return Beats(*(column[keep] for column in columns))
+    return Beats(*(column[inside] for column in columns))
 
 
 def _intervals(heart: Heart, count: int, breath_start: float, rng: np.random.Generator) -> Array:
@@ -116,7 +128,10 @@ def _intervals(heart: Heart, count: int, breath_start: float, rng: np.random.Gen
 
 
 def states(beats: Beats, seconds: float) -> list[tuple[float, float, int]]:
-    """(start_s, end_s, code) that tile the recording; what is not a whole cycle at either end is unannotated."""
+    """The heart states of a recording: (start_s, end_s, code) without gaps.
+
+    Parts of a cycle at the start and at the end are unannotated.
+    """
     whole = np.flatnonzero((beats.s1_s >= 0) & (beats.end_s <= seconds))
     if not len(whole):
         return [(0.0, seconds, UNANNOTATED)]
@@ -128,9 +143,16 @@ def states(beats: Beats, seconds: float) -> list[tuple[float, float, int]]:
 
 
 def valve_sounds(heart: Heart, beats: Beats, gain_db: dict[str, float], time: Array, rng: np.random.Generator) -> Array:
-    """S1 (mitral and tricuspid), S2 (aortic and pulmonary, split by the breath), S3 and S4 at one location [time].
+    """The heart sounds at one location [time].
 
-    `gain_db` holds the location's gain for `s1`, `a2` and `p2`.
+    These are S1 (mitral and tricuspid), S2 (aortic and pulmonary, split by the breath), S3 and S4.
+
+    Args:
+        heart: rhythm and valves.
+        beats: of `draw_beats`.
+        gain_db: the location's gain for `s1`, `a2` and `p2`.
+        time: of `sample_times`.
+        rng: random generator.
     """
     out = np.zeros(len(time) + SAMPLE_RATE_HZ)   # a second of room behind the end
     split = heart.split_s + 0.022 * np.clip(np.sin(beats.breath), 0, None)
@@ -153,7 +175,7 @@ def _add(
     out: Array, centre_s: Array, pitch_hz: float, width_s: float, amplitude: Array, snap: float,
     rng: np.random.Generator,
 ) -> None:
-    """Add one valve's oscillation for every beat to `out`: a body, and shorter, higher and fainter partials."""
+    """Add one valve's oscillation for every beat to `out`: a main partial, and shorter, higher and fainter ones."""
     for ratio, level, narrow in ((1.0, 1.0, 1.0), (2.3, 0.42, 0.6), (4.6, 0.13, 0.4), (8.5, snap, 0.14)):
         sigma = width_s * narrow
         reach = round(4 * sigma * SAMPLE_RATE_HZ)
@@ -173,7 +195,7 @@ def _gain(level_db: float) -> float:
 
 
 def shaped_noise(response: Array, rng: np.random.Generator) -> Array:
-    """Gaussian noise [time] of unit RMS with the amplitude response given at the frequencies of `spectrum_hz`."""
+    """Gaussian noise [time] with an RMS of 1. `response` is its amplitude at the frequencies of `spectrum_hz`."""
     count = 2 * (len(response) - 1)
     noise = np.fft.irfft(np.fft.rfft(rng.normal(size=count)) * response, count)
     rms = float(np.sqrt(np.mean(noise**2)))
@@ -181,14 +203,14 @@ def shaped_noise(response: Array, rng: np.random.Generator) -> Array:
 
 
 def spectrum_hz(count: int) -> Array:
-    """Frequencies [count // 2 + 1] at which `shaped_noise` of `count` samples wants its response."""
+    """Frequencies in Hz, [count // 2 + 1], of the spectrum of `count` samples."""
     return np.asarray(np.fft.rfftfreq(count, 1 / SAMPLE_RATE_HZ), dtype=np.float64)
 
 
 def murmur_envelope(murmur: Murmur, beats: Beats, time: Array) -> Array:
-    """Amplitude [time] of a murmur: its shape within its share of every systole (or diastole), zero outside.
+    """Amplitude [time] of a murmur: its shape within its part of every systole (or diastole), 0 elsewhere.
 
-    The mean square over the time in which it sounds is one, so that the grade alone sets the energy.
+    The mean square is 1 over the time in which it sounds, so that only the grade sets the energy.
     """
     diastolic = murmur.timing.endswith("diastolic")
     start = beats.s2_s + 0.6 * beats.s2_length_s if diastolic else beats.s1_s + 0.6 * beats.s1_length_s
@@ -210,7 +232,10 @@ def murmur_envelope(murmur: Murmur, beats: Beats, time: Array) -> Array:
 
 
 def murmur_carrier(murmur: Murmur, transfer: Array, count: int, rng: np.random.Generator) -> Array:
-    """The murmur's sound of unit RMS [count], seen through the chest: noise in a band, or tones where it is musical."""
+    """The sound of a murmur [count] with an RMS of 1: noise in a band, or tones where it is musical.
+
+    `transfer` is the amplitude response of the chest at the frequencies of `spectrum_hz`.
+    """
     hz = spectrum_hz(count)
     pitch_hz = PITCH_HZ[murmur.pitch] * 2 ** rng.normal(0, 0.12)
     if murmur.quality == "Musical":
@@ -222,6 +247,6 @@ def murmur_carrier(murmur: Murmur, transfer: Array, count: int, rng: np.random.G
 
 
 def murmur_sound(murmur: Murmur, beats: Beats, transfer: Array, time: Array, rng: np.random.Generator) -> Array:
-    """A murmur [time] at its loudest location, at its grade's level against S1."""
+    """A murmur [time] at its loudest location; its level against S1 is that of its grade."""
     carrier = murmur_carrier(murmur, transfer, len(time), rng)
     return _gain(GRADE_DB[murmur.grade]) * murmur_envelope(murmur, beats, time) * carrier

@@ -1,6 +1,7 @@
-"""Faults of the kinds that real corpora have, planted in a simulated one, so that every check has something to find.
+"""Faults as real corpora have them, planted in a simulated one, so that every check has something to find.
 
-All lie among the first forty children of a corpus, whatever its size. What is planted, and what it imitates:
+In: the patients of the first forty children. Out: the same with faults, and a list of these. What is planted, and what
+it imitates:
 
 | fault | what is done | seen in |
 | --- | --- | --- |
@@ -37,21 +38,22 @@ _SHORT_S = 0.3
 
 @dataclass(frozen=True)
 class Patient:
-    """One id: its row of the table, its recordings, and where the files differ from what they were meant to be.
+    """One id: its row of the table, its recordings, and where its files are faulty.
 
     Attributes:
-        row: `visits.COLUMNS` -> text, as the table says.
+        row: `visits.COLUMNS` -> text, as in the table.
         recordings: one a location.
-        text: what the patient's own .txt says where that is not what the table says.
-        instead: recording's name -> bytes that stand in the place of its WAV file, checksum included.
-        arrived: recording's name -> share of its WAV file that is there, the checksum being of the whole; 0: no file.
+        text: columns in which the patient's own .txt differs from the table.
+        replaced: recording's name -> other bytes for its WAV file; the checksum is of these.
+        arrived_share: recording's name -> share of its WAV file that is on disk, 0: no file. The checksum is of the
+            whole file.
     """
 
     row: dict[str, str]
     recordings: tuple[Recording, ...]
     text: dict[str, str] = field(default_factory=dict)
-    instead: dict[str, bytes] = field(default_factory=dict)
-    arrived: dict[str, float] = field(default_factory=dict)
+    replaced: dict[str, bytes] = field(default_factory=dict)
+    arrived_share: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,19 +65,25 @@ class PlantedFault:
 
 
 def plant(patients: list[Patient]) -> tuple[list[Patient], tuple[PlantedFault, ...]]:
-    """The patients of the first `AMONG` children with every fault planted, each in a patient of its own.
+    """Plant every fault, each in another patient.
 
-    Patients with an `Additional ID` are left alone. A copied child is put behind the others under a new id.
+    Patients with an `Additional ID` do not change. The copy of a child is added at the end under a new id.
+
+    Args:
+        patients: of the first `AMONG` children.
+
+    Returns:
+        The patients with faults, and a list of the faults.
     """
     chosen = _choose(patients)
     changed: dict[int, Patient] = {}
     faults: list[PlantedFault] = []
-    for kind, (spoil, _) in _ONE_PATIENT.items():
+    for kind, (plant_fault, _) in _ONE_PATIENT.items():
         at = chosen[kind]
-        changed[at], where = spoil(patients[at])
+        changed[at], where = plant_fault(patients[at])
         faults.append(PlantedFault(kind, where))
-    sick, well = chosen["sick"], chosen["well"]
-    changed[well], where = _contradict(patients[well], patients[sick])
+    present, absent = chosen["present"], chosen["absent"]
+    changed[absent], where = _contradict(patients[absent], patients[present])
     faults.append(PlantedFault("contradiction", where))
     copy = _near_copy(patients[chosen["near_copy"]])
     faults.append(PlantedFault("near_copy", copy.row["Patient ID"]))
@@ -83,19 +91,19 @@ def plant(patients: list[Patient]) -> tuple[list[Patient], tuple[PlantedFault, .
 
 
 def _choose(patients: list[Patient]) -> dict[str, int]:
-    """A different patient for each fault: the first with all four locations and the label that the fault wants."""
+    """A patient for each fault, each another: the first with all four locations and the label that the fault needs."""
     wanted = {kind: label for kind, (_, label) in _ONE_PATIENT.items()}
-    wanted |= {"sick": "Present", "well": "Absent", "near_copy": "Absent"}
+    wanted |= {"present": "Present", "absent": "Absent", "near_copy": "Absent"}
     free = [
         at for at, patient in enumerate(patients)
         if patient.row["Additional ID"] == NONE and len(patient.recordings) == len(stethoscope.LOCATIONS)
     ]
     chosen: dict[str, int] = {}
     for kind, label in wanted.items():
-        heard = 2 if kind == "unrecorded_location" else 0
+        least_locations = 2 if kind == "unrecorded_location" else 0
         chosen[kind] = next(
             at for at in free if patients[at].row["Murmur"] == label
-            and patients[at].row["Murmur locations"].count("+") + 1 >= heard
+            and patients[at].row["Murmur locations"].count("+") + 1 >= least_locations
         )
         free.remove(chosen[kind])
     return chosen
@@ -118,8 +126,8 @@ def _silent(patient: Patient) -> tuple[Patient, str]:
 
 
 def _short(patient: Patient) -> tuple[Patient, str]:
-    kept = patient.recordings[0].pcm[: round(_SHORT_S * physiology.SAMPLE_RATE_HZ)]
-    return _with_pcm(patient, 0, kept, states=[(0.0, _SHORT_S, physiology.UNANNOTATED)])
+    start = patient.recordings[0].pcm[: round(_SHORT_S * physiology.SAMPLE_RATE_HZ)]
+    return _with_pcm(patient, 0, start, states=[(0.0, _SHORT_S, physiology.UNANNOTATED)])
 
 
 def _clipped(patient: Patient) -> tuple[Patient, str]:
@@ -129,17 +137,17 @@ def _clipped(patient: Patient) -> tuple[Patient, str]:
 
 def _not_audio(patient: Patient) -> tuple[Patient, str]:
     name = patient.recordings[2].name
-    return replace(patient, instead={name: b"Export failed: no recording is selected.\r\n"}), name
+    return replace(patient, replaced={name: b"Export failed: no recording is selected.\r\n"}), name
 
 
 def _truncated(patient: Patient) -> tuple[Patient, str]:
     name = patient.recordings[3].name
-    return replace(patient, arrived={name: 0.6}), name
+    return replace(patient, arrived_share={name: 0.6}), name
 
 
 def _missing_file(patient: Patient) -> tuple[Patient, str]:
     name = patient.recordings[0].name
-    return replace(patient, arrived={name: 0.0}), name
+    return replace(patient, arrived_share={name: 0.0}), name
 
 
 def _unknown_label(patient: Patient) -> tuple[Patient, str]:
@@ -147,12 +155,12 @@ def _unknown_label(patient: Patient) -> tuple[Patient, str]:
 
 
 def _unrecorded_location(patient: Patient) -> tuple[Patient, str]:
-    heard = set(patient.row["Murmur locations"].split("+")) - {patient.row["Most audible location"]}
-    lost = sorted(heard)[0]
-    kept = tuple(recording for recording in patient.recordings if recording.location != lost)
-    places = "+".join(recording.location for recording in kept)
+    audible = set(patient.row["Murmur locations"].split("+")) - {patient.row["Most audible location"]}
+    removed = sorted(audible)[0]
+    remaining = tuple(recording for recording in patient.recordings if recording.location != removed)
+    places = "+".join(recording.location for recording in remaining)
     row = patient.row | {"Recording locations:": places}
-    return replace(patient, row=row, recordings=kept), row["Patient ID"]
+    return replace(patient, row=row, recordings=remaining), row["Patient ID"]
 
 
 def _contradictory_row(patient: Patient) -> tuple[Patient, str]:
@@ -160,9 +168,9 @@ def _contradictory_row(patient: Patient) -> tuple[Patient, str]:
     return replace(patient, row=row, text={"Murmur": "Absent"}), row["Patient ID"]
 
 
-def _contradict(well: Patient, sick: Patient) -> tuple[Patient, str]:
-    loudest = next(r for r in sick.recordings if r.location == sick.row["Most audible location"])
-    patient, where = _with_pcm(well, 1, loudest.pcm, states=loudest.states)
+def _contradict(absent: Patient, present: Patient) -> tuple[Patient, str]:
+    loudest = next(r for r in present.recordings if r.location == present.row["Most audible location"])
+    patient, where = _with_pcm(absent, 1, loudest.pcm, states=loudest.states)
     return patient, f"{where} = {loudest.name}"
 
 
@@ -181,7 +189,7 @@ def _copied(recording: Recording, rng: np.random.Generator) -> Recording:
     return Recording(f"{_COPY_ID}_{recording.location}", recording.location, fainter, moved)
 
 
-_ONE_PATIENT: dict[str, tuple[Callable[[Patient], tuple[Patient, str]], str]] = {   # label: whom it spoils
+_ONE_PATIENT: dict[str, tuple[Callable[[Patient], tuple[Patient, str]], str]] = {   # and the label that it needs
     "duplicate": (_duplicate, "Absent"),
     "truncated": (_truncated, "Absent"),
     "silent": (_silent, "Absent"),

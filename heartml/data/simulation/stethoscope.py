@@ -1,4 +1,4 @@
-"""From the heart to the file: auscultation location, chest, breath, voices, friction, room, sensor. Pure: no files.
+"""From the heart to the samples: auscultation location, chest, breath, voices, friction, room, sensor. Pure.
 
 In: signals [time] of `heartml.data.simulation.physiology` (S1 at the tricuspid area has RMS one), a `Scene`, a
 generator. Out: int16 [time].
@@ -37,7 +37,7 @@ _MAINS_HZ = 60.0         # Brazil, where CirCor was recorded
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything around the heart while one recording is made. Levels in dB against S1, -inf where there is none."""
+    """What surrounds the heart while one recording is made. Levels are in dB against S1; -inf: there is none."""
 
     gain_db: float           # of the recording: pressure on the chest, volume set
     chest_hz: float          # corner above which the chest damps
@@ -48,24 +48,24 @@ class Scene:
     breath_start: float      # phase, radians
     hum_db: float
     voice_db: float
-    voice_hz: float          # fundamental: an adult speaks, an infant cries
+    voice_hz: float          # fundamental frequency: an adult speaks, an infant cries
     voice_share: float       # of the time
     rubs_per_s: float
     rub_db: float
 
 
 def chest_response(corner_hz: float, count: int) -> Array:
-    """Amplitude response [count // 2 + 1] of the chest wall: 12 dB an octave above its corner."""
+    """Amplitude response [count // 2 + 1] of the chest wall: it falls by 12 dB an octave above its corner."""
     return 1 / (1 + (spectrum_hz(count) / corner_hz) ** 2)
 
 
-def through(signal: Array, response: Array) -> Array:
-    """`signal` [time] filtered with an amplitude response of zero phase."""
+def apply_response(signal: Array, response: Array) -> Array:
+    """`signal` [time], filtered with an amplitude response [time // 2 + 1] of zero phase."""
     return np.fft.irfft(np.fft.rfft(signal) * response, len(signal))
 
 
 def background(scene: Scene, time: Array, rng: np.random.Generator) -> Array:
-    """Room and breath [time] at the scene's level: a steady hiss, and a rustle that swells with each breath."""
+    """Room and breath [time] at the scene's level: a steady hiss, and a rustle that rises with each breath."""
     hz = np.maximum(spectrum_hz(len(time)), 1.0)
     room = shaped_noise(np.sqrt((32 / hz) ** 1.6 + _gain(scene.hiss_db) ** 2) / np.sqrt(1 + (25 / hz) ** 4), rng)
     rustle = shaped_noise(1 / (np.sqrt(1 + (90 / hz) ** 4) * (1 + (hz / 150) ** 2)), rng)
@@ -78,7 +78,7 @@ def background(scene: Scene, time: Array, rng: np.random.Generator) -> Array:
 
 
 def voice(scene: Scene, time: Array, rng: np.random.Generator) -> Array:
-    """Speech or crying [time] through the chest piece: harmonics of a wandering pitch, in syllables, now and then."""
+    """Speech or crying [time] in the chest piece: harmonics of a varying pitch, in syllables, with pauses."""
     if not np.isfinite(scene.voice_db) or scene.voice_share <= 0:
         return np.zeros(len(time))
     pitch_hz = scene.voice_hz * np.exp(0.15 * _wander(len(time), 1.5, rng))
@@ -94,7 +94,7 @@ def voice(scene: Scene, time: Array, rng: np.random.Generator) -> Array:
 
 
 def friction(scene: Scene, time: Array, rng: np.random.Generator) -> Array:
-    """Rubs, clicks and the thump of putting the chest piece on [time]: short bursts of coloured noise."""
+    """Rubs, clicks and the thump when the chest piece is put on [time]: short bursts of coloured noise."""
     count = rng.poisson(scene.rubs_per_s * len(time) / SAMPLE_RATE_HZ)
     out = np.zeros(len(time))
     if not count:
@@ -112,12 +112,12 @@ def friction(scene: Scene, time: Array, rng: np.random.Generator) -> Array:
 
 
 def _wander(count: int, rate_hz: float, rng: np.random.Generator) -> Array:
-    """A slow random course [count] of unit RMS with nothing faster than about `rate_hz`."""
+    """A slow random signal [count] with an RMS of 1 and frequencies up to about `rate_hz`."""
     return shaped_noise(np.exp(-0.5 * (spectrum_hz(count) / rate_hz) ** 2), rng)
 
 
 def sensor_response(count: int) -> Array:
-    """Amplitude response of a 4 kHz digital stethoscope: high-pass at 20 Hz, falling from 900 Hz, shut at 1.9 kHz."""
+    """Amplitude response [count // 2 + 1] of a 4 kHz stethoscope: from 20 Hz, falling from 900 Hz, 0 at 1.9 kHz."""
     hz = np.maximum(spectrum_hz(count), 1e-3)
     low_cut = 1 / np.sqrt(1 + (20 / hz) ** 4)
     tilt = 1 / np.sqrt(1 + (hz / 900) ** 2)
@@ -126,15 +126,23 @@ def sensor_response(count: int) -> Array:
 
 
 def record(heart: Array, scene: Scene, rng: np.random.Generator) -> Pcm:
-    """What the stethoscope stores [time]: heart, background, voice and friction, through the sensor, quantised."""
+    """The samples that the stethoscope stores, int16 [time].
+
+    They are the sum of heart, background, voice and friction, filtered by the sensor and quantised.
+
+    Args:
+        heart: [time], at 4 kHz.
+        scene: what surrounds it.
+        rng: random generator.
+    """
     time = np.arange(len(heart)) / SAMPLE_RATE_HZ
     air = heart + background(scene, time, rng) + voice(scene, time, rng) + friction(scene, time, rng)
     level = _S1_LEVEL * _gain(scene.gain_db)
-    return quantise(level * through(air, sensor_response(len(air))) + rng.normal(0, 2e-4, len(air)))
+    return quantise(level * apply_response(air, sensor_response(len(air))) + rng.normal(0, 2e-4, len(air)))
 
 
 def quantise(signal: Array) -> Pcm:
-    """Full scale one -> int16 with the converter's quantum; what is louder clips."""
+    """A signal of full scale 1 as int16 [time], in steps of the converter; louder samples are clipped."""
     steps = np.round(signal * _FULL_SCALE / _QUANTUM) * _QUANTUM
     return np.clip(steps, -32768, 32752).astype(np.int16)
 

@@ -1,18 +1,18 @@
-"""A child's visits: what is recorded where, under which noise, what the clinic hears and writes down.
+"""The visits of a child: what is recorded where, under which noise, and what the clinic writes down.
 
-In: a seed and a `Child`. Out: `Visit`s, each a row of CirCor's table and its `Recording`s. Child k is the same whatever
-the number of children: every child, visit and recording has a generator of its own.
+In: a seed and a `Child`. Out: `Visit`s, each with a row of CirCor's table and its `Recording`s. Every child, visit and
+recording has a random generator of its own. So child k does not depend on the number of children.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from heartml.data.simulation import physiology as body
-from heartml.data.simulation import stethoscope as ear
+from heartml.data.simulation import physiology, stethoscope
 from heartml.data.simulation.children import NONE, Child
 from heartml.data.simulation.lesions import LESIONS
 from heartml.data.simulation.physiology import Murmur
+from heartml.data.simulation.stethoscope import Scene
 
 COLUMNS = (
     "Patient ID", "Recording locations:", "Age", "Sex", "Height", "Weight", "Pregnancy status", "Murmur",
@@ -29,7 +29,18 @@ _IDS = 40_009                        # a prime: ids are a permutation of its res
 
 @dataclass(frozen=True)
 class Visit:
-    """A child recorded in one campaign under one id, with a scene for each location that was recorded."""
+    """A child recorded in one campaign under one id.
+
+    Attributes:
+        child: the child.
+        patient_id: the id.
+        campaign: CC2014 or CC2015.
+        additional_id: the id of the child's other visit, or `None`.
+        label: murmur label of this visit.
+        poor: whether the recordings are noisy.
+        scenes: location -> what surrounds the heart while it is recorded.
+        key: seed of its recordings' generators.
+    """
 
     child: Child
     patient_id: int
@@ -37,30 +48,30 @@ class Visit:
     additional_id: int | None
     label: str
     poor: bool
-    scenes: dict[str, ear.Scene]
-    key: tuple[int, ...]         # entropy of its recordings' generators
+    scenes: dict[str, Scene]
+    key: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Recording:
-    """int16 samples at 4 kHz, and the heart's states that tile them."""
+    """Samples (int16 [time], 4 kHz) and heart states: (start_s, end_s, code), without gaps."""
 
     name: str
     location: str
-    pcm: ear.Pcm
+    pcm: stethoscope.Pcm
     states: list[tuple[float, float, int]]
 
 
 def draw_visits(seed: int, child: Child) -> list[Visit]:
-    """The child's visits: one, or two under different ids that name each other as `Additional ID`."""
+    """The visits of a child: one, or two with different ids that name each other as `Additional ID`."""
     base = (child.number * 7919 + seed * 104_729) % _IDS
     first, second = 50_000 + base, 9_990 + base
     rng = np.random.default_rng([seed, 3, child.number])
     if child.number % _RETURNS_EVERY != _RETURNS_EVERY - 7:
         campaign = "CC2014" if rng.random() < 0.39 else "CC2015"
         return [_visit(seed, child, first, campaign, None, child.label, rng)]
-    heard = "Absent" if child.lesion is None else "Present"     # what was Unknown is settled the second time
-    later = heard if child.label == "Unknown" else child.label
+    truth = "Absent" if child.lesion is None else "Present"     # the second visit decides what was Unknown
+    later = truth if child.label == "Unknown" else child.label
     return [
         _visit(seed, child, first, "CC2014", second, child.label, rng),
         _visit(seed, child, second, "CC2015", first, later, rng),
@@ -74,19 +85,19 @@ def _visit(
     poor = label == "Unknown" or rng.random() < 0.1
     noise_db = rng.normal(-8.0, 2.5) if poor else rng.normal(-14.0, 3.5)
     gain_db = rng.normal(0, 2.5) + (1.0 if campaign == "CC2014" else 0.0)
-    missing = str(rng.choice(["", *ear.LOCATIONS], p=[0.9, 0.025, 0.025, 0.025, 0.025]))
+    missing = str(rng.choice(["", *stethoscope.LOCATIONS], p=[0.9, 0.025, 0.025, 0.025, 0.025]))
     scenes = {
-        location: _draw_scene(child, poor, float(noise_db), float(gain_db), rng) for location in ear.LOCATIONS
+        location: _draw_scene(child, poor, float(noise_db), float(gain_db), rng) for location in stethoscope.LOCATIONS
     }
     scenes.pop(missing, None)
     return Visit(child, patient_id, campaign, additional_id, label, poor, scenes, (seed, 4, patient_id))
 
 
-def _draw_scene(child: Child, poor: bool, noise_db: float, gain_db: float, rng: np.random.Generator) -> ear.Scene:
+def _draw_scene(child: Child, poor: bool, noise_db: float, gain_db: float, rng: np.random.Generator) -> Scene:
     bmi = child.weight_kg / (child.height_cm / 100) ** 2
     cries = child.age_years < 4
     speaks = rng.random() < (0.45 if poor else 0.15)
-    return ear.Scene(
+    return Scene(
         gain_db=gain_db + float(rng.normal(0, 1.5)),
         chest_hz=float(230 * (16 / bmi) ** 0.7 * np.exp(rng.normal(0, 0.2))),
         noise_db=noise_db + float(rng.normal(0, 2.2)),
@@ -104,7 +115,7 @@ def _draw_scene(child: Child, poor: bool, noise_db: float, gain_db: float, rng: 
 
 
 def heard_at(visit: Visit) -> list[str]:
-    """Locations at which the clinic says it hears the murmur: all of them from grade II, else where noise permits."""
+    """Locations at which the clinic hears the murmur: all from grade II on, else those where the noise permits."""
     child = visit.child
     if visit.label != "Present" or child.murmur is None:
         return []
@@ -121,10 +132,10 @@ def most_audible(visit: Visit) -> str:
 
 
 def murmur_db(visit: Visit, location: str) -> float:
-    """Level of the systolic murmur at a location against S1, -inf where there is none."""
+    """Level of the systolic murmur at a location in dB against S1; -inf where there is none."""
     if visit.child.murmur is None:
         return -np.inf
-    return body.GRADE_DB[visit.child.murmur.grade] + visit.child.murmur_db + _radiation_db(visit.child, location)
+    return physiology.GRADE_DB[visit.child.murmur.grade] + visit.child.murmur_db + _radiation_db(visit.child, location)
 
 
 def _radiation_db(child: Child, location: str) -> float:
@@ -132,7 +143,7 @@ def _radiation_db(child: Child, location: str) -> float:
 
 
 def table_row(visit: Visit) -> dict[str, str]:
-    """The visit's row of `training_data.csv`, in CirCor's columns and words."""
+    """The visit's row of `training_data.csv`: `COLUMNS` -> text in CirCor's words."""
     child, places = visit.child, heard_at(visit)
     pregnant = child.age_group == NONE
     grown = _GROWTH_A_YEAR if visit.additional_id and visit.campaign == "CC2015" else 1.0
@@ -154,38 +165,38 @@ def _words(murmur: Murmur | None, scale: str) -> tuple[str, ...]:
 
 
 def record(visit: Visit, seconds: float) -> list[Recording]:
-    """The visit's recordings, one a location, about `seconds` long (a fifth shorter to a fifth longer)."""
+    """The visit's recordings, one a location. Their length is `seconds`, up to a fifth shorter or longer."""
     return [_record(visit, location, scene, seconds) for location, scene in visit.scenes.items()]
 
 
-def _record(visit: Visit, location: str, scene: ear.Scene, seconds: float) -> Recording:
+def _record(visit: Visit, location: str, scene: Scene, seconds: float) -> Recording:
     child = visit.child
-    rng = np.random.default_rng([*visit.key, ear.LOCATIONS.index(location)])
+    rng = np.random.default_rng([*visit.key, stethoscope.LOCATIONS.index(location)])
     length = round(seconds * rng.uniform(0.8, 1.2), 2)
-    time = body.clock(length)
-    beats = body.draw_beats(child.heart, length, scene.breath_start, rng)
-    gains = {valve: gain + float(rng.normal(0, 2.0)) for valve, gain in ear.VALVE_GAIN_DB[location].items()}
-    chest = ear.chest_response(scene.chest_hz, len(time))
-    sound = body.valve_sounds(child.heart, beats, gains, time, rng)
+    time = physiology.sample_times(length)
+    beats = physiology.draw_beats(child.heart, length, scene.breath_start, rng)
+    gains = {valve: gain + float(rng.normal(0, 2.0)) for valve, gain in stethoscope.VALVE_GAIN_DB[location].items()}
+    chest = stethoscope.chest_response(scene.chest_hz, len(time))
+    sound = physiology.valve_sounds(child.heart, beats, gains, time, rng)
     for murmur in (child.murmur, child.diastolic):
         if murmur is not None and np.isfinite(child.murmur_db):
             level = 10 ** ((child.murmur_db + _radiation_db(child, location)) / 20)
-            sound += level * body.murmur_sound(murmur, beats, chest, time, rng)
-    pcm = ear.record(sound, scene, rng)
-    states = _annotated(body.states(beats, length), visit.poor, rng)
+            sound += level * physiology.murmur_sound(murmur, beats, chest, time, rng)
+    pcm = stethoscope.record(sound, scene, rng)
+    states = _annotated(physiology.states(beats, length), visit.poor, rng)
     return Recording(f"{visit.patient_id}_{location}", location, pcm, states)
 
 
 def _annotated(
     states: list[tuple[float, float, int]], poor: bool, rng: np.random.Generator
 ) -> list[tuple[float, float, int]]:
-    """The states as an annotator leaves them: often only a run of cycles is marked, few in a poor recording."""
-    cycles = sum(code == body.S1 for *_, code in states)
+    """The states that an annotator marks: often only some successive cycles, and few in a poor recording."""
+    cycles = sum(code == physiology.S1 for *_, code in states)
     share = rng.uniform(0.2, 0.6) if poor else (1.0 if rng.random() < 0.4 else rng.uniform(0.4, 0.95))
-    kept = min(cycles, max(4, round(share * cycles)))
-    first = int(rng.integers(0, cycles - kept + 1))
-    marks = [row for row in states if row[2] != body.UNANNOTATED][4 * first : 4 * (first + kept)]
+    marked = min(cycles, max(4, round(share * cycles)))
+    first = int(rng.integers(0, cycles - marked + 1))
+    marks = [row for row in states if row[2] != physiology.UNANNOTATED][4 * first : 4 * (first + marked)]
     if not marks:
         return states
-    edges = ((0.0, marks[0][0], body.UNANNOTATED), *marks, (marks[-1][1], states[-1][1], body.UNANNOTATED))
+    edges = ((0.0, marks[0][0], physiology.UNANNOTATED), *marks, (marks[-1][1], states[-1][1], physiology.UNANNOTATED))
     return [row for row in edges if row[1] > row[0]]

@@ -1,1 +1,1 @@
-"""Who is held out, and which fold everybody else is in. Groups never cross."""
+"""Which units are held out, and which fold every other unit is in. A group is never in two parts."""

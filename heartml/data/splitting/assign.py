@@ -1,4 +1,7 @@
-"""Units -> folds and a held-out part: drawn, or as somebody published it."""
+"""Folds and a held-out part for the units of a task. The held-out part is drawn, or taken from a published split.
+
+In: the units of `units.label_units`, one row a recording. Out: schema.FOLDS, one row a recording.
+"""
 
 import pandas as pd
 
@@ -12,20 +15,48 @@ from heartml.data.splitting import group_split
 def assign_folds(
     units: pd.DataFrame, params: SplitParams, seed: int, published: "pd.Series[str] | None" = None
 ) -> pd.DataFrame:
-    """schema.FOLDS for the units of `label_units`; `published`: patient id -> train, validation or test.
+    """Give each unit a fold or the held-out part; a group is never in two parts.
+
+    Args:
+        units: of `label_units`.
+        params: number of folds, share of the held-out part.
+        seed: another seed gives another draw.
+        published: patient id -> `train`, `validation` or `test`; None: the held-out part is drawn.
+
+    Returns:
+        schema.FOLDS. With `published` it lacks the units that are not held out but share a group with one that is.
 
     Raises:
-        StageError: too few groups, or a patient that the published split does not know.
+        StageError: there are too few groups, or the published split lacks a patient.
+
+    >>> names = list("abcdefgh")
+    >>> units = pd.DataFrame({"recording_id": names, "unit_id": names, "group_id": names, "label": ["x", "y"] * 4,
+    ...                       "patient_id": [f"set-{name}" for name in names], "source": "clinic"})
+    >>> params = SplitParams(folds=3, test_share=0.25, published=None, tasks={})
+    >>> folds = assign_folds(units, params, seed=1, published=pd.Series(["test"] * 2 + ["train"] * 6, names))
+    >>> folds.loc[folds["part"] == "test", "unit_id"].tolist()
+    ['a', 'b']
+    >>> folds.groupby("part").size().to_dict()
+    {'0': 2, '1': 2, '2': 2, 'test': 2}
     """
     held_out = _draw_test(units, params, seed) if published is None else _published_test(units, published)
-    return place(units, held_out, params, seed)
+    return draw_folds(units, held_out, params, seed)
 
 
-def place(units: pd.DataFrame, held_out: pd.DataFrame, params: SplitParams, seed: int) -> pd.DataFrame:
-    """schema.FOLDS: the rows `held_out` as the test part, all of other groups in folds that are drawn.
+def draw_folds(units: pd.DataFrame, held_out: pd.DataFrame, params: SplitParams, seed: int) -> pd.DataFrame:
+    """Draw the folds of all units whose group is not held out.
+
+    Args:
+        units: of `label_units`.
+        held_out: those of its rows that are the held-out part.
+        params: number of folds.
+        seed: another seed gives another draw.
+
+    Returns:
+        schema.FOLDS, in the order of `units`.
 
     Raises:
-        StageError: too few groups.
+        StageError: there are too few groups to fill all parts.
     """
     folds = [str(k) for k in range(params.folds)]
     others = units[~units["group_id"].isin(held_out["group_id"])]
@@ -40,18 +71,18 @@ def place(units: pd.DataFrame, held_out: pd.DataFrame, params: SplitParams, seed
 
 
 def _draw_test(units: pd.DataFrame, params: SplitParams, seed: int) -> pd.DataFrame:
-    """The held-out units: drawn before the folds, so that new data moves as few as possible in or out."""
+    """The held-out units. They are drawn before the folds, so that new data move few units in or out."""
     shares = {TEST: params.test_share, "rest": 1 - params.test_share}
     drawn = group_split.draw(group_split.group_table(units), shares, seed, held_out=TEST)
     return units[units["group_id"].map(drawn) == TEST]
 
 
 def _published_test(units: pd.DataFrame, published: "pd.Series[str]") -> pd.DataFrame:
-    """The held-out units of a published split; ids there may lack the data set's name."""
+    """The held-out units of a published split. Patient ids may stand there without the data set's name."""
     own_id = units["patient_id"].str.partition("-")[2]
     part = units["patient_id"].map(published).fillna(own_id.map(published))
     if part.isna().any():
-        lost = sorted(units.loc[part.isna(), "patient_id"].fillna("(no patient id)").unique())
-        raise StageError(f"{len(lost)} patients are not in the published split: {', '.join(lost[:5])}. "
+        missing = sorted(units.loc[part.isna(), "patient_id"].fillna("(no patient id)").unique())
+        raise StageError(f"{len(missing)} patients are not in the published split: {', '.join(missing[:5])}. "
                          "Add them to the file (part `train`), or set `split.published` to null.")
     return units[part == TEST]

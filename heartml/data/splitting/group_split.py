@@ -1,9 +1,10 @@
-"""Drawing lots: which group goes to which part, balanced by class and source, and nearly the same after data is added.
+"""Which group goes to which part: drawn at random, balanced by label and source, stable when data are added.
 
-Weighted rendezvous hashing with bounded loads (Thaler and Ravishankar 1998; Mirrokni, Thorup and Zadimoghaddam 2018):
-SHA-256 of (seed, part, group) orders the parts for each group, and a group takes the first part in its order that has
-room for its labels. Nothing depends on the order of the rows, and one more group displaces a few others only.
-The rarest label is dealt first and as evenly as it can be; then large groups, since they fit in few places.
+The method is weighted rendezvous hashing with bounded loads (Thaler and Ravishankar 1998; Mirrokni, Thorup and
+Zadimoghaddam 2018). SHA-256 of (seed, part, group) orders the parts for each group. A group takes the first part in
+its order that has room for its labels. The order of the rows has no influence, and a new group moves few others.
+Groups with the rarest label are placed first, so that it is spread evenly. Large groups come before small ones, since
+they fit into fewer places.
 """
 
 import hashlib
@@ -14,14 +15,26 @@ from collections.abc import Mapping
 import pandas as pd
 
 Cell = tuple[str, ...]            # (label,), or (label, source)
-_HELD_OUT_SHARE = 0.5             # of the held-out part's room for a label: more from one group is no independent test
+_HELD_OUT_SHARE = 0.5             # most of a label's held-out units that one group may give, or the test is its alone
 
 
 def group_table(units: pd.DataFrame) -> dict[str, Counter[Cell]]:
-    """group_id -> how many units of each label, and of each label from each source (of the unit's first recording).
+    """For each group the number of units with each label, and with each label from each source.
 
     Args:
-        units: group_id, unit_id, label, source; one row a recording.
+        units: group_id, unit_id, recording_id, label, source; one row a recording. A unit has the source of its first
+            recording.
+
+    Returns:
+        group_id -> counts with the keys (label,) and (label, source).
+
+    >>> rows = [("g1", "child 1", "r1", "Present", "2014"), ("g1", "child 1", "r2", "Present", "2014"),
+    ...         ("g1", "child 2", "r3", "Absent", "2015"), ("g2", "child 3", "r4", "Absent", "2014")]
+    >>> table = group_table(pd.DataFrame(rows, columns=["group_id", "unit_id", "recording_id", "label", "source"]))
+    >>> dict(table["g1"])
+    {('Present',): 1, ('Present', '2014'): 1, ('Absent',): 1, ('Absent', '2015'): 1}
+    >>> dict(table["g2"])
+    {('Absent',): 1, ('Absent', '2014'): 1}
     """
     first = units.sort_values(["unit_id", "recording_id"]).drop_duplicates("unit_id")
     table: dict[str, Counter[Cell]] = {group: Counter() for group in sorted(first["group_id"])}
@@ -33,13 +46,23 @@ def group_table(units: pd.DataFrame) -> dict[str, Counter[Cell]]:
 def draw(
     groups: Mapping[str, Counter[Cell]], shares: Mapping[str, float], seed: int, held_out: str | None = None
 ) -> dict[str, str]:
-    """group -> part.
+    """Draw a part for each group.
 
     Args:
         groups: of `group_table`.
-        shares: part -> its share of the units; they add up to 1.
-        seed: another seed is another draw.
-        held_out: the part that no single group may fill by more than half (of any one label).
+        shares: part -> its share of the units; the shares add up to 1.
+        seed: another seed gives another draw.
+        held_out: a part in which no single group may hold more than half of the units of a label.
+
+    Returns:
+        group -> part.
+
+    >>> groups = {name: Counter([("x",)]) for name in "abcdef"}
+    >>> parts = draw(groups, {"0": 1 / 3, "1": 2 / 3}, seed=1)
+    >>> sorted(parts), sorted(parts.values())
+    (['a', 'b', 'c', 'd', 'e', 'f'], ['0', '0', '1', '1', '1', '1'])
+    >>> parts == draw(dict(reversed(groups.items())), {"1": 2 / 3, "0": 1 / 3}, seed=1)
+    True
     """
     totals = sum(groups.values(), Counter())
     spread = Counter(cell for counts in groups.values() for cell in counts)      # in how many groups a label occurs
@@ -51,17 +74,18 @@ def draw(
         return sorted(groups[group], key=lambda cell: (len(cell), spread[cell], cell))
 
     def order(group: str) -> tuple[object, ...]:
+        """The rarest label first, then the largest groups, then chance."""
         rarest = cells_of(group)[0]
-        return spread[rarest], rarest, -groups[group][rarest], _lot(seed, "", group, 1.0)
+        return spread[rarest], rarest, -groups[group][rarest], _random(seed, "", group, 1.0)
 
-    def crowding(group: str, part: str) -> tuple[object, ...]:
-        """How badly a part has room for a group: compared label by label, chance last."""
+    def overload(group: str, part: str) -> tuple[object, ...]:
+        """How far a part would be over its target with the group: compared label by label, then chance."""
         counts, room = groups[group], shares[part]
         levels = [_level(loads[part][c], counts[c], totals[c] * room, part == held_out) for c in cells_of(group)]
-        return *levels, _lot(seed, part, group, room), part
+        return *levels, _random(seed, part, group, room), part
 
     for group in sorted(groups, key=order):
-        placed[group] = min(shares, key=lambda part: crowding(group, part))
+        placed[group] = min(shares, key=lambda part: overload(group, part))
         loads[placed[group]].update(groups[group])
     return placed
 
@@ -75,7 +99,7 @@ def _level(load: int, units: int, target: float, held_out: bool) -> float:
     return 1.0 + max(0, load + units - math.ceil(target))
 
 
-def _lot(seed: int, part: str, group: str, weight: float) -> float:
-    """An exponential variate of rate `weight`: how often a part's is the smallest is what its weight says."""
+def _random(seed: int, part: str, group: str, weight: float) -> float:
+    """An exponential variate of rate `weight`. A part has the smallest one with a probability equal to its weight."""
     digest = hashlib.sha256(f"{seed}\n{part}\n{group}".encode()).digest()
     return -math.log((int.from_bytes(digest[:6], "big") + 1) / 2**48) / weight

@@ -1,4 +1,4 @@
-"""A split that somebody published, as a CSV of patient_id,part: for scores that can be compared with theirs."""
+"""A split that somebody published, as a CSV of patient_id,part. With it, scores can be compared with theirs."""
 
 from pathlib import Path
 
@@ -11,11 +11,14 @@ PARTS = ("train", "validation", "test")
 
 
 def read_published(path: Path) -> "pd.Series[str]":
-    """Patient id -> part, from a CSV with the columns patient_id and part.
+    """Read a published split of this project: patient id -> part.
+
+    Args:
+        path: a CSV with the columns patient_id and part, in `paths.SPLITS`. DVC sees only changes in that folder.
 
     Raises:
-        StageError: the file lies outside `paths.SPLITS` (DVC would not see it change), cannot be read, lacks a column,
-            names a patient twice or a part that there is not.
+        StageError: the file is in another folder, cannot be read, lacks a column, names a patient twice, or has a part
+            other than `PARTS`.
     """
     if not path.resolve().is_relative_to(paths.SPLITS.resolve()):
         raise StageError(f"{path} (`split.published` in params.yaml): put it into {paths.SPLITS}/, which DVC watches")
@@ -23,10 +26,20 @@ def read_published(path: Path) -> "pd.Series[str]":
 
 
 def read_parts(path: Path) -> "pd.Series[str]":
-    """Patient id -> part, from a CSV with the columns patient_id and part, wherever it lies.
+    """Read a published split from any folder: patient id -> part.
+
+    Args:
+        path: a CSV with the columns patient_id and part.
 
     Raises:
-        StageError: as `read_published`, but for the place.
+        StageError: the file cannot be read, lacks a column, names a patient twice, or has a part other than `PARTS`.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "split.csv")
+    ...     _ = path.write_text("patient_id,part\\n9979,train\\n9983,test\\n")
+    ...     read_parts(path).to_dict()
+    {'9979': 'train', '9983': 'test'}
     """
     try:
         table = pd.read_csv(path, dtype="string", usecols=["patient_id", "part"])
@@ -37,5 +50,5 @@ def read_parts(path: Path) -> "pd.Series[str]":
             raise StageError(f"{path} line {row}: patient {patient}, part {part}: expected {', '.join(PARTS)}")
     twice = table.loc[table["patient_id"].duplicated(), "patient_id"]
     if len(twice):
-        raise StageError(f"{path}: patient {twice.iloc[0]} stands there twice: keep one line for each patient.")
+        raise StageError(f"{path}: patient {twice.iloc[0]} has two lines: keep one line for each patient.")
     return table.set_index("patient_id")["part"]

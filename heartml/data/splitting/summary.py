@@ -1,22 +1,39 @@
-"""What a split came to, in words for the log: sizes of the parts, and warnings."""
+"""A split in words, for the log: the sizes of its parts, and warnings.
+
+In: schema.FOLDS, one row a recording. Out: lines of text.
+"""
 
 import pandas as pd
 
 from heartml.core import schema
-from heartml.core.folds import TEST, crossing, fold_names
+from heartml.core.folds import TEST, count_crossing, fold_names
 from heartml.core.tasks import Task
 
 
-def torn_sessions(folds: pd.DataFrame, recordings: pd.DataFrame) -> list[str]:
-    """A warning where recordings of one session stand in several parts: one room, sensor and day."""
+def session_warnings(folds: pd.DataFrame, recordings: pd.DataFrame) -> list[str]:
+    """A warning where recordings of one session (one room, sensor and day) are in several parts.
+
+    Args:
+        folds: schema.FOLDS.
+        recordings: recording_id, and `schema.SESSION` where sessions are known.
+
+    >>> folds = pd.DataFrame({"recording_id": ["r1", "r2", "r3"], "part": ["0", "test", "test"]})
+    >>> recordings = pd.DataFrame({"recording_id": ["r1", "r2", "r3"], "session_id": ["monday", "monday", "friday"]})
+    >>> session_warnings(folds, recordings)
+    ['warning: 1 of 2 sessions stand in several parts, with different people']
+    """
     if schema.SESSION not in recordings:
         return []
-    there, torn = crossing(folds.merge(recordings[["recording_id", schema.SESSION]], on="recording_id"), schema.SESSION)
-    return [f"warning: {torn} of {there} sessions stand in several parts, with different people"] if torn else []
+    sessions = folds.merge(recordings[["recording_id", schema.SESSION]], on="recording_id")
+    count, split = count_crossing(sessions, schema.SESSION)
+    return [f"warning: {split} of {count} sessions stand in several parts, with different people"] if split else []
 
 
 def describe(folds: pd.DataFrame, task: Task) -> str:
-    """`Present/Unknown/Absent: test 16/6/62 in 77 groups, fold 0 13/5/49 in 64 groups, ...`, counting units."""
+    """The number of units of each class in each part, and the number of its groups.
+
+    For instance `Present/Unknown/Absent: test 16/6/62 in 77 groups, fold 0 13/5/49 in 64 groups, ...`.
+    """
     words = []
     for part in [TEST, *fold_names(folds)]:
         own = folds[folds["part"] == part]
@@ -27,8 +44,21 @@ def describe(folds: pd.DataFrame, task: Task) -> str:
     return f"{'/'.join(task.classes)}: {', '.join(words)}"
 
 
-def thin_classes(folds: pd.DataFrame, task: Task) -> list[str]:
-    """A warning for each class that is missing from a part."""
+def describe_rare(labelled: pd.DataFrame, units: pd.DataFrame, task: Task) -> list[str]:
+    """A line for each class of `labelled` that `units` lacks, since the task leaves rare classes out.
+
+    Args:
+        labelled: unit_id and label, of all units with a label.
+        units: the same, without rare classes.
+        task: the task.
+    """
+    left_out = labelled[~labelled["label"].isin(units["label"])]
+    return [f"{label} left out: {rare['unit_id'].nunique()} {task.unit}s, too few to estimate"
+            for label, rare in left_out.groupby("label")]
+
+
+def missing_class_warnings(folds: pd.DataFrame, task: Task) -> list[str]:
+    """A warning for each class that is missing from a part; none for a class that the task leaves out as rare."""
     warnings = []
     for name in task.classes:
         if task.rare == "left out" and not (folds["label"] == name).any():

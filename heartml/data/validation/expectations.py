@@ -1,7 +1,8 @@
-"""What the data must be like: the Great Expectations suites.
+"""What is expected of the data: the suites of Great Expectations.
 
-An expectation's severity is `critical` (the pipeline stops), `warning` (carried into the report) or `info`. Its
-description is the sentence that a person reads; `meta["way_out"]` says what to do where it does not hold.
+In: the limits of `params.yaml`. Out: for each table of `tables.suite_tables` a list of expectations. Their severity is
+`critical` (the pipeline stops), `warning` (shown in the report) or `info`. The description is the sentence that a
+person reads. `meta["way_out"]` says what to do where the expectation does not hold.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,13 @@ def _expect(kind: type[Expectation], severity: str, description: str, way_out: s
 
 
 def suites(ingest: IngestParams, params: ValidateParams, labels: Sequence[str]) -> Suites:
-    """Table -> what is expected of it; `labels`: the label columns of the recordings table."""
+    """The expectations for each table, by the table's name.
+
+    Args:
+        ingest: the limits of ingest.
+        params: the limits of validation.
+        labels: the label columns of the recordings table.
+    """
     return {
         "recordings": _of_recordings(ingest, labels),
         "annotations": _of_annotations(),

@@ -1,6 +1,7 @@
-"""A histogram as a small SVG: bars stacked by source, limits as dashed lines. Numbers only, so nothing needs escaping.
+"""A histogram as a small SVG: bars stacked by source, limits as dashed lines.
 
-Colours are classes `s0`, `s1` ... of the page's style sheet; `limit` and `base` are its lines.
+In: a table with one row a recording. Out: markup that holds numbers only, so that nothing needs escaping. Colours are
+the classes `s0`, `s1` ... of the page's style sheet; `limit` and `base` are its lines.
 """
 
 from collections.abc import Sequence
@@ -17,45 +18,57 @@ _WIDTH, _HEIGHT, _BINS = 300, 96, 40
 
 @dataclass(frozen=True)
 class Axis:
-    """One measurement to be drawn: its column, title, unit, whether by powers of ten, and the limits that warn."""
+    """One measurement to draw.
+
+    Attributes:
+        column: its column in the table.
+        title, unit: as they are shown.
+        logarithmic: whether the axis is logarithmic.
+        limits: values at which a dashed line is drawn: beyond them validation warns.
+    """
 
     column: str
     title: str
     unit: str
-    powers: bool = False
+    logarithmic: bool = False
     limits: tuple[float, ...] = ()
 
-    def placed(self, values: Numbers) -> Numbers:
-        """Where values stand on the axis."""
-        return np.log10(np.maximum(values, 1e-6)) if self.powers else values
+    def positions(self, values: Numbers) -> Numbers:
+        """The positions of values on the axis."""
+        return np.log10(np.maximum(values, 1e-6)) if self.logarithmic else values
 
-    def at(self, place: float) -> float:
-        """The value at a place on the axis."""
-        return float(10**place if self.powers else place)
+    def value_at(self, position: float) -> float:
+        """The value at a position on the axis."""
+        return float(10**position if self.logarithmic else position)
 
 
 def number(value: float) -> str:
-    """Three significant digits; thousands in full, next to nothing as 0."""
+    """A number with three significant digits; thousands in full, numbers near 0 as 0.
+
+    >>> number(0.12345), number(12345.6), number(1e-9)
+    ('0.123', '12,346', '0')
+    """
     return f"{value:,.0f}" if abs(value) >= 1000 or abs(value) < 1e-6 else f"{value:.3g}"
 
 
 def histogram(table: pd.DataFrame, axis: Axis, sources: Sequence[str]) -> Markup:
-    """Bars in equal steps along the axis.
+    """The histogram of one measurement, with bins of equal width on the axis.
 
     Args:
-        table: the axis' column and `source`, one row a recording.
-        sources: which colour is which.
+        table: the axis' column and `source`, one row a recording; nulls are left out.
+        axis: what to draw.
+        sources: in the order of the colours.
     """
     known = table.dropna(subset=[axis.column])
     if known.empty:
         return Markup("<p class=quiet>nothing measured</p>")
-    values, limits = axis.placed(known[axis.column].to_numpy()), axis.placed(np.array(axis.limits, float))
+    values, limits = axis.positions(known[axis.column].to_numpy()), axis.positions(np.array(axis.limits, float))
     low, high = min([*values, *limits]), max([*values, *limits])
     low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
     edges = np.linspace(low, high, _BINS + 1)
     counts = np.array([np.histogram(values[known["source"] == source], edges)[0] for source in sources])
     lines = "".join(_line("limit", x, x, -4) for x in (limits - low) / (high - low) * _WIDTH)
-    texts = _text(0, "start", number(axis.at(low))) + _text(_WIDTH, "end", number(axis.at(high)))
+    texts = _text(0, "start", number(axis.value_at(low))) + _text(_WIDTH, "end", number(axis.value_at(high)))
     middle = _text(_WIDTH / 2, "middle", f"median {number(float(known[axis.column].median()))}")
     drawn = _line("base", 0, _WIDTH, _HEIGHT) + _bars(counts) + lines + texts + middle
     return Markup(f'<svg viewBox="0 -4 {_WIDTH} {_HEIGHT + 24}" role="img">{drawn}</svg>')

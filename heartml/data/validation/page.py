@@ -1,6 +1,7 @@
-"""The validation result as one page for a person: offline, light and dark, the same result gives the same bytes.
+"""The validation result as one HTML page. It loads nothing, and the same result gives the same bytes.
 
-In: the result (`validation.json`) and one row a recording with its measurements. Out: HTML.
+In: the result (`validation.json`) and a table of measurements with one row a recording. Out: HTML, from the template
+`templates/validation.html.jinja`.
 """
 
 from collections.abc import Mapping
@@ -11,41 +12,47 @@ import pandas as pd
 
 from heartml.core.config import ValidateParams
 from heartml.data.validation.histogram import Axis, histogram, number
-from heartml.data.validation.template import TEMPLATE
 
 _COLOURS = 4        # in the style sheet
 
 
 def render(result: Mapping[str, Any], signals: pd.DataFrame, params: ValidateParams) -> str:
-    """The page.
+    """The page as HTML.
 
     Args:
-        result: see `validate.summarise`.
+        result: see `result.summarise`.
         signals: `Quality` columns and `source`, one row a recording.
+        params: the limits that warn; they are drawn into the histograms.
     """
-    strict = jinja2.StrictUndefined
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=strict)
-    environment.filters |= {"cell": cell, "words": words, "span": span}
     open_checks = [c for c in result["checks"] if not c["success"]]
-    known = signals.assign(source=_few(signals["source"].fillna("unknown").astype(str)))
+    known = signals.assign(source=_most_frequent(signals["source"].fillna("unknown").astype(str)))
     sources = sorted(known["source"].unique())
-    return environment.from_string(TEMPLATE).render(
+    return _environment().get_template("validation.html.jinja").render(
         result=result,
         findings=sorted(open_checks, key=lambda c: ("error", "warning", "note").index(c["severity"])),
         charts=[(axis, histogram(known, axis, sources)) for axis in _axes(params)],
         sources=sources,
-        classes=_nested(result["classes"]),
+        classes=_by_label(result["classes"]),
         most_groups=max((c["groups"] for c in result["classes"]), default=1),
         least_groups=params.min_class_groups,
     ) + "\n"
 
 
-def _few(sources: "pd.Series[str]") -> "pd.Series[str]":
-    """The most frequent sources by name, the rest as `others`: as many as there are colours."""
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("heartml.data.validation"), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )
+    environment.filters |= {"cell": cell, "words": words, "span": span}
+    return environment
+
+
+def _most_frequent(sources: "pd.Series[str]") -> "pd.Series[str]":
+    """The most frequent sources under their names, the others as `others`: no more names than there are colours."""
     counts = sources.value_counts()
     names = sorted(counts.index, key=lambda name: (-counts[name], name))
-    kept = names if len(names) <= _COLOURS else names[: _COLOURS - 1]
-    return sources.where(sources.isin(kept), "others")
+    frequent = names if len(names) <= _COLOURS else names[: _COLOURS - 1]
+    return sources.where(sources.isin(frequent), "others")
 
 
 def _axes(params: ValidateParams) -> list[Axis]:
@@ -59,16 +66,16 @@ def _axes(params: ValidateParams) -> list[Axis]:
     ]
 
 
-def _nested(classes: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+def _by_label(classes: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """(data set, label) -> its rows, in the order of the table."""
-    nested: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in classes:
-        nested.setdefault((row["dataset"], row["label"]), []).append(row)
-    return nested
+        found.setdefault((row["dataset"], row["label"]), []).append(row)
+    return found
 
 
 def cell(value: object) -> str:
-    """A value of a table: numbers short, recording ids to twelve characters, nothing as a dash."""
+    """A value as a table cell: three digits of a number, twelve characters of a recording id, a dash for None."""
     if value is None:
         return "–"
     if isinstance(value, float):
@@ -78,12 +85,12 @@ def cell(value: object) -> str:
 
 
 def words(name: str) -> str:
-    """A column's name as words."""
+    """A column's name as words: `other_source_file` becomes `other source file`."""
     return name.replace("_", " ")
 
 
 def span(observed: object) -> str:
-    """What was observed: a range, a number, or nothing."""
+    """An observed value as text: a range (`{"min": ..., "max": ...}`), a number, or an empty text for None."""
     if isinstance(observed, Mapping):
         return f"{number(observed['min'])} to {number(observed['max'])}"
     return "" if observed is None else cell(observed)

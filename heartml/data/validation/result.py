@@ -1,4 +1,7 @@
-"""What `validation.json` holds: success, counts, errors and warnings in words, every check."""
+"""The content of `validation.json`: success, counts, errors and warnings in words, every check.
+
+In: the tables that were checked, and the checks of `run_suites`. Out: a dict of plain values.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,10 +14,22 @@ from heartml.data.validation import run_suites
 Result = dict[str, Any]
 
 
-def summarise(tables: Mapping[str, pd.DataFrame], groups: pd.DataFrame, found: Sequence[run_suites.Check]) -> Result:
-    """What `validation.json` holds: success, counts, errors and warnings in words, every check, classes, quarantine."""
+def summarise(
+    tables: Mapping[str, pd.DataFrame], groups: pd.DataFrame, found: Sequence[run_suites.CheckResult]
+) -> Result:
+    """The validation result as a dict, as `validation.json` holds it.
+
+    Args:
+        tables: of `tables.suite_tables`.
+        groups: recording_id, group_id after joining.
+        found: the checks of `run_suites.check`.
+
+    Returns:
+        `success` (no error), `errors` and `warnings` (a line each), `counts`, `checks`, `classes` (rows of
+        `tables.class_table`), `quarantined_by_reason`.
+    """
     recordings, quarantine = tables["recordings"], tables["quarantine"]
-    in_words = {severity: [in_a_line(c) for c in found if not c["success"] and c["severity"] == severity]
+    in_words = {severity: [check_line(c) for c in found if not c["success"] and c["severity"] == severity]
                 for severity in ("error", "warning")}
     return {
         "success": not in_words["error"],
@@ -35,16 +50,23 @@ def summarise(tables: Mapping[str, pd.DataFrame], groups: pd.DataFrame, found: S
     }
 
 
-def in_a_line(check: run_suites.Check) -> str:
-    """`No source file stands in two rows: not so for 2 of 400 (12_AV.wav, 13_AV.wav). Run ...`"""
-    named = ", ".join(map(name_row, check["rows"][:3]))
+def check_line(check: run_suites.CheckResult) -> str:
+    """A failed check in one line.
+
+    For instance `No source file stands in two rows: not so for 2 of 400 (12_AV.wav, 13_AV.wav). Run ...`.
+    """
+    named = ", ".join(map(row_name, check["rows"][:3]))
     more = ", ..." if check["unexpected"] > 3 else ""
     which = f" ({named}{more})" if named else ""
     return f"{check['title']}: not so for {check['unexpected']} of {check['checked']}{which}. {check['way_out']}"
 
 
-def name_row(row: Mapping[str, Any]) -> str:
-    """The name under which a person finds a row of any of the tables."""
+def row_name(row: Mapping[str, Any]) -> str:
+    """The name by which a person finds a row of any of the tables.
+
+    >>> row_name({"recording_id": "3f2a99e01b", "patient_id": "circor-9979", "source_file": "9979_AV.wav"})
+    '9979_AV.wav [3f2a99e0, circor-9979]'
+    """
     if "other_source_file" in row:
         return f"{row['source_file']} and {row['other_source_file']} at {abs(row['correlation']):.3f}"
     if "value" in row:

@@ -1,6 +1,7 @@
-"""Expectations held against tables, and what came out as plain values.
+"""Expectations checked against tables by Great Expectations; the results as plain values.
 
-Results are put into the order of the suites and stripped of times and run ids, so that equal data give equal bytes.
+In: tables by name, suites by name. Out: one dict for each expectation. Results are in the order of the suites and hold
+no times or run ids, so that equal data give equal bytes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,21 +16,27 @@ from great_expectations.data_context.types.base import (
 )
 
 from heartml.data.validation.expectations import Suites
-from heartml.data.validation.tables import IN_WORDS
+from heartml.data.validation.tables import NAME_COLUMNS
 
 ROWS_SHOWN = 20
 SEVERITIES = {"critical": "error", "warning": "warning", "info": "note"}
-Check = dict[str, Any]
+CheckResult = dict[str, Any]
 
 
-def check(tables: Mapping[str, pd.DataFrame], expected: Suites) -> list[Check]:
-    """Hold every table against its suite; one plain dict an expectation, in the order of the suites.
+def check(tables: Mapping[str, pd.DataFrame], expected: Suites) -> list[CheckResult]:
+    """Check every table against the suite of its name.
 
-    Each: suite, expectation, column, title, severity (error, warning, note), success, checked (rows), unexpected (how
-    many), observed, rows (the first ROWS_SHOWN), way_out.
+    Args:
+        tables: of `tables.suite_tables`.
+        expected: of `expectations.suites`.
+
+    Returns:
+        One dict for each expectation, in the order of the suites: suite, expectation, column, title, severity (error,
+        warning, note), success, checked (number of rows), unexpected (how many of them fail), observed, rows (the
+        first ROWS_SHOWN that fail), way_out.
 
     Raises:
-        RuntimeError: Great Expectations could not evaluate one: a fault of this project.
+        RuntimeError: Great Expectations could not evaluate an expectation. That is a fault of this project.
     """
     source = _context().data_sources.add_pandas("heartml")
     return [result for name, suite in expected.items() for result in _check_table(source, name, tables[name], suite)]
@@ -45,7 +52,7 @@ def _context() -> Any:
     return gx.get_context(mode="ephemeral", project_config=config)
 
 
-def _check_table(source: Any, name: str, table: pd.DataFrame, suite: Sequence[Any]) -> list[Check]:
+def _check_table(source: Any, name: str, table: pd.DataFrame, suite: Sequence[Any]) -> list[CheckResult]:
     ranked = [e.copy(update={"meta": {**e.meta, "rank": rank}}) for rank, e in enumerate(suite)]
     asset = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
     result = asset.get_batch({"dataframe": table.assign(row=range(len(table)))}).validate(
@@ -57,7 +64,7 @@ def _check_table(source: Any, name: str, table: pd.DataFrame, suite: Sequence[An
     return [_plain(name, table, r, checked) for r in ordered]
 
 
-def _plain(suite: str, table: pd.DataFrame, result: Any, checked: set[str]) -> Check:
+def _plain(suite: str, table: pd.DataFrame, result: Any, checked: set[str]) -> CheckResult:
     config, found = result.expectation_config, result.result
     if result.exception_info.get("raised_exception") is not False:
         raise RuntimeError(f"{suite}: {config.type} {config.kwargs} could not be checked: {result.exception_info}")
@@ -76,20 +83,20 @@ def _plain(suite: str, table: pd.DataFrame, result: Any, checked: set[str]) -> C
 
 
 def _shown(table: pd.DataFrame, column: str | None, checked: set[str]) -> list[str]:
-    """What a person needs of a row: its names and what was checked; of tables made for checks, all of it."""
-    of_recording = set(IN_WORDS) <= set(table) and "other_recording_id" not in table
-    names = [c for c in map(str, table) if c in IN_WORDS or not (of_recording or c in checked)]
+    """The columns to show of a row: its names and the checked one. Tables made for checks are shown whole."""
+    of_recording = set(NAME_COLUMNS) <= set(table) and "other_recording_id" not in table
+    names = [c for c in map(str, table) if c in NAME_COLUMNS or not (of_recording or c in checked)]
     return [*names, *([column] if column and column not in names else [])]
 
 
 def _range(table: pd.DataFrame, column: str | None) -> dict[str, float] | None:
-    """Smallest and largest value of a column of numbers."""
+    """Smallest and largest value of a column of numbers; None for other columns."""
     if column is None or not pd.api.types.is_numeric_dtype(table[column]) or not table[column].notna().any():
         return None
     return {"min": float(table[column].min()), "max": float(table[column].max())}
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as plain dicts, null as None."""
+    """The rows of a table as plain dicts, null as None."""
     rows = table.astype(object).to_dict("records")
     return [{str(k): None if pd.isna(v) else v for k, v in row.items()} for row in rows]

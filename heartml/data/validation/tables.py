@@ -1,7 +1,7 @@
-"""What the data are like, as tables that can be held against expectations. Pure, but for reading one recording.
+"""The tables that expectations are checked against. Pure, except for `measure`, which reads one recording.
 
-In: recordings (schema.RECORDINGS, labels), quality of each signal, pairs of nearly the same audio. Out: a table for
-each thing that is checked (signals, patients, pairs, classes), with the columns that let a person find the row.
+In: recordings (schema.RECORDINGS and label columns), the quality of each signal, pairs of near-duplicates. Out: a table
+for each thing that is checked (signals, patients, pairs, classes ...), with the columns that let a person find a row.
 """
 
 from collections.abc import Iterable
@@ -15,12 +15,13 @@ from heartml.core import paths, schema
 from heartml.core.config import Params
 from heartml.core.tasks import LABELS, TASKS
 
-IN_WORDS = ("recording_id", "patient_id", "source_file")     # the columns that name a recording to a person
+NAME_COLUMNS = ("recording_id", "patient_id", "source_file")     # the columns by which a person finds a recording
+ROUNDING_S = 0.1        # publishers round the times of heart states
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One recording as it lies on disk: its quality, or the fault that kept it from being measured."""
+    """One recording as it is on disk: its quality, or the fault that prevents measuring it."""
 
     recording_id: str
     fault: str | None
@@ -28,7 +29,10 @@ class Measured:
 
 
 def measure(recording_id: str) -> Measured:
-    """Decode one recording of the data set, hold its samples against its name, measure its quality."""
+    """Decode one recording of the data set, check its samples against its id, measure its quality.
+
+    Nothing is raised: what is wrong with the file is in `fault`.
+    """
     path = paths.audio(recording_id)
     try:
         samples = sound_files.read(path)
@@ -40,7 +44,7 @@ def measure(recording_id: str) -> Measured:
 
 
 def signal_table(measured: Iterable[Measured]) -> pd.DataFrame:
-    """recording_id, `fault` (null: readable) and the fields of `Quality` (null where there is a fault)."""
+    """One row a recording: recording_id, `fault` (null: readable), the fields of `Quality` (null with a fault)."""
     columns = [field.name for field in fields(Quality)]
     rows = [(m.recording_id, m.fault, *(asdict(m.quality).values() if m.quality else [None] * len(columns)))
             for m in measured]
@@ -49,25 +53,40 @@ def signal_table(measured: Iterable[Measured]) -> pd.DataFrame:
 
 
 def joined_groups(recordings: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
-    """recording_id, group_id after joining the groups of nearly the same audio; the smallest name stands for all."""
+    """The group of each recording after the groups of near-duplicates are joined.
+
+    Args:
+        recordings: recording_id (each once) and group_id.
+        pairs: recording_id_a, recording_id_b.
+
+    Returns:
+        recording_id, group_id, in the order of recording_id. Joined groups have the smallest of their names.
+
+    >>> recordings = pd.DataFrame({"recording_id": ["r1", "r2", "r3"], "group_id": ["c", "b", "a"]})
+    >>> pairs = pd.DataFrame({"recording_id_a": ["r1"], "recording_id_b": ["r2"]})
+    >>> joined_groups(recordings, pairs)["group_id"].tolist()
+    ['b', 'b', 'a']
+    """
     position = pd.Series(range(len(recordings)), index=recordings["recording_id"])
     edges = pd.DataFrame({side: pairs[f"recording_id_{name}"].map(position) for side, name in (("i", "a"), ("j", "b"))})
-    joined = near_duplicates.join(list(recordings["group_id"].fillna("none")), edges)
+    joined = near_duplicates.merge_groups(list(recordings["group_id"].fillna("none")), edges)
     table = pd.DataFrame({"recording_id": recordings["recording_id"], "group_id": joined})
     return table.astype("string").sort_values("recording_id", ignore_index=True)
 
 
 def pair_table(recordings: pd.DataFrame, pairs: pd.DataFrame, same_audio: float) -> pd.DataFrame:
-    """Each pair with both sides' names; what it joins, and where its labels contradict each other, in words or null.
+    """One row a pair of near-duplicates: both recordings, the groups that it joins, labels that contradict each other.
 
     Args:
-        same_audio: correlation from which on two recordings cannot have two labels.
+        recordings: schema.RECORDINGS and label columns, each recording once.
+        pairs: recording_id_a, recording_id_b, correlation.
+        same_audio: with at least this correlation two recordings are the same audio and cannot have two labels.
 
     Returns:
-        `IN_WORDS`, the same with `other_` before, correlation, joins ("pascal-103 + pascal-146" where groups differ),
-        contradiction (two labels, the same audio), ambiguity (two labels, nearly the same audio).
+        `NAME_COLUMNS`, the same with the prefix `other_`, correlation, joins ("pascal-103 + pascal-146" where groups
+        differ), contradiction (two labels, the same audio), ambiguity (two labels, nearly the same audio).
     """
-    known = recordings[[*IN_WORDS, "group_id", *_compared_labels(recordings)]].copy()
+    known = recordings[[*NAME_COLUMNS, "group_id", *_compared_labels(recordings)]].copy()
     known["place"] = recordings["dataset"] + " " + recordings["source_file"] + " " + recordings["recording_id"]
     turned = pairs.rename(columns={"recording_id_a": "recording_id_b", "recording_id_b": "recording_id_a"})
     table = pd.concat([pairs, turned]).merge(known, left_on="recording_id_a", right_on="recording_id").merge(
@@ -75,22 +94,22 @@ def pair_table(recordings: pd.DataFrame, pairs: pd.DataFrame, same_audio: float)
     )
     table = table[table["place"] < table["other_place"]]         # each pair once, the first file first
     same = table["correlation"] >= same_audio
-    words = _two_labels(table, _compared_labels(recordings))
+    words = _different_labels(table, _compared_labels(recordings))
     apart = table["group_id"] != table["other_group_id"]
     joins = (table["group_id"] + " + " + table["other_group_id"]).where(apart).astype("string")
-    named = table[[*IN_WORDS, *(f"other_{c}" for c in IN_WORDS), "correlation"]]
+    named = table[[*NAME_COLUMNS, *(f"other_{c}" for c in NAME_COLUMNS), "correlation"]]
     result = named.assign(joins=joins, contradiction=words.where(same), ambiguity=words.where(~same))
     return result.sort_values(["source_file", "other_source_file"], ignore_index=True)
 
 
 def _compared_labels(recordings: pd.DataFrame) -> list[str]:
-    """Label columns that say what one recording sounds like."""
+    """Label columns that are about one recording, not only about its patient."""
     names = {schema.label_column(task.recording_label or task.label) for task in TASKS.values()}
     return sorted(names & set(recordings))
 
 
-def _two_labels(table: pd.DataFrame, columns: list[str]) -> "pd.Series[str]":
-    """`label_sound: murmur / normal`, or null where no label differs."""
+def _different_labels(table: pd.DataFrame, columns: list[str]) -> "pd.Series[str]":
+    """For each pair the labels that differ, as `label_sound: murmur / normal`; null where none does."""
     words = pd.Series(pd.NA, index=table.index, dtype="string")
     for column in columns:
         first, second = table[column], table[f"other_{column}"]
@@ -100,9 +119,10 @@ def _two_labels(table: pd.DataFrame, columns: list[str]) -> "pd.Series[str]":
 
 
 def patient_table(recordings: pd.DataFrame) -> pd.DataFrame:
-    """One row a patient: recordings, groups, and (in words, or null) labels that contradict each other or just differ.
+    """One row a patient: patient_id, dataset, number of recordings and groups, a source file, differing labels.
 
-    A label of a task whose unit is the patient cannot have two values; that of a recording may.
+    A label of a task whose unit is the patient can have one value only: more are in words in `contradiction`. A label
+    of a recording may differ within a patient: its values are in words in `several_labels`. Both are null otherwise.
     """
     known = recordings.dropna(subset=["patient_id"])
     table = known.groupby("patient_id").agg(
@@ -111,13 +131,16 @@ def patient_table(recordings: pd.DataFrame) -> pd.DataFrame:
     )
     of_patient = {schema.label_column(t.label) for t in TASKS.values() if t.unit == "patient"} & set(recordings)
     of_recording = {schema.label_column(t.label) for t in TASKS.values() if t.unit == "recording"} & set(recordings)
-    table["contradiction"] = _several(known, sorted(of_patient)).reindex(table.index)
-    table["several_labels"] = _several(known, sorted(of_recording)).reindex(table.index)
+    table["contradiction"] = _several_values(known, sorted(of_patient)).reindex(table.index)
+    table["several_labels"] = _several_values(known, sorted(of_recording)).reindex(table.index)
     return table.reset_index()
 
 
 def session_table(recordings: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
-    """One row a session, where sessions are known: data set, recordings, groups (after joining)."""
+    """One row a session: session_id, dataset, number of recordings and of groups after joining.
+
+    It is empty where no data set tells sessions.
+    """
     if schema.SESSION not in recordings:
         return pd.DataFrame(columns=[schema.SESSION, "dataset", "recordings", "groups"]).astype({"groups": "int64"})
     known = recordings.dropna(subset=[schema.SESSION]).drop(columns="group_id").merge(groups, on="recording_id")
@@ -126,7 +149,7 @@ def session_table(recordings: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFram
     return table.reset_index()
 
 
-def _several(known: pd.DataFrame, columns: list[str]) -> "pd.Series[str]":
+def _several_values(known: pd.DataFrame, columns: list[str]) -> "pd.Series[str]":
     """patient_id -> `label_sound: extrastole, normal`, for patients with more than one value in a column."""
     found: dict[str, str] = {}
     for column in columns:
@@ -141,9 +164,16 @@ def label_columns(recordings: pd.DataFrame) -> list[str]:
 
 
 def class_table(recordings: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
-    """One row for each value of each label in each data set: recordings, patients, groups (after joining).
+    """One row for each value of each label in each data set: number of recordings, patients and groups after joining.
 
-    The classes of a task stand there even where nothing carries them.
+    The classes of a task have a row even where no recording has them.
+
+    Args:
+        recordings: schema.RECORDINGS and label columns, each recording once.
+        groups: recording_id and group_id after joining.
+
+    Returns:
+        dataset, label, value, recordings, patients, groups.
     """
     known = recordings.drop(columns="group_id").merge(groups, on="recording_id", validate="1:1")
     rows = []
@@ -158,30 +188,41 @@ def class_table(recordings: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["dataset", "label", "value", "recordings", "patients", "groups"])
 
 
-def rare_but_learnt(classes: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `class_table` to warn of: a task that leaves rare classes out names them itself."""
+def classes_to_warn_of(classes: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `class_table` whose rare classes need a warning.
+
+    A task that leaves rare classes out names them itself, so its labels are not among them.
+    """
     left_out = {task.label for task in TASKS.values() if task.rare == "left out"}
     return classes[~classes["label"].isin(left_out)].reset_index(drop=True)
 
-ROUNDING_S = 0.1        # publishers round the times of heart states
 
-
-def tables_of(
+def suite_tables(
     recordings: pd.DataFrame, annotations: pd.DataFrame, quarantine: pd.DataFrame, signal: pd.DataFrame,
     pairs: pd.DataFrame, groups: pd.DataFrame, params: Params,
 ) -> dict[str, pd.DataFrame]:
-    """Suite -> the table that it is about; and `labels`: every class of every label."""
-    named = recordings.drop_duplicates("recording_id")
-    labels = class_table(named, groups)
-    ends = annotations.merge(named[[*IN_WORDS, "seconds"]], on="recording_id", how="left")
+    """The table of each suite by the suite's name, and `labels`: every class of every label.
+
+    Args:
+        recordings: schema.RECORDINGS and label columns.
+        annotations: schema.ANNOTATIONS.
+        quarantine: schema.QUARANTINE.
+        signal: of `signal_table`.
+        pairs: recording_id_a, recording_id_b, correlation.
+        groups: of `joined_groups`.
+        params: `ingest.duplicate_correlation` says which pairs are the same audio.
+    """
+    unique = recordings.drop_duplicates("recording_id")
+    labels = class_table(unique, groups)
+    ends = annotations.merge(unique[[*NAME_COLUMNS, "seconds"]], on="recording_id", how="left")
     return {
         "recordings": recordings,
         "annotations": ends.assign(recording_end_s=ends["seconds"] + ROUNDING_S).drop(columns="seconds"),
-        "signals": named[[*IN_WORDS, "source"]].merge(signal, on="recording_id"),
-        "pairs": pair_table(named, pairs, params.ingest.duplicate_correlation),
+        "signals": unique[[*NAME_COLUMNS, "source"]].merge(signal, on="recording_id"),
+        "pairs": pair_table(unique, pairs, params.ingest.duplicate_correlation),
         "patients": patient_table(recordings),
-        "sessions": session_table(named, groups),
+        "sessions": session_table(unique, groups),
         "labels": labels,
-        "classes": rare_but_learnt(labels),
+        "classes": classes_to_warn_of(labels),
         "quarantine": quarantine,
     }

@@ -1,7 +1,7 @@
-"""The recordings of a publisher's folder, ready for a protocol: labels, children, heart states and frames, on disk.
+"""The data of a protocol: a publisher's folder in; labels, children, heart states and frames as a folder on disk out.
 
-A protocol takes the data as they were published: no near-duplicates are looked for and no split is drawn. The folder is
-addressed by content, so that a second run finds it and worker processes open it by name.
+A protocol takes the data as they were published. No near-duplicates are searched and no split is drawn. The folder is
+addressed by content. So a second run finds it, and worker processes can open it by name.
 """
 
 import functools
@@ -24,10 +24,10 @@ from heartml.data.datasets import Layout, circor
 from heartml.data.ingest import grouping
 from heartml.models import encoders
 from heartml.models.encoders import EncoderSpec
-from heartml.models.frame_cache import Store, loaded, text_of
+from heartml.models.frame_cache import Store, encoder_from_text, spec_to_text
 
 ENCODER = "logspec"
-DEVICE = "cpu"       # one recording at a time: its bytes cannot depend on the machine's accelerator
+DEVICE = "cpu"       # the frames must not depend on whether the machine has a GPU
 FOLDER = paths.STATE / "protocol"
 
 
@@ -56,7 +56,7 @@ class Cohort:
 
 @dataclass(frozen=True)
 class DecodedFile:
-    """What decoding one file gave: its samples' hash and length, or why there are none."""
+    """The result of decoding one file: recording id (hash of the samples) and length, or why it was refused."""
 
     recording_id: str
     seconds: float
@@ -64,30 +64,33 @@ class DecodedFile:
 
 
 def prepare(folder: Path, params: Params) -> tuple[Cohort, dict[str, int]]:
-    """Read CirCor's layout in `folder`; the cohort, and how many files were refused for which reason.
+    """Read CirCor's layout in `folder`.
+
+    Returns:
+        The cohort, and how many files were refused for each reason.
 
     Raises:
-        LayoutError: the folder is not CirCor's.
-        ProtocolError: no file of it can be used.
+        LayoutError: the folder does not have CirCor's layout.
+        ProtocolError: none of its files can be used.
     """
     layout = circor.read(folder)
     spec = encoders.spec(ENCODER, params)
-    heard = _hear(layout, folder, spec)
-    reasons = Counter(one.reason for one in heard.values() if one.reason) + Counter(layout.refused["reason"])
-    recordings = _recordings(layout, heard)
+    decoded = _decode_all(layout, folder, spec)
+    reasons = Counter(one.reason for one in decoded.values() if one.reason) + Counter(layout.refused["reason"])
+    recordings = _recordings(layout, decoded)
     if not len(recordings):
         raise ProtocolError(f"{folder}: no recording can be used ({dict(reasons)})")
     annotations = _annotations(layout, recordings)
     key = hashing.sha256(recordings.to_csv(index=False).encode() + annotations.to_csv(index=False).encode())
-    made = FOLDER / f"cohort-{key[:16]}-{encoders.fingerprint(spec)}"
-    with locks.exclusive(FOLDER / f".{made.name}.lock", on_wait=f"{made}: waiting for another run that makes it"):
-        if not made.exists():
-            _write(made, recordings, annotations, spec)
-    return open_cohort(made), dict(sorted(reasons.items()))
+    target = FOLDER / f"cohort-{key[:16]}-{encoders.fingerprint(spec)}"
+    with locks.exclusive(FOLDER / f".{target.name}.lock", on_wait=f"{target}: waiting for another run that makes it"):
+        if not target.exists():
+            _write(target, recordings, annotations, spec)
+    return open_cohort(target), dict(sorted(reasons.items()))
 
 
-def _write(made: Path, recordings: pd.DataFrame, annotations: pd.DataFrame, spec: EncoderSpec) -> None:
-    with files.replacing_folder(made) as building:
+def _write(target: Path, recordings: pd.DataFrame, annotations: pd.DataFrame, spec: EncoderSpec) -> None:
+    with files.replacing_folder(target) as building:
         rate_hz = encoders.load(spec).frame_rate_hz
         own = Store.of(spec, DEVICE).view(list(recordings["recording_id"]))
         frame_store.write(building / ENCODER, own, rate_hz, spec.to_json())
@@ -97,24 +100,25 @@ def _write(made: Path, recordings: pd.DataFrame, annotations: pd.DataFrame, spec
 
 @functools.lru_cache(maxsize=1)
 def open_cohort(folder: Path) -> Cohort:
-    """The cohort that `prepare` wrote."""
+    """Open the cohort that `prepare` wrote; once in each process."""
     return Cohort(folder, pd.read_parquet(folder / "recordings.parquet"),
                   pd.read_parquet(folder / "annotations.parquet"))
 
 
-def _hear(layout: Layout, folder: Path, spec: EncoderSpec) -> dict[str, DecodedFile]:
-    """Decode every file, check it, and put its frames into the store."""
+def _decode_all(layout: Layout, folder: Path, spec: EncoderSpec) -> dict[str, DecodedFile]:
+    """Decode and check every file and put its frames into the store: source_file -> result."""
     stated = layout.recordings
-    jobs = [folder / str(file) for file in stated["source_file"]]
+    audio_files = [folder / str(file) for file in stated["source_file"]]
     checksums = [None if pd.isna(c) else str(c) for c in stated["file_sha256"]]
-    work = functools.partial(_hear_one, text_of(spec), Store.of(spec, DEVICE), folder)
+    work = functools.partial(_decode, spec_to_text(spec), Store.of(spec, DEVICE), folder)
     with pool(available_workers(0)) as workers:
-        found = list(track(workers.map(work, zip(jobs, checksums, strict=True)), "reading recordings", len(jobs)))
+        given = zip(audio_files, checksums, strict=True)
+        found = list(track(workers.map(work, given), "reading recordings", len(audio_files)))
     return dict(zip(stated["source_file"], found, strict=True))
 
 
-def _hear_one(text: str, store: Store, root: Path, job: tuple[Path, str | None]) -> DecodedFile:
-    path, checksum = job
+def _decode(text: str, store: Store, root: Path, given: tuple[Path, str | None]) -> DecodedFile:
+    path, checksum = given
     if fault := entry_checks.path_fault(root, path):
         return DecodedFile("", 0.0, fault.reason)
     if checksum is not None and entry_checks.source_sha256(path) != checksum:
@@ -124,18 +128,19 @@ def _hear_one(text: str, store: Store, root: Path, job: tuple[Path, str | None])
     except sound_files.AudioError as error:
         return DecodedFile("", 0.0, error.reason)
     if samples.recording_id not in store:
-        spec, encoder = loaded(text)
+        spec, encoder = encoder_from_text(text)
         store.put(samples.recording_id, encoders.frames_of(encoder, spec, samples.floats, samples.sample_rate_hz))
     return DecodedFile(samples.recording_id, samples.seconds, "")
 
 
-def _recordings(layout: Layout, heard: dict[str, DecodedFile]) -> pd.DataFrame:
-    """Usable recordings, each once, children that the publisher says are one in one group."""
-    own = [heard[file] for file in layout.recordings["source_file"]]
-    table = layout.recordings.assign(recording_id=[h.recording_id for h in own], seconds=[h.seconds for h in own])
-    table = table[[not h.reason for h in own]].drop_duplicates("recording_id").reset_index(drop=True)
+def _recordings(layout: Layout, decoded: dict[str, DecodedFile]) -> pd.DataFrame:
+    """Usable recordings, each once; patient ids that the publisher says are one child are in one group."""
+    own = [decoded[file] for file in layout.recordings["source_file"]]
+    table = layout.recordings.assign(recording_id=[one.recording_id for one in own],
+                                     seconds=[one.seconds for one in own])
+    table = table[[not one.reason for one in own]].drop_duplicates("recording_id").reset_index(drop=True)
     nothing = pd.DataFrame(columns=["recording_id_a", "recording_id_b", "correlation"])
-    table["group_id"] = grouping.groups(table, nothing, layout.known_same)
+    table["group_id"] = grouping.groups(table, nothing, layout.same_person)
     labels = [c for c in table if str(c).startswith("label_")]
     chosen = table[["recording_id", "source_file", "patient_id", "group_id", "seconds", *labels]]
     return chosen.sort_values("recording_id", ignore_index=True)

@@ -1,7 +1,7 @@
-"""Everything that one split needs fitted, as jobs whose results are kept as files: a killed run goes on from there.
+"""The fits that one split needs: specs and a split in, files with predictions out. A killed run continues from these.
 
-Parts of a split are numbers: inner folds `0 .. k-1` of the development patients, and `k` for the test part. A fit
-leaves out the test part and, to be stacked, one inner fold; it predictions for what it left out.
+Parts of a split are numbers: inner folds `0 .. k-1` of the development patients, and `k` for the test part. Each fit
+leaves out the test part and, for stacking, one inner fold. It predicts the parts that it left out.
 """
 
 import functools
@@ -29,9 +29,9 @@ Key = int | str        # number of a trial, or `SINGLE`
 
 @dataclass(frozen=True)
 class ProtocolFit:
-    """Fit `spec` for task `name` to all parts but `without`, prediction for the parts `about`, into `file`.
+    """One fit: fit `spec` for task `name` without the parts `without`, predict the parts `about`, write to `file`.
 
-    Readers learn from the parts `taught` of these: they are heard through noise as well.
+    Stackers are fitted to the parts `stacked` of these, so these are predicted with noise added, too.
     """
 
     cohort: Path
@@ -40,37 +40,36 @@ class ProtocolFit:
     spec: CandidateSpec
     without: tuple[int, ...]
     about: tuple[int, ...]
-    taught: tuple[int, ...]
+    stacked: tuple[int, ...]
     seed: int
     file: Path
 
 
-def fit_part(job: ProtocolFit) -> None:
-    """Do one job unless its file is there; runs in a worker process."""
-    if job.file.exists():
+def fit_part(wanted: ProtocolFit) -> None:
+    """Do one fit, unless its file exists; runs in a worker process."""
+    if wanted.file.exists():
         return
-    data = training_data(job.cohort, job.folds, job.name)
-    fitted = data.fit(job.spec, ~np.isin(data.train_set.parts, job.without), job.seed)
-    about, taught = (np.isin(data.train_set.parts, parts) for parts in (job.about, job.taught))
-    fold_fits.write_result(job.file, *data.predict_with_noise(fitted, job.spec, about, taught))
+    data = training_data(wanted.cohort, wanted.folds, wanted.name)
+    fitted = data.fit(wanted.spec, ~np.isin(data.train_set.parts, wanted.without), wanted.seed)
+    about, stacked = (np.isin(data.train_set.parts, parts) for parts in (wanted.about, wanted.stacked))
+    fold_fits.write_result(wanted.file, *data.predict_with_noise(fitted, wanted.spec, about, stacked))
 
 
 @functools.lru_cache(maxsize=2)
 def training_data(cohort: Path, folds: Path, name: str) -> TrainingData:
-    """The workbench of one task on one split."""
+    """The training data of one task on one split; its parts include the test part."""
     source = open_cohort(cohort)
     found = training_set.build(name, pd.read_parquet(folds), source.recordings)
     row = {recording_id: n for n, recording_id in enumerate(source.recordings["recording_id"])}
     rows = np.array([row[recording_id] for recording_id in found.recording_ids])
     seconds = source.recordings["seconds"].to_numpy()[rows]
-    return TrainingData(found, _everything(cohort).subset(rows, found.unit), {ENCODER: source.frames},
-                        source.annotations,
-                 tuple(seconds))
+    feature_set = _all_recordings(cohort).subset(rows, found.unit)
+    return TrainingData(found, feature_set, {ENCODER: source.frames}, source.annotations, tuple(seconds))
 
 
 @functools.lru_cache(maxsize=1)
-def _everything(cohort: Path) -> FeatureSet:
-    """All recordings of a cohort, so that what is pooled of one serves every split."""
+def _all_recordings(cohort: Path) -> FeatureSet:
+    """All recordings of a cohort, so that each is pooled once for all splits."""
     source = open_cohort(cohort)
     ids, frames = tuple(source.recordings["recording_id"]), source.frames
     return FeatureSet({ENCODER: frames.of(ids)}, {ENCODER: frames.frame_rate_hz}, np.arange(len(ids)))
@@ -78,7 +77,14 @@ def _everything(cohort: Path) -> FeatureSet:
 
 @dataclass(frozen=True)
 class Fits:
-    """The fits of one task on one split with one seed; `specs` by trial, `folds` the number of inner folds."""
+    """The fits of one task on one split with one seed.
+
+    Attributes:
+        table: file with the folds of the split.
+        specs: trial -> spec.
+        single: the network of the system `single`, if this task has one.
+        folds: number of inner folds.
+    """
 
     cohort: Path
     table: Path
@@ -94,63 +100,63 @@ class Fits:
         """Recordings, units and parts."""
         return training_data(self.cohort, self.table, self.name).train_set
 
-    def jobs(self) -> Iterator[ProtocolFit]:
-        """What is to be done; networks are bagged over the inner folds, other heads fitted once more for the test."""
+    def planned(self) -> Iterator[ProtocolFit]:
+        """All fits. Networks of all inner folds predict the test part; of other heads one more fit does."""
         test = self.folds
         if self.single:
-            yield self._job(SINGLE, self.single, (test,), (test,))
+            yield self._fit(SINGLE, self.single, (test,), (test,))
         for trial, spec in self.specs.items():
-            bagged = spec.family.TAKES == "frames"
+            bagged = spec.head_module.TAKES == "frames"
             for fold in range(self.folds):
-                yield self._job(trial, spec, (fold, test), (fold, test) if bagged else (fold,), (fold,))
+                yield self._fit(trial, spec, (fold, test), (fold, test) if bagged else (fold,), (fold,))
             if not bagged:
-                yield self._job(trial, spec, (test,), (test,))
+                yield self._fit(trial, spec, (test,), (test,))
 
-    def _job(
+    def _fit(
         self, key: Key, spec: CandidateSpec, without: tuple[int, ...], about: tuple[int, ...],
-             taught: tuple[int, ...] = ()
+        stacked: tuple[int, ...] = (),
     ) -> ProtocolFit:
         number = len(self.specs) if key == SINGLE else int(key)
         seed = search_space.derive_seed(self.seed, number, without[0])
-        return ProtocolFit(self.cohort, self.table, self.name, spec, without, about, taught, seed,
-                   self._file(key, without))
+        return ProtocolFit(self.cohort, self.table, self.name, spec, without, about, stacked, seed,
+                           self._file(key, without))
 
     def _file(self, key: Key, without: Sequence[int]) -> Path:
         return self.folder / f"{self.name}-{self.seed}-{key}-{'-'.join(map(str, without))}.safetensors"
 
     def predictions(self) -> dict[int, HeadPrediction]:
-        """What every trial says about all cases, none of which it was fitted to."""
+        """Predictions of every trial for all cases, each by heads that were not fitted to the case."""
         return {trial: self._prediction(trial, spec) for trial, spec in self.specs.items()}
 
     def predictions_in_noise(self) -> dict[int, HeadPrediction]:
-        """The same through noise, of trials whose predictions are read; not a number about the test part."""
+        """The same with noise added, of trials with stackers that are fitted to it; NaN for the test part."""
         found = {}
         for trial, spec in self.specs.items():
-            read = {fold: fold_fits.read_noisy_prediction(self._file(trial,
-                                                                     (fold, self.folds))) for fold in range(self.folds)}
-            noisy = {fold: prediction for fold, prediction in read.items() if prediction is not None}
+            stored = {fold: fold_fits.read_noisy_prediction(self._file(trial, (fold, self.folds)))
+                      for fold in range(self.folds)}
+            noisy = {fold: prediction for fold, prediction in stored.items() if prediction is not None}
             if noisy:
                 found[trial] = _placed(noisy, self._parts(spec))
         return found
 
     def single_prediction(self) -> HeadPrediction:
-        """What the single network says about the recordings of the test part."""
+        """Prediction of the single network for the recordings of the test part."""
         return fold_fits.read_prediction(self._file(SINGLE, (self.folds,)))
 
     def _parts(self, spec: CandidateSpec) -> NDArray[np.int64]:
-        """The part of every case that a spec predictions about."""
+        """The part of every case (recording or unit) that a spec predicts."""
         return self.train_set.parts[self.train_set.unit] if spec.level == "recording" else self.train_set.parts
 
     def _prediction(self, trial: int, spec: CandidateSpec) -> HeadPrediction:
         parts = self._parts(spec)
-        test, bagged = self.folds, spec.family.TAKES == "frames"
+        test, bagged = self.folds, spec.head_module.TAKES == "frames"
         pieces: dict[int, list[HeadPrediction]] = {part: [] for part in range(test + 1)}
         for fold in range(test):
-            said = fold_fits.read_prediction(self._file(trial, (fold, test)))
+            prediction = fold_fits.read_prediction(self._file(trial, (fold, test)))
             about = parts[np.isin(parts, (fold, test) if bagged else (fold,))]
-            pieces[fold].append(_rows(said, about == fold))
+            pieces[fold].append(_rows(prediction, about == fold))
             if bagged:
-                pieces[test].append(_rows(said, about == test))
+                pieces[test].append(_rows(prediction, about == test))
         if not bagged:
             pieces[test].append(fold_fits.read_prediction(self._file(trial, (test,))))
         return _placed({part: mean_prediction(predictions) for part, predictions in pieces.items()}, parts)
@@ -161,7 +167,7 @@ def _rows(prediction: HeadPrediction, which: NDArray[np.bool_]) -> HeadPredictio
 
 
 def _placed(pieces: Mapping[int, HeadPrediction], parts: NDArray[np.int64]) -> HeadPrediction:
-    """Answers of parts, put where their cases stand; not a number for those of other parts."""
+    """One prediction for all cases from those for single parts; NaN for cases of other parts."""
     first = pieces[0]
     log_p = np.full((len(parts), first.log_p.shape[1]), np.nan)
     details = None if first.details is None else np.full((len(parts), first.details.shape[1]), np.nan)
@@ -173,28 +179,29 @@ def _placed(pieces: Mapping[int, HeadPrediction], parts: NDArray[np.int64]) -> H
 
 
 def specs_of(name: str, task_name: str, params: Params, recordings: int, *, networks: bool) -> dict[int, CandidateSpec]:
-    """The starts of the search as they stand in `params.yaml`, nothing drawn: slot -> spec.
+    """The initial trials of the search in `params.yaml`, trial -> spec; no further hyperparameters are drawn.
 
     Args:
-        recordings: of the development patients; a network passes over them `protocol.epochs` times.
-        networks: whether network heads are among them.
+        recordings: number of those of the development patients; a network is trained on them for `protocol.epochs`.
+        networks: whether network heads are included.
     """
     from optuna.trial import FixedTrial
 
     wanted = {"sequence": params.protocol.networks} if networks else {}
-    search = params.search.of(name).model_copy(update={"network_trials": wanted})
+    search = params.search.for_task(name).model_copy(update={"network_trials": wanted})
     task, found = TASKS[task_name], {}
-    for slot in (slot for slot in search_space.plan(search, (ENCODER,))[0] if slot.start is not None):
-        spec = search_space.suggest(FixedTrial(search_space.fixed(slot, task)), slot, search, task, (ENCODER,))   # type: ignore[arg-type]
-        if slot.network:
+    for planned in (one for one in search_space.plan(search, (ENCODER,))[0] if one.initial is not None):
+        trial = FixedTrial(search_space.initial_values(planned, task))
+        spec = search_space.suggest(trial, planned, search, task, (ENCODER,))   # type: ignore[arg-type]
+        if planned.network:
             steps = -(-params.protocol.epochs * recordings // int(spec.hyperparameters["batch"]))
             spec = CandidateSpec(spec.encoder, spec.head, spec.level, spec.pooling,
                                  {**spec.hyperparameters, "steps": steps})
-        found[slot.number] = spec
+        found[planned.number] = spec
     return found
 
 
 def chunked(spec: CandidateSpec) -> CandidateSpec:
-    """The same network, heard in chunks as the paper's rule has it."""
+    """The same network, with predictions averaged over chunks of 5 s as in the paper's rule."""
     return CandidateSpec(spec.encoder, spec.head, spec.level, spec.pooling,
                          {**spec.hyperparameters, "inference_chunk_s": CHUNK_S})

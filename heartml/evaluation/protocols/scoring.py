@@ -1,4 +1,4 @@
-"""The paper's columns: what decisions about the patients of a test part are worth, means over splits and seeds."""
+"""The paper's columns: decisions for the patients of test parts in; scores, and means over splits and seeds, out."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,17 +19,21 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-def papers_rule(log_p: Floats, unit: Ints) -> Ints:
-    """Argmax of each recording; any Present recording decides, else any Unknown: `[r, 3], [r] -> [units]`.
+def paper_rule(log_p: Floats, unit: Ints) -> Ints:
+    """Decision for each patient by the paper's rule: log-probabilities `[r, 3]`, units `[r]` -> `[units]`.
 
-    The classes stand in that order, so the smallest index decides.
+    Each recording has the class with the highest probability. Any Present recording makes the patient Present, else any
+    Unknown one makes it Unknown. The classes are in that order, so the smallest index decides.
     """
     decided = log_p.argmax(axis=1)
     return np.array([decided[unit == u].min() for u in np.unique(unit)], np.int64)
 
 
-def numbers(labels: Ints, decisions: Ints, free: NDArray[np.bool_]) -> dict[str, Any]:
-    """The paper's columns, with and without twins; what is not defined is null."""
+def paper_columns(labels: Ints, decisions: Ints, free: NDArray[np.bool_]) -> dict[str, Any]:
+    """The paper's columns for all test patients and, with the suffix `_twin_free`, for those where `free` holds.
+
+    What is not defined is `None`.
+    """
     task = TASKS["murmur"]
     found: dict[str, Any] = {}
     for suffix, rows in (("", np.ones(len(labels), bool)), ("_twin_free", free)):
@@ -45,7 +49,7 @@ def numbers(labels: Ints, decisions: Ints, free: NDArray[np.bool_]) -> dict[str,
 
 
 def mean(results: Sequence[Mapping[str, Any]], system: str) -> dict[str, Any]:
-    """Mean over splits and seeds of every number, and standard deviations under `sd`."""
+    """Means of every number of a system over splits and seeds, and standard deviations under `sd`."""
     flat = pd.json_normalize([result[system] for result in results], sep="/").astype(float)
     means, deviations = flat.mean(), flat.std()
     return {**_nested(means), "sd": _nested(deviations)}
@@ -60,7 +64,10 @@ def _nested(values: "pd.Series[float]") -> dict[str, Any]:
 
 
 def pooled(results: Sequence[Mapping[str, Any]], cohort: Cohort, params: Params) -> dict[str, Any] | None:
-    """All test patients together with intervals over children, where no patient is tested twice with one seed."""
+    """Scores of the test patients of all splits together, with bootstrap intervals over children.
+
+    `None` where a patient is in several test parts.
+    """
     first = pd.concat([pd.DataFrame(r["predictions"]) for r in results if r["seed"] == 0], ignore_index=True)
     if first["patient_id"].duplicated().any():
         return None

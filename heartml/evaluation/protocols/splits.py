@@ -1,4 +1,4 @@
-"""Published splits of CirCor's patients, as far as a cohort has the patients."""
+"""Published splits of CirCor's patients: a table of patient ids and parts in, folds of the cohort's recordings out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,12 +17,13 @@ PREFIX = "circor-"
 
 @dataclass(frozen=True)
 class Split:
-    """One published split as far as the cohort has its patients.
+    """One published split, with those of its patients that the cohort has.
 
     Attributes:
         folds: `schema.FOLDS` with parts as `heartml.evaluation.protocols.fits` numbers them, sorted by recording.
-        twins: patients of the test part with a twin id among the development patients.
-        unknown: patients of the file that the cohort lacks.
+        twins: patients of the test part whose child has another patient id among the development patients.
+        unknown: number of patients of the file that the cohort lacks.
+        patients: number of patients in each published part.
     """
 
     name: str
@@ -33,7 +34,7 @@ class Split:
 
 
 def read_split(path: Path, published: "pd.Series[str]", cohort: Cohort, params: Params, seed: int) -> Split:
-    """The cohort's patients in the parts of a split; development patients dealt to inner folds by child.
+    """Put the cohort's patients into the parts of a split; draw inner folds of the development patients by child.
 
     Raises:
         ProtocolError: no patient of the cohort is in the development or in the test part.

@@ -1,4 +1,4 @@
-"""What `heartml protocol` prints: the paper's columns for both systems, and its own best numbers above them."""
+"""What `heartml protocol` prints: the paper's columns for both systems, below the numbers that the paper reports."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ TITLES = {"single": "one network, the paper's rule", "ensemble": "ensemble, stac
 
 
 def show(found: Mapping[str, Any]) -> None:
-    """Print the outcome of a run."""
+    """Print the results of `circor_m2d.run`."""
     runs = len(found["splits"])
     table = Table(title=f"CirCor murmur, mean and SD over {runs} splits and seeds", title_justify="left")
     for name in ("", "W.acc", "UAR", *CLASSES, "twin-free W.acc", "twin-free UAR", "outcome cost"):
@@ -36,7 +36,7 @@ def show(found: Mapping[str, Any]) -> None:
 
 
 def remarks(found: Mapping[str, Any]) -> list[str]:
-    """What the table does not say."""
+    """Lines below the table: counts of the data and of each split, pooled scores, a warning about other splits."""
     data = found["data"]
     lines = [f"{data['patients']} ids of {data['children']} children, {data['recordings']} recordings; files refused: "
              f"{', '.join(f'{n} {reason}' for reason, n in data['refused'].items()) or 'none'}"]

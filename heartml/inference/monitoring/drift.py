@@ -1,14 +1,15 @@
-"""Are these recordings like those? Two tables of independent groups in, one finding for each measure out. Pure.
+"""Compares two tables of independent groups, reference and new: one finding for each measure. Pure.
 
-Numbers are compared by the two-sample Kolmogorov-Smirnov test, decisions by permutation of their counts, embeddings by
-a classifier two-sample test (Lopez-Paz & Oquab, ICLR 2017): a ridge classifier is cross-fitted to tell the sides apart,
-its AUC is held against the same with the sides' names shuffled. The classifier is linear in the names, so that all
-shuffles cost one product of matrices.
+Numbers are compared by the two-sample Kolmogorov-Smirnov test, decisions by a permutation test on their counts.
+Embeddings are compared by a classifier two-sample test (Lopez-Paz & Oquab, ICLR 2017): a ridge classifier learns to
+tell reference from new, and its out-of-fold AUC is compared with the AUCs for shuffled labels. The classifier is linear
+in the labels, so all shuffles cost one product of matrices.
 
-A drift is one that is both certain and large. Certain: p after Holm's correction below `alpha`. Holm (Scand. J. Stat.
-1979) and not Benjamini-Yekutieli, because one false measure is a false alarm: it holds the chance of any of them below
-`alpha`, however the measures depend on each other, and loses no harmonic sum on the smallest p. Large: the effect,
-since on ten thousand recordings a p value falls for a difference that nobody would hear.
+A difference counts as drift when it is both certain and large.
+Certain: p is below `alpha` after Holm's correction (Scand. J. Stat. 1979). One false measure is already a false alarm.
+Holm holds the chance of any false measure below `alpha`, however the measures depend on each other, and is less
+strict on the smallest p than Benjamini-Yekutieli.
+Large: the effect is at least a threshold. With ten thousand recordings p is small for differences that do not matter.
 """
 
 from collections.abc import Sequence
@@ -22,15 +23,20 @@ from heartml.core.config import MonitorParams
 
 DRIFT, SMALL, SAME, FEW = "drift", "small", "none", "too few"
 FOLDS = 5
-COMPONENTS = 16              # principal components that the classifier hears
+COMPONENTS = 16              # principal components that the classifier gets
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What is compared: a column of both tables, in words, with its unit; `kind`: signal, embedding, prediction.
+    """One thing that is compared.
 
-    `step`: values are rounded to multiples of it; a converter's offset of a millionth is no difference.
+    Attributes:
+        column: of both tables.
+        title: its name for people.
+        kind: `signal`, `embedding` or `prediction`.
+        unit: of its values.
+        step: values are rounded to multiples of it, so that a converter's offset of a millionth is no difference.
     """
 
     column: str
@@ -57,17 +63,17 @@ MEASURES = (
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one measure.
+    """The result for one measure.
 
     Attributes:
-        state: `DRIFT`, `SMALL` (certain, but too small to matter), `SAME` or `FEW` (not enough to say).
-        effect: largest distance between the two distribution functions; of decisions the share that would have to
-            change; of embeddings the AUC of telling the sides apart. `None` where there is not enough to say.
+        state: `DRIFT`, `SMALL` (certain, but too small to matter), `SAME` or `FEW` (too few groups).
+        effect: for numbers the largest distance between the two distribution functions; for decisions the share that
+            would have to change; for embeddings the AUC of the classifier. `None` where there are too few groups.
         threshold: of the effect.
-        p, p_holm: before and after the correction.
-        groups: independent groups of the reference, and new ones.
-        reference, new: medians, or the share of each class; of embeddings nothing.
-        scores: of embeddings what the classifier says of each group, reference and new; else `None`.
+        p, p_holm: p value before and after Holm's correction.
+        groups: number of independent groups, reference and new.
+        reference, new: medians, or the share of each class; `None` for embeddings.
+        scores: for embeddings the classifier's score of each group, reference and new; else `None`.
     """
 
     measure: Measure
@@ -93,10 +99,12 @@ class _Test:
 
 def compare(reference: pd.DataFrame, new: pd.DataFrame, params: MonitorParams,
             rng: np.random.Generator) -> tuple[Finding, ...]:
-    """One finding for each of `MEASURES`.
+    """Compare two tables; returns one finding for each of `MEASURES`.
 
     Args:
-        reference, new: one row an independent group, columns as in heartml/inference/monitoring/reference.py.
+        reference, new: one row for each independent group, columns as in heartml/inference/monitoring/reference.py.
+        params: thresholds, and the number of permutations.
+        rng: for the permutations and folds.
     """
     sides = {m: (reference[m.column].dropna(), new[m.column].dropna()) for m in MEASURES}
     enough = [m for m in MEASURES if min(map(len, sides[m])) >= params.min_groups]
@@ -108,14 +116,14 @@ def compare(reference: pd.DataFrame, new: pd.DataFrame, params: MonitorParams,
 def _test(m: Measure, reference: "pd.Series", new: "pd.Series", params: MonitorParams,
           rng: np.random.Generator) -> _Test:
     if m.kind == "embedding":
-        return embeddings(np.stack(list(reference)), np.stack(list(new)), params.permutations, rng)
+        return compare_embeddings(np.stack(list(reference)), np.stack(list(new)), params.permutations, rng)
     if m.column == "leaning":
-        return decisions(list(reference), list(new), params.permutations, rng)
-    return numbers(*(rounded(side.to_numpy(np.float64), m.step) for side in (reference, new)))
+        return compare_decisions(list(reference), list(new), params.permutations, rng)
+    return compare_numbers(*(rounded(side.to_numpy(np.float64), m.step) for side in (reference, new)))
 
 
 def rounded(values: Floats, step: float) -> Floats:
-    """To multiples of `step`; as they are where it is 0."""
+    """Round `values` to multiples of `step`; 0 leaves them as they are."""
     return np.round(values / step) * step + 0.0 if step else values
 
 
@@ -130,7 +138,11 @@ def _finding(m: Measure, sides: "tuple[pd.Series, pd.Series]", test: _Test | Non
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: `[m] -> [m]`."""
+    """Holm's step-down correction of p values: `[m] -> [m]`.
+
+    >>> [round(p, 6) for p in holm([0.01, 0.04, 0.03])]
+    [0.03, 0.06, 0.06]
+    """
     values = np.asarray(p, np.float64)
     order = np.argsort(values, kind="stable")
     stepped = np.minimum(1.0, np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)))
@@ -139,16 +151,18 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-def numbers(reference: Floats, new: Floats) -> _Test:
-    """Kolmogorov-Smirnov of `[r]` and `[n]`; with ties its p is too large, never too small."""
+def compare_numbers(reference: Floats, new: Floats) -> _Test:
+    """Kolmogorov-Smirnov test of `[r]` and `[n]`; where values are tied, its p is too large, never too small."""
     from scipy.stats import ks_2samp
 
     found = ks_2samp(reference, new)
     return _Test(float(found.statistic), float(found.pvalue), float(np.median(reference)), float(np.median(new)))
 
 
-def decisions(reference: Sequence[str], new: Sequence[str], permutations: int, rng: np.random.Generator) -> _Test:
-    """Total variation distance of the classes' shares; p over the counts that shuffled sides would have."""
+def compare_decisions(
+    reference: Sequence[str], new: Sequence[str], permutations: int, rng: np.random.Generator
+) -> _Test:
+    """Total variation distance between the shares of the classes; p by a permutation test."""
     classes = sorted({*reference, *new})
     counts = np.array([[side.count(name) for name in classes] for side in (list(reference), list(new))])
     total, n = counts.sum(0), int(counts[1].sum())
@@ -160,23 +174,23 @@ def decisions(reference: Sequence[str], new: Sequence[str], permutations: int, r
 
 
 def _distance(new: NDArray[np.int64], total: NDArray[np.int64]) -> Floats:
-    """Total variation distance between shares in counts `new` [b, k] and in the rest of `total` [k]."""
+    """Total variation distance between the shares in counts `new` `[b, k]` and in the rest of `total` `[k]`: `[b]`."""
     rest = total - new
     shares = new / new.sum(1, keepdims=True) - rest / rest.sum(1, keepdims=True)
     return np.asarray(np.abs(shares).sum(1) / 2)
 
 
-def embeddings(reference: NDArray[np.floating], new: NDArray[np.floating], permutations: int,
-               rng: np.random.Generator) -> _Test:
-    """AUC of a cross-fitted classifier between `[r, d]` and `[n, d]`, and its p by shuffling the sides."""
+def compare_embeddings(reference: NDArray[np.floating], new: NDArray[np.floating], permutations: int,
+                       rng: np.random.Generator) -> _Test:
+    """Out-of-fold AUC of a classifier that tells `[r, d]` from `[n, d]`; p by shuffling the labels."""
     vectors = _components(np.concatenate([reference, new]).astype(np.float64))
     side = np.r_[np.zeros(len(reference)), np.ones(len(new))]
-    judge = _cross_fitted(vectors, rng)
+    scorer = _out_of_fold_scorer(vectors, rng)
     shuffled = np.c_[side, rng.permuted(np.tile(side, (permutations, 1)), axis=1).T]
-    said = judge @ (shuffled - side.mean())
-    auc = _auc(said, shuffled)
+    scores = scorer @ (shuffled - side.mean())
+    auc = _auc(scores, shuffled)
     p = float((auc >= auc[0] - 1e-12).mean())
-    return _Test(float(auc[0]), p, scores=(_plain(said[side == 0, 0]), _plain(said[side == 1, 0])))
+    return _Test(float(auc[0]), p, scores=(_plain(scores[side == 0, 0]), _plain(scores[side == 1, 0])))
 
 
 def _plain(scores: Floats) -> tuple[float, ...]:
@@ -184,7 +198,7 @@ def _plain(scores: Floats) -> tuple[float, ...]:
 
 
 def _components(vectors: Floats) -> Floats:
-    """Principal components of unit variance `[rows, k]`, of columns that are standardised; blind to the sides."""
+    """Principal components `[rows, k]` of unit variance, of the standardised columns of both sides together."""
     spread = vectors.std(0)
     scaled = (vectors - vectors.mean(0))[:, spread > 1e-9] / spread[spread > 1e-9]
     if not scaled.shape[1]:
@@ -194,18 +208,19 @@ def _components(vectors: Floats) -> Floats:
     return np.asarray(u[:, :count] * np.sqrt(len(vectors)))
 
 
-def _cross_fitted(vectors: Floats, rng: np.random.Generator) -> Floats:
-    """`[rows, rows]`: times centred names of the sides it gives each row's score, by a ridge fit to the other folds.
+def _out_of_fold_scorer(vectors: Floats, rng: np.random.Generator) -> Floats:
+    """A matrix `[rows, rows]` that turns centred labels into the score of each row, by ridge fits to the other folds.
 
-    No intercept: it would tell a row how many of each side the other folds hold, and with that something of its own.
+    There is no intercept. It would contain how many rows of each side are in the other folds, and so say something
+    about the label of the row itself.
     """
     fold = rng.permutation(np.arange(len(vectors)) % FOLDS)
-    judge = np.zeros((len(vectors), len(vectors)))
+    scorer = np.zeros((len(vectors), len(vectors)))
     for n in range(FOLDS):
         out, rest = np.flatnonzero(fold == n), np.flatnonzero(fold != n)
         x = vectors[rest]
-        judge[np.ix_(out, rest)] = vectors[out] @ np.linalg.solve(x.T @ x + np.eye(x.shape[1]), x.T)
-    return judge
+        scorer[np.ix_(out, rest)] = vectors[out] @ np.linalg.solve(x.T @ x + np.eye(x.shape[1]), x.T)
+    return scorer
 
 
 def _auc(scores: Floats, side: Floats) -> Floats:

@@ -1,6 +1,6 @@
-"""One self-contained page about one look at new recordings: verdict first, then every measure with its picture.
+"""A self-contained HTML page about one `DriftReport`: the verdict first, then every measure with its plot.
 
-No date and nothing that is fetched from elsewhere stands in it: the same inputs give the same bytes.
+It holds no date and loads nothing from elsewhere. The same inputs give the same bytes.
 """
 
 from collections.abc import Sequence
@@ -20,24 +20,24 @@ STEPS = 120      # points of a curve
 NEW, BEFORE = 0, 1      # series, and with it the colour
 
 
-def write(compared: MonitoredData, params: MonitorParams, to: Path) -> None:
-    """Write the page, whole or not at all."""
+def write(data: MonitoredData, params: MonitorParams, to: Path) -> None:
+    """Write the page to a file, completely or not at all."""
     with replacing(to) as temporary:
-        temporary.write_text(render(compared, params), encoding="utf-8")
+        temporary.write_text(render(data, params), encoding="utf-8")
 
 
-def render(compared: MonitoredData, params: MonitorParams) -> str:
-    """The page as HTML."""
+def render(data: MonitoredData, params: MonitorParams) -> str:
+    """The page as HTML text."""
     from jinja2 import ChoiceLoader, PackageLoader
 
     pages = environment()
     pages.loader = ChoiceLoader([PackageLoader("heartml.inference.monitoring"), PackageLoader("heartml.reporting")])
-    watch = compared.watch
-    order = sorted(watch.findings, key=lambda finding: finding.state != DRIFT)      # stable: drifts first
+    report = data.report
+    order = sorted(report.findings, key=lambda finding: finding.state != DRIFT)      # stable: drifts first
     return pages.get_template("monitor.html.jinja").render(
-        watch=watch, headline=show.headline(watch), counted=show.counted(watch), rule=show.rule(params),
+        report=report, headline=show.headline(report), counted=show.counted(report), rule=show.rule(params),
         rows=[_row(finding) for finding in order],
-        pictures=[picture for finding in order if (picture := _picture(finding, compared))],
+        pictures=[picture for finding in order if (picture := _picture(finding, data))],
     )
 
 
@@ -51,8 +51,8 @@ def _row(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _picture(finding: Finding, compared: MonitoredData) -> dict[str, Any] | None:
-    """Title, verdict and plot of one measure; `None` where there is nothing to see."""
+def _picture(finding: Finding, data: MonitoredData) -> dict[str, Any] | None:
+    """Title, verdict and plot of one measure; `None` where there is nothing to draw."""
     if finding.effect is None:
         return None
     measure = finding.measure
@@ -63,8 +63,8 @@ def _picture(finding: Finding, compared: MonitoredData) -> dict[str, Any] | None
                   for name in finding.reference]
         return {**words, "plot": "", "shares": shares}
     if finding.scores:
-        return {**words, "plot": _curves(*finding.scores, "what the classifier says", measure.title), "shares": []}
-    tables = (compared.reference, compared.new)
+        return {**words, "plot": _curves(*finding.scores, "score of the classifier", measure.title), "shares": []}
+    tables = (data.reference, data.new)
     sides = [rounded(table[measure.column].dropna().to_numpy(np.float64), measure.step) for table in tables]
     if np.ptp(np.concatenate(sides)) == 0:
         return None
@@ -73,7 +73,7 @@ def _picture(finding: Finding, compared: MonitoredData) -> dict[str, Any] | None
 
 
 def _curves(reference: Sequence[float] | Any, new: Sequence[float] | Any, x_title: str, name: str) -> str:
-    """Both distribution functions: the effect is the largest distance between them."""
+    """Both distribution functions. The effect is the largest distance between them."""
     both = np.concatenate([np.asarray(reference, np.float64), np.asarray(new, np.float64)])
     low, high = np.percentile(both, [0.5, 99.5])       # a single far value would flatten the rest
     limits = domain([float(low), float(high)], unit=False)

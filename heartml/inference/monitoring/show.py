@@ -1,4 +1,4 @@
-"""What `heartml monitor` prints: the verdict, then one line a measure."""
+"""What `heartml monitor` prints: the verdict, then one row for each measure."""
 
 from typing import TYPE_CHECKING
 
@@ -9,50 +9,50 @@ from heartml.inference.monitoring.drift import DRIFT, FEW, SMALL, Finding
 if TYPE_CHECKING:
     from rich.table import Table
 
-STATES = {DRIFT: "drift", SMALL: "certain, but small", FEW: "not enough to say"}
+STATES = {DRIFT: "drift", SMALL: "certain, but small", FEW: "too few groups"}
 
 
-def headline(watch: DriftReport) -> str:
+def headline(report: DriftReport) -> str:
     """The verdict in one sentence."""
-    if watch.verdict == DRIFT:
-        return f"Drift: {names(watch)}"
-    if watch.verdict == FEW:
-        return "Not enough new recordings to say"
+    if report.verdict == DRIFT:
+        return f"Drift: {names(report)}"
+    if report.verdict == FEW:
+        return "Too few new recordings to say"
     return "No drift"
 
 
-def names(watch: DriftReport) -> str:
-    """What drifted: `level, bandwidth`."""
-    return ", ".join(finding.measure.title.lower() for finding in watch.drifted)
+def names(report: DriftReport) -> str:
+    """The measures that drifted: `level, bandwidth`."""
+    return ", ".join(finding.measure.title.lower() for finding in report.drifted)
 
 
-def counted(watch: DriftReport) -> str:
-    """What was looked at, in a sentence or two."""
-    left = [f"{watch.seen} known from training or testing" if watch.seen else "",
-            f"{watch.faults} that cannot be scored" if watch.faults else ""]
+def counted(report: DriftReport) -> str:
+    """What was compared and what was left out, in a sentence or two."""
+    left = [f"{report.seen} known from training or testing" if report.seen else "",
+            f"{report.faults} that cannot be scored" if report.faults else ""]
     words = f"; left out: {', '.join(filter(None, left))}" if any(left) else ""
-    nameless = (f" {watch.unnamed} of the groups are recordings without a patient's name: if some are of one person, "
-                "this says too much.") if watch.unnamed else ""
-    return (f"{watch.recordings} new recordings of {watch.groups} independent groups in {watch.files} files"
+    nameless = (f" {report.unnamed} of the groups are recordings without a patient's name: if some are of one person, "
+                "the result is too certain.") if report.unnamed else ""
+    return (f"{report.recordings} new recordings of {report.groups} independent groups in {report.files} files"
             f"{words}. One recording of each group is compared.{nameless}")
 
 
 def rule(params: MonitorParams) -> str:
-    """When it is a drift."""
+    """The definition of a drift, with its thresholds."""
     return (f"A drift is certain (p after Holm's correction below {params.alpha:g}) and large (effect of at least "
-            f"{params.effect:g}, of embeddings an AUC of at least {params.embedding_auc:g}). With fewer than "
-            f"{params.min_groups} groups on either side nothing is said.")
+            f"{params.effect:g}, for embeddings an AUC of at least {params.embedding_auc:g}). A measure needs at least "
+            f"{params.min_groups} groups on either side.")
 
 
 def effect(finding: Finding) -> str:
-    """`0.31 of 0.25`: the effect and its threshold; AUCs say that they are."""
+    """The effect and its threshold: `0.31 / 0.25`, or `AUC 0.74 / 0.7`."""
     if finding.effect is None:
         return ""
     return f"{'AUC ' if finding.measure.kind == 'embedding' else ''}{finding.effect:.2f} / {finding.threshold:g}"
 
 
 def side(value: float | dict[str, float] | None, unit: str) -> str:
-    """A median with its unit, or shares of classes."""
+    """A median with its unit, or the shares of the classes."""
     if value is None:
         return ""
     if isinstance(value, dict):
@@ -63,24 +63,24 @@ def side(value: float | dict[str, float] | None, unit: str) -> str:
 
 
 def p_value(finding: Finding) -> str:
-    """Of the corrected p, two digits."""
+    """The corrected p value with two digits; empty where there is none."""
     return "" if finding.p_holm is None else f"{finding.p_holm:.2g}"
 
 
-def show(watch: DriftReport, params: MonitorParams) -> None:
-    """Print it on standard output."""
+def show(report: DriftReport, params: MonitorParams) -> None:
+    """Print the report to standard output."""
     from rich.console import Console
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)
-    console.print(f"{headline(watch)}.", style="bold", markup=False, highlight=False)
-    console.print(_table(watch))
-    for line in (counted(watch), rule(params), f"Model: {watch.model}."):
+    console.print(f"{headline(report)}.", style="bold", markup=False, highlight=False)
+    console.print(_table(report))
+    for line in (counted(report), rule(params), f"Model: {report.model}."):
         console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
-def _table(watch: DriftReport) -> "Table":
+def _table(report: DriftReport) -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -88,7 +88,7 @@ def _table(watch: DriftReport) -> "Table":
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("measure", "", "effect / threshold", "p", "reference", "new", "groups"):
         table.add_column(name, overflow="fold")
-    for f in watch.findings:
+    for f in report.findings:
         groups = f"{f.groups[0]} and {f.groups[1]}"
         cells = [f.measure.title, STATES.get(f.state, "no drift"), effect(f), p_value(f),
                  side(f.reference, f.measure.unit), side(f.new, f.measure.unit), groups]

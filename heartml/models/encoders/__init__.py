@@ -1,10 +1,10 @@
 """Encoders: waveform in, frames out, `[batch, time] -> [batch, frames, dim]` at a stated rate. One file a member.
 
-To add one: write `NAME.py` in this folder (the Protocol `EncoderModule` says what stands in it) and add its name to
+To add one: write `NAME.py` in this folder (the Protocol `EncoderModule` says what it must hold) and add its name to
 `ENCODERS`. Its parameters are a class in that file; users write them in `params.yaml` under `encoder_parameters.NAME`.
 
-An `EncoderSpec` holds everything that decides an encoder's output. It goes into `encoder.json` and into a fitted model,
-and comes back: `load(spec(name, params))`, and `load(EncoderSpec.from_json(...))` where `params.yaml` is far away.
+An `EncoderSpec` holds everything that decides an encoder's output. It is saved in `encoder.json` and in a fitted model.
+`load(spec(name, params))` makes the encoder from `params.yaml`, `load(EncoderSpec.from_json(...))` from a saved spec.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class EncoderError(HeartMLError):
-    """No such encoder; the message lists those there are."""
+    """There is no such encoder; the message lists those that exist."""
 
 
 class Encoder(Protocol):
@@ -44,7 +44,7 @@ class Encoder(Protocol):
 
         Args:
             lengths: int64 `[batch]`, the true number of samples of zero-padded rows. The first `frames_in(length)`
-                frames of a row are what the row alone would give; those behind them mean nothing.
+                frames of a row are what the row alone would give. The frames after them mean nothing.
         """
         ...
 
@@ -58,17 +58,17 @@ class Encoder(Protocol):
 
 
 class EncoderModule(Protocol):
-    """What a member's module holds."""
+    """What the module of an encoder holds."""
 
     @property
     def PARAMS(self) -> type[Section]: ...  # noqa: N802 - its section of `encoder_parameters`
     @property
     def NEEDS(self) -> tuple[str, ...]: ...  # noqa: N802 - other encoders whose sections it reads too
     @property
-    def POOLINGS(self) -> tuple[str, ...]: ...  # noqa: N802 - tried where `search.poolings` does not name the encoder
+    def POOLINGS(self) -> tuple[str, ...]: ...  # noqa: N802 - default where `search.poolings` lacks the encoder
 
     def make(self, audio: AudioParams, sections: Mapping[str, Any]) -> Encoder:
-        """The encoder for waveforms at `audio.sample_rate_hz`.
+        """Make the encoder for waveforms at `audio.sample_rate_hz`.
 
         Args:
             sections: name of the encoder, and of each that it needs -> its checked section.
@@ -88,20 +88,20 @@ ENCODERS: dict[str, Callable[[], EncoderModule]] = family.members(__name__, [
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """An encoder's name and the parameters it depends on: those of the audio and its own sections of `params.yaml`."""
+    """An encoder's name and everything its frames depend on: the audio parameters and its sections of `params.yaml`."""
 
     name: str
     audio: AudioParams
     sections: Mapping[str, Section]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """The spec as plain JSON values."""
         sections = {key: section.model_dump(mode="json") for key, section in self.sections.items()}
         return {"name": self.name, "audio": self.audio.model_dump(mode="json"), "sections": sections}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "EncoderSpec":
-        """The spec behind `to_json`; keys that are not the spec's own are ignored."""
+        """The spec that `to_json` gave; other keys are ignored."""
         sections = {key: member(key).PARAMS.model_validate(own) for key, own in values["sections"].items()}
         return cls(values["name"], AudioParams.model_validate(values["audio"]), sections)
 
@@ -118,7 +118,7 @@ def member(name: str) -> EncoderModule:
 
 
 def spec(name: str, params: Params) -> EncoderSpec:
-    """Everything that decides the output of encoder `name`.
+    """The spec of encoder `name`, from `params.yaml`.
 
     Raises:
         EncoderError: no encoder has that name, or `params.yaml` has no section for it.
@@ -136,11 +136,11 @@ def spec(name: str, params: Params) -> EncoderSpec:
 def _section(name: str, params: Params) -> Section:
     if name not in params.encoder_parameters:
         raise EncoderError(f"params.yaml: encoder {name} needs a section `encoder_parameters.{name}`")
-    return config.checked(member(name).PARAMS, params.encoder_parameters[name], f"encoder_parameters.{name}")
+    return config.validate_section(member(name).PARAMS, params.encoder_parameters[name], f"encoder_parameters.{name}")
 
 
 def load(spec: EncoderSpec) -> Encoder:
-    """The encoder behind a spec.
+    """Make the encoder of a spec.
 
     Raises:
         ValueError: its parameters do not fit the sample rate.
@@ -149,7 +149,7 @@ def load(spec: EncoderSpec) -> Encoder:
 
 
 def fingerprint(spec: EncoderSpec) -> str:
-    """16 hex digits that change whenever the frames may: parameters, the code of audio and encoders, the libraries."""
+    """16 hex digits over everything that frames depend on: parameters, code of audio and encoders, libraries."""
     libraries = [metadata.version(name) for name in ("torch", "torchaudio", "numpy", "scipy")]
     digest = hashlib.sha256(repr((sorted_items(spec.to_json()), libraries)).encode())
     own = Path(__file__).parent
@@ -160,14 +160,14 @@ def fingerprint(spec: EncoderSpec) -> str:
 
 
 def sorted_items(value: Any) -> Any:
-    """Nested dictionaries as sorted pairs, so that their order does not show."""
+    """Nested dictionaries as sorted pairs, so that the order of their keys does not matter."""
     return [(k, sorted_items(v)) for k, v in sorted(value.items())] if isinstance(value, dict) else value
 
 
 def frames_of(
     encoder: Encoder, spec: EncoderSpec, waveform: npt.NDArray[np.float32], sample_rate_hz: int
 ) -> npt.NDArray[np.float16]:
-    """One recording, from raw waveform [time] to float16 [frames, dim]: the same in training and in use."""
+    """Frames of one recording: raw waveform [time] -> float16 [frames, dim]. Training and prediction both use this."""
     import torch
 
     prepared = preprocessing.prepare(waveform, sample_rate_hz, spec.audio)

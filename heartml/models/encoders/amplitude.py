@@ -1,8 +1,8 @@
-"""Loudest frequency and its amplitude, frame by frame: [batch, time] -> [batch, frames, 2].
+"""Frequency and amplitude of the strongest tone, frame by frame: [batch, time] -> [batch, frames, 2].
 
-What the published fully connected baseline hears (github.com/akshaldhal/heartbeat-sound, `preprocessor1.py`): the
-strongest bin of a short Fourier transform, its frequency (here in kHz) and its amplitude. Frames lie wholly inside the
-sound: a waveform shorter than one window is continued with zeros.
+This is the input of the published fully connected baseline (github.com/akshaldhal/heartbeat-sound,
+`preprocessor1.py`): the frequency (here in kHz) and the amplitude of the strongest bin of a short Fourier transform.
+Frames lie wholly inside the sound. A waveform shorter than one window is padded with zeros.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ POOLINGS: tuple[str, ...] = ()      # for the head `fcnn` alone
 
 
 class Amplitude:
-    """See the module."""
+    """The encoder `amplitude`, see the module; `dim` is 2."""
 
     name = "amplitude"
     dim = 2
@@ -50,7 +50,7 @@ class Amplitude:
         return self
 
     def encode(self, batch: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """float32 [batch, time] -> float32 [batch, frames, (kHz, amplitude)]; a sine of amplitude one has one."""
+        """float32 [batch, time] -> float32 [batch, frames, (kHz, amplitude)]; a sine of amplitude one gives one."""
         short = max(0, self.width - batch.shape[1])
         windows = torch.nn.functional.pad(batch, (0, short)).unfold(1, self.width, self.hop) * self.window
         amplitude, loudest = torch.fft.rfft(windows).abs().max(dim=-1)

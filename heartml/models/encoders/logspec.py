@@ -1,7 +1,7 @@
-"""Log-spectrogram: [batch, time] -> [batch, frames, bands], band energies in natural logarithm.
+"""Log-spectrogram: [batch, time] -> [batch, frames, bands], natural logarithms of band energies.
 
-Triangular bands, evenly spaced in Hz (below 800 Hz the mel scale is close to that as well), each at least as wide as
-the window resolves. Frames lie wholly inside the sound: a waveform shorter than one window is continued with zeros.
+Bands are triangles, evenly spaced in Hz (below 800 Hz the mel scale is nearly even, too). Each is at least as wide as
+the window can resolve. Frames lie wholly inside the sound. A waveform shorter than one window is padded with zeros.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ POOLINGS = ("statistics", "modulation", "everything")
 
 
 class Logspec:
-    """See the module; `dim` is the number of bands."""
+    """The encoder `logspec`, see the module; `dim` is the number of bands."""
 
     name = "logspec"
 
@@ -81,7 +81,7 @@ def make(audio: AudioParams, sections: Mapping[str, Any]) -> Logspec:
 
 
 def check_window(name: str, window_s: float, hop_s: float, audio: AudioParams) -> None:
-    """Window and hop hold at least one sample each.
+    """Check that window and hop hold at least one sample each.
 
     Raises:
         ValueError: one of them does not.

@@ -1,7 +1,7 @@
 """Fixed random convolutions over the log-spectrogram: [batch, time] -> [batch, frames, groups of bands x channels].
 
-The honest baseline for pre-training: what a convolutional encoder gives before it has learnt anything. Filters come
-from the seed alone. Frequency is kept apart: every group of neighbouring bands has its own outputs.
+The control for pre-trained encoders: a convolutional encoder that has not learnt anything. Its filters depend on the
+seed alone. Frequencies are not mixed: every group of neighbouring bands has its own outputs.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ STRIDE = 4            # 12.5 frames a second
 
 
 class RandomConvParams(Section):
-    """`channels` filters, drawn from `seed`."""
+    """`channels` filters, drawn at random from `seed`."""
 
     channels: Count
     seed: int
@@ -32,7 +32,7 @@ POOLINGS = ("moments",)
 
 
 class RandomConv:
-    """See the module; `dim` is `bands / BANDS_HIGH * channels`."""
+    """The encoder `random_conv`, see the module; `dim` is `bands / BANDS_HIGH * channels`."""
 
     name = "random_conv"
 
@@ -56,7 +56,7 @@ class RandomConv:
         return self
 
     def encode(self, batch: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """float32 [batch, time] -> float32 [batch, frames, dim]; beyond its ends the filters see the sound's mean."""
+        """float32 [batch, time] -> float32 [batch, frames, dim]; the spectrogram is padded with its mean."""
         bands = self.spectrogram.encode(batch)
         samples = [batch.shape[1]] * len(batch) if lengths is None else lengths.tolist()
         frames = torch.tensor([self.spectrogram.frames_in(n) for n in samples], device=bands.device)[:, None, None]
@@ -71,5 +71,5 @@ class RandomConv:
 
 def make(audio: AudioParams, sections: Mapping[str, Any]) -> RandomConv:
     """The encoder, see `EncoderModule.make`."""
-    logspec.make(audio, sections)     # says whether the spectrogram fits the sample rate
+    logspec.make(audio, sections)     # raises where the spectrogram does not fit the sample rate
     return RandomConv(audio, sections["logspec"], sections["random_conv"])

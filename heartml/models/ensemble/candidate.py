@@ -1,7 +1,8 @@
-"""One member of an ensemble: encoder, level, pooling and head with their numbers, and how it is fitted and asked.
+"""One member of an ensemble: its spec, the inputs of its head, and the fitted heads.
 
-A member of level `recording` hears one recording at a time; one of level `unit` sees mean, maximum and minimum of the
-pooled vectors over all recordings of a patient at once.
+Frames of each encoder `[frames, dim]` come in, log-probabilities of each case `[cases, k]` come out. A member of level
+`recording` predicts one recording at a time. A member of level `unit` takes mean, maximum and minimum of the pooled
+vectors over all recordings of a patient at once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ Level = Literal["recording", "unit"]
 
 @dataclass(frozen=True)
 class CandidateSpec:
-    """What is fitted; `pooling` is `None` for heads that take frames."""
+    """Encoder, head, level, pooling and hyperparameters of one trial; `pooling` is `None` for heads of frames."""
 
     encoder: str
     head: str
@@ -31,7 +32,7 @@ class CandidateSpec:
     hyperparameters: Hyperparameters
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """The spec as plain JSON values."""
         return {"encoder": self.encoder, "head": self.head, "level": self.level, "pooling": self.pooling,
                 "numbers": dict(self.hyperparameters)}
 
@@ -41,18 +42,18 @@ class CandidateSpec:
         return cls(values["encoder"], values["head"], values["level"], values["pooling"], dict(values["numbers"]))
 
     @property
-    def family(self) -> Head:
-        """The module of the head."""
+    def head_module(self) -> Head:
+        """The module of `heartml.models.heads` that fits and loads this head."""
         return HEADS[self.head]()
 
 
 class FeatureSet:
-    """Frames of `r` recordings under each encoder, pooled when asked, once.
+    """Frames of `r` recordings under each encoder. They are pooled when they are first needed, and only once.
 
     Args:
-        frames: encoder -> `r` arrays float32 `[frames, dim]`; read lazily where the sequence is lazy.
-        rates_hz: encoder -> frames a second.
-        unit: `[r]`, index of each recording's unit.
+        frames: encoder -> `r` arrays float32 `[frames, dim]`; a lazy sequence is read when it is needed.
+        rates_hz: encoder -> frame rate in Hz.
+        unit: index of each recording's unit `[r]`.
     """
 
     def __init__(
@@ -65,25 +66,25 @@ class FeatureSet:
         self._of_units: dict[tuple[str, str], Floats] = {}
 
     def add(self, encoder: str, frames: Sequence[NDArray[np.float32]], rate_hz: float) -> None:
-        """The frames of one encoder more."""
+        """Add the frames of one more encoder."""
         self.frames[encoder], self.rates_hz[encoder] = frames, rate_hz
 
     def one_unit_each(self) -> "FeatureSet":
-        """The same recordings, each a unit of its own; what was pooled of a recording is not pooled again."""
+        """The same recordings, each as a unit of its own. Pooled vectors of recordings are shared with this one."""
         other = FeatureSet(self.frames, self.rates_hz, np.arange(len(self.unit)))
         other._of_recordings = self._of_recordings
         return other
 
     def subset(self, rows: NDArray[np.int64], unit: NDArray[np.int64]) -> "FeatureSet":
-        """Recordings `rows` `[n]` with units of their own `[n]`; each is pooled once for all that it is part of."""
-        other = FeatureSet({name: lazy.rows(of, rows) for name, of in self.frames.items()}, self.rates_hz, unit)
+        """The recordings `rows` `[n]` with the units `unit` `[n]`. A recording is pooled once for all subsets."""
+        other = FeatureSet({name: lazy.select_rows(of, rows) for name, of in self.frames.items()}, self.rates_hz, unit)
         other._whole = self, rows
         return other
 
     def inputs(self, spec: CandidateSpec, rows: NDArray[np.int64]) -> Inputs:
-        """What the spec's head takes, for recordings or units `rows`."""
+        """The inputs of the spec's head for the recordings (or, at level `unit`, the units) `rows`."""
         if spec.pooling is None:
-            return lazy.rows(self.frames[spec.encoder], rows)
+            return lazy.select_rows(self.frames[spec.encoder], rows)
         return self._pooled(spec.encoder, spec.pooling, spec.level)[rows]
 
     def _pooled(self, encoder: str, name: str, level: Level) -> Floats:
@@ -102,20 +103,20 @@ class FeatureSet:
 
 @dataclass(frozen=True)
 class Member:
-    """A spec and the heads fitted to it: one, or those of several folds whose predictions are averaged."""
+    """A spec and its fitted heads: one, or those of several folds, whose predictions are averaged."""
 
     spec: CandidateSpec
     heads: tuple[FittedHead, ...]
 
     def predict_proba(self, feature_set: FeatureSet) -> HeadPrediction:
-        """What the member says about every recording (or unit) of `feature_set`."""
+        """Predict every recording (or, at level `unit`, every unit) of `feature_set`."""
         cases = len(feature_set.unit) if self.spec.level == "recording" else int(feature_set.unit.max()) + 1
         inputs = feature_set.inputs(self.spec, np.arange(cases))
         return mean_prediction([head.predict_proba(inputs) for head in self.heads])
 
 
 def mean_prediction(predictions: Sequence[HeadPrediction]) -> HeadPrediction:
-    """The mean of what several heads say about the same cases, in log-probabilities and in details."""
-    details = [a.details for a in predictions if a.details is not None]
-    log_p = normalise(np.mean([a.log_p for a in predictions], axis=0))
+    """The mean of several heads' predictions of the same cases: of log-probabilities, normalised, and of details."""
+    details = [one.details for one in predictions if one.details is not None]
+    log_p = normalise(np.mean([one.log_p for one in predictions], axis=0))
     return HeadPrediction(log_p, np.mean(details, axis=0) if details else None)

@@ -1,8 +1,9 @@
-"""From log-probabilities to a decision: one bias a class, fitted to what a metric pays for each class.
+"""The decision rule: log-probabilities `[n, k]` in, decisions `[n]` out.
 
-Accuracy, mean recall and weighted accuracy are, for given counts of classes, sums over correct units with a gain a
-class. `Rule.fit` maximises that sum with the step from wrong to right made smooth: a grid search on the metric itself
-follows chance, the likelihood weighted by the gains follows units that no bias will ever move.
+The rule adds one bias for each class and takes the largest sum. Accuracy, mean recall and weighted accuracy are sums
+over the correct units, where each class has its own gain. `Rule.fit` maximises that sum with its steps made smooth.
+A grid search on the metric itself would follow chance. A likelihood weighted by the gains would follow units that no
+bias can move.
 """
 
 from dataclasses import dataclass
@@ -17,34 +18,48 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Rule:
-    """Decide for the largest log-probability plus bias: `[k]`."""
+    """Decide for the class with the largest log-probability plus bias; `biases` is `[k]`."""
 
     biases: Floats
 
     @classmethod
     def fit(cls, log_p: Floats, labels: Ints, gains: Floats, temperature: float, ridge: float) -> Self:
-        """Biases with the largest expected gain when classes are drawn from the sharpened probabilities.
+        """Fit the biases with the largest expected gain when classes are drawn from the sharpened probabilities.
+
+        A rare class that is worth as much as the frequent one gets a bias above it:
+
+        >>> log_p = np.log([[0.9, 0.1]] * 8 + [[0.6, 0.4]] * 2)
+        >>> labels = np.array([0] * 8 + [1] * 2)
+        >>> rule = Rule.fit(log_p, labels, gains=np.array([1 / 8, 1 / 2]), temperature=0.2, ridge=0.01)
+        >>> rule.predict(log_p).tolist()
+        [0, 0, 0, 0, 0, 0, 0, 0, 1, 1]
 
         Args:
-            log_p: `[n, k]`, of units that neither this rule's models nor their stackers were fitted to.
-            temperature: of the softmax; towards 0 the expectation becomes the metric itself, steps and all.
-            ridge: pulls towards no bias; the more, the more of the metric's noise is left alone.
+            log_p: `[n, k]`, of units that neither the models nor their stackers were fitted to.
+            labels: class of each unit `[n]`.
+            gains: what the metric gives for a correct unit of each class `[k]`.
+            temperature: of the softmax. Towards 0 the expectation becomes the metric itself, with its steps.
+            ridge: penalty on the squares of the biases. A larger one follows less of the metric's noise.
         """
         weights = gains[labels]
-        starts = (scaled(log_p, labels, weights, ridge)[1], np.zeros(log_p.shape[1]))
-        found = [_sharpest(log_p, labels, weights / weights.sum(), temperature, ridge, start) for start in starts]
+        initial = (scaled(log_p, labels, weights, ridge)[1], np.zeros(log_p.shape[1]))
+        found = [_sharpest(log_p, labels, weights / weights.sum(), temperature, ridge, start) for start in initial]
         biases = min(found, key=lambda pair: pair[0])[1]
         return cls(biases - biases.mean())
 
     def predict(self, log_p: Floats) -> Ints:
-        """`[n, k] -> [n]`."""
+        """Decide: log-probabilities `[n, k]` -> index of a class `[n]`.
+
+        >>> Rule(np.array([0.0, 1.0])).predict(np.log([[0.8, 0.2], [0.7, 0.3]])).tolist()     # e * .3 is above .7
+        [0, 1]
+        """
         return np.asarray((log_p + self.biases).argmax(axis=1), np.int64)
 
 
 def _sharpest(
     log_p: Floats, labels: Ints, share: Floats, temperature: float, ridge: float, start: Floats
 ) -> tuple[float, Floats]:
-    """Loss (expected gain that is missed, plus the penalty) and biases `[k]` of the optimum next to `start`."""
+    """Loss (penalty minus expected gain) and biases `[k]` of the optimum near `start`."""
     from scipy.optimize import minimize
 
     rows, hit = np.arange(len(labels)), np.eye(log_p.shape[1])[labels]
@@ -63,7 +78,10 @@ def _sharpest(
 def scaled(log_p: Floats, labels: Ints, weights: Floats, ridge: float) -> tuple[float, Floats]:
     """Scale and biases `[k]` of the softmax over `scale * log_p + biases` with the largest weighted likelihood.
 
-    Penalised by `ridge` times the squares of the biases and of the logarithm of the scale.
+    Args:
+        log_p: log-probabilities `[n, k]`.
+        labels, weights: class and weight of each unit `[n]`.
+        ridge: penalty on the squares of the biases and of the logarithm of the scale.
     """
     from scipy.optimize import minimize
 

@@ -1,9 +1,10 @@
-"""Many views, one prediction: greedy selection, a mean of log-probabilities, a decision rule and a calibration.
+"""Selection: stacking features of many views `[n, columns]` in, one prediction of each unit `[n, k]` out.
 
-Greedy selection with replacement (Caruana et al., Ensemble selection from libraries of models, 2004), scored by the
-likelihood weighted by what the metric pays for each class: the metric itself is too coarse to choose by. It is the
-likelihood after recalibration, since rule and calibration come after: how sharp a mean is must not choose its members.
-Everything here is fitted to out-of-fold predictions, and `cross_fitted` fits all of it anew without each fold.
+Views are selected greedily with replacement (Caruana et al., Ensemble selection from libraries of models, 2004) and
+their log-probabilities are averaged. A decision rule and a calibration follow. Selection maximises the likelihood,
+where each class weighs as much as it does in the metric: the metric itself is too coarse to choose by. The likelihood
+is taken after recalibration, because rule and calibration come later: how sure a mean is must not choose its members.
+Everything is fitted to out-of-fold predictions. `out_of_fold` fits all of it again without each fold.
 """
 
 from collections import Counter
@@ -24,21 +25,22 @@ from heartml.models.heads.log_probabilities import normalise
 
 @dataclass(frozen=True)
 class FittedEnsemble:
-    """Weights (summing to one) and stackers of the selected views, in the order of the views."""
+    """Weights (summing to one) and stackers of the selected views, then the decision rule and the calibration."""
 
     weights: Mapping[StackingView, float]
     stackers: Mapping[StackingView, Stacker]
     rule: Rule
     calibration: Calibration
 
-    def log_p(self, seen: Mapping[StackingView, StackingFeatures]) -> Floats:
-        """Evidence of each view about `n` units as recorded -> log-probabilities `[n, k]`."""
-        return mean_log_p({r: self.stackers[r].predict_log_proba(seen[r].clean) for r in self.weights}, self.weights)
+    def log_p(self, features: Mapping[StackingView, StackingFeatures]) -> Floats:
+        """Stacking features of each view about `n` units -> uncalibrated log-probabilities `[n, k]`."""
+        log_p = {view: self.stackers[view].predict_log_proba(features[view].clean) for view in self.weights}
+        return mean_log_p(log_p, self.weights)
 
 
 @dataclass(frozen=True)
 class EnsemblePrediction:
-    """Log-probabilities `[n, k]`, decisions `[n]`, calibrated probabilities `[n, k]`."""
+    """Uncalibrated log-probabilities `[n, k]`, decisions `[n]` and calibrated probabilities `[n, k]`."""
 
     log_p: Floats
     decisions: Ints
@@ -46,74 +48,84 @@ class EnsemblePrediction:
 
 
 def mean_log_p(log_p: Mapping[StackingView, Floats], weights: Mapping[StackingView, float]) -> Floats:
-    """Weighted mean of log-probabilities, normalised."""
+    """Weighted mean of log-probabilities `[n, k]` over the views in `weights`, normalised."""
     return normalise(np.sum([weight * log_p[view] for view, weight in weights.items()], axis=0))
 
 
 @dataclass(frozen=True)
 class EnsembleTerms:
-    """What a combination is fitted for, and with which numbers."""
+    """The task that an ensemble is fitted for, and the parameters of the fit."""
 
     task: Task
     stacking: StackingParams
     ensemble: EnsembleParams
 
 
-def fit(seen: Mapping[StackingView, StackingFeatures], labels: Ints, parts: Ints,
+def fit(features: Mapping[StackingView, StackingFeatures], labels: Ints, parts: Ints,
         terms: EnsembleTerms) -> FittedEnsemble:
-    """Select, read, decide and calibrate from out-of-fold features of `n` units.
+    """Fit stackers, selection, decision rule and calibration to out-of-fold features of `n` units.
 
     Args:
-        seen: features of every view about the units.
-        parts: fold of each unit `[n]`; stackers are cross-fitted over these.
+        features: of every view about the units.
+        labels: class of each unit `[n]`.
+        parts: fold of each unit `[n]`. Selection and rule use stackers that were fitted without the unit's fold.
     """
     params = terms.stacking
     gains = class_gains(terms.task.metric, labels, terms.task.classes)
-    log_p = {r: out_of_fold_log_p(r.kind, e, labels, parts, gains, params) for r, e in sorted(seen.items())}
+    log_p = {view: out_of_fold_log_p(view.kind, own, labels, parts, gains, params)
+             for view, own in sorted(features.items())}
     weights = select(log_p, labels, gains, terms.ensemble, params.calibration_ridge)
-    together = mean_log_p(log_p, weights)
-    stackers = {r: Stacker.fit(r.kind, seen[r], labels, gains, params) for r in weights}
-    rule = Rule.fit(together, labels, gains, params.rule_temperature, params.rule_ridge)
-    return FittedEnsemble(weights, stackers, rule, Calibration.fit(together, labels, params.calibration_ridge))
+    averaged = mean_log_p(log_p, weights)
+    stackers = {view: Stacker.fit(view.kind, features[view], labels, gains, params) for view in weights}
+    rule = Rule.fit(averaged, labels, gains, params.rule_temperature, params.rule_ridge)
+    return FittedEnsemble(weights, stackers, rule, Calibration.fit(averaged, labels, params.calibration_ridge))
 
 
 def select(
     log_p: Mapping[StackingView, Floats], labels: Ints, gains: Floats, params: EnsembleParams, ridge: float
 ) -> dict[StackingView, float]:
-    """Add, `rounds` times, the view that helps the mean most; at most `max_members` trials or committees."""
+    """Weights of the views: `rounds` times the view is added that lowers the mean's loss most.
+
+    Args:
+        log_p: out-of-fold log-probabilities of each view `[n, k]`.
+        gains: weight of each class `[k]`.
+        params: `max_members` limits the number of different members (trials, or groups of averaged networks).
+        ridge: of the recalibration, see `loss`.
+    """
     chosen: list[StackingView] = []
     total = np.zeros((len(labels), len(gains)))
     for _ in range(params.rounds):
         members = {view.trials for view in chosen}
-        allowed = [r for r in log_p if len(members) < params.max_members or r.trials in members]
-        losses = [loss((total + log_p[r]) / (len(chosen) + 1), labels, gains, ridge) for r in allowed]
+        allowed = [view for view in log_p if len(members) < params.max_members or view.trials in members]
+        losses = [loss((total + log_p[view]) / (len(chosen) + 1), labels, gains, ridge) for view in allowed]
         chosen.append(allowed[int(np.argmin(losses))])
         total = total + log_p[chosen[-1]]
     return {view: count / params.rounds for view, count in sorted(Counter(chosen).items())}
 
 
 def loss(log_p: Floats, labels: Ints, gains: Floats, ridge: float) -> float:
-    """Negative log-likelihood after recalibration, units weighted by the gain of their class."""
+    """Negative log-likelihood of `[n, k]` after recalibration; a unit weighs as much as the gain of its class."""
     weights: NDArray[np.float64] = gains[labels]
     scale, biases = scaled(log_p, labels, weights, ridge)
     own = normalise(scale * log_p + biases)[np.arange(len(labels)), labels]
     return float(-(weights * own).sum() / weights.sum())
 
 
-def predict_proba(combination: FittedEnsemble, seen: Mapping[StackingView, StackingFeatures]) -> EnsemblePrediction:
-    """What a combination says about units."""
-    log_p = combination.log_p(seen)
-    return EnsemblePrediction(log_p, combination.rule.predict(log_p), combination.calibration.predict_proba(log_p))
+def predict_proba(ensemble: FittedEnsemble, features: Mapping[StackingView, StackingFeatures]) -> EnsemblePrediction:
+    """Predict `n` units from their stacking features."""
+    log_p = ensemble.log_p(features)
+    return EnsemblePrediction(log_p, ensemble.rule.predict(log_p), ensemble.calibration.predict_proba(log_p))
 
 
-def out_of_fold(seen: Mapping[StackingView, StackingFeatures], labels: Ints, parts: Ints,
+def out_of_fold(features: Mapping[StackingView, StackingFeatures], labels: Ints, parts: Ints,
                 terms: EnsembleTerms) -> EnsemblePrediction:
-    """Verdicts about each fold from a combination that was selected and fitted on the other folds."""
+    """Predict each fold with an ensemble that was selected and fitted on the other folds; arguments as in `fit`."""
     log_p, calibrated = np.zeros((2, len(labels), len(terms.task.classes)))
     decisions = np.zeros(len(labels), np.int64)
     for part in np.unique(parts):
         here = parts == part
-        fitted = fit({r: e.of(~here) for r, e in seen.items()}, labels[~here], parts[~here], terms)
-        verdicts = predict_proba(fitted, {r: e.of(here) for r, e in seen.items()})
-        log_p[here], decisions[here], calibrated[here] = verdicts.log_p, verdicts.decisions, verdicts.calibrated
+        others = {view: own.subset(~here) for view, own in features.items()}
+        fitted = fit(others, labels[~here], parts[~here], terms)
+        found = predict_proba(fitted, {view: own.subset(here) for view, own in features.items()})
+        log_p[here], decisions[here], calibrated[here] = found.log_p, found.decisions, found.calibrated
     return EnsemblePrediction(log_p, decisions, calibrated)

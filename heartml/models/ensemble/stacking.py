@@ -1,10 +1,12 @@
-"""Readings: how what members prediction about recordings becomes log-probabilities of units.
+"""Stacking: predictions about `r` recordings in, log-probabilities of `u` units `[u, k]` out.
 
-`direct`: it already is about units. `stack`: logistic regression on mean, maximum, minimum and mean of the two highest
-log-probabilities over a patient's recordings. `segments`: the same with the soft segments of the sequence head.
-Stacking per patient is worth .03 in mean recall over any fixed rule on CirCor. Readers of networks that were trained
-on noisy crops are fitted to what these say of each unit as recorded and through noise: what a network says of noise is
-read as what it is.
+A view is one way to do this. `direct`: the predictions are about units already and are taken as they are. `stack`:
+logistic regression on mean, maximum, minimum and mean of the two highest log-probabilities over a patient's recordings.
+`segments`: the same with the soft segments of the sequence head as further columns. On CirCor, stacking for each
+patient is worth .03 of mean recall over any fixed rule.
+
+Some networks are trained on noisy crops. Their stackers are fitted to the predictions for each unit as recorded, and
+once more to those with noise added, so that they learn what such a network predicts from noise.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,7 +31,7 @@ VIEW_KINDS: tuple[ViewKind, ...] = ("direct", "stack", "segments")
 
 @dataclass(frozen=True, order=True)
 class StackingView:
-    """One way to read one trial, or a committee of trials whose predictions are averaged before they are read."""
+    """One way to make stacking features from one trial, or from several networks whose predictions are averaged."""
 
     trials: tuple[int, ...]
     kind: ViewKind
@@ -40,17 +42,17 @@ class StackingView:
 
 @dataclass(frozen=True)
 class StackingFeatures:
-    """What a view looks at: `[u, columns]` of units as recorded and, where stackers learn from it, through noise."""
+    """Inputs of a stacker `[u, columns]`: of units as recorded and, where it is fitted to them, with noise added."""
 
     clean: Floats
     noisy: Floats | None = None
 
-    def of(self, units: NDArray[np.bool_] | Ints) -> "StackingFeatures":
-        """The same of some units."""
+    def subset(self, units: NDArray[np.bool_] | Ints) -> "StackingFeatures":
+        """The features of some units."""
         return StackingFeatures(self.clean[units], None if self.noisy is None else self.noisy[units])
 
     def training_rows(self, labels: Ints) -> tuple[Floats, Ints]:
-        """What a stacker is fitted to, and the labels `[u]` as often."""
+        """Rows to fit a stacker to, and their labels: units as recorded, then those with noise where there are any."""
         if self.noisy is None:
             return self.clean, labels
         return np.concatenate([self.clean, self.noisy]), np.concatenate([labels, labels])
@@ -58,36 +60,44 @@ class StackingFeatures:
 
 def stacking_views(predictions: Mapping[int, HeadPrediction], specs: Mapping[int, CandidateSpec],
                    task: Task) -> list[StackingView]:
-    """Every view of complete trials: each trial of vectors alone, those of frames of one head as a committee.
+    """Every view of complete trials; trials of one network head on one encoder are averaged and share their views.
 
-    Networks differ by chance: averaged, they say more than any of them, and there is nothing to choose by luck.
+    Networks of one kind differ by chance. Their average is better than each of them, and choosing one of them would be
+    luck.
     """
-    committees: dict[tuple[object, ...], list[int]] = {}
+    members: dict[tuple[object, ...], list[int]] = {}
     for trial, spec in sorted(specs.items()):
-        key = (spec.head, spec.encoder) if spec.family.TAKES == "frames" else (trial,)
-        committees.setdefault(key, []).append(trial)
-    return [StackingView(tuple(trials), kind) for trials in committees.values()
+        key = (spec.head, spec.encoder) if spec.head_module.TAKES == "frames" else (trial,)
+        members.setdefault(key, []).append(trial)
+    return [StackingView(tuple(trials), kind) for trials in members.values()
             for kind in view_kinds(specs[trials[0]], task, predictions[trials[0]])]
 
 
 def prediction_of(view: StackingView, predictions: Mapping[int, HeadPrediction]) -> HeadPrediction:
-    """The mean prediction of the trials that a view reads."""
+    """The mean prediction of a view's trials."""
     return mean_prediction([predictions[trial] for trial in view.trials])
 
 
 def view_kinds(spec: CandidateSpec, task: Task, prediction: HeadPrediction) -> tuple[ViewKind, ...]:
-    """The views that an prediction allows; the first one scores the trial."""
+    """The kinds of view that a trial's prediction allows. The first one is used to score the trial."""
     first: ViewKind = "direct" if spec.level == "unit" or task.unit == "recording" else "stack"
     return (first,) if prediction.details is None else (first, "segments")
 
 
 def features_of_views(
-    wanted: Iterable[StackingView], predictions: Mapping[int, HeadPrediction], noisy: Mapping[int, HeadPrediction],
-                      unit: Ints
+    views: Iterable[StackingView], predictions: Mapping[int, HeadPrediction], noisy: Mapping[int, HeadPrediction],
+    unit: Ints,
 ) -> dict[StackingView, StackingFeatures]:
-    """Evidence of views from their trials' predictions about the same recordings, as recorded and through noise."""
-    return {r: stacking_features(r.kind, prediction_of(r, predictions), unit,
-                        prediction_of(r, noisy) if set(r.trials) <= set(noisy) else None) for r in wanted}
+    """Stacking features of views.
+
+    Args:
+        predictions: trial -> prediction about the recordings as they are.
+        noisy: trial -> prediction about the same recordings with noise added; only of trials that have one.
+        unit: index of each recording's unit `[r]`.
+    """
+    return {view: stacking_features(view.kind, prediction_of(view, predictions), unit,
+                                    prediction_of(view, noisy) if set(view.trials) <= set(noisy) else None)
+            for view in views}
 
 
 def is_stacked(spec: CandidateSpec, task: Task, prediction: HeadPrediction) -> bool:
@@ -97,13 +107,13 @@ def is_stacked(spec: CandidateSpec, task: Task, prediction: HeadPrediction) -> b
 
 def stacking_features(kind: ViewKind, prediction: HeadPrediction, unit: Ints,
                       noisy: HeadPrediction | None = None) -> StackingFeatures:
-    """Predictions `[r or u, k]`, unit of each recording `[r]`, predictions with noise -> `[u, columns]` of both."""
-    read = None if noisy is None or kind == "direct" else feature_columns(kind, noisy, unit)
-    return StackingFeatures(feature_columns(kind, prediction, unit), read)
+    """Stacking features of one view: see `feature_columns`; `noisy` is the prediction with noise added."""
+    in_noise = None if noisy is None or kind == "direct" else feature_columns(kind, noisy, unit)
+    return StackingFeatures(feature_columns(kind, prediction, unit), in_noise)
 
 
 def feature_columns(kind: ViewKind, prediction: HeadPrediction, unit: Ints) -> Floats:
-    """What the view looks at in predictions about recordings or units: `[u, columns]`."""
+    """The columns of one view: predictions `[r, k]` (of `direct`: `[u, k]`), units `[r]` -> `[u, columns]`."""
     if kind == "direct":
         return prediction.log_p
     rows = rows_of(unit)
@@ -125,43 +135,43 @@ def _summary(values: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Stacker:
-    """A fitted view; `direct` has nothing to fit."""
+    """The fitted model of one view; `softmax` is `None` for `direct`, which has nothing to fit."""
 
     softmax: Softmax | None
 
     @classmethod
-    def fit(cls, kind: ViewKind, seen: StackingFeatures, labels: Ints, gains: Floats,
+    def fit(cls, kind: ViewKind, features: StackingFeatures, labels: Ints, gains: Floats,
             params: StackingParams) -> "Stacker":
-        """Fitted to features of `n` units, weighted by the gain of their class."""
+        """Fit to features of `n` units with labels `[n]`; a unit weighs as much as the gain `[k]` of its class."""
         if kind == "direct":
             return cls(None)
         c = params.stack_c if kind == "stack" else params.segments_c
-        rows, classes = seen.training_rows(labels)
+        rows, classes = features.training_rows(labels)
         return cls(Softmax.fit(rows, classes, len(gains), gains[classes], c))
 
-    def predict_log_proba(self, seen: Floats) -> Floats:
-        """Evidence `[n, columns]` -> log-probabilities `[n, k]`."""
-        return seen if self.softmax is None else self.softmax.predict_log_proba(seen)
+    def predict_log_proba(self, columns: Floats) -> Floats:
+        """Stacking features `[n, columns]` -> log-probabilities `[n, k]`."""
+        return columns if self.softmax is None else self.softmax.predict_log_proba(columns)
 
     def arrays(self) -> Mapping[str, NDArray[np.generic]]:
-        """For saving; `from_arrays` is the way back."""
+        """The fitted arrays, for saving; `from_arrays` reads them."""
         return {} if self.softmax is None else self.softmax.arrays()
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> "Stacker":
-        """What `arrays` described."""
+        """The stacker that `arrays` was called on."""
         return cls(Softmax.from_arrays(arrays) if arrays else None)
 
 
 def out_of_fold_log_p(
-    kind: ViewKind, seen: StackingFeatures, labels: Ints, parts: Ints, gains: Floats, params: StackingParams
+    kind: ViewKind, features: StackingFeatures, labels: Ints, parts: Ints, gains: Floats, params: StackingParams
 ) -> Floats:
-    """Log-probabilities `[n, k]` of each fold as recorded, read by what the other folds taught."""
+    """Log-probabilities `[n, k]` of units as recorded; each fold `parts` `[n]` by a stacker fitted on the others."""
     if kind == "direct":
-        return seen.clean
+        return features.clean
     log_p = np.zeros((len(labels), len(gains)))
     for part in np.unique(parts):
         here = parts == part
-        log_p[here] = Stacker.fit(kind, seen.of(~here), labels[~here], gains,
-                                  params).predict_log_proba(seen.clean[here])
+        fitted = Stacker.fit(kind, features.subset(~here), labels[~here], gains, params)
+        log_p[here] = fitted.predict_log_proba(features.clean[here])
     return log_p

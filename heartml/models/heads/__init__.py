@@ -1,9 +1,9 @@
-"""Heads: from what an encoder says about recordings to class probabilities.
+"""Heads, the classifiers behind an encoder: pooled vectors or frames in, log-probabilities `[cases, classes]` out.
 
-A head takes either `vectors` (float64 `[cases, features]`, one pooled vector a recording or a patient) or `frames`
-(a list of float32 `[frames, dim]`, one array a recording) and gives natural logarithms of probabilities
-`[cases, classes]`, each row summing to one after `exp`. What is fitted is saved as a `State`: arrays, numbers and
-texts, never a pickle. A new head is one file and one line in `HEADS`.
+A head takes either `vectors` (float64 `[cases, features]`, one pooled vector for each recording or patient) or `frames`
+(a list of float32 `[frames, dim]`, one array for each recording). It gives natural logarithms of probabilities; after
+`exp` each row sums to one. A fitted head is saved as a `HeadState` of arrays, scalars and texts, never as a pickle. A
+new head is one file and one line in `HEADS`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,15 +22,16 @@ Hyperparameters = Mapping[str, HyperparameterValue]
 
 @dataclass(frozen=True)
 class Targets:
-    """What a head is fitted to.
+    """Labels of the cases that a head is fitted to, and what else it needs to know about them.
 
     Attributes:
         labels: class of each case, integers `[cases]` in `0 .. classes-1`; a class may be absent.
         classes: number of classes.
-        groups: group of each case, integers `[cases]`; inner folds of a head never cross them.
-        states: heart state of every frame of each case, int8 `[frames]` (index into `heartml.core.schema.STATES`, -1
-            where unknown); `None` where the data set has no annotations. Only heads that take frames look at it.
-        frame_rate_hz: of the frames, or of the frames behind the pooled vectors.
+        groups: group of each case, integers `[cases]`; inner folds of a head never divide a group.
+        states: heart state of every frame of each case, int8 `[frames]`: index into `heartml.core.schema.STATES`, one
+            more than the last index between annotations, -1 where nothing is known. `None` where the data set has no
+            annotations. Only heads that take frames use it.
+        frame_rate_hz: of the frames, or of the frames that were pooled.
     """
 
     labels: NDArray[np.int64]
@@ -42,7 +43,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class HeadState:
-    """A fitted head as what can be written without pickle: arrays by name, JSON hyperparameters, texts by name."""
+    """A fitted head in a form that can be saved without pickle: arrays by name, JSON scalars by name, texts by name."""
 
     arrays: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
     scalars: Mapping[str, object] = field(default_factory=dict)
@@ -58,7 +59,11 @@ class Suggester(Protocol):
 
 @dataclass(frozen=True)
 class HeadPrediction:
-    """What a fitted head says: log-probabilities `[cases, classes]`, and `[cases, details]` figures for a stacker."""
+    """A head's prediction: log-probabilities `[cases, classes]` and, from some, features for a stacker.
+
+    Attributes:
+        details: `[cases, features]`, soft segments of the sequence head; `None` for other heads.
+    """
 
     log_p: NDArray[np.float64]
     details: NDArray[np.float64] | None = None
@@ -68,22 +73,22 @@ class FittedHead(Protocol):
     """A head after fitting."""
 
     def predict_proba(self, inputs: Inputs) -> HeadPrediction:
-        """What it says about `[cases]` inputs."""
+        """Predict `[cases]` inputs: log-probabilities `[cases, classes]`."""
         ...
 
     def state(self) -> HeadState:
-        """Everything that `Head.load` needs to predict the same."""
+        """Everything that `Head.load` needs to make a head with the same predictions."""
         ...
 
 
 @runtime_checkable
 class SegmentsHeartStates(Protocol):
-    """A fitted head that may say what each frame is."""
+    """A fitted head that can tell the heart state of each frame."""
 
     def frame_posteriors(self, frames: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """`[frames, dim]` -> `[frames / 2, 4 + classes]`, columns as in `soft_segments`, one for two frames.
+        """Posteriors of heart states, one row for two frames: `[frames, dim] -> [frames / 2, 4 + classes]`.
 
-        `None` where the head was fitted without heart states.
+        Columns as in `heartml.models.heads.segment_features`. `None` where the head was fitted without heart states.
         """
         ...
 
@@ -97,7 +102,7 @@ class Head(Protocol):
     def TAKES(self) -> Literal["vectors", "frames"]: ...  # noqa: N802
 
     def space(self, trial: Suggester) -> Hyperparameters:
-        """The numbers of one trial, drawn from this head's search space."""
+        """Hyperparameters of one trial, drawn from this head's search space."""
         ...
 
     def fit(self, inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed: int) -> FittedHead:
@@ -105,7 +110,7 @@ class Head(Protocol):
         ...
 
     def load(self, state: HeadState) -> FittedHead:
-        """The fitted head that `Fitted.state` described."""
+        """The fitted head that `FittedHead.state` was called on."""
         ...
 
 

@@ -1,7 +1,8 @@
-"""Random crops of log-spectrograms, disturbed as real recordings are: `[batch, frames, dim]`.
+"""Augmentation: recordings `[frames, dim]` in, batches of random crops `[batch, frames, dim]` out, changed at random.
 
-Noise as a worse ear adds it, where the recipe asks for it; tempo, spectral tilt, a shift of one band, gain, uncertainty
-of every figure, and masks in both directions (SpecAugment, Park et al. 2019).
+Where the recipe asks for it, noise is added as in a noisy room. All crops are changed in tempo, spectral tilt, position
+of the bands (by one) and gain, get Gaussian noise on every value, and masks in time and frequency (SpecAugment, Park et
+al. 2019).
 """
 
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ from heartml.models.heads import Targets
 from heartml.models.heads.noise import Noise, loudness
 
 _TEMPO = 0.13
-_TILT = 0.5            # natural logarithm of power from the lowest to the highest band, standard deviation
+_TILT = 0.5            # standard deviation of the change from lowest to highest band, natural logarithm of power
 _GAIN = 0.3
 _NOISE = 0.2
 _MASK_S = 0.4
@@ -24,14 +25,17 @@ _MASK_BANDS = 6
 
 @dataclass(frozen=True)
 class Crops:
-    """Recordings behind each other, ready to be cropped.
+    """Frames of all recordings in one array, to draw crops from.
 
     Attributes:
-        frames: `[all frames, dim]`, half precision: a step there is a hundredth of the noise that is added.
-        states: int8 `[all frames]` or `None`.
-        first, length: of each recording, in frames.
-        loudness: power of each recording that a signal-to-noise ratio is about, where noise is added.
-        size: frames of a crop. strength: scales every disturbance but noise.
+        frames: `[all frames, dim]` in half precision: a rounding step is a hundredth of the noise that is added.
+        states: heart states, int8 `[all frames]`, or `None`.
+        first, length: first row and number of frames of each recording.
+        loudness: power of each recording, from which a signal-to-noise ratio is measured; `None` without noise.
+        size: frames of a crop.
+        mask: largest width of a mask in time, in frames.
+        strength: scales every change but the noise.
+        noise: what is added; `None` for nothing.
     """
 
     frames: NDArray[np.float16]
@@ -49,7 +53,7 @@ class Crops:
         cls, frames: Iterable[NDArray[np.float32]], targets: Targets, strength: float, chunk_s: float,
         noise: Noise | None = None,
     ) -> Self:
-        """Pack recordings and, where there are any, their heart states, for crops of `chunk_s` seconds."""
+        """Collect recordings `[frames, dim]` and, where there are any, their heart states; crops last `chunk_s`."""
         halves = [one.astype(np.float16) for one in frames]
         length = np.array([len(f) for f in halves])
         states = None if targets.states is None else np.concatenate(list(targets.states))
@@ -61,7 +65,10 @@ class Crops:
     def draw(
         self, rows: NDArray[np.int64], rng: np.random.Generator
     ) -> tuple[NDArray[np.float32], NDArray[np.int8] | None]:
-        """One crop of each recording: `[rows, size, dim]` and states `[rows, size]`; short recordings go round."""
+        """One random crop of each recording in `rows`: `[rows, size, dim]` and states `[rows, size]`.
+
+        A recording that is shorter than a crop is repeated.
+        """
         length = self.length[rows][:, None]
         tempo = np.exp(rng.uniform(-1, 1, (len(rows), 1)) * _TEMPO * self.strength)
         spare = np.maximum(length - self.size * tempo - 1, 0)
@@ -74,9 +81,9 @@ class Crops:
         crops = self.frames[here].astype(np.float32) * (1 - share) + self.frames[there].astype(np.float32) * share
         if self.noise is not None and self.loudness is not None:
             self.noise.add(crops, self.loudness[rows], rng)
-        return self._disturb(crops, rng), None if self.states is None else self.states[here]
+        return self._augmented(crops, rng), None if self.states is None else self.states[here]
 
-    def _disturb(self, crops: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    def _augmented(self, crops: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
         batch, size, dim = crops.shape
         bands = np.clip(np.arange(dim)[None] + rng.integers(-1, 2, (batch, 1)), 0, dim - 1)
         crops = np.take_along_axis(crops, bands[:, None, :], axis=2)
@@ -92,8 +99,8 @@ class Crops:
         return crops
 
 
-def _mask(picture: NDArray[np.float32], value: np.float32, size: int, widest: int, rng: np.random.Generator) -> None:
-    """Overwrite up to `widest` neighbouring rows of `picture` in place."""
+def _mask(values: NDArray[np.float32], value: np.float32, size: int, widest: int, rng: np.random.Generator) -> None:
+    """Overwrite up to `widest` neighbouring rows of `values` in place."""
     width = int(rng.integers(0, widest + 1))
     first = int(rng.integers(0, max(1, size - width)))
-    picture[first : first + width] = value
+    values[first : first + width] = value

@@ -1,6 +1,7 @@
 """Extremely randomised trees (Geurts et al., 2006) on vectors: `[cases, features] -> [cases, classes]`.
 
-Grown by scikit-learn, kept and walked as plain arrays: all trees behind each other, a leaf points to itself.
+scikit-learn fits them. They are saved and evaluated as plain arrays with the nodes of all trees. A leaf points to
+itself.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartml.models.heads import FittedHead, HeadPrediction, HeadState, Hyperparameters, Inputs, Suggester, Targets
-from heartml.models.heads.linear import Floats, case_weights, spread, vectors_of
+from heartml.models.heads.linear import Floats, case_weights, vectors_of, with_absent_classes
 from heartml.models.heads.log_probabilities import SMALLEST
 
 NAME = "extra_trees"
@@ -22,8 +23,12 @@ class Forest:
     """Nodes of all trees.
 
     Attributes:
-        roots: `[trees]`; feature, threshold, left, right: `[nodes]`, a leaf's children are itself; value:
-            `[nodes, present classes]`, probabilities of the leaf; present: class of each column; depth: of the deepest.
+        roots: first node of each tree `[trees]`.
+        feature, threshold, left, right: `[nodes]`; a leaf is its own left and right child.
+        value: probabilities `[nodes, present classes]`.
+        present: class of each column of `value`.
+        depth: of the deepest tree.
+        classes: number of all classes.
     """
 
     roots: NDArray[np.int64]
@@ -37,7 +42,7 @@ class Forest:
     classes: int
 
     def predict_proba(self, inputs: Inputs) -> HeadPrediction:
-        """`[cases, features] -> [cases, classes]`."""
+        """Vectors `[cases, features]` -> log-probabilities `[cases, classes]`."""
         x = vectors_of(inputs).astype(np.float32)     # what scikit-learn compares with its thresholds
         node = np.broadcast_to(self.roots, (len(x), len(self.roots)))
         rows = np.arange(len(x))[:, None]
@@ -45,10 +50,10 @@ class Forest:
             goes_left = x[rows, self.feature[node]] <= self.threshold[node]
             node = np.where(goes_left, self.left[node], self.right[node])
         mean = self.value[node].mean(axis=1, dtype=np.float64)
-        return HeadPrediction(spread(np.log(np.maximum(mean, SMALLEST)), self.present, self.classes))
+        return HeadPrediction(with_absent_classes(np.log(np.maximum(mean, SMALLEST)), self.present, self.classes))
 
     def state(self) -> HeadState:
-        """Nodes, in the smallest types that hold them."""
+        """The nodes, in small number types."""
         arrays: dict[str, NDArray[np.generic]] = {
             "roots": self.roots.astype(np.int32), "feature": self.feature.astype(np.int32),
             "threshold": self.threshold, "left": self.left.astype(np.int32), "right": self.right.astype(np.int32),
@@ -58,7 +63,7 @@ class Forest:
 
 
 def space(trial: Suggester) -> Hyperparameters:
-    """Number and depth of trees, columns tried at a split, lift of rare classes."""
+    """Number and depth of trees, share of features tried at a split, weight of rare classes."""
     return {
         "trees": trial.suggest_int("trees", 100, 400),
         "least_leaf": trial.suggest_int("least_leaf", 1, 6),
@@ -68,21 +73,20 @@ def space(trial: Suggester) -> Hyperparameters:
 
 
 def fit(inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed: int) -> FittedHead:
-    """Numbers: `trees`, `least_leaf`, `columns`, `balance`."""
+    """Hyperparameters: `trees`, `least_leaf`, `columns`, `balance`; see `Head.fit`."""
     from sklearn.ensemble import ExtraTreesClassifier
 
     model = ExtraTreesClassifier(
         int(hyperparameters["trees"]), min_samples_leaf=int(hyperparameters["least_leaf"]),
-                                 max_features=float(hyperparameters["columns"]),
-        random_state=seed % 2**32, n_jobs=None,
+        max_features=float(hyperparameters["columns"]), random_state=seed % 2**32, n_jobs=None,
     )
-    model.fit(vectors_of(inputs), targets.labels,
-              sample_weight=case_weights(targets, float(hyperparameters["balance"])))
+    weights = case_weights(targets, float(hyperparameters["balance"]))
+    model.fit(vectors_of(inputs), targets.labels, sample_weight=weights)
     return flatten([one.tree_ for one in model.estimators_], np.asarray(model.classes_, np.int64), targets.classes)
 
 
-def flatten(trees: "list[Any]", present: NDArray[np.int64], classes: int) -> Forest:
-    """scikit-learn's trees as one `Forest`."""
+def flatten(trees: list[Any], present: NDArray[np.int64], classes: int) -> Forest:
+    """scikit-learn's trees (`tree_` of each estimator) as one `Forest`."""
     sizes = np.array([t.node_count for t in trees])
     roots = np.cumsum(sizes) - sizes
     leaf = np.concatenate([t.children_left < 0 for t in trees])
@@ -99,7 +103,7 @@ def flatten(trees: "list[Any]", present: NDArray[np.int64], classes: int) -> For
 
 
 def load(state: HeadState) -> FittedHead:
-    """The forest behind a state."""
+    """The forest that `state` describes."""
     a = state.arrays
     whole = {name: np.asarray(a[name], np.int64) for name in ("roots", "feature", "left", "right", "present")}
     return Forest(whole["roots"], whole["feature"], np.asarray(a["threshold"], np.float64), whole["left"],

@@ -1,16 +1,19 @@
-"""The published fully connected network for PASCAL, as the baseline that it is: `[frames, dim]` -> log-probabilities.
+"""The published fully connected network for PASCAL, as a baseline: a list of `[frames, dim]` -> log-probabilities.
 
 Source: github.com/akshaldhal/heartbeat-sound (`preprocessor1.py`, `preprocessor2.py`, `train.py`), "~73 %" on a random
-split of four classes: every recording is filled up with zeros to the longest one, at the place where it differs least
-from that one; every position is standardised; layers of 64, 32 and 16 with ReLU, batch norm and dropout of one half;
-Adam at .001, batches of 64, 50 epochs, cross-entropy.
+split of four classes. Every recording is padded with zeros to the length of the longest one, and placed where it
+differs least from that one. Every position is standardised. Layers of 64, 32 and 16 have ReLU, batch norm and a dropout
+of one half. Training: Adam at .001, batches of 64, 50 epochs, cross-entropy.
 
-Where this deviates: folds keep a patient's recordings together (88 % of the published test files share their patient
-with training); reference and scaling come from the training folds alone, the published ones from all files; artifacts
-are kept, a fifth class; feature_set come through `heartml.audio.sound_files`, at one rate, level and pass band, the
-published ones at
-their own; the place is found from amplitude and kHz, there from amplitude and Hz, that is from frequency; the rate
-stays, where the published schedule looks at the loss of the test part; recordings longer than the longest are cut.
+This implementation differs in these points:
+
+- Folds keep a patient's recordings together. 88 % of the published test files share their patient with training.
+- Reference and scaling come from the training folds alone, there from all files.
+- Artifacts are kept, as a fifth class.
+- Sounds are read by `heartml.audio.sound_files` at one rate, level and pass band, there each at its own.
+- The place is found from amplitude and kHz, there from amplitude and Hz, which means from frequency alone.
+- The learning rate is constant. The published schedule uses the loss of the test part.
+- Recordings longer than the longest one of the training folds are cut.
 """
 
 from collections.abc import Sequence
@@ -33,7 +36,7 @@ from heartml.models.heads import (
     Targets,
 )
 from heartml.models.heads.network_params import NetworkParams
-from heartml.models.heads.network_training import Recipe, ask, parts, train
+from heartml.models.heads.network_training import Recipe, predict_chunks, split_chunks, train
 
 NAME = "fcnn"
 TAKES: Literal["vectors", "frames"] = "frames"
@@ -43,7 +46,7 @@ _HIDDEN = (64, 32, 16)
 
 
 class FcnnNetwork(nn.Module):
-    """`[batch, dim, frames] -> [batch, classes]`, logits; and nothing about frames."""
+    """`[batch, dim, frames] -> [batch, classes]`, logits; frames are not classified."""
 
     def __init__(self, inputs: int, classes: int, dropout: float) -> None:
         super().__init__()
@@ -58,10 +61,11 @@ class FcnnNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class Placing:
-    """How a recording of any length becomes one picture.
+    """Turns a recording of any length into an input of one size.
 
     Attributes:
-        reference: the longest recording of the training folds, `[size, dim]`. mean, deviation: of each position.
+        reference: the longest recording of the training folds `[size, dim]`.
+        mean, deviation: of each position over the training recordings `[size, dim]`.
     """
 
     reference: NDArray[np.float32]
@@ -69,31 +73,32 @@ class Placing:
     deviation: NDArray[np.float32]
 
     @classmethod
-    def of(cls, frames: Sequence[NDArray[np.float32]], most: int) -> Self:
-        """Fitted to recordings `[frames, dim]`; pictures are as long as the longest, `most` frames at most."""
+    def fit(cls, frames: Sequence[NDArray[np.float32]], most: int) -> Self:
+        """Fit to recordings `[frames, dim]`; inputs get the length of the longest, but at most `most` frames."""
         reference = np.array(max(frames, key=len)[:most])
         placed = np.stack([place(one, reference) for one in frames])
         deviation = placed.std(0)
         return cls(reference, placed.mean(0), np.where(deviation > 0, deviation, np.float32(1)))
 
     def __call__(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Place and standardise `[frames, dim] -> [size, dim]`."""
         return np.asarray((place(frames, self.reference) - self.mean) / self.deviation, np.float32)
 
 
 def place(frames: NDArray[np.float32], reference: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`[frames, dim] -> [size, dim]`: among zeros, where the squared difference to the reference is least."""
+    """Pad with zeros: `[frames, dim] -> [size, dim]`, at the place with the least squared difference to `reference`."""
     from scipy.signal import correlate
 
     cut = frames[: len(reference)].astype(np.float64)
-    alike = sum(correlate(r, c, "valid", "fft") for r, c in zip(reference.T.astype(np.float64), cut.T, strict=True))
+    products = sum(correlate(r, c, "valid", "fft") for r, c in zip(reference.T.astype(np.float64), cut.T, strict=True))
     energy = np.concatenate([[0.0], np.cumsum((reference.astype(np.float64) ** 2).sum(1))])
-    start = int(np.argmin(energy[len(cut) :] - energy[: len(energy) - len(cut)] - 2 * alike))
+    start = int(np.argmin(energy[len(cut) :] - energy[: len(energy) - len(cut)] - 2 * products))
     return np.pad(cut.astype(np.float32), ((start, len(reference) - len(cut) - start), (0, 0)))
 
 
 @dataclass(frozen=True)
-class _Pictures:
-    """All recordings, placed: `[cases, size, dim]`; nothing is drawn at random."""
+class _Placed:
+    """All training recordings, placed `[cases, size, dim]`; nothing is drawn at random."""
 
     placed: NDArray[np.float32]
 
@@ -103,19 +108,20 @@ class _Pictures:
 
 @dataclass(frozen=True)
 class FittedFcnn:
-    """A trained network, how recordings are placed, and the numbers that rebuild it."""
+    """A trained network, how recordings are placed, and the values that are needed to build it again."""
 
     network: FcnnNetwork
     placing: Placing
     shape: dict[str, HyperparameterValue]
 
     def predict_proba(self, inputs: Inputs) -> HeadPrediction:
-        """List of `[frames, dim]` -> `[cases, classes]`."""
-        return HeadPrediction(np.stack([self._whole(one) for one in cast(Sequence[NDArray[np.float32]], inputs)]))
+        """List of `[frames, dim]` -> log-probabilities `[cases, classes]`."""
+        recordings = cast(Sequence[NDArray[np.float32]], inputs)
+        return HeadPrediction(np.stack([self._predict_recording(one) for one in recordings]))
 
-    def _whole(self, frames: NDArray[np.float32]) -> NDArray[np.float64]:
-        pieces = parts(frames, cast(int | None, self.shape.get("inference_frames")))
-        return ask(self.network, [self.placing(piece) for piece in pieces])[0]
+    def _predict_recording(self, frames: NDArray[np.float32]) -> NDArray[np.float64]:
+        chunks = split_chunks(frames, cast(int | None, self.shape.get("inference_frames")))
+        return predict_chunks(self.network, [self.placing(chunk) for chunk in chunks])[0]
 
     def state(self) -> HeadState:
         """Weights, reference, scaling and shape."""
@@ -125,7 +131,7 @@ class FittedFcnn:
 
 
 def space(trial: Suggester) -> Hyperparameters:
-    """Dropout and rate, around the published ones."""
+    """Dropout and learning rate, around the published ones."""
     return {
         "dropout": trial.suggest_float("dropout", 0.3, 0.7),
         "rate": trial.suggest_float("rate", 3e-4, 3e-3, log=True),
@@ -133,19 +139,19 @@ def space(trial: Suggester) -> Hyperparameters:
 
 
 def fit(inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed: int) -> FittedHead:
-    """Numbers: `dropout`, and those of a `Recipe`, whose `chunk_s` is the longest that a picture may be."""
+    """Hyperparameters: `dropout`, and those of a `Recipe`, whose `chunk_s` is the greatest length of an input."""
     frames, recipe = list(cast(Sequence[NDArray[np.float32]], inputs)), Recipe.of(hyperparameters)
-    placing = Placing.of(frames, round(recipe.chunk_s * targets.frame_rate_hz))
-    pictures = _Pictures(np.stack([placing(one) for one in frames]))
-    shape: dict[str, HyperparameterValue] = {"inputs": placing.reference.size, "classes": targets.classes,
-                               "dropout": hyperparameters["dropout"]}
+    placing = Placing.fit(frames, round(recipe.chunk_s * targets.frame_rate_hz))
+    placed = _Placed(np.stack([placing(one) for one in frames]))
+    shape: dict[str, HyperparameterValue] = {
+        "inputs": placing.reference.size, "classes": targets.classes, "dropout": hyperparameters["dropout"]}
     if (size := recipe.inference_frames(targets.frame_rate_hz)) is not None:
         shape["inference_frames"] = size
-    return FittedFcnn(train(lambda: _build(shape), pictures, targets, recipe, seed), placing, shape)
+    return FittedFcnn(train(lambda: _build(shape), placed, targets, recipe, seed), placing, shape)
 
 
 def load(state: HeadState) -> FittedHead:
-    """The network and the placing behind a state."""
+    """The network and the placing that `state` describes."""
     shape = cast(dict[str, HyperparameterValue], dict(state.scalars))
     arrays = {name: np.array(array) for name, array in state.arrays.items()}
     placing = Placing(arrays.pop("reference"), arrays.pop("mean"), arrays.pop("deviation"))

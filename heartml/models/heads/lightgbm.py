@@ -1,4 +1,4 @@
-"""LightGBM (Ke et al., 2017) on vectors: `[cases, features] -> [cases, classes]`; saved as its own text."""
+"""LightGBM (Ke et al., 2017) on vectors: `[cases, features] -> [cases, classes]`; saved as its text."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,22 +19,22 @@ _FIXED = {"objective": "multiclass", "num_threads": 1, "deterministic": True, "f
 
 @dataclass(frozen=True)
 class FittedBoosting:
-    """A booster."""
+    """A fitted `lightgbm.Booster`."""
 
     booster: Any
 
     def predict_proba(self, inputs: Inputs) -> HeadPrediction:
-        """`[cases, features] -> [cases, classes]`."""
+        """Vectors `[cases, features]` -> log-probabilities `[cases, classes]`."""
         scores = self.booster.predict(vectors_of(inputs), raw_score=True, num_threads=1)
         return HeadPrediction(normalise(np.asarray(scores, float), SMALLEST))
 
     def state(self) -> HeadState:
-        """Trees as text."""
+        """The trees as text."""
         return HeadState(texts={_TEXT: self.booster.model_to_string()})
 
 
 def space(trial: Suggester) -> Hyperparameters:
-    """Size and number of trees, share of columns, lift of rare classes."""
+    """Size and number of trees, share of features, weight of rare classes."""
     return {
         "trees": trial.suggest_int("trees", 40, 200),
         "leaves": trial.suggest_int("leaves", 4, 15),
@@ -46,7 +46,7 @@ def space(trial: Suggester) -> Hyperparameters:
 
 
 def fit(inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed: int) -> FittedHead:
-    """Numbers: `trees`, `leaves`, `rate`, `columns`, `least_cases`, `balance`."""
+    """Hyperparameters: `trees`, `leaves`, `rate`, `columns`, `least_cases`, `balance`; see `Head.fit`."""
     import lightgbm
 
     weights = case_weights(targets, float(hyperparameters["balance"]))
@@ -59,7 +59,7 @@ def fit(inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed
 
 
 def load(state: HeadState) -> FittedHead:
-    """The booster behind a state."""
+    """The booster that `state` describes."""
     import lightgbm
 
     return FittedBoosting(lightgbm.Booster(model_str=state.texts[_TEXT]))

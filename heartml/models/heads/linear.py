@@ -1,4 +1,5 @@
-"""What the pooled heads share: standardised columns, weighted classes, and rows that sum to one."""
+"""What heads of pooled vectors share: standardised columns, weights of cases, classes that training lacks."""
+
 from dataclasses import dataclass
 from typing import Self, cast
 
@@ -13,22 +14,23 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Scale:
-    """Mean and deviation of each column; a column that never changes becomes zero."""
+    """Mean and standard deviation of each column `[features]`; a column that never changes becomes zero."""
 
     mean: Floats
     deviation: Floats
 
     @classmethod
-    def of(cls, vectors: Floats) -> Self:
-        """Fitted to `[cases, features]`."""
+    def fit(cls, vectors: Floats) -> Self:
+        """Fit to `[cases, features]`."""
         deviation = vectors.std(0)
         return cls(vectors.mean(0), np.where(deviation > 1e-9, deviation, np.inf))
 
     def __call__(self, vectors: Floats) -> Floats:
+        """Standardise the columns of `[cases, features]`."""
         return np.asarray((vectors - self.mean) / self.deviation)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """For `State.arrays`."""
+        """The fitted arrays, for `HeadState.arrays`."""
         return {"mean": self.mean, "deviation": self.deviation}
 
 
@@ -38,14 +40,14 @@ def vectors_of(inputs: Inputs) -> Floats:
 
 
 def case_weights(targets: Targets, power: float) -> Floats:
-    """Inverse class frequency to `power` for each case, mean one: `[cases]`."""
+    """Weight of each case `[cases]`: the inverse frequency of its class to the power `power`, with mean one."""
     counts = np.bincount(targets.labels, minlength=targets.classes)
     weights = (1.0 / counts[targets.labels]) ** power
     return np.asarray(weights / weights.mean())
 
 
-def spread(log_p: Floats, present: NDArray[np.int64], classes: int) -> Floats:
-    """Columns of the classes that training saw -> all `classes` columns, rows summing to one."""
+def with_absent_classes(log_p: Floats, present: NDArray[np.int64], classes: int) -> Floats:
+    """Add the classes that training lacks: `[cases, present] -> [cases, classes]`, rows summing to one."""
     whole = np.full((len(log_p), classes), np.log(SMALLEST))
     whole[:, present] = log_p
     return normalise(whole, SMALLEST)

@@ -1,17 +1,17 @@
-"""Log-probabilities whose rows sum to one."""
+"""Log-probabilities `[cases, classes]` whose rows sum to one after `exp`."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-SMALLEST = 1e-6       # no class is ever impossible: a logarithm of zero would decide alone in every mean
+SMALLEST = 1e-6       # no class is ever impossible: in a mean, a logarithm of zero would decide alone
 
 
 def normalise(log_scores: Floats, smallest: float | None = None) -> Floats:
     """Scale the rows of log-scores so that their probabilities sum to one.
 
     Args:
-        log_scores: `[cases, classes]`, natural logarithms up to a constant a row.
+        log_scores: `[cases, classes]`, natural logarithms up to a constant for each row.
         smallest: raise every probability to at least this (`SMALLEST`, for a head whose scores may be infinite).
 
     Returns:

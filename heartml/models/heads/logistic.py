@@ -13,30 +13,30 @@ TAKES: Literal["vectors", "frames"] = "vectors"
 
 @dataclass(frozen=True)
 class FittedLogistic:
-    """One linear score a class."""
+    """A fitted softmax regression."""
 
     softmax: Softmax
 
     def predict_proba(self, inputs: Inputs) -> HeadPrediction:
-        """`[cases, features] -> [cases, classes]`."""
+        """Vectors `[cases, features]` -> log-probabilities `[cases, classes]`."""
         return HeadPrediction(self.softmax.predict_log_proba(vectors_of(inputs)))
 
     def state(self) -> HeadState:
-        """Coefficients."""
+        """Scaling and coefficients."""
         return HeadState(self.softmax.arrays())
 
 
 def space(trial: Suggester) -> Hyperparameters:
-    """Penalty, and how far rare classes are lifted."""
+    """Inverse of the penalty, and weight of rare classes."""
     return {"c": trial.suggest_float("c", 1e-4, 1.0, log=True), "balance": trial.suggest_float("balance", 0.0, 1.0)}
 
 
 def fit(inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed: int) -> FittedHead:
-    """Numbers: `c`, `balance`."""
+    """Hyperparameters: `c`, `balance`; see `Head.fit`."""
     weights, c = case_weights(targets, float(hyperparameters["balance"])), float(hyperparameters["c"])
     return FittedLogistic(Softmax.fit(vectors_of(inputs), targets.labels, targets.classes, weights, c))
 
 
 def load(state: HeadState) -> FittedHead:
-    """The scores behind a state."""
+    """The regression that `state` describes."""
     return FittedLogistic(Softmax.from_arrays(state.arrays))

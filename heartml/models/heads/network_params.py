@@ -1,7 +1,7 @@
-"""The parameters of heads that are networks: what all of them have, and how they are read from `params.yaml`.
+"""Parameters of network heads: what all of them have, and how they are read from `params.yaml`.
 
-A network head declares its own class of these in its module, as `PARAMS`. A user writes them in `params.yaml` under
-`search.network_parameters.NAME`, and what should differ from `search.training` below `training` there.
+The module of a network head declares its own subclass as `PARAMS`. A user writes the values in `params.yaml` under
+`search.network_parameters.NAME`. Keys of `search.training` that this network replaces stand under `training` there.
 """
 
 from typing import Annotated, Any, Protocol, cast
@@ -12,34 +12,34 @@ from heartml.core import config
 from heartml.core.config import Count, ParamsError, SearchParams, Section, TrainingParams
 from heartml.models.heads import HEADS
 
-NOISE_ENCODER = "logspec"      # noise is added to log powers; other encoders' frames are something else
+NOISE_ENCODER = "logspec"      # noise is added to log powers, which other encoders do not give
 
 
 class NetworkParams(Section):
-    """What a network is trained on and how long.
+    """What a network is trained on, and for how long.
 
     Attributes:
-        encoders: whose frames it can be trained on.
-        steps: of the optimiser.
-        batch: recordings a step.
+        encoders: those whose frames it can be trained on.
+        steps: number of steps of the optimiser.
+        batch: recordings in each step.
         training: keys of `search.training` that this network replaces.
     """
 
     encoders: Annotated[tuple[str, ...], Field(min_length=1)]
     steps: Count
-    batch: Annotated[int, Field(ge=2)]     # a batch norm of one recording is nothing
+    batch: Annotated[int, Field(ge=2)]     # batch norm needs two recordings
     training: dict[str, Any] = Field(default_factory=dict)
 
     def check(self) -> None:
-        """Look at what lies outside `params.yaml`: a file, a name of a library.
+        """Check values that refer to something outside `params.yaml`: a file, a model of a library.
 
         Raises:
-            HeartMLError: it cannot be used; the message names the key.
+            HeartMLError: a value cannot be used; the message names the key.
         """
 
 
 class NetworkModule(Protocol):
-    """What the module of a network head holds beside what every head has."""
+    """What the module of a network head holds in addition to `Head`."""
 
     @property
     def PARAMS(self) -> type[NetworkParams]: ...  # noqa: N802 - a module's constant
@@ -56,7 +56,7 @@ def network_params(head: str, search: SearchParams) -> NetworkParams:
     if head not in search.network_parameters:
         raise ParamsError(f"params.yaml: head {head} needs a section `{where}`")
     kind = cast(NetworkModule, HEADS[head]()).PARAMS
-    params = config.checked(kind, search.network_parameters[head], where)
+    params = config.validate_section(kind, search.network_parameters[head], where)
     training = training_params(params, search, where)
     if training.noise_share and set(params.encoders) != {NOISE_ENCODER}:
         raise ParamsError(f"params.yaml: {where}: noise can be added to frames of {NOISE_ENCODER} alone, and {head} is "
@@ -66,10 +66,10 @@ def network_params(head: str, search: SearchParams) -> NetworkParams:
 
 def training_params(params: NetworkParams, search: SearchParams, where: str = "search.network_parameters"
                     ) -> TrainingParams:
-    """`search.training` with the keys in their place that the network replaces.
+    """`search.training`, with the keys replaced that the network sets itself.
 
     Raises:
         ParamsError: a key is unknown or out of range.
     """
     values = {**search.training.model_dump(), **params.training}
-    return config.checked(TrainingParams, values, f"{where}.training")
+    return config.validate_section(TrainingParams, values, f"{where}.training")

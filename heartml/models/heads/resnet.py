@@ -1,7 +1,8 @@
-"""A residual network of timm on the spectrogram as a picture: a list of `[frames, dim]` -> log-probabilities.
+"""A residual network of timm on the spectrogram as an image: a list of `[frames, dim]` -> log-probabilities.
 
-He et al., Deep residual learning for image recognition, 2016. One channel, bands by time; the last map is pooled by
-mean, maximum or attention. The backbone begins at random or from a local file of weights: nothing is ever downloaded.
+He et al., Deep residual learning for image recognition, 2016. The image has one channel, bands by time. The last
+feature map is pooled by mean, maximum or attention. The backbone starts with random weights or with those of a local
+file. Nothing is ever downloaded.
 """
 
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ from heartml.models.heads import (
 )
 from heartml.models.heads.augmentation import Crops
 from heartml.models.heads.network_params import NetworkParams
-from heartml.models.heads.network_training import Recipe, ask, centred, parts, repeated, train
+from heartml.models.heads.network_training import Recipe, centred, predict_chunks, repeated, split_chunks, train
 
 NAME = "resnet"
 _WHERE = "search.network_parameters.resnet"
@@ -39,7 +40,7 @@ TAKES: Literal["vectors", "frames"] = "frames"
 
 
 class ResnetParams(NetworkParams):
-    """Any network of timm that gives a feature map, and the file of weights that it begins with."""
+    """A network of timm that gives a feature map, its pooling, and the file of weights that it starts from."""
 
     backbone: str
     pooling: Literal["avg", "max", "attention"]
@@ -47,7 +48,7 @@ class ResnetParams(NetworkParams):
     weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
 
     @model_validator(mode="after")
-    def _weights_are_known_by_content(self) -> Self:
+    def _weights_have_their_hash(self) -> Self:
         if (self.weights is None) != (self.weights_sha256 is None):
             raise ValueError("weights and weights_sha256 (of that file) belong together")
         return self
@@ -61,11 +62,11 @@ PARAMS = ResnetParams
 
 
 class ResnetError(HeartMLError):
-    """`search.resnet` names a backbone or a file of weights that cannot be used; the message says what could."""
+    """`search.network_parameters.resnet` names a backbone or weights that cannot be used; the message says which."""
 
 
 class ResnetNetwork(nn.Module):
-    """`[batch, dim, frames] -> [batch, classes]`, logits; and nothing about frames."""
+    """`[batch, dim, frames] -> [batch, classes]`, logits; frames are not classified."""
 
     def __init__(self, shape: dict[str, HyperparameterValue]) -> None:
         super().__init__()
@@ -91,18 +92,19 @@ class ResnetNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class FittedResnet:
-    """A trained network with the numbers that rebuild it."""
+    """A trained network and the values that are needed to build it again."""
 
     network: ResnetNetwork
     shape: dict[str, HyperparameterValue]
 
     def predict_proba(self, inputs: Inputs) -> HeadPrediction:
-        """List of `[frames, dim]` -> `[cases, classes]`."""
-        return HeadPrediction(np.stack([self._whole(one) for one in cast(Sequence[NDArray[np.float32]], inputs)]))
+        """List of `[frames, dim]` -> log-probabilities `[cases, classes]`."""
+        recordings = cast(Sequence[NDArray[np.float32]], inputs)
+        return HeadPrediction(np.stack([self._predict_recording(one) for one in recordings]))
 
-    def _whole(self, frames: NDArray[np.float32]) -> NDArray[np.float64]:
-        pieces = parts(centred(frames), cast(int | None, self.shape.get("inference_frames")))
-        return ask(self.network, [repeated(piece) for piece in pieces])[0]
+    def _predict_recording(self, frames: NDArray[np.float32]) -> NDArray[np.float64]:
+        chunks = split_chunks(centred(frames), cast(int | None, self.shape.get("inference_frames")))
+        return predict_chunks(self.network, [repeated(chunk) for chunk in chunks])[0]
 
     def state(self) -> HeadState:
         """Weights and shape."""
@@ -111,7 +113,7 @@ class FittedResnet:
 
 
 def space(trial: Suggester) -> Hyperparameters:
-    """Regularisation and rate; the backbone is a parameter."""
+    """Regularisation and learning rate; the backbone is set in `params.yaml`."""
     return {
         "dropout": trial.suggest_float("dropout", 0.0, 0.5),
         "rate": trial.suggest_float("rate", 3e-4, 5e-3, log=True),
@@ -120,19 +122,20 @@ def space(trial: Suggester) -> Hyperparameters:
 
 
 def fit(inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed: int) -> FittedHead:
-    """Numbers: `backbone`, `pooling`, `dropout`, `strength`, perhaps `weights`, and those of a `Recipe`."""
+    """Hyperparameters: `backbone`, `pooling`, `dropout`, `strength`, perhaps `weights`, and those of a `Recipe`."""
     frames, recipe = cast(Sequence[NDArray[np.float32]], inputs), Recipe.of(hyperparameters)
-    shape: dict[str, HyperparameterValue] = {"dim": frames[0].shape[1], "classes": targets.classes,
-                               **{key: hyperparameters[key] for key in ("backbone", "pooling", "dropout")}}
+    shape: dict[str, HyperparameterValue] = {
+        "dim": frames[0].shape[1], "classes": targets.classes,
+        **{key: hyperparameters[key] for key in ("backbone", "pooling", "dropout")}}
     if (size := recipe.inference_frames(targets.frame_rate_hz)) is not None:
         shape["inference_frames"] = size
     crops = Crops.of((centred(f) for f in frames), targets, float(hyperparameters["strength"]), recipe.chunk_s,
                      recipe.noise())
-    return FittedResnet(train(lambda: _begun(shape, hyperparameters), crops, targets, recipe, seed), shape)
+    return FittedResnet(train(lambda: _build(shape, hyperparameters), crops, targets, recipe, seed), shape)
 
 
 def load(state: HeadState) -> FittedHead:
-    """The network behind a state."""
+    """The network that `state` describes."""
     shape = cast(dict[str, HyperparameterValue], dict(state.scalars))
     network = ResnetNetwork(shape)
     network.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.arrays.items()})
@@ -140,43 +143,43 @@ def load(state: HeadState) -> FittedHead:
 
 
 def check(params: ResnetParams) -> None:
-    """Backbone and weights can be used.
+    """Check that backbone and weights can be used.
 
     Raises:
-        ResnetError: naming what cannot.
+        ResnetError: one of them cannot; the message names it.
     """
     import timm
 
     if not timm.is_model(params.backbone):
         near = get_close_matches(params.backbone, timm.list_models(), 4, 0.4) or ["resnet10t"]
-        raise ResnetError(f"{_WHERE}.backbone: timm has no {params.backbone!r}, but {', '.join(near)}")
+        raise ResnetError(f"{_WHERE}.backbone: timm has no {params.backbone!r}; it has {', '.join(near)}")
     with torch.random.fork_rng(devices=[]):
         backbone = _backbone(params.backbone)
     if not _gives_maps(backbone):
-        raise ResnetError(f"{_WHERE}.backbone: {params.backbone} gives no map of features, channels first, for a "
-                          "picture of any size; resnet10t does, as do other residual and convolutional networks")
+        raise ResnetError(f"{_WHERE}.backbone: {params.backbone} gives no feature map, channels first, for an "
+                          "image of any size; resnet10t does, as do other residual and convolutional networks")
     if params.weights is not None:
         _load_weights(backbone, Path(params.weights), str(params.weights_sha256))
 
 
 def _backbone(name: str) -> Any:
-    """A network of timm for one channel, without pooling and classifier, at random weights."""
-    import timm  # three seconds, which heads of other kinds need not wait for
+    """A network of timm for one channel, without pooling and classifier, with random weights."""
+    import timm  # takes three seconds, which other heads need not wait for
 
     return timm.create_model(name, pretrained=False, in_chans=1, num_classes=0, global_pool="")
 
 
 def _gives_maps(backbone: Any) -> bool:
-    """Whether a picture of 48 by 255 becomes `[1, channels, rows, columns]`."""
+    """Whether an image of 48 by 255 becomes `[1, channels, rows, columns]`."""
     try:
         with torch.inference_mode():
             maps = backbone.eval().forward_features(torch.zeros(1, 1, 48, 255))
-    except (AssertionError, RuntimeError):     # a fixed size of picture
+    except (AssertionError, RuntimeError):     # it takes images of one size only
         return False
     return isinstance(maps, Tensor) and maps.ndim == 4 and maps.shape[1] == int(backbone.num_features)
 
 
-def _begun(shape: dict[str, HyperparameterValue], hyperparameters: Hyperparameters) -> ResnetNetwork:
+def _build(shape: dict[str, HyperparameterValue], hyperparameters: Hyperparameters) -> ResnetNetwork:
     network = ResnetNetwork(shape)
     if "weights" in hyperparameters:
         _load_weights(network.backbone, Path(str(hyperparameters["weights"])), str(hyperparameters["weights_sha256"]))
@@ -184,10 +187,10 @@ def _begun(shape: dict[str, HyperparameterValue], hyperparameters: Hyperparamete
 
 
 def _load_weights(backbone: Any, file: Path, sha256: str) -> None:
-    """Fill a backbone from timm's names in a safetensors file; three input channels become one, a classifier is left.
+    """Load a safetensors file with timm's names; three input channels become one, and a classifier is left out.
 
     Raises:
-        ResnetError: the file is missing, another one, or of another backbone.
+        ResnetError: the file is missing, has another hash, or is of another backbone.
     """
     if not file.is_file():
         raise ResnetError(f"{_WHERE}.weights: {file} does not exist. Weights are not downloaded: put them there.")
@@ -195,9 +198,9 @@ def _load_weights(backbone: Any, file: Path, sha256: str) -> None:
         raise ResnetError(f"{_WHERE}.weights_sha256: {file} has {found}")
     from timm.models import adapt_input_conv
 
-    told = backbone.pretrained_cfg
-    first = f"{told['first_conv']}.weight"
-    arrays = {key: value for key, value in load_file(file).items() if not key.startswith(f"{told['classifier']}.")}
+    config = backbone.pretrained_cfg
+    first = f"{config['first_conv']}.weight"
+    arrays = {key: value for key, value in load_file(file).items() if not key.startswith(f"{config['classifier']}.")}
     if first in arrays:
         arrays[first] = adapt_input_conv(1, arrays[first])
     try:

@@ -1,7 +1,8 @@
-"""Soft segments: what a recording feature_set like in systole against diastole, without ever deciding where they are.
+"""Soft segments: how a recording sounds in systole compared with diastole, without hard boundaries between them.
 
-Frame posteriors of the sequence head weight the band energies of a recording. A murmur is energy in systole that
-diastole does not have; where in systole it lies is told from the feature_set that come before and after.
+Frames `[frames, dim]` and posteriors `[frames / 2, 4 + classes]` of one recording come in, one vector comes out. The
+posteriors of the sequence head weight the band energies. A murmur is energy in systole that diastole does not have. The
+first and second heart sounds around it tell where in systole it lies.
 """
 
 import numpy as np
@@ -11,15 +12,17 @@ Floats = NDArray[np.float64]
 
 S1, DIASTOLE, S2, UNANNOTATED, FIRST_SYSTOLE = 0, 1, 2, 3, 4
 _GROUPS = 16           # of neighbouring bands
-_NEAR_FRAMES = 3       # 120 ms at 25 frames a second: early and late systole
+_NEAR_FRAMES = 3       # 120 ms at 25 Hz: length of early and of late systole
 _QUANTILES = (0.5, 0.75, 0.9, 0.97)
 _SURE = 0.8
 
 
-def describe(frames: NDArray[np.float32], posteriors: NDArray[np.float32]) -> Floats:
-    """`[2 t or 2 t - 1, dim]` band energies, `[t, 4 + classes]` posteriors -> `[6 * 16 + 5 * classes + 5]`.
+def soft_segments(frames: NDArray[np.float32], posteriors: NDArray[np.float32]) -> Floats:
+    """Features of one recording: `[6 * 16 + 5 * classes + 5]`.
 
-    Columns of the posteriors: S1, diastole, S2, unannotated, systole of each class.
+    Args:
+        frames: log band energies `[2 t, dim]` or `[2 t - 1, dim]`.
+        posteriors: `[t, 4 + classes]`; columns are S1, diastole, S2, unannotated, and systole of each class.
     """
     energy = _grouped(frames[::2].astype(np.float64))
     p = posteriors.astype(np.float64)
@@ -45,12 +48,12 @@ def _grouped(energy: Floats) -> Floats:
 
 
 def _mean(values: Floats, weights: Floats) -> Floats:
-    """Weighted mean over time, the plain mean holding a little of the weight: `[t, n], [t] -> [n]`."""
-    little = weights + 1e-3
-    return np.asarray((little[:, None] * values).sum(0) / little.sum())
+    """Weighted mean over time: `[t, n], [t] -> [n]`. No weight is zero, so that their sum is not zero either."""
+    positive = weights + 1e-3
+    return np.asarray((positive[:, None] * values).sum(0) / positive.sum())
 
 
 def _recent(posterior: Floats) -> Floats:
-    """Highest posterior among the frames just before: `[t]`."""
+    """Highest posterior among the frames just before each frame: `[t]`."""
     padded = np.concatenate([np.zeros(_NEAR_FRAMES), posterior])
     return np.asarray(np.max([padded[k : k + len(posterior)] for k in range(_NEAR_FRAMES)], axis=0))

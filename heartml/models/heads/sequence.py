@@ -1,9 +1,10 @@
-"""Temporal convolution network: a list of `[frames, dim]` -> log-probabilities, and what each frame is.
+"""Temporal convolution network: a list of `[frames, dim]` -> log-probabilities, and the heart state of each frame.
 
-Batch norm on bands, a convolution of 5 with stride 2, six residual dilated blocks (Bai et al., An empirical evaluation
-of generic convolutional and recurrent networks, 2018), attention pooling with two heads beside the mean. Where heart
-states are known a second head learns them frame by frame, with systole split by the recording's class: what a murmur is
-is heard there. Trained on crops with SpecAugment (Park et al., 2019) by `heartml.models.heads.network_training`.
+Batch norm on bands, a convolution of width 5 with stride 2, six residual dilated blocks (Bai et al., An empirical
+evaluation of generic convolutional and recurrent networks, 2018), the mean and two attention heads as pooling. Where
+heart states are known, a second output is trained on them frame by frame. It divides systole by the recording's class,
+because most murmurs are heard there. Trained on crops with SpecAugment (Park et al., 2019), see
+`heartml.models.heads.network_training`.
 """
 
 from collections.abc import Sequence
@@ -29,15 +30,15 @@ from heartml.models.heads import (
 )
 from heartml.models.heads.augmentation import Crops
 from heartml.models.heads.network_params import NetworkParams
-from heartml.models.heads.network_training import Recipe, ask, centred, parts, repeated, train
-from heartml.models.heads.segment_features import FIRST_SYSTOLE, UNANNOTATED, describe
+from heartml.models.heads.network_training import Recipe, centred, predict_chunks, repeated, split_chunks, train
+from heartml.models.heads.segment_features import FIRST_SYSTOLE, UNANNOTATED, soft_segments
 
 NAME = "sequence"
 TAKES: Literal["vectors", "frames"] = "frames"
 
 
 class SequenceParams(NetworkParams):
-    """`channels` of every convolution."""
+    """`channels`: of every convolution."""
 
     channels: Count
 
@@ -48,21 +49,21 @@ _DILATIONS = (1, 2, 4, 8, 2, 16)
 
 
 class _Block(nn.Module):
-    """Residual: norm, dilated convolution of 3, norm, convolution of 1."""
+    """Residual block: dilated convolution of width 3, norm, convolution of width 1."""
 
     def __init__(self, channels: int, dilation: int, dropout: float) -> None:
         super().__init__()
         self.first = nn.Conv1d(channels, channels, 3, dilation=dilation, padding=dilation, bias=False)
         self.norm = nn.BatchNorm1d(channels)
         self.second = nn.Conv1d(channels, channels, 1)
-        self.dropout = nn.Dropout1d(dropout)     # whole channels: a fifth of a step's time less than single values
+        self.dropout = nn.Dropout1d(dropout)     # whole channels: a fifth faster than single values
 
     def forward(self, x: Tensor) -> Tensor:
         return x + cast(Tensor, self.dropout(self.second(functional.relu(self.norm(self.first(x))))))
 
 
 class SequenceNetwork(nn.Module):
-    """`[batch, dim, frames] -> [batch, classes], [batch, 4 + classes, frames / 2]`, both logits."""
+    """`[batch, dim, frames] -> [batch, classes], [batch, 4 + classes, frames / 2]`: logits of recordings and frames."""
 
     def __init__(self, dim: int, classes: int, channels: int, dropout: float) -> None:
         super().__init__()
@@ -85,33 +86,36 @@ class SequenceNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class FittedSequence:
-    """A trained network with the numbers that rebuild it."""
+    """A trained network and the values that are needed to build it again."""
 
     network: SequenceNetwork
     shape: dict[str, HyperparameterValue]
 
     def predict_proba(self, inputs: Inputs) -> HeadPrediction:
-        """List of `[frames, dim]` -> `[cases, classes]`; details: soft segments, where heart states were learnt."""
+        """List of `[frames, dim]` -> log-probabilities `[cases, classes]`.
+
+        `details` are soft segments, where the network was trained on heart states.
+        """
         frames = cast(Sequence[NDArray[np.float32]], inputs)
         if not self.shape["states"]:
-            return HeadPrediction(np.stack([self.whole(one)[0] for one in frames]))
-        said = [self._described(one) for one in frames]
-        return HeadPrediction(np.stack([log_p for log_p, _ in said]), np.stack([segments for _, segments in said]))
+            return HeadPrediction(np.stack([self.predict_recording(one)[0] for one in frames]))
+        found = [self._with_segments(one) for one in frames]
+        return HeadPrediction(np.stack([log_p for log_p, _ in found]), np.stack([segments for _, segments in found]))
 
-    def _described(self, frames: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        log_p, posteriors = self.whole(frames)
-        return log_p, describe(frames, posteriors)
+    def _with_segments(self, frames: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        log_p, posteriors = self.predict_recording(frames)
+        return log_p, soft_segments(frames, posteriors)
 
-    def whole(self, frames: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    def predict_recording(self, frames: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """One recording -> log-probabilities `[classes]` and frame posteriors `[frames / 2, 4 + classes]`."""
-        pieces = parts(centred(frames), cast(int | None, self.shape.get("inference_frames")))
-        log_p, posteriors = ask(self.network, [repeated(piece) for piece in pieces])
-        own = [p[: -(-len(piece) // 2)] for p, piece in zip(posteriors, pieces, strict=True)]
+        chunks = split_chunks(centred(frames), cast(int | None, self.shape.get("inference_frames")))
+        log_p, posteriors = predict_chunks(self.network, [repeated(chunk) for chunk in chunks])
+        own = [p[: -(-len(chunk) // 2)] for p, chunk in zip(posteriors, chunks, strict=True)]
         return log_p, np.concatenate(own)
 
     def frame_posteriors(self, frames: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """What each second frame is, where heart states were learnt."""
-        return self.whole(frames)[1] if self.shape["states"] else None
+        """See `SegmentsHeartStates`."""
+        return self.predict_recording(frames)[1] if self.shape["states"] else None
 
     def state(self) -> HeadState:
         """Weights and shape."""
@@ -120,7 +124,7 @@ class FittedSequence:
 
 
 def space(trial: Suggester) -> Hyperparameters:
-    """Regularisation and rate; the recipe's other numbers are fixed."""
+    """Regularisation and learning rate; the recipe's other hyperparameters are set in `params.yaml`."""
     return {
         "dropout": trial.suggest_float("dropout", 0.1, 0.5),
         "rate": trial.suggest_float("rate", 1e-3, 6e-3, log=True),
@@ -130,11 +134,11 @@ def space(trial: Suggester) -> Hyperparameters:
 
 
 def fit(inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed: int) -> FittedHead:
-    """Numbers: `channels`, `dropout`, `frame_weight`, `strength`, and those of a `Recipe`."""
+    """Hyperparameters: `channels`, `dropout`, `frame_weight`, `strength`, and those of a `Recipe`; see `Head.fit`."""
     frames, recipe = cast(Sequence[NDArray[np.float32]], inputs), Recipe.of(hyperparameters)
-    shape: dict[str, HyperparameterValue] = {"dim": frames[0].shape[1], "classes": targets.classes,
-                                             "channels": hyperparameters["channels"],
-             "dropout": hyperparameters["dropout"], "states": targets.states is not None}
+    shape: dict[str, HyperparameterValue] = {
+        "dim": frames[0].shape[1], "classes": targets.classes, "channels": hyperparameters["channels"],
+        "dropout": hyperparameters["dropout"], "states": targets.states is not None}
     if (size := recipe.inference_frames(targets.frame_rate_hz)) is not None:
         shape["inference_frames"] = size
     crops = Crops.of((centred(f) for f in frames), targets, float(hyperparameters["strength"]), recipe.chunk_s,
@@ -146,7 +150,7 @@ def fit(inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed
 
 
 def load(state: HeadState) -> FittedHead:
-    """The network behind a state."""
+    """The network that `state` describes."""
     shape = cast(dict[str, HyperparameterValue], dict(state.scalars))
     network = _build(shape)
     network.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.arrays.items()})
@@ -158,16 +162,17 @@ def _build(shape: dict[str, HyperparameterValue]) -> SequenceNetwork:
 
 
 def frame_loss(logits: Tensor, states: NDArray[np.int8], labels: NDArray[np.int64]) -> Tensor:
-    """Cross-entropy of `[batch, 4 + classes, frames / 2]` against states `[batch, frames]`, where they are known."""
+    """Cross-entropy of `[batch, 4 + classes, frames / 2]` for states `[batch, frames]`, where they are known."""
     known = torch.from_numpy(frame_targets(states, labels)).to(logits.device)
-    flat = logits.transpose(1, 2).flatten(0, 1)     # in two dimensions a GPU adds in any order
+    flat = logits.transpose(1, 2).flatten(0, 1)     # with more dimensions, a GPU adds in no fixed order
     return functional.cross_entropy(flat, known.flatten(), ignore_index=-1)
 
 
 def frame_targets(states: NDArray[np.int8], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """States `[batch, frames]` of S1, systole, S2, diastole, unannotated (4), unknown (-1) -> classes of frames.
+    """The class of every second frame: states `[batch, frames]`, labels `[batch]` -> `[batch, frames / 2]`.
 
-    S1 0, diastole 1, S2 2, unannotated 3, systole of a recording of class c 4 + c; every second frame.
+    The states are 0 to 3 for S1, systole, S2 and diastole, 4 for unannotated and -1 for unknown. The classes are 0 for
+    S1, 1 for diastole, 2 for S2, 3 for unannotated, `4 + c` for systole of a recording of class `c`, -1 for unknown.
     """
     codes = np.array([0, FIRST_SYSTOLE, 2, 1, UNANNOTATED, -1])
     found = codes[states[:, ::2]]

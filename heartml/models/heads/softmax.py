@@ -1,4 +1,7 @@
-"""Multinomial logistic regression as a thing of its own: the logistic head, the SVM's scores and the stacker use it."""
+"""Multinomial logistic regression: `[cases, features] -> [cases, classes]`.
+
+The logistic head, the stacker and the SVM (to turn its scores into probabilities) use it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,15 +10,18 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from heartml.models.heads.linear import Floats, Scale, spread
+from heartml.models.heads.linear import Floats, Scale, with_absent_classes
 
 
 @dataclass(frozen=True)
 class Softmax:
-    """Standardised columns, one linear score a class that training saw.
+    """Standardised columns, and one linear score for each class that occurs in training.
 
     Attributes:
-        coefficients: `[present classes, features]`; intercepts: `[present classes]`; present: class of each row.
+        coefficients: `[present classes, features]`.
+        intercepts: `[present classes]`.
+        present: class of each row of `coefficients`.
+        classes: number of all classes.
     """
 
     scale: Scale
@@ -26,10 +32,10 @@ class Softmax:
 
     @classmethod
     def fit(cls, vectors: Floats, labels: NDArray[np.int64], classes: int, weights: Floats, c: float) -> Self:
-        """Weighted maximum likelihood with an L2 penalty of `1 / c` (lbfgs, so the same bytes every time)."""
+        """Fit by weighted maximum likelihood with an L2 penalty of `1 / c` (lbfgs: the same bytes every time)."""
         from sklearn.linear_model import LogisticRegression
 
-        scale = Scale.of(vectors)
+        scale = Scale.fit(vectors)
         model = LogisticRegression(C=c, max_iter=2000)
         model.fit(scale(vectors), labels, sample_weight=weights)
         coefficients, intercepts = np.asarray(model.coef_, float), np.asarray(model.intercept_, float)
@@ -39,17 +45,18 @@ class Softmax:
         return cls(scale, coefficients, intercepts, np.asarray(model.classes_, np.int64), classes)
 
     def predict_log_proba(self, vectors: Floats) -> Floats:
-        """`[cases, features] -> [cases, classes]`."""
-        return spread(self.scale(vectors) @ self.coefficients.T + self.intercepts, self.present, self.classes)
+        """Vectors `[cases, features]` -> log-probabilities `[cases, classes]`."""
+        scores = self.scale(vectors) @ self.coefficients.T + self.intercepts
+        return with_absent_classes(scores, self.present, self.classes)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """For `State.arrays`; `from_arrays` is the way back."""
+        """The fitted arrays, for saving; `from_arrays` reads them."""
         return {**self.scale.arrays(), "coefficients": self.coefficients, "intercepts": self.intercepts,
                 "present": self.present, "classes": np.array(self.classes)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
-        """What `arrays` described."""
+        """The softmax that `arrays` was called on."""
         floats = {k: np.asarray(v, np.float64) for k, v in arrays.items()}
         return cls(Scale(floats["mean"], floats["deviation"]), floats["coefficients"], floats["intercepts"],
-                   np.asarray(arrays["present"], np.int64), int(arrays["classes"].item()))   # saved as [1]
+                   np.asarray(arrays["present"], np.int64), int(arrays["classes"].item()))   # read back as [1]

@@ -1,9 +1,9 @@
 """Support vector machine with a Gaussian kernel: `[cases, features] -> [cases, classes]`.
 
-One machine for each pair of classes. Their scores become probabilities by a softmax regression on scores of inner,
-grouped folds (Platt 1999, for all classes at once): .875 macro AUC on PASCAL, where scikit-learn's coupling of pairwise
-sigmoids gives .871 and one machine a class .867. Prediction is our own sum over support vectors, so that only arrays
-are saved; a test holds it against scikit-learn.
+There is one machine for each pair of classes. A softmax regression on out-of-fold scores of inner, grouped folds turns
+their scores into probabilities (Platt 1999, for all classes at once). This gives .875 macro AUC on PASCAL.
+scikit-learn's coupling of pairwise sigmoids gives .871, and one machine for each class .867. Prediction is our own sum
+over support vectors, so that only arrays are saved; a test compares it with scikit-learn.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _SOFTMAX_C = 0.05
 
 @dataclass(frozen=True)
 class Machines:
-    """One machine a pair: `scores = exp(-gamma |x - support|^2) @ weights + offsets`, `[cases, pairs]`."""
+    """One machine for each pair of classes: `scores = exp(-gamma |x - support|^2) @ weights + offsets`."""
 
     scale: Scale
     support: Floats
@@ -43,17 +43,17 @@ class Machines:
 
 @dataclass(frozen=True)
 class FittedSvm:
-    """Machines, and the softmax that turns their scores into probabilities."""
+    """The machines, and the softmax regression that turns their scores into probabilities."""
 
     machines: Machines
     softmax: Softmax
 
     def predict_proba(self, inputs: Inputs) -> HeadPrediction:
-        """`[cases, features] -> [cases, classes]`."""
+        """Vectors `[cases, features]` -> log-probabilities `[cases, classes]`."""
         return HeadPrediction(self.softmax.predict_log_proba(self.machines.scores(vectors_of(inputs))))
 
     def state(self) -> HeadState:
-        """Support vectors and their weights."""
+        """Support vectors and their weights, and the softmax regression."""
         m = self.machines
         own = {**m.scale.arrays(), "support": m.support, "weights": m.weights, "offsets": m.offsets}
         inner = {f"softmax.{name}": array for name, array in self.softmax.arrays().items()}
@@ -61,7 +61,7 @@ class FittedSvm:
 
 
 def space(trial: Suggester) -> Hyperparameters:
-    """Penalty, width of the kernel in units of one over the number of features, lift of rare classes."""
+    """Inverse of the penalty, `gamma` times the number of features, weight of rare classes."""
     return {
         "c": trial.suggest_float("c", 0.3, 30.0, log=True),
         "gamma": trial.suggest_float("gamma", 0.1, 3.0, log=True),
@@ -70,18 +70,18 @@ def space(trial: Suggester) -> Hyperparameters:
 
 
 def fit(inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed: int) -> FittedHead:
-    """Numbers: `c`, `gamma`, `balance`."""
+    """Hyperparameters: `c`, `gamma`, `balance`; see `Head.fit`."""
     vectors = vectors_of(inputs)
     scores = np.zeros((len(vectors), targets.classes * (targets.classes - 1) // 2))
     for train, test in inner_folds(targets, seed):
-        scores[test] = _machines(vectors[train], _part(targets, train), hyperparameters).scores(vectors[test])
+        scores[test] = _machines(vectors[train], _subset(targets, train), hyperparameters).scores(vectors[test])
     cases = case_weights(targets, float(hyperparameters["balance"]))
     softmax = Softmax.fit(scores, targets.labels, targets.classes, cases, _SOFTMAX_C)
     return FittedSvm(_machines(vectors, targets, hyperparameters), softmax)
 
 
 def load(state: HeadState) -> FittedHead:
-    """The machines behind a state."""
+    """The machines and the regression that `state` describes."""
     a = {name: np.asarray(array, np.float64) for name, array in state.arrays.items() if not name.startswith("softmax.")}
     inner = {name.removeprefix("softmax."): v for name, v in state.arrays.items() if name.startswith("softmax.")}
     gamma = float(str(state.scalars["gamma"]))
@@ -90,7 +90,7 @@ def load(state: HeadState) -> FittedHead:
 
 
 def inner_folds(targets: Targets, seed: int) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Stratified folds that no group crosses; fewer where a class is so rare that it would be in few of them."""
+    """Rows to fit on and rows to predict, for stratified folds that keep groups whole; fewer for rare classes."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     rarest = int(np.unique(targets.labels, return_counts=True)[1].min())
@@ -99,12 +99,12 @@ def inner_folds(targets: Targets, seed: int) -> list[tuple[NDArray[np.intp], NDA
     return list(folds.split(targets.labels, targets.labels, targets.groups))
 
 
-def _part(targets: Targets, rows: NDArray[np.intp]) -> Targets:
+def _subset(targets: Targets, rows: NDArray[np.intp]) -> Targets:
     return Targets(targets.labels[rows], targets.classes, targets.groups[rows])
 
 
 def _machines(vectors: Floats, targets: Targets, hyperparameters: Hyperparameters) -> Machines:
-    scale = Scale.of(vectors)
+    scale = Scale.fit(vectors)
     x, gamma = scale(vectors), float(hyperparameters["gamma"]) / vectors.shape[1]
     pairs = list(combinations(range(targets.classes), 2))
     weights, offsets = np.zeros((len(x), len(pairs))), np.zeros(len(pairs))
@@ -118,7 +118,7 @@ def _machines(vectors: Floats, targets: Targets, hyperparameters: Hyperparameter
 
 
 def _machine(x: Floats, first: NDArray[np.bool_], cases: Floats, c: float, gamma: float) -> tuple[Floats, float]:
-    """Weights `[cases]` and offset of one pair; without cases of both classes the one that is there is certain."""
+    """Weights `[cases]` and offset of one pair. If only one of the two classes has cases, that one is certain."""
     from sklearn.svm import SVC
 
     if first.all() or not first.any():

@@ -1,19 +1,24 @@
-"""Registered models are signed when they are registered and verified whenever they are loaded (OpenSSF model-signing).
+"""Sign a model when it is registered, and verify it whenever it is loaded (OpenSSF model-signing, with a key file).
 
-What is signed is a folder: the model as MLflow stores it, code and weights, with a statement beside it
-(`heartml.statement.json`: name, run, content key, and the SHA-256 or value of everything that the run keeps, see
-`statement`). One signature covers all of it, so that an edited metric, a forged tag and a swapped file are found, even
-where they agree with each other. The gate's verdict is signed once more, when it is known.
+In: a folder with a model as MLflow stores it, code and weights. Out: two more files in the folder, a statement and a
+signature over everything; or, when verifying, the statement.
 
-Threat model. Somebody can write to the tracking store, the registry or the artifact store, and cannot read the private
-key. Found then: any changed, added or missing file of a model; a signature replaced together with its key (trust comes
-from outside the store, see `keys`); a model under another model's name, or with another run or content key than it was
-signed for. Not found here: a whole signed model put back in the place of a newer one by moving an alias or an address
-(`heartml audit` holds alias and verdict against the signed gate); somebody who has the private key, or who can write
-into this folder. A signature says who registered a model, not that it is good.
+The statement (`heartml.statement.json`) has the name, run, content key, and the SHA-256 or value of everything that the
+run keeps (heartml/registry/sealing.py). One signature covers all of it. So an edited metric, a forged tag or an
+exchanged file is found, even if they agree with each other. The gate's verdict comes later and is signed separately.
 
-A served model (`mlflow models serve`) runs the Python that is stored beside it before any check in it can run: verify
-it first, with other code (`heartml verify MODEL --to FOLDER`), and serve FOLDER.
+Threat model: somebody can write to the tracking store, the registry or the artifact store, and cannot read the private
+key.
+    Found: any changed, added or missing file of a model; a signature that was replaced together with its key (trusted
+        keys come from outside the store, see `keys`); a model under another model's name, or with another run or
+        content key than it was signed with.
+    Not found here: a whole signed older model that was put back by moving an alias or an address (`heartml audit`
+        compares alias and verdict with the signed gate); somebody who has the private key, or can write into this
+        folder.
+A signature says who registered a model. It does not say that the model is good.
+
+A served model (`mlflow models serve`) runs the Python that is stored beside it before any check in that code can run.
+So verify it first with other code (`heartml verify MODEL --to FOLDER`), and serve FOLDER.
 """
 
 import sys
@@ -23,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heartml.core.system.errors import HeartMLError
-from heartml.core.system.files import read_json, scratch, write_json
+from heartml.core.system.files import read_json, temporary_folder, write_json
 from heartml.registry.signing import content, keys
 from heartml.registry.signing.keys import Key
 
@@ -31,28 +36,29 @@ if TYPE_CHECKING:
     from model_signing.hashing import Config
 
 STATEMENT, SIGNATURE = "heartml.statement.json", "heartml.signature.json"
-_BESIDE = ("registered_model_meta", "__pycache__")   # MLflow and Python write these into a stored model they load
-_AGAIN = "`heartml sign MODEL/VERSION` signs what is stored, once you have looked at `heartml audit MODEL/VERSION`"
+_NOT_SIGNED = ("registered_model_meta", "__pycache__")   # MLflow and Python write these when they load a stored model
+_HOW_TO_SIGN = "`heartml audit MODEL/VERSION` shows what is stored, then `heartml sign MODEL/VERSION` signs it"
 
 
 class SignatureRefused(HeartMLError):  # noqa: N818 - reads as what happened
-    """A model is not what was signed, or nobody who is trusted here signed it: it is not loaded."""
+    """A model is not what was signed, or no trusted key signed it. It is not loaded."""
 
 
 @dataclass(frozen=True)
 class Signed:
-    """What a valid signature vouches for: the statement, and the fingerprint of the key."""
+    """What a valid signature confirms: the statement, and the fingerprint of the key."""
 
     statement: Mapping[str, Any]
     key: str
 
 
 def sign(folder: Path, statement: Mapping[str, Any]) -> str:
-    """Put `statement` and a signature over everything in `folder` there; returns the key's fingerprint.
+    """Write `statement` into a folder, and a signature over everything in it; returns the key's fingerprint.
 
     Raises:
         ContentError: the folder holds something that could run code when it is read.
         KeysError: there is no key to sign with.
+        SignatureRefused: the folder cannot be signed with this key.
     """
     content.check(folder)
     key = keys.own()
@@ -62,25 +68,25 @@ def sign(folder: Path, statement: Mapping[str, Any]) -> str:
 
 
 def verify(folder: Path, trusted: Iterable[Key], what: str) -> Signed:
-    """Hold a folder against its signature.
+    """Check a folder against its signature.
 
     Args:
-        trusted: public keys that may have signed; they must not come from where the folder comes from.
-        what: its name, for the message.
+        trusted: public keys whose signatures count. They must not come from the place that the folder comes from.
+        what: name of the model, for messages.
 
     Raises:
-        Refused: it is unsigned, signed by somebody else, or not what was signed.
+        SignatureRefused: the folder is unsigned, signed with another key, or not what was signed.
     """
     if not (folder / SIGNATURE).is_file():
         raise SignatureRefused(f"{what}: not signed (no {SIGNATURE}). It was registered before models were signed, or "
-                               f"somebody took the signature away. {_AGAIN}")
+                               f"somebody took the signature away. {_HOW_TO_SIGN}")
     key = _verify(folder, folder / SIGNATURE, trusted, what)
     return Signed(dict(read_json(folder / STATEMENT)), key.fingerprint)
 
 
 def sign_file(name: str, text: str) -> str:
-    """A signature over one small file of that name, as text to be stored beside it."""
-    with scratch() as folder:
+    """Sign one small file, given its name and text; returns the signature as text, to be stored beside the file."""
+    with temporary_folder() as folder:
         place, signature = folder / "signed", folder / SIGNATURE
         place.mkdir()
         (place / name).write_text(text, encoding="utf-8")
@@ -89,12 +95,12 @@ def sign_file(name: str, text: str) -> str:
 
 
 def verify_file(file: Path, signature: Path, trusted: Iterable[Key], what: str) -> str:
-    """Hold a small file against the signature of `sign_file`; returns the key's fingerprint.
+    """Check a small file against the signature of `sign_file`; returns the key's fingerprint.
 
     Raises:
-        Refused: see `verify`.
+        SignatureRefused: as `verify`.
     """
-    with scratch() as folder:
+    with temporary_folder() as folder:
         place = folder / "signed"
         place.mkdir()
         (place / file.name).write_bytes(file.read_bytes())
@@ -102,7 +108,7 @@ def verify_file(file: Path, signature: Path, trusted: Iterable[Key], what: str) 
 
 
 def required() -> bool:
-    """Whether models are signed and verified here; where that was switched off, it is said on stderr."""
+    """Whether models are signed and verified here. If that is switched off, a line on stderr says so."""
     off = keys.switched_off()
     if off:
         print(f"heartml: models are neither signed nor verified: {off}", file=sys.stderr, flush=True)
@@ -127,7 +133,7 @@ def _verify(folder: Path, signature: Path, trusted: Iterable[Key], what: str) ->
     from model_signing import verifying
 
     key = _signer(signature, trusted, what)
-    with scratch() as place:
+    with temporary_folder() as place:
         public = place / "key.pub"
         public.write_text(key.public, encoding="utf-8")
         config: verifying.Config = verifying.Config()   # type: ignore[no-untyped-call]
@@ -142,7 +148,7 @@ def _verify(folder: Path, signature: Path, trusted: Iterable[Key], what: str) ->
 
 
 def _signer(signature: Path, trusted: Iterable[Key], what: str) -> Key:
-    """The trusted key that the signature claims to be made with; the claim is checked afterwards."""
+    """The trusted key that the signature claims to be made with. Whether that is true is checked afterwards."""
     try:
         claimed = str(read_json(signature)["verificationMaterial"]["publicKey"]["hint"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -157,13 +163,13 @@ def _signer(signature: Path, trusted: Iterable[Key], what: str) -> Key:
 
 
 def _hashing(folder: Path) -> "Config":
-    """Every file by SHA-256, hidden ones too; no links. What loading leaves in a folder does not count."""
+    """Hash every file with SHA-256, also hidden ones, and accept no links. Files that loading leaves are ignored."""
     from model_signing import hashing
 
-    beside = [path.relative_to(folder) for name in _BESIDE for path in folder.rglob(name)]
+    ignored = [path.relative_to(folder) for name in _NOT_SIGNED for path in folder.rglob(name)]
     config: Config = hashing.Config()   # type: ignore[no-untyped-call]
     return config.use_file_serialization(hashing_algorithm="sha256", allow_symlinks=False).set_ignored_paths(
-        paths=[Path(SIGNATURE), *beside], ignore_git_paths=False)
+        paths=[Path(SIGNATURE), *ignored], ignore_git_paths=False)
 
 
 def _short(words: str, most: int = 400) -> str:

@@ -1,10 +1,11 @@
-"""Which key signs here, and whose signatures are trusted here. Trust never comes from where a model comes from.
+"""The key that signs here, and the keys that are trusted here. No key is taken from the place a model comes from.
 
-Signing: `HEARTML_SIGNING_KEY` names a PEM file with an EC private key (P-256, P-384, P-521); without it a pair is made
-once, `.heartml/keys/signing.pem` (readable by its owner alone) and `signing.pub`.
-Trusted: the public keys in `HEARTML_TRUSTED_KEYS` (a PEM file, or a folder of `*.pub`) and no others, where it is set;
-else those in `keys/*.pub` of this repository, which git brings to every clone and whose history says who added each,
-and the own key. Nothing is trusted on first use. Off: `signing.required: false` in params.yaml, or HEARTML_SIGNING=off.
+Signing: `HEARTML_SIGNING_KEY` names a PEM file with an EC private key (P-256, P-384, P-521). Without it a pair is made
+    once: `.heartml/keys/signing.pem`, which only its owner can read, and `signing.pub`.
+Trusted: if `HEARTML_TRUSTED_KEYS` is set, the public keys in it (a PEM file, or a folder of `*.pub`) and no others.
+    Otherwise the own key and those in `keys/*.pub` of this repository. Git brings these to every clone, and its
+    history says who added each. Nothing is trusted on first use.
+Off: `signing.required: false` in params.yaml, or HEARTML_SIGNING=off.
 """
 
 import hashlib
@@ -28,12 +29,12 @@ HOW_TO_TRUST = (f"put it into {paths.TRUSTED_KEYS}/NAME.pub, or let HEARTML_TRUS
 
 
 class KeysError(HeartMLError):
-    """A key cannot be used; the message names the file."""
+    """A key cannot be used. The message names the file."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """A public key as canonical PEM, and where it was found; `private`: the file with the other half, if it is here."""
+    """A public key as canonical PEM, and where it was found. `private`: the file of the private key, if it is here."""
 
     public: str
     place: str
@@ -41,35 +42,35 @@ class Key:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the canonical PEM, the same that a signature names."""
+        """SHA-256 of the canonical PEM, as a signature names its key."""
         return hashlib.sha256(self.public.encode()).hexdigest()
 
     @property
     def short(self) -> str:
-        """For people."""
+        """The first 16 digits of the fingerprint, for people."""
         return self.fingerprint[:SHORT]
 
 
 def switched_off() -> str:
-    """Why models are not signed and verified here, in words; empty where they are."""
+    """Why models are not signed and verified here, in words; empty if they are."""
     if os.environ.get("HEARTML_SIGNING") == "off":
         return "HEARTML_SIGNING=off"
-    return f"signing.required is false in {paths.PARAMS}" if _false_in(paths.PARAMS) else ""
+    return f"signing.required is false in {paths.PARAMS}" if _switched_off_in(paths.PARAMS) else ""
 
 
-def _false_in(params: Path) -> bool:
-    """Whether the one setting says so; whatever else stands there, of this version's parameters or another's."""
+def _switched_off_in(params: Path) -> bool:
+    """Whether params.yaml switches signing off. Only this section is read, so a file of another version works too."""
     if not params.is_file():
         return False
     try:
-        section = untrusted.yaml_of(untrusted.text(params), yaml.SafeLoader).get("signing")
+        section = untrusted.parse_yaml(untrusted.read_text(params), yaml.SafeLoader).get("signing")
         return section is not None and not config.SigningParams.model_validate(section).required
     except (untrusted.DocumentError, AttributeError, ValidationError):
         return False
 
 
 def own() -> Key:
-    """The key that signs here; made where there is none.
+    """The key that signs here. It is made if there is none.
 
     Raises:
         KeysError: the file that HEARTML_SIGNING_KEY names is missing, or is no EC private key.
@@ -91,7 +92,7 @@ def trusted() -> list[Key]:
     """The public keys whose signatures count here.
 
     Raises:
-        KeysError: one that was named cannot be read.
+        KeysError: one of the files cannot be read.
     """
     named = os.environ.get("HEARTML_TRUSTED_KEYS")
     if named:
@@ -110,7 +111,7 @@ def _public_keys(place: Path, named_by: str) -> list[Key]:
 
 
 def _where_keys_are() -> str:
-    """The way out of a wrong address of keys."""
+    """For an error message: where public keys can be found."""
     there = [f"{folder}/" for folder in (paths.TRUSTED_KEYS, paths.OWN_KEY.parent) if any(folder.glob("*.pub"))]
     return (f"Public keys of this repository are in {' and '.join(there)}" if there else
             "`heartml retrain` makes a key, or ask whoever signed the model for theirs")
@@ -137,7 +138,7 @@ def _private(file: Path, place: str) -> Key:
 
 
 def _pem(public: object) -> str:
-    """The one text of a public key."""
+    """The canonical PEM text of a public key."""
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -147,7 +148,7 @@ def _pem(public: object) -> str:
 
 
 def _make(file: Path) -> None:
-    """A new P-256 pair; nobody but its owner ever can read the private half."""
+    """Make a new P-256 pair. Only the owner can read the private key, from the first moment on."""
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 

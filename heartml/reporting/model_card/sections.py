@@ -1,4 +1,4 @@
-"""Tables of the model card in Markdown: every cell a stored number, rounded, with its interval where it has one."""
+"""Tables of the model card in Markdown. Every figure is a stored number, rounded, with its interval if it has one."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ from heartml.evaluation.assessment import HELD_OUT, OUT_OF_FOLD, best_numbers
 from heartml.reporting import task_report
 from heartml.reporting.number_format import figure, signed, span
 from heartml.reporting.task_report.headline import TITLES
-from heartml.reporting.task_report.tables import CLASS_COLUMNS, counted
+from heartml.reporting.task_report.tables import CLASS_COLUMNS, counted, subgroup_name
 
 Json = Mapping[str, Any]
 NOT_ESTIMABLE = "not estimable"
@@ -17,13 +17,13 @@ DIVISIONS = {"source": "Source", "age_group": "Age group", "sex": "Sex", "locati
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; a cell cannot break it."""
+    """A Markdown table; the text of a cell cannot break it."""
     lines = [list(headings), ["---"] * len(headings), *rows]
     return "\n".join(f"| {' | '.join(cell(value) for value in line)} |" for line in lines)
 
 
 def cell(value: object) -> str:
-    """Text that stays inside its cell and brings no markup of its own."""
+    """Text in one line, with Markdown and HTML characters escaped."""
     words = " ".join(str("–" if value is None else value).split())
     for sign in "\\|<>`*_[]":
         words = words.replace(sign, f"\\{sign}") if words != "---" else words
@@ -48,29 +48,29 @@ def day(milliseconds: int) -> str:
 
 
 def results(found: Json) -> str:
-    """The official metrics, each part beside the floor that is best at each."""
+    """The official metrics of each part, beside the baseline that is best at each."""
     rows = []
-    for part, floors in ((HELD_OUT, "floors"), (OUT_OF_FOLD, "floors_out_of_fold")):
-        best = best_numbers(found[floors], found["official"])
+    for part, key in ((HELD_OUT, "floors"), (OUT_OF_FOLD, "floors_out_of_fold")):
+        best = best_numbers(found[key], found["official"])
         rows.append([(TITLES[name], number(found[part][name]),
                       figure(best[name]["value"]) if name in best else "–") for name in found["official"]])
-    return table(("Metric", "Held out", "Best floor", "Cross-fitted", "Best floor there"),
-                 [(*held, *fitted[1:]) for held, fitted in zip(*rows, strict=True)])
+    return table(("Metric", "Held out", "Best baseline", "Out of fold", "Best baseline there"),
+                 [(*held_out, *out_of_fold[1:]) for held_out, out_of_fold in zip(*rows, strict=True)])
 
 
-def floors(found: Json) -> str:
-    """The task's metric by each floor, and by how much the model is better."""
+def baselines(found: Json) -> str:
+    """The task's metric of each baseline on the held-out part, and how much better the model is."""
     metric = found["metric"]
     rows = [(found["floor_titles"][name], number(found["floors"][name][metric]),
              difference(found["against_floors"][HELD_OUT][name])) for name in found["floor_order"]]
-    return table(("Floor", TITLES[metric], "The model is better by"), rows)
+    return table(("Baseline", TITLES[metric], "The model is better by"), rows)
 
 
 def classes(found: Json) -> str:
     """Recall, precision and AUC by class and part."""
     rows = []
     for name in found["classes"]:
-        for part, title in ((HELD_OUT, "held out"), (OUT_OF_FOLD, "cross-fitted")):
+        for part, title in ((HELD_OUT, "held out"), (OUT_OF_FOLD, "out of fold")):
             of = found["per_class"][part][name]
             cells = [number(of[key]) if of["estimable"] else NOT_ESTIMABLE for key in CLASS_COLUMNS]
             rows.append((name, title, counted(of), *cells))
@@ -80,7 +80,7 @@ def classes(found: Json) -> str:
 def calibration(found: Json) -> str:
     """Calibration error and Brier score before and after calibration."""
     rows = [(title, *(number(found[part][f"{name}{when}"]) for name in ("ece", "brier") for when in ("_before", "")))
-            for part, title in ((HELD_OUT, "Held out"), (OUT_OF_FOLD, "Cross-fitted"))]
+            for part, title in ((HELD_OUT, "Held out"), (OUT_OF_FOLD, "Out of fold"))]
     return table(("Part", "Calibration error (ECE) before", "after", "Brier score before", "after"), rows)
 
 
@@ -93,11 +93,11 @@ def subgroups(found: Json) -> str:
         values = sorted({value for part in parts.values() for value in part.get(division, {})})
         for value in values if len(values) > 1 else ():
             of = [parts[part].get(division, {}).get(value) for part in parts]
-            rows.append((DIVISIONS.get(division, division), value,
+            rows.append((DIVISIONS.get(division, division), subgroup_name(value),
                          *(cell for entry in of for cell in (counted(entry) if entry else "–", _score(entry, metric)))))
     held = f"held out, {found['unit']}s (groups)"
-    return table(("Division", "Subgroup", held.capitalize(), TITLES[metric], f"Cross-fitted, {found['unit']}s (groups)",
-                  TITLES[metric]), rows) if rows else "Nothing divides these data."
+    return table(("Division", "Subgroup", held.capitalize(), TITLES[metric], f"Out of fold, {found['unit']}s (groups)",
+                  TITLES[metric]), rows) if rows else "These data have no subgroups."
 
 
 def _score(entry: Json | None, metric: str) -> str:
@@ -126,19 +126,19 @@ def split(found: Json) -> str:
     rows = [(name, *(counted(found["counts"][part]["classes"][name]) for part in (OUT_OF_FOLD, HELD_OUT)))
             for name in found["classes"]]
     rows.append(("in all", *(counted(found["counts"][part]) for part in (OUT_OF_FOLD, HELD_OUT))))
-    return table((f"{found['unit'].capitalize()}s (groups)", "Search, fitting, cross-fitting", "Held out"), rows)
+    return table((f"{found['unit'].capitalize()}s (groups)", "Training (folds)", "Held out"), rows)
 
 
-def collections(noted: Json) -> str:
-    """One row a collection."""
-    return table(("Collection", "Recordings", "Persons", "Groups", "Hours", "Licence", "Refused"), [
+def collections(facts: Json) -> str:
+    """One row a data set."""
+    return table(("Collection", "Recordings", "Persons", "Groups", "Hours", "Licence", "In quarantine"), [
         (c["title"], f"{c['recordings']:,}", f"{c['persons']:,}", f"{c['groups']:,}", f"{c['hours']:.1f}", c["licence"],
-         sum(c["refused"].values())) for c in noted["collections"]])
+         sum(c["refused"].values())) for c in facts["collections"]])
 
 
-def members(noted: Json) -> str:
-    """One row a reading of a member."""
-    found = task_report.members(noted)
+def members(facts: Json) -> str:
+    """One row a stacking view of a member."""
+    found = task_report.members_table(facts)
     return table(found["columns"], [[value or "none" for value in row] for row in found["rows"]])
 
 
@@ -154,7 +154,7 @@ def _exact(value: float | None) -> str:
 
 
 def hashes(version: Any, lineage: Json) -> str:
-    """What leads back to the recordings, the parameters and the code."""
+    """The hashes that lead back to the recordings, the parameters and the code."""
     code = lineage["code"]
     rows = [("MLflow run", version.run_id), ("Content key", version.tags.get("heartml.key")),
             ("Code, git commit", f"{code['commit']}{' with uncommitted changes' if code['dirty'] else ''}"),

@@ -1,8 +1,8 @@
-"""Stage `report`: one self-contained page about one task, for a person. Verdict first.
+"""The report of one task: one self-contained HTML page that starts with the result.
 
-In: what validate, split, search, ensemble, evaluate and robustness left; from the retraining flow also the gate's
-verdict and the lineage. Out: `artifacts/<task>/report.html` without a verdict; `render` gives the text of the page with
-one. No date, no path and nothing that is fetched from elsewhere stands in it: the same inputs give the same bytes.
+In: the outputs of validate, split, search, ensemble, evaluate and robustness; from the retraining flow also the gate's
+verdict and the lineage. Out: the text of the page. The stage `report` writes it without a verdict, the flow with one.
+The page has no date and no path, and it fetches nothing: the same inputs give the same bytes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,7 @@ from heartml.data import datasets
 from heartml.evaluation.assessment import HELD_OUT, PARTS
 from heartml.reporting.environment import environment
 from heartml.reporting.outline import Lineage
-from heartml.reporting.task_report import cautions, headline, listening, tables, worst_errors
-from heartml.reporting.task_report import charts as figures
+from heartml.reporting.task_report import cautions, charts, headline, listening, tables, worst_errors
 
 Json = Mapping[str, Any]
 
@@ -31,32 +30,32 @@ def render(name: str, comparison: Json | None, lineage: Lineage | None, card: st
 
     Args:
         name: the task, `circor-murmur`; its artifacts lie in the working folder.
-        comparison: `gate.Verdict.as_json()` with `version` and `champion` (version numbers or null); `None` where no
-            gate has judged.
-        lineage: of the registered version (heartml/lineage); `None` where none is registered, and the hashes of the
-            artifacts are shown.
-        card: the model card as markup, its headings from <h3> on; `None` where no version is registered.
+        comparison: `gate.Verdict.as_json()` with `version` and `champion` (version numbers or null); `None` where the
+            gate has not decided yet.
+        lineage: of the registered version (heartml/lineage); `None` where none is registered.
+        card: the model card as HTML with headings from <h3> on; `None` where no version is registered.
     """
     params, found = config.load(), read_json(paths.evaluation(name) / "metrics.json")
     model = read_json(paths.model(name) / "model.json")
     page = environment().get_template("report.html.jinja")
     return page.render(
         name=name, found=found, comparison=comparison,
-        **opening(name, found, model, comparison),
+        **first_screen(name, found, model, comparison),
         parts=[part_section(found, part, comparison) for part in PARTS],
-        locations=tables.locations(found), floor_classes=tables.baseline_classes(found),
+        locations=tables.locations(found), baseline_classes=tables.baseline_classes(found),
         calibration=tables.calibration(found, PARTS), referral=tables.referral(found, PARTS),
         robustness=robustness_section(name),
         heart_states=tables.heart_states(read_json(paths.heart_states(name) / "measures.json")),
-        mistakes=wrong(name, found, params), data=data_section(name), search=search_section(name, found),
-        members=members(model), lineage=lineage, hashes=hashes(name), card=card,
+        worst_errors=worst_errors_section(name, found, params), data=data_section(name),
+        search=search_section(name, found), members=members_table(model),
+        lineage=lineage, hashes=hashes(name), card=card,
         titles=headline.TITLES, warnings=cautions.warnings(found), excerpt_s=listening.EXCERPT_S,
         meanings=headline.meanings(found),
     )
 
 
-def opening(name: str, found: Json, model: Json, comparison: Json | None) -> dict[str, Any]:
-    """The first screen's words."""
+def first_screen(name: str, found: Json, model: Json, comparison: Json | None) -> dict[str, Any]:
+    """The texts of the first screen."""
     assignment = tasks.resolve(name)
     titles = " and ".join(datasets.load(dataset).TITLE for dataset in assignment.datasets)
     encoders = {member["encoder"] for member in model["members"]}
@@ -69,7 +68,7 @@ def opening(name: str, found: Json, model: Json, comparison: Json | None) -> dic
 
 
 def part_section(found: Json, part: str, comparison: Json | None) -> dict[str, Any]:
-    """Tables and charts of the held-out part, or of the cross-fitted rest."""
+    """Tables and charts of one part: held out or out of fold."""
     held_out = part == HELD_OUT
     folder = paths.evaluation(found["assignment"]) / "plots"
 
@@ -78,40 +77,40 @@ def part_section(found: Json, part: str, comparison: Json | None) -> dict[str, A
         return table[table["part"] == part]
 
     classes = found["classes"]
-    charts = [figures.roc(plot("roc"), classes), figures.precision_recall(plot("precision_recall"), classes),
-              figures.calibration(plot("calibration")),
-              figures.abstention(plot("abstention"), found["metric"], found["referral"][part])]
+    drawn = [charts.roc(plot("roc"), classes), charts.precision_recall(plot("precision_recall"), classes),
+             charts.calibration(plot("calibration")),
+             charts.abstention(plot("abstention"), found["metric"], found["referral"][part])]
     return {
-        "name": part, "title": "On the held-out part" if held_out else "Cross-fitted on everything else",
+        "name": part, "title": "On the held-out part" if held_out else "Out of fold, on everything else",
         "counts": found["counts"][part],
         "results": tables.results(found, part, "floors" if held_out else "floors_out_of_fold",
                                   comparison if held_out else None),
         "classes": tables.classes(found, part), "subgroups": tables.subgroups(found, part),
-        "undivided": tables.undivided(found, part), "views": tables.views(found, part),
-        "confusion": confusion(found["confusion"][part]), "charts": [chart for chart in charts if chart],
+        "undivided": tables.undivided(found, part), "coarse_classes": tables.coarse_classes(found, part),
+        "confusion": confusion(found["confusion"][part]), "charts": [chart for chart in drawn if chart],
     }
 
 
 def confusion(counts: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
-    """Counts with their share of the row in whole percent, for the shade of the cell."""
+    """Counts [k, k] with their share of the row in whole percent, which sets the shade of the cell."""
     return [[(count, round(100 * count / max(1, sum(row)))) for count in row] for row in counts]
 
 
 def robustness_section(name: str) -> dict[str, Any]:
-    """What noise and worse sensors do to the held-out scores."""
+    """The held-out scores on degraded recordings."""
     found = read_json(paths.robustness(name))
-    return {"found": found, "charts": figures.noise(found), "table": tables.robustness(found)}
+    return {"found": found, "charts": charts.noise(found), "table": tables.robustness(found)}
 
 
-def wrong(name: str, found: Json, params: Params) -> list[worst_errors.WorstError]:
-    """The worst errors, with sound."""
+def worst_errors_section(name: str, found: Json, params: Params) -> list[worst_errors.WorstError]:
+    """The worst errors, held out and out of fold, with their recordings."""
     folder = paths.evaluation(name)
     predictions = [pd.read_parquet(path) for path in (folder / "predictions.parquet", paths.out_of_fold(name))]
     chosen = worst_errors.worst(pd.concat(predictions, ignore_index=True), params.report.worst_errors)
     places = pd.read_parquet(paths.RECORDINGS, columns=["recording_id", "location"])
     units = pd.read_parquet(paths.folds(name), columns=["recording_id", "unit_id"])
-    answers = ["recording_id", *(f"p_{label}" for label in found["classes"])]
-    alone = pd.read_parquet(folder / "recordings.parquet", columns=answers)
+    columns = ["recording_id", *(f"p_{label}" for label in found["classes"])]
+    alone = pd.read_parquet(folder / "recordings.parquet", columns=columns)
     recordings = units.merge(places, on="recording_id").merge(alone, on="recording_id", how="left")
     signal = pd.read_parquet(paths.VALIDATION / "signal.parquet").set_index("recording_id")
 
@@ -123,12 +122,12 @@ def wrong(name: str, found: Json, params: Params) -> list[worst_errors.WorstErro
         return samples.floats, samples.sample_rate_hz
 
     annotations = pd.read_parquet(paths.ANNOTATIONS)
-    heard = pd.read_parquet(paths.heart_states(name) / "states.parquet")
-    return worst_errors.show(chosen, recordings, found["classes"], annotations, heard, warnings, load)
+    states = pd.read_parquet(paths.heart_states(name) / "states.parquet")
+    return worst_errors.prepare(chosen, recordings, found["classes"], annotations, states, warnings, load)
 
 
 def data_section(name: str) -> dict[str, Any]:
-    """What the data are, what validation said of them, and what was refused."""
+    """The data: counts, sources, the result of validation, and the files in quarantine."""
     assignment = tasks.resolve(name)
     recordings = pd.read_parquet(paths.RECORDINGS, columns=["recording_id", "dataset", "seconds"])
     used = pd.read_parquet(paths.folds(name), columns=["recording_id"])
@@ -146,27 +145,31 @@ def data_section(name: str) -> dict[str, Any]:
 
 
 def search_section(name: str, found: Json) -> dict[str, Any]:
-    """What was tried, and which choices mattered."""
+    """The trials of the search, and how much each choice mattered."""
     trials = pd.read_parquet(paths.search(name) / "trials.parquet")
     return {
         "trials": len(trials), "states": trials["state"].value_counts().sort_index().to_dict(),
-        "chart": figures.trials(trials, found["metric"]), "importance": figures.importance(trials),
+        "chart": charts.trials(trials, found["metric"]), "importance": charts.importance(trials),
     }
 
 
-def members(model: Json) -> dict[str, Any]:
-    """What the ensemble listens to: one row a reading of a member, with its weight."""
+def members_table(model: Json) -> dict[str, Any]:
+    """The members of the ensemble: one row a stacking view of a member, with its weight.
+
+    Args:
+        model: `model.json`, or `card.json` of a registered version; the views are in its key `readings`.
+    """
     by_trial = {member["trial"]: member for member in model["members"]}
     rows = []
-    for reading in model["readings"]:
-        member = by_trial[reading["trials"][0]]
-        rows.append((", ".join(map(str, reading["trials"])), member["encoder"], member["pooling"] or "", member["head"],
-                     f"{member['level']}s", reading["kind"], f"{reading['weight']:g}"))
-    return {"columns": ("Trial", "Encoder", "Pooling", "Head", "Hears", "Reading", "Weight"), "rows": rows}
+    for view in model["readings"]:
+        member = by_trial[view["trials"][0]]
+        rows.append((", ".join(map(str, view["trials"])), member["encoder"], member["pooling"] or "", member["head"],
+                     f"{member['level']}s", view["kind"], f"{view['weight']:g}"))
+    return {"columns": ("Trial", "Encoder", "Pooling", "Head", "Level", "View", "Weight"), "rows": rows}
 
 
 def hashes(name: str) -> list[tuple[str, str]]:
-    """What the page was made of, as long as nothing is registered."""
+    """SHA-256 of what the page was made from."""
     return [
         ("Recordings table, SHA-256", sha256_file(paths.RECORDINGS)),
         ("Folds, SHA-256", sha256_file(paths.folds(name))),

@@ -1,4 +1,4 @@
-"""What the first screen says to read with care: whatever may make a score look better than it is.
+"""The warnings on the report's first screen: whatever may make a score look better than it is.
 
 In: `metrics.json` of the evaluation. Out: plain sentences, no markup.
 """
@@ -15,17 +15,18 @@ Found = Mapping[str, Any]
 
 
 def warnings(found: Found) -> list[str]:
-    """All that applies: of floors, sources, and classes that are confounded, hardly found or of few groups."""
-    return [*_lead(found), *_sources(found), *_confounded(found), *_missed(found), *_rare(found), *_few(found)]
+    """All warnings that apply: on baselines, sources, and classes that are confounded, hardly found or small."""
+    return [*_unclear_difference(found), *_sources(found), *_confounded(found), *_missed(found), *_rare(found),
+            *_few(found)]
 
 
-def _lead(found: Found) -> list[str]:
-    beside, fitted = found["against_floors"][HELD_OUT], found["against_floors"][OUT_OF_FOLD]
+def _unclear_difference(found: Found) -> list[str]:
+    beside, out_of_fold = found["against_floors"][HELD_OUT], found["against_floors"][OUT_OF_FOLD]
     unclear = [name for name in found["floor_order"] if name in beside and beside[name]["value"] is not None
                and not clearly_better(beside[name], found["metric"])]
-    told = listed([f"{found['floor_titles'][name].lower()} ({_difference(beside[name])}; cross-fitted "
-                   f"{_difference(fitted[name])})" for name in unclear])
-    return [f"No clear lead, held out, over {told}: the lead may be nothing."] if told else []
+    named = listed([f"{found['floor_titles'][name].lower()} ({_difference(beside[name])}; out of fold "
+                    f"{_difference(out_of_fold[name])})" for name in unclear])
+    return [f"Not clearly better, held out, than {named}: the difference may be chance."] if unclear else []
 
 
 def _difference(number: Mapping[str, float | None]) -> str:
@@ -33,23 +34,29 @@ def _difference(number: Mapping[str, float | None]) -> str:
 
 
 def _sources(found: Found) -> list[str]:
-    """The cross-fitted part decides, which has more groups; the held-out one is told where it says the same."""
+    """The out-of-fold part decides, since it has more groups; the held-out part is mentioned where it agrees."""
     apart = {part: of for part in (OUT_OF_FOLD, HELD_OUT) if (of := below_the_whole(found, part))}
     if OUT_OF_FOLD not in apart:
         return []
-    told = "; ".join(
-        f"{'held out' if part == HELD_OUT else 'cross-fitted'} {figure(found[part][found['metric']]['value'])}, but "
+    scores = "; ".join(
+        f"{'held out' if part == HELD_OUT else 'out of fold'} {figure(found[part][found['metric']]['value'])}, but "
         + listed([f"{figure(value)} in {source}" for source, value in of.items()]) for part, of in apart.items())
     entries = found["per_source"][OUT_OF_FOLD]
     missing = {source: [name for name in entries[source]["absent"] if name not in found["left_out"]]
                for source in apart[OUT_OF_FOLD]}
     without = [f"{source} has {listed([f'no {name}' for name in names])}" for source, names in missing.items() if names]
-    why = f"is telling the sources apart: {listed(without)}" if without else "may be telling the sources apart"
-    return [f"Every source alone scores below the whole. {TITLES[found['metric']]}: {told}. Part of the score {why}."]
+    why = f"comes from telling the sources apart: {listed(without)}" if without else \
+        "may come from telling the sources apart"
+    return [f"Each source alone scores worse than all together. {TITLES[found['metric']]}: {scores}. "
+            f"Part of the score {why}."]
 
 
 def below_the_whole(found: Found, part: str) -> dict[str, float]:
-    """Each source's score, where two sources or more have one and all are worse than that of the whole part."""
+    """Source -> its score, if at least two sources have one and all are worse than the whole part; else empty.
+
+    Args:
+        part: `held_out` or `out_of_fold`.
+    """
     metric, whole = found["metric"], found[part][found["metric"]]["value"]
     scores = {source: entry[metric]["value"] for source, entry in found["per_source"][part].items()
               if entry["estimable"] and entry[metric]["value"] is not None}
@@ -59,24 +66,25 @@ def below_the_whole(found: Found, part: str) -> dict[str, float]:
 
 def _confounded(found: Found) -> list[str]:
     words = []
-    for floor in found["floor_order"]:
-        flagged = [entry for entry in found["confounded"] if entry["floor"] == floor]
+    for baseline in found["floor_order"]:
+        flagged = [entry for entry in found["confounded"] if entry["floor"] == baseline]
         named = listed([f"{entry['class']} (AUC {figure(entry['auc']['value'])}, {span(entry['auc'])})"
                          for entry in flagged])
         if flagged:
-            words.append(f"Confounded: {named} can be told from {found['floor_titles'][floor].lower()}. "
+            words.append(f"Confounded: {named} can be told from {found['floor_titles'][baseline].lower()}. "
                          f"A model may have learnt {flagged[0]['heard']}, not the heart.")
     return words
 
 
 def _missed(found: Found) -> list[str]:
     missed = [f"{name} ({round(entry['recall']['value'] * entry['units'])} of {entry['units']} {found['unit']}s, "
-              "cross-fitted)" for name, entry in hardly_found(found).items()]
-    return [f"Hardly ever found: {listed(missed)}. Whatever else the model answers, it may be there."] if missed else []
+              "out of fold)" for name, entry in hardly_found(found).items()]
+    return [f"Hardly ever found: {listed(missed)}. A case can be in this class whatever the model predicts."
+            ] if missed else []
 
 
 def hardly_found(found: Found) -> dict[str, Mapping[str, Any]]:
-    """Classes whose recall, cross-fitted, lies below that of guessing with its whole interval, and their numbers."""
+    """Classes whose out-of-fold recall is below guessing with its whole interval, each with its scores."""
     guessing = 1 / (len(found["classes"]) - len(found["left_out"]))
     return {name: entry for name, entry in found["per_class"][OUT_OF_FOLD].items()
             if entry["estimable"] and entry["recall"]["high"] is not None and entry["recall"]["high"] < guessing}
@@ -93,4 +101,4 @@ def _few(found: Found) -> list[str]:
     few = [f"{name} ({entry['groups']})" for name, entry in found["counts"][HELD_OUT]["classes"].items()
            if entry["groups"] < found["min_groups"] and name not in found["left_out"]]
     return [f"Few held-out groups: {listed(few)}. They enter the means above and make their intervals too narrow, "
-            "but have no number of their own."] if few else []
+            "but have no score of their own."] if few else []

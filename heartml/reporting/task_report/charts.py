@@ -1,4 +1,4 @@
-"""The charts of the report, from the tables that the stages left: curves, calibration, abstention, trials."""
+"""The charts of the report, from tables that the stages wrote: curves, calibration, abstention, trials."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ CHOICES = ("encoder", "level", "pooling", "head")
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart with its title, what to look for, and the names of its series."""
+    """A chart: its title, a caption, the SVG, and a legend of (name, series)."""
 
     title: str
     caption: str
@@ -24,7 +24,11 @@ class Figure:
 
 
 def by_class(table: pd.DataFrame, classes: Sequence[str], axes: tuple[str, str]) -> tuple[Line, ...]:
-    """One line a class, in the classes' order."""
+    """One line a class, in the order of `classes`.
+
+    Args:
+        axes: the columns for x and y.
+    """
     drawn = [(c, name, table[table["class"] == name]) for c, name in enumerate(classes)]
     return tuple(Line(name, list(t[axes[0]]), list(t[axes[1]]), c) for c, name, t in drawn if len(t))
 
@@ -45,7 +49,7 @@ def precision_recall(table: pd.DataFrame, classes: Sequence[str]) -> Figure:
 
 
 def calibration(table: pd.DataFrame) -> Figure:
-    """How often the likeliest class is right, by how sure the model says it is."""
+    """The share of right decisions against the confidence, before and after calibration."""
     lines = []
     for stage, name, series in (("before", "Before calibration", 5), ("after", "Calibrated", 0)):
         bins = table[table["stage"] == stage]
@@ -53,12 +57,12 @@ def calibration(table: pd.DataFrame) -> Figure:
         lines.append(Line(name, list(bins["confidence"]), list(bins["accuracy"]), series, list(radii)))
     svg = chart(lines, "Confidence", "Share that is right", "Reliability diagram before and after calibration",
                 diagonal=True)
-    return Figure("Calibration", "On the diagonal the model is as sure as it is right. Larger dots hold more units.",
-                  svg, _legend(lines))
+    caption = "On the diagonal confidence equals the share of right decisions. Larger dots hold more units."
+    return Figure("Calibration", caption, svg, _legend(lines))
 
 
 def abstention(table: pd.DataFrame, metric: str, referral: Mapping[str, Any]) -> Figure | None:
-    """What the metrics become when the least sure units are left to a human, and where the model does that."""
+    """The metrics when the least confident decisions are referred to a human, and the point where the model does so."""
     if len(table) < 2:
         return None
     at = 1 - referral["referred"]["value"]
@@ -69,17 +73,17 @@ def abstention(table: pd.DataFrame, metric: str, referral: Mapping[str, Any]) ->
               for number, name in enumerate(shown)] if referral["below"] > 0 and referral["estimable"] else []
     drawn = [*lines, *points]
     limits = domain([value for line in drawn for value in line.y], unit=max(map(max, (x.y for x in drawn))) <= 1)
-    svg = chart(drawn, "Share of units decided", "Score on these", "Scores when the least sure are left undecided",
+    svg = chart(drawn, "Share of units decided", "Score on these", "Scores when the least confident are left undecided",
                 x_limits=(min([float(table["coverage"].min()), *(at for _ in points)]), 1.0), y_limits=limits)
-    caption = "From right to left the least sure decisions are left to a human."
+    caption = "From right to left more of the least confident decisions are referred to a human."
     if points:
-        caption += f" Dots: where the model does that, below a confidence of {referral['below']:.2f}."
-    return Figure("Deciding only when sure", caption, svg, _legend(lines))
+        caption += f" Dots: the model's own limit, a confidence of {referral['below']:.2f}."
+    return Figure("Deciding only when confident", caption, svg, _legend(lines))
 
 
 def noise(found: Mapping[str, Any]) -> list[Figure]:
     """The metric, the AUC and the mean confidence against the signal-to-noise ratio, one line a kind of noise."""
-    def drawn(title: str, caption: str, of: Callable[[Mapping[str, Any]], float | None]) -> Figure | None:
+    def draw(title: str, caption: str, of: Callable[[Mapping[str, Any]], float | None]) -> Figure | None:
         points: dict[str, list[tuple[float, float]]] = {}
         for condition in found["conditions"]:
             value = of(condition)
@@ -89,11 +93,11 @@ def noise(found: Mapping[str, Any]) -> list[Figure]:
 
     metric = found["metric"]
     wanted = {TITLES[name]: _score(name) for name in dict.fromkeys((metric, "macro_auc"))}
-    figures = [drawn(title, "From right to left the noise grows; at 0 dB it is as loud as the heart.", of)
+    figures = [draw(title, "From right to left the noise grows; at 0 dB it is as loud as the heart.", of)
                for title, of in wanted.items()]
-    sureness = drawn("Confidence", "What the model says of its own decisions: it should fall as the scores do.",
-                     lambda entry: entry["sureness"])
-    return [figure for figure in (*figures, sureness) if figure]
+    confidence = draw("Confidence", "Mean confidence of the decisions: it should fall as the scores do.",
+                      lambda entry: entry["sureness"])
+    return [figure for figure in (*figures, confidence) if figure]
 
 
 def _score(name: str) -> Callable[[Mapping[str, Any]], float | None]:
@@ -116,7 +120,7 @@ def _against_noise(
 
 
 def trials(table: pd.DataFrame, metric: str) -> Figure | None:
-    """Every finished trial by head; the colour is the encoder."""
+    """Every finished trial: a row for each head, a colour for each encoder."""
     done = table.dropna(subset=["value"])
     if not len(done):
         return None
@@ -139,7 +143,7 @@ def _trial(trial: Mapping[Any, Any]) -> str:
 
 
 def importance(table: pd.DataFrame) -> list[tuple[str, float]]:
-    """How much of the trials' differences each choice explains (eta squared of a one-way comparison), largest first."""
+    """The share of the variance between trials that each choice explains (eta squared, one-way), largest first."""
     done = table.dropna(subset=["value"])
     total = float(((done["value"] - done["value"].mean()) ** 2).sum()) if len(done) else 0.0
     if total == 0:

@@ -1,7 +1,8 @@
-"""The first sentence of the report: what model, on what data, how good, against which floor and champion, and so what.
+"""The first sentences of the report: which model, on which data, how good, beside which baseline and champion.
 
 In: `metrics.json` of the evaluation, and from the flow the gate's verdict. Out: plain words, no markup.
 """
+
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,28 +33,37 @@ _MEANINGS = {
 
 
 def meanings(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the words of the page mean, those of this task."""
+    """(word, meaning) of the eight glossary terms that the page needs most, then of this task's metrics."""
     return [
-        ("Group", "A person, however many ids it has (or a day, where persons are unknown), with all audio that is "
-                  "nearly the same. Groups never cross folds."),
-        ("Interval", f"Where {found['confidence']:.0%} of the values lie when whole groups are drawn again at random."),
-        ("Held out", "Never seen by search, fitting, selection, decision rule or calibration."),
-        ("Session", "What was recorded on one occasion, a day of one clinic with one sensor, where it is known."),
-        ("Floor", "A simple predictor that hears nothing: the majority class, or a regression on the data source, on "
-                  "age, sex and location, or on level, length and bandwidth."),
+        ("Group", "A person, however many ids that person has, with all near-duplicate audio. Where persons are "
+                  "unknown it is a day or a single recording. A group is never split between training and test."),
+        ("Held-out part", "The part of the data that no stage of training sees. It is used for scoring only."),
+        ("Out of fold", "A prediction for a unit by models that were not trained on the unit's fold. This holds for "
+                        "the model, the selection, the stacking, the decision rule and the calibration. It is often "
+                        "called cross-fitted."),
+        ("Baseline", "What a trivial predictor scores that uses no heart sound: the majority class, or a regression "
+                     "on the data source, on age, sex and location, or on level, length and bandwidth."),
+        ("Interval", f"The range that holds {100 * found['confidence']:g} % of the values when whole groups are drawn "
+                     "again and again at random (bootstrap)."),
+        ("Confounded", "A class that a baseline can already tell from the others. A good score on it may say "
+                       "something about the device or the patient's age, not about the heart."),
+        ("Referred, top class", "A decision is referred to a human when its confidence is below the model's limit. "
+                                "The class that the rule chose is still given: it is the top class."),
+        ("Stacking view", "One way to turn a trial's predictions about recordings into one prediction about a unit: "
+                          "direct, stack or segments."),
         *((TITLES[name], _MEANINGS[name]) for name in (*found["official"], "ece", "brier")),
     ]
 
 
 def state(found: Mapping[str, Any], gate: Mapping[str, Any] | None) -> str:
-    """`promoted` or `refused` by the gate, or `above` the floors or `unclear`: the colour of the page's first line."""
+    """`promoted` or `refused` by the gate; without it `above` the baselines or `unclear`. It sets the page's colour."""
     if gate is not None:
         return "promoted" if gate["promote"] else "refused"
     return "above" if above_baselines(found) else "unclear"
 
 
 def above_baselines(found: Mapping[str, Any]) -> bool:
-    """Whether the whole interval of the difference to every floor lies on the better side."""
+    """Whether the model is better than every baseline on the held-out part, each time with the whole interval."""
     differences = found["against_floors"][HELD_OUT].values()
     return bool(differences) and all(clearly_better(difference, found["metric"]) for difference in differences)
 
@@ -66,9 +76,10 @@ def clearly_better(difference: Mapping[str, float | None], metric: str) -> bool:
 
 
 def headline(found: Mapping[str, Any], gate: Mapping[str, Any] | None) -> str:
-    """The verdict in a few words."""
+    """The result in a few words: the gate's decision, or how the model compares with the baselines."""
     if gate is None:
-        return "Clearly above every floor" if above_baselines(found) else "Not clearly above every floor"
+        return "Clearly better than every baseline" if above_baselines(found) else \
+            "Not clearly better than every baseline"
     version = f"version {gate['version']}" if gate.get("version") else "this model"
     if gate["promote"]:
         return f"Promoted: {version} is the champion"
@@ -82,35 +93,40 @@ def model_in_words(members: int, encoders: int) -> str:
 
 
 def performance(found: Mapping[str, Any], model: str, data: str) -> tuple[str, str, str]:
-    """What was asked, how well it answered held out, cross-fitted and against the best floor: words, figure, words."""
+    """Three texts that follow each other: task and data, the held-out score, its interval and what to compare it with.
+
+    Args:
+        model: see `model_in_words`.
+        data: titles of the data sets.
+    """
     metric, counts = found["metric"], found["counts"][HELD_OUT]
     number, confidence = found[HELD_OUT][metric], f"{100 * found['confidence']:g} %"
     *others, last = [name for name in found["classes"] if name not in found["left_out"]]
-    before = (f"{model} sorts {counts['units']} {found['unit']}s that it has never heard ({counts['groups']} groups; "
-              f"{data}) into {', '.join(others)} or {last}. {METRICS[metric].title}:")
+    before = (f"{model} sorts {found['unit']}s into {', '.join(others)} or {last}. Evaluated on {counts['units']} "
+              f"{found['unit']}s that were held out ({counts['groups']} groups; {data}). {METRICS[metric].title}:")
     interval = f"({confidence} interval {span(number)})" if span(number) else ""
-    return before, figure(number["value"]), f"{interval}{_cross_fitted(found)}. {_against_floor(found)}"
+    return before, figure(number["value"]), f"{interval}{_out_of_fold(found)}. {_beside_best_baseline(found)}"
 
 
-def _cross_fitted(found: Mapping[str, Any]) -> str:
+def _out_of_fold(found: Mapping[str, Any]) -> str:
     number, units = found[OUT_OF_FOLD][found["metric"]], found["counts"][OUT_OF_FOLD]["units"]
     interval = f" ({span(number)})" if span(number) else ""
-    return "" if number["value"] is None else f"; cross-fitted on {units} others {figure(number['value'])}{interval}"
+    return "" if number["value"] is None else f"; out of fold on {units} others {figure(number['value'])}{interval}"
 
 
-def _against_floor(found: Mapping[str, Any]) -> str:
+def _beside_best_baseline(found: Mapping[str, Any]) -> str:
     best = found["best_floor"][HELD_OUT]
     if best is None:
-        return "No floor could be scored."
+        return "No baseline could be scored."
     value, difference = found["floors"][best][found["metric"]]["value"], found["against_floors"][HELD_OUT][best]
-    return (f"The best floor, {found['floor_titles'][best].lower()}, reaches {figure(value)} "
+    return (f"The best baseline, {found['floor_titles'][best].lower()}, reaches {figure(value)} "
             f"held out: a difference of {signed(difference['value'])} ({signed_span(difference)}).")
 
 
 def against_champion(found: Mapping[str, Any], gate: Mapping[str, Any] | None) -> str:
-    """How it stands against the serving model, in a sentence."""
+    """How the model compares with the champion, in a sentence."""
     if gate is None:
-        return "Whether it serves is decided by the gate when heartml retrain registers it."
+        return "The gate decides whether it becomes the champion, when heartml retrain registers it."
     compared, champion = gate.get("comparison"), gate.get("champion")
     if compared is None:
         if champion:
@@ -119,5 +135,3 @@ def against_champion(found: Mapping[str, Any], gate: Mapping[str, Any] | None) -
     difference = compared["difference"]
     return (f"Against the champion{f', version {champion}' if champion else ''}, on the same {compared['units']} "
             f"{found['unit']}s: {signed(difference['value'])} ({signed_span(difference)}).")
-
-

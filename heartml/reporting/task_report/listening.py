@@ -1,4 +1,4 @@
-"""A recording for eyes and ears in a page: a spectrogram as a small PNG, an excerpt as FLAC, both as data addresses.
+"""A recording to see and to hear in a page: a spectrogram as PNG and an excerpt as FLAC, both as data addresses.
 
 Waveforms are float32 [time] in [-1, 1]. The same samples give the same bytes.
 """
@@ -26,7 +26,7 @@ _ANCHORS = ((4, 3, 18), (56, 15, 93), (120, 28, 109), (180, 54, 85), (229, 92, 4
 
 
 def excerpt(waveform: Waveform, sample_rate_hz: int) -> Waveform:
-    """The first `EXCERPT_S` seconds at `RATE_HZ`, without DC, the peak at 0.9; silence stays silence."""
+    """The first `EXCERPT_S` seconds at `RATE_HZ`, without DC, with its peak at 0.9; silence stays silence."""
     from scipy.signal import resample_poly
 
     short = waveform[: int(EXCERPT_S * sample_rate_hz)].astype(np.float64)
@@ -39,7 +39,7 @@ def excerpt(waveform: Waveform, sample_rate_hz: int) -> Waveform:
 
 
 def spectrogram_png(waveform: Waveform) -> bytes:
-    """Level over time and frequency (0 to `HIGHEST_HZ`, low at the bottom) of samples [time] at `RATE_HZ`."""
+    """Spectrogram of samples [time] at `RATE_HZ` as a PNG file: 0 to `HIGHEST_HZ`, low frequencies at the bottom."""
     window = int(WINDOW_S * RATE_HZ)
     padded = np.pad(waveform, (0, max(0, window - len(waveform))))
     frames = np.lib.stride_tricks.sliding_window_view(padded, window)[:: int(HOP_S * RATE_HZ)]

@@ -1,6 +1,7 @@
-"""The tables of the report: rows of words, figures and small dot-and-whisker plots, ready for the template.
+"""The tables of the report: rows of text, figures and small dot-and-whisker plots, ready for the template.
 
-In: `metrics.json` of the evaluation, and from the flow the gate's verdict. Every figure is a number of these, rounded.
+In: `metrics.json` of the evaluation, and from the flow the gate's verdict. Every figure is one of their numbers,
+rounded.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,11 +16,12 @@ from heartml.reporting.task_report.headline import TITLES
 Number = Mapping[str, float | None]
 NOTHING: Number = {"value": None, "low": None, "high": None}
 CLASS_COLUMNS = {"recall": "Recall", "precision": "Precision", "auc": "AUC"}
+_SUBGROUP_NAMES = {"heard in training": "also in training"}      # stored values that read better otherwise
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure: the value, its interval in words, and both as a picture."""
+    """One figure: the value, its interval as text, and both as a plot (SVG)."""
 
     figure: str
     span: str
@@ -28,7 +30,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of figures on one scale: `note` says where lower is better, `ends` are the limits of the scale."""
+    """A column of figures on one scale: `note` marks where lower is better, `ends` are the limits of the scale."""
 
     title: str
     note: str
@@ -37,7 +39,7 @@ class Column:
 
 @dataclass(frozen=True)
 class TableLine:
-    """One line of a table; `cells` is empty where nothing can be estimated, and `note` says why."""
+    """One line of a table; `cells` is empty where nothing can be estimated, and `note` gives the reason."""
 
     name: str
     kind: str
@@ -48,7 +50,7 @@ class TableLine:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of facts (counts), columns of figures, rows."""
+    """A table: `first` is the heading of the lines, `facts` those of the counts, `columns` those of the figures."""
 
     caption: str
     first: str
@@ -57,15 +59,20 @@ class Table:
     rows: tuple[TableLine, ...]
 
 
-def results(found: Mapping[str, Any], part: str, floors: str, gate: Mapping[str, Any] | None = None) -> Table:
-    """The model, the champion on the same units (where it is known), and the floors, one column a metric."""
+def results(found: Mapping[str, Any], part: str, baselines: str, gate: Mapping[str, Any] | None = None) -> Table:
+    """The model, the champion on the same units (where it is known), and the baselines; one column a metric.
+
+    Args:
+        part: `held_out` or `out_of_fold`.
+        baselines: the key with the baselines' scores: `floors` or `floors_out_of_fold`.
+    """
     names = found["official"]
     compared = (gate or {}).get("comparison") or {}
     lines: list[tuple[str, str, Mapping[str, Number]]] = [("This model", "model", found[part])]
     if compared:
         values = {name: {**NOTHING, "value": value} for name, value in compared["champion"].items()}
         lines.append((f"Champion{_version(gate)}", "champion", values))
-    lines += [(found["floor_titles"][name], "floor", found[floors][name]) for name in found["floor_order"]]
+    lines += [(found["floor_titles"][name], "baseline", found[baselines][name]) for name in found["floor_order"]]
     return table("Results", "", (), names, [(title, kind, (), numbers) for title, kind, numbers in lines],
                   references={name: found[part][name]["value"] for name in names})
 
@@ -75,7 +82,7 @@ def _version(gate: Mapping[str, Any] | None) -> str:
 
 
 def calibration(found: Mapping[str, Any], parts: Sequence[str]) -> Table:
-    """Calibration error and Brier score, before and after."""
+    """Calibration error and Brier score of each part, before and after calibration."""
     lines = [(f"{_words(part)}, {when} calibration", "model" if when == "after" else "other", (),
               {name: found[part][name + suffix] for name in ("ece", "brier")})
              for part in parts for when, suffix in (("before", "_before"), ("after", ""))]
@@ -83,19 +90,20 @@ def calibration(found: Mapping[str, Any], parts: Sequence[str]) -> Table:
 
 
 def referral(found: Mapping[str, Any], parts: Sequence[str]) -> Table | None:
-    """The metrics on everything, and on what is left where unsure decisions go to a human."""
+    """The metrics on all units, and on those whose decision is not referred; `None` where nothing is referred."""
     if not any(found["referral"][part]["below"] for part in parts):
         return None
     lines: list[tuple[str, str, tuple[str, ...], Mapping[str, Any] | None]] = []
     for part in parts:
-        left, counts = found["referral"][part], found["counts"][part]
+        decided, counts = found["referral"][part], found["counts"][part]
         lines += [(f"{_words(part)}, all", "other", (counted(counts),), found[part]),
-                  (f"{_words(part)}, decided{_absent(left, found)}", "model", (counted(left),), left.get("scores"))]
-    return table("Left to a human", "", (_counted_title(found),), found["official"], lines, note=_too_few(found))
+                  (f"{_words(part)}, decided{_absent(decided, found)}", "model", (counted(decided),),
+                   decided.get("scores"))]
+    return table("Referred to a human", "", (_counted_title(found),), found["official"], lines, note=_too_few(found))
 
 
 def classes(found: Mapping[str, Any], part: str) -> Table:
-    """Recall, precision and AUC by class, where there are groups enough."""
+    """Recall, precision and AUC of each class that has enough groups."""
     lines = [(name, "model", (counted(entry),),
               entry if entry["estimable"] else None)
              for name in found["classes"] if name not in found["left_out"]
@@ -104,20 +112,20 @@ def classes(found: Mapping[str, Any], part: str) -> Table:
                   note=_too_few(found))
 
 
-def views(found: Mapping[str, Any], part: str) -> list[tuple[str, Table]]:
-    """The task with fewer classes: the model and every floor, one table a view."""
+def coarse_classes(found: Mapping[str, Any], part: str) -> list[tuple[str, Table]]:
+    """(title, table) of each task with coarse classes: the model and every baseline."""
     tables = []
-    for view in found["views"].values():
-        seen = view[part]
-        lines: list[tuple[str, str, tuple[str, ...], Mapping[str, Any]]] = [("This model", "model", (), seen["scores"])]
-        lines += [(found["floor_titles"][name], "floor", (), seen["floors"][name]) for name in found["floor_order"]]
-        tables.append((view["title"], table(view["title"], "", (), found["official"], lines, references={
-            name: seen["scores"][name]["value"] for name in found["official"]})))
+    for coarse in found["views"].values():
+        of = coarse[part]
+        lines: list[tuple[str, str, tuple[str, ...], Mapping[str, Any]]] = [("This model", "model", (), of["scores"])]
+        lines += [(found["floor_titles"][name], "baseline", (), of["floors"][name]) for name in found["floor_order"]]
+        tables.append((coarse["title"], table(coarse["title"], "", (), found["official"], lines, references={
+            name: of["scores"][name]["value"] for name in found["official"]})))
     return tables
 
 
 def subgroups(found: Mapping[str, Any], part: str) -> list[tuple[str, Table]]:
-    """One table a way that divides the units: the task's metric and the AUC, the whole part's value as a reference."""
+    """(title, table) of each division of the units, for instance by sex; a thin line marks the whole part."""
     metrics = tuple(dict.fromkeys((found["metric"], "macro_auc")))
     divisions = {"source": found["per_source"][part], **found["subgroups"][part]}
     facts = (_counted_title(found),)
@@ -125,7 +133,7 @@ def subgroups(found: Mapping[str, Any], part: str) -> list[tuple[str, Table]]:
     for division, entries in divisions.items():
         if len(entries) < 2:
             continue
-        lines = [(value + _absent(entry, found), "model", (counted(entry),),
+        lines = [(subgroup_name(value) + _absent(entry, found), "model", (counted(entry),),
                   entry if entry["estimable"] else None)
                  for value, entry in entries.items()]
         tables.append((_words(division), table(_words(division), _words(division), facts, metrics, lines,
@@ -134,15 +142,20 @@ def subgroups(found: Mapping[str, Any], part: str) -> list[tuple[str, Table]]:
     return tables
 
 
+def subgroup_name(value: str) -> str:
+    """A stored value of a subgroup as pages show it."""
+    return _SUBGROUP_NAMES.get(value, value)
+
+
 def undivided(found: Mapping[str, Any], part: str) -> list[str]:
-    """What every unit has the same value of, or none, so that it divides nothing."""
+    """The columns in which all units have one value, or none has any: `sex (Female)`. They divide nothing."""
     divisions = {"source": found["per_source"][part], **found["subgroups"][part]}
-    return [f"{_words(division).lower()} ({next(iter(entries), 'none')})"
+    return [f"{_words(division).lower()} ({subgroup_name(next(iter(entries), 'none'))})"
             for division, entries in divisions.items() if len(entries) < 2]
 
 
 def locations(found: Mapping[str, Any]) -> Table | None:
-    """What one auscultation location alone tells about a patient."""
+    """Macro AUC for the patient from one auscultation location alone; `None` where a unit is a recording."""
     lines = [(name, "model", (counted(entry),),
               entry if entry["estimable"] else None) for name, entry in found["locations"].items()]
     if not lines:
@@ -153,44 +166,45 @@ def locations(found: Mapping[str, Any]) -> Table | None:
 
 
 def baseline_classes(found: Mapping[str, Any]) -> Table:
-    """How well each floor tells each class apart (AUC); what is flagged as confounded stands out."""
+    """AUC of each baseline for each class; confounded classes are marked."""
     flagged = {(entry["class"], entry["floor"]) for entry in found["confounded"]}
     shown = [name for name in found["classes"] if any(name in numbers for numbers in found["floor_auc"].values())]
     rows = []
-    for floor in (name for name in found["floor_order"] if name in found["floor_auc"]):
-        title, numbers = found["floor_titles"][floor], found["floor_auc"][floor]
+    for baseline in (name for name in found["floor_order"] if name in found["floor_auc"]):
+        title, numbers = found["floor_titles"][baseline], found["floor_auc"][baseline]
         cells = [_cell(f"{title}, {name}", "auc", numbers[name], (0.0, 1.0),
-                       "flag" if (name, floor) in flagged else "floor", found["confounded_auc"]) for name in shown]
-        rows.append(TableLine(title, "floor", (), tuple(cells)))
-    return Table("What floors know", "", (), tuple(Column(name, "", ("0", "1")) for name in shown), tuple(rows))
+                       "flag" if (name, baseline) in flagged else "baseline", found["confounded_auc"])
+                 for name in shown]
+        rows.append(TableLine(title, "baseline", (), tuple(cells)))
+    return Table("What baselines can tell", "", (), tuple(Column(name, "", ("0", "1")) for name in shown), tuple(rows))
 
 
 def heart_states(measures: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Network and loudness alone against the annotation: title, frames, F1 of S1, F1 of S2, error of the rate."""
+    """Network and loudness alone, compared with the annotation: title, share of frames, F1 of S1 and S2, rate error."""
     def row(title: str, m: Mapping[str, float]) -> tuple[str, ...]:
         error = m["heart_rate_error_median_per_min"]
         return (title, *(figure(m[key]) for key in ("frame_accuracy", "s1_f1", "s2_f1")),
-                "none told" if error is None else f"{error:.1f} (90 %: {m['heart_rate_error_p90_per_min']:.1f})")
+                "no rate found" if error is None else f"{error:.1f} (90 %: {m['heart_rate_error_p90_per_min']:.1f})")
 
     titles = {"network": "Model's network", "by_loudness": "Peaks of loudness alone"}
     return [row(title, measures[key]) for key, title in titles.items() if measures.get(key)]
 
 
 def robustness(found: Mapping[str, Any]) -> Table:
-    """The scores as recorded and under each condition, the change between both, and how far the model trusts itself."""
+    """The scores as recorded and under each condition, their change, the mean confidence and the referred share."""
     metrics = tuple(dict.fromkeys((found["metric"], "macro_auc")))
     lines = [("As recorded", "model", found["clean"], NOTHING)]
     lines += [(f"{c['title']}, {c['words']}", "other", c, c["change"]) for c in found["conditions"]]
     references = {name: found["clean"]["scores"][name]["value"] for name in metrics}
-    ends = {name: _limits(name, [told["scores"][name] for _, _, told, _ in lines]) for name in metrics}
+    ends = {name: _limits(name, [entry["scores"][name] for _, _, entry, _ in lines]) for name in metrics}
     changes = domain([change[key] for *_, change in lines for key in ("value", "low", "high")] + [0.0], unit=False)
     rows = []
-    for title, kind, told, change in lines:
-        cells = [_cell(title, name, told["scores"][name], ends[name], kind, references[name]) for name in metrics]
+    for title, kind, entry, change in lines:
+        cells = [_cell(title, name, entry["scores"][name], ends[name], kind, references[name]) for name in metrics]
         words = f"{title}, change: {signed(change['value'])}"
         drawn = Cell(signed(change["value"]), span(change), whisker(change, changes, words, kind=kind, reference=0.0))
-        doubt = figure(told["sureness"]), figure(told["referred"])
-        rows.append(TableLine(title, kind, doubt, (*cells, drawn if change is not NOTHING else Cell("", "", ""))))
+        shares = figure(entry["sureness"]), figure(entry["referred"])
+        rows.append(TableLine(title, kind, shares, (*cells, drawn if change is not NOTHING else Cell("", "", ""))))
     columns = (*(_column(name, ends[name]) for name in metrics),
                Column("Change", "paired", (f"{changes[0]:g}", f"{changes[1]:g}")))
     return Table("Robustness", "Condition", ("Confidence", "Referred"), columns, tuple(rows))
@@ -201,14 +215,15 @@ def table(
     lines: Iterable[tuple[str, str, tuple[str, ...], Mapping[str, Any] | None]], *,
     references: Mapping[str, float | None] | None = None, note: str = "", limits: tuple[float, float] | None = None,
 ) -> Table:
-    """One row a line, one column a metric, each column on a scale of its own.
+    """One row a line, one column a metric, each column with its own scale.
 
     Args:
         first: heading of the lines' titles; `facts`: of their counts.
         names: metrics.
-        lines: title, kind (see `plots.whisker`), counts, and metric -> number; `None`: not estimable, as `note` says.
-        references: metric -> where a thin line crosses all whiskers of its column.
-        limits: of every column; `None`: as wide as its numbers.
+        lines: title, kind (see `svg.whisker`), counts, and metric -> number; `None`: not estimable.
+        references: metric -> where a thin line crosses all rows of its column.
+        note: shown in place of the figures where a line is not estimable.
+        limits: of every column; `None`: they follow from the column's numbers.
     """
     lines = list(lines)
     ends = {name: limits or _limits(name, [n[name] for *_, n in lines if n and name in n]) for name in names}
@@ -259,6 +274,6 @@ def counted(entry: Mapping[str, Any]) -> str:
 
 
 def _words(name: str) -> str:
-    known = {"held_out": "Held out", "out_of_fold": "Cross-fitted", "signal": "Signal quality",
+    known = {"held_out": "Held out", "out_of_fold": "Out of fold", "signal": "Signal quality",
              "session": "Recording session"}
     return known.get(name, name.replace("_", " ").capitalize())
