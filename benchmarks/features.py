@@ -1,13 +1,12 @@
-"""Feature extraction in hours of audio per second of one core, against the same log-mel through librosa, in one run.
+"""Feature extraction in hours of audio per second of one core, compared with librosa's log-mel in the same run.
 
 python benchmarks/features.py [FOLDER] [--minutes 30] [--json FILE]
 
-FOLDER holds sound files; without it `data/audio` is taken, and where there is none, simulated sounds. Two
-questions are
-kept apart: the log-spectrogram alone (samples in memory at 4 kHz; beside it the bare FFTs of its frames, below which
-nothing that transforms them can go), and everything from the file to the frames, where
-both sides pay the same decoder. librosa is asked twice: with the transform's size that HeartML uses, and with its own
-default size. The first call of each is printed by itself: librosa compiles there (its compiler's cache starts empty).
+FOLDER holds sound files; without it `data/audio` is used, and where that is missing, simulated noise. Two things are
+measured separately. The first is the log-spectrogram alone, from samples in memory at 4 kHz. Its lower limit is one
+bare FFT for each frame. The second is everything from the file to the frames; both libraries then use the same decoder.
+librosa runs twice, with HeartML's size of the FFT and with its own default. The first call is printed separately,
+because librosa compiles then (the cache of its compiler is empty at the start).
 """
 
 import argparse
@@ -81,7 +80,7 @@ def simulate(folder: Path) -> list[Path]:
 
 
 def measure(paths: list[Path]) -> list[dict[str, object]]:
-    """One row a way: CPU-seconds of the first call, hours of audio per CPU-second after it."""
+    """One row for each way: CPU-seconds of the first call, hours of audio per CPU-second afterwards."""
     import librosa
     import torchaudio
 
@@ -105,7 +104,7 @@ def measure(paths: list[Path]) -> list[dict[str, object]]:
     def torchaudios(waveform: np.ndarray) -> object:
         return transform(torch.from_numpy(waveform)[None]).add(1e-4).log()
 
-    def floor(waveform: np.ndarray) -> object:
+    def bare_fft(waveform: np.ndarray) -> object:
         return torch.fft.rfft(torch.from_numpy(waveform).unfold(0, MEL["win_length"], MEL["hop_length"]), size)
 
     def ours_from_file(path: Path) -> object:
@@ -123,7 +122,7 @@ def measure(paths: list[Path]) -> list[dict[str, object]]:
             ("log-spectrogram alone", f"librosa, n_fft={size}", theirs(size), long_enough),
             ("log-spectrogram alone", "librosa, n_fft=2048 (its default)", theirs(2048), long_enough),
             ("log-spectrogram alone", f"torchaudio, n_fft={size}", torchaudios, long_enough),
-            ("log-spectrogram alone", f"floor: one FFT of {size} a frame and nothing else", floor, long_enough),
+            ("log-spectrogram alone", f"lower limit: one FFT of {size} for each frame", bare_fft, long_enough),
             ("from the file", "HeartML: read, DC, high-pass, level, logspec", ours_from_file, paths),
             ("from the file", f"librosa.load + log-mel, n_fft={size}", theirs_from_file(size), paths),
             ("from the file", "librosa.load + log-mel, n_fft=2048", theirs_from_file(2048), paths),

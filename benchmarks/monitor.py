@@ -1,16 +1,16 @@
-"""How often does monitoring cry wolf, and how often does it see one? False alarms and detections, with intervals.
+"""How often monitoring raises a false alarm, and how often it detects a real drift, with intervals.
 
 python benchmarks/monitor.py SOURCE MODEL [--other SOURCE2] [--label LABEL] [--rounds 200] [--seconds 170] [--json FILE]
 
-In a project with ingested data. SOURCE is a part of the data with a sensor of its own (column `source` of
-data/recordings.parquet: set_b, CC2015), SOURCE2 another one; MODEL is a folder. One recording of each patient is drawn
-and scored with the model, as it is and through worse ears (heartml/evaluation/perturbations.py), through the same code
-as `heartml score`: what was measured is kept in .heartml/benchmark, so a run that ended after --seconds goes on.
+Run it in a project with ingested data. SOURCE is a part of the data with a sensor of its own (column `source` of
+data/recordings.parquet: set_b, CC2015), SOURCE2 is another one, MODEL is a folder. One recording of each patient is
+drawn and scored with the model, as it is and degraded (heartml/evaluation/perturbations.py), by the code behind
+`heartml score`. Measurements are cached in .heartml/benchmark, so a run that ended after --seconds goes on.
 
-Then, `rounds` times, patients are shuffled: some are the reference, others are new. Undisturbed they must raise no
-alarm; disturbed they should. `LABEL` names a class (`sound=murmur`): the new patients are then mostly of that class.
-The row "recordings taken for patients" shows what ignoring the patients would do: the same splits of patients with all
-their recordings, each counted as independent. Intervals are Wilson's, 95 %.
+Then patients are shuffled `rounds` times: some are the reference, others are new. As they are they must raise no alarm;
+degraded they should. `LABEL` names a class (`sound=murmur`): the new patients are then mostly of that class. The row
+"recordings counted as patients" shows what happens without groups: the same split of patients, but with all their
+recordings, each counted as independent. Intervals are Wilson's, 95 %.
 """
 
 import argparse
@@ -40,12 +40,12 @@ from heartml.inference.prediction_cache import PredictionCache
 
 REFERENCE = 100
 SIZES = (20, 60)
-WORSE = (("gain_db", -6.0), ("gain_db", -20.0), ("lowpass_hz", 400.0), ("lowpass_hz", 200.0), ("white_snr_db", 10.0),
+DEGRADED = (("gain_db", -6.0), ("gain_db", -20.0), ("lowpass_hz", 400.0), ("lowpass_hz", 200.0), ("white_snr_db", 10.0),
          ("white_snr_db", 0.0))
 PERMUTATIONS = 1199          # enough for a p that Holm's correction leaves below alpha
-NOTHING, UNGROUPED = "nothing", "nothing, recordings taken for patients"
+NOTHING, UNGROUPED = "nothing", "nothing, recordings counted as patients"
 MIXED = 0.75                 # share of the named class among new patients
-KEPT = paths.STATE / "benchmark"
+CACHE = paths.STATE / "benchmark"
 
 
 def main() -> None:
@@ -63,12 +63,12 @@ def main() -> None:
     ends = time.monotonic() + asked.seconds
     recordings = pd.read_parquet(paths.RECORDINGS).rename(columns={"group_id": "group"})
     own = recordings[recordings["source"] == asked.source].assign(group_id=lambda t: t["patient_id"])
-    worse = {f"{PERTURBATIONS[kind].title}, {PERTURBATIONS[kind].level_in_words(level)}": (kind, level)
-             for kind, level in WORSE}
+    conditions = {f"{PERTURBATIONS[kind].title}, {PERTURBATIONS[kind].level_in_words(level)}": (kind, level)
+                  for kind, level in DEGRADED}
     whole = measured(own, None, asked.model, ends)
     pool = reference.one_per_group(whole)
     disturbed = {name: measured(own[own["recording_id"].isin(pool["recording_id"])], how, asked.model, ends)
-                 for name, how in worse.items()}
+                 for name, how in conditions.items()}
     if asked.other:
         other = recordings[recordings["source"] == asked.other].assign(group_id=lambda t: t["recording_id"])
         disturbed[f"another sensor ({asked.other})"] = measured(other, None, asked.model, ends)
@@ -80,36 +80,39 @@ def main() -> None:
 
 
 def measured(table: pd.DataFrame, how: tuple[str, float] | None, model: Path, ends: float) -> pd.DataFrame:
-    """Rows of `table` with what is measured of them, through worse ears where `how` says so; each a unit of its own."""
-    folder = KEPT / (f"{how[0]}{how[1]:g}" if how else "as-it-is")
-    kept_table = KEPT / f"{folder.name}-{sha256(''.join(table['recording_id']).encode())[:12]}.parquet"
-    if kept_table.exists():
-        return pd.read_parquet(kept_table)
+    """Rows of `table` with predictions and measurements, of degraded recordings where `how` is given.
+
+    Each recording is a unit of its own.
+    """
+    folder = CACHE / (f"{how[0]}{how[1]:g}" if how else "as-it-is")
+    cached = CACHE / f"{folder.name}-{sha256(''.join(table['recording_id']).encode())[:12]}.parquet"
+    if cached.exists():
+        return pd.read_parquet(cached)
     for recording_id in table["recording_id"]:
         if not (folder / f"{recording_id}.flac").exists():
             write(recording_id, how, folder)
     files = [folder / f"{recording_id}.flac" for recording_id in table["recording_id"]]
     located, params = model_lookup.locate(str(model), None, config.load().tasks), config.load()
-    work = batch.ScoringPlan(located, model_set.load(located), inputs.gather(files), params)
+    plan = batch.ScoringPlan(located, model_set.load(located), inputs.gather(files), params)
     rows = []
-    for number in range(len(work.blocks)):
+    for number in range(len(plan.blocks)):
         if time.monotonic() > ends:
             raise SystemExit(f"out of time at {folder.name}: run it again, it goes on from here")
-        rows += [row for row in batch.score_block(work, number).rows if "fault" not in row]
-    answers = pd.DataFrame(rows).assign(original=[Path(row["path"]).stem for row in rows])
-    with PredictionCache.open(work.cache_file) as kept:
-        known = kept.measurements(list(answers["recording_id"]))
+        rows += [row for row in batch.score_block(plan, number).rows if "fault" not in row]
+    predictions = pd.DataFrame(rows).assign(original=[Path(row["path"]).stem for row in rows])
+    with PredictionCache.open(plan.cache_file) as cache:
+        known = cache.measurements(list(predictions["recording_id"]))
     more = pd.DataFrame([{**known[i][0], "embedding": np.frombuffer(known[i][1], np.float32)}
-                         for i in answers["recording_id"]])
-    answers = pd.concat([answers[["original", "leaning", "confidence"]], more], axis=1)
+                         for i in predictions["recording_id"]])
+    predictions = pd.concat([predictions[["original", "leaning", "confidence"]], more], axis=1)
     facts = table.drop(columns=[c for c in more if c in table])
-    whole = facts.merge(answers, left_on="recording_id", right_on="original")
-    write_parquet(kept_table, whole)
+    whole = facts.merge(predictions, left_on="recording_id", right_on="original")
+    write_parquet(cached, whole)
     return whole
 
 
 def write(recording_id: str, how: tuple[str, float] | None, folder: Path) -> None:
-    """One recording, as it is or disturbed, as FLAC."""
+    """Write one recording as FLAC, as it is or degraded."""
     samples = sound_files.read(paths.audio(recording_id))
     if how:
         kind, level = how
@@ -122,7 +125,14 @@ def write(recording_id: str, how: tuple[str, float] | None, folder: Path) -> Non
 
 @dataclass(frozen=True)
 class Pools:
-    """One recording of each patient, all of their recordings, and the first through worse ears; a class to mix in."""
+    """What the rounds draw from.
+
+    Attributes:
+        drawn: one recording of each patient.
+        whole: all recordings of these patients.
+        disturbed: condition -> the drawn recordings, degraded; or those of another sensor.
+        label: `column=class` of the class that is mixed in.
+    """
 
     drawn: pd.DataFrame
     whole: pd.DataFrame
@@ -131,7 +141,7 @@ class Pools:
 
     @property
     def conditions(self) -> list[str]:
-        """What may have changed."""
+        """Names of the rows of the table: what has changed."""
         mixed = [f"mostly {self.label.partition('=')[2]}"] if self.label else []
         return [NOTHING, *mixed, *self.disturbed, UNGROUPED]
 
@@ -156,8 +166,8 @@ def rates(pools: Pools, params: MonitorParams, rounds: int, ends: float) -> list
     found = []
     for name in pools.conditions:
         for size in SIZES:
-            kept = KEPT / f"{sha256(f'{name} {size} {rounds} {len(pools.drawn)}'.encode())[:12]}.json"
-            if not kept.exists():
+            cached = CACHE / f"{sha256(f'{name} {size} {rounds} {len(pools.drawn)}'.encode())[:12]}.json"
+            if not cached.exists():
                 alarms: list[set[str]] = []
                 for seed in range(rounds):
                     if time.monotonic() > ends:
@@ -165,8 +175,8 @@ def rates(pools: Pools, params: MonitorParams, rounds: int, ends: float) -> list
                     rng = np.random.default_rng([size, seed])
                     if (sides := pools.sides(name, size, rng)) is not None:
                         alarms.append(_alarms(*sides, params, rng))
-                write_json(kept, _row(name, size, alarms) if alarms else None)
-            found += [row] if (row := read_json(kept)) else []
+                write_json(cached, _row(name, size, alarms) if alarms else None)
+            found += [row] if (row := read_json(cached)) else []
     return found
 
 
@@ -196,9 +206,9 @@ def _row(name: str, size: int, alarms: list[set[str]]) -> dict[str, object]:
 
 
 def show(found: list[dict[str, object]], asked: argparse.Namespace) -> None:
-    """A table: conditions down, sizes across."""
+    """Print the table: one row for each condition, one column for each size."""
     table = Table(title=f"{asked.source}: share of {asked.rounds} rounds with an alarm, {REFERENCE} reference patients")
-    for column in ("what changed", *(f"{size} new patients" for size in SIZES), "seen in"):
+    for column in ("what changed", *(f"{size} new patients" for size in SIZES), "measures"):
         table.add_column(column)
     for name in dict.fromkeys(row["drift"] for row in found):
         own = {row["new"]: row for row in found if row["drift"] == name}

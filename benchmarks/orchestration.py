@@ -1,10 +1,10 @@
-"""What orchestration adds: `heartml retrain --force` against the same stages' commands, run bare one after the other.
+"""What orchestration costs: `heartml retrain --force` compared with the bare commands of its stages, one after another.
 
 python benchmarks/orchestration.py [--json FILE]
 
-Run it in a repository where `make run` has been. Everything that is not a stage's own work is orchestration: DVC's
-graph, hashing and cache, Prefect and its private server, registration, the gate. Siblings run side by side in the flow
-and not in the bare run, so a share below zero is possible on many cores.
+Run it in a repository after `make run`. Orchestration is everything that is not a stage's own work: DVC's graph,
+hashing and cache, Prefect and its private server, registration and the gate. The flow runs stages side by side, the
+bare run does not, so the share may be below zero on many cores.
 """
 
 import argparse

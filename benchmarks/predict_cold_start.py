@@ -1,4 +1,4 @@
-"""Cold start of `heartml predict`: one recording, a new process each time, against what Python and its libraries take.
+"""Cold start of `heartml predict`: one recording, a new process each time, compared with the start of Python and torch.
 
 python benchmarks/predict_cold_start.py [--model MODEL] [--rounds 5] [--json FILE]
 
@@ -43,8 +43,8 @@ def main() -> None:
             "python -c pass": [sys.executable, "-c", "pass"],
         }
         times = {name: [] for name in commands}
-        run(predict)                                   # the first one copies the champion and asks the registry
-        for _ in range(options.rounds):                # in turn, so that a loaded machine is loaded for all
+        run(predict)                                   # the first one asks the registry and copies the champion
+        for _ in range(options.rounds):                # in turn, so that other load slows all of them
             for name, command in commands.items():
                 times[name].append(run(command))
     rows = [{"command": name, "wall_s": statistics.median(w for w, _ in found),

@@ -1,10 +1,10 @@
-"""How long a loaded model takes over one recording, and where the time goes: decode, prepare, encode, heads, combine.
+"""How long a loaded model takes for one recording, and for what: decode, prepare, encode, heads, combine.
 
 python benchmarks/predict_latency.py [MODEL ...] [--seconds 23] [--rate 4000] [--rounds 40] [--json FILE]
 
-Each MODEL is a folder with `model.json`; without one, every `artifacts/*/model` here. One thread, as `heartml predict`
-computes. Median and 95th percentile over rounds, models in turn; the parts are timed inside the same calls. On a busy
-machine the CPU milliseconds, and the fastest round, say more than the median.
+Each MODEL is a folder with `model.json`; without one, every `artifacts/*/model` of this project is measured. One thread
+is used, as in `heartml predict`. Printed are median and 95th percentile over rounds, with models in turn. The parts are
+timed inside the same calls. On a busy machine the CPU milliseconds and the fastest round say more than the median.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def recording(folder: Path, seconds: float, rate_hz: int) -> Path:
-    """A FLAC file of noise that swells, as long as it is asked for."""
+    """A FLAC file of noise whose loudness varies, `seconds` long."""
     time_s = np.arange(round(seconds * rate_hz)) / rate_hz
     noise = np.random.default_rng(0).normal(0, 0.05, len(time_s)) * (1 + np.sin(2 * np.pi * 1.2 * time_s))
     path = folder / "recording.flac"
@@ -57,7 +57,7 @@ def recording(folder: Path, seconds: float, rate_hz: int) -> Path:
 
 
 def measure(folders: list[Path], path: Path, rounds: int) -> list[dict[str, Any]]:
-    """One row a model: milliseconds in all and by part."""
+    """One row for each model: milliseconds in all and for each part."""
     from heartml.core.system import parallel
 
     parallel.single_thread()
@@ -97,13 +97,13 @@ def summary(folder: Path, model: Any, rows: list[dict[str, float]]) -> dict[str,
 
 @contextmanager
 def clocks(spent: dict[str, float]) -> Iterator[None]:
-    """Add up, in `spent`, the seconds inside of what prepares, encodes, asks heads and combines; put all back after."""
-    from heartml.audio import sound_files
+    """Add up in `spent` the seconds inside of preparing, encoding, heads and combining, while the block runs."""
+    from heartml.audio import preprocessing
     from heartml.models import encoders, fitted_model
     from heartml.models.ensemble.candidate import Member
 
-    places = [(sound_files, "prepare", "prepare"), (encoders, "frames_of", "frames"), (Member, "answer", "heads"),
-              (fitted_model, "judge", "combine")]
+    places = [(preprocessing, "prepare", "prepare"), (encoders, "frames_of", "frames"),
+              (Member, "predict_proba", "heads"), (fitted_model, "predict_proba", "combine")]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in places]
     for (owner, name, part), (*_, function) in zip(places, before, strict=True):
         setattr(owner, name, timed(function, part, spent))

@@ -1,9 +1,9 @@
-"""`dvc repro` with nothing changed, against DVC on an empty six-stage project, in turn, in the same run.
+"""`dvc repro` with nothing changed, compared with DVC on an empty project of six stages, in the same run.
 
 python benchmarks/repro_noop.py [--rounds 5] [--json FILE]
 
-Run it in a repository where every stage is fresh (after `make run`). The empty project has six stages that depend on
-one file each and write one file each. `heartml retrain` with nothing new is timed as well.
+Run it in a repository where no stage is stale (after `make run`). The empty project has six stages; each depends on one
+file and writes one file. `heartml retrain` with nothing new is timed as well.
 """
 
 import argparse
@@ -36,9 +36,9 @@ def main() -> None:
         jobs = {"dvc repro, an empty six-stage project": (repro, empty), "dvc repro, HeartML": (repro, here),
                 "heartml retrain, nothing new": ([sys.executable, "-m", "heartml", "retrain"], here)}
         for command, where in jobs.values():
-            run(command, where)                # fresh afterwards, bytecode written
+            run(command, where)                # once before: nothing is stale then, and bytecode is written
         times = {name: [] for name in jobs}
-        for _ in range(options.rounds):        # in turn, so that a loaded machine is loaded for all
+        for _ in range(options.rounds):        # in turn, so that other load slows all of them
             for name, (command, where) in jobs.items():
                 times[name].append(run(command, where))
     rows = [{"command": name, "wall_s": statistics.median(w for w, _ in found),

@@ -1,9 +1,9 @@
-"""Search in trials per minute on frames that are there, with one worker and with every core, the same trials each.
+"""Trials per minute of the search on cached frames, with one worker and with every core, the same trials each time.
 
 python benchmarks/search.py [--task TASK] [--trials 12] [--json FILE]
 
-Run it in a repository whose stages have run up to `features`. Nothing there is changed: a copy is searched. Sequence
-heads cost a CPU-minute each, the others seconds, so the two kinds are counted apart.
+Run it in a repository whose stages have run up to `features`. Nothing in it is changed: the search runs in a copy. A
+trial with a sequence head takes a CPU-minute, the others take seconds, so the two kinds are counted separately.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def measure(task: str, kind: str, trials: int, workers: int) -> dict[str, object]:
-    """Search a copy; `outcome` is the hash of all trials, which must not depend on the workers."""
+    """Run the search in a copy; `outcome` is a hash over all trials, which must not depend on the number of workers."""
     with tempfile.TemporaryDirectory() as folder:
         root = copy(task, Path(folder), kind, trials, workers)
         started = time.perf_counter()
@@ -62,7 +62,7 @@ def measure(task: str, kind: str, trials: int, workers: int) -> dict[str, object
 
 
 def copy(task: str, root: Path, kind: str, trials: int, workers: int) -> Path:
-    """What the search reads, with parameters for this measurement."""
+    """A copy of what the search reads, with parameters for this measurement."""
     for table in (paths.RECORDINGS, paths.ANNOTATIONS, paths.folds(task)):
         (root / table).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(table, root / table)
@@ -73,7 +73,8 @@ def copy(task: str, root: Path, kind: str, trials: int, workers: int) -> Path:
     for own in params["search"].get("tasks", {}).values():
         own.pop("network_trials", None)
     if not sequence:
-        params["search"]["initial_trials"] = [s for s in params["search"]["initial_trials"] if s["head"] != "sequence"]
+        trials_of = params["search"]["initial_trials"]
+        params["search"]["initial_trials"] = [words for words in trials_of if "head=sequence" not in words.split()]
     (root / paths.PARAMS).write_text(yaml.safe_dump(params))
     return root
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TOLERANCE = 1e-9
-_ANSWERS = {"held_out": "evaluation/predictions.parquet", "out_of_fold": "out_of_fold.parquet"}
+_PREDICTIONS = {"held_out": "evaluation/predictions.parquet", "out_of_fold": "out_of_fold.parquet"}
 
 
 def groups(evidence: Evidence) -> str:
@@ -29,7 +29,7 @@ def groups(evidence: Evidence) -> str:
         folds.check_folds(table, _owners(evidence, table))
     except HeartMLError as error:
         raise LinkBroken(str(error)) from None
-    for part, name in _ANSWERS.items():
+    for part, name in _PREDICTIONS.items():
         predicted = pd.read_parquet(evidence.file(name)).set_index("unit_id")["part"]
         own = table[(table["part"] == folds.TEST) == (part == "held_out")].drop_duplicates("unit_id")
         expected = own.set_index("unit_id")["part"]
@@ -70,15 +70,15 @@ def metrics(evidence: Evidence) -> str:
 
     logged, count, wrong = evidence.run.metrics, 0, []
     params, seed = _params(evidence)
-    for part, name in _ANSWERS.items():
-        answers = LabelledPredictions.from_table(pd.read_parquet(evidence.file(name)), evidence.task.classes)
-        for metric, ends in task_scores(answers, evidence.task, params, seed).items():
+    for part, name in _PREDICTIONS.items():
+        predictions = LabelledPredictions.from_table(pd.read_parquet(evidence.file(name)), evidence.task.classes)
+        for metric, ends in task_scores(predictions, evidence.task, params, seed).items():
             count += len(ends)
             wrong += _differences(logged, f"{part}/{metric}", ends)
     stored = evidence.values("evaluation/metrics.json")
-    for floor, numbers in stored["floors"].items():
-        for metric, ends in numbers.items():
-            wrong += _differences(logged, f"floor/{floor}/{metric}", ends)
+    for baseline, scores in stored["floors"].items():
+        for metric, ends in scores.items():
+            wrong += _differences(logged, f"floor/{baseline}/{metric}", ends)
     if wrong:
         raise LinkBroken(listed(wrong))
     return f"{count} numbers computed again from the stored predictions, the same within {TOLERANCE:g}"
@@ -120,7 +120,7 @@ def decisions(evidence: Evidence) -> str:
 
     model = read_json(model_files.ensemble_folder(evidence.stored_model) / "model.json")
     classes = evidence.task.classes
-    table = pd.read_parquet(evidence.file(_ANSWERS["held_out"]))
+    table = pd.read_parquet(evidence.file(_PREDICTIONS["held_out"]))
     log_p = np.log(table[[f"p_{name}" for name in classes]].to_numpy(float))
     rule, scaled = Rule(np.array(model["rule"]["biases"])), model["calibration"]
     calibrated = Calibration(float(scaled["scale"]), np.array(scaled["biases"])).predict_proba(log_p)

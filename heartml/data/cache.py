@@ -1,7 +1,7 @@
-"""What earlier work found out about files and recordings, so that only new ones are decoded and compared.
+"""Results that are stored so that each file is decoded once and each pair of recordings is compared once.
 
-Everything is addressed by content, and kept apart for every version of the code that found it out. It may be deleted
-at any time: it is found out again.
+In: facts of decoded files; recordings to compare. Out: the same facts by checksum; pairs of near-duplicates. Both are
+addressed by content and by the version of the code that made them. They may be deleted at any time: they are made anew.
 """
 
 import json
@@ -30,7 +30,7 @@ def _facts_file() -> Path:
 
 
 def read_facts() -> dict[str, FileFacts]:
-    """SHA-256 of a source file -> what decoding it showed."""
+    """SHA-256 of a source file -> facts of decoding it, from all earlier ingests."""
     path = _facts_file()
     rows = files.read_json(path) if path.exists() else {}
     return {
@@ -48,23 +48,25 @@ def add_facts(known: Iterable[FileFacts]) -> None:
 
 
 def thresholds(ingest: IngestParams, validate: ValidateParams) -> tuple[float, ...]:
-    """Every correlation that near-duplicates are asked for, smallest first: ingest has one, validation another."""
+    """The correlations for which the project searches near-duplicates, smallest first: of ingest and of validation."""
     return tuple(sorted({ingest.duplicate_correlation, validate.near_duplicate_correlation}))
 
 
 def near_duplicates(sources: Sources, threshold: float, searched: Sequence[float], threads: int) -> pd.DataFrame:
-    """Pairs of near-duplicates among `sources`; each pair is compared once for the whole project.
+    """Pairs of near-duplicates among recordings. Each pair is compared once for the whole project.
 
-    What ingest has compared is not compared again in validation: both read one file. It holds, for each threshold, the
-    pairs that were found, and the sets of recordings within which every pair has been compared.
+    Ingest and validation share one file, so that a pair that was compared in ingest is not compared again in
+    validation. The file holds sets of recordings within which every pair has been compared, and for each threshold the
+    pairs that were found.
 
     Args:
+        sources: the recordings, which are read only where a pair has not been compared.
         threshold: of the absolute correlation; one of `searched`.
-        searched: the thresholds of `thresholds`, for all of which a pair is compared when it is new.
+        searched: of `thresholds`: a pair that has not been compared is compared for all of them.
         threads: how many compare at the same time.
 
     Returns:
-        Columns `PAIR_COLUMNS`, sorted.
+        Columns `PAIR_COLUMNS`, sorted. They are what a search for this threshold alone finds.
     """
     path = _pairs_file(searched)
     known: dict[str, Any] = files.read_json(path) if path.exists() else {"compared": [], "pairs": {}}
@@ -83,7 +85,7 @@ def _pairs_file(searched: Sequence[float]) -> Path:
 def _with_new_pairs(
     known: Mapping[str, Any], sources: Sources, searched: Sequence[float], threads: int
 ) -> dict[str, Any]:
-    """`known` after all pairs of `sources` have been compared that are in none of its sets together."""
+    """The stored results after the missing pairs of `sources` have been compared: those in no set together."""
     order = sorted(sources)
     position = {recording_id: k for k, recording_id in enumerate(order)}
     compared = [[position[i] for i in ids if i in position] for ids in known["compared"]]

@@ -278,7 +278,7 @@ def _data(files: StoredFiles, facts: Mapping[str, Any], objects: Objects) -> Dat
     try:
         listing = objects.listing(md5)
     except ObjectNotFound as gone:
-        files.missing.append(f"data version {md5}: its listing is nowhere ({gone}); {_fetch(md5)}")
+        files.missing.append(f"data version {md5}: its listing is not stored anywhere ({gone}); {_fetch(md5)}")
         listing = {}
     return Data(md5, out.get("nfiles"), out.get("size"), listing)
 

@@ -97,7 +97,7 @@ def _stage(found: "ProvDocument", chain: Chain, stage: StageRecord, agent: str) 
 
 
 def _parts(found: "ProvDocument", stage: StageRecord, other: StageRecord) -> None:
-    """Add that one path lies in the other: a stage reads a file of a written folder, or the folder of a written file."""
+    """Add that one path lies in the other: a stage reads a file of a written folder, or a folder of written files."""
     for link in stage.inputs:
         for out in other.outputs:
             if link.path != out.path and feeds(Path(out.path), Path(link.path)):

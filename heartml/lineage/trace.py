@@ -122,7 +122,7 @@ class Trace:
         return {**asdict(self), "uses": uses}
 
 
-def find(client: Client, asked: str, objects: Objects | None = None) -> Trace:
+def find(client: Client, name: str, objects: Objects | None = None) -> Trace:
     """Trace one recording, source file or patient.
 
     Raises:
@@ -138,50 +138,50 @@ def find(client: Client, asked: str, objects: Objects | None = None) -> Trace:
             tables[version.md5] = data_versions.tables(objects, version.md5)
         except ObjectNotFound as gone:
             missing.append(f"data version {version.md5}: {gone}")
-    kind, ids, rows = _matches(asked, tables, missing)
+    kind, ids, rows = _matches(name, tables, missing)
     recordings = _recordings(tables, ids)
     uses, unread = _uses(client, runs, ids)
     holding = {md5 for one in recordings for md5 in one.data} | {md5 for row in rows for md5 in row.data}
-    return Trace(asked, kind, recordings, _near_duplicates(tables, recordings), rows,
+    return Trace(name, kind, recordings, _near_duplicates(tables, recordings), rows,
                  tuple(version for version in known if version.md5 in holding), uses, (*missing, *unread))
 
 
 def _matches(
-    asked: str, tables: Mapping[str, VersionTables], missing: Sequence[str]
+    name: str, tables: Mapping[str, VersionTables], missing: Sequence[str]
 ) -> tuple[str, frozenset[str], tuple[QuarantinedFile, ...]]:
     """The kind of name, the ids of its recordings, and its quarantined files."""
     all_ids = {str(key) for one in tables.values() for key in one.recordings["recording_id"]}
-    starts = {key for key in all_ids if key.startswith(asked)} if len(asked) >= _SHORTEST else set()
+    starts = {key for key in all_ids if key.startswith(name)} if len(name) >= _SHORTEST else set()
     if len(starts) > 1:
-        raise UnknownName(f"{asked}: the start of {len(starts)} recording ids ({', '.join(sorted(starts)[:3])} ...); "
+        raise UnknownName(f"{name}: the start of {len(starts)} recording ids ({', '.join(sorted(starts)[:3])} ...); "
                       "give more digits")
     if starts:
         return RECORDING, frozenset(starts), ()
     for kind in (PATIENT, FILE):
         ids = {str(key) for one in tables.values()
-               for key in one.recordings.loc[_has_name(one.recordings, asked, kind), "recording_id"]}
-        rows = _refused(tables, asked, kind)
+               for key in one.recordings.loc[_has_name(one.recordings, name, kind), "recording_id"]}
+        rows = _refused(tables, name, kind)
         if ids or rows:
             return kind, frozenset(ids), rows
     unread = f" ({len(missing)} of them could not be read: {missing[0]})" if missing else ""
-    raise UnknownName(f"{asked}: no recording, source file or patient of {len(tables) + len(missing)} data versions "
+    raise UnknownName(f"{name}: no recording, source file or patient of {len(tables) + len(missing)} data versions "
                       f"has this name{unread}. A recording id needs {_SHORTEST} digits or more")
 
 
-def _has_name(table: "pd.DataFrame", asked: str, kind: str) -> "pd.Series[bool]":
+def _has_name(table: "pd.DataFrame", name: str, kind: str) -> "pd.Series[bool]":
     """Rows of a patient (its id, with or without the data set's name before it) or of a file (its path or name)."""
     if kind == FILE:
         names = table["source_file"]
-        same = (names == asked) | names.str.endswith(f"/{asked}")
+        same = (names == name) | names.str.endswith(f"/{name}")
     else:
-        same = (table["patient_id"] == asked) | (table["patient_id"] == table["dataset"] + f"-{asked}")
+        same = (table["patient_id"] == name) | (table["patient_id"] == table["dataset"] + f"-{name}")
     return same.fillna(False).astype(bool)
 
 
-def _refused(tables: Mapping[str, VersionTables], asked: str, kind: str) -> tuple[QuarantinedFile, ...]:
+def _refused(tables: Mapping[str, VersionTables], name: str, kind: str) -> tuple[QuarantinedFile, ...]:
     found: dict[tuple[Any, ...], list[str]] = {}
     for md5, one in tables.items():
-        rows = one.quarantine[_has_name(one.quarantine, asked, kind)]
+        rows = one.quarantine[_has_name(one.quarantine, name, kind)]
         for row in rows[["source_file", "patient_id", "reason", "detail"]].astype(object).itertuples(index=False):
             found.setdefault(tuple(row), []).append(md5)
     return tuple(QuarantinedFile(file, _text(patient), reason, detail, tuple(where))

@@ -32,7 +32,7 @@ from heartml.models.segmentation import Segmentation, decode
 from heartml.models.shared_inputs import RatedWaveform, SharedInputs
 
 FORMAT = 2
-REFER = "refer"     # stands in the place of a decision that is left to a human
+REFER = "refer"     # in the place of a decision that is left to a human
 
 
 class ModelError(HeartMLError):

@@ -1,6 +1,6 @@
 """Final fits: the selected trials in, their fitted heads for the model out; and the out-of-fold predictions as a table.
 
-Network heads were kept by the search, one for each fold. Other heads are fitted once more, to everything that is not
+The search has stored the network heads, one for each fold. Other heads are fitted once more, to everything that is not
 held out.
 """
 

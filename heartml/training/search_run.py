@@ -39,7 +39,7 @@ SINGLE_TRIAL = EnsembleParams(rounds=1, max_members=1)     # the ensemble that a
 CODE = ("metrics", "models/heads", "models/ensemble", "models/pooling.py", "training", "core/folds.py",
         "core/frame_store.py", "core/schema.py", "core/system/lazy.py")
 LIBRARIES = ("lightgbm", "numpy", "optuna", "scikit-learn", "scipy", "timm", "torch")
-REPORTING_FIELDS = ("official", "positive", "coarse_classes")     # of a task: they change what is reported, not what is fitted
+REPORTING_FIELDS = ("official", "positive", "coarse_classes")     # of a task: they change pages, and no fit
 
 
 def open_search(name: str, params: Params) -> "SearchRun":
@@ -182,7 +182,7 @@ def _is_short(fit: FoldFit) -> bool:
 
 
 def joined_folds(spec: CandidateSpec, folds: Sequence[HeadPrediction], train_set: TrainingSet) -> HeadPrediction:
-    """Answers of the first folds, put where their recordings (or units) stand; zeros elsewhere."""
+    """One prediction for all recordings (or, at level `unit`, units) from those of the first folds; zeros elsewhere."""
     cases = len(train_set.recording_ids) if spec.level == "recording" else len(train_set.unit_ids)
     log_p = np.zeros((cases, folds[0].log_p.shape[1]))
     details = None if folds[0].details is None else np.zeros((cases, folds[0].details.shape[1]))

@@ -13,7 +13,6 @@ import numpy as np
 from heartml.core.config import InitialTrialParams, SearchParams
 from heartml.core.system.errors import HeartMLError
 from heartml.core.tasks import Task
-from heartml.models import encoders as encoders_family
 from heartml.models.ensemble.candidate import CandidateSpec, Level
 from heartml.models.heads import HEADS, Hyperparameters
 from heartml.models.heads.network_params import network_params, training_params
@@ -125,8 +124,8 @@ def network_heads(params: SearchParams) -> list[str]:
 
 
 def poolings_of(encoder: str, params: SearchParams) -> tuple[str, ...]:
-    """The poolings that are tried for an encoder: those in `search.poolings`, else the encoder's own defaults."""
-    return params.poolings[encoder] if encoder in params.poolings else encoders_family.member(encoder).POOLINGS
+    """The poolings that are tried for an encoder: `search.poolings` under its name, or else under `"*"`."""
+    return params.poolings.get(encoder, params.poolings.get("*", ()))
 
 
 def pooled_encoders(params: SearchParams, encoders: Sequence[str]) -> list[str]:

@@ -293,13 +293,13 @@ def test_a_taken_port_is_named_with_the_way_out(retrained: Workspace) -> None:
 
 
 @pytest.mark.parametrize("how", ["closed", "killed"])
-def test_what_is_kept_dies_with_its_keeper_also_from_a_session_of_its_own(how: str) -> None:
+def test_what_is_supervised_dies_with_its_owner_also_from_a_session_of_its_own(how: str) -> None:
     tree = ("import subprocess; subprocess.run(['sh', '-c', 'setsid sleep 600 & exit 0']); "   # an orphan
             "subprocess.run(['sleep', '600'])")
-    keeper = ("import time; from flows import kept; "
-              f"kept.start(['-c', {tree!r}], log={os.devnull!r}, grace_s=1.0); print('kept', flush=True); "
-              "time.sleep(600)")
-    with subprocess.Popen([sys.executable, "-c", keeper], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    owner = ("import time; from flows.support import supervisor; "
+             f"supervisor.start(['-c', {tree!r}], log={os.devnull!r}, grace_s=1.0); print('started', flush=True); "
+             "time.sleep(600)")
+    with subprocess.Popen([sys.executable, "-c", owner], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout
         process.stdout.readline()
         deadline = time.monotonic() + 30

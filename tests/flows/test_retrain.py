@@ -58,7 +58,8 @@ def test_the_stages_ran_as_prefect_tasks_and_dvc_finds_them_fresh(retrained: Wor
 
 
 def test_a_retraining_with_nothing_new_registers_nothing_and_starts_no_prefect(mine: Workspace) -> None:
-    code = ("import sys; from flows import start; [outcome] = start.retrain(wait=True, force=False);"
+    code = ("import sys; from flows.support import run_local; "
+            "[outcome] = run_local.retrain(wait=True, force=False); "
             "print(outcome.state, outcome.version, [m for m in ('prefect', 'torch') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], cwd=mine.root, env=mine.environment, capture_output=True,
                           text=True, check=False)

@@ -1,4 +1,7 @@
-"""`kill -9` at any point: nothing is lost, the next run finishes with the same bytes, and nothing runs on for ever."""
+"""`kill -9` at any point: nothing is lost, the next run finishes with the same bytes, and nothing runs on for ever.
+
+No test here waits for a time. A stage that is to be killed waits for it (support/held_stages.py).
+"""
 
 import os
 import shutil
@@ -6,18 +9,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 from support import fault_injection
 from support import small_project as small
+from support.held_stages import MOMENTS, Holds
 from support.small_project import STAGES, TASK
 from support.workspaces import Workspace
 
-GONE_S = 5.0        # how long a killed flow's processes may take to follow it
-LONG = (f"features@{TASK}-logspec", f"search@{TASK}")
+GONE_S = 60.0       # a killed flow's processes follow it at once; this is only the end of the wait for them
+SEARCH = f"search@{TASK}"
 pytestmark = pytest.mark.timeout(1800)   # on a machine that does ten other things
 
 
@@ -32,17 +36,6 @@ def stage_of(process: psutil.Process) -> str | None:
         return process.environ().get("DVC_STAGE") if words[1:3] == ["-m", "heartml"] else None
     except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
         return None
-
-
-def at_work(process: "subprocess.Popen[str]") -> Iterator[tuple[str, psutil.Process]]:
-    """Stages under `process`, as they appear; ends with it."""
-    while process.poll() is None:
-        try:
-            children = family(process)
-        except psutil.NoSuchProcess:
-            return
-        yield from ((stage, child) for child in children if (stage := stage_of(child)))
-        time.sleep(0.1)
 
 
 def living(processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -61,35 +54,46 @@ def kill_with_all(process: "subprocess.Popen[str]") -> None:
     assert not living(left), [p.cmdline() for p in living(left)]
 
 
+def start_and_hold(
+    project: Workspace, tmp_path: Path, stage: str, moment: str
+) -> "tuple[subprocess.Popen[str], Holds]":
+    """Start `heartml retrain`, and wait until `stage` waits at `moment`."""
+    holds = Holds(tmp_path / "holds", project.root)
+    holds.set(stage, moment)
+    flow = project.start("retrain", **holds.environment)
+    holds.wait(flow, stage)
+    return flow, holds
+
+
 def test_every_stage_killed_once_is_tried_again_and_the_bytes_are_the_same(
     small_project: Workspace, retrained: Workspace, tmp_path: Path
 ) -> None:
     project = small_project.copy(tmp_path / "project")
     shutil.copytree(retrained / ".heartml/prefect", project / ".heartml/prefect")
-    flow = project.start("retrain")
-    seen: dict[str, float] = {}
-    killed: set[str] = set()
-    for stage, process in at_work(flow):
-        since = seen.setdefault(stage, time.monotonic())
-        if stage not in killed and time.monotonic() - since > 0.5 + 0.3 * len(killed):   # early in one, late in another
-            killed.add(stage)
-            process.kill()
+    holds = Holds(tmp_path / "holds", project.root)
+    for number, stage in enumerate(STAGES):
+        holds.set(stage, MOMENTS[number % 2])
+    flow = project.start("retrain", **holds.environment)
+    killed = []
+    while flow.poll() is None:
+        for stage in holds.waiting():
+            holds.kill(stage)
+            killed.append(stage)
+        time.sleep(0.05)
     said = flow.communicate()[0]
     assert flow.returncode == 0, said
-    assert len(killed) >= len(STAGES) - 2, f"only {killed} lasted long enough"
+    assert sorted(killed) == sorted(STAGES), "each waits until it is killed, and is not held a second time"
     assert small.canonical_lock(project) == small.canonical_lock(retrained)
     assert small.output_checksums(project) == small.output_checksums(retrained)
     assert small.registered_versions(project) == [(1, "promoted", "champion")]
 
 
-@pytest.mark.parametrize("stage", LONG)
+@pytest.mark.parametrize(("stage", "moment"), [(f"features@{TASK}-logspec", "early"), (SEARCH, "late")])
 def test_a_flow_killed_in_a_stage_takes_all_with_it_and_the_next_one_finishes(
-    mine: Workspace, retrained: Workspace, stage: str
+    mine: Workspace, retrained: Workspace, tmp_path: Path, stage: str, moment: str
 ) -> None:
     small.forget_stage(mine, stage)
-    flow = mine.start("retrain")
-    next(process for name, process in at_work(flow) if name == stage)
-    time.sleep(2)
+    flow, _ = start_and_hold(mine, tmp_path, stage, moment)
     kill_with_all(flow)
     assert "RUNNING" in small.flow_states(mine)
     mine.run("retrain", "--no-wait")   # no lock is left
@@ -142,30 +146,36 @@ def test_a_run_killed_while_it_registers_is_finished_by_the_next(
 
 
 def test_a_killed_dvc_repro_takes_its_stage_with_it_and_the_next_one_finishes(
-    mine: Workspace, retrained: Workspace
+    mine: Workspace, retrained: Workspace, tmp_path: Path
 ) -> None:
-    stage = f"search@{TASK}"
-    small.forget_stage(mine, stage)
+    small.forget_stage(mine, SEARCH)
     repro = [sys.executable, "-m", "dvc", "repro", "-q"]
     params = (mine / "params.yaml").read_text()
     (mine / "params.yaml").write_text(params.replace("workers: 1\n", "workers: 2\n"))
+    holds = Holds(tmp_path / "holds", mine.root)
     for shell in ("/bin/bash", "/bin/sh"):   # the second does not exec its command
-        first = subprocess.Popen(repro, cwd=mine.root, env={**mine.environment, "SHELL": shell}, text=True)
-        next(process for name, process in at_work(first) if name == stage and len(process.children(recursive=True)) > 2)
+        holds.set(SEARCH, "worker")
+        first = subprocess.Popen(repro, cwd=mine.root, text=True,
+                                 env={**mine.environment, **holds.environment, "SHELL": shell})
+        server = holds.wait(first, SEARCH).parent()
+        while not server or len(server.children()) < 2:      # the other worker may start later
+            time.sleep(0.05)
         kill_with_all(first)     # with two workers, and what started them
+        holds.release(SEARCH)
     (mine / "params.yaml").write_text(params)
     subprocess.run(repro, cwd=mine.root, env=mine.environment, check=True)
     assert small.canonical_lock(mine) == small.canonical_lock(retrained)
     assert small.output_checksums(mine) == small.output_checksums(retrained)
 
 
-def test_ctrl_c_ends_the_stages_and_says_so_in_the_exit_status(mine: Workspace, retrained: Workspace) -> None:
-    small.forget_stage(mine, f"search@{TASK}")
-    flow = mine.start("retrain")
-    next(process for name, process in at_work(flow) if name == f"search@{TASK}")
+def test_ctrl_c_ends_the_stages_and_says_so_in_the_exit_status(
+    mine: Workspace, retrained: Workspace, tmp_path: Path
+) -> None:
+    small.forget_stage(mine, SEARCH)
+    flow, _ = start_and_hold(mine, tmp_path, SEARCH, "late")
     left = [p for p in family(flow) if stage_of(p)]
     os.kill(flow.pid, signal.SIGINT)
-    said = flow.communicate(timeout=300)[0]
+    said = flow.communicate()[0]
     assert flow.returncode == 130
     assert "Traceback" not in said
     assert not living(left)
@@ -174,13 +184,13 @@ def test_ctrl_c_ends_the_stages_and_says_so_in_the_exit_status(mine: Workspace, 
     assert small.canonical_lock(mine) == small.canonical_lock(retrained)
 
 
-def test_a_private_server_that_dies_is_started_again(mine: Workspace, retrained: Workspace) -> None:
-    small.forget_stage(mine, f"search@{TASK}")
-    flow = mine.start("retrain")
-    next(process for name, process in at_work(flow) if name == f"search@{TASK}")
+def test_a_private_server_that_dies_is_started_again(mine: Workspace, retrained: Workspace, tmp_path: Path) -> None:
+    small.forget_stage(mine, SEARCH)
+    flow, holds = start_and_hold(mine, tmp_path, SEARCH, "late")
     [server] = [process for process in family(flow) if process.cmdline()[1:3] == ["-m", "flows.support.private_server"]]
     server.kill()
-    said = flow.communicate(timeout=900)[0]
+    holds.release(SEARCH)
+    said = flow.communicate()[0]
     assert flow.returncode == 0, said
     assert small.canonical_lock(mine) == small.canonical_lock(retrained)
     assert small.flow_states(mine) == ["COMPLETED", "COMPLETED"]

@@ -180,4 +180,4 @@ def test_only_the_positive_class_is_described(
     models = model_set.load(model_lookup.locate(None, MURMUR, (MURMUR,)))
     said = models.model.predict_audio([(tiny_models.draw_sound("murmur", 1).floats, tiny_models.RATE_HZ)], ["x"])
     forced = type(said)(**{**vars(said), "decisions": np.array([decision])})
-    assert models.present(forced) == ([0] if said.classes[decision] == "Present" else [])
+    assert models.murmur_rows(forced) == ([0] if said.classes[decision] == "Present" else [])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from heartml.core.tasks import TASKS
-from heartml.metrics import METRICS, MetricError, bootstrap_interval, bootstrap_intervals, paired_bootstrap
+from heartml.metrics import METRICS, MetricError, bootstrap_interval, bootstrap_intervals, functions, paired_bootstrap
 from heartml.metrics.bootstrap import group_weights
 
 MURMUR = ("Present", "Unknown", "Absent")
@@ -160,6 +160,15 @@ def test_every_task_names_metrics_that_know_its_classes(task):
     labels, probabilities, decisions, _ = draw(1, task.classes)
     for name in (task.metric, *task.official):
         assert math.isfinite(score(name, labels, probabilities, decisions, task.classes))
+
+
+def test_a_stratified_auc_is_the_share_of_pairs_within_a_stratum_that_are_in_the_right_order():
+    labels, probabilities, _, strata = draw(21, n=60, groups=4)
+    scores, positive = probabilities[:, 0], labels == 0
+    pairs = [(scores[i], scores[j]) for i in np.flatnonzero(positive) for j in np.flatnonzero(~positive)
+             if strata[i] == strata[j]]
+    share = sum((a > b) + (a == b) / 2 for a, b in pairs) / len(pairs)
+    assert functions.stratified_class_auc(scores, positive, np.ones((1, 60)), strata)[0] == pytest.approx(share)
 
 
 def test_a_constant_score_has_auc_one_half():

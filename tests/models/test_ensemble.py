@@ -127,17 +127,17 @@ def useless(seed: int, n: int = 150):
     return {**wide, **narrow}, rng.choice(K, n, p=[0.3, 0.2, 0.5]), np.arange(n) % 5
 
 
-def test_what_says_nothing_scores_at_chance_when_cross_fitted_and_above_when_not() -> None:
-    cross, same = [], []
+def test_useless_features_score_at_chance_out_of_fold_and_above_when_not() -> None:
+    out_of_fold, same = [], []
     for seed in range(6):
         seen, labels, parts = useless(seed)
-        cross.append(macro_auc(labels, selection.out_of_fold(seen, labels, parts, TERMS).log_p))
+        out_of_fold.append(macro_auc(labels, selection.out_of_fold(seen, labels, parts, TERMS).log_p))
         same.append(macro_auc(labels, selection.predict_proba(selection.fit(seen, labels, parts, TERMS), seen).log_p))
-    assert np.mean(cross) == pytest.approx(0.5, abs=0.06)
-    assert np.mean(same) > 0.62      # what cross-fitting is there to prevent
+    assert np.mean(out_of_fold) == pytest.approx(0.5, abs=0.06)
+    assert np.mean(same) > 0.62      # what out-of-fold fits are there to prevent
 
 
-def test_a_fold_s_own_labels_do_not_change_its_verdicts() -> None:
+def test_a_folds_own_labels_do_not_change_its_predictions() -> None:
     seen, labels, parts = useless(1)
     first = selection.out_of_fold(seen, labels, parts, TERMS)
     turned = np.where(parts == 3, (labels + 1) % K, labels)
@@ -148,7 +148,7 @@ def test_a_fold_s_own_labels_do_not_change_its_verdicts() -> None:
     assert not np.allclose(first.log_p[parts == 2], second.log_p[parts == 2])
 
 
-def test_how_sharp_an_answer_is_does_not_choose_it() -> None:
+def test_how_sure_a_prediction_is_does_not_choose_it() -> None:
     labels, _, good, _ = units(600)
     even = np.ones(K)
     soft, right, sharp = (selection.loss(normalise(s * good), labels, even, 1e-6) for s in (0.2, 1.0, 5.0))
@@ -180,17 +180,17 @@ def test_the_order_of_recordings_of_a_patient_does_not_matter() -> None:
         np.testing.assert_allclose(one.clean, other.clean)
 
 
-def test_kinds_of_reading_follow_level_and_unit() -> None:
-    heard = CandidateSpec("logspec", "sequence", "recording", None, {})
+def test_kinds_of_view_follow_level_and_unit() -> None:
+    about_recordings = CandidateSpec("logspec", "sequence", "recording", None, {})
     about_units = CandidateSpec("logspec", "logistic", "unit", "moments", {})
     plain, detailed = HeadPrediction(np.zeros((2, K))), HeadPrediction(np.zeros((2, K)), np.zeros((2, 4)))
-    assert view_kinds(heard, TASKS["murmur"], plain) == ("stack",)
-    assert view_kinds(heard, TASKS["murmur"], detailed) == ("stack", "segments")
+    assert view_kinds(about_recordings, TASKS["murmur"], plain) == ("stack",)
+    assert view_kinds(about_recordings, TASKS["murmur"], detailed) == ("stack", "segments")
     assert view_kinds(about_units, TASKS["murmur"], plain) == ("direct",)
-    assert view_kinds(heard, TASKS["sounds"], plain) == ("direct",)
+    assert view_kinds(about_recordings, TASKS["sounds"], plain) == ("direct",)
 
 
-def test_a_reader_is_fitted_without_the_fold_it_reads() -> None:
+def test_a_stacker_is_fitted_without_the_fold_it_predicts() -> None:
     labels, parts, log_p, _ = units()
     seen = StackingFeatures(np.hstack([log_p, log_p]), np.hstack([log_p, log_p]) / 2)
     first = out_of_fold_log_p("stack", seen, labels, parts, np.ones(K), PARAMS.stacking)
@@ -199,24 +199,24 @@ def test_a_reader_is_fitted_without_the_fold_it_reads() -> None:
     np.testing.assert_array_equal(first[parts == 0], second[parts == 0])
 
 
-def test_a_reader_that_was_taught_with_noise_reads_noise_and_what_it_read_before() -> None:
+def test_a_stacker_fitted_with_noise_is_better_in_noise_and_as_good_without() -> None:
     labels, _, log_p, rng = units(1200)
-    heard = np.tile(log_p, (1, 4))
-    noisy = heard + 3.0 * (np.arange(4 * K) % K == 0)      # noise feature_set like the first class
+    clean = np.tile(log_p, (1, 4))
+    noisy = clean + 3.0 * (np.arange(4 * K) % K == 0)      # noise looks like the first class
     noisy[:, :3] = rng.normal(size=(len(noisy), 3))
     learn, ask = np.arange(len(labels)) % 2 == 0, np.arange(len(labels)) % 2 == 1
-    both = StackingFeatures(heard, noisy)
-    taught, not_taught = (Stacker.fit("stack", e.subset(learn), labels[learn], np.ones(K), PARAMS.stacking)
-                          for e in (both, StackingFeatures(heard)))
+    both = StackingFeatures(clean, noisy)
+    with_noise, without = (Stacker.fit("stack", e.subset(learn), labels[learn], np.ones(K), PARAMS.stacking)
+                           for e in (both, StackingFeatures(clean)))
 
-    def right(reader: Stacker, columns: np.ndarray) -> float:
-        return float((reader.predict_log_proba(columns[ask]).argmax(1) == labels[ask]).mean())
+    def right(stacker: Stacker, columns: np.ndarray) -> float:
+        return float((stacker.predict_log_proba(columns[ask]).argmax(1) == labels[ask]).mean())
 
-    assert right(taught, noisy) > right(not_taught, noisy) + 0.1
-    assert right(taught, heard) > right(not_taught, heard) - 0.03
+    assert right(with_noise, noisy) > right(without, noisy) + 0.1
+    assert right(with_noise, clean) > right(without, clean) - 0.03
 
 
-def test_noise_is_read_of_what_is_stacked_and_not_of_what_stands_for_itself() -> None:
+def test_features_with_noise_are_made_for_stacked_views_and_not_for_direct_ones() -> None:
     prediction, worse = HeadPrediction(np.zeros((2, K))), HeadPrediction(np.ones((2, K)))
     assert stacking_features("direct", prediction, np.arange(2), worse).noisy is None
     assert stacking_features("stack", prediction, np.arange(2)).noisy is None

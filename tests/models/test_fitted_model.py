@@ -1,4 +1,4 @@
-"""The model: what is saved is what is used, a patient is judged by its own recordings, no pickle anywhere."""
+"""The model: what is saved is what is used, a patient is predicted from its own recordings, no pickle anywhere."""
 
 import json
 import shutil
@@ -39,17 +39,18 @@ def same(one: Predictions, two: Predictions) -> None:
 
 
 def test_probabilities_are_probabilities(folder: Path, waveforms) -> None:
-    said = Model.load(folder).predict_audio(waveforms, UNITS)
-    assert said.unit_ids == ("b", "a", "c")
-    assert said.recording_probabilities.shape == (6, 3)
-    for p in (said.probabilities, said.calibrated, said.recording_probabilities):
+    found = Model.load(folder).predict_audio(waveforms, UNITS)
+    assert found.unit_ids == ("b", "a", "c")
+    assert found.recording_probabilities.shape == (6, 3)
+    for p in (found.probabilities, found.calibrated, found.recording_probabilities):
         np.testing.assert_allclose(p.sum(1), 1)
         assert (p >= 0).all()
 
 
-def test_it_hears_what_it_was_taught(folder: Path, waveforms) -> None:
-    said = Model.load(folder).predict_audio(waveforms, [str(n) for n in range(6)])
-    assert [said.classes[d] for d in said.decisions] == ["Present", "Absent", "Present", "Absent", "Unknown", "Absent"]
+def test_it_predicts_the_classes_it_was_fitted_to(folder: Path, waveforms) -> None:
+    found = Model.load(folder).predict_audio(waveforms, [str(n) for n in range(6)])
+    expected = ["Present", "Absent", "Present", "Absent", "Unknown", "Absent"]
+    assert [found.classes[decision] for decision in found.decisions] == expected
 
 
 def test_saving_and_loading_changes_nothing(folder: Path, waveforms, tmp_path: Path) -> None:
@@ -76,20 +77,20 @@ def test_what_is_not_sure_enough_is_referred_and_a_saved_model_says_the_same(
     limit = float(np.sort(plain.confidence)[3])
     (tmp_path / "careful").mkdir()
     replace(Model.load(folder), refer_below=limit).save(tmp_path / "careful")
-    said = Model.load(tmp_path / "careful").predict_audio(waveforms, [str(n) for n in range(6)])
-    assert [verdict == REFER for verdict in said.verdicts] == (plain.confidence < limit).tolist()
-    assert said.verdicts.count(REFER) == 3
-    assert said.top_classes == plain.top_classes
-    same(said, plain)
+    found = Model.load(tmp_path / "careful").predict_audio(waveforms, [str(n) for n in range(6)])
+    assert [verdict == REFER for verdict in found.verdicts] == (plain.confidence < limit).tolist()
+    assert found.verdicts.count(REFER) == 3
+    assert found.top_classes == plain.top_classes
+    same(found, plain)
 
 
 def test_a_model_that_was_saved_before_there_was_a_limit_decides_everything(
     folder: Path, waveforms, tmp_path: Path
 ) -> None:
     shutil.copytree(folder, tmp_path / "old")
-    told = json.loads((tmp_path / "old/model.json").read_text())
-    del told["refer_below"]
-    (tmp_path / "old/model.json").write_text(json.dumps(told))
+    saved = json.loads((tmp_path / "old/model.json").read_text())
+    del saved["refer_below"]
+    (tmp_path / "old/model.json").write_text(json.dumps(saved))
     old = Model.load(tmp_path / "old")
     assert old.refer_below == 0
     assert REFER not in old.predict_audio(waveforms, UNITS).verdicts
@@ -116,10 +117,10 @@ def test_only_plain_files_and_no_pickle(folder: Path) -> None:
         assert file.suffix in {".json", ".safetensors", ".txt"}
         assert not file.read_bytes().startswith(b"\x80")
         assert b"\x80\x04\x95" not in file.read_bytes()[:64]
-    told = json.loads((folder / "model.json").read_text())
+    saved = json.loads((folder / "model.json").read_text())
     assert str(folder) not in (folder / "model.json").read_text()
-    assert {"assignment", "classes", "encoders", "members", "readings", "rule", "calibration"} <= set(told)
-    assert {"trial", "encoder", "pooling", "head"} <= set(told["members"][0])
+    assert {"assignment", "classes", "encoders", "members", "readings", "rule", "calibration"} <= set(saved)
+    assert {"trial", "encoder", "pooling", "head"} <= set(saved["members"][0])
 
 
 @pytest.mark.parametrize("name", sorted(HEADS))
@@ -146,20 +147,20 @@ def test_members_about_units_are_asked_about_single_recordings_too(folder: Path,
     member = Member(CandidateSpec("logspec", "logistic", "unit", "moments", {}), (fitted,))
     direct, stack = StackingView((0,), "direct"), StackingView((0,), "stack")
     old = model.ensemble
-    readers = {direct: type(old.stackers[stack])(None)}
-    model = Model(model.assignment_name, {0: member}, type(old)({direct: 1.0}, readers, old.rule, old.calibration),
+    stackers = {direct: type(old.stackers[stack])(None)}
+    model = Model(model.assignment_name, {0: member}, type(old)({direct: 1.0}, stackers, old.rule, old.calibration),
                   model.encoder_specs)
-    said = model.predict_audio(waveforms, UNITS)
-    assert said.probabilities.shape == (3, 3)
-    np.testing.assert_allclose(said.recording_probabilities[4], said.probabilities[2])      # c has one recording
+    found = model.predict_audio(waveforms, UNITS)
+    assert found.probabilities.shape == (3, 3)
+    np.testing.assert_allclose(found.recording_probabilities[4], found.probabilities[2])      # c has one recording
 
 
 def test_what_is_no_model_is_refused_with_the_way_out(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no model here"):
         Model.load(tmp_path)
     shutil.copytree(folder, tmp_path / "old")
-    told = json.loads((folder / "model.json").read_text())
-    (tmp_path / "old" / "model.json").write_text(json.dumps({**told, "format": 0}))
+    saved = json.loads((folder / "model.json").read_text())
+    (tmp_path / "old" / "model.json").write_text(json.dumps({**saved, "format": 0}))
     with pytest.raises(ModelError, match="format 0"):
         Model.load(tmp_path / "old")
     with pytest.raises(ModelError, match="0 recordings"):

@@ -156,7 +156,7 @@ def test_only_heads_that_draw_depend_on_the_seed(fitted_once) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_case_is_judged_by_itself(name: str, fitted_once) -> None:
+def test_a_case_is_predicted_by_itself(name: str, fitted_once) -> None:
     fitted, inputs = fitted_once(name)
     alone = np.concatenate([fitted.predict_proba(inputs[row : row + 1]).log_p for row in (0, 7, 31)])
     np.testing.assert_allclose(alone, fitted.predict_proba(inputs).log_p[[0, 7, 31]], atol=1e-9)
@@ -271,7 +271,7 @@ def test_systole_is_told_apart_by_the_recordings_class() -> None:
     assert found.tolist() == [[0, 4, 2, 1, 3, -1], [0, 6, 2, 1, 3, -1]]
 
 
-def test_the_frame_head_finds_the_states_it_was_taught() -> None:
+def test_the_sequence_head_finds_the_states_it_was_trained_on() -> None:
     rng = np.random.default_rng(0)
     state = np.resize(np.repeat(np.arange(4), 12), 300).astype(np.int8)
     frames = [(np.eye(4, 6)[state] * 3 + rng.normal(size=(300, 6))).astype(np.float32) for _ in range(24)]

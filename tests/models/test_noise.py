@@ -29,15 +29,15 @@ def heart() -> NDArray[np.float32]:
     return (draw_heart_sound(np.random.default_rng(0), 4.0, True)[0] / 32768).astype(np.float32)
 
 
-def heard(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+def frames_of(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     return centred(encoders.frames_of(encoders.load(SPEC), SPEC, waveform, 4000).astype(np.float32))
 
 
 @pytest.mark.parametrize("snr_db", [20.0, 10.0, 0.0])
 def test_noise_on_frames_is_noise_on_the_waveform(heart: NDArray[np.float32], snr_db: float) -> None:
-    clean, rng = heard(heart), np.random.default_rng(1)
+    clean, rng = frames_of(heart), np.random.default_rng(1)
     noisy = perturbations.PERTURBATIONS["white_snr_db"].apply
-    on_waveform = np.stack([heard(noisy(heart, 4000, snr_db, np.random.default_rng(n))) for n in range(DRAWS)])
+    on_waveform = np.stack([frames_of(noisy(heart, 4000, snr_db, np.random.default_rng(n))) for n in range(DRAWS)])
     power = np.full((DRAWS, clean.shape[1]), loudness(clean, 50.0) * 10 ** (-snr_db / 10), np.float32)
     added = add_noise_power(np.repeat(clean[None], DRAWS, 0), power, rng)
     on_frames = np.stack([centred(one) for one in added])
@@ -72,15 +72,15 @@ def test_a_share_of_the_crops_is_noisy_the_others_stay_and_no_crops_mean_moves(h
     assert 1 - same.mean() == pytest.approx(0.3, abs=0.08)
     np.testing.assert_allclose(crops.mean((1, 2)), kept.mean((1, 2)), atol=1e-5)
     assert np.isfinite(crops).all()
-    louder, quieter = crops_of(heard(heart), Noise(1.0, 0.0, 0.0)), crops_of(heard(heart), Noise(1.0, 60.0, 60.0))
+    louder, quieter = (crops_of(frames_of(heart), Noise(1.0, snr_db, snr_db)) for snr_db in (0.0, 60.0))
     drawn = [one.draw(np.zeros(16, int), np.random.default_rng(2))[0] for one in (louder, quieter)]
-    plain = crops_of(heard(heart), Noise(1.0, 200.0, 200.0)).draw(np.zeros(16, int), np.random.default_rng(2))[0]
+    plain = crops_of(frames_of(heart), Noise(1.0, 200.0, 200.0)).draw(np.zeros(16, int), np.random.default_rng(2))[0]
     assert np.abs(drawn[0] - plain).mean() > 0.5
     assert np.abs(drawn[1] - plain).mean() < 0.1
 
 
 def test_the_same_generator_draws_the_same_noise(heart: NDArray[np.float32]) -> None:
-    crops = crops_of(heard(heart), Noise(0.5, 0.0, 30.0))
+    crops = crops_of(frames_of(heart), Noise(0.5, 0.0, 30.0))
     drawn = [crops.draw(np.zeros(8, int), np.random.default_rng(seed))[0].tobytes() for seed in (3, 3, 4)]
     assert drawn[0] == drawn[1] != drawn[2]
 
@@ -91,8 +91,8 @@ def test_without_a_share_nothing_is_drawn_for_noise() -> None:
     assert Recipe.of({**BASE, **wanted}).noise() == Noise(0.4, 5.0, 9.0)
 
 
-def test_who_listens_when_and_to_what_else_does_not_change_a_recordings_noise(heart: NDArray[np.float32]) -> None:
-    frames, other = heard(heart), heard(heart[: len(heart) // 2])
+def test_other_recordings_and_their_order_do_not_change_a_recordings_noise(heart: NDArray[np.float32]) -> None:
+    frames, other = frames_of(heart), frames_of(heart[: len(heart) // 2])
     noise = Noise(0.5, 0.0, 30.0)
     one = with_noise([frames, other], ["a", "b"], ["child", "child"], noise, 50.0)
     two = with_noise([other, other, frames], ["x", "b", "a"], ["other", "child", "child"], noise, 50.0)

@@ -52,12 +52,12 @@ def test_what_is_certain_is_decoded_as_it_is() -> None:
 
 def test_a_stretch_of_noise_is_bridged_by_the_cycle() -> None:
     truth = beats()
-    said = posteriors(truth)
+    noisy = posteriors(truth)
     rng = np.random.default_rng(1)
-    said[80:92] = rng.dirichlet(np.ones(said.shape[1]), 12)      # half a second
-    assert measure(decode(said, RATE_HZ), truth)["s1_hits"] >= 11
-    argmax = (said[:, [S1, COLUMN["systole"], S2, DIASTOLE]]).argmax(1)
-    steps = np.diff(decode(said, RATE_HZ).states) % 4
+    noisy[80:92] = rng.dirichlet(np.ones(noisy.shape[1]), 12)      # half a second
+    assert measure(decode(noisy, RATE_HZ), truth)["s1_hits"] >= 11
+    argmax = (noisy[:, [S1, COLUMN["systole"], S2, DIASTOLE]]).argmax(1)
+    steps = np.diff(decode(noisy, RATE_HZ).states) % 4
     assert (steps == 1).all()                                   # the path keeps the order of the cycle
     assert (np.diff(argmax) % 4 > 1).any()                      # which the network alone does not
 

@@ -1,4 +1,4 @@
-"""Several models hear the same recordings: frames and pooled vectors are made once, and no prediction changes by it."""
+"""Several models predict the same recordings: frames and pooled vectors are made once, and no prediction changes."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ UNITS = ["ann", "bob", "ann"]
 
 
 @pytest.fixture
-def heard() -> list[tuple[np.ndarray, int]]:
+def waveforms() -> list[tuple[np.ndarray, int]]:
     kinds = ("murmur", "clean", "noise")
     return [(tiny_models.draw_sound(kind, 900 + seed).floats, tiny_models.RATE_HZ) for seed, kind in enumerate(kinds)]
 
@@ -39,39 +39,39 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 def test_models_with_the_same_encoder_share_what_they_hear(
-    fitted: dict[str, Path], heard: list[tuple[np.ndarray, int]], counted: dict[str, int]
+    fitted: dict[str, Path], waveforms: list[tuple[np.ndarray, int]], counted: dict[str, int]
 ) -> None:
     model = Model.load(fitted["simulated-murmur"])
-    alone = model.predict_audio(heard, UNITS)
+    alone = model.predict_audio(waveforms, UNITS)
     assert counted == {"frames": 3, "vectors": 1}
-    shared = SharedInputs(heard, UNITS)
+    shared = SharedInputs(waveforms, UNITS)
     for _ in range(11):
-        said = model.predict_shared(shared)
-        np.testing.assert_array_equal(said.probabilities, alone.probabilities)
-        np.testing.assert_array_equal(said.recording_probabilities, alone.recording_probabilities)
+        found = model.predict_shared(shared)
+        np.testing.assert_array_equal(found.probabilities, alone.probabilities)
+        np.testing.assert_array_equal(found.recording_probabilities, alone.recording_probabilities)
     assert counted == {"frames": 6, "vectors": 2}
 
 
 def test_an_encoder_with_other_numbers_is_another_encoder(
-    fitted: dict[str, Path], heard: list[tuple[np.ndarray, int]], counted: dict[str, int]
+    fitted: dict[str, Path], waveforms: list[tuple[np.ndarray, int]], counted: dict[str, int]
 ) -> None:
     first = Model.load(fitted["simulated-murmur"])
     made = first.encoder_specs["logspec"]
     sections = {"logspec": {**made["sections"]["logspec"], "high_hz": 400}}
     other = Model(first.assignment_name, first.members, first.ensemble, {"logspec": {**made, "sections": sections}})
-    shared = SharedInputs(heard, UNITS)
+    shared = SharedInputs(waveforms, UNITS)
     one, two = first.predict_shared(shared), other.predict_shared(shared)
-    np.testing.assert_array_equal(two.probabilities, other.predict_audio(heard, UNITS).probabilities)
+    np.testing.assert_array_equal(two.probabilities, other.predict_audio(waveforms, UNITS).probabilities)
     assert np.abs(one.probabilities - two.probabilities).max() > 1e-6
     assert shared.feature_set(first.encoder_specs) is shared.feature_set(first.encoder_specs)
     assert shared.feature_set(first.encoder_specs) is not shared.feature_set(other.encoder_specs)
 
 
 def test_recordings_apart_are_units_of_their_own_with_the_same_vectors(
-    fitted: dict[str, Path], heard: list[tuple[np.ndarray, int]], counted: dict[str, int]
+    fitted: dict[str, Path], waveforms: list[tuple[np.ndarray, int]], counted: dict[str, int]
 ) -> None:
     model = Model.load(fitted["simulated-murmur"])
-    feature_set = SharedInputs(heard, UNITS).feature_set(model.encoder_specs)
+    feature_set = SharedInputs(waveforms, UNITS).feature_set(model.encoder_specs)
     spec = model.members[0].spec
     together, apart = feature_set.inputs(spec, np.arange(3)), feature_set.one_unit_each().inputs(spec, np.arange(3))
     np.testing.assert_array_equal(together, apart)

@@ -106,7 +106,7 @@ def test_changed_code_is_kept_with_the_run(project: Path, tmp_path: Path) -> Non
     assert (clone / "new_module.py").read_text() == "answer = 42\n"
 
 
-@pytest.mark.parametrize("module, name", [(versions, "register"), (versions, "record"), (versions, "settle"),
+@pytest.mark.parametrize("module, name", [(versions, "register"), (versions, "record_verdict"), (versions, "settle"),
                                           (publish, "_write_page")])
 def test_a_run_that_ended_between_two_steps_is_finished_by_the_next(
     project: Path, monkeypatch: pytest.MonkeyPatch, module: object, name: str

@@ -30,22 +30,33 @@ DECIDED_BY_OTHERS = (      # what the search imports and the key covers in anoth
 )
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch) -> Path:
-    root = tmp_path / "project"
-    root.mkdir()
-    monkeypatch.chdir(root)
-    search_project.write(root, **QUICK)
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        search_project.write(root, children=24, **QUICK)
     return root
 
 
 @pytest.fixture
-def code(tmp_path: Path, monkeypatch) -> Path:
+def project(written: Path, tmp_path: Path, monkeypatch) -> Path:
+    root = shutil.copytree(written, tmp_path / "project")
+    monkeypatch.chdir(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copy = tmp_path_factory.mktemp("code") / "heartml"
+    return shutil.copytree(ROOT / "heartml", copy, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+@pytest.fixture
+def code(copied: Path, monkeypatch) -> Path:
     """A copy of the package whose source the key is taken of; what runs is still the original."""
-    copy = tmp_path / "code" / "heartml"
-    shutil.copytree(ROOT / "heartml", copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(heartml, "__file__", str(copy / "__init__.py"))
-    return copy
+    monkeypatch.setattr(heartml, "__file__", str(copied / "__init__.py"))
+    return copied
 
 
 def key(**changes: object) -> str:
@@ -149,9 +160,6 @@ def test_after_a_metric_or_a_class_list_changed_the_trials_of_a_shared_storage_a
     first = studies(url)
     assert len(first) == 1
 
-    params = (project / "params.yaml").read_text()
-    assert "\n  workers: 1\n" in params
-    (project / "params.yaml").write_text(params.replace("\n  workers: 1\n", "\n  workers: 2\n"))
     search.run(NAME)
     assert studies(url) == first
 

@@ -253,7 +253,7 @@ def test_states_of_frames_lie_where_the_annotation_says() -> None:
 def test_a_database_in_place_of_the_journal_gives_the_same_bytes_even_on_another_machine(
     undisturbed: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    """The second project finds every trial told in the shared storage, and only makes the fits."""
+    """The second project finds every trial finished in the shared storage, and only makes the fits."""
     monkeypatch.setenv("HEARTML_OPTUNA_STORAGE", f"sqlite:///{tmp_path / 'shared.db'}")
     for machine in ("first", "second"):
         root = tmp_path / machine

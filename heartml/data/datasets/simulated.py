@@ -6,7 +6,7 @@ from heartml.data.datasets import Layout, Remote, circor
 
 NAME = "simulated"
 TITLE = "HeartML's simulated children"
-CITATION = "Made by `heartml simulate`; the model and its sources stand in heartml/data/simulation/"
+CITATION = "Made by `heartml simulate`; the model and its sources are in heartml/data/simulation/"
 LICENCE = "Apache-2.0"
 PUBLISHER = "heartml simulate"
 REMOTES: tuple[Remote, ...] = ()

@@ -18,7 +18,7 @@ def show(found: Mapping[str, Any]) -> None:
     """Print the results of `circor_m2d.run`."""
     runs = len(found["splits"])
     table = Table(title=f"CirCor murmur, mean and SD over {runs} splits and seeds", title_justify="left")
-    for name in ("", "W.acc", "UAR", *CLASSES, "twin-free W.acc", "twin-free UAR", "outcome cost"):
+    for name in ("", "W.acc", "UAR", *CLASSES, "W.acc, new children", "UAR, new children", "outcome cost"):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for title, w_acc, uar in PAPER:
         table.add_row(title, w_acc, uar, style="dim")
@@ -43,8 +43,8 @@ def remarks(found: Mapping[str, Any]) -> list[str]:
     for one in found["splits"]:
         parts = " / ".join(str(one["patients"][name]) for name in ("train", "validation", "test"))
         lacking = f", {one['not_here']} of its patients are not in this folder" if one["not_here"] else ""
-        lines.append(f"{one['split']}, seed {one['seed']}: {parts} patients, {one['twins']} test patients have a twin "
-                     f"in development{lacking}")
+        lines.append(f"{one['split']}, seed {one['seed']}: {parts} patients, {one['twins']} test patients are children "
+                     f"with another id in development{lacking}")
     for system in TITLES if found["pooled"] else ():
         numbers = ", ".join(f"{name} {value:.3f} [{low:.3f}, {high:.3f}]"
                             for name, (value, low, high) in found["pooled"][system].items())

@@ -64,8 +64,6 @@ class EncoderModule(Protocol):
     def PARAMS(self) -> type[Section]: ...  # noqa: N802 - its section of `encoder_parameters`
     @property
     def NEEDS(self) -> tuple[str, ...]: ...  # noqa: N802 - other encoders whose sections it reads too
-    @property
-    def POOLINGS(self) -> tuple[str, ...]: ...  # noqa: N802 - default where `search.poolings` lacks the encoder
 
     def make(self, audio: AudioParams, sections: Mapping[str, Any]) -> Encoder:
         """Make the encoder for waveforms at `audio.sample_rate_hz`.

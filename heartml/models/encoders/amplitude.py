@@ -24,7 +24,6 @@ class AmplitudeParams(Section):
 
 PARAMS = AmplitudeParams
 NEEDS: tuple[str, ...] = ()
-POOLINGS: tuple[str, ...] = ()      # for the head `fcnn` alone
 
 
 class Amplitude:

@@ -34,7 +34,6 @@ class LogspecParams(Section):
 
 PARAMS = LogspecParams
 NEEDS: tuple[str, ...] = ()
-POOLINGS = ("statistics", "modulation", "everything")
 
 
 class Logspec:

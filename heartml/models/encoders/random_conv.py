@@ -28,7 +28,6 @@ class RandomConvParams(Section):
 
 PARAMS = RandomConvParams
 NEEDS = ("logspec",)
-POOLINGS = ("moments",)
 
 
 class RandomConv:

@@ -6,7 +6,7 @@ logistic regression on mean, maximum, minimum and mean of the two highest log-pr
 patient is worth .03 of mean recall over any fixed rule.
 
 Some networks are trained on noisy crops. Their stackers are fitted to the predictions for each unit as recorded, and
-once more to those with noise added, so that they learn what such a network predicts from noise.
+once more to those with noise added, so that they learn how such a network predicts noisy recordings.
 """
 
 from collections.abc import Iterable, Mapping

@@ -9,7 +9,7 @@ This implementation differs in these points:
 
 - Folds keep a patient's recordings together. 88 % of the published test files share their patient with training.
 - Reference and scaling come from the training folds alone, there from all files.
-- Artifacts are kept, as a fifth class.
+- Artifacts are a fifth class.
 - Sounds are read by `heartml.audio.sound_files` at one rate, level and pass band, there each at its own.
 - The place is found from amplitude and kHz, there from amplitude and Hz, which means from frequency alone.
 - The learning rate is constant. The published schedule uses the loss of the test part.

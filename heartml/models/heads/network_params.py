@@ -1,7 +1,7 @@
 """Parameters of network heads: what all of them have, and how they are read from `params.yaml`.
 
 The module of a network head declares its own subclass as `PARAMS`. A user writes the values in `params.yaml` under
-`search.network_parameters.NAME`. Keys of `search.training` that this network replaces stand under `training` there.
+`search.network_parameters.NAME`. Keys of `search.training` that this network replaces are under `training` there.
 """
 
 from typing import Annotated, Any, Protocol, cast
