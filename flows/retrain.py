@@ -149,7 +149,7 @@ def _stages(plan: Plan, seconds: Mapping[str, float], failed: Mapping[str, str])
 
 def _publish(name: str, params: config.FlowParams, seconds: Mapping[str, float],
              behind: frozenset[str]) -> ReleaseOutcome:
-    """Publish one task's model; `seconds` are kept of the stages behind it."""
+    """Publish one task's model, with the seconds of the stages `behind` it."""
     run = publish_task.with_options(
         retries=len(params.network_retry_delays_s), retry_delay_seconds=list(params.network_retry_delays_s))
     state = run(name, {a: s for a, s in seconds.items() if a in behind}, return_state=True)

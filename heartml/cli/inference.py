@@ -27,7 +27,9 @@ def score(source: Path, to: Path, wanted: str | None, task: str | None, as_json:
 
     Predictions are cached by content in .heartml/scores. When five files are new, five are scored, whatever the files
     are called. After a kill, the same command goes on. A second run with the same model waits. With PREFECT_API_URL
-    this runs as a Prefect flow on that server; otherwise it needs no server. Not a medical device.
+    this runs as a Prefect flow on that server; otherwise it needs no server.
+
+    Not a medical device.
 
     \b
     Reads        SOURCE, the model, params.yaml
@@ -75,7 +77,8 @@ def monitor(source: Path, wanted: str | None, task: str | None, html: Path | Non
 
     \b
     Reads        SOURCE, the model with its reference, params.yaml
-    Writes       nothing but the cache in .heartml/scores, unless --html names a file
+    Writes       the cache in .heartml/scores; the page where --html names a file (with PREFECT_API_URL always,
+                 as reports/TASK-monitor.html)
     Exit status  0: no drift, or too few recordings to say; 3: drift; 1: it could not be done, one line says
                  why; 2: wrong usage
 

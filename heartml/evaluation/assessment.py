@@ -4,19 +4,18 @@ In: the predictions for the held-out part and the out-of-fold predictions for th
 `heartml.metrics.scores`), and the recordings behind them, one row a recording, joined with their folds and signal
 measurements. Out: values for `metrics.json`. Its keys are a stored format; there a baseline is called `floor`.
 """
-
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from heartml.core.config import EvaluateParams
 from heartml.core.schema import label_column
 from heartml.core.tasks import Assignment, Task
 from heartml.evaluation import baselines
 from heartml.evaluation.coarse_classes import coarse_classes
+from heartml.evaluation.parts import AssessedPart, AssessmentRules
 from heartml.evaluation.selective import referral
 from heartml.metrics import METRICS, Metric, confusion_matrices, stratified_class_auc
 from heartml.metrics.scores import (
@@ -36,38 +35,6 @@ BY_PART = ("counts", "against_floors", "best_floor", "per_class", "per_source", 
             "referral")                                   # keys of `metrics.json` with one value for each part
 DESCRIPTION_COLUMNS = ("source", "age_group", "sex")
 SUBGROUP_COLUMNS = (*DESCRIPTION_COLUMNS, "location", "signal", "session")
-
-
-@dataclass(frozen=True)
-class AssessmentRules:
-    """The settings of an evaluation.
-
-    Attributes:
-        params: number of resamples, confidence of the intervals, names of the baselines.
-        min_groups: with fewer groups a class or a subgroup has no score.
-        seed: of the resamples.
-        refer_below: a decision with a lower confidence is referred to a human; 0: nothing is referred.
-    """
-
-    params: EvaluateParams
-    min_groups: int
-    seed: int
-    refer_below: float = 0.0
-
-
-@dataclass(frozen=True)
-class AssessedPart:
-    """One part of the data.
-
-    Attributes:
-        scored: the model's predictions.
-        baselines: name -> the predictions of a baseline for the same units.
-        units: what is known of each unit, indexed by unit_id, see `describe_units`.
-    """
-
-    scored: LabelledPredictions
-    baselines: Mapping[str, LabelledPredictions]
-    units: pd.DataFrame
 
 
 def describe_units(recordings: pd.DataFrame, task: Task) -> pd.DataFrame:

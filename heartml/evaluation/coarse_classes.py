@@ -6,15 +6,13 @@ model at the same operating point. In `metrics.json` the results are under the k
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from heartml.core.tasks import CoarseClasses, Task
+from heartml.evaluation.parts import AssessedPart, AssessmentRules
 from heartml.metrics.scores import Floats, LabelledPredictions, metric_intervals, per_class, task_metrics, task_scores
-
-if TYPE_CHECKING:
-    from heartml.evaluation.assessment import AssessedPart, AssessmentRules
 
 
 def join_classes(scored: LabelledPredictions, view: CoarseClasses) -> LabelledPredictions:
@@ -36,7 +34,7 @@ def join_classes(scored: LabelledPredictions, view: CoarseClasses) -> LabelledPr
                    probabilities=summed(scored.probabilities), calibrated=summed(scored.calibrated))
 
 
-def coarse_classes(parts: Mapping[str, "AssessedPart"], task: Task, rules: "AssessmentRules") -> dict[str, Any]:
+def coarse_classes(parts: Mapping[str, AssessedPart], task: Task, rules: AssessmentRules) -> dict[str, Any]:
     """Name of a coarser task -> its title, its classes, and for each part what `_assess_coarse` returns."""
     return {view.name: {"title": view.title, "classes": list(view.classes),
                         **{name: _assess_coarse(part, view, task, rules) for name, part in parts.items()}}
@@ -44,7 +42,7 @@ def coarse_classes(parts: Mapping[str, "AssessedPart"], task: Task, rules: "Asse
 
 
 def _assess_coarse(
-    part: "AssessedPart", view: CoarseClasses, task: Task, rules: "AssessmentRules"
+    part: AssessedPart, view: CoarseClasses, task: Task, rules: AssessmentRules
 ) -> dict[str, Any]:
     """Counts, scores, baselines (`floors`) and scores by class, as for the task itself."""
     scored, params, seed = join_classes(part.scored, view), rules.params, rules.seed

@@ -17,7 +17,7 @@ from heartml.release.publish import ReleaseOutcome
 def write(outcomes: Sequence[ReleaseOutcome]) -> None:
     """Write a page for each data set of which a descriptor was evaluated."""
     for datasets, evaluations in evaluations_by_datasets(outcomes).items():
-        from heartml.reporting.task_report import murmur_features
+        from heartml.reporting import murmur_features
 
         with replacing(_page(datasets)) as temporary:
             temporary.write_text(murmur_features.render(datasets, evaluations), encoding="utf-8")

@@ -22,7 +22,6 @@ from heartml.evaluation.assessment import (
     HELD_OUT,
     OUT_OF_FOLD,
     PARTS,
-    AssessmentRules,
     assess,
     assessed_parts,
     describe_units,
@@ -30,6 +29,7 @@ from heartml.evaluation.assessment import (
     summary,
 )
 from heartml.evaluation.inputs import read_left_out_classes, read_out_of_fold, read_recordings, split_leaks
+from heartml.evaluation.parts import AssessmentRules
 from heartml.evaluation.plot_tables import write_plots
 from heartml.evaluation.prediction_tables import predictions_table, recordings_table
 from heartml.metrics.scores import interval_text

@@ -60,7 +60,7 @@ def test_use_writes_tasks_with_groups_replaced_by_their_tasks(here: Workspace) -
     (("--use", "clinic+wart-murmur"), "no wart in data/, where there are bmdhs, clinic, ward. Did you mean ward?"),
     (("--use", "clinic-normal"), "clinic-normal: fewer than two classes"),
     (("--use", "clinic-murmurs"), "no task 'clinic-murmurs'"),
-    (("clinic-murmur",), "--use clinic-murmur?"),
+    (("clinic-murmur",), "to choose tasks, write --use clinic-murmur;"),
 ])
 def test_what_the_data_cannot_teach_is_not_written(here: Workspace, names: tuple[str, ...], words: str) -> None:
     before = config.load().tasks

@@ -88,7 +88,7 @@ def test_nothing_that_passes_is_an_error(workspace: Workspace, tmp_path: Path) -
 def test_the_command_wants_a_folder_or_a_download(workspace: Workspace, arguments: tuple[str, ...]) -> None:
     done = workspace.run("ingest", *arguments, check=False)
     assert done.returncode == 2
-    assert "FOLDER, or --download" in done.stderr
+    assert "name either FOLDER or --download" in done.stderr
 
 
 def test_tasks_count_units_and_groups(here: Workspace, tmp_path: Path) -> None:

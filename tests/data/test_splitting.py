@@ -61,7 +61,8 @@ def test_no_child_crosses_parts_and_every_part_has_its_share(count: int, seed: i
     sizes = found.drop_duplicates("unit_id")["part"].value_counts()
     assert abs(sizes[TEST] / sizes.sum() - PARAMS.test_share) < 0.08
     rest = sizes.drop(TEST)
-    assert rest.max() - rest.min() <= max(3, 0.25 * rest.mean())
+    # each of the three classes is spread to within one unit, and one child more may have a second id
+    assert rest.max() - rest.min() <= max(4, 0.25 * rest.mean())
 
 
 def test_classes_are_spread_as_evenly_as_whole_children_can_be() -> None:

@@ -13,16 +13,8 @@ from support.scored_units import FAST, TASK, draw_labelled_recordings, draw_scor
 from heartml.core import paths
 from heartml.core.system import files
 from heartml.evaluation import baselines, inputs
-from heartml.evaluation.assessment import (
-    HELD_OUT,
-    OUT_OF_FOLD,
-    PARTS,
-    AssessedPart,
-    AssessmentRules,
-    assess,
-    assessed_parts,
-    confounded_classes,
-)
+from heartml.evaluation.assessment import HELD_OUT, OUT_OF_FOLD, PARTS, assess, assessed_parts, confounded_classes
+from heartml.evaluation.parts import AssessedPart, AssessmentRules
 from heartml.reporting import number_format
 from heartml.reporting.task_report import cautions, headline
 from heartml.stages import evaluate

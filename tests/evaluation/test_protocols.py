@@ -18,7 +18,7 @@ from support.workspaces import ROOT
 
 from heartml import cli
 from heartml.core import command, config, frame_store
-from heartml.core.system import files, locks
+from heartml.core.system import locks
 from heartml.evaluation.protocols import circor_m2d, cohort, fits, scoring
 from heartml.evaluation.protocols.scoring import paper_columns, paper_rule
 
@@ -36,7 +36,7 @@ def run(project: Path, *arguments: object) -> "subprocess.CompletedProcess[str]"
 
 def here(project: Path, *arguments: object, check: bool = True) -> tuple[int, str]:
     """The same in this process, which has its imports, without other workers: exit status and standard error."""
-    for opened in (cohort.open_cohort, fits.training_data, fits._everything):
+    for opened in (cohort.open_cohort, fits.training_data, fits._all_recordings):
         opened.cache_clear()
     with (pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as said,
           contextlib.redirect_stdout(io.StringIO())):
@@ -188,7 +188,7 @@ def test_of_two_that_want_the_same_cohort_one_makes_it(
 
     monkeypatch.chdir(project)
     for module, name, stand_in in ((cohort, "available_workers", lambda _: 1), (cohort, "FOLDER", tmp_path),
-                                   (frame_store, "write", write), (files, "exclusive", exclusive)):
+                                   (frame_store, "write", write), (locks, "exclusive", exclusive)):
         monkeypatch.setattr(module, name, stand_in)
     params = config.load()
     with ThreadPoolExecutor(4) as both:

@@ -115,7 +115,7 @@ def test_the_same_bytes_whatever_the_workers(project: Path, monkeypatch: pytest.
     conditions = [Condition("speech_snr_db", 5.0), Condition("lowpass_hz", 300.0)]
     chosen = robustness.sample(held_out(), 6, 0)
     one = robustness.predict_all(asked(chosen, project), conditions)
-    monkeypatch.setattr(robustness, "ALONE", 0)
+    monkeypatch.setattr(robustness, "IN_PROCESS_UP_TO", 0)
     monkeypatch.setattr(parallel, "available_workers", lambda _: 2)
     two = robustness.predict_all(asked(chosen, project), conditions)
     for a, b in zip(one, two, strict=True):

@@ -8,13 +8,9 @@ import pytest
 from support.scored_units import FAST, TASK, draw_scored_units
 
 from heartml.core.tasks import TASKS
-from heartml.evaluation.assessment import (
-    PARTS,
-    AssessedPart,
-    AssessmentRules,
-    assess,
-)
+from heartml.evaluation.assessment import PARTS, assess
 from heartml.evaluation.coarse_classes import join_classes
+from heartml.evaluation.parts import AssessedPart, AssessmentRules
 from heartml.evaluation.selective import referral
 from heartml.metrics import METRICS, scores
 from heartml.metrics.scores import (

@@ -37,10 +37,10 @@ for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
 def of_flow(name, arguments):
     records.clear()
     state = FLOWS[name](**arguments, return_state=True)
-    errors = [record for record in records if record.levelno >= logging.ERROR]
+    own = [record.getMessage() for record in records if record.name == "prefect.flow_runs"]
     return {"state": state.name, "message": state.message,
-            "tracebacks": [str(record.exc_info[1]) for record in errors if record.exc_info],
-            "lines": [record.getMessage() for record in errors]}
+            "tracebacks": [str(record.exc_info[1]) for record in records if record.exc_info],
+            "lines": [line for line in own if state.message in line]}
 
 
 def of_command(arguments):
@@ -112,6 +112,7 @@ def test_a_users_mistake_ends_the_run_failed_with_one_line(ends: dict[str, dict[
     assert words in found["message"]
     assert "encountered an exception" not in found["message"]
     assert "\n" not in found["message"]
+    assert len(found["lines"]) == 1
     assert not found["tracebacks"]
 
 

@@ -275,8 +275,8 @@ def test_only_circor_like_names_name_a_patient() -> None:
 
 
 def test_a_prediction_loads_no_library_that_it_has_no_use_for(ward: Path) -> None:
-    code = ("import sys\nfrom pathlib import Path\nfrom heartml import predict\nfrom heartml.predict import answers\n"
-            "answers.show(predict.run([Path('wards')], None, None))\n"
+    code = ("import sys\nfrom pathlib import Path\nfrom heartml.inference import output, predict\n"
+            "output.show(predict.run([Path('wards')], None, None))\n"
             "print(*(m for m in ('pandas', 'sklearn', 'mlflow', 'optuna', 'lightgbm', 'prefect') if m in sys.modules))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT)})

@@ -155,7 +155,7 @@ def test_the_stored_model_brings_its_own_code(project: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True,
                           env={**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"})
     used = done.stdout.split()
-    assert any(file.endswith("model/__init__.py") for file in used)
+    assert any(file.endswith("models/fitted_model.py") for file in used)
     assert all(file.startswith(str(stored)) for file in used)
 
 

@@ -16,8 +16,8 @@ from heartml.core.schema import label_column
 from heartml.core.system import files
 from heartml.release import murmur_pages
 from heartml.release.publish import ReleaseOutcome, failure
+from heartml.reporting import murmur_features as page
 from heartml.reporting.number_format import figure, span
-from heartml.reporting.task_report import murmur_features as page
 
 QUALITY = "simulated-systolic_quality"
 

@@ -266,7 +266,9 @@ def test_a_database_in_place_of_the_journal_gives_the_same_bytes_even_on_another
 
 @pytest.mark.parametrize(("change", "words"), [
     ({"heads": ["logistic", "perceptron"]}, "search.heads: 'perceptron' is not known"),
-    ({"heads": ["logistic", "fcnn"], "network_trials": {"fcnn": 1}}, "search.heads: fcnn needs frames of amplitude"),
+    ({"heads": ["logistic", "fcnn"], "network_trials": {"fcnn": 1}, "network_parameters": {
+        "fcnn": {"encoders": ["amplitude"], "steps": 3, "batch": 8, "training": {"noise_share": 0.0}}}},
+     "search.heads: fcnn needs frames of amplitude"),
     ({"network_trials": {"logistic": 1}}, "search.network_trials: 'logistic' is not known, there are sequence"),
     ({"heads": ["sequence"]}, "at least one head that takes pooled vectors"),
     ({"poolings": {"logspec": ["moments"]}}, "search.poolings: nothing for encoder random_conv"),

@@ -131,7 +131,7 @@ def split(found: Json) -> str:
 
 def collections(facts: Json) -> str:
     """One row a data set."""
-    return table(("Collection", "Recordings", "Persons", "Groups", "Hours", "Licence", "In quarantine"), [
+    return table(("Data set", "Recordings", "Persons", "Groups", "Hours", "Licence", "In quarantine"), [
         (c["title"], f"{c['recordings']:,}", f"{c['persons']:,}", f"{c['groups']:,}", f"{c['hours']:.1f}", c["licence"],
          sum(c["refused"].values())) for c in facts["collections"]])
 

@@ -1,0 +1,56 @@
+"""Copies, contradictions and groups of source files, on tables whose answer is known."""
+
+from itertools import permutations
+
+import pandas as pd
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from heartml.data.ingest import grouping
+
+NO_PAIRS = pd.DataFrame(columns=["recording_id_a", "recording_id_b", "correlation"])
+
+
+def candidates(*rows: tuple[str, str, str | None, str]) -> pd.DataFrame:
+    """Rows of (source file, recording id, label, group)."""
+    return pd.DataFrame(rows, columns=["source_file", "recording_id", "label", "group"])
+
+
+def pairs(*rows: tuple[str, str, float]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=NO_PAIRS.columns)
+
+
+def test_the_same_audio_under_two_labels_contradicts_on_both_sides_and_names_the_other() -> None:
+    table = candidates(("a.wav", "1", "normal", "g"), ("b.wav", "1", "murmur", "g"), ("c.wav", "2", None, "g"),
+                       ("d.wav", "3", "murmur", "g"), ("e.wav", "4", "murmur", "g"))
+    found = grouping.contradictions(table, pairs(("1", "2", 0.99), ("1", "3", -0.987), ("3", "4", 0.99)), ["label"])
+    assert {row: fault.reason for row, fault in found.items()} == dict.fromkeys((0, 1, 3), "contradiction")
+    assert found[0].detail == "the same audio as b.wav, which is labelled murmur"
+    assert found[3].detail == "the same audio (correlation 0.987) as a.wav, which is labelled normal"
+
+
+def test_of_copies_the_one_with_the_most_labels_stays_then_the_first_by_name() -> None:
+    table = candidates(("b.wav", "1", None, "g"), ("c.wav", "1", "normal", "g"), ("a.wav", "2", "normal", "g"),
+                       ("A.wav", "2", "normal", "g"), ("d.wav", "3", "normal", "g"))
+    found = grouping.copies(table, ["label"], taken=["3"])
+    assert {table["source_file"][row]: fault.detail for row, fault in found.items()} == {
+        "b.wav": "the same samples as c.wav", "a.wav": "the same samples as A.wav",
+        "d.wav": "the same samples as a recording of another data set"}
+
+
+def test_the_same_audio_and_ids_of_one_person_join_groups_under_the_smallest_name() -> None:
+    table = candidates(("a", "1", None, "p9"), ("b", "2", None, "p5"), ("c", "3", None, "p7"), ("d", "4", None, "p1"))
+    assert grouping.groups(table, NO_PAIRS, []) == ["p9", "p5", "p7", "p1"]
+    assert grouping.groups(table, pairs(("1", "3", 0.99)), []) == ["p7", "p5", "p7", "p1"]
+    assert grouping.groups(table, pairs(("1", "3", 0.99)), [("p5", "p7")]) == ["p5", "p5", "p5", "p1"]
+    assert grouping.groups(table, NO_PAIRS, [("p9", "p8"), ("p8", "p7")]) == ["p7", "p5", "p7", "p1"], "by way of p8"
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("1234"), st.sampled_from("1234")), max_size=4))
+def test_the_order_of_arrival_does_not_show_in_the_groups(alike: list[tuple[str, str]]) -> None:
+    rows = [("a", "1", None, "p1"), ("b", "2", None, "p2"), ("c", "3", None, "p3"), ("d", "4", None, "p3")]
+    near = pairs(*((a, b, 0.99) for a, b in alike))
+    found = {tuple(sorted(zip((row[0] for row in order), grouping.groups(candidates(*order), near, []), strict=True)))
+             for order in permutations(rows)}
+    assert len(found) == 1
