@@ -95,12 +95,12 @@ def _differences(logged: Any, key: str, ends: Any) -> list[str]:
 
 
 def _params(evidence: Evidence) -> tuple[Any, int]:
-    """The section `evaluate` and the seed that the evaluation was made with."""
+    """The section `evaluate` and the seed that the evaluation was made with. Keys of older versions are accepted."""
     from pydantic import ValidationError
 
-    from heartml.core.config import EvaluateParams
+    from heartml.core.config import EvaluateParams, migrate_keys
 
-    values = evidence.values("params.yaml")
+    values = migrate_keys(evidence.values("params.yaml"))
     try:
         return EvaluateParams.model_validate(values["evaluate"]), int(values["seed"])
     except (ValidationError, KeyError) as error:

@@ -17,7 +17,7 @@ import yaml
 from numpy.typing import NDArray
 
 from heartml.core import paths
-from heartml.core.config import GateParams, Params
+from heartml.core.config import GateParams, Params, migrate_keys
 from heartml.core.schema import TEST
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import read_json, temporary_folder
@@ -85,7 +85,8 @@ def load(client: "Client", version: Version) -> Side:
         if gate_inputs.UNITS_FILE in there:
             units = pd.read_csv(tracking.fetch(client, version.run_id, gate_inputs.UNITS_FILE, folder), dtype="string",
                                 index_col="unit_id", keep_default_na=False, na_values=[""])
-    return Side(version, LabelledPredictions.from_table(table, task.classes), folds, units, flatten(params), facts)
+    flat = flatten(migrate_keys(params))     # a key that was only renamed since is no difference
+    return Side(version, LabelledPredictions.from_table(table, task.classes), folds, units, flat, facts)
 
 
 def compare(first: Side, second: Side, params: Params) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from support.workspaces import ROOT
 
-from heartml.audit import code, reproduce
+from heartml.audit import code, recompute, reproduce
 from heartml.audit.git_tree import CommitTree, place_md5
 from heartml.audit.links import LinkBroken, LinkMissing, require_same
 from heartml.lineage import capture
@@ -64,6 +64,18 @@ def test_the_code_beside_a_model_holds_where_its_entry_is_now_and_where_it_was(e
     (tmp_path / "serving.py").write_bytes(b"model = 2\n")
     with pytest.raises(LinkBroken, match=rf"{entry} \(entry\): changed"):
         code.in_model(evidence)
+
+
+@pytest.mark.parametrize("key", ["baselines", "floors"])
+def test_metrics_of_a_version_with_old_parameter_names_are_computed_again(key: str) -> None:
+    """Versions from before the renaming have `evaluate.floors` in the params.yaml of their run."""
+    section = {"bootstrap": 100, "confidence": 0.95, key: ["majority"], "confounded_auc": 0.7}
+    evidence = SimpleNamespace(values=lambda _: {"seed": 3, "evaluate": section}, commit="ab" * 20)
+    params, seed = recompute._params(evidence)
+    assert (params.baselines, params.bootstrap, seed) == (("majority",), 100, 3)
+    section["unheard_of"] = 1
+    with pytest.raises(LinkMissing, match="audit with the code of that time"):
+        recompute._params(evidence)
 
 
 def test_the_launcher_of_a_reproduction_imports_nothing_of_heartml(tmp_path: Path) -> None:

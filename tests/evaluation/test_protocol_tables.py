@@ -1,7 +1,6 @@
 """A published split becomes folds of the cohort; its results become the columns of the paper."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -36,14 +35,14 @@ def test_every_patient_of_the_split_is_in_its_part_and_inner_folds_divide_childr
     assert set(part) == {str(n) for n in range(INNER + 1)}
     assert found.folds.groupby("group_id")["part"].nunique().max() == 1
     assert found.patients == {"train": 24, "validation": 6, "test": 9}
-    assert (found.unknown if hasattr(found, "unknown") else found.not_here) == 0
+    assert found.unknown == 0
     assert found.twins == frozenset(), "both ids of the child are in the test part"
 
 
 def test_a_test_patient_whose_child_develops_under_another_id_is_called_a_twin(cohort: Cohort) -> None:
     found = splits.read_split(Path("split.csv"), published(range(30, 39), last=45), cohort, PARAMS, seed=1)
     assert found.twins == {"circor-38"}
-    assert (found.unknown if hasattr(found, "unknown") else found.not_here) == 5
+    assert found.unknown == 5
 
 
 @pytest.mark.parametrize("test", [range(0), range(40)])
@@ -92,4 +91,3 @@ def test_remarks_count_data_and_splits_and_warn_of_other_test_parts() -> None:
     pooled = {"patients": 300, **{name: {"w_acc": (0.75, 0.7, 0.8)} for name in ("single", "ensemble")}}
     lines = table.remarks({**results(), "pooled": pooled})
     assert lines[-1] == f"all 300 test patients together, {table.TITLES['ensemble']}: w_acc 0.750 [0.700, 0.800]"
-    assert SimpleNamespace(**results()).data["children"] == 870

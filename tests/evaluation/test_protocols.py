@@ -226,7 +226,7 @@ def test_labels_of_the_test_part_change_no_decision_about_it(found: dict, projec
     ("patient_id,part\n", "0 test and 0 other patients"),
     ("id,part\n1,test\n", "patient_id"),
     ("patient_id,part\n1,tset\n", "line 2"),
-    ("patient_id,part\n1,test\n1,train\n", "twice"),
+    ("patient_id,part\n1,test\n1,train\n", "two lines"),
 ])
 def test_a_split_that_cannot_be_used_is_named_in_one_line(project: Path, text: str, words: str) -> None:
     (project / "bad.csv").write_text(text)

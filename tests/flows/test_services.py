@@ -84,7 +84,7 @@ def test_a_service_that_ends_before_it_answers_is_named_with_its_log() -> None:
 
 
 @pytest.mark.parametrize(("named", "server"), [
-    ("http://mlflow:5000", "http://mlflow:5000"), ("https://m/x", "https://m/x"), ("sqlite:///mlflow.db", ""), ("", "")])
+    ("http://mlflow:5000", "http://mlflow:5000"), ("https://m/x", "https://m/x"), ("sqlite:///m.db", ""), ("", "")])
 def test_a_tracking_server_is_one_that_speaks_http(named: str, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", named)
     assert local_services.tracking_server() == server

@@ -22,8 +22,9 @@ PREDICTION = {
 
 
 def recording(name: str, recording_id: str, fault: Fault | None = None) -> ScoredRecording:
-    return ScoredRecording(InputFile(Path(name), "p1", "MV"), 9.5 if recording_id else 0.0, fault, ("too quiet", "short"),
-                           {}, recording_id=recording_id, sample_rate_hz=4000 if recording_id else None)
+    seconds, rate_hz = (9.5, 4000) if recording_id else (0.0, None)
+    return ScoredRecording(InputFile(Path(name), "p1", "MV"), seconds, fault, ("too quiet", "short"), {},
+                           recording_id=recording_id, sample_rate_hz=rate_hz)
 
 
 FILES = [recording("a.wav", "r1"), recording("b.wav", "r2"), recording("c.wav", "", Fault("not_audio", "no sound")),

@@ -69,7 +69,6 @@ def test_the_tables_of_a_version_are_read_by_hash() -> None:
     stored = {"recordings.parquet": pd.DataFrame({"a": [1]}), "quarantine.parquet": pd.DataFrame({"b": [2]})}
     objects = SimpleNamespace(listing=lambda md5: f"listing of {md5}",
                               table=lambda listing, name: stored[name].assign(of=listing))
-    read = getattr(data_versions, "read_tables", None) or data_versions.tables
-    found = read(objects, "aa.dir")
+    found = data_versions.tables(objects, "aa.dir")
     assert found.recordings.to_dict("records") == [{"a": 1, "of": "listing of aa.dir"}]
     assert found.quarantine.to_dict("records") == [{"b": 2, "of": "listing of aa.dir"}]

@@ -29,7 +29,7 @@ def show(found: Mapping[str, Any]) -> None:
         cells += [_cell(row.get(key), sd.get(key)) for key in ("w_acc_twin_free", "uar_twin_free")]
         cost = row.get("outcome_cost")
         table.add_row(title, *cells, "" if cost is None else f"{cost:,.0f}")
-    console = Console(width=None if Console().is_terminal else 170)
+    console = Console(width=None if Console().is_terminal else 180)
     console.print(table)
     for line in remarks(found):
         console.print(line, markup=False)
