@@ -3,21 +3,24 @@
 | fault | in | tested in |
 | --- | --- | --- |
 | `kill -9` at a random moment | score, monitor, audit | here; score also in test_batch.py, between any two steps |
-| | ingest | here; test_ingest.py, test_download.py (a download) |
-| | retrain, its stages, its registering | test_survival.py; between any two steps: test_publish.py, test_champions.py |
+| | ingest | here; test_ingest_faults.py, test_download.py (a download) |
+| | retrain, its stages, its registering | test_survival.py; between any two steps: test_publish_gate.py,
+test_champions.py |
 | | `dvc repro`, search, features | test_survival.py, test_search.py, test_frame_cache.py |
 | | flows on a Prefect server: no run is left RUNNING | here; test_survival.py |
 | Ctrl-C | ingest, score, monitor, audit | here; retrain: test_survival.py |
 | a disk that is full, at a random moment | ingest, score, monitor, audit, retrain | here |
 | a folder that cannot be written | ingest, score, monitor, audit, retrain | here |
-| a database that goes away in mid-run | MLflow on PostgreSQL | here; a private Prefect server: test_survival.py |
-| a database that another process keeps locked | MLflow on SQLite | here |
+| a database that goes away in mid-run | MLflow on PostgreSQL | test_fault_bench_databases.py;
+a private Prefect server: test_survival.py |
+| a database that another process keeps locked | MLflow on SQLite | test_fault_bench_databases.py |
 | a server that is not there | Prefect, MLflow, PostgreSQL | test_retrain.py, test_scale.py |
-| a transfer that breaks off | DVC's remote | here; a publisher's server: test_download.py |
+| a transfer that breaks off | DVC's remote | test_fault_bench_dvc.py; a publisher's server: test_download.py |
 | a clock that jumps by hours and days | retrain | here |
-| two `dvc repro` at once | | here; beside a retraining: test_pipeline.py; two retrainings: test_retrain.py |
-| a damaged object in DVC's cache | restored stages, restored data | here; audio: test_frame_cache.py,
-test_validation.py |
+| two `dvc repro` at once | | test_fault_bench_dvc.py; beside a retraining: test_pipeline.py; two retrainings:
+test_retrain.py |
+| a damaged object in DVC's cache | restored stages, restored data | test_fault_bench_dvc.py;
+audio: test_frame_cache.py, test_validation.py |
 | a lock of a dead process, `dvc.lock` cut short | | test_pipeline.py |
 
 HEARTML_FAULT_ROUNDS=20 tries every random moment twenty times, and all commands and steps; the suite's single round

@@ -172,8 +172,8 @@ def fuzz_inputs(rng: random.Random, folder: Path) -> str:
     items = reader.gather([folder / "visits.csv"])
     check(len(reader.units(items, "patient")) == len(items), "a unit is missing")
     for item in items[:50]:
-        heard, waveform = predict.read_recording(item, PARAMS)
-        check((heard.fault is None) == (waveform is not None), "neither answer nor fault")
+        recording, waveform = predict.read_recording(item, PARAMS)
+        check((recording.fault is None) == (waveform is not None), "neither answer nor fault")
     return "listened"
 
 
@@ -216,14 +216,14 @@ def fuzz_request(rng: random.Random, folder: Path) -> str:
         del columns[name]
     sent = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
     try:
-        said = serving.predict_table(_model(), PARAMS, sent)
+        predicted = serving.predict_table(_model(), PARAMS, sent)
     except MlflowException as error:
         check(error.get_http_status_code() == 400, f"HTTP {error.get_http_status_code()}")
         check(len(error.message) < 1000, f"{len(error.message)} characters of complaint")
         return "refused"
-    numbers = said.select_dtypes("number").to_numpy(float)
+    numbers = predicted.select_dtypes("number").to_numpy(float)
     check(bool(np.isfinite(numbers).all()), "an answer that is no number")
-    check(bool(np.allclose(said.filter(like="c_").sum(axis=1), 1)), "probabilities that do not sum to one")
+    check(bool(np.allclose(predicted.filter(like="c_").sum(axis=1), 1)), "probabilities that do not sum to one")
     return "answered"
 
 
@@ -257,18 +257,18 @@ def run_case(target: str, number: int, folder: Path) -> tuple[str, str]:
     started = time.monotonic()
     signal.setitimer(signal.ITIMER_REAL, CASE_S)
     try:
-        said, fault = TARGETS[target](random.Random(f"{target}-{number}"), own), ""
+        outcome, fault = TARGETS[target](random.Random(f"{target}-{number}"), own), ""
     except HeartMLError as error:
-        said, fault = "error", "" if str(error) and len(str(error)) < 4000 else f"{len(str(error))} characters of error"
+        outcome, fault = "error", "" if str(error) and len(str(error)) < 4000 else f"{len(str(error))} characters of error"
     except BaseException as error:  # noqa: BLE001 - that is what is looked for
         where = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(where.filename).name}:{where.lineno}"
-        said, fault = "finding", f"{type(error).__name__}: {str(error)[:300]} ({place})"
+        outcome, fault = "finding", f"{type(error).__name__}: {str(error)[:300]} ({place})"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     shutil.rmtree(own)
     seconds = time.monotonic() - started
-    return said, fault or (f"{seconds:.1f} s" if seconds > CASE_S else "")
+    return outcome, fault or (f"{seconds:.1f} s" if seconds > CASE_S else "")
 
 
 def raise_timeout(*_: object) -> None:
@@ -289,8 +289,8 @@ def main(folder: Path, cases: int, first: int, targets: Sequence[str]) -> None:
         for number in range(first, first + own):
             faulthandler.dump_traceback_later(3 * CASE_S, exit=True)
             (folder / "now").write_text(f"{number} {target}")
-            said, fault = run_case(target, number, folder)
-            counts[f"{target} {said}"] += 1
+            outcome, fault = run_case(target, number, folder)
+            counts[f"{target} {outcome}"] += 1
             after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             if (after - before) * 1024 > MEMORY_BYTES:
                 fault, before = fault or f"{(after - before) >> 10} MiB", after

@@ -34,11 +34,11 @@ def write(root: Path, *, children: int = 45, folds: int = 3, seed: int = 0, **se
     rng = np.random.default_rng(seed)
     labels = [("Present", "Absent", "Unknown")[(c % 5) % 3] for c in range(children)]
     rows = [(f"{c:03}{location}" + "0" * 8, c, location) for c in range(children) for location in LOCATIONS]
-    heard = {r: labels[c] if labels[c] != "Present" or where != "MV" else "Absent" for r, c, where in rows}
-    _write_tables(root, rows, labels, heard, folds)
+    label_here = {r: labels[c] if labels[c] != "Present" or where != "MV" else "Absent" for r, c, where in rows}
+    _write_tables(root, rows, labels, label_here, folds)
     params = _params(root, search)
     for encoder, rate_hz in RATE_HZ.items():
-        of_recording = {r: _frames(heard[r], encoder, rng) for r, _, _ in rows}
+        of_recording = {r: _frames(label_here[r], encoder, rng) for r, _, _ in rows}
         made = encoders.spec(encoder, params).to_json()
         frame_store.write(root / paths.features(NAME, encoder), of_recording, rate_hz, made)
 
@@ -53,7 +53,7 @@ def _params(root: Path, search: dict[str, object]) -> "encoders.Params":
     return config.load(root / "params.yaml")
 
 
-def _write_tables(root: Path, rows: list[tuple[str, int, str]], labels: list[str], heard: dict[str, str],
+def _write_tables(root: Path, rows: list[tuple[str, int, str]], labels: list[str], label_here: dict[str, str],
                   folds: int) -> None:
     (root / "data").mkdir(exist_ok=True)
     ids = [r for r, _, _ in rows]
@@ -62,7 +62,7 @@ def _write_tables(root: Path, rows: list[tuple[str, int, str]], labels: list[str
     table = pd.DataFrame({"recording_id": ids}).assign(**{k: v for k, v in known.items() if k != "recording_id"})
     table = table.assign(dataset="simulated", patient_id=children, group_id=children, sample_rate_hz=4000,
                          seconds=FRAMES / 50 + 0.03, location=[where for _, _, where in rows],
-                         label_murmur=[labels[c] for _, c, _ in rows], label_murmur_here=[heard[r] for r in ids])
+                         label_murmur=[labels[c] for _, c, _ in rows], label_murmur_here=[label_here[r] for r in ids])
     schema.conform(table, schema.RECORDINGS, "recordings").to_parquet(root / paths.RECORDINGS)
     of_fold = pd.DataFrame({
         "recording_id": ids, "unit_id": children, "group_id": children, "label": [labels[c] for _, c, _ in rows],
@@ -76,13 +76,13 @@ def _write_tables(root: Path, rows: list[tuple[str, int, str]], labels: list[str
     schema.conform(annotations, schema.ANNOTATIONS, "annotations").to_parquet(root / paths.ANNOTATIONS)
 
 
-def _frames(heard: str, encoder: str, rng: np.random.Generator) -> np.ndarray:
+def _frames(label: str, encoder: str, rng: np.random.Generator) -> np.ndarray:
     """Log energies with beats of 40 frames at 50 a second."""
     state = np.resize(np.repeat(np.arange(4), BEAT_FRAMES), FRAMES)
     loud = np.array([3.0, 0.0, 2.5, 0.0])[state][:, None] * np.linspace(1, 0.3, DIM[encoder])
-    if heard == "Present":
+    if label == "Present":
         loud = loud + (state == 1)[:, None] * np.linspace(0, 2.0, DIM[encoder])
-    if heard == "Unknown":
+    if label == "Unknown":
         loud = loud * 0.4 + rng.normal(0, 0.8, loud.shape)
     step = round(50 / RATE_HZ[encoder])
     return (loud + rng.normal(0, 1.0, loud.shape))[::step].astype(np.float16)
