@@ -48,7 +48,7 @@ def test_nearly_the_same_audio_joins_groups_and_under_two_classes_is_refused(
 ) -> None:
     folder = made.yaseen(tmp_path / "publisher")
     quieter = (made.draw_heart_sound(381, "PV").astype(float) * 0.7).astype("int16")
-    (folder / "N" / "New_N_009.wav").write_bytes(made.wav(made.resample(quieter, 8000), 8000))
+    (folder / "N" / "New_N_009.wav").write_bytes(made.wav_bytes(made.resample(quieter, 8000), 8000))
     (folder / "AS" / "New_AS_009.wav").write_bytes((folder / "MVP" / "New_MVP_002.wav").read_bytes())
     monkeypatch.chdir(workspace.root)
     outcome = ingest.run("yaseen", folder)

@@ -23,6 +23,7 @@ from heartml.inference import batch, monitoring
 from heartml.inference.model_lookup import LocatedModel
 from heartml.inference.monitoring import drift, page, reference, show
 from heartml.inference.monitoring.drift import DRIFT, FEW, SAME, SMALL
+from heartml.inference.prediction_cache import PredictionCache
 
 TASK = "simulated-murmur"
 ROOT = Path(__file__).parents[2]
@@ -180,8 +181,8 @@ def test_a_recording_measures_the_same_in_reference_and_in_use(here: Workspace, 
     shutil.copy(paths.audio(row["recording_id"]), tmp_path / "one.flac")
     work = batch.plan(tmp_path / "one.flac", TASK, None)
     batch.run(tmp_path / "one.flac", tmp_path / "one.parquet", TASK, None)
-    with monitoring.Ledger.open(work.cache_file) as kept:
-        measured, embedding = kept.measurements([row["recording_id"]])[row["recording_id"]]
+    with PredictionCache.open(work.cache_file) as cache:
+        measured, embedding = cache.measurements([row["recording_id"]])[row["recording_id"]]
     own = {name: measured[name] for name in reference.MEASURED}
     assert own == pytest.approx(row[list(reference.MEASURED)].to_dict())
     np.testing.assert_array_equal(np.frombuffer(embedding, np.float32), row["embedding"])

@@ -259,7 +259,8 @@ def run_case(target: str, number: int, folder: Path) -> tuple[str, str]:
     try:
         outcome, fault = TARGETS[target](random.Random(f"{target}-{number}"), own), ""
     except HeartMLError as error:
-        outcome, fault = "error", "" if str(error) and len(str(error)) < 4000 else f"{len(str(error))} characters of error"
+        length = len(str(error))
+        outcome, fault = "error", "" if 0 < length < 4000 else f"{length} characters of error"
     except BaseException as error:  # noqa: BLE001 - that is what is looked for
         where = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(where.filename).name}:{where.lineno}"
