@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from heartml.reporting.number_format import figure, signed, span
+from heartml.reporting.number_format import criterion, figure, signed, span
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -18,5 +18,6 @@ def environment() -> "Environment":
 
     found = Environment(loader=PackageLoader("heartml.reporting"), autoescape=True, undefined=StrictUndefined,
                         trim_blocks=True, lstrip_blocks=True)
-    found.filters |= {"svg": Markup, "figure": figure, "span": span, "signed": signed}
+    found.filters |= {"svg": Markup, "figure": figure, "span": span, "signed": signed,
+                      "criterion": criterion}
     return found

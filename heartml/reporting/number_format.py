@@ -45,6 +45,15 @@ def signed_span(number: Mapping[str, float | None]) -> str:
     return f"{signed(number['low'])} to {signed(number['high'])}"
 
 
+def criterion(name: str) -> str:
+    """A criterion of the gate as people read it; `floors` is the stored name of the one about baselines.
+
+    >>> criterion("floors"), criterion("calibration")
+    ('Baselines', 'Calibration')
+    """
+    return "Baselines" if name == "floors" else name.capitalize()
+
+
 def listed(names: Sequence[str]) -> str:
     """Names as a phrase.
 
