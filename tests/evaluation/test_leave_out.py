@@ -135,7 +135,7 @@ def test_several_collections_are_learnt_together(learnt: Workspace) -> None:
     assert metrics["assignment"] == NAME
     learnt.run("report", "--task", NAME)
     page = (learnt / "artifacts" / NAME / "report.html").read_text()
-    assert page.count("Heart feature_set of a clinic") >= 2, "both collections are cited"
+    assert page.count("Heart sounds of a clinic") >= 2, "both collections are cited"
 
 
 def test_each_collection_is_scored_whole_with_intervals_and_floors(found: dict[str, dict]) -> None:

@@ -57,7 +57,7 @@ def test_a_patient_who_withdrew_is_in_no_later_version_split_or_ingest_and_the_p
     project: Workspace, small_project: Workspace
 ) -> None:
     patient, before, former = patient_in("0"), version.read(), data_hash()
-    assert locate(None, TASK, ()).words.endswith("version 1, the champion")
+    assert locate(None, TASK, ()).description.endswith("version 1, the champion")
     told = export_prov.as_json(chain.read(tracking.connect(), versions.get(tracking.connect(), f"{TASK}/1")))
     own = before.recordings[before.recordings["patient_id"] == patient]
 
@@ -83,7 +83,7 @@ def test_a_patient_who_withdrew_is_in_no_later_version_split_or_ingest_and_the_p
     ingest.run("simulated", small_project.root.parent / "sim", replace=True)
     assert version.POINTER.read_bytes() == pointer
 
-    assert "version 1, the champion (consent for some of its data was withdrawn since" in locate(None, TASK, ()).words
+    assert "version 1, the champion (consent for some of its data was withdrawn since" in locate(None, TASK, ()).description
     [use] = done.affected
     assert (use.version, use.roles) == ("1", (TRAINING,))
     assert marked() == {patient: {"recordings": len(own), "in": [TRAINING]}}
@@ -122,7 +122,7 @@ def test_done_twice_or_interrupted_it_comes_to_the_same(project: Workspace, monk
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    for place, name in ((version, "_repo"), (versions, "mark")):      # in place and not recorded; recorded, not marked
+    for place, name in ((version, "_repo"), (versions, "set_tag")):      # in place and not recorded; recorded, not marked
         with monkeypatch.context() as patch:
             patch.setattr(place, name, die if place is versions else killed_while_adding(version._repo))
             with pytest.raises(KeyboardInterrupt):
