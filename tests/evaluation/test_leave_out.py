@@ -152,7 +152,7 @@ def test_a_class_that_nothing_else_carries_is_named_and_missed(found: dict[str, 
     assert found["ward"]["unheard"] == ["Unknown"]
     assert found["clinic"]["unheard"] == []
     assert found["ward"]["per_class"]["Unknown"] == {"estimable": False, "groups": 4, "units": 4}
-    assert "ward: nothing else carries Unknown: it cannot be recognised" in (left / "said").read_text()
+    assert "ward: no other collection has Unknown: it cannot be recognised" in (left / "said").read_text()
 
 
 def test_beside_it_stands_what_the_tasks_own_model_says_of_the_same_units(found: dict[str, dict]) -> None:
