@@ -83,7 +83,8 @@ def test_a_patient_who_withdrew_is_in_no_later_version_split_or_ingest_and_the_p
     ingest.run("simulated", small_project.root.parent / "sim", replace=True)
     assert version.POINTER.read_bytes() == pointer
 
-    assert "version 1, the champion (consent for some of its data was withdrawn since" in locate(None, TASK, ()).description
+    described = locate(None, TASK, ()).description
+    assert "version 1, the champion (consent for some of its data was withdrawn since" in described
     [use] = done.affected
     assert (use.version, use.roles) == ("1", (TRAINING,))
     assert marked() == {patient: {"recordings": len(own), "in": [TRAINING]}}
@@ -122,7 +123,7 @@ def test_done_twice_or_interrupted_it_comes_to_the_same(project: Workspace, monk
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    for place, name in ((version, "_repo"), (versions, "set_tag")):      # in place and not recorded; recorded, not marked
+    for place, name in ((version, "_repo"), (versions, "set_tag")):   # in place and not recorded; recorded, not marked
         with monkeypatch.context() as patch:
             patch.setattr(place, name, die if place is versions else killed_while_adding(version._repo))
             with pytest.raises(KeyboardInterrupt):
