@@ -42,8 +42,8 @@ EACH = settings(max_examples=100, deadline=None, derandomize=True,
 def campaign(tmp_path_factory: pytest.TempPathFactory, fitted: dict[str, Path]) -> list[dict[str, object]]:
     """What a process of its own, with a limit on its memory, found; the last entry counts the outcomes."""
     folder = tmp_path_factory.mktemp("fuzz")
-    environment = {**os.environ, "HEARTML_FUZZ_MODEL": str(fitted["simulated-murmur"]), "PYTHONPATH": str(ROOT),
-                   "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "HEARTML_FUZZ_MODEL": str(fitted["simulated-murmur"]), "OMP_NUM_THREADS": "1",
+                   "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     done = subprocess.run([sys.executable, "tests/support/fuzzing.py", folder, str(CASES), str(FIRST)], cwd=ROOT,
                           text=True,
                           env=environment, capture_output=True, check=False)
@@ -56,7 +56,7 @@ def campaign(tmp_path_factory: pytest.TempPathFactory, fitted: dict[str, Path]) 
 @pytest.mark.timeout(7 * 24 * 3600 if CASES > 100_000 else 600)
 def test_every_case_ends_in_a_clear_error_or_a_right_answer(campaign: list[dict[str, object]], target: str) -> None:
     found = [entry for entry in campaign[:-1] if entry["target"] == target]
-    again = "PYTHONPATH=. HEARTML_FUZZ_MODEL=... python tests/support/fuzzing.py FOLDER 1"
+    again = "PYTHONPATH=.:tests HEARTML_FUZZ_MODEL=... python tests/support/fuzzing.py FOLDER 1"
     assert not found, "\n".join(f"{again} {entry['number']} {target}: {entry['fault']}" for entry in found)
 
 

@@ -1,6 +1,6 @@
 """Fuzzing: cases by number, each of which must end in a right answer or in an error that a person can read.
 
-    PYTHONPATH=. HEARTML_FUZZ_MODEL=MODEL python tests/support/fuzzing.py FOLDER CASES FIRST [TARGET...]
+    PYTHONPATH=.:tests HEARTML_FUZZ_MODEL=MODEL python tests/support/fuzzing.py FOLDER CASES FIRST [TARGET...]
 
 divides CASES among the targets by their weights, counts from FIRST, and prints a JSON line for each finding and a last
 one with the counts. A case is reproduced by its number: `python tests/support/fuzzing.py FOLDER 1 NUMBER TARGET`. MODEL
