@@ -5,7 +5,8 @@ Otherwise the flow runs on the configured server, or on a private one that lives
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +20,9 @@ from heartml.release import murmur_pages, publish
 from heartml.release.publish import ReleaseOutcome
 
 if TYPE_CHECKING:
+    from prefect import Flow
+    from prefect.client.schemas.objects import State
+
     from heartml.data.ingest import IngestOutcome
     from heartml.inference.batch import ScoringSummary
     from heartml.inference.monitoring import DriftReport
@@ -71,18 +75,43 @@ def monitor(source: Path, model: str | None, task: str | None, html: Path | None
     return cast("DriftReport", _on_server(flow, source, model, task, html))
 
 
-def _on_server(flow: Callable[..., Any], *arguments: object) -> Any:
+def _on_server(flow: "Flow[..., Any]", *arguments: object) -> Any:
     """Run a flow and return its result; an exception that ended the run (a fault of ours) is raised again."""
-    from flows.support import stale_runs
-
-    with stale_runs.tagged():
-        state = flow(*arguments, return_state=True)
-    found = state.result(raise_on_failure=False)
+    state, found = _run(flow, *arguments)
     if isinstance(found, BaseException):
         raise found
     if not state.is_completed():
         raise FlowFailed(str(state.message))
     return found
+
+
+def _run(flow: "Flow[..., Any]", *arguments: object, **keywords: object) -> "tuple[State[Any], Any]":
+    """Run a flow in this process; returns its last state and what it returned or raised.
+
+    The value does not depend on the server. When the server's reply to the last state is lost, Prefect sends that state
+    once more, is told that the run has ended already, and takes the server's copy of the state, which has no data.
+    """
+    from prefect.client.schemas.objects import State
+    from prefect.exceptions import MissingResult
+
+    from flows.support import stale_runs
+
+    returned: list[Any] = []
+
+    @functools.wraps(flow.fn)
+    def body(*args: object, **kwargs: object) -> Any:
+        returned.append(flow.fn(*args, **kwargs))
+        return returned[-1]
+
+    recorded: Any = flow.with_options()      # a copy
+    recorded.fn = body
+    with stale_runs.tagged():
+        state = recorded(*arguments, return_state=True, **keywords)
+    try:
+        return state, state.result(raise_on_failure=False)
+    except MissingResult:
+        own = returned[-1] if returned else None
+        return state, own.result(raise_on_failure=False) if isinstance(own, State) else own
 
 
 def retrain(*, wait: bool, force: bool) -> list[ReleaseOutcome]:
@@ -131,17 +160,14 @@ def _unfinished() -> Iterator[None]:
 def _flow(*, wait: bool, force: bool) -> list[ReleaseOutcome]:
     import httpx
 
-    from flows import retrain as module
-    from flows.support import stale_runs
+    from flows.retrain import retrain as flow
 
     try:
-        with stale_runs.tagged():
-            state = module.retrain(wait=wait, force=force, return_state=True)
+        state, outcomes = _run(flow, wait=wait, force=force)
     except httpx.HTTPError as error:
         words = machine_errors.explain_unwritable(paths.STATE) or (
             f"the Prefect server went away ({error}). Nothing that is done is lost: run it again.")
         raise FlowFailed(words) from None
-    outcomes = state.result(raise_on_failure=False)
     if isinstance(outcomes, list):
         return outcomes
     raise FlowFailed(_explain(outcomes) or str(state.message))
