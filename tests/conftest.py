@@ -18,8 +18,8 @@ from support.workspaces import ROOT, Workspace
 # Modules that start a server, kill a process or take more than a few seconds are `slow`: `make test-fast` leaves them
 # out. They come first, in this order, so that none is left over at the end. The first makes `retrained`, for which the
 # next ones need not wait.
-SLOW = ("survival", "ingest_faults", "protocols", "structure", "leave_out", "fault_bench", "scale", "retrain", "run_local", "audit",
-        "deployments", "fault_bench_databases", "publish_gate", "publish", "ingest_command", "ingest_real",
+SLOW = ("survival", "ingest_faults", "protocols", "structure", "leave_out", "fault_bench", "scale", "retrain",
+        "run_local", "audit", "deployments", "fault_bench_databases", "publish_gate", "publish", "ingest_command", "ingest_real",
         "ingest_versions", "ingest_quarantine", "ingest", "fault_bench_dvc", "model_card", "comparison",
         "published_model", "pipeline", "murmur_pages", "search", "fuzz", "serving", "monitoring", "batch",
         "chain", "validation", "champions", "assessment", "available_tasks", "versions", "withdrawal", "robustness",

@@ -213,7 +213,7 @@ def test_a_clock_that_jumps_by_hours_and_days_changes_nothing(
 ) -> None:
     small_project.forget_stage(mine, f"report@{TASK}")
     small_project.empty_registry(mine, empty_store)
-    mine.run("retrain", **fault_injection.jumping_clock(tmp_path))
+    mine.run_process("retrain", **fault_injection.jumping_clock(tmp_path))
     assert small_project.canonical_lock(mine) == small_project.canonical_lock(retrained)
     assert small_project.output_checksums(mine) == small_project.output_checksums(retrained)
     assert small_project.flow_states(mine) == ["COMPLETED", "COMPLETED"]

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.workspaces import Workspace
+from support.workspaces import Done, Workspace
 
 ROUNDS = int(os.environ.get("HEARTML_FAULT_ROUNDS", "1"))      # of each fault at a random moment
 THOROUGH = ROUNDS > 1
@@ -58,6 +58,10 @@ class OnDisk(Workspace):
     def command(self, *arguments: object) -> list[str]:
         """`heartml ARGUMENTS`, on the disk."""
         return self.there(*super().command(*arguments))
+
+    def run(self, *arguments: object, check: bool = True, timeout_s: float = 900, **env: str) -> "Done":
+        """Run `heartml ARGUMENTS` there, in a process of its own: a fork would see another file system."""
+        return self.run_process(*arguments, check=check, timeout_s=timeout_s, **env)
 
     def enter(self) -> None:
         """Take this process, which must have one thread, onto the disk for good."""

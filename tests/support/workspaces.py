@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from support import fork_server
+
 ROOT = Path(__file__).parents[2]
 _FILES = ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", "pyproject.toml",
           "splits/README.md", "requirements.lock")
@@ -35,7 +37,13 @@ class Workspace:
         return [sys.executable, "-m", "heartml", *map(str, arguments)]
 
     def run(self, *arguments: object, check: bool = True, timeout_s: float = 900, **env: str) -> "Done":
-        """Run `heartml ARGUMENTS` here; with `check` a failure shows what it printed."""
+        """Run `heartml ARGUMENTS` here, in a fork (`fork_server`); with `check` a failure shows what it printed."""
+        done = fork_server.run(list(map(str, arguments)), self.root, {**self.environment, **env}, timeout_s)
+        assert done.returncode == 0 or not check, f"heartml {arguments}: {done.stdout}\n{done.stderr}"
+        return done
+
+    def run_process(self, *arguments: object, check: bool = True, timeout_s: float = 900, **env: str) -> "Done":
+        """As `run`, in a new process: for what an environment changes before Python starts."""
         done = subprocess.run(self.command(*arguments), cwd=self.root, env={**self.environment, **env}, text=True,
                               capture_output=True, check=False, timeout=timeout_s, stdin=subprocess.DEVNULL)
         assert done.returncode == 0 or not check, f"heartml {arguments}: {done.stdout}\n{done.stderr}"
