@@ -7,9 +7,9 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PAGE = reports/simulated-murmur.html
 
 .DEFAULT_GOAL = help
-.PHONY: help run serve test test-fast check picture env lock clean
+.PHONY: help run serve test test-thorough test-fast check picture env lock clean
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 run: env ## Train, judge and promote a model on the demo corpus; ends with the path of its report
 	$(BIN)/dvc pull --quiet data.dvc
@@ -20,6 +20,9 @@ serve: env ## Show Prefect, MLflow and a worker on this machine; ARGS="--help" s
 
 test: .venv/.test ## The whole suite (about 15 minutes on two cores)
 	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
+
+test-thorough: .venv/.test ## The suite with two random moments for each fault, and every stage killed (an hour)
+	HEARTML_FAULT_ROUNDS=2 $(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 
 test-fast: .venv/.test ## The tests that need no server and kill nothing (under three minutes)
 	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow"

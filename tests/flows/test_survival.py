@@ -4,7 +4,6 @@ No test here waits for a time. A stage that is to be killed waits for it (suppor
 """
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,12 +15,14 @@ import psutil
 import pytest
 from support import fault_injection
 from support import small_project as small
+from support.fault_injection import THOROUGH
 from support.held_stages import MOMENTS, Holds
 from support.small_project import STAGES, TASK
 from support.workspaces import Workspace
 
 GONE_S = 60.0       # a killed flow's processes follow it at once; this is only the end of the wait for them
 SEARCH = f"search@{TASK}"
+KILLED = STAGES if THOROUGH else (STAGES[2], SEARCH, f"report@{TASK}")   # all stages go the same way
 pytestmark = pytest.mark.timeout(1800)   # on a machine that does ten other things
 
 
@@ -66,14 +67,13 @@ def start_and_hold(
 
 
 def test_every_stage_killed_once_is_tried_again_and_the_bytes_are_the_same(
-    small_project: Workspace, retrained: Workspace, tmp_path: Path
+    mine: Workspace, retrained: Workspace, tmp_path: Path
 ) -> None:
-    project = small_project.copy(tmp_path / "project")
-    shutil.copytree(retrained / ".heartml/prefect", project / ".heartml/prefect")
-    holds = Holds(tmp_path / "holds", project.root)
-    for number, stage in enumerate(STAGES):
+    holds = Holds(tmp_path / "holds", mine.root)
+    for number, stage in enumerate(KILLED):
+        small.forget_stage(mine, stage)
         holds.set(stage, MOMENTS[number % 2])
-    flow = project.start("retrain", **holds.environment)
+    flow = mine.start("retrain", **holds.environment)
     killed = []
     while flow.poll() is None:
         for stage in holds.waiting():
@@ -82,13 +82,13 @@ def test_every_stage_killed_once_is_tried_again_and_the_bytes_are_the_same(
         time.sleep(0.05)
     said = flow.communicate()[0]
     assert flow.returncode == 0, said
-    assert sorted(killed) == sorted(STAGES), "each waits until it is killed, and is not held a second time"
-    assert small.canonical_lock(project) == small.canonical_lock(retrained)
-    assert small.output_checksums(project) == small.output_checksums(retrained)
-    assert small.registered_versions(project) == [(1, "promoted", "champion")]
+    assert sorted(killed) == sorted(KILLED), "each waits until it is killed, and is not held a second time"
+    assert small.canonical_lock(mine) == small.canonical_lock(retrained)
+    assert small.output_checksums(mine) == small.output_checksums(retrained)
+    assert small.registered_versions(mine) == [(1, "promoted", "champion")]
 
 
-@pytest.mark.parametrize(("stage", "moment"), [(f"features@{TASK}-logspec", "early"), (SEARCH, "late")])
+@pytest.mark.parametrize(("stage", "moment"), [(SEARCH, "late"), *[(STAGES[2], "early")] * THOROUGH])
 def test_a_flow_killed_in_a_stage_takes_all_with_it_and_the_next_one_finishes(
     mine: Workspace, retrained: Workspace, tmp_path: Path, stage: str, moment: str
 ) -> None:
@@ -168,9 +168,7 @@ def test_a_killed_dvc_repro_takes_its_stage_with_it_and_the_next_one_finishes(
     assert small.output_checksums(mine) == small.output_checksums(retrained)
 
 
-def test_ctrl_c_ends_the_stages_and_says_so_in_the_exit_status(
-    mine: Workspace, retrained: Workspace, tmp_path: Path
-) -> None:
+def test_ctrl_c_ends_the_stages_and_says_so_in_the_exit_status(mine: Workspace, tmp_path: Path) -> None:
     small.forget_stage(mine, SEARCH)
     flow, _ = start_and_hold(mine, tmp_path, SEARCH, "late")
     left = [p for p in family(flow) if stage_of(p)]
@@ -180,8 +178,6 @@ def test_ctrl_c_ends_the_stages_and_says_so_in_the_exit_status(
     assert "Traceback" not in said
     assert not living(left)
     assert small.flow_states(mine)[-1] in ("CRASHED", "CANCELLED")
-    mine.run("retrain")
-    assert small.canonical_lock(mine) == small.canonical_lock(retrained)
 
 
 def test_a_private_server_that_dies_is_started_again(mine: Workspace, retrained: Workspace, tmp_path: Path) -> None:
@@ -196,6 +192,7 @@ def test_a_private_server_that_dies_is_started_again(mine: Workspace, retrained:
     assert small.flow_states(mine) == ["COMPLETED", "COMPLETED"]
 
 
+@pytest.mark.skipif(not THOROUGH, reason="left out: tests/audit runs every stage again in a clone, for the same bytes")
 def test_two_forced_reproductions_give_the_same_bytes(mine: Workspace, retrained: Workspace) -> None:
     again = [sys.executable, "-m", "dvc", "repro", "-q", "--force"]
     subprocess.run(again, cwd=mine.root, env=mine.environment, check=True)
