@@ -59,6 +59,7 @@ FOLDS: Mapping[str, str] = {
     "part": "string",             # "0" ... "k-1" for a fold, or "test"
 }
 TEST = "test"                     # the part in `FOLDS` that is held out
+LOCATIONS = ("AV", "PV", "TV", "MV", "Phc")
 STATES = ("S1", "systole", "S2", "diastole")
 
 

@@ -1,15 +1,23 @@
 """Files, folders and CSV tables named on the command line -> the recordings to score, with patient and location."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from heartml.core.system import untrusted
+from heartml.core.schema import LOCATIONS
+from heartml.core.system import cells, tables
+from heartml.core.system.cells import CellError, header_key
 from heartml.core.system.errors import HeartMLError
+from heartml.core.system.tables import Row
+from heartml.core.system.text import printable, short
+from heartml.core.system.untrusted import DocumentError
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
+_COLUMNS = ("path", "patient_id", "location")
+_PATIENTS = frozenset({"patient", "patientname", "patientnumber", "subject", "subjectid", "person", "personid"})
 _CIRCOR_NAME = re.compile(r"(?P<patient>\d+)_(?P<location>AV|PV|TV|MV|Phc)(_\d+)?")   # 2530_AV.wav, 2530_AV_1.wav
 
 
@@ -69,33 +77,67 @@ def _from_name(path: Path) -> InputFile:
 def _from_table(path: Path) -> list[InputFile]:
     """The rows of a CSV with a column `path` (relative to the CSV's folder) and perhaps `patient_id` and `location`."""
     try:
-        text = untrusted.read_text(path)
-        head = text.partition("\n")[0]
-        names, rows = untrusted.parse_table(text, ";" if head.count(";") > head.count(",") else ",")
-        columns = {name.lower(): name for name in names}
-        if "path" not in columns:
-            found = ", ".join(columns)[:200] or "none"
+        names, rows = tables.read(path, _COLUMNS)
+        if "path" not in names:
+            found = ", ".join(filter(None, names))[:200] or "none"
             raise InputsError(f"{path}: no column `path` among {found}; the columns `patient_id` and `location` are "
                               "optional")
-        items = [_row(path, row, columns) for row in rows]
-    except untrusted.DocumentError as error:
+        items = [(row.line, _row(path, row)) for row in rows]
+    except DocumentError as error:
         raise InputsError(f"{path}: not a table that can be read: {error}") from None
     if not items:
         raise InputsError(f"{path}: the table has no rows")
-    return items
+    _refuse_two_spellings(path, items)
+    _name_unread_columns(path, names)
+    return [item for _, item in items]
 
 
-def _row(table: Path, row: untrusted.TableRow, columns: Mapping[str, str]) -> InputFile:
-    cells = {key: row.cells.get(name, "") for key, name in columns.items()}
+def _row(table: Path, row: Row) -> InputFile:
+    where = f"{table}, line {row.line}"
     if row.too_long:
-        raise InputsError(f"{table}, line {row.line}: more cells than the table has columns: is a comma not quoted?")
-    if not cells["path"]:
-        raise InputsError(f"{table}, line {row.line}: the column `path` is empty")
-    named = _from_name(table.parent / cells["path"])
-    location = cells.get("location") or named.location
-    if cells.get("patient_id"):
-        return InputFile(named.path, cells["patient_id"], location, table)
+        raise InputsError(f"{where}: more cells than the table has columns: is a comma not quoted?")
+    file = cells.present(row["path"])
+    if file is None:
+        raise InputsError(f"{where}: the column `path` is empty")
+    named = _from_name(table.parent / file)
+    try:
+        patient = cells.identifier(row["patient_id"])
+    except CellError as error:
+        raise InputsError(f"{where}: {error}") from None
+    location = _location(row["location"], where) or named.location
+    if patient is not None:
+        return InputFile(named.path, patient, location, table)
     return InputFile(named.path, named.patient_id, location)
+
+
+def _location(cell: str, where: str) -> str | None:
+    location = cells.choice(cell, LOCATIONS)
+    if location is None and not cells.is_missing(cell):
+        raise InputsError(f"{where}: location {short(cell)} is none of {', '.join(LOCATIONS)}: write one of these, or "
+                          "leave the cell empty")
+    return location
+
+
+def _refuse_two_spellings(table: Path, items: Sequence[tuple[int, InputFile]]) -> None:
+    """Refuse ids that may be one person: they would be two patients without a word."""
+    lines = {item.patient_id: line for line, item in reversed(items) if item.patient_id and item.table}
+    for name, others in cells.other_spellings(reversed(lines)).items():
+        fault = cells.spelling_fault(name, {other: f"line {lines[other]}" for other in others})
+        raise InputsError(f"{table}, line {lines[name]}: {fault}")
+
+
+def _name_unread_columns(table: Path, names: Sequence[str]) -> None:
+    """Say on standard error which columns are not read.
+
+    Raises:
+        InputsError: one of them seems to name the patients. Without it every recording would be a patient of its own.
+    """
+    unread = [name for name in names if name and name not in _COLUMNS]
+    patients = [name for name in unread if header_key(name) in _PATIENTS and "patient_id" not in names]
+    if patients:
+        raise InputsError(f"{table}: the column {short(patients[0])} is not read: call it `patient_id`, or remove it")
+    if unread:
+        print(f"{table}: columns that are not read: {printable(', '.join(unread)[:300])}", file=sys.stderr)
 
 
 def units(items: Sequence[InputFile], unit: Literal["recording", "patient"]) -> list[str]:

@@ -1,13 +1,10 @@
-"""Tables and YAML that other people wrote: read whole, or refused with the line, within limits of size and depth.
+"""Texts and YAML that other people wrote: read whole, or refused with the line, within limits of size and depth.
 
 A document cannot choose which objects are made (`SafeLoader`, `BaseLoader`). Aliases are refused, because they make
 gigabytes of a kilobyte of YAML.
 """
 
-import csv
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import codecs
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +15,12 @@ from heartml.core.system.errors import HeartMLError
 MAX_TABLE_BYTES = 1 << 29        # a million rows take a fifth of it
 MAX_YAML_BYTES = 1 << 18
 MAX_DEPTH = 20
+SAVE_AS_UTF8 = ('save it as UTF-8: in a spreadsheet as "CSV UTF-8", in a shell with '
+                "`iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW` (or -f UTF-16)")
 
 
 class DocumentError(HeartMLError):
     """A document cannot be used. The message says where it is wrong; the caller adds the name of the file."""
-
-
-@dataclass(frozen=True)
-class TableRow:
-    """One row of a table.
-
-    Attributes:
-        line: its line in the file, from 1.
-        cells: column -> cell; missing cells are empty.
-        too_long: whether there are more cells than columns.
-    """
-
-    line: int
-    cells: Mapping[str, str]
-    too_long: bool
 
 
 def is_file(path: Path) -> bool:
@@ -67,46 +51,16 @@ def read_text(path: Path, *, errors: str = "strict", max_bytes: int = MAX_TABLE_
     try:
         return data.decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:
-        raise DocumentError(f"not UTF-8 (byte {error.start:,}): save it as UTF-8") from None
+        raise DocumentError(_not_utf8(data, error.start)) from None
 
 
-def parse_table(
-    content: str, delimiter: str = ",", names: Sequence[str] | None = None
-) -> tuple[Sequence[str], Iterator[TableRow]]:
-    """The column names of a CSV text, trimmed, and its rows, read one by one; empty lines are skipped.
-
-    Args:
-        names: the column names, where the first line is already a row.
-
-    Raises:
-        DocumentError: two columns have one name, a quote is not closed, or a cell is too large. Also raised while the
-            rows are read.
-
-    >>> names, rows = parse_table("id, label\\n1, murmur\\n")
-    >>> names, [dict(row.cells) for row in rows]
-    (['id', 'label'], [{'id': '1', 'label': 'murmur'}])
-    """
-    lines = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
-    names = [name.strip() for name in next(_checked(lines), [])] if names is None else names
-    twice = next((name for name in names if name and names.count(name) > 1), None) if len(names) < 1000 else "..."
-    if twice is not None:
-        raise DocumentError(f"two columns are called {twice[:80]}, or there are a thousand: leave one, or rename it")
-    return names, _rows(lines, names)
-
-
-def _checked(lines: Any) -> Iterator[list[str]]:
-    try:
-        yield from lines
-    except csv.Error as error:
-        raise DocumentError(f"line {lines.line_num}: {error}. Is a quote not closed?") from None
-
-
-def _rows(lines: Any, names: Sequence[str]) -> Iterator[TableRow]:
-    for cells in _checked(lines):
-        if cells:
-            trimmed = [cell.strip() for cell in cells]
-            filled = trimmed + [""] * (len(names) - len(trimmed))
-            yield TableRow(lines.line_num, dict(zip(names, filled, strict=False)), any(trimmed[len(names) :]))
+def _not_utf8(data: bytes, at: int) -> str:
+    """Which byte is wrong, on which line and what it would be in the encoding that is most likely."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return f"not UTF-8 but UTF-16: {SAVE_AS_UTF8}"
+    line = max(data.count(end, 0, at) for end in (b"\n", b"\r")) + 1
+    letter = data[at : at + 1].decode("cp1252", "replace")
+    return f"not UTF-8: line {line:,}, byte {at:,} is 0x{data[at]:02x} ({letter!r} in Windows-1252). So {SAVE_AS_UTF8}"
 
 
 def parse_yaml(content: str, loader: type[yaml.SafeLoader] | type[yaml.BaseLoader]) -> Any:

@@ -5,7 +5,6 @@ In: a folder as the publisher distributes it. Out: a `Layout` of tables. A membe
 `DATASETS`. Nothing here decodes audio; `heartml ingest` does.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -15,8 +14,9 @@ import pandas as pd
 
 from heartml.core import paths
 from heartml.core.schema import QUARANTINE, label_column
-from heartml.core.system import family, hashing, untrusted
+from heartml.core.system import cells, family, hashing, tables, untrusted
 from heartml.core.system.errors import HeartMLError
+from heartml.core.system.tables import Row
 from heartml.core.system.untrusted import DocumentError
 
 FILE_COLUMNS = (
@@ -32,7 +32,6 @@ FILE_COLUMNS = (
     "age_group",
     "sex",
 )
-_BAND_YEARS = 10
 ANNOTATION_COLUMNS = ("source_file", "start_s", "end_s", "state")
 
 
@@ -182,7 +181,7 @@ class PublisherFolder:
         """The text of a side file, with LF line ends.
 
         It is empty where the file is missing. It is also empty, and the file is refused, where it has another checksum
-        than the publisher lists, cannot be read, or is a link that leads out of the folder.
+        than the publisher lists, cannot be read, is not UTF-8, or is a link that leads out of the folder.
         """
         if not untrusted.is_file(path):
             return ""
@@ -193,46 +192,61 @@ class PublisherFolder:
             if self.altered(path):
                 fault = "checksum", "not the file that the publisher's checksums list"
             else:
-                return untrusted.read_text(path, errors="replace").replace("\r\n", "\n")
+                return untrusted.read_text(path).replace("\r\n", "\n")
         except (DocumentError, OSError) as error:
             fault = "unreadable", str(error)
         self.refuse(self.relative(path), patient_id, *fault)
         return ""
 
-    def table(self, path: Path) -> list[dict[str, str]]:
-        """The rows of a table that must be there, whatever the checksums say; see `rows`.
+    def table(
+        self, path: Path, wanted: Sequence[str], needed: Sequence[str] = (), names: Sequence[str] | None = None
+    ) -> list[Row]:
+        """The rows of a CSV that must be there, whatever the checksums say. A row with too many cells is refused.
+
+        Args:
+            wanted: names of columns, which are found whatever their case and spacing; `row[name]` is empty where there
+                is no such column.
+            needed: those of them without which the table is of no use.
+            names: of the columns, where the file has no header line.
 
         Raises:
-            LayoutError: it leads out of the folder or cannot be read.
+            LayoutError: it leads out of the folder, cannot be read as a table, is not UTF-8, or lacks a column.
         """
         if not path.resolve().is_relative_to(self.root.resolve()):
             raise LayoutError(f"{path}: a link that leads out of the folder: put the file itself there")
         try:
-            return self.rows(path, untrusted.read_text(path, errors="replace"))
-        except DocumentError as error:
-            raise LayoutError(f"{path}: {error}") from None
-
-    def rows(self, path: Path, content: str, names: Sequence[str] | None = None) -> list[dict[str, str]]:
-        """The rows of a CSV, with names and cells trimmed. A row with too many cells is refused.
-
-        Args:
-            path: of the file, for messages.
-            content: its text.
-            names: of the columns, where the file has no header line.
-
-        Raises:
-            LayoutError: it cannot be read as a table.
-        """
-        try:
-            _, found = untrusted.parse_table(content, names=names)
+            columns, found = tables.read(path, wanted, names)
+            tables.refuse_missing(columns, needed)
             rows = list(found)
         except DocumentError as error:
             raise LayoutError(f"{path}: {error}") from None
         for row in rows:
             if row.too_long:
-                where = f"{self.relative(path)}, line {row.line}"
-                self.refuse(where, None, "malformed", "more cells than the table has columns: is a comma not quoted?")
-        return [dict(row.cells) for row in rows if not row.too_long]
+                detail = "more cells than the table has columns: is a comma not quoted?"
+                self.refuse_line(path, row.line, "malformed", detail)
+        return [row for row in rows if not row.too_long]
+
+    def side_table(self, path: Path, wanted: Sequence[str], names: Sequence[str] | None = None) -> list[Row]:
+        """`table` for a CSV that the folder may lack: without rows where it is missing or the file is refused.
+
+        It is refused where it is not the one that the publisher's checksums list, or leads out of the folder.
+
+        Raises:
+            LayoutError: it cannot be read as a table, or is not UTF-8.
+        """
+        if not untrusted.is_file(path):
+            return []
+        if not path.resolve().is_relative_to(self.root.resolve()):
+            self.refuse(self.relative(path), None, "outside", "a link that leads out of the folder")
+            return []
+        if self.altered(path):
+            self.refuse(self.relative(path), None, "checksum", "not the file that the publisher's checksums list")
+            return []
+        return self.table(path, wanted, (), names)
+
+    def refuse_line(self, path: Path, line: int, reason: str, detail: str) -> None:
+        """Refuse a row of a table that belongs to no file; the row is named by the table and its line."""
+        self.refuse(f"{self.relative(path)}, line {line}", None, reason, detail)
 
     def layout(
         self,
@@ -249,7 +263,8 @@ class PublisherFolder:
             labels: names of the labels.
             same_person: sets of patient ids that the publisher says are one person.
         """
-        rows = [row for row in recordings if self._can_be_named(str(row["source_file"]))]
+        named = [row for row in recordings if self._can_be_named(str(row["source_file"]))]
+        rows = self.with_one_spelling(named, "patient_id")
         table = pd.DataFrame(rows, columns=[*FILE_COLUMNS, *map(label_column, labels)])
         typed = table.astype({c: "Int64" if c == "samples" else "string" for c in table})
         return Layout(
@@ -258,6 +273,19 @@ class PublisherFolder:
             pd.DataFrame(self.refused, columns=list(QUARANTINE)),
             tuple(sorted(set(same_person), key=sorted)),
         )
+
+    def with_one_spelling(self, rows: Sequence[Mapping[str, object]], column: str) -> list[Mapping[str, object]]:
+        """The rows whose id is written in one way only; those that may be one person in two spellings are refused."""
+        prefix = f"{self.dataset}-"
+        ids = [str(row.get(column) or "").removeprefix(prefix) for row in rows]
+        others = cells.other_spellings(filter(None, ids))
+        where = {name: str(row["source_file"]) for row, name in zip(reversed(rows), reversed(ids), strict=True)}
+        for row, name in zip(rows, ids, strict=True):
+            if name in others:
+                detail = cells.spelling_fault(name, {other: where[other] for other in others[name]})
+                patient = row.get("patient_id")
+                self.refuse(str(row["source_file"]), None if patient is None else str(patient), "ambiguous_id", detail)
+        return [row for row, name in zip(rows, ids, strict=True) if name not in others]
 
     def _can_be_named(self, file: str) -> bool:
         """Whether a table can hold the name; one that is no UTF-8 is refused."""
@@ -269,23 +297,6 @@ class PublisherFolder:
 
 def _storable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def whole_number(text: str) -> int | None:
-    """A number of samples or milliseconds from up to 15 ASCII digits; `None` for any other text."""
-    return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
-
-
-def age_band(age: str) -> str | None:
-    """The age group of an age: years become a band of ten, the name of a group stays, an empty text is `None`.
-
-    >>> age_band("23.5"), age_band("Child"), age_band("")
-    ('20-29', 'Child', None)
-    """
-    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]*)?", age):
-        return age or None
-    first = int(float(age)) // _BAND_YEARS * _BAND_YEARS
-    return f"{first}-{first + _BAND_YEARS - 1}"
 
 
 def leaves_folder(name: str) -> bool:

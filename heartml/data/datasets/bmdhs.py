@@ -16,8 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from heartml.core.schema import label_column
+from heartml.core.system import cells
+from heartml.core.system.cells import CellError
+from heartml.core.system.tables import Row
+from heartml.core.system.text import short
 from heartml.core.tasks import DISEASES
-from heartml.data.datasets import Layout, LayoutError, PublisherFolder, Remote, age_band, checksums, leaves_folder
+from heartml.data.datasets import Layout, LayoutError, PublisherFolder, Remote, checksums, leaves_folder
 
 NAME = "bmdhs"
 TITLE = "BUET Multi-disease Heart Sound Dataset (BMD-HS)"
@@ -35,9 +39,11 @@ LABELS: Mapping[str, tuple[str, ...]] = {
 
 _TABLE, _FOLDER, _METADATA = "train.csv", "train", "additional_metadata.csv"
 _COLUMNS = dict(zip(("AS", "AR", "MR", "MS"), DISEASES, strict=True))
-_PRESENT, _SEVERAL, _HEALTHY = "1", "MD", "N"
+_SEVERAL, _HEALTHY = "MD", "N"
+_NEEDED = ("patient_id", *_COLUMNS, _HEALTHY, "recording_1")
+_RECORDINGS = tuple(f"recording_{number}" for number in range(1, 9))
+_ABOUT = ("patient_id", "Age", "Gender")
 _LOCATIONS = {"Aor": "AV", "Pul": "PV", "Tri": "TV", "Mit": "MV"}
-_SEXES = {"M": "Male", "F": "Female"}
 _SOURCE = "Dhaka"                    # everybody was recorded with one kind of stethoscope at one hospital
 _PATTERN = re.compile(r"(?P<kind>AS|AR|MR|MS|MD|N)_(?P<number>\d+)_(?P<posture>sup|sit)_(?P<place>Aor|Pul|Tri|Mit)"
                       r"(?P<rest>[^A-Za-z].*)?")
@@ -49,16 +55,16 @@ class _Patient:
     """A row of the table, the row of the metadata, and why neither may be used (reason, detail)."""
 
     name: str
-    row: Mapping[str, str]
+    row: Row
     about: Mapping[str, str]
     fault: tuple[str, str] | None = None
     recordings: list[str] = field(default_factory=list)
 
     @property
-    def marks(self) -> dict[str, str]:
-        """Column of a disease -> 0 or 1; empty where the row is not filled in."""
-        found = {column: self.row.get(column, "") for column in (*_COLUMNS, _HEALTHY)}
-        return found if set(found.values()) <= {"0", _PRESENT} else {}
+    def marks(self) -> dict[str, bool]:
+        """Column of a disease -> whether the patient has it; empty where the row is not filled in."""
+        found = {column: cells.boolean(self.row[column]) for column in (*_COLUMNS, _HEALTHY)}
+        return {column: mark for column, mark in found.items() if mark is not None}
 
 
 def read(folder: Path) -> Layout:
@@ -83,24 +89,21 @@ def _key(name: str) -> _Key | None:
     return (match["kind"], match["number"], match["posture"], match["place"]) if match else None
 
 
-def _rows(source: PublisherFolder, name: str) -> list[dict[str, str]]:
-    return source.rows(source.root / name, source.text(source.root / name, None))
-
-
 def _patients(source: PublisherFolder) -> list[_Patient]:
     """Every patient in the table, with the reason why the row cannot be used where there is one."""
     if not (source.root / _TABLE).is_file() or not (source.root / _FOLDER).is_dir():
         raise LayoutError(f"{source.root}: no {_TABLE} with {_FOLDER}/ beside it. Name the folder that holds both.")
-    rows = _rows(source, _TABLE)
-    needed = {"patient_id", *_COLUMNS, _HEALTHY, "recording_1"}
-    if not rows or not needed <= rows[0].keys():
-        raise LayoutError(f"{source.root / _TABLE}: no rows with columns {', '.join(sorted(needed))}")
-    about = {row.get("patient_id", ""): row for row in _rows(source, _METADATA)}
+    if source.altered(source.root / _TABLE):
+        raise LayoutError(f"{source.root / _TABLE}: not the file that SHA256SUMS.txt lists: copy it again")
+    about = {row["patient_id"]: row for row in source.side_table(source.root / _METADATA, _ABOUT)}
     patients: dict[str, _Patient] = {}
-    for row in rows:
+    for row in source.table(source.root / _TABLE, (*_NEEDED, *_RECORDINGS), _NEEDED):
+        if cells.is_missing(row["patient_id"]):
+            source.refuse_line(source.root / _TABLE, row.line, "malformed", "the row has no patient_id")
+            continue
         name = row["patient_id"].removeprefix("patient_")
         patient = _Patient(name, row, about.get(row["patient_id"], {}))
-        named = [value for column, value in row.items() if column.startswith("recording_") and value]
+        named = [value for column, value in row.items() if column in _RECORDINGS and not cells.is_missing(value)]
         patient.recordings = list(_inside(source, patient, named))
         patient.fault = _fault(patient)
         if name in patients and patients[name].row != row:
@@ -124,13 +127,20 @@ def _id(patient: _Patient) -> str:
 
 
 def _fault(patient: _Patient) -> tuple[str, str] | None:
-    """Whether the marks contradict each other, or the kind with which the recordings' names begin (reason, detail)."""
-    marks = patient.marks
+    """Why a row cannot be used (reason, detail): a cell, or marks that contradict each other or the files' names."""
+    marks, where = patient.marks, f"{_TABLE}, line {patient.row.line}"
+    unclear = [c for c in (*_COLUMNS, _HEALTHY) if c not in marks and (marks or not cells.is_missing(patient.row[c]))]
+    if unclear:
+        return "unknown_label", f"{where}: {unclear[0]} is {short(patient.row[unclear[0]])}, not 0 or 1 (or all empty)"
+    try:
+        _described(patient)
+    except CellError as error:
+        return "unknown_value", f"{_METADATA}, {patient.row['patient_id']}: {error}"
     if not marks:
         return None
-    ill = [column for column in _COLUMNS if marks[column] == _PRESENT]
-    if bool(ill) == (marks[_HEALTHY] == _PRESENT):
-        return "contradiction", f"{_TABLE}: N is {marks[_HEALTHY]} with {' and '.join(ill) or 'no disease'}"
+    ill = [column for column in _COLUMNS if marks[column]]
+    if bool(ill) == marks[_HEALTHY]:
+        return "contradiction", f"{_TABLE}: N is {int(marks[_HEALTHY])} with {' and '.join(ill) or 'no disease'}"
     kind = _SEVERAL if len(ill) > 1 else (*ill, _HEALTHY)[0]
     other = [name for name in patient.recordings if (key := _key(name)) and key[0] != kind]
     if other:
@@ -159,18 +169,27 @@ def _recording(
         "group": _id(patient),
         "source": _SOURCE,
         "location": _LOCATIONS[key[3]] if key else None,
-        "age_group": age_band(patient.about.get("Age", "")),
-        "sex": _SEXES.get(patient.about.get("Gender", ""), patient.about.get("Gender") or None),
+        **_described(patient),
         **{label_column(name): value for name, value in _labels(patient).items()},
     }
+
+
+def _described(patient: _Patient) -> dict[str, str | None]:
+    """Age group and sex.
+
+    Raises:
+        CellError: one of them cannot be used.
+    """
+    return {"age_group": cells.age_group(patient.about.get("Age", "")),
+            "sex": cells.sex(patient.about.get("Gender", ""))}
 
 
 def _labels(patient: _Patient) -> dict[str, str | None]:
     marks = patient.marks
     if not marks:
         return dict.fromkeys(LABELS)
-    each = {name: "Present" if marks[column] == _PRESENT else "Absent" for column, name in _COLUMNS.items()}
-    return {"disease": "Normal" if marks[_HEALTHY] == _PRESENT else "Diseased", **each}
+    each = {name: "Present" if marks[column] else "Absent" for column, name in _COLUMNS.items()}
+    return {"disease": "Normal" if marks[_HEALTHY] else "Diseased", **each}
 
 
 def _refuse_missing_files(source: PublisherFolder, listed: Mapping[str, _Patient], files: Iterable[Path]) -> None:

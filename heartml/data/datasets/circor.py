@@ -13,7 +13,9 @@ from pathlib import Path
 
 from heartml.core import tasks
 from heartml.core.schema import label_column
-from heartml.core.system import untrusted
+from heartml.core.system import cells, untrusted
+from heartml.core.system.cells import CellError
+from heartml.core.system.tables import Row
 from heartml.data.datasets import (
     ANNOTATION_COLUMNS,
     Layout,
@@ -22,7 +24,6 @@ from heartml.data.datasets import (
     Remote,
     checksums,
     leaves_folder,
-    whole_number,
 )
 
 NAME = "circor"
@@ -52,7 +53,9 @@ _TABLE = "training_data.csv"
 _STATES = {"0": "unannotated", "1": "S1", "2": "systole", "3": "S2", "4": "diastole"}
 _NAME_PATTERN = re.compile(r"(?P<id>[^_]+)_(?P<location>AV|PV|TV|MV|Phc)(_\d+)?")
 _SIDE_FILES = (".txt", ".hea", ".tsv")
-_NOT_GIVEN = ("", "nan")
+_NEEDED = ("Patient ID", "Murmur", "Outcome")
+_COLUMNS = (*_NEEDED, "Age", "Sex", "Pregnancy status", "Murmur locations", "Most audible location", "Campaign",
+            "Additional ID", *(name.replace("_", " ").capitalize() for name in LABELS if name.count("_") > 1))
 _NOT_COMPARED = ("Height", "Weight")     # written with other numbers of digits here and there, and not used
 
 
@@ -63,14 +66,13 @@ class _Patient:
     `fault` is (reason, detail) of the quarantine.
     """
 
-    row: dict[str, str]
+    row: Row
     listed: list[str]
     fault: tuple[str, str] | None = None
 
     def value(self, key: str) -> str | None:
-        """The cell of a column; None where it is empty or `nan`."""
-        value = self.row.get(key, "")
-        return None if value in _NOT_GIVEN else value
+        """The cell of a column; None where it is missing."""
+        return cells.present(self.row[key])
 
 
 def read(folder: Path, dataset: str = NAME) -> Layout:
@@ -98,15 +100,15 @@ def _patients(source: PublisherFolder) -> dict[str, _Patient]:
     table = source.root / _TABLE
     if not table.is_file() or not (source.root / _FOLDER).is_dir():
         raise LayoutError(f"{source.root}: no {_TABLE} with {_FOLDER}/ beside it. Name the folder that holds both.")
-    rows = source.table(table)
-    if not rows or not {"Patient ID", "Murmur", "Outcome"} <= rows[0].keys():
-        raise LayoutError(f"{table}: no rows with columns Patient ID, Murmur, Outcome")
+    rows = source.table(table, _COLUMNS, _NEEDED)
     if source.altered(table):
         source.refuse(_TABLE, None, "checksum", "not the publisher's table; rows are held against each patient's .txt")
     patients: dict[str, _Patient] = {}
     for row in rows:
-        patient = _Patient(row, [])
-        name = patient.row["Patient ID"]
+        patient, name = _Patient(row, []), _name(row["Patient ID"])
+        if name is None:
+            source.refuse_line(table, row.line, "malformed", "the row has no Patient ID")
+            continue
         patient.fault = _fault(source, name, patient)
         if name in patients and patients[name].row != patient.row:
             patient.fault = "contradiction", f"{_TABLE} has two different rows for patient {name}"
@@ -114,10 +116,20 @@ def _patients(source: PublisherFolder) -> dict[str, _Patient]:
     return patients
 
 
+def _name(cell: str) -> str | None:
+    """A patient's id as the names of files have it: without the `.0` of a table that a program wrote again."""
+    name = cells.present(cell)
+    return name and re.sub(r"(?<=[0-9])\.0+", "", name) if name and cells.whole(name) is not None else name
+
+
 def _fault(source: PublisherFolder, name: str, patient: _Patient) -> tuple[str, str] | None:
     """Why this patient's row cannot be used; `patient.listed` is filled from the `.txt`."""
     if leaves_folder(name) or "/" in name:
         return "outside", f"patient id {name!r} is a path"
+    try:
+        _described(patient)
+    except CellError as error:
+        return "unknown_value", f"{_TABLE}, line {patient.row.line}: {error}"
     path = source.root / _FOLDER / f"{name}.txt"
     if not untrusted.is_file(path):
         return None
@@ -127,7 +139,7 @@ def _fault(source: PublisherFolder, name: str, patient: _Patient) -> tuple[str, 
     patient.listed = [line for line in lines[1:] if not line.startswith("#")]
     for line in lines:
         key, _, value = (part.strip() for part in line.removeprefix("#").partition(":"))
-        if line.startswith("#") and key not in _NOT_COMPARED and patient.row.get(key, value) != value:
+        if line.startswith("#") and key not in _NOT_COMPARED and not cells.same(patient.row.get(key, value), value):
             return "contradiction", f"{_TABLE} says {key} {patient.row[key]}, {path.name} says {value}"
     return None
 
@@ -153,25 +165,39 @@ def _recording(source: PublisherFolder, path: Path, patients: Mapping[str, _Pati
         "group": patient_id,
         "source": patient.value("Campaign"),
         "location": match["location"],
-        "age_group": patient.value("Age"),
-        "sex": patient.value("Sex"),
+        **_described(patient),
         **{label_column(name): value for name, value in _labels(patient, match["location"]).items()},
     }
 
 
+def _described(patient: _Patient) -> dict[str, str | None]:
+    """Age group and sex.
+
+    Raises:
+        CellError: one of them cannot be used.
+    """
+    return {"age_group": cells.age_group(patient.row["Age"]), "sex": cells.sex(patient.row["Sex"])}
+
+
 def _labels(patient: _Patient, location: str) -> dict[str, str | None]:
     """Labels by name. `murmur_here` is about this location: a murmur is audible at `Murmur locations` only."""
-    labels = {name: patient.value(name.replace("_", " ").capitalize()) for name in LABELS if name != "murmur_here"}
+    labels = {name: _label(patient, name) for name in LABELS if name != "murmur_here"}
     here, audible_at = labels["murmur"], patient.value("Murmur locations")
     if here == "Present":
         here = None if audible_at is None else "Present" if location in audible_at.split("+") else "Absent"
     return {**labels, "murmur_here": here}
 
 
+def _label(patient: _Patient, name: str) -> str | None:
+    """The label's class; a word that is none stays, and ingest refuses it by name."""
+    value = patient.value(name.replace("_", " ").capitalize())
+    return None if value is None else cells.choice(value, LABELS[name]) or value
+
+
 def _stated_samples(header: str) -> int | None:
     """Number of samples that a WFDB header states in its first line: `<name> <signals> <rate> <samples>`."""
     words = header.split("\n", 1)[0].split()
-    return whole_number(words[3]) if len(words) > 3 else None
+    return cells.whole(words[3]) if len(words) > 3 else None
 
 
 def _states(source: PublisherFolder, audio: Path, row: Mapping[str, object]) -> Iterator[dict[str, object]]:
@@ -210,5 +236,5 @@ def _refuse_missing_files(source: PublisherFolder, patients: Mapping[str, _Patie
 
 def _same_person(patients: Mapping[str, _Patient], dataset: str) -> set[frozenset[str]]:
     """Pairs of ids that the publisher says are one child in two campaigns (`Additional ID`)."""
-    pairs = ((name, patient.value("Additional ID")) for name, patient in patients.items())
+    pairs = ((name, _name(patient.row["Additional ID"])) for name, patient in patients.items())
     return {frozenset((f"{dataset}-{a}", f"{dataset}-{b}")) for a, b in pairs if b is not None}

@@ -12,10 +12,10 @@ collections live in one `data/`. `heartml ingest generic DIR/clinic.yaml` (or DI
       patient: subject                 # without it nobody is known: each recording is a group of its own
       group: family                    # what must be in one fold, where that is more than the patient
       location: site
-      age: age                         # a group's name, or years: those become bands of ten
+      age: age                         # a group's name, or years from 0 to 120: those become bands of ten
       sex: sex
       source: device                   # part with its own sensor or campaign
-    values:                            # what a column's values mean here; others are kept as they are
+    values:                            # what a column's values mean here; '' is nothing
       location: {apex: MV, pulmonary: PV}
       sex: {f: Female, m: Male}
     labels:                            # a task of `heartml/core/tasks.py` -> the column with its labels
@@ -23,23 +23,27 @@ collections live in one `data/`. `heartml ingest generic DIR/clinic.yaml` (or DI
         column: diagnosis
         classes: {systolic murmur: Present, normal: Absent}     # not needed where the column has the task's own words
 
-An empty cell is no label. A value that is no class of the task, a file that is not there and a file that no row names
-go into quarantine, each with its reason. A label that no task has yet needs one: an entry in `heartml/core/tasks.py`.
+Columns are found whatever their case and spacing. An empty cell, or a word for it (`nan`, `NA`, `N/A`, `#N/A`, `null`,
+`none`, `-`), is no label and no patient, unless the mapping gives it a meaning. A value that is no class of the task,
+an age with a unit, an id in two spellings (`12` and `12.0`), a file that is not there and a file that no row names go
+into quarantine, each with its reason. A label that no task has yet needs one: an entry in `heartml/core/tasks.py`.
 The mapping file goes into `data/collections/`, and so into every version of the data.
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import yaml
 from pydantic import Field, ValidationError
 
 from heartml.core.config import Section
-from heartml.core.schema import label_column
-from heartml.core.system import untrusted
+from heartml.core.schema import LOCATIONS, label_column
+from heartml.core.system import cells, tables, untrusted
+from heartml.core.system.cells import CellError
+from heartml.core.system.tables import Row
 from heartml.core.system.text import short
 from heartml.core.system.untrusted import DocumentError
 from heartml.core.tasks import LABELS as ALL_LABELS
@@ -50,10 +54,10 @@ from heartml.data.datasets import (
     LayoutError,
     PublisherFolder,
     Remote,
-    age_band,
     checksums,
     leaves_folder,
 )
+from heartml.data.datasets.nearby import Nearby
 
 NAME = "generic"
 TITLE = "Any labelled collection: a CSV and a mapping file"
@@ -66,7 +70,6 @@ LABELS = ALL_LABELS
 
 _SUFFIX = ".yaml"
 _NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]*")     # `+` and `-` mean something in a task's name
-_LOCATIONS = ("AV", "PV", "TV", "MV", "Phc")
 _SOUND_FILES = (".wav", ".flac", ".mp3", ".ogg", ".aif", ".aiff", ".au")
 _UNKNOWN_SOURCE = "not given"
 
@@ -156,9 +159,11 @@ class Collection:
             LayoutError: the table is missing or lacks a column, or a location is unknown.
         """
         source = PublisherFolder(folder, self.NAME, checksums(folder / "SHA256SUMS.txt"))
-        rows = _rows(source, self)
-        recordings = [row for group in _by_path(rows, self).values() if (row := _recording(source, self, group))]
+        rows, nearby = _by_path(_rows(source, self), self), Nearby(folder)
+        recordings = [row for path, group in rows.items() if (row := _recording(source, self, path, group, nearby))]
         _refuse_files_without_a_row(source, recordings)
+        if self.description.columns.group:
+            return source.layout(source.with_one_spelling(recordings, "group"), [], self.LABELS)
         return source.layout(recordings, [], self.LABELS)
 
 
@@ -233,8 +238,8 @@ def _labels_of(task: str) -> tuple[str, ...]:
     return (found.label,) if found.recording_label is None else (found.label, found.recording_label)
 
 
-def _rows(source: PublisherFolder, of: Collection) -> list[dict[str, str]]:
-    """The table's rows, with cells trimmed.
+def _rows(source: PublisherFolder, of: Collection) -> list[Row]:
+    """The table's rows, with cells trimmed; the names of the columns are those of the mapping.
 
     Raises:
         LayoutError: there is no table, or a column that is mapped is not in it.
@@ -242,59 +247,85 @@ def _rows(source: PublisherFolder, of: Collection) -> list[dict[str, str]]:
     path, description = source.root / of.description.table, of.description
     if leaves_folder(description.table) or not untrusted.is_file(path):
         raise LayoutError(f"{of.NAME}{_SUFFIX}: table: no file {description.table[:200]} in {source.root}")
-    rows = source.table(path)
-    columns = list(rows[0]) if rows else []
     wanted = {f"columns.{key}": column for key, column in description.columns.model_dump().items() if column}
     wanted |= {f"labels.{name}.column": mapped.column for name, mapped in description.labels.items()}
+    try:
+        columns, _ = tables.read(path, list(wanted.values()))
+    except DocumentError as error:
+        raise LayoutError(f"{path}: {error}") from None
     missing = [f"{key}: {short(column)}" for key, column in wanted.items() if column not in columns]
     if missing:
         raise LayoutError(f"{of.NAME}{_SUFFIX}: {missing[0]} is no column of {description.table[:80]}, "
-                          f"there are {', '.join(columns)[:500] or 'none, or no rows'}")
-    return rows
+                          f"there are {', '.join(filter(None, columns))[:500] or 'none'} in its first line")
+    return source.table(path, list(wanted.values()))
 
 
-def _by_path(rows: list[dict[str, str]], of: Collection) -> dict[str, list[dict[str, str]]]:
+def _by_path(rows: list[Row], of: Collection) -> dict[str, list[Row]]:
     """Path -> its rows. There may be several, but they must not differ."""
-    found: dict[str, list[dict[str, str]]] = {}
+    found: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row[of.description.columns.path].replace("\\", "/"), []).append(row)
+        path = PurePosixPath((cells.present(row[of.description.columns.path]) or "").replace("\\", "/")).as_posix()
+        found.setdefault("" if path == "." else path, []).append(row)
     return found
 
 
-def _recording(source: PublisherFolder, of: Collection, rows: list[dict[str, str]]) -> dict[str, object] | None:
+def _recording(
+    source: PublisherFolder, of: Collection, path: str, rows: list[Row], nearby: Nearby
+) -> dict[str, object] | None:
     """One row of the layout, or `None` after it was refused."""
-    columns, row = of.description.columns, rows[0]
-    path = row[columns.path].replace("\\", "/")
-    patient = row[columns.patient] if columns.patient else ""
-    patient_id = f"{of.NAME}-{patient}" if patient else None
-    fault = _fault(source, path, rows, of.description.table)
+    columns, row, table = of.description.columns, rows[0], of.description.table
+    patient_id = None
+    try:
+        patient = cells.identifier(row[columns.patient]) if columns.patient else None
+        patient_id = f"{of.NAME}-{patient}" if patient else None
+        fault = _fault(source, path, rows, table, nearby)
+        values = {} if fault else _values(of, row)
+    except CellError as error:
+        fault = "unknown_value", f"{table}, line {row.line}: {error}"
     if fault:
-        source.refuse(path or of.description.table, patient_id, *fault)
+        source.refuse(path or table, patient_id, *fault)
         return None
-    group = row[columns.group] if columns.group else ""
+    group = values.pop("group")
     return {
         "source_file": path,
         "file_sha256": source.sums.get(path),
         "patient_id": patient_id,
         "group": f"{of.NAME}-{group}" if group else patient_id or f"{of.NAME}-{path}",
-        "source": _value(of, row, "source") or _UNKNOWN_SOURCE,
-        "location": _location(of, row),
-        "age_group": age_band(_value(of, row, "age") or ""),
-        "sex": _value(of, row, "sex"),
+        **values,
         **dict(_labels(of, row)),
     }
 
 
-def _fault(source: PublisherFolder, path: str, rows: list[dict[str, str]], table: str) -> tuple[str, str] | None:
+def _values(of: Collection, row: Row) -> dict[str, str | None]:
+    """What a row says besides the file, the patient and the labels.
+
+    Raises:
+        CellError: a value is neither mapped nor known.
+        LayoutError: a location is unknown.
+    """
+    columns = of.description.columns
+    return {
+        "group": cells.identifier(row[columns.group]) if columns.group else None,
+        "source": _value(of, row, "source") or _UNKNOWN_SOURCE,
+        "location": _location(of, row),
+        "age_group": cells.age_group(_value(of, row, "age") or ""),
+        "sex": _mapped(of, row, "sex") or cells.sex(_value(of, row, "sex") or ""),
+    }
+
+
+def _fault(
+    source: PublisherFolder, path: str, rows: list[Row], table: str, nearby: Nearby
+) -> tuple[str, str] | None:
     """Why a row cannot be used (reason, detail)."""
+    lines = ", ".join(str(row.line) for row in rows[:5])
     if not path:
-        return "missing_file", f"{table}: {len(rows)} rows name no file"
+        return "missing_file", f"{table}: {len(rows)} rows name no file (line {lines})"
     if leaves_folder(path):
         return "outside", f"{table} names it, and it leads out of the folder"
     if any(row != rows[0] for row in rows[1:]):
-        return "contradiction", f"{table} has {len(rows)} rows for it, and they differ"
+        return "contradiction", f"{table} has {len(rows)} rows for it, and they differ (line {lines})"
     if not _exists(source.root / path):
-        return "missing_file", f"{table} names it, but there is no such file"
+        return "missing_file", f"{table} names it, but there is no such file{nearby.hint(path)}"
     return None
 
 
@@ -309,28 +340,39 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _value(of: Collection, row: Mapping[str, str], what: str) -> str | None:
-    """A cell's value, translated by the mapping; `None` where it is empty or no column is mapped."""
-    column = getattr(of.description.columns, what)
-    cell = row[column] if column else ""
-    value: str = getattr(of.description.values, what).get(cell, cell)
-    return value or None
+def _mapped(of: Collection, row: Row, what: str) -> str | None:
+    """What the mapping says that a cell means; `None` where it does not name it, and also where it means nothing."""
+    column, meanings = getattr(of.description.columns, what), getattr(of.description.values, what)
+    named = cells.choice(row[column], meanings) if column else None
+    return meanings[named] or None if named is not None else None
 
 
-def _location(of: Collection, row: Mapping[str, str]) -> str | None:
-    location = _value(of, row, "location")
-    if location is not None and location not in _LOCATIONS:
-        raise LayoutError(f"{of.NAME}{_SUFFIX}: values.location: {short(location)} is none of {', '.join(_LOCATIONS)}: "
-                          "map it to one, or to nothing ('')")
+def _value(of: Collection, row: Row, what: str) -> str | None:
+    """A cell's value, translated by the mapping; `None` where it is missing or no column is mapped."""
+    column, meanings = getattr(of.description.columns, what), getattr(of.description.values, what)
+    named = cells.choice(row[column], meanings) if column else None
+    if named is not None:
+        return meanings[named] or None
+    return cells.present(row[column]) if column else None
+
+
+def _location(of: Collection, row: Row) -> str | None:
+    value = _value(of, row, "location")
+    location = value and cells.choice(value, LOCATIONS)
+    if value is not None and location is None:
+        raise LayoutError(f"{of.NAME}{_SUFFIX}: values.location: {short(value)} is none of {', '.join(LOCATIONS)} "
+                          f"({of.description.table[:80]}, line {row.line}): map it to one, or to nothing ('')")
     return location
 
 
-def _labels(of: Collection, row: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
+def _labels(of: Collection, row: Row) -> Iterator[tuple[str, str | None]]:
     """Label columns and their values. A value that is no class stays as it is; ingest then refuses it by name."""
     for name, mapped in of.description.labels.items():
         cell = row[mapped.column]
+        named = cells.choice(cell, mapped.classes)
+        value = mapped.classes[named] if named is not None else cells.present(cell)
         for label in _labels_of(name):
-            yield label_column(label), mapped.classes.get(cell, cell) or None
+            yield label_column(label), value and (cells.choice(value, ALL_TASKS[name].classes) or value)
 
 
 def _refuse_files_without_a_row(source: PublisherFolder, recordings: list[dict[str, object]]) -> None:

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from heartml.core.schema import label_column
+from heartml.core.system import cells
+from heartml.core.system.text import short
 from heartml.data.datasets import (
     ANNOTATION_COLUMNS,
     Layout,
@@ -21,7 +23,6 @@ from heartml.data.datasets import (
     Remote,
     checksums,
     leaves_folder,
-    whole_number,
 )
 
 NAME = "pascal"
@@ -112,8 +113,9 @@ def _parse(part: str, file_name: str) -> _Name | None:
 
 def _read_table(source: PublisherFolder, part: str, rows: dict[_Key, set[str]]) -> None:
     """Add to `rows`: key -> the labels that the table gives it (more than one is a contradiction)."""
-    for row in source.table(source.root / f"{part}.csv"):
-        file_name, label = row.get("fname", ""), row.get("label", "")
+    for row in source.table(source.root / f"{part}.csv", ("fname", "label"), ("fname", "label")):
+        file_name, label = row["fname"], cells.present(row["label"]) or ""
+        label = cells.choice(label, LABELS["sound"]) or label
         if leaves_folder(file_name):
             source.refuse(file_name, None, "outside", f"{part}.csv names it, and it leads out of the folder")
             continue
@@ -168,8 +170,13 @@ def _refuse_missing_files(
 def _heart_sounds(source: PublisherFolder, known: set[str]) -> Iterator[dict[str, object]]:
     """The times of S1 and S2 in some normal recordings of set_a. They are points, so `start_s` equals `end_s`."""
     path = source.root / _TIMING
-    for row in source.rows(path, source.text(path, None)):
-        file, sound, location = row.get("fname"), row.get("sound"), whole_number(row.get("location", ""))
-        if file in known and sound in ("S1", "S2") and location is not None:
-            at_s = location / _TIMING_RATE_HZ
-            yield dict(zip(ANNOTATION_COLUMNS, (file, at_s, at_s, sound), strict=True))
+    for row in source.side_table(path, ("fname", "sound", "location")):
+        file, sound, location = row["fname"], cells.choice(row["sound"], ("S1", "S2")), cells.whole(row["location"])
+        if file not in known:
+            continue
+        if sound is None or location is None or location < 0:
+            detail = f"{short(row['sound'])} at {short(row['location'])} is not S1 or S2 at a whole number of samples"
+            source.refuse_line(path, row.line, "unknown_value", detail)
+            continue
+        at_s = location / _TIMING_RATE_HZ
+        yield dict(zip(ANNOTATION_COLUMNS, (file, at_s, at_s, sound), strict=True))

@@ -19,7 +19,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from heartml.core.schema import label_column
-from heartml.data.datasets import Layout, LayoutError, PublisherFolder, Remote, age_band, checksums, leaves_folder
+from heartml.core.system import cells
+from heartml.core.system.cells import CellError
+from heartml.data.datasets import Layout, LayoutError, PublisherFolder, Remote, checksums, leaves_folder
 
 NAME = "physionet2016"
 TITLE = "PhysioNet/Computing in Cardiology Challenge 2016: Classification of Heart Sound Recordings 1.0.0"
@@ -40,7 +42,8 @@ _LISTS = {"RECORDS-abnormal": "Abnormal", "RECORDS-normal": "Normal"}
 _APPENDICES = ("Online_Appendix_training_set.csv", "Online Appendix_training set.csv")
 _SIDE_FILES = (".hea", ".dat", ".csv", ".txt", ".mat", "")
 _SUBJECTS = {"training-a": re.compile(r"(C\d+)S\d", re.IGNORECASE), "training-c": re.compile(r"(id\d+)", re.IGNORECASE)}
-_SEXES = {"m": "Male", "male": "Male", "f": "Female", "female": "Female"}
+_RECORD, _CLASS = "Challenge record name", "Class (-1=normal 1=abnormal)"
+_APPENDIX_COLUMNS = (_RECORD, "Original record name", _CLASS, "Subject ID", "# Raw record", "Age (year)", "Gender")
 
 
 def read(folder: Path) -> Layout:
@@ -81,12 +84,12 @@ def _reference_labels(source: PublisherFolder, part: str) -> dict[str, set[str]]
     """
     folder, labels = source.root / part, dict[str, set[str]]()
     path = folder / _REFERENCE
-    for row in source.rows(path, source.text(path, None), ("name", "label")):
-        name, label = row["name"], row["label"]
+    for row in source.side_table(path, (), ("name", "label")):
+        name, label = row["name"], cells.present(row["label"]) or ""
         if name and leaves_folder(name):
             source.refuse(f"{part}/{name}", None, "outside", f"{_REFERENCE} names it, and it leads out of the folder")
         elif name:
-            labels.setdefault(name, set()).add(_CODES.get(label, label))
+            labels.setdefault(name, set()).add(_class_of(label) or label)
     for file, label in _LISTS.items():
         for name in source.text(folder / file, None).split():
             if name in labels:
@@ -94,13 +97,18 @@ def _reference_labels(source: PublisherFolder, part: str) -> dict[str, set[str]]
     return labels
 
 
+def _class_of(code: str) -> str | None:
+    """The class of 1 or -1, also written 1.0; `None` for another word."""
+    return _CODES.get(cells.choice(code, _CODES) or "")
+
+
 def _appendix(source: PublisherFolder) -> dict[str, dict[str, str]]:
     """Record -> the appendix's row; empty where there is none."""
     for name in _APPENDICES:
         path = source.root / "annotations" / name
-        rows = source.rows(path, source.text(path, None))
+        rows = source.side_table(path, _APPENDIX_COLUMNS)
         if rows:
-            return {row.get("Challenge record name", ""): row for row in rows}
+            return {row[_RECORD]: row for row in rows}
     return {}
 
 
@@ -115,9 +123,14 @@ def _recording(
     if not found:
         source.refuse(relative, patient_id, "missing_row", f"{_REFERENCE} has no row for it")
         return None
-    found = found | {_CODES[code] for code in [about.get("Class (-1=normal 1=abnormal)", "")] if code in _CODES}
+    found = found | {label for label in [_class_of(about.get(_CLASS, ""))] if label}
     if len(found) > 1:
         source.refuse(relative, patient_id, "contradiction", f"its lists say {' and '.join(sorted(found))}")
+        return None
+    try:
+        age_group, sex = cells.age_group(about.get("Age (year)", "")), cells.sex(about.get("Gender", ""))
+    except CellError as error:
+        source.refuse(relative, patient_id, "unknown_value", f"the appendix: {error}")
         return None
     return {
         "source_file": relative,
@@ -125,8 +138,8 @@ def _recording(
         "patient_id": patient_id,
         "group": patient_id or f"{NAME}-{path.stem}",
         "source": part,
-        "age_group": age_band(about.get("Age (year)", "")),
-        "sex": _SEXES.get(about.get("Gender", "").lower()),
+        "age_group": age_group,
+        "sex": sex,
         label_column("normal"): next(iter(found)) or None,
     }
 
@@ -147,7 +160,8 @@ def _subject(part: str, about: Mapping[str, str]) -> str | None:
 
 def _whole(text: str) -> str:
     """`14`, also of `14.0`; empty where it is no number."""
-    return text.partition(".")[0] if re.fullmatch(r"\d+(\.0*)?", text) else ""
+    number = cells.whole(text)
+    return "" if number is None or number < 0 else str(number)
 
 
 def _refuse_missing_files(source: PublisherFolder, part: str, labels: Mapping[str, set[str]], there: set[str]) -> None:

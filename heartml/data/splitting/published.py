@@ -6,6 +6,8 @@ import pandas as pd
 
 from heartml.core import paths
 from heartml.core.stage import StageError
+from heartml.core.system import cells, tables
+from heartml.core.system.untrusted import DocumentError
 
 PARTS = ("train", "validation", "test")
 
@@ -42,12 +44,17 @@ def read_parts(path: Path) -> "pd.Series[str]":
     {'9979': 'train', '9983': 'test'}
     """
     try:
-        table = pd.read_csv(path, dtype="string", usecols=["patient_id", "part"])
-    except (OSError, ValueError) as error:
+        names, found = tables.read(path, ("patient_id", "part"))
+        tables.refuse_missing(names, ("patient_id", "part"))
+        rows = list(found)
+    except DocumentError as error:
         raise StageError(f"{path}: {error}") from None
-    for row, (patient, part) in enumerate(zip(table["patient_id"], table["part"], strict=True), start=2):
-        if part not in PARTS or pd.isna(patient):
-            raise StageError(f"{path} line {row}: patient {patient}, part {part}: expected {', '.join(PARTS)}")
+    for row in rows:
+        if row["part"] not in PARTS or cells.is_missing(row["patient_id"]):
+            raise StageError(f"{path} line {row.line}: patient {row['patient_id']}, part {row['part']}: "
+                             f"expected {', '.join(PARTS)}")
+    table = pd.DataFrame([(row["patient_id"], row["part"]) for row in rows], columns=["patient_id", "part"])
+    table = table.astype("string")
     twice = table.loc[table["patient_id"].duplicated(), "patient_id"]
     if len(twice):
         raise StageError(f"{path}: patient {twice.iloc[0]} has two lines: keep one line for each patient.")
