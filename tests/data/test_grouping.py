@@ -54,3 +54,21 @@ def test_the_order_of_arrival_does_not_show_in_the_groups(alike: list[tuple[str,
     found = {tuple(sorted(zip((row[0] for row in order), grouping.groups(candidates(*order), near, []), strict=True)))
              for order in permutations(rows)}
     assert len(found) == 1
+
+
+def test_a_patient_with_two_answers_is_refused_with_all_recordings_and_nobody_else() -> None:
+    table = pd.DataFrame({
+        "source_file": ["a", "b", "c", "d", "e"], "patient_id": ["x-1", "x-1", "x-1", "x-2", None],
+        "label_murmur": ["Present", "Absent", None, "Present", "Absent"],
+    }).astype("string")
+    found = grouping.patient_contradictions(table, ["label_murmur"])
+    assert {row: fault.reason for row, fault in found.items()} == dict.fromkeys((0, 1, 2), "contradiction")
+    assert found[2].detail == "murmur of x-1 is Present in a, Absent in b: correct the table"
+
+
+def test_a_patient_whom_an_earlier_ingest_wrote_in_another_way_is_refused() -> None:
+    fresh = pd.DataFrame({"source_file": ["a", "b", "c"], "patient_id": ["x-12.0", "x-13", None]}).astype("string")
+    before = pd.DataFrame({"source_file": ["o", "p"], "patient_id": ["x-12", "x-13"]}).astype("string")
+    found = grouping.spelling_faults(fresh, before)
+    assert {file: fault.reason for file, fault in found.items()} == {"a": "ambiguous_id"}
+    assert "'x-12' at o, ingested earlier" in found["a"].detail

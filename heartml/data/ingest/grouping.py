@@ -11,6 +11,8 @@ import pandas as pd
 
 from heartml.audio import near_duplicates
 from heartml.audio.entry_checks import Fault
+from heartml.core.schema import LABEL_PREFIX
+from heartml.core.system import cells
 
 
 def contradictions(candidates: pd.DataFrame, pairs: pd.DataFrame, labels: Sequence[str]) -> dict[int, Fault]:
@@ -35,6 +37,58 @@ def contradictions(candidates: pd.DataFrame, pairs: pd.DataFrame, labels: Sequen
                 detail = f"the same audio{how_alike} as {names[other]}, which is labelled {column[other]}"
                 faults.setdefault(own, Fault("contradiction", detail))
     return faults
+
+
+def patient_contradictions(candidates: pd.DataFrame, labels: Sequence[str]) -> dict[int, Fault]:
+    """Every recording of a patient who has two values of a label that belongs to the patient.
+
+    Args:
+        candidates: `source_file`, `patient_id` and the columns `labels`.
+        labels: columns of labels that are about the patient; a null does not contradict anything.
+
+    Returns:
+        Row of `candidates` -> fault.
+    """
+    faults: dict[int, Fault] = {}
+    for column in labels:
+        known = candidates.dropna(subset=["patient_id", column])
+        first = known.drop_duplicates(["patient_id", column])[["patient_id", column, "source_file"]].astype(object)
+        several = {patient: own for patient, own in first.groupby("patient_id") if len(own) > 1}
+        words = {patient: ", ".join(f"{label} in {file}" for _, label, file in own.itertuples(index=False))
+                 for patient, own in several.items()}
+        own_rows = candidates[candidates["patient_id"].isin(words)]
+        for row, patient in zip(own_rows.index, own_rows["patient_id"], strict=True):
+            detail = f"{column.removeprefix(LABEL_PREFIX)} of {patient} is {words[patient]}: correct the table"
+            faults.setdefault(int(row), Fault("contradiction", detail))
+    return faults
+
+
+def spelling_faults(fresh: pd.DataFrame, before: pd.DataFrame) -> dict[str, Fault]:
+    """Source file -> fault, for each new file whose patient an earlier ingest wrote in another way (`12`, `12.0`).
+
+    Args:
+        fresh: `source_file` and `patient_id` of the files that are ingested now.
+        before: the same of the recordings that stay.
+    """
+    known: dict[str, tuple[str, str]] = {}
+    for file, patient in before[["source_file", "patient_id"]].dropna().itertuples(index=False):
+        known.setdefault(patient_key(patient), (patient, file))
+    faults: dict[str, Fault] = {}
+    for file, patient in fresh[["source_file", "patient_id"]].dropna().itertuples(index=False):
+        other, where = known.get(patient_key(patient), (patient, ""))
+        if other != patient:
+            faults[file] = Fault("ambiguous_id", cells.spelling_fault(patient, {other: f"{where}, ingested earlier"}))
+    return faults
+
+
+def patient_key(patient_id: str) -> str:
+    """What the spellings of one patient's id have in common.
+
+    >>> patient_key("clinic-12.0") == patient_key("clinic-0012"), patient_key("ward-12") == patient_key("clinic-12")
+    (True, False)
+    """
+    dataset, _, name = patient_id.partition("-")      # the name of a data set has no hyphen
+    return f"{dataset}-{cells.spelling_key(name)}"
 
 
 def copies(candidates: pd.DataFrame, labels: Sequence[str], taken: Iterable[str]) -> dict[int, Fault]:

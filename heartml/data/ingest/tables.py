@@ -73,7 +73,7 @@ def _of(table: pd.DataFrame, dataset: str) -> "pd.Series[bool]":
 def admit(
     source: Dataset, layout: Layout, facts: Mapping[str, FileFacts], retained: DatasetTables, params: IngestParams
 ) -> Admitted:
-    """Check every file of the layout: entry checks, known labels, withdrawn consent.
+    """Check every file of the layout: entry checks, known labels, withdrawn consent, one spelling of a patient's id.
 
     Args:
         source: the data set.
@@ -84,8 +84,9 @@ def admit(
     """
     published, before = published_facts(layout), retained.recordings
     withdrawn_files = withdrawn.faults(layout.recordings, facts, retained.withdrawn)
+    spellings = grouping.spelling_faults(layout.recordings, before)
     faults = {file: first_fault(facts[file], published[file], params) or fault or withdrawn_files.get(file)
-              for file, fault in _unknown_labels(source, layout.recordings).items()}
+              or spellings.get(file) for file, fault in _unknown_labels(source, layout.recordings).items()}
     files = layout.recordings["source_file"]
     passed = layout.recordings[pd.Series([faults[file] is None for file in files], files.index, dtype=bool)]
     decoded = [facts[file] for file in passed["source_file"]]
@@ -137,6 +138,8 @@ def next_tables(
     candidates = admitted.candidates
     compared = [label_column(TASKS[t].recording_label or TASKS[t].label) for t in source.TASKS]
     faults = grouping.contradictions(candidates, pairs, compared)
+    of_patients = sorted({label_column(t.label) for t in TASKS.values() if t.unit == "patient"} & set(candidates))
+    faults |= grouping.patient_contradictions(candidates.drop(index=list(faults)), of_patients)
     single = candidates.drop(index=list(faults))
     faults |= grouping.copies(single, _labels(candidates), others["recording_id"])
     same = [*layout.same_person, *_known_before(retained.recordings)]

@@ -1,8 +1,8 @@
 """Withdrawn consent in the data: which files ingest refuses, and the next version without a patient. Pure.
 
-A patient who has withdrawn is refused by id and by samples, so that the recordings do not come back under other names.
-What the registry says about consent is `heartml.registry.consent`. The act of withdrawing, which changes both, is
-`heartml.lineage.withdrawal`.
+A patient who has withdrawn is refused by id, in any spelling, and by samples, so that the recordings do not come back
+under other names. What the registry says about consent is `heartml.registry.consent`. The act of withdrawing, which
+changes both, is `heartml.lineage.withdrawal`.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ import pandas as pd
 
 from heartml.audio.entry_checks import Fault, FileFacts
 from heartml.core.schema import QUARANTINE, WITHDRAWN
+from heartml.data.ingest.grouping import patient_key
 from heartml.data.ingest.version import DatasetTables
 
 REASON = "withdrawn"
@@ -27,13 +28,14 @@ def faults(recordings: pd.DataFrame, facts: Mapping[str, FileFacts], withdrawn: 
     Returns:
         Source file -> fault.
     """
-    patients = dict(zip(withdrawn["patient_id"], withdrawn["reason"], strict=True))
+    known = withdrawn[["patient_id", "reason"]].dropna(subset=["patient_id"])
+    patients = {patient_key(patient): reason for patient, reason in known.itertuples(index=False)}
     samples = dict(zip(withdrawn["recording_id"], withdrawn["reason"], strict=True))
     found: dict[str, Fault] = {}
     for file, patient in recordings[["source_file", "patient_id"]].astype(object).itertuples(index=False):
-        key = facts[file].recording_id
-        for name, reasons in ((patient, patients), (key, samples)):
-            if isinstance(name, str) and name in reasons:
+        owner = patient_key(patient) if isinstance(patient, str) else None
+        for name, reasons in ((owner, patients), (facts[file].recording_id, samples)):
+            if name is not None and name in reasons:
                 found.setdefault(file, Fault(REASON, detail(reasons[name])))
     return found
 
