@@ -118,3 +118,17 @@ def test_groups_hold_tasks_and_no_task_has_a_groups_name() -> None:
     assert not set(GROUPS) & set(TASKS)
     for group, tasks in GROUPS.items():
         assert expand_groups([f"circor-{group}"]) == tuple(f"circor-{name}" for name in tasks)
+
+
+def test_a_joint_task_needs_its_label_in_every_member() -> None:
+    import pandas as pd
+
+    table = pd.DataFrame({
+        "recording_id": list("abcdef"), "dataset": ["clinic"] * 4 + ["ward"] * 2, "patient_id": list("abcdef"),
+        "group_id": list("abcdef"), "label_murmur": ["Present", "Absent"] * 2 + [None] * 2,
+        "label_normal": ["Normal"] * 4 + ["Normal", "Abnormal"],
+    }).astype("string")
+    with pytest.raises(TaskError, match=r"clinic\+ward-murmur: ward has no label murmur: `heartml tasks --use clinic-"):
+        available_tasks.select_from(["clinic+ward-murmur"], table, 1)
+    assert available_tasks.select_from(["clinic+ward-normal"], table, 1) == ("clinic+ward-normal",)
+    assert available_tasks.select_from(["clinic-murmur"], table, 1) == ("clinic-murmur",)

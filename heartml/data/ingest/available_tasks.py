@@ -101,12 +101,17 @@ def select_from(names: Iterable[str], recordings: pd.DataFrame, min_groups: int)
         min_groups: a class with fewer groups does not count for a task that leaves rare classes out.
 
     Raises:
-        TaskError: there is no such task, its data set has not been ingested, or it has fewer than two classes.
+        TaskError: there is no such task, a data set of it has not been ingested or has no label for it, or it has fewer
+            than two classes.
     """
     wanted: dict[str, None] = {}
     for name in names:
         _refuse_absent(name, sorted(set(recordings["dataset"])))
-        own = [one for one in expand_groups([name]) if _is_trainable_name(one, recordings, min_groups)]
+        several = expand_groups([name])
+        if len(several) == 1:
+            _refuse_unlabelled(name, recordings)
+        own = [one for one in several if not _unlabelled(one, recordings)
+               and _is_trainable_name(one, recordings, min_groups)]
         if not own:
             raise TaskError(f"{name}: fewer than two classes in data/; `heartml tasks` lists what the data allow")
         wanted |= dict.fromkeys(own)
@@ -119,6 +124,24 @@ def _refuse_absent(name: str, present: Sequence[str]) -> None:
             way_out = (f": `heartml ingest {dataset} DIR` brings it" if dataset in DATASETS else
                        f", where there are {', '.join(present)}.{did_you_mean(dataset, present)}")
             raise TaskError(f"{name}: no {dataset} in {paths.DATA}/{way_out}")
+
+
+def _unlabelled(name: str, recordings: pd.DataFrame) -> list[str]:
+    """The data sets of a task that have no label for it, where it uses several."""
+    assignment, column = resolve(name), label_column(resolve(name).task.label)
+    if len(assignment.datasets) < 2:
+        return []
+    labelled = set(recordings.loc[recordings[column].notna(), "dataset"]) if column in recordings else set()
+    return [dataset for dataset in assignment.datasets if dataset not in labelled]
+
+
+def _refuse_unlabelled(name: str, recordings: pd.DataFrame) -> None:
+    without = _unlabelled(name, recordings)
+    if without:
+        assignment = resolve(name)
+        rest = [dataset for dataset in assignment.datasets if dataset not in without]
+        way_out = f": `heartml tasks --use {'+'.join(rest)}-{assignment.task.name}` uses the others" if rest else ""
+        raise TaskError(f"{name}: {' and '.join(without)} has no label {assignment.task.label}{way_out}")
 
 
 def is_trainable(task: AvailableTask, min_groups: int) -> bool:
