@@ -17,12 +17,21 @@ def ingest(outcome: "IngestOutcome") -> None:
     from rich.table import Table
 
     table = Table(title=f"data set {outcome.dataset}", title_justify="left")
-    table.add_column("in data/")
+    table.add_column("would be in data/" if outcome.dry_run else "in data/")
     table.add_column("number", justify="right")
     for name, number in outcome.counts():
         table.add_row(name, str(number))
     console = Console()
     console.print(table)
+    if outcome.first_refused:
+        number = sum(outcome.quarantined.values())
+        first = "" if number == len(outcome.first_refused) else f"the first {len(outcome.first_refused)} of "
+        console.print(f"Refused, {first}{number}:")
+        for words in outcome.first_refused:
+            console.print(f"  {printable(words)}", markup=False, highlight=False, soft_wrap=True)
+    if outcome.dry_run:
+        console.print("A dry run: nothing was written.")
+        return
     console.print("data.dvc names the new version: commit it." if outcome.changed else "Nothing has changed.")
     if outcome.quarantined:
         console.print("Refused files, each with its reason: data/quarantine.parquet")

@@ -1,20 +1,25 @@
 """Ingest, before all stages. In: a publisher's folder. Out: the next version of the canonical data set in `data/`.
 
 Every file is decoded once and checked. A refused file goes into the quarantine with its reason. Rows of other data
-sets do not change. Files of this data set that were ingested before stay, even where the folder lacks them.
+sets do not change. Files of this data set that were ingested before stay, even where the folder lacks them. Where no
+file passes, nothing is changed at all.
 """
 
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from heartml.audio import entry_checks
 from heartml.audio.entry_checks import DecodingJob, FileFacts
 from heartml.core import config, paths
 from heartml.core.config import IngestParams
 from heartml.core.schema import label_column
+from heartml.core.system.errors import HeartMLError
 from heartml.core.system.parallel import available_workers, pool
 from heartml.core.system.progress import track
 from heartml.core.tasks import TASKS, resolve
@@ -28,6 +33,11 @@ from heartml.pipeline import graph
 
 _NO_WORKERS_BELOW = 41     # fewer files are decoded in this process: starting workers would take longer
 _FLAC = version.BUILD / "audio"
+_SHOWN = 5                 # first refused files, of different reasons where there are some
+
+
+class NothingPassedError(HeartMLError):
+    """No file of the folder became a recording, so the data are as they were; the message has the first reasons."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +50,11 @@ class IngestOutcome:
         labelled: recordings with at least one label.
         new: recordings that were not there before.
         quarantined: number of files by reason.
-        changed: whether `data.dvc` names another version than before.
+        changed: whether `data.dvc` names another version than before; after a dry run, whether it would.
         tasks: `tasks` of `params.yaml` now.
-        tasks_changed: whether this ingest wrote them.
+        tasks_changed: whether this ingest wrote them; after a dry run, whether it would.
+        first_refused: `file: reason: detail` of some files in quarantine, one of each reason first.
+        dry_run: whether nothing was written.
     """
 
     dataset: str
@@ -55,6 +67,8 @@ class IngestOutcome:
     changed: bool
     tasks: tuple[str, ...]
     tasks_changed: bool
+    first_refused: tuple[str, ...] = ()
+    dry_run: bool = False
 
     def as_dict(self) -> dict[str, object]:
         """For `--json`."""
@@ -70,7 +84,9 @@ class IngestOutcome:
         ]
 
 
-def run(dataset: str, folder: Path, *, keep_tasks: bool = False, replace: bool = False) -> IngestOutcome:
+def run(
+    dataset: str, folder: Path, *, keep_tasks: bool = False, replace: bool = False, dry_run: bool = False
+) -> IngestOutcome:
     """Ingest `folder` as data set `dataset`. It waits while another ingest or a retraining is running here.
 
     Args:
@@ -78,8 +94,10 @@ def run(dataset: str, folder: Path, *, keep_tasks: bool = False, replace: bool =
         folder: in the publisher's layout; for `generic` a mapping file, or the folder of the only one.
         keep_tasks: do not change `tasks` in `params.yaml`.
         replace: remove recordings of this data set that were ingested before and are not in `folder`.
+        dry_run: only say what would be taken and refused; `data/` and `params.yaml` stay as they are.
 
     Raises:
+        NothingPassedError: no file of the folder passed; `data/` and `params.yaml` are as they were.
         LayoutError: the folder is not this data set.
         VersionError: `data/` is not the version that `data.dvc` names.
     """
@@ -98,11 +116,48 @@ def run(dataset: str, folder: Path, *, keep_tasks: bool = False, replace: bool =
             samples, params.ingest.duplicate_correlation, searched, available_workers(0)
         )
         tables = ingest_tables.next_tables(source, layout, admitted, pairs, former, retained)
-        changed = version.publish(version.build(tables, _FLAC, _mapping(source)))
+        _refuse_nothing(source, root, layout, tables)
+        changed = _publish(version.build(tables, _FLAC, _mapping(source)), dry_run=dry_run)
         tasks = params.tasks if keep_tasks else _tasks(source, params.tasks, tables)
-        if tasks != params.tasks:
+        if tasks != params.tasks and not dry_run:
             config.set_tasks(tasks)
-    return _outcome(source.NAME, former, tables, changed, tasks, tasks != params.tasks)
+    return _outcome(source.NAME, former, tables, changed, tasks, tasks != params.tasks, dry_run)
+
+
+def _publish(built: Path, *, dry_run: bool) -> bool:
+    """Put a built version in place, or only say whether it is another one than that in place, and remove it."""
+    if not dry_run:
+        return version.publish(built)
+    changed = not version.is_in_place(built)
+    shutil.rmtree(version.BUILD)
+    return changed
+
+
+def _refuse_nothing(source: Dataset, folder: Path, layout: Layout, tables: DatasetTables) -> None:
+    """Refuse an ingest that takes no file of the folder.
+
+    Raises:
+        NothingPassedError: with the first reasons.
+    """
+    own = tables.recordings[tables.recordings["dataset"] == source.NAME]
+    if own["source_file"].isin(layout.recordings["source_file"]).any():
+        return
+    shutil.rmtree(version.BUILD, ignore_errors=True)
+    named = {*layout.recordings["source_file"], *layout.refused["source_file"]}
+    refused = tables.quarantine[(tables.quarantine["dataset"] == source.NAME)
+                                & tables.quarantine["source_file"].isin(named)]
+    reasons = "; ".join(_first_refused(refused)) or f"there are no sound files in {folder}"
+    more = f"; {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
+    raise NothingPassedError(f"no recording of {source.NAME} passed the checks, so nothing was changed: "
+                             f"{reasons}{more}")
+
+
+def _first_refused(quarantine: pd.DataFrame) -> tuple[str, ...]:
+    """`file: reason: detail` of at most `_SHOWN` rows, one of each reason first."""
+    first = quarantine[~quarantine.duplicated("reason")]
+    rows = pd.concat([first, quarantine.drop(index=first.index)]).head(_SHOWN)
+    columns = (rows[column] for column in ("source_file", "reason", "detail"))
+    return tuple(f"{file}: {reason}: {detail}" for file, reason, detail in zip(*columns, strict=True))
 
 
 def _mapping(source: Dataset) -> dict[str, str]:
@@ -150,13 +205,14 @@ def _tasks(source: Dataset, tasks: tuple[str, ...], tables: DatasetTables) -> tu
 
 def _outcome(
     dataset: str, former: DatasetTables, tables: DatasetTables, changed: bool, tasks: tuple[str, ...],
-    tasks_changed: bool,
+    tasks_changed: bool, dry_run: bool,
 ) -> IngestOutcome:
     own = tables.recordings[tables.recordings["dataset"] == dataset]
     labels = own.filter(like=label_column(""))
-    reasons = tables.quarantine.loc[tables.quarantine["dataset"] == dataset, "reason"]
+    refused = tables.quarantine[tables.quarantine["dataset"] == dataset]
     return IngestOutcome(
         dataset, len(own), int(labels.notna().any(axis=1).sum()), own["patient_id"].nunique(),
         own["group_id"].nunique(), int((~own["recording_id"].isin(former.recordings["recording_id"])).sum()),
-        dict(sorted(Counter(reasons).items())), changed, tasks, tasks_changed,
+        dict(sorted(Counter(refused["reason"]).items())), changed, tasks, tasks_changed, _first_refused(refused),
+        dry_run,
     )

@@ -187,7 +187,7 @@ def publish(folder: Path) -> bool:
         VersionError: DVC could not record it.
     """
     former = POINTER.read_bytes() if POINTER.exists() else b""
-    if not _same(folder, paths.DATA):
+    if not is_in_place(folder):
         _mark(PUBLISHING)
         files.put_in_place(folder, paths.DATA)
     if PUBLISHING.exists() or not POINTER.exists():
@@ -212,8 +212,9 @@ def _record() -> None:
     RESTORING.unlink()
 
 
-def _same(first: Path, second: Path) -> bool:
-    """Whether two versions have the same tables and mapping files. The tables name the audio by its content."""
+def is_in_place(first: Path) -> bool:
+    """Whether `data/` has the tables and mapping files of a built version. The tables name the audio by its content."""
+    second = paths.DATA
     mappings = (first / paths.COLLECTIONS.relative_to(paths.DATA)).glob("*.yaml")
     tables = (path.relative_to(paths.DATA) for path, _ in _TABLES.values())
     compared = [*tables, *(mapping.relative_to(first) for mapping in mappings)]
