@@ -24,9 +24,8 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from heartml.audio import preprocessing, sound_files
+from heartml.audio import containers, preprocessing, sound_files
 from heartml.core import config
-from heartml.inference import inputs
 from heartml.models import encoders
 from heartml.models.encoders.logspec import LogspecParams
 
@@ -60,7 +59,7 @@ def main() -> None:
 
 def choose(folder: Path, minutes: float, made: Path) -> tuple[list[Path], str]:
     """Files of about `minutes` in all, every n-th of the folder's, and what they are in words."""
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in inputs.SUFFIXES) if folder.is_dir() else []
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in containers.SUFFIXES) if folder.is_dir() else []
     if not found:
         found, folder = simulate(made), Path("simulated noise")
     seconds = np.array([sound_files.read(path).seconds for path in found])

@@ -1,22 +1,25 @@
 """Sound files: `read` decodes a file to `Samples`, `write_flac` writes samples without loss.
 
 Samples are int16 where the file has 16 bits or fewer, else int32 of which 24 bits are used (the rest is zero, so that
-FLAC holds them without loss). A waveform is float32 [time] in [-1, 1]. Files are decoded by libsndfile.
+FLAC holds them without loss). A waveform is float32 [time] in [-1, 1]. Files are decoded by libsndfile, formats of
+telephones by ffmpeg where it is installed (`heartml/audio/phone_formats.py`).
 """
 
 import hashlib
+import re
 import stat
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO, FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from heartml.audio import containers
+from heartml.audio import containers, phone_formats
+from heartml.audio.containers.extent import Correction, Extent
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import replacing
 
@@ -25,7 +28,11 @@ Waveform = npt.NDArray[np.float32]
 MAX_SECONDS = 3600.0              # a heart recording lasts a minute; a wrong header must not fill the memory
 MAX_SAMPLES = 60_000_000          # of all channels together: four hours at 4 kHz, twenty minutes at 48 kHz
 RATES_HZ = (500, 400_000)
+LARGEST_FLOAT = 2.0**31           # full scale of 32-bit integers, which some programs write as floats
+_MOST_CORRECTED_BYTES = 1 << 30   # where the header leaves the length open; more than MAX_SAMPLES in any format
+_LEAST_BITS = 12                  # of the 24 that are kept, for all samples but the loudest thousandth
 _AT_ONCE = 1 << 20
+_OPENING = re.compile(r"^Error opening .*?: ")      # followed by a number of this process, not of the file
 _UP_TO_16_BITS = {"PCM_S8", "PCM_U8", "PCM_16", "ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM", "VORBIS", "OPUS",
                   "MPEG_LAYER_III", "MPEG_LAYER_II", "MPEG_LAYER_I"}
 
@@ -33,7 +40,8 @@ _UP_TO_16_BITS = {"PCM_S8", "PCM_U8", "PCM_16", "ULAW", "ALAW", "IMA_ADPCM", "MS
 class AudioError(HeartMLError):
     """A file that gives no samples; the message says what to do.
 
-    `reason` is one word: missing, not_audio, unreadable, truncated, empty, nan, stereo, rate, too_long.
+    `reason` is one word: missing, not_audio, unreadable, truncated, longer, empty, nan, stereo, rate, too_long,
+    outlier, no_decoder, slow. See `NOT_ABOUT_THE_FILE` for the last two.
     """
 
     def __init__(self, path: Path, reason: str, detail: str) -> None:
@@ -43,6 +51,9 @@ class AudioError(HeartMLError):
 
     def __str__(self) -> str:
         return f"{self.args[0]}: {self.detail}"
+
+
+NOT_ABOUT_THE_FILE = ("no_decoder", "slow")     # reasons of an `AudioError` that may be gone tomorrow
 
 
 class OtherSamplesError(HeartMLError):
@@ -77,6 +88,21 @@ class Samples:
         return hashlib.sha256(self.pcm.astype(self.pcm.dtype.newbyteorder("<")).tobytes()).hexdigest()
 
 
+class _Decoded(NamedTuple):
+    """What the decoder gives.
+
+    Attributes:
+        block: samples [time, channels].
+        promised: their number in the header.
+        deep: whether they have more than 16 bits.
+    """
+
+    block: npt.NDArray[Any]
+    promised: int
+    sample_rate_hz: int
+    deep: bool
+
+
 def read(path: Path) -> Samples:
     """Decode a mono file, or a file whose channels are all equal.
 
@@ -84,24 +110,22 @@ def read(path: Path) -> Samples:
         AudioError: see its reasons. Nothing is repaired or guessed.
     """
     try:
-        with _opened(path) as raw:
-            if containers.is_truncated(raw):
-                raise AudioError(path, "truncated", "its container promises more than the file holds: copy it again")
-            block, promised, rate, deep = _decoded(path, raw)
+        with _opened(path) as raw, _readable(path, raw) as sound:
+            extent = containers.extent(sound)
+            _check_extent(path, extent)
+            decoded = _decoded(path, sound, extent.correction)
     except containers.UnknownContainerError:
         raise AudioError(path, *_why_unreadable(path, "not recognised")) from None
-    except soundfile.LibsndfileError as error:
-        raise AudioError(path, *_why_unreadable(path, str(error))) from None
-    except MemoryError:
-        raise AudioError(path, "too_long", "it does not fit into the memory") from None
-    if len(block) < promised:
+    except phone_formats.NotDecodedError as error:
+        raise AudioError(path, error.reason, error.detail) from None
+    if len(decoded.block) < decoded.promised:
         raise AudioError(path, "truncated", "the header promises more samples than the file holds: copy it again")
-    if len(block) == 0:
+    if len(decoded.block) == 0:
         raise AudioError(path, "empty", "0 samples")
-    if deep and not np.isfinite(block).all():
-        raise AudioError(path, "nan", f"{int((~np.isfinite(block)).sum())} samples are no numbers")
-    mono = _mono(path, block)
-    return Samples(_to_24_bits(mono) if deep else mono, rate)
+    if decoded.deep:
+        _check_floats(path, decoded.block)
+    mono = _mono(path, decoded.block)
+    return Samples(_to_24_bits(mono) if decoded.deep else mono, decoded.sample_rate_hz)
 
 
 def read_recording(path: Path, recording_id: str) -> Samples:
@@ -131,14 +155,40 @@ def _opened(path: Path) -> FileIO:
         raise AudioError(path, "unreadable", str(words)) from None
 
 
-def _decoded(path: Path, raw: FileIO) -> tuple[npt.NDArray[Any], int, int, bool]:
-    """Samples [time, channels], their number in the header, their rate, and whether they have more than 16 bits."""
+def _readable(path: Path, raw: FileIO) -> FileIO:
+    """The file itself, or, where a telephone made it, what ffmpeg decodes it to.
+
+    Raises:
+        NotDecodedError: ffmpeg is not there, or cannot decode it.
+    """
+    form = phone_formats.demuxer(raw.read(16))
+    return raw if form is None else phone_formats.decode(path, form, MAX_SECONDS + 1, 2 * MAX_SAMPLES + _AT_ONCE)
+
+
+def _check_extent(path: Path, extent: Extent) -> None:
+    if extent.missing:
+        raise AudioError(path, "truncated", "its container promises more than the file holds: copy it again")
+    if extent.unstated:
+        raise AudioError(path, "longer", f"its header states less than the file holds, and the last {extent.unstated} "
+                                         f"{extent.unit} would be lost: write it again with the right length")
+
+
+def _decoded(path: Path, raw: FileIO, correction: Correction | None) -> _Decoded:
+    """Decode an open file. Whatever the decoder raises for it becomes an `AudioError`."""
     raw.seek(0)
-    with soundfile.SoundFile(raw.fileno(), closefd=False) as file:
-        _check_header(path, file)
-        deep = file.subtype not in _UP_TO_16_BITS
-        block = file.read(dtype="float64" if deep else "int16", always_2d=True)
-        return block, file.frames, file.samplerate, deep
+    try:
+        source = BytesIO(correction.apply(raw.read(_MOST_CORRECTED_BYTES))) if correction else raw.fileno()
+        with soundfile.SoundFile(source, closefd=False) as file:
+            _check_header(path, file)
+            deep = file.subtype not in _UP_TO_16_BITS
+            block = file.read(file.frames, dtype="float64" if deep else "int16", always_2d=True)
+            return _Decoded(block, file.frames, file.samplerate, deep)
+    except AudioError:
+        raise
+    except MemoryError:
+        raise AudioError(path, "too_long", "it does not fit into the memory") from None
+    except Exception as error:  # noqa: BLE001 - whatever libsndfile and its binding raise: one file is refused
+        raise AudioError(path, *_why_unreadable(path, str(error) or type(error).__name__)) from None
 
 
 def _check_header(path: Path, file: Any) -> None:
@@ -157,8 +207,36 @@ def _why_unreadable(path: Path, message: str) -> tuple[str, str]:
     if path.stat().st_size == 0:
         return "empty", "the file has 0 bytes"
     if "not recognised" in message or "unknown format" in message.lower():
-        return "not_audio", f"not a sound file, whatever its name says ({containers.FORMS} are read)"
-    return "unreadable", message.rstrip(".")
+        with_ffmpeg = f"; {phone_formats.NAMES} where {phone_formats.PROGRAM} is installed"
+        return "not_audio", f"not a sound file that is read, whatever its name says ({containers.FORMS}{with_ffmpeg})"
+    return "unreadable", _OPENING.sub("", message).rstrip(".")
+
+
+def _check_floats(path: Path, block: npt.NDArray[Any]) -> None:
+    """Refuse floats [time, channels] that are no numbers, or one so large that nothing is left of the others."""
+    if not np.isfinite(block).all():
+        raise AudioError(path, "nan", f"{int((~np.isfinite(block)).sum())} samples are no numbers")
+    if detail := outlier(np.abs(block).max(axis=1)):
+        raise AudioError(path, "outlier", detail)
+
+
+def outlier(sizes: npt.NDArray[Any]) -> str:
+    """What is wrong with the sizes of float samples [time], in words; empty where nothing is.
+
+    Floats may have any full scale up to that of 32-bit integers. But a sample 4,096 times as large as nearly all others
+    is no sound: at the scale that it asks for, half the bits of the others are lost.
+
+    >>> outlier(np.array([0.1, 0.2, 30000.0, 20000.0])), outlier(np.array([0.1, 0.2, 1e30]))[:17]
+    ('', 'a sample of 1e+30')
+    """
+    if not len(sizes):
+        return ""
+    peak, loudest = float(sizes.max()), max(1, len(sizes) // 1000)
+    others = float(np.partition(sizes, -loudest - 1)[-loudest - 1]) if len(sizes) > 1 else peak
+    if peak > LARGEST_FLOAT or (peak > 1 and others < peak / 2**_LEAST_BITS):
+        return (f"a sample of {peak:.3g}, while nearly all others are below {others:.3g} (full scale is 1): export the "
+                "recording again")
+    return ""
 
 
 def _mono(path: Path, block: npt.NDArray[Any]) -> npt.NDArray[Any]:

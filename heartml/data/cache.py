@@ -25,7 +25,8 @@ Sources = Mapping[str, Path]     # recording_id -> file with its samples
 
 
 def _facts_file() -> Path:
-    code = code_hash.fingerprint("audio/entry_checks.py", "audio/sound_files.py", "audio/containers.py")[:_DIGITS]
+    code = code_hash.fingerprint("audio/entry_checks.py", "audio/sound_files.py", "audio/containers",
+                                 "audio/phone_formats.py")[:_DIGITS]
     return paths.cache() / "ingest" / f"facts-{code}.json"
 
 
@@ -40,8 +41,9 @@ def read_facts() -> dict[str, FileFacts]:
 
 
 def add_facts(known: Iterable[FileFacts]) -> None:
-    """Add these facts to those that are stored."""
-    merged = read_facts() | {fact.source_sha256: fact for fact in known if fact.source_sha256}
+    """Add these facts to those that are stored, except what is about this machine: a decoder may be installed later."""
+    merged = read_facts() | {fact.source_sha256: fact for fact in known if fact.source_sha256 and not (
+        fact.fault and fact.fault.reason in sound_files.NOT_ABOUT_THE_FILE)}
     rows = {k: [f.recording_id, f.sample_rate_hz, f.samples, f.peak, f.fault] for k, f in merged.items()}
     with files.replacing(_facts_file()) as temporary:
         temporary.write_text(json.dumps(rows, sort_keys=True), encoding="utf-8")

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from heartml.audio.containers import SUFFIXES
 from heartml.core.schema import LOCATIONS
-from heartml.core.system import cells, tables
+from heartml.core.system import cells, tables, untrusted
 from heartml.core.system.cells import CellError, header_key
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.tables import Row
 from heartml.core.system.text import printable, short
 from heartml.core.system.untrusted import DocumentError
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
 _COLUMNS = ("path", "patient_id", "location")
 _PATIENTS = frozenset({"patient", "patientname", "patientnumber", "subject", "subjectid", "person", "personid"})
 _CIRCOR_NAME = re.compile(r"(?P<patient>\d+)_(?P<location>AV|PV|TV|MV|Phc)(_\d+)?")   # 2530_AV.wav, 2530_AV_1.wav
@@ -99,7 +99,7 @@ def _row(table: Path, row: Row) -> InputFile:
     file = cells.present(row["path"])
     if file is None:
         raise InputsError(f"{where}: the column `path` is empty")
-    named = _from_name(table.parent / file)
+    named = _from_name(table.parent / untrusted.spelled_on_disk(table.parent, file))
     try:
         patient = cells.identifier(row["patient_id"])
     except CellError as error:

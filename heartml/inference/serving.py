@@ -36,7 +36,7 @@ from heartml.registry.signing import keys
 MAX_ROWS = 256                   # of one request
 MAX_SAMPLES = 30_000_000         # of all rows together: an hour at 8 kHz, 120 MB
 MAX_NAME = 200                   # characters
-LOUDEST = 2.0**31                # full scale of 32-bit integers; its square still fits into a float32
+LOUDEST = sound_files.LARGEST_FLOAT      # its square still fits into a float32
 
 
 class Classifier(PythonModel):
@@ -124,6 +124,8 @@ def _waveform(row: int, samples: Any, rate: Any, budget: int) -> RatedWaveform:
         raise _refused(f"row {row}: `samples` is not one row of finite numbers")
     if np.abs(waveform).max() > LOUDEST:
         raise _refused(f"row {row}: `samples` go beyond {LOUDEST:g}; full scale is 1")
+    if detail := sound_files.outlier(np.abs(waveform)):
+        raise _refused(f"row {row}: {detail} [outlier]")
     return waveform, int(rate)
 
 

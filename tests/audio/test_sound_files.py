@@ -156,6 +156,38 @@ def test_a_recording_id_is_its_samples_and_nothing_else() -> None:
     assert Samples(pcm[:0], 4000).recording_id == empty_hash
 
 
+@pytest.mark.parametrize("size", [1e30, 1e5, -1e30])
+def test_one_sample_that_leaves_nothing_of_the_others_is_refused(tmp_path: Path, size: float) -> None:
+    values = sound()
+    values[4000] = size
+    assert reason(wav(tmp_path / "a.wav", values, "FLOAT")) == "outlier"
+    assert reason(wav(tmp_path / "b.wav", sound() * 1e20, "FLOAT")) == "outlier"
+    values[4000] = 20
+    assert sound_files.read(wav(tmp_path / "knock.wav", values, "FLOAT")).seconds == 2
+
+
+@pytest.mark.parametrize("subtype", ["GSM610", "G721_32", "IMA_ADPCM", "MS_ADPCM", "ALAW", "ULAW"])
+def test_codecs_of_telephones_in_wav_are_read(tmp_path: Path, subtype: str) -> None:
+    read = sound_files.read(wav(tmp_path / "a.wav", sound(), subtype))
+    assert 2 <= read.seconds < 2.2
+    assert np.corrcoef(read.floats[:8000], sound())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("raised", [ValueError("no frames"), RuntimeError("broken"), TypeError(), AssertionError("x"),
+                                    soundfile.LibsndfileError(2), OSError("disk"), ZeroDivisionError()])
+def test_whatever_the_decoder_raises_is_one_refused_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception
+) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise raised
+
+    path = wav(tmp_path / "a.wav", sound())
+    monkeypatch.setattr(soundfile.SoundFile, "read", fail)
+    assert reason(path) == "unreadable"
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda *_a, **_o: bytearray(1 << 62))
+    assert reason(path) == "too_long"
+
+
 @pytest.mark.parametrize("gain", [1e-3, 0.37, 8.0])
 def test_gain_does_not_change_what_is_heard(gain: float) -> None:
     plain = sound().astype(np.float32)

@@ -1,6 +1,7 @@
 """Any labelled collection: a mapping file says what a CSV's columns are; a mistake in it is named by its key."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,7 @@ import support.publisher_layouts as made
 from support.publisher_files import beating_noise, wav_bytes
 from support.workspaces import Workspace
 
+from heartml.audio import containers
 from heartml.core import paths
 from heartml.core.tasks import TASKS
 from heartml.data import datasets, ingest
@@ -121,6 +123,25 @@ def test_rows_and_files_that_do_not_meet_are_refused(tmp_path: Path) -> None:
         "recordings.csv": "missing_file", "sounds/1_apex.wav": "contradiction",
     }
     assert (read(folder).recordings["source_file"] == "sounds/2_apex.wav").sum() == 1, "the same row twice is one row"
+
+
+def test_sound_of_every_form_that_no_row_names_is_refused_by_name(tmp_path: Path) -> None:
+    folder = made.generic(tmp_path)
+    for ending in containers.SUFFIXES:
+        (folder / "sounds" / f"forgotten{ending.upper()}").write_bytes(b"never opened")
+    found = {name: reason for name, reason in reasons(read(folder)).items() if "forgotten" in name}
+    assert found == {f"sounds/forgotten{ending.upper()}": "missing_row" for ending in containers.SUFFIXES}
+
+
+def test_a_name_in_the_other_unicode_form_is_the_same_file(tmp_path: Path) -> None:
+    for table, disk in (("NFC", "NFD"), ("NFD", "NFC")):
+        folder = made.generic(tmp_path / table)
+        named, there = (unicodedata.normalize(form, "sounds/K\u00e4the.wav") for form in (table, disk))
+        (folder / "sounds" / "1_apex.wav").rename(folder / there)
+        text = (folder / "recordings.csv").read_text("utf-8").replace("sounds/1_apex.wav", named)
+        (folder / "recordings.csv").write_text(text, "utf-8")
+        assert there in set(read(folder).recordings["source_file"])
+        assert reasons(read(folder)) == {}
 
 
 def test_an_answer_without_a_meaning_is_refused_by_name(here: Workspace, tmp_path: Path) -> None:

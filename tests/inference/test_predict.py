@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +16,10 @@ import soundfile
 from click.testing import CliRunner, Result
 from support import tiny_models
 
+from heartml.audio import containers
 from heartml.audio.sound_files import write_flac
 from heartml.cli import cli
-from heartml.core import paths
+from heartml.core import config, paths
 from heartml.inference import inputs, model_lookup, predict
 from heartml.inference.inputs import InputFile, InputsError
 from heartml.inference.model_lookup import NoModel
@@ -131,6 +133,25 @@ def test_a_table_that_says_nothing_is_refused(ward: Path) -> None:
     Path("bare").mkdir()
     with pytest.raises(InputsError, match="no sound files"):
         inputs.gather([Path("bare")])
+
+
+def test_no_sound_file_of_a_folder_is_left_out_in_silence(tmp_path: Path) -> None:
+    for ending in (*containers.SUFFIXES, ".txt", ".hea", ".pdf"):
+        (tmp_path / f"visit{ending}").touch()
+    (tmp_path / "._visit.wav").touch()
+    assert {item.path.suffix for item in inputs.gather([tmp_path])} == set(containers.SUFFIXES)
+    params = config.load(ROOT / "params.yaml")
+    for ending in (".m4a", ".amr", ".3gp", ".wma", ".opus", ".dss"):
+        recording, waveform = predict.read_recording(InputFile(tmp_path / f"visit{ending}"), params)
+        assert waveform is None
+        assert recording.fault is not None
+
+
+def test_a_table_may_spell_a_name_in_the_other_unicode_form(tmp_path: Path) -> None:
+    spelled = {form: unicodedata.normalize(form, "K\u00e4the.wav") for form in ("NFC", "NFD")}
+    (tmp_path / spelled["NFD"]).touch()
+    (tmp_path / "t.csv").write_text(f"path\n{spelled['NFC']}\ngone.wav\n", "utf-8")
+    assert [item.path.name for item in inputs.gather([tmp_path / "t.csv"])] == [spelled["NFD"], "gone.wav"]
 
 
 def test_a_file_that_is_named_twice_is_scored_once(ward: Path) -> None:

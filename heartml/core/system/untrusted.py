@@ -5,6 +5,7 @@ gigabytes of a kilobyte of YAML.
 """
 
 import codecs
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,22 @@ def is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except (OSError, ValueError):
+        return False
+
+
+def spelled_on_disk(folder: Path, name: str) -> str:
+    """The name under which a file that a table names lies in `folder`; `name` itself where there is none.
+
+    A Mac writes `ä` as two characters, other systems as one. So a name is looked for in both Unicode forms (NFC, NFD).
+    """
+    forms = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
+    return next((form for form in forms if _exists(folder / form)), name)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):     # no file can have this name
         return False
 
 

@@ -39,6 +39,7 @@ from typing import Annotated
 import yaml
 from pydantic import Field, ValidationError
 
+from heartml.audio.containers import SUFFIXES
 from heartml.core.config import Section
 from heartml.core.schema import LOCATIONS, label_column
 from heartml.core.system import cells, tables, untrusted
@@ -70,7 +71,6 @@ LABELS = ALL_LABELS
 
 _SUFFIX = ".yaml"
 _NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]*")     # `+` and `-` mean something in a task's name
-_SOUND_FILES = (".wav", ".flac", ".mp3", ".ogg", ".aif", ".aiff", ".au")
 _UNKNOWN_SOURCE = "not given"
 
 
@@ -159,7 +159,7 @@ class Collection:
             LayoutError: the table is missing or lacks a column, or a location is unknown.
         """
         source = PublisherFolder(folder, self.NAME, checksums(folder / "SHA256SUMS.txt"))
-        rows, nearby = _by_path(_rows(source, self), self), Nearby(folder)
+        rows, nearby = _by_path(_rows(source, self), self, folder), Nearby(folder)
         recordings = [row for path, group in rows.items() if (row := _recording(source, self, path, group, nearby))]
         _refuse_files_without_a_row(source, recordings)
         if self.description.columns.group:
@@ -260,12 +260,12 @@ def _rows(source: PublisherFolder, of: Collection) -> list[Row]:
     return source.table(path, list(wanted.values()))
 
 
-def _by_path(rows: list[Row], of: Collection) -> dict[str, list[Row]]:
-    """Path -> its rows. There may be several, but they must not differ."""
+def _by_path(rows: list[Row], of: Collection, folder: Path) -> dict[str, list[Row]]:
+    """Path, as it is written in `folder`, -> its rows. There may be several, but they must not differ."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         path = PurePosixPath((cells.present(row[of.description.columns.path]) or "").replace("\\", "/")).as_posix()
-        found.setdefault("" if path == "." else path, []).append(row)
+        found.setdefault("" if path == "." else untrusted.spelled_on_disk(folder, path), []).append(row)
     return found
 
 
@@ -380,5 +380,5 @@ def _refuse_files_without_a_row(source: PublisherFolder, recordings: list[dict[s
     named = {str(row["source_file"]) for row in recordings} | {str(row["source_file"]) for row in source.refused}
     folders = sorted({(source.root / str(row["source_file"])).parent for row in recordings})
     for path in (path for folder in folders for path in sorted(folder.iterdir())):
-        if path.suffix.lower() in _SOUND_FILES and source.relative(path) not in named:
+        if path.suffix.lower() in SUFFIXES and source.relative(path) not in named:
             source.refuse(source.relative(path), None, "missing_row", "no row of the table names it")
