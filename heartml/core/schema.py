@@ -30,7 +30,9 @@ RECORDINGS: Mapping[str, str] = {
     "licence": "string",
 }
 SESSION = "session_id"            # one occasion of recording (a day of one clinic), where the publisher tells it
-OPTIONAL: Mapping[str, str] = {SESSION: "string"}      # of `RECORDINGS`; left out where no data set has it
+PUBLISHER_QUALITY = "publisher_quality"      # `good` or `poor`: what the publisher's experts say of the signal
+# Of `RECORDINGS`, left out where no data set has them:
+OPTIONAL: Mapping[str, str] = {SESSION: "string", PUBLISHER_QUALITY: "string"}
 ANNOTATIONS: Mapping[str, str] = {
     "recording_id": "string",
     "start_s": "float64",

@@ -70,12 +70,30 @@ def test_next_to_nothing_can_be_measured(length: int) -> None:
     assert all(np.isfinite(value) for value in vars(found).values())
 
 
-GOOD = Quality(10, 0.5, -20, 0, 0, 400, 0, 20)
+def beating(high_hz: float | None = None) -> np.ndarray:
+    """A heart sound of 4 s; nothing above `high_hz`, where one is given."""
+    heart = draw_heart_sound(np.random.default_rng(0), 4.0, True)[0] / 32768
+    spectrum, frequency_hz = np.fft.rfft(heart), np.fft.rfftfreq(len(heart), 1 / RATE_HZ)
+    spectrum[frequency_hz > (high_hz or RATE_HZ)] = 0
+    return np.fft.irfft(spectrum, len(heart)).astype(np.float32)
+
+
+@pytest.mark.parametrize("rumble", [0.0, 0.05, 6.0])
+def test_rumble_neither_makes_a_muffled_sensor_nor_hides_one(rumble: float) -> None:
+    time_s = np.arange(4 * RATE_HZ) / RATE_HZ
+    swaying = (rumble * np.sin(2 * np.pi * 4 * time_s) * np.hanning(len(time_s))).astype(np.float32)
+    for high_hz, muffled in ((None, False), (90, True)):
+        found = measure(beating(high_hz) + swaying[: len(beating())], RATE_HZ)
+        assert any("muffled" in words for words in warnings(found, PARAMS)) is muffled
+    assert rumble < 1 or measure(beating() + swaying, RATE_HZ).bandwidth_hz < 20, "it decides where 99 % of all is"
+
+
+GOOD = Quality(10, 0.5, -20, 0, 0, 400, 0, 20, 500)
 
 
 @pytest.mark.parametrize(("fault", "word"), [
     ({"seconds": 0.8}, "0.80 s"), ({"peak": 0.001}, "quiet"), ({"dc": -0.3}, "DC offset of -0.30"),
-    ({"clipped_share": 0.2}, "20.0% of the samples are clipped"), ({"bandwidth_hz": 60}, "muffled"),
+    ({"clipped_share": 0.2}, "20.0% of the samples are clipped"), ({"heard_bandwidth_hz": 60}, "muffled"),
     ({"silent_share": 0.7}, "silent"), ({"contrast_db": 1.1}, "differ by 1.1 dB"),
 ])
 def test_each_fault_has_its_warning_and_a_good_recording_none(fault: dict[str, float], word: str) -> None:

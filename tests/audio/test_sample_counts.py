@@ -99,6 +99,12 @@ def test_mp3_is_held_against_its_frames(tmp_path: Path) -> None:
         assert reason(tmp_path, data[:-30]) == "truncated", "a part of the last frame"
         assert not extent(tmp_path, data + b"TAG" + bytes(125)).missing
         assert not extent(tmp_path, data + b"TAG" + bytes(125)).unstated
+    tagged, ends = mp3(tag=True), [0]
+    while (frame := mpeg._frame(tagged, ends[-1])) is not None:
+        ends.append(ends[-1] + frame.size)
+    assert ends[-1] == len(tagged)
+    assert extent(tmp_path, tagged[: ends[-9]]) == Extent(missing=7, unit="frames"), "8, and the tag may count itself"
+    assert [reason(tmp_path, tagged[:end]) for end in ends[-9:-1]] == ["truncated"] * 8, "cut between two frames"
     assert reason(tmp_path, mp3(tag=True)[: len(mp3(tag=True)) // 2]) == "truncated"
     assert reason(tmp_path, mp3(tag=True) + mp3(tag=False)) == "longer", "two recordings in one file"
     assert reason(tmp_path, mp3(tag=False) + b"x" * 5000) == "longer"

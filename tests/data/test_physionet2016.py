@@ -29,6 +29,17 @@ def test_answers_and_databases(tmp_path: Path) -> None:
     assert table["source"].to_dict() == {name: f"training-{name[0]}" for name in expected}
 
 
+def test_the_publishers_quality_is_a_column_where_it_is_given(here: Workspace, tmp_path: Path) -> None:
+    folder = made.physionet2016(tmp_path / "challenge", appendix=False)
+    assert by_record(physionet2016.read(folder))["publisher_quality"].isna().all()
+    ingest.run("physionet2016", folder)
+    assert "publisher_quality" not in pd.read_parquet(paths.RECORDINGS)
+    (folder / "training-a" / "REFERENCE-SQI.csv").write_text("a0001,1,1\r\na0002,-1,0\r\n")
+    ingest.run("physionet2016", folder)
+    table = pd.read_parquet(paths.RECORDINGS).set_index("source_file")["publisher_quality"].dropna()
+    assert table.to_dict() == {"training-a/a0001.wav": "good", "training-a/a0002.wav": "poor"}
+
+
 def test_persons_are_known_where_the_appendix_tells_them(tmp_path: Path) -> None:
     groups = by_record(physionet2016.read(made.physionet2016(tmp_path)))["group"].str.removeprefix("physionet2016-")
     assert groups["a0001"] == groups["a0002"] == "a-C45"                 # C45S1, C45S2b

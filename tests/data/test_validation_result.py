@@ -14,7 +14,7 @@ from heartml.data.validation import expectations, histogram, page, result, run_s
 PARAMS = config.load(Path(__file__).parents[2] / "params.yaml")
 SUITES = expectations.suites(PARAMS.ingest, PARAMS.validate_, ["label_murmur"])
 GOOD = {"fault": None, "peak": 0.5, "seconds": 10.0, "silent_share": 0.0, "clipped_share": 0.0, "dc": 0.0,
-        "bandwidth_hz": 400.0, "contrast_db": 30.0}
+        "bandwidth_hz": 400.0, "contrast_db": 30.0, "heard_bandwidth_hz": 500.0}
 LIMITS = PARAMS.validate_
 
 
@@ -37,7 +37,7 @@ def failed(suite: str, table: pd.DataFrame) -> list[run_suites.CheckResult]:
     ("fault", "its samples have another hash", "error"), ("peak", 0.0, "error"),
     ("peak", LIMITS.quiet_peak / 2, "warning"), ("seconds", LIMITS.short_seconds / 2, "warning"),
     ("silent_share", 0.5, "warning"), ("clipped_share", 2 * LIMITS.clipped_share, "warning"),
-    ("dc", -2 * LIMITS.dc_offset, "warning"), ("bandwidth_hz", LIMITS.bandwidth_hz / 2, "warning"),
+    ("dc", -2 * LIMITS.dc_offset, "warning"), ("heard_bandwidth_hz", LIMITS.bandwidth_hz / 2, "warning"),
     ("contrast_db", LIMITS.contrast_db / 2, "warning")])
 def test_each_fault_of_a_signal_fails_the_check_of_its_column_and_names_its_recording(
     column: str, value: object, severity: str

@@ -59,6 +59,7 @@ def test_a_label_that_its_company_gives_away_is_called_confounded(tmp_path, monk
     ill = recordings["label_murmur"] == "Present"
     recordings = recordings.assign(source="one", sex="Female", age_group="Child", location="AV")
     signal = signal.assign(level_db=rng.normal(-30, 1, len(signal)), dc=0.0, seconds=10.0, bandwidth_hz=300.0,
+                           heard_bandwidth_hz=500.0,
                            clipped_share=0.0)
     if planted == "level_db":
         loud = signal["recording_id"].isin(recordings.loc[ill, "recording_id"])

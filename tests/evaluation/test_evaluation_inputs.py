@@ -84,7 +84,7 @@ def test_one_bad_recording_marks_its_unit_and_no_other(tmp_path, monkeypatch):
     params = finished_project.write_project(tmp_path, monkeypatch, children=24, seconds=1.0)
     signal = pd.read_parquet(paths.VALIDATION / "signal.parquet")
     good = signal.assign(seconds=10.0, silent_share=0.0, clipped_share=0.0, peak=0.5, dc=0.0, bandwidth_hz=400.0,
-                          contrast_db=20.0)
+                          contrast_db=20.0, heard_bandwidth_hz=500.0)
     files.write_parquet(paths.VALIDATION / "signal.parquet", good)
     rows = inputs.read_recordings(finished_project.TASK, params.validate_)
     assert set(rows["signal"]) == {"no warnings"}

@@ -177,6 +177,7 @@ ABSURD = {
     "ragged": ({"samples": [[[0.1], [0.2, 0.3]]]}, "no number"),
     "silent": ({"samples": [[0.0] * 8000]}, r"\[silent\]"),
     "short": ({"samples": [[0.1, -0.1] * 100]}, r"\[short\]"),
+    "one huge sample": ({"samples": [[0.1, -0.1] * 4000 + [1e6]]}, r"\[outlier\]"),
     "rate zero": ({"sample_rate_hz": [0]}, "`sample_rate_hz` is 0"),
     "rate without end": ({"sample_rate_hz": [float("inf")]}, "`sample_rate_hz`"),
     "rate missing": ({"sample_rate_hz": [float("nan")]}, "`sample_rate_hz`"),

@@ -33,6 +33,6 @@ def draw_labelled_recordings(n=200, seed=0):
         "source": np.where(labels == 0, "clinic", "school"), "location": "MV",
         "age_group": rng.choice(["Infant", "Child"], n), "sex": rng.choice(["Female", "Male"], n),
         "level_db": -30.0 + 10 * (labels == 1) + rng.normal(0, 1, n), "dc": 0.0,
-        "seconds": rng.uniform(5, 20, n), "bandwidth_hz": 300.0, "clipped_share": 0.0,
+        "seconds": rng.uniform(5, 20, n), "bandwidth_hz": 300.0, "heard_bandwidth_hz": 500.0, "clipped_share": 0.0,
     })
     return table, pd.DataFrame({"unit_id": table["unit_id"], "label": labels, "part": table["part"]})

@@ -21,6 +21,7 @@ _KBIT_S = {     # (MPEG-1, layer) -> bit rates by index
 _RATES_HZ = (44100, 48000, 32000)      # of MPEG-1; MPEG-2 has half, MPEG-2.5 a quarter
 _TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")      # what taggers of music append
 _MOST_BYTES = 1 << 28                  # an hour at 320 kbit/s is 144 MB
+_MOST_FRAMES = 450_000                 # an hour of the shortest ones; a longer file is refused whatever it holds
 _SMALL = 4096                          # what follows the frames and may be anything
 _FRAMES_FLAG = 1
 
@@ -53,9 +54,9 @@ def extent(file: FileIO, base: int, size: int) -> Extent:
     count, end = _walk(content, first)
     rest = content[end:]
     stated, last = _stated(content, first), _frame(rest)
-    if last is not None and last.kind == first.kind:
+    if last is not None and last.kind == first.kind and last.size > len(rest):
         return Extent(missing=last.size - len(rest))
-    is_end = rest.startswith(_TAGS) or not rest.strip(b"\0") or len(rest) < _SMALL
+    is_end = count == _MOST_FRAMES or rest.startswith(_TAGS) or not rest.strip(b"\0") or len(rest) < _SMALL
     if stated is None:
         tag = Correction(base, 0, _tag(content, first, count))
         return Extent(correction=tag) if is_end else Extent(unstated=len(rest))
@@ -87,7 +88,7 @@ def _walk(content: bytes, first: _Frame) -> tuple[int, int]:
     """The number of whole frames without a gap, and where they end."""
     at, count = 0, 0
     frame: _Frame | None = first
-    while frame is not None and frame.kind == first.kind and at + frame.size <= len(content):
+    while frame is not None and frame.kind == first.kind and at + frame.size <= len(content) and count < _MOST_FRAMES:
         at, count = at + frame.size, count + 1
         frame = _frame(content, at)
     return count, at

@@ -13,7 +13,7 @@ from typing import Protocol
 import pandas as pd
 
 from heartml.core import paths
-from heartml.core.schema import QUARANTINE, label_column
+from heartml.core.schema import PUBLISHER_QUALITY, QUARANTINE, label_column
 from heartml.core.system import cells, family, hashing, tables, untrusted
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.tables import Row
@@ -31,6 +31,7 @@ FILE_COLUMNS = (
     "location",         # AV PV TV MV Phc, null where unknown
     "age_group",
     "sex",
+    PUBLISHER_QUALITY,  # `good` or `poor`, null where the publisher does not say
 )
 ANNOTATION_COLUMNS = ("source_file", "start_s", "end_s", "state")
 

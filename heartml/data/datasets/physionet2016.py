@@ -1,9 +1,10 @@
 """PhysioNet/CinC Challenge 2016: single recordings of normal and abnormal hearts from six collections, a to f.
 
 `training-a/` to `training-f/` each hold `REFERENCE.csv` (`a0001,1`: 1 abnormal, -1 normal), `RECORDS`,
-`RECORDS-normal`, `RECORDS-abnormal`, `SHA256SUMS` and `a0001.wav` with `.hea` and `.dat` beside it. Any subset of the
-six is a valid folder. `validation/` repeats recordings of the others and is not read. The `.dat` of training-a carries
-an electrocardiogram too; only the sound, the `.wav`, is.
+`RECORDS-normal`, `RECORDS-abnormal`, `SHA256SUMS` and `a0001.wav` with `.hea` and `.dat` beside it.
+`REFERENCE-SQI.csv` (`a0001,1,1`), where it is there, has the quality of the signal last: 1 good, 0 poor. Any subset of
+the six is a valid folder. `validation/` repeats recordings of the others and is not read. The `.dat` of training-a
+carries an electrocardiogram too; only the sound, the `.wav`, is.
 
 The headers do not name persons. The publisher's appendix (`annotations/Online_Appendix_training_set.csv`, also written
 `Online Appendix_training set.csv`) tells them where the folder has it. training-b has a `Subject ID`. In training-a
@@ -18,7 +19,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from heartml.core.schema import label_column
+from heartml.core.schema import PUBLISHER_QUALITY, label_column
 from heartml.core.system import cells
 from heartml.core.system.cells import CellError
 from heartml.data.datasets import Layout, LayoutError, PublisherFolder, Remote, checksums, leaves_folder
@@ -36,7 +37,8 @@ TASKS = ("normal",)
 LABELS: Mapping[str, tuple[str, ...]] = {"normal": ("Abnormal", "Normal")}
 
 _PARTS = tuple(f"training-{letter}" for letter in "abcdef")
-_REFERENCE, _SUMS = "REFERENCE.csv", "SHA256SUMS"
+_REFERENCE, _QUALITY, _SUMS = "REFERENCE.csv", "REFERENCE-SQI.csv", "SHA256SUMS"
+_QUALITIES = {"1": "good", "0": "poor"}
 _CODES = {"1": "Abnormal", "-1": "Normal"}
 _LISTS = {"RECORDS-abnormal": "Abnormal", "RECORDS-normal": "Normal"}
 _APPENDICES = ("Online_Appendix_training_set.csv", "Online Appendix_training set.csv")
@@ -59,9 +61,9 @@ def read(folder: Path) -> Layout:
     appendix = _appendix(source)
     recordings: list[dict[str, object]] = []
     for part in parts:
-        labels = _reference_labels(source, part)
+        labels, qualities = _reference_labels(source, part), _reference_qualities(source, part)
         files = sorted(path for path in (folder / part).iterdir() if _is_recording(path))
-        recordings += [row for path in files if (row := _recording(source, path, labels, appendix))]
+        recordings += [row for path in files if (row := _recording(source, path, labels, appendix, qualities))]
         _refuse_missing_files(source, part, labels, {path.stem for path in files})
     return source.layout(recordings, [], LABELS)
 
@@ -102,6 +104,12 @@ def _class_of(code: str) -> str | None:
     return _CODES.get(cells.choice(code, _CODES) or "")
 
 
+def _reference_qualities(source: PublisherFolder, part: str) -> dict[str, str | None]:
+    """Record -> `good` or `poor`, as the publisher's experts say; empty where the part has no such file."""
+    rows = source.side_table(source.root / part / _QUALITY, (), ("name", "label", "quality"))
+    return {row["name"]: _QUALITIES.get(cells.choice(row["quality"], _QUALITIES) or "") for row in rows}
+
+
 def _appendix(source: PublisherFolder) -> dict[str, dict[str, str]]:
     """Record -> the appendix's row; empty where there is none."""
     for name in _APPENDICES:
@@ -113,7 +121,8 @@ def _appendix(source: PublisherFolder) -> dict[str, dict[str, str]]:
 
 
 def _recording(
-    source: PublisherFolder, path: Path, labels: Mapping[str, set[str]], appendix: Mapping[str, Mapping[str, str]]
+    source: PublisherFolder, path: Path, labels: Mapping[str, set[str]], appendix: Mapping[str, Mapping[str, str]],
+    qualities: Mapping[str, str | None],
 ) -> dict[str, object] | None:
     """One row of the layout, or `None` after it was refused."""
     relative, part = source.relative(path), path.parent.name
@@ -140,6 +149,7 @@ def _recording(
         "source": part,
         "age_group": age_group,
         "sex": sex,
+        PUBLISHER_QUALITY: qualities.get(path.stem),
         label_column("normal"): next(iter(found)) or None,
     }
 

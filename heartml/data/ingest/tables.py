@@ -12,7 +12,7 @@ import pandas as pd
 
 from heartml.audio.entry_checks import Fault, FileFacts, PublishedFacts, first_fault
 from heartml.core.config import IngestParams
-from heartml.core.schema import LABEL_PREFIX, QUARANTINE, RECORDINGS, SESSION, label_column
+from heartml.core.schema import LABEL_PREFIX, OPTIONAL, QUARANTINE, RECORDINGS, SESSION, label_column
 from heartml.core.system.text import short
 from heartml.core.tasks import TASKS
 from heartml.data.datasets import Dataset, Layout
@@ -100,7 +100,7 @@ def admit(
         **{SESSION: passed["session"]},
     )
     columns = [c for c in RECORDINGS if c != "group_id"] + ["group"]
-    columns += [SESSION] if SESSION in before or fresh[SESSION].notna().any() else []
+    columns += [column for column in OPTIONAL if column in before or fresh[column].notna().any()]
     columns += _labels(fresh)
     old = before.assign(group=before["group_id"]).reindex(columns=columns)
     candidates = pd.concat([fresh[columns], old], ignore_index=True) if len(old) else fresh[columns]

@@ -60,7 +60,7 @@ def _axes(params: ValidateParams) -> list[Axis]:
         Axis("seconds", "Length", "s", True, (params.short_seconds,)),
         Axis("peak", "Peak", "of full scale", True, (params.quiet_peak,)),
         Axis("level_db", "Level", "dB full scale"),
-        Axis("bandwidth_hz", "Bandwidth (99 % of the energy)", "Hz", True, (params.bandwidth_hz,)),
+        Axis("heard_bandwidth_hz", "Bandwidth (99.9 % of the energy above 20 Hz)", "Hz", True, (params.bandwidth_hz,)),
         Axis("dc", "DC offset", "of full scale", limits=(-params.dc_offset, params.dc_offset)),
         Axis("contrast_db", "Loud over quiet frames", "dB", limits=(params.contrast_db,)),
     ]

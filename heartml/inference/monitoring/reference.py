@@ -36,7 +36,8 @@ from heartml.inference.model_lookup import LocatedModel
 from heartml.registry import tracking, versions
 
 NAME = "reference.parquet"
-MEASURED = (*(field.name for field in fields(Quality)), "sample_rate_hz")
+_NOT_COMPARED = ("heard_bandwidth_hz",)      # only for a warning; references of older versions do not have it
+MEASURED = (*(field.name for field in fields(Quality) if field.name not in _NOT_COMPARED), "sample_rate_hz")
 
 
 class NoReference(HeartMLError):  # noqa: N818 - names what is the case
