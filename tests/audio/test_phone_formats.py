@@ -3,6 +3,7 @@
 import itertools
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,7 @@ def test_ffmpeg_opens_one_file_in_one_format_within_limits(tmp_path: Path) -> No
 
 def test_ffmpeg_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = tmp_path / "ffmpeg"
-    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
     slow.chmod(0o755)
     monkeypatch.setattr(phone_formats, "TIME_LIMIT_S", 0.1)
     monkeypatch.setattr(shutil, "which", lambda _name: str(slow))
