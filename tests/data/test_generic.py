@@ -45,7 +45,8 @@ def test_columns_and_values_mean_what_the_mapping_says(tmp_path: Path) -> None:
     row = read(made.generic(tmp_path, "clinic")).recordings.set_index("source_file").loc["sounds/1_apex.wav"]
     assert row.drop(["file_sha256", "pcm_sha256", "samples"]).to_dict() == {
         "patient_id": "clinic-P1", "group": "clinic-P1", "source": "Littmann", "location": "MV", "age_group": "30-39",
-        "sex": "Male", "session": None, "label_murmur": "Absent", "label_murmur_here": "Absent",
+        "sex": "Male", "session": None, "publisher_quality": None, "label_murmur": "Absent",
+        "label_murmur_here": "Absent",
     }
 
 

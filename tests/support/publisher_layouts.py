@@ -209,7 +209,7 @@ def generic(folder: Path, name: str = "generic", *, patients: int = 6, first: in
         for site, location in MAPPING["values"]["location"].items():
             file = f"sounds/{k}_{site}.wav"
             (folder / file).write_bytes(wav_bytes(resample(draw_heart_sound(first + k, location, ill=ill), 8000), 8000))
-            rows.append([file, f"P{k}", site, str(30 + 7 * k), "fm"[k % 2], "Littmann", "yes" if ill else "no"])
+            rows.append([file, f"P{k}", site, str(30 + 7 * k % 60), "fm"[k % 2], "Littmann", "yes" if ill else "no"])
     (folder / "recordings.csv").write_text("\n".join(",".join(row) for row in rows) + "\n")
     (folder / f"{name}.yaml").write_text(yaml.safe_dump({**MAPPING, **mapping}, sort_keys=False))
     return folder
