@@ -34,11 +34,17 @@ def difference(evidence: Evidence) -> str:
     if not noted.get("dirty"):
         if evidence.run.tags.get("heartml.code_dirty") != "false" or noted.get("diff_sha256"):
             raise LinkBroken("lineage.json says that nothing differed from the commit, the run's tags say otherwise")
-        return "nothing differed from the commit"
+        return f"nothing differed from the commit{_left_out(noted)}"
     same = require_same({"code.diff": sha256_file(evidence.file("code.diff")),
                          "lineage.json": noted.get("diff_sha256")}, "the same")
     evidence.tree.check()
-    return f"{same}; it fits the commit"
+    return f"{same}; it fits the commit{_left_out(noted)}"
+
+
+def _left_out(noted: Mapping[str, Any]) -> str:
+    """What the difference lacks because it is data or too large, for the end of a sentence."""
+    words = [str(one) for one in noted.get("left_out", ())]
+    return f"; left out of code.diff: {listed(words)}" if words else ""
 
 
 def of_stages(evidence: Evidence) -> str:

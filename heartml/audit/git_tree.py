@@ -6,13 +6,12 @@ folder, so the repository stays as it is.
 
 import hashlib
 import json
-import os
-import subprocess
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
 from heartml.audit.links import LinkBroken, LinkMissing
+from heartml.pipeline import git
 
 
 class CommitTree:
@@ -31,19 +30,16 @@ class CommitTree:
         """Path -> git's hash of its content.
 
         Raises:
-            LinkMissing: the commit is not in this repository.
+            LinkMissing: the commit is not in this repository, or git cannot read the repository.
             LinkBroken: the difference does not fit the commit.
         """
-        (self._place / "objects").mkdir(parents=True, exist_ok=True)
-        if self._git("cat-file", "-e", f"{self.commit}^{{commit}}").returncode:
-            raise LinkMissing(f"commit {self.commit}: not in this repository. `git fetch --all`, or ask where it was "
-                              "made")
+        if git.run("cat-file", "-e", f"{self.commit}^{{commit}}").returncode:
+            raise LinkMissing(f"commit {self.commit}: {_why_not_here()}")
         self._git("read-tree", self.commit)
         if self._diff:
             done = self._git("apply", "--cached", "--whitespace=nowarn", "-", stdin=self._diff)
             if done.returncode:
-                error = done.stderr.decode()[:200].strip()
-                raise LinkBroken(f"code.diff does not fit commit {self.commit[:12]}: {error}")
+                raise LinkBroken(f"code.diff does not fit commit {self.commit[:12]}: {git.first_line(done)}")
         lines = self._git("ls-files", "-s", "-z").stdout.decode("utf-8", "surrogateescape").split("\0")
         entries = [line.partition("\t") for line in lines if line]
         return {path: mode_and_hash.split()[1] for mode_and_hash, _, path in entries}
@@ -75,13 +71,19 @@ class CommitTree:
 
     @cached_property
     def _environment(self) -> dict[str, str]:
-        own = subprocess.run(["git", "rev-parse", "--git-path", "objects"], capture_output=True, check=False, text=True)
-        return {**os.environ, "GIT_INDEX_FILE": str(self._place / "index"),
-                "GIT_OBJECT_DIRECTORY": str(self._place / "objects"),
-                "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(Path(own.stdout.strip()).resolve())}
+        return git.aside(self._place)
 
-    def _git(self, *command: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
-        return subprocess.run(["git", *command], input=stdin, capture_output=True, check=False, env=self._environment)
+    def _git(self, *command: str, stdin: bytes = b"") -> git.Done:
+        return git.run(*command, stdin=stdin, environment=self._environment)
+
+
+def _why_not_here() -> str:
+    words = git.trouble()
+    if words:
+        return words
+    if git.is_shallow():
+        return "not in this shallow clone. `git fetch --unshallow` brings older commits"
+    return "not in this repository. `git fetch --all`, or ask where it was made"
 
 
 def _folder(path: str, names: list[str], content: Mapping[str, str]) -> str | None:

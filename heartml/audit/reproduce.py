@@ -34,6 +34,7 @@ from heartml.core.system.progress import track
 from heartml.lineage import capture
 from heartml.lineage.capture import DATA_DVC, DVC_LOCK
 from heartml.lineage.dvc_objects import ObjectNotFound
+from heartml.pipeline import git
 
 # This runs inside the clone, where `heartml` is the package of that commit, perhaps with another layout. So it imports
 # nothing of `heartml`.
@@ -110,7 +111,7 @@ def _remove_stale_folders() -> None:
 
 def _clone(evidence: Evidence, root: Path) -> None:
     """Clone the commit and apply the stored difference. Git's objects are shared with the project, not copied."""
-    top = _git(Path(), "rev-parse", "--show-toplevel").strip()
+    top = _git(Path(), "rev-parse", "--show-toplevel").removesuffix("\n")
     if not evidence.tree.blobs:
         raise LinkMissing(f"commit {evidence.commit} holds no file")
     _git(Path(), "clone", "--quiet", "--shared", "--no-checkout", top, str(root))
@@ -121,10 +122,13 @@ def _clone(evidence: Evidence, root: Path) -> None:
 
 
 def _git(where: Path, *command: str) -> str:
-    done = subprocess.run(["git", *command], cwd=where, capture_output=True, text=True, check=False)
+    done = git.run(*command, where=where)
     if done.returncode:
-        raise LinkBroken(f"git {command[0]}: {done.stderr.strip()[:300]}")
-    return done.stdout
+        words = git.trouble()
+        if words:
+            raise LinkMissing(words)
+        raise LinkBroken(f"git {command[0]}: {git.first_line(done)}")
+    return os.fsdecode(done.stdout)
 
 
 def _bring_data(evidence: Evidence, root: Path) -> None:

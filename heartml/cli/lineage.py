@@ -55,7 +55,7 @@ def lineage(model: str, recordings: bool, whole: bool, diff: bool, as_json: bool
 
         click.echo("\n".join(json.dumps(event, sort_keys=True) for event in export_openlineage.as_dicts(found)))
     elif diff:
-        click.echo(found.code.diff or "", nl=False)
+        click.echo(found.code.difference or b"", nl=False)
     elif not html:
         _print_tree(found, whole=whole, recordings=recordings)
 

@@ -7,8 +7,7 @@ Nothing here uses a service.
 import importlib.metadata
 import os
 import platform
-import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,10 @@ import yaml
 
 from heartml.core import paths
 from heartml.core.system.errors import HeartMLError
-from heartml.core.system.files import canonical_json, read_json, temporary_folder
+from heartml.core.system.files import canonical_json, read_json
 from heartml.core.system.hashing import sha256, sha256_file, sha256_folder
+from heartml.lineage import code_difference
+from heartml.pipeline import git
 
 DVC_LOCK, DATA_DVC, REQUIREMENTS = Path("dvc.lock"), Path("data.dvc"), Path("requirements.lock")
 _MODULES = ("torch", "torchaudio", "scikit-learn", "lightgbm", "numpy", "scipy", "pandas", "soundfile", "timm",
@@ -76,12 +77,13 @@ def gather(task: str) -> dict[str, Any]:
         LineageError: `data.dvc`, the model, its evaluation or its folds are not there.
     """
     lock = _lock()
+    stages = stages_behind(lock, paths.ARTIFACTS / task)
     found = {
         "task": task,
-        "code": code_state(),
+        "code": code_state(_code_inputs(stages)),
         "data": {"hash": data_hash(), "files": _data().get("nfiles"), "bytes": _data().get("size")},
         "dvc_lock_sha256": sha256(canonical_json(lock).encode()) if lock else None,
-        "stages": stages_behind(lock, paths.ARTIFACTS / task),
+        "stages": stages,
         "outputs_sha256": output_hashes(task),
         "params_sha256": sha256_file(paths.PARAMS),
         "environment": environment(),
@@ -95,8 +97,12 @@ def missing_links(found: Mapping[str, Any]) -> list[str]:
     Args:
         found: lineage as `gather` returns it.
     """
+    code = found["code"]
+    why = f" ({code['trouble']})" if code.get("trouble") else ""
+    unread = code.get("inputs_left_out", [])
     links = {
-        "no git commit: the code that made this cannot be named": found["code"]["commit"],
+        f"no git commit: the code that made this cannot be named{why}": code["commit"],
+        "code.diff lacks what a stage reads, commit it or remove it: " + "; ".join(unread[:3]): not unread,
         "no dvc.lock: the stages' inputs and outputs are not recorded": found["dvc_lock_sha256"],
         "dvc.lock names no stage that makes this model": found["stages"],
         f"no {REQUIREMENTS}: the packages are not pinned": found["environment"]["requirements_lock_sha256"],
@@ -132,39 +138,41 @@ def _overlap(one: Path, other: Path) -> bool:
     return one.is_relative_to(other) or other.is_relative_to(one)
 
 
-def code_state() -> dict[str, Any]:
+def _code_inputs(stages: Mapping[str, Any]) -> list[Path]:
+    """The code that these stages and the registered model read: files and folders, without data and artifacts."""
+    read = {Path(dep["path"]) for entry in stages.values() for dep in entry.get("deps", [])}
+    code = {path for path in read if path.parts[0] not in (str(paths.DATA), str(paths.ARTIFACTS))}
+    return sorted({*code, Path("heartml"), Path("dvc.yaml"), paths.PARAMS, REQUIREMENTS})
+
+
+def code_state(inputs: Iterable[Path] = ()) -> dict[str, Any]:
     """The commit, whether the working tree differs from it, and the hash of the difference. `None` outside git.
 
-    The difference includes new files. So commit and difference together are the code.
+    The difference includes new files. So commit and difference together are the code. Data and large files are left out
+    of it (heartml/lineage/code_difference.py). Only where there is something to say, there are three more keys:
+    `left_out` names them, `inputs_left_out` those that are or lie in `inputs`, and `trouble` says why git cannot read
+    this repository.
     """
-    commit = git("rev-parse", "HEAD").strip()
-    diff = code_diff() if commit else ""
-    return {"commit": commit or None, "dirty": bool(diff), "diff_sha256": sha256(diff.encode()) if diff else None}
-
-
-def code_diff() -> str:
-    """The difference between commit and working tree as `git diff` prints it, without `dvc.lock`.
-
-    The run keeps `dvc.lock` itself. A temporary index is used, so that new files are part of the difference and the
-    user's index stays as it is.
-    """
-    with temporary_folder() as folder:
-        index = folder / "index"
-        own = Path(git("rev-parse", "--git-path", "index").strip())
-        if own.is_file():
-            index.write_bytes(own.read_bytes())
-        git("add", "--intent-to-add", "--all", index=index)
-        return git("diff", "HEAD", "--binary", "--", ".", f":(exclude){DVC_LOCK}", index=index)
-
-
-def git(*command: str, index: Path | None = None) -> str:
-    """What `git COMMAND` prints here; empty if it fails or if git is not installed."""
-    env = {**os.environ, **({"GIT_INDEX_FILE": str(index)} if index else {})}
     try:
-        done = subprocess.run(["git", *command], capture_output=True, check=False, env=env)
-    except FileNotFoundError:
-        return ""
-    return done.stdout.decode("utf-8", errors="replace") if done.returncode == 0 else ""
+        commit = git.output("rev-parse", "--verify", "--quiet", "HEAD").decode().strip()
+        found = code_difference.read(commit) if commit else code_difference.CodeDifference(b"", {})
+    except git.GitRefused as refused:
+        return {"commit": None, "dirty": False, "diff_sha256": None, "trouble": str(refused)}
+    needed = {path: why for path, why in found.left_out.items() if any(_overlap(Path(path), one) for one in inputs)}
+    extra = {"left_out": code_difference.in_words(found.left_out), "inputs_left_out": code_difference.in_words(needed)}
+    digest = sha256(found.diff) if found.diff else None
+    return {"commit": commit or None, "dirty": bool(found.diff), "diff_sha256": digest,
+            **{key: words for key, words in extra.items() if words}}
+
+
+def code_diff() -> bytes:
+    """The difference between commit and working tree for `git apply`, without `dvc.lock` and without data.
+
+    Raises:
+        GitRefused: git cannot read the repository, or a changed file.
+    """
+    commit = git.output("rev-parse", "--verify", "--quiet", "HEAD").decode().strip()
+    return code_difference.read(commit).diff if commit else b""
 
 
 def environment() -> dict[str, Any]:

@@ -56,12 +56,23 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class Code:
-    """The commit, and the text of the difference to it (`None` if there was none, or if it is lost)."""
+    """The commit, and the difference to it.
+
+    Attributes:
+        difference: for `git apply`; `None` if there was none, or if it is lost.
+        left_out: what is not in the difference because it is data or too large, in words.
+    """
 
     commit: str | None
     dirty: bool
     diff_sha256: str | None
-    diff: str | None
+    difference: bytes | None
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def diff(self) -> str | None:
+        """The difference as text, to be read; what is not UTF-8 is replaced."""
+        return None if self.difference is None else self.difference.decode("utf-8", errors="replace")
 
 
 @dataclass(frozen=True)
@@ -229,7 +240,9 @@ class _NoFiles(StoredFiles):
 def _code(files: StoredFiles, facts: Mapping[str, Any]) -> Code:
     noted = facts.get("code", {})
     dirty = bool(noted.get("dirty"))
-    return Code(noted.get("commit"), dirty, noted.get("diff_sha256"), files.text("code.diff") if dirty else None)
+    stored = files.path("code.diff") if dirty else None
+    return Code(noted.get("commit"), dirty, noted.get("diff_sha256"), stored.read_bytes() if stored else None,
+                tuple(map(str, noted.get("left_out", ()))))
 
 
 def _stages(entries: Mapping[str, Any]) -> tuple[StageRecord, ...]:

@@ -4,7 +4,6 @@ In: the data versions of runs. Out: hashes, each with the commits and runs that 
 a version, read by hash through DVC.
 """
 
-import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import yaml
 from heartml.lineage import capture
 from heartml.lineage.capture import DATA_DVC, LineageError
 from heartml.lineage.dvc_objects import Objects
+from heartml.pipeline import git
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +42,9 @@ def list_data_versions(runs: Mapping[str, str]) -> list[DataVersion]:
 
     Args:
         runs: run id -> hash of its data version.
+
+    Raises:
+        GitRefused: git cannot read the repository, so that its versions are not known.
     """
     commits: dict[str, list[Commit]] = {}
     for commit, text in _pointers():
@@ -66,10 +69,11 @@ def _md5(text: str) -> str:
 
 def _pointers() -> Iterable[tuple[Commit, str]]:
     """Each commit that changed `data.dvc`, on any branch, oldest first, with the text of the file."""
-    log = _git("log", "--all", "--full-history", "--reverse", "--format=%H %cI", "--", str(DATA_DVC)).decode()
+    log = git.output("log", "--no-color", "--all", "--full-history", "--reverse", "--format=%H %cI", "--",
+                     str(DATA_DVC)).decode()
     commits = [Commit(*line.split()) for line in log.splitlines()]
     names = "".join(f"{commit.commit}:{DATA_DVC}\n" for commit in commits).encode()
-    output = _git("cat-file", "--batch", stdin=names) if commits else b""
+    output = git.output("cat-file", "--batch", stdin=names) if commits else b""
     for commit in commits:
         head, _, output = output.partition(b"\n")
         if head.endswith(b"missing"):      # this commit removed the file
@@ -79,13 +83,12 @@ def _pointers() -> Iterable[tuple[Commit, str]]:
         output = output[size + 1:]
 
 
-def _git(*command: str, stdin: bytes = b"") -> bytes:
-    """What git prints; nothing outside a repository, or if git is not installed."""
-    try:
-        done = subprocess.run(["git", *command], input=stdin, capture_output=True, check=False)
-    except FileNotFoundError:
-        return b""
-    return done.stdout if done.returncode == 0 else b""
+def unseen() -> list[str]:
+    """What of git's history cannot be seen here, in words; empty if all of it can."""
+    if not git.is_shallow():
+        return []
+    return ["older commits are not here, nor the data versions that only they name, because this is a shallow clone: "
+            "`git fetch --unshallow`"]
 
 
 @dataclass(frozen=True, eq=False)

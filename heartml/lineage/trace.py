@@ -131,7 +131,7 @@ def find(client: Client, name: str, objects: Objects | None = None) -> Trace:
     objects = objects or Objects()
     runs = tracking.training_runs(client)
     known = data_versions.list_data_versions({run.run_id: run.tags["heartml.data"] for run in runs})
-    missing: list[str] = []
+    missing = data_versions.unseen()
     tables: dict[str, VersionTables] = {}
     for version in track(known, "data versions", len(known)):
         try:
@@ -163,9 +163,9 @@ def _matches(
         rows = _refused(tables, name, kind)
         if ids or rows:
             return kind, frozenset(ids), rows
-    unread = f" ({len(missing)} of them could not be read: {missing[0]})" if missing else ""
-    raise UnknownName(f"{name}: no recording, source file or patient of {len(tables) + len(missing)} data versions "
-                      f"has this name{unread}. A recording id needs {_SHORTEST} digits or more")
+    unread = f" (what could not be read: {missing[0]}{f'; and {len(missing) - 1} more' if missing[1:] else ''})"
+    raise UnknownName(f"{name}: no recording, source file or patient of {len(tables)} data versions "
+                      f"has this name{unread if missing else ''}. A recording id needs {_SHORTEST} digits or more")
 
 
 def _has_name(table: "pd.DataFrame", name: str, kind: str) -> "pd.Series[bool]":

@@ -18,7 +18,7 @@ from heartml.reporting.outline import Node
 if TYPE_CHECKING:
     import pandas as pd
 
-_CHANGED = re.compile(r"^diff --git a/(.+?) b/", re.MULTILINE)
+_CHANGED = re.compile(r"^diff --git \"?a/(.+?)\"? \"?b/", re.MULTILINE)
 _LONGEST_DIFF = 200_000     # characters on a page
 
 
@@ -91,12 +91,14 @@ def _code(chain: Chain) -> Node:
     code = chain.code
     if not code.commit:
         return Node("Code", "the commit is not known", bad=True)
+    left_out = tuple(Node("not in code.diff", words) for words in code.left_out)
     if not code.dirty:
-        return Node("Code", "commit, nothing uncommitted", code.commit)
+        return Node("Code", "commit, nothing uncommitted", code.commit, left_out)
     changed = dict.fromkeys(_CHANGED.findall(code.diff or ""))
     words = f"commit, with {len(changed)} uncommitted files (code.diff)" if code.diff else "commit; the diff is lost"
     diff = Node("diff", "", code.diff_sha256 or "", text=(code.diff or "")[:_LONGEST_DIFF])
-    return Node("Code", words, code.commit, (*(Node("changed", file) for file in changed), diff), bad=not code.diff)
+    return Node("Code", words, code.commit, (*(Node("changed", file) for file in changed), *left_out, diff),
+                bad=not code.diff)
 
 
 def _lock(chain: Chain) -> Node:

@@ -6,7 +6,6 @@ The caller holds the pipeline's lock. The pipeline's own locks need no repair: t
 import contextlib
 import json
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from heartml.core import paths
 from heartml.core.system.files import replacing
 from heartml.core.system.processes import alive
+from heartml.pipeline import git
 
 
 class _IncompleteCopy(Exception):  # noqa: N818 - not an error: the former copy stays
@@ -110,7 +110,7 @@ def _repair_lock_file() -> None:
     if not DVC_LOCK.exists() or _readable(DVC_LOCK):
         return
     with replacing(DVC_LOCK) as temporary:
-        committed = subprocess.run(["git", "show", f"HEAD:./{DVC_LOCK}"], capture_output=True, check=False)
+        committed = git.run("cat-file", "blob", f"HEAD:./{DVC_LOCK}")
         temporary.write_bytes(committed.stdout if committed.returncode == 0 else b"schema: '2.0'\n")
         if _readable(_SAVED):
             shutil.copyfile(_SAVED, temporary)

@@ -56,12 +56,12 @@ def signed_tags(tags: Mapping[str, str]) -> dict[str, str]:
             if (tag.startswith(_SIGNED_TAGS) or tag == _GIT) and tag not in _LATER_TAGS}
 
 
-def file_hashes(items: Mapping[str, Path | str]) -> dict[str, str]:
-    """Path in the run -> SHA-256, for the files, folders and texts that `tracking.log_files` will store."""
+def file_hashes(items: Mapping[str, Path | str | bytes]) -> dict[str, str]:
+    """Path in the run -> SHA-256, for the files, folders, texts and bytes that `tracking.log_files` will store."""
     found: dict[str, str] = {}
     for name, item in items.items():
-        if isinstance(item, str):
-            found[name] = sha256(item.encode())
+        if isinstance(item, str | bytes):
+            found[name] = sha256(item.encode() if isinstance(item, str) else item)
         elif item.is_dir():
             found |= {f"{name}/{file}": digest for file, digest in folder_hashes(item).items()}
         else:

@@ -216,11 +216,11 @@ def log_data(client: "MlflowClient", run_id: str, name: str, content_hash: str, 
     client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
 
 
-def log_files(client: "MlflowClient", run_id: str, items: Mapping[str, Path | str]) -> None:
-    """Store files, folders and texts in a run, in one upload.
+def log_files(client: "MlflowClient", run_id: str, items: Mapping[str, Path | str | bytes]) -> None:
+    """Store files, folders, texts and bytes in a run, in one upload.
 
     Args:
-        items: path in the run -> a file or folder on this disk, or the text itself.
+        items: path in the run -> a file or folder on this disk, or the text or the bytes themselves.
     """
     with temporary_folder() as folder:
         for name, item in items.items():
@@ -228,6 +228,8 @@ def log_files(client: "MlflowClient", run_id: str, items: Mapping[str, Path | st
             place.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(item, str):
                 place.write_text(item, encoding="utf-8")
+            elif isinstance(item, bytes):
+                place.write_bytes(item)
             elif item.is_dir():
                 shutil.copytree(item, place)
             else:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import temporary_folder
-from heartml.lineage import capture
+from heartml.pipeline import git
 from heartml.registry import champions, consent, model_files, tracking, versions
 from heartml.registry.champions import NONE, PERSON, ROLLBACK, Decision, Entry
 from heartml.registry.versions import ABANDONED, CHALLENGER, CHAMPION, ChampionChanged, Version
@@ -138,7 +138,8 @@ def refusal_reasons(version: Version) -> list[str]:
 
 def current_person() -> str:
     """The person at this computer: `Ada Lovelace <ada@example.org> (ada on machine)`, as far as git and system know."""
-    name, email = (capture.git("config", key).strip() for key in ("user.name", "user.email"))
+    name, email = (git.run("config", key).stdout.decode("utf-8", errors="replace").strip()
+                   for key in ("user.name", "user.email"))
     try:
         user = getpass.getuser()
     except (KeyError, OSError):

@@ -147,8 +147,8 @@ def _flat(prefix: str, value: Any) -> list[tuple[str, str]]:
     return [(prefix[:-1], value if isinstance(value, str) else canonical_json(value).strip())]
 
 
-def _files(name: str, facts: Mapping[str, Any]) -> dict[str, Path | str]:
-    """Files that the run keeps (path in the run -> file or text): enough to explain the model without this folder."""
+def _files(name: str, facts: Mapping[str, Any]) -> dict[str, Path | str | bytes]:
+    """What the run keeps (path in it -> file, text or bytes): enough to explain the model without this folder."""
     from heartml.inference.monitoring import reference
     from heartml.release import gate_inputs
     from heartml.reporting import model_card
@@ -159,9 +159,11 @@ def _files(name: str, facts: Mapping[str, Any]) -> dict[str, Path | str]:
         "out_of_fold.parquet": paths.out_of_fold(name), "robustness.json": paths.robustness(name),
         reference.NAME: reference.write(name),
     }
-    texts = {"lineage.json": canonical_json(facts), "dvc.lock.json": capture.lock_as_json(),
-             model_card.FILE: canonical_json(model_card.gather(name)),
-             gate_inputs.UNITS_FILE: gate_inputs.held_out_units_as_csv(name)}
+    texts: dict[str, str | bytes] = {
+        "lineage.json": canonical_json(facts), "dvc.lock.json": capture.lock_as_json(),
+        model_card.FILE: canonical_json(model_card.gather(name)),
+        gate_inputs.UNITS_FILE: gate_inputs.held_out_units_as_csv(name),
+    }
     if facts["code"]["dirty"]:
         texts["code.diff"] = capture.code_diff()
     return {**{to: path for to, path in (whole | made).items() if path.exists()}, **texts}
