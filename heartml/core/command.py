@@ -1,7 +1,9 @@
 """Run a command of this project: telemetry off, and a user's mistake printed as one line."""
 
 import os
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -19,6 +21,8 @@ NO_TELEMETRY = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
 }
 
+_ASKS = frozenset({"-h", "--help", "--version"})
+
 
 def run(command: click.Command, *, interrupted: int = 130) -> int:
     """Run a command of this project. A user's mistake or an error of the machine is printed as one line.
@@ -35,6 +39,7 @@ def run(command: click.Command, *, interrupted: int = 130) -> int:
     for name, value in NO_TELEMETRY.items():
         os.environ.setdefault(name, value)
     try:
+        _check_folder(sys.argv[1:])
         return command(standalone_mode=False) or 0
     except (KeyboardInterrupt, click.Abort):
         return interrupted
@@ -52,6 +57,18 @@ def run(command: click.Command, *, interrupted: int = 130) -> int:
             raise
         click.echo(f"heartml: {one_line(words)}", err=True)
         return 1
+
+
+def _check_folder(arguments: Sequence[str]) -> None:
+    """Refuse a sub-folder of a project, where a command would begin a second, empty registry.
+
+    Raises:
+        HeartMLError: the message names the project's folder.
+    """
+    root = None if _ASKS.intersection(arguments) else paths.enclosing_project(Path.cwd())
+    if root:
+        raise HeartMLError(f"this folder is inside the project {root}, and commands run in the project's own folder: "
+                           f"`cd {shlex.quote(str(root))}`, and name files from there")
 
 
 def _missing_input(error: Exception) -> str | None:

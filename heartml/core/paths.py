@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+DVC_YAML = Path("dvc.yaml")
 DATA = Path("data")
 RECORDINGS = DATA / "recordings.parquet"
 ANNOTATIONS = DATA / "annotations.parquet"
@@ -18,6 +19,14 @@ STATE = Path(".heartml")   # locks, caches, unfinished work; also the SQLite sto
 LOCKS = STATE / "locks"
 OWN_KEY = STATE / "keys" / "signing.pem"   # private, made once; its public half is signing.pub
 TRUSTED_KEYS = Path("keys")        # public keys of others whose signatures are trusted, *.pub
+
+
+def enclosing_project(folder: Path) -> Path | None:
+    """The project that a folder lies in without being it; `None` if it is a project itself, or in none."""
+    if (folder / PARAMS).is_file():
+        return None
+    both = (above for above in folder.parents if (above / PARAMS).is_file() and (above / DVC_YAML).is_file())
+    return next(both, None)
 
 
 def collection(dataset: str) -> Path:
