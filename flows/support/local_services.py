@@ -12,9 +12,9 @@ import urllib.request
 from dataclasses import dataclass
 
 from flows.support import supervisor
-from flows.support.private_server import HOME, POOL, ServerError
+from flows.support.private_server import POOL, ServerError, keep_history_here
 from heartml.core import paths
-from heartml.registry import mlflow_store, tracking
+from heartml.registry import addresses, mlflow_store, tracking
 
 HOST = "127.0.0.1"
 _LOGS = paths.STATE / "logs"
@@ -49,7 +49,7 @@ def _log(name: str) -> str:
 
 def set_prefect_address(port: int) -> None:
     """Name the server in the environment of this process and its children."""
-    os.environ.setdefault("PREFECT_HOME", str(HOME.resolve()))
+    keep_history_here()
     os.environ["PREFECT_API_URL"] = f"http://{HOST}:{port}/api"
     os.environ["PREFECT_UI_URL"] = f"http://{HOST}:{port}"
 
@@ -68,7 +68,7 @@ def mlflow(port: int) -> LocalService:
     tracking.connect()   # makes the schema, under a lock
     command = ["-m", "mlflow", "server", "--backend-store-uri", mlflow_store.tracking_uri(),
                "--host", HOST, "--port", str(port),
-               "--workers", "1", "--default-artifact-root", str(tracking.STORED_FILES.resolve())]
+               "--workers", "1", "--default-artifact-root", addresses.of_folder(tracking.STORED_FILES)]
     return _started("mlflow", command, f"http://{HOST}:{port}", _SERVER_GRACE_S,
                     MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
 

@@ -19,12 +19,15 @@ from heartml.core import paths
 from heartml.core.system import health
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.processes import die_with_parent
+from heartml.registry import addresses
 
 HOME = paths.STATE / "prefect"
 POOL = "heartml"   # the work pool that prefect.yaml deploys to and a worker takes runs from
 LOG = paths.STATE / "logs" / "prefect-server.log"
 _STARTUP_S = 180   # long, for a machine that is busy with other work
 _STARTS = 5
+_DATABASE = ("PREFECT_API_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL",
+             "PREFECT_SERVER_DATABASE_DRIVER")     # each of them names another database
 _HEALTHY = b"true"    # a Prefect server's reply when it is asked for its health
 
 
@@ -78,6 +81,17 @@ def _suggestion(named: str) -> str:
     return "" if full == named.rstrip("/") or (found and scheme not in ("http", "https")) else f" Did you mean {full}?"
 
 
+def keep_history_here() -> None:
+    """Name Prefect's folder and its database in the environment, unless the caller has named them.
+
+    Prefect pastes the folder's path into the database's address. So it is told the address where the path has a
+    character that means something there.
+    """
+    home = os.environ.setdefault("PREFECT_HOME", str(HOME.resolve()))
+    if addresses.needs_escape(home) and not any(name in os.environ for name in _DATABASE):
+        os.environ[_DATABASE[0]] = addresses.of_sqlite(Path(home).expanduser() / "prefect.db", "aiosqlite")
+
+
 def start() -> None:
     """Start a server for this process alone.
 
@@ -89,7 +103,7 @@ def start() -> None:
         ServerError: the server does not answer after three minutes.
     """
     port = _free_port()
-    os.environ.setdefault("PREFECT_HOME", str(HOME.resolve()))
+    keep_history_here()
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")   # where core/command.py has not run
     for handler in ("CONSOLE", "DEBUG"):   # the command prints its own lines

@@ -14,17 +14,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from heartml.core import paths
 from heartml.core.system import health
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.locks import exclusive
+from heartml.registry import addresses
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-VARIABLE = "MLFLOW_TRACKING_URI"
+VARIABLE, REGISTRY = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
 FILE = paths.STATE / "mlflow.db"
 _KINDS = frozenset({"sqlite", "postgresql", "http", "https"})
 _HEALTHY = b"OK"                    # reply of an MLflow server's health check
@@ -36,56 +36,75 @@ class StoreError(HeartMLError):
 
 def tracking_uri() -> str:
     """Address of the tracking store in use."""
-    return os.environ.get(VARIABLE) or f"sqlite:///{FILE.resolve()}"
+    return os.environ.get(VARIABLE) or addresses.of_sqlite(FILE)
 
 
-def in_words() -> str:
+def in_words(variable: str = VARIABLE) -> str:
     """`MLFLOW_TRACKING_URI=...` for messages, without the password."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
     with contextlib.suppress(ArgumentError):
-        return f"{VARIABLE}={make_url(tracking_uri()).render_as_string(hide_password=True)}"
-    return f"{VARIABLE}={tracking_uri()}"
+        return f"{variable}={make_url(_address(variable)).render_as_string(hide_password=True)}"
+    return f"{variable}={_address(variable)}"
+
+
+def _address(variable: str) -> str:
+    return tracking_uri() if variable == VARIABLE else os.environ.get(variable, "")
 
 
 def is_server() -> bool:
     """Whether the store is reached through an MLflow server."""
-    return tracking_uri().startswith(("http://", "https://"))
+    return _is_server(tracking_uri())
+
+
+def _is_server(address: str) -> bool:
+    return address.startswith(("http://", "https://"))
 
 
 def is_postgresql() -> bool:
     """Whether this process writes into a PostgreSQL database directly."""
-    return tracking_uri().partition(":")[0].partition("+")[0] == "postgresql"
+    return _is_postgresql(tracking_uri())
+
+
+def _is_postgresql(address: str) -> bool:
+    return address.partition(":")[0].partition("+")[0] == "postgresql"
 
 
 def sqlite_file() -> Path | None:
     """The file of an SQLite store, whether it exists or not; `None` if the store is a service."""
-    parts = urlsplit(tracking_uri())
-    return Path(unquote(parts.path[1:])) if parts.scheme == "sqlite" and parts.path != "/:memory:" else None
+    return addresses.sqlite_path(tracking_uri())
 
 
 def check() -> None:
-    """Check within seconds that the address is valid and that the service answers. MLflow itself tries for minutes.
+    """Check within seconds that the addresses are valid and that the services answer. MLflow itself tries for minutes.
+
+    That is the tracking store, and the registry where `MLFLOW_REGISTRY_URI` names another one.
 
     Raises:
-        StoreError: the address is none of those at the head of this module, or nothing answers.
+        StoreError: an address is none of those at the head of this module, or nothing answers.
     """
-    kind, is_address, _ = tracking_uri().partition("://")
+    _check(VARIABLE, "a tracking store", f"unset {VARIABLE} to keep runs in .heartml")
+    if os.environ.get(REGISTRY) and os.environ[REGISTRY] != tracking_uri():
+        _check(REGISTRY, "a registry", f"unset {REGISTRY} to keep versions in the tracking store")
+
+
+def _check(variable: str, what: str, without: str) -> None:
+    address = _address(variable)
+    kind, is_address, _ = address.partition("://")
     if not is_address or kind.partition("+")[0] not in _KINDS:
-        meant = f": did you mean http://{tracking_uri()}?" if re.match(r"[\w.-]+:\d+(/|$)", tracking_uri()) else ""
-        raise StoreError(f"{in_words()}: no address of a tracking store{meant or '.'} Write http(s)://HOST:PORT of an "
-                         "MLflow server, postgresql+psycopg://USER@HOST/NAME or sqlite:///FILE, or unset "
-                         f"{VARIABLE} to keep runs in .heartml")
-    if is_postgresql():
-        with _connected():
+        meant = f": did you mean http://{address}?" if re.match(r"[\w.-]+:\d+(/|$)", address) else ""
+        raise StoreError(f"{in_words(variable)}: no address of {what}{meant or '.'} Write http(s)://HOST:PORT of an "
+                         f"MLflow server, postgresql+psycopg://USER@HOST/NAME or sqlite:///FILE, or {without}")
+    if _is_postgresql(address):
+        with _connected(variable, without):
             pass
-    if is_server():
+    if _is_server(address):
         try:
-            health.check(tracking_uri(), _HEALTHY)
+            health.check(address, _HEALTHY)
         except health.ServerNotFound as error:
-            raise StoreError(f"{in_words()}: no MLflow server answers ({error}). Start it, or unset {VARIABLE} to keep "
-                             "runs in .heartml") from None
+            raise StoreError(f"{in_words(variable)}: no MLflow server answers ({error}). Start it, or {without}"
+                             ) from None
 
 
 @contextlib.contextmanager
@@ -126,20 +145,22 @@ def _lock(connection: "Connection", purpose: str, on_wait: str) -> None:
 
 
 @contextlib.contextmanager
-def _connected() -> Iterator["Connection"]:
+def _connected(
+    variable: str = VARIABLE, without: str = f"unset {VARIABLE} to keep runs in .heartml"
+) -> Iterator["Connection"]:
     from sqlalchemy import NullPool, create_engine
     from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
     try:
-        engine = create_engine(tracking_uri(), poolclass=NullPool, isolation_level="AUTOCOMMIT",
+        engine = create_engine(_address(variable), poolclass=NullPool, isolation_level="AUTOCOMMIT",
                                connect_args={"connect_timeout": health.TIMEOUT_S})
         connection = engine.connect()
     except (DBAPIError, ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         why = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
         way_out = ("install heartml[scale], which brings the driver of postgresql+psycopg://"
                    if isinstance(error, ModuleNotFoundError | NoSuchModuleError) else
-                   f"start it, or unset {VARIABLE} to keep runs in .heartml")
-        raise StoreError(f"{in_words()}: the database does not answer ({why}): {way_out}") from None
+                   f"start it, or {without}")
+        raise StoreError(f"{in_words(variable)}: the database does not answer ({why}): {way_out}") from None
     try:
         yield connection
     finally:

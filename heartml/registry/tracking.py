@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from heartml.core import paths
 from heartml.core.system import processes
 from heartml.core.system.files import canonical_json, temporary_folder
-from heartml.registry import mlflow_store
+from heartml.registry import addresses, mlflow_store
 from heartml.registry.mlflow_store import sqlite_file, tracking_uri
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 
 def _update_moved_paths(database: sqlite3.Connection) -> None:
     """Correct the absolute paths of files that MLflow stores, if this repository was moved or copied."""
-    here = str(STORED_FILES.resolve())
+    here = addresses.of_folder(STORED_FILES)
     found = database.execute("SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE ?",
                           (f"%/{STORED_FILES}",)).fetchall()
     for (before,) in found:
@@ -179,7 +179,7 @@ def _experiment(client: "MlflowClient", name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found:
         return str(found.experiment_id)
-    place = None if mlflow_store.is_server() else os.environ.get(ARTIFACTS) or str(STORED_FILES.resolve())
+    place = None if mlflow_store.is_server() else os.environ.get(ARTIFACTS) or addresses.of_folder(STORED_FILES)
     try:
         return str(client.create_experiment(name, artifact_location=place))
     except MlflowException:

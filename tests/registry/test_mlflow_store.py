@@ -1,6 +1,8 @@
 """Where the tracking store may be, and what a wrong address is answered with."""
 
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -78,6 +80,54 @@ def test_what_is_no_server_of_mlflow_is_not_taken_for_one(
 def test_nothing_at_all_is_told_too(address: str) -> None:
     with pytest.raises(health.ServerNotFound):
         health.check(address, b"OK")
+
+
+@pytest.mark.parametrize(("address", "words"), [
+    ("localhost:5000", "no address of a registry: did you mean http://localhost:5000?"),
+    ("databricks-uc", "no address of a registry"), ("http://127.0.0.1:1", "no MLflow server answers")])
+def test_the_address_of_the_registry_is_checked_as_that_of_the_runs(
+    address: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(mlflow_store.VARIABLE, "sqlite:///mlflow.db")
+    monkeypatch.setenv(mlflow_store.REGISTRY, address)
+    with pytest.raises(mlflow_store.StoreError) as refused:
+        mlflow_store.check()
+    assert str(refused.value).startswith(f"{mlflow_store.REGISTRY}={address}: {words}")
+    assert f"unset {mlflow_store.REGISTRY} to keep versions in the tracking store" in str(refused.value)
+
+
+def test_the_password_of_the_registry_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(mlflow_store.REGISTRY, "mysql://ada:secret@host/name")
+    monkeypatch.delenv(mlflow_store.VARIABLE, raising=False)
+    with pytest.raises(mlflow_store.StoreError, match=r"ada:\*\*\*@host"):
+        mlflow_store.check()
+
+
+def test_a_server_that_takes_the_call_and_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "TIMEOUT_S", 0.2)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        started = time.monotonic()
+        with pytest.raises(health.ServerNotFound):
+            health.check(f"http://127.0.0.1:{silent.getsockname()[1]}", b"OK")
+        assert time.monotonic() - started < 2
+
+
+def test_a_host_whose_name_is_looked_up_for_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(health, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: ended.wait(20))
+    started = time.monotonic()
+    with pytest.raises(health.ServerNotFound, match="no reply within") as refused:
+        health.check("http://far.example.org", b"OK")
+    ended.set()
+    assert time.monotonic() - started < 2
+    assert machine_errors.is_lost_connection(refused.value)
+
+
+def test_all_of_a_check_takes_no_more_than_five_seconds() -> None:
+    assert health.TIMEOUT_S <= 5
 
 
 def test_a_refused_connection_is_one_that_another_try_can_help(monkeypatch: pytest.MonkeyPatch) -> None:

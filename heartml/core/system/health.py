@@ -1,10 +1,11 @@
 """Check in seconds whether a server answers at an address, because its own client may try for minutes."""
 
 import http.client
+import threading
 import urllib.error
 import urllib.request
 
-TIMEOUT_S = 10
+TIMEOUT_S = 5       # for all of it: finding the host, connecting and reading
 _WHO_ASKS = frozenset({401, 403, 407, 429})     # it is there, but wants a login or is busy
 
 
@@ -22,14 +23,25 @@ def check(address: str, expected: bytes) -> None:
         ServerNotFound: no such answer. Its cause is the network's own error, by which a flow knows that another try can
             help.
     """
+    ended: list[bytes | BaseException] = []
+    asking = threading.Thread(target=_ask, args=(address, len(expected), ended), daemon=True)
+    asking.start()
+    asking.join(TIMEOUT_S)      # a host's name may be looked up for longer, whatever the timeout of the connection
+    found = ended[0] if ended else TimeoutError(f"no reply within {TIMEOUT_S} s")
+    if isinstance(found, urllib.error.HTTPError) and found.code in _WHO_ASKS:
+        return
+    if isinstance(found, OSError | ValueError | http.client.HTTPException):
+        raise ServerNotFound(str(found)) from found
+    if isinstance(found, BaseException):
+        raise found
+    if found != expected:
+        raise ServerNotFound("something else does")
+
+
+def _ask(address: str, length: int, ended: list[bytes | BaseException]) -> None:
+    """Append the first bytes of the reply, or the error."""
     try:
         with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=TIMEOUT_S) as answer:
-            answered = answer.read(len(expected))
-    except urllib.error.HTTPError as error:
-        if error.code not in _WHO_ASKS:
-            raise ServerNotFound(str(error)) from error
-        return
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise ServerNotFound(str(error)) from error
-    if answered != expected:
-        raise ServerNotFound("something else does")
+            ended.append(answer.read(length))
+    except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+        ended.append(error)
