@@ -19,13 +19,13 @@ from support.workspaces import ROOT, Workspace
 # out. They come first, in this order, so that none is left over at the end. The first makes `retrained`, for which the
 # next ones need not wait.
 SLOW = ("survival", "ingest_faults", "protocols", "structure", "leave_out", "fault_bench", "scale", "retrain",
-        "run_local", "audit", "deployments", "fault_bench_databases", "publish_gate", "publish", "ingest_command",
-        "ingest_real", "ingest_versions", "ingest_quarantine", "ingest", "fault_bench_dvc", "model_card",
-        "comparison", "published_model", "pipeline", "murmur_pages", "search", "fuzz", "serving", "monitoring",
-        "batch", "chain", "validation", "champions", "assessment", "available_tasks", "versions", "withdrawal",
-        "robustness", "ensemble", "generic", "task_report", "report_tables", "report_browser", "evaluation_inputs",
-        "download", "frame_cache", "trace", "user_errors", "services", "stage_helpers", "parallel", "mlflow_store",
-        "files")
+        "any_folder", "run_local", "audit", "deployments", "fault_bench_databases", "publish_gate", "publish",
+        "ingest_command", "ingest_real", "ingest_versions", "ingest_quarantine", "ingest", "fault_bench_dvc",
+        "model_card", "comparison", "published_model", "pipeline", "murmur_pages", "search", "fuzz", "serving",
+        "monitoring", "batch", "chain", "validation", "champions", "assessment", "available_tasks", "versions",
+        "withdrawal", "robustness", "ensemble", "generic", "task_report", "report_tables", "report_browser",
+        "evaluation_inputs", "download", "frame_cache", "trace", "user_errors", "services", "stage_helpers",
+        "parallel", "mlflow_store", "files")
 _ORDER = {f"test_{name}": number for number, name in enumerate(SLOW)}
 # Random moments are drawn once, before the workers start, so that all of them collect the same tests.
 os.environ.setdefault("HEARTML_FAULT_SEED", str(random.SystemRandom().randrange(1, 10**6)))

@@ -34,6 +34,7 @@ def retrain(wait: bool, force: bool, as_json: bool) -> None:
     heartml retrain --no-wait --json
     """
     from flows.support import run_local
+    from heartml.lineage import capture
     from heartml.release import outcome as results
     from heartml.release import publish
 
@@ -41,7 +42,7 @@ def retrain(wait: bool, force: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(results.as_json(outcomes), indent=2))
     else:
-        results.show(outcomes)
+        results.show(outcomes, capture.uncommitted())
     if any(outcome.state == publish.FAILED for outcome in outcomes):
         sys.exit(1)
 

@@ -142,7 +142,7 @@ def _code_inputs(stages: Mapping[str, Any]) -> list[Path]:
     """The code that these stages and the registered model read: files and folders, without data and artifacts."""
     read = {Path(dep["path"]) for entry in stages.values() for dep in entry.get("deps", [])}
     code = {path for path in read if path.parts[0] not in (str(paths.DATA), str(paths.ARTIFACTS))}
-    return sorted({*code, Path("heartml"), Path("dvc.yaml"), paths.PARAMS, REQUIREMENTS})
+    return sorted({*code, Path("heartml"), paths.DVC_YAML, paths.PARAMS, REQUIREMENTS})
 
 
 def code_state(inputs: Iterable[Path] = ()) -> dict[str, Any]:
@@ -173,6 +173,15 @@ def code_diff() -> bytes:
     """
     commit = git.output("rev-parse", "--verify", "--quiet", "HEAD").decode().strip()
     return code_difference.read(commit).diff if commit else b""
+
+
+def uncommitted() -> list[str]:
+    """Files that say what a retraining was made from and are not committed; empty outside git."""
+    files = (DVC_LOCK, DATA_DVC, paths.DVC_YAML, paths.PARAMS, REQUIREMENTS, paths.SPLITS)
+    try:
+        return code_difference.uncommitted([str(file) for file in files])
+    except git.GitRefused:
+        return []
 
 
 def environment() -> dict[str, Any]:

@@ -7,7 +7,7 @@ files stay out of it. A new folder that holds a recording is somebody's data, an
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +69,18 @@ def read(commit: str) -> CodeDifference:
             kept.append(one.path)
             room -= one.bytes
     return CodeDifference(_diff(commit, kept) if kept else b"", left_out)
+
+
+def uncommitted(files: Sequence[str]) -> list[str]:
+    """Those of these files that are new, or differ from the commit; not what .gitignore names.
+
+    Raises:
+        GitRefused: git cannot read the repository.
+    """
+    commit = git.line("rev-parse", "--verify", "--quiet", "HEAD")
+    changed = _names("diff", *git.RAW, commit, "--", *files)[1::2] if commit else []
+    staged = [] if commit else _names("ls-files", "-z", "--", *files)
+    return sorted({*changed, *staged, *_names("ls-files", "--others", "--exclude-standard", "-z", "--", *files)})
 
 
 def in_words(left_out: Mapping[str, str]) -> list[str]:

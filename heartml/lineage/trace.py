@@ -163,9 +163,10 @@ def _matches(
         rows = _refused(tables, name, kind)
         if ids or rows:
             return kind, frozenset(ids), rows
-    unread = f" (what could not be read: {missing[0]}{f'; and {len(missing) - 1} more' if missing[1:] else ''})"
+    more = f"; and {len(missing) - 1} more" if missing[1:] else ""
+    unread = f" (not all could be read: {missing[0]}{more})" if missing else ""
     raise UnknownName(f"{name}: no recording, source file or patient of {len(tables)} data versions "
-                      f"has this name{unread if missing else ''}. A recording id needs {_SHORTEST} digits or more")
+                      f"has this name{unread}. A recording id needs {_SHORTEST} digits or more")
 
 
 def _has_name(table: "pd.DataFrame", name: str, kind: str) -> "pd.Series[bool]":

@@ -92,10 +92,12 @@ def _code(chain: Chain) -> Node:
     if not code.commit:
         return Node("Code", "the commit is not known", bad=True)
     left_out = tuple(Node("not in code.diff", words) for words in code.left_out)
+    without = f"; left out: {'; '.join(code.left_out[:2])}{' ...' if code.left_out[2:] else ''}" if left_out else ""
     if not code.dirty:
-        return Node("Code", "commit, nothing uncommitted", code.commit, left_out)
+        return Node("Code", f"commit, nothing uncommitted{without}", code.commit, left_out)
     changed = dict.fromkeys(_CHANGED.findall(code.diff or ""))
     words = f"commit, with {len(changed)} uncommitted files (code.diff)" if code.diff else "commit; the diff is lost"
+    words += without
     diff = Node("diff", "", code.diff_sha256 or "", text=(code.diff or "")[:_LONGEST_DIFF])
     return Node("Code", words, code.commit, (*(Node("changed", file) for file in changed), *left_out, diff),
                 bad=not code.diff)

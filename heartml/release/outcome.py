@@ -3,6 +3,7 @@
 In: one `publish.ReleaseOutcome` a task. Out: text, with each metric's interval, the best baseline and the champion.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -65,8 +66,12 @@ def heading(outcome: ReleaseOutcome) -> str:
     return f"{outcome.task}: {outcome.state}{version}"
 
 
-def show(outcomes: Sequence[ReleaseOutcome]) -> None:
-    """Print a table for each task, the verdict with its reason, and the path of the report."""
+def show(outcomes: Sequence[ReleaseOutcome], uncommitted: Sequence[str] = ()) -> None:
+    """Print a table for each task, the verdict with its reason, and the path of the report.
+
+    Args:
+        uncommitted: files that say what the models were made from and that no commit has yet.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -86,6 +91,18 @@ def show(outcomes: Sequence[ReleaseOutcome]) -> None:
             console.print(Text(f"  report: {outcome.report}"), soft_wrap=True)
     for page in murmur_pages.pages(outcomes):
         console.print(Text(f"all features of the murmur: {page}"), soft_wrap=True)
+    if uncommitted:
+        console.print(Text(what_to_commit(uncommitted)), soft_wrap=True)
+
+
+def what_to_commit(uncommitted: Sequence[str]) -> str:
+    """What to commit after a retraining, and what for.
+
+    >>> what_to_commit(["dvc.lock", "params.yaml"])
+    'to commit: `git add dvc.lock params.yaml && git commit`; a clone then knows what the models were made from'
+    """
+    names = " ".join(shlex.quote(printable(name)) for name in uncommitted)
+    return f"to commit: `git add {names} && git commit`; a clone then knows what the models were made from"
 
 
 def show_versions(versions: Sequence[Version]) -> None:

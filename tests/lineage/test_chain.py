@@ -233,7 +233,8 @@ def test_the_page_has_everything_in_it_and_fetches_nothing(found: Chain) -> None
 def test_hostile_names_stay_text(found: Chain) -> None:
     hostile = dataclasses.replace(
         found, recordings=found.recordings.assign(source_file=HOSTILE),
-        code=dataclasses.replace(found.code, dirty=True, diff=f"diff --git a/{HOSTILE} b/x\n"))
+        code=dataclasses.replace(found.code, dirty=True, difference=f"diff --git a/{HOSTILE} b/x\n".encode(),
+                                 left_out=(HOSTILE,)))
     assert "<script" not in page.render(hostile)
     assert ProvDocument.deserialize(content=export_prov.as_json(hostile)) == export_prov.document(hostile)
 
@@ -241,9 +242,11 @@ def test_hostile_names_stay_text(found: Chain) -> None:
 def test_what_was_not_committed_is_named_file_by_file(found: Chain) -> None:
     file = "heartml/audio/sound_files.py"
     diff = f"diff --git a/{file} b/{file}\n-a\n+b\ndiff --git a/new.py b/new.py\n+c\n"
-    dirty = dataclasses.replace(found, code=dataclasses.replace(found.code, dirty=True, diff=diff))
+    dirty = dataclasses.replace(found, code=dataclasses.replace(
+        found.code, dirty=True, difference=diff.encode(), left_out=("download/: a new folder with recordings",)))
     [code] = [node for node in tree.outline(dirty, 0).under if node.name == "Code"]
     assert [node.words for node in code.under if node.name == "changed"] == ["heartml/audio/sound_files.py", "new.py"]
+    assert "2 uncommitted files (code.diff); left out: download/: a new folder with recordings" in code.words
     assert diff in page.render(dirty).replace("&#43;", "+")
 
 

@@ -20,7 +20,7 @@ SETTINGS = """
 [color]
     ui = always
 [core]
-    quotePath = true
+    quotePath = false
     autocrlf = true
     excludesFile = {folder}/ignored
     attributesFile = {folder}/attributes
@@ -33,8 +33,10 @@ SETTINGS = """
     commitEncoding = latin1
     logOutputEncoding = utf-16
 """
+LONG = b"".join(b"%d\n" % number for number in range(12))
 CHANGED = {"code/edited.py": b"x = 2\r\n\tx = 3 \n", "code/moved here.py": b"same\n" * 9, "code/latin.py": b"# \xe9\n",
-           "code/caf\u00e9 \"1\".py": b"new = 1\n", "code/sub/new.py": b"new = 2\r\n"}
+           "code/long.py": LONG.replace(b"7\n", b"seven\n"), "code/caf\u00e9 \"1\".py": b"new = 1\n",
+           "code/sub/new.py": b"new = 2\r\n"}
 
 
 @pytest.fixture
@@ -44,8 +46,8 @@ def commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (root / "code").mkdir(parents=True)
     monkeypatch.chdir(root)
     for name, content in {"code/edited.py": b"x = 1\r\n", "code/old.py": b"same\n" * 9, "code/latin.py": b"# e\n",
-                          "dvc.lock": b"schema: '2.0'\n", "splits/one.csv": b"id,part\n", "big.txt": b"x" * 2_000_000,
-                          "scores.csv": b"a,b\n", ".gitignore": b"/artifacts\n"}.items():
+                          "code/long.py": LONG, "dvc.lock": b"schema: '2.0'\n", "splits/one.csv": b"id,part\n",
+                          "big.txt": b"x" * 2_000_000, "scores.csv": b"a,b\n", ".gitignore": b"/artifacts\n"}.items():
         write(name, content)
     return commit_all()
 
@@ -159,3 +161,17 @@ def test_code_that_a_stage_reads_and_the_difference_lacks_is_a_missing_link(comm
 
 def test_a_clean_folder_has_the_keys_that_it_always_had(commit: str) -> None:
     assert capture.code_state([Path("code")]) == {"commit": commit, "dirty": False, "diff_sha256": None}
+
+
+def test_what_to_commit_after_a_retraining_is_what_no_commit_has(commit: str) -> None:
+    assert capture.uncommitted() == []
+    write("dvc.lock", b"schema: '2.0'\nstages: {}\n")
+    write("splits/two.csv", b"id,part\n")
+    write("artifacts/new.json", b"{}")
+    write("code/edited.py", b"x = 9\n")
+    assert capture.uncommitted() == ["dvc.lock", "splits/two.csv"]
+    git("update-ref", "-d", "HEAD")
+    assert capture.uncommitted() == ["dvc.lock", "splits/one.csv", "splits/two.csv"], "there is no commit yet"
+    write(".gitignore", b"/dvc.lock\n")
+    git("rm", "-qf", "--cached", "dvc.lock")
+    assert "dvc.lock" not in capture.uncommitted()
