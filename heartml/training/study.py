@@ -19,6 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from heartml.core.config import SearchParams
+from heartml.core.system.errors import HeartMLError
 from heartml.core.tasks import Task
 from heartml.models.ensemble.candidate import CandidateSpec
 from heartml.training import search_space
@@ -26,6 +27,10 @@ from heartml.training.search_space import PlannedTrial
 
 STORAGE = "HEARTML_OPTUNA_STORAGE"     # environment variable: URL of a database to use instead of the journal
 _NUMBER, _SPEC, _OUTCOME = "slot", "spec", "outcome"     # user attributes of a trial in the storage
+
+
+class StorageError(HeartMLError):
+    """The database of trials cannot be used. The message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +60,32 @@ def open_study(journal: Path, key: str) -> optuna.Study:
     """Open the study `key` in the journal, or in the database at `HEARTML_OPTUNA_STORAGE`.
 
     Trials that a killed run left running are marked FAIL.
+
+    Raises:
+        StorageError: the variable holds no address of a database that can be used here.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    url = os.environ.get(STORAGE)
-    storage: BaseStorage | str = url or JournalStorage(JournalFileBackend(str(_repaired(journal))))
+    storage: BaseStorage | str = _database() or JournalStorage(JournalFileBackend(str(_repaired(journal))))
     study = optuna.create_study(storage=storage, study_name=key, direction="maximize", load_if_exists=True)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
     return study
+
+
+def _database() -> str:
+    """The address in `HEARTML_OPTUNA_STORAGE`, checked; empty if it is not set. A password in it is never shown."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+    address = os.environ.get(STORAGE, "")
+    try:
+        if address:
+            make_url(address).get_dialect().import_dbapi()
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        raise StorageError(f"{STORAGE}: no address of a database that can be used here ({error}). Write "
+                           "postgresql+psycopg://USER@HOST/NAME (with heartml[scale]) or sqlite:///FILE, or unset it "
+                           "to keep trials in .heartml") from None
+    return address
 
 
 def in_memory_study() -> optuna.Study:

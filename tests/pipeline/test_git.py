@@ -1,9 +1,11 @@
 """Repositories that git cannot read, or sees only in part, are named; one in any folder is read."""
 
+import re
 from pathlib import Path
 
 import pytest
 from support.repositories import commit_all, git
+from support.workspaces import ROOT
 
 from heartml.audit.git_tree import CommitTree
 from heartml.audit.links import LinkMissing
@@ -97,3 +99,12 @@ def test_what_git_prints_has_a_largest_size(root: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(runner, "MAX_BYTES", 40)
     with pytest.raises(GitRefused, match="printed more than 40 bytes"):
         runner.output("cat-file", "--batch", stdin=b"HEAD:code.py\n")
+
+
+def test_one_module_runs_git_and_one_makes_addresses_of_paths() -> None:
+    made = {"git": re.compile(r"""(\[|= \()\s*["']git["']"""),
+            "address": re.compile(r"""f["'](sqlite|file)[^"']*:/[^"']*\{""")}
+    files = [path for package in ("heartml", "flows") for path in (ROOT / package).rglob("*.py")]
+    found = {(what, path.relative_to(ROOT).as_posix()) for path in files for what, pattern in made.items()
+             if pattern.search(path.read_text(encoding="utf-8"))}
+    assert found == {("git", "heartml/pipeline/git.py"), ("address", "heartml/registry/addresses.py")}
