@@ -13,6 +13,7 @@ from heartml.core.system.errors import HeartMLError
 from heartml.data import datasets
 from heartml.lineage.chain import Chain, StageRecord, TrackedPath
 from heartml.registry import consent
+from heartml.reporting.number_format import criterion
 from heartml.reporting.outline import Node
 
 if TYPE_CHECKING:
@@ -66,8 +67,8 @@ def _gate(chain: Chain) -> Node:
     if gate is None:
         reason = chain.version.tags.get("heartml.reason", "has not judged it yet")
         return Node("Gate", reason, bad=not chain.version.verdict)
-    lines = tuple(Node("passed" if c["passed"] else "failed", f"{c['name']}: {c['words']}", bad=not c["passed"])
-                  for c in gate["criteria"])
+    lines = tuple(Node("passed" if c["passed"] else "failed", f"{criterion(c['name'])}: {c['words']}",
+                       bad=not c["passed"]) for c in gate["criteria"])
     return Node("Gate", gate["reason"], under=lines, open=True)
 
 

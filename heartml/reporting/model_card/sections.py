@@ -6,7 +6,7 @@ from typing import Any
 
 from heartml.evaluation.assessment import HELD_OUT, OUT_OF_FOLD, best_numbers
 from heartml.reporting import task_report
-from heartml.reporting.number_format import figure, signed, span
+from heartml.reporting.number_format import criterion, figure, signed, span
 from heartml.reporting.task_report.headline import TITLES
 from heartml.reporting.task_report.tables import CLASS_COLUMNS, counted, subgroup_name
 
@@ -145,7 +145,8 @@ def members(facts: Json) -> str:
 def criteria(gate: Json) -> str:
     """The gate's criteria with their numbers."""
     return table(("Criterion", "", "Number", "Required", "In words"), [
-        (c["name"], "passed" if c["passed"] else "FAILED", _exact(c["value"]), _exact(c["required"]), c["words"])
+        (criterion(c["name"]), "passed" if c["passed"] else "FAILED", _exact(c["value"]), _exact(c["required"]),
+         c["words"])
         for c in gate["criteria"]])
 
 
