@@ -227,11 +227,13 @@ def test_a_pipe_or_a_folder_called_wav_does_not_stop_the_ingest(here: Workspace,
 
 
 def test_other_limits_in_params_apply_to_files_that_were_ingested_before(here: Workspace, tmp_path: Path) -> None:
-    folder = publisher_files.pascal(tmp_path / "publisher")
+    longer = write_pascal_with_one_more(tmp_path / "publisher")
+    longer.write_bytes(wav_bytes(beating_noise(900, seconds=2.0)))
+    folder = tmp_path / "publisher"
     ingest.run("pascal", folder)
     text = paths.PARAMS.read_text()
     paths.PARAMS.write_text(text.replace("min_seconds: 0.5", "min_seconds: 1.5"))
     assert ingest.run("pascal", folder).quarantined == {"short": 13}
     paths.PARAMS.write_text(text)
-    assert ingest.run("pascal", folder).recordings == 13
+    assert ingest.run("pascal", folder).recordings == 14
     assert_data_is_whole()
