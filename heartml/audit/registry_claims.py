@@ -90,14 +90,17 @@ def _signer(evidence: Evidence) -> str:
 def alias(evidence: Evidence) -> str:
     """The alias champion is on the version that the gate or a named person chose last."""
     version = evidence.version
-    entry = champions.last(champions.read(evidence.client, version.name))
+    entries = champions.read(evidence.client, version.name)
+    entry, retired = champions.last(entries), champions.retired(entries, version.number)
     serving, here = entry.decision.version if entry else None, CHAMPION in version.aliases
     if serving and (serving == version.number) != here:
         raise LinkBroken(f"alias champion is {'here' if here else 'elsewhere'}, the journal of decisions says "
-                    f"version {serving}")
+                         f"{'that no version serves' if serving == champions.NONE else f'version {serving}'}")
+    if retired and not here:
+        return f"not champion: {retired.in_words()} (the registry's entry; a person's decision is not signed)"
     if not here:
         return "not champion, and no decision says that it is"
-    if entry and entry.decision.kind in (champions.PERSON, champions.ROLLBACK):
+    if entry and entry.decision.kind in champions.BY_A_PERSON:
         return f"champion: {entry.in_words()} (the registry's entry; a person's decision is not signed)"
     if _promoted(evidence):
         return "champion, promoted by the gate"

@@ -21,7 +21,7 @@ def cli() -> None:
 
     \b
     Bring data in           simulate, ingest, tasks
-    Train and release       retrain, models, promote, rollback, compare, card
+    Train and release       retrain, models, promote, rollback, retire, compare, card
     Use a model             predict, score, monitor
     Other evaluations       leave-out, protocol
     Audit                   lineage, trace, audit, verify, sign, withdraw

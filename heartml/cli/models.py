@@ -1,4 +1,4 @@
-"""Commands that train, release and use models: retrain, models, promote, rollback, compare, card, predict."""
+"""Commands that train, release and use models: retrain, models, promote, rollback, retire, compare, card, predict."""
 
 import json
 import sys
@@ -72,7 +72,7 @@ def models(as_json: bool) -> None:
     history = {name: champions.read(client, name) for name in names}
     if as_json:
         click.echo(json.dumps([{**version.as_dict(), "decisions": [
-            entry.as_dict() for entry in history[version.name] if entry.decision.version == version.number
+            entry.as_dict() for entry in history[version.name] if entry.subject == version.number
         ]} for version in found], indent=2))
     else:
         results.show_versions(found)
@@ -138,9 +138,40 @@ def rollback(model: str, to: str | None, reason: str, force: bool, as_json: bool
     """
     from heartml.release import overrides
 
-    if "/" in model or "@" in model:
-        raise click.UsageError("give the name of the model without a version; the version belongs behind --to")
+    _check_name(model, "the version belongs behind --to")
     _print_override(overrides.roll_back(model, to, reason, force=force), as_json)
+
+
+@click.command()
+@click.argument("model")
+@_reason
+@click.option("--json", "as_json", is_flag=True, help="Print the decision as JSON.")
+def retire(model: str, reason: str, as_json: bool) -> None:
+    """Take the champion out of service.
+
+    Nothing serves then: predict, score and monitor say who retired it, when and why. They use no other model unless
+    --model names it. The gate refuses what the next `heartml retrain` makes, until a person promotes a version. The
+    retired version stays registered. The decision is recorded as with `heartml promote`. After a kill, the same command
+    goes on.
+
+    \b
+    Reads        the registry
+    Writes       the decision, to the registry, where the alias `champion` is removed
+    Exit status  0: retired; 1: nothing serves already, or there is no such model; 2: wrong usage
+
+    \b
+    Example:
+    heartml retire circor-murmur --reason "misses loud murmurs of newborns; incident 12"
+    """
+    from heartml.release import overrides
+
+    _check_name(model, "the champion is retired, whichever version that is")
+    _print_override(overrides.retire(model, reason), as_json)
+
+
+def _check_name(model: str, why: str) -> None:
+    if "/" in model or "@" in model:
+        raise click.UsageError(f"give the name of the model without a version; {why}")
 
 
 @click.command()
@@ -270,4 +301,4 @@ def predict(named: tuple[Path, ...], wanted: str | None, task: str | None, to: P
         sys.exit(1)
 
 
-COMMANDS = (retrain, models, promote, rollback, compare, card, predict)
+COMMANDS = (retrain, models, promote, rollback, retire, compare, card, predict)

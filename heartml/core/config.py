@@ -215,6 +215,7 @@ class RobustnessParams(Section):
 class PredictParams(Section):
     least_confidence: Share
     loudest_lead: Share
+    cautioned_model: Literal["warn", "refuse"] = "warn"     # not in the params.yaml of versions registered before it
 
 
 class ReportParams(Section):

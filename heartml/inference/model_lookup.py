@@ -7,7 +7,7 @@ time of change. Versions never change, so a model is copied once. Its signature 
 import contextlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,20 @@ from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import read_json, replacing_folder, temporary_folder, write_json
 from heartml.core.system.hashing import sha256
 from heartml.core.system.locks import exclusive
-from heartml.registry import consent, model_files, tracking
+from heartml.lineage import capture
+from heartml.registry import champions, consent, model_files, tracking, version_cautions
 from heartml.registry import versions as registry
 from heartml.registry.mlflow_store import sqlite_file
+
+Reply = dict[str, Any]     # what the registry says about one model, as JSON
 
 
 class NoModel(HeartMLError):  # noqa: N818 - names what is the case
     """There is no such model; the message lists the known ones, or says how to get one."""
+
+
+class NothingServes(NoModel):
+    """The champion was retired; the message says when, by whom and why, and how another version comes to serve."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +42,15 @@ class LocatedModel:
         description: where the model comes from, in words for people who read its predictions.
         name: registered model and task, `circor-murmur`; `None` for a folder that a user named.
         version: the registry's number; `None` outside the registry.
+        cautions: what to know before its predictions are trusted, one line each (heartml/registry/version_cautions.py);
+            empty for a folder that a user named, because nothing is known of it.
     """
 
     folder: Path
     description: str
     name: str | None
     version: str | None
+    cautions: tuple[str, ...] = ()
 
 
 def locate(wanted: str | None, task: str | None, tasks: Sequence[str]) -> LocatedModel:
@@ -54,6 +64,7 @@ def locate(wanted: str | None, task: str | None, tasks: Sequence[str]) -> Locate
 
     Raises:
         NoModel: there is none, or it is not clear which one is meant.
+        NothingServes: the champion is meant, and it was retired.
     """
     if wanted is None:
         name = task or _only(tasks)
@@ -72,15 +83,16 @@ def companion_models(model: LocatedModel, tasks: Sequence[str]) -> list[LocatedM
     """Find the models of other tasks that may be used together with `model`, in the order of `tasks`.
 
     With a registered model only champions are used, never a version that the gate refused. With a model that is not
-    registered, what the last `dvc repro` made is used as well. Tasks without a model are left out.
+not registered, what the last `dvc repro` made is used as well. Tasks without a model are left out, and so are those
+    whose champion was retired.
     """
     found = []
     for task in tasks:
-        champion = _from_registry(task, "@champion", required=False)
-        if champion is None and model.version is None:
-            with contextlib.suppress(NoModel):
+        with contextlib.suppress(NoModel):
+            champion = _from_registry(task, "@champion", required=False)
+            if champion is None and model.version is None:
                 champion = _from_artifacts(task)
-        found += [champion] if champion else []
+            found += [champion] if champion else []
     return found
 
 
@@ -95,34 +107,57 @@ def _from_artifacts(task: str) -> LocatedModel:
     if not (folder / "model.json").is_file():
         raise NoModel(f"{task}: no champion in the registry and no model in {folder}. Run `heartml retrain` first, or "
                       "name another with --model (`heartml models` lists them)")
-    return LocatedModel(folder, f"{folder}, not registered as champion", task, None)
+    cautions = _cautions_of_artifacts(task, folder)
+    return LocatedModel(folder, f"{folder}, not registered as champion", task, None, cautions)
+
+
+def _cautions_of_artifacts(task: str, folder: Path) -> tuple[str, ...]:
+    """The cautions of the model in `artifacts/`: those of the version with the same content, if one is registered."""
+    if sqlite_file() is not None and _store_state() is None:      # no registry, so nobody has judged anything
+        return (version_cautions.unregistered(folder),)
+    try:
+        key = capture.content_key(task)
+    except HeartMLError:      # its data, folds or evaluation are not here: no version can be told from another
+        return ()
+    known = _reply(f"{task}#{key}", lambda: _ask_about_content(task, key))
+    return tuple(known["cautions"]) if known else (version_cautions.unregistered(folder),)
 
 
 def _from_registry(name: str, which: str, *, required: bool) -> LocatedModel | None:
     """The version of `name` that `@alias` or `/VERSION` names; `None` where there is none and none is required."""
-    state = _store_state()
-    lookup = paths.cache() / "models" / f"{sha256(f'{name}{which}'.encode())[:16]}.json"
-    known = _cached(lookup, state)
-    if known is None:
-        known = _ask_registry(name, which) if state or sqlite_file() is None else {}
-        if state and known == _if_usable(known):
-            write_json(lookup, {"state": state, "found": known})
+    known = _reply(f"{name}{which}", lambda: _ask_registry(name, which))
     if not known:
         if required:
             raise NoModel(f"{name}{which}: not in the registry; `heartml models` lists what is")
         return None
+    if "nothing_serves" in known:
+        raise NothingServes(known["nothing_serves"])
     version = known["version"]
     model_files.verify(Path(known["stored"]), name, version, known["run_id"])
     description = f"{name} version {version}" + (", the champion" if which == "@champion" else "") + known["consent"]
-    return LocatedModel(Path(known["folder"]), description, name, version)
+    return LocatedModel(Path(known["folder"]), description, name, version, tuple(known["cautions"]))
 
 
-def _if_usable(known: dict[str, str]) -> dict[str, str] | None:
-    whole = {"stored", "run_id", "consent"} <= set(known)
-    return known if not known or (whole and (Path(known["folder"]) / "model.json").is_file()) else None
+def _reply(question: str, ask: Callable[[], Reply]) -> Reply:
+    """The registry's reply, cached for as long as a local store does not change; empty where there is no registry."""
+    state = _store_state()
+    lookup = paths.cache() / "models" / f"{sha256(question.encode())[:16]}.json"
+    known = _cached(lookup, state)
+    if known is None:
+        known = ask() if state or sqlite_file() is None else {}
+        if state and known == _if_usable(known):
+            write_json(lookup, {"state": state, "found": known})
+    return known
 
 
-def _cached(lookup: Path, state: str | None) -> dict[str, str] | None:
+def _if_usable(known: Reply) -> Reply | None:
+    if "folder" not in known:
+        return known
+    whole = {"stored", "run_id", "consent", "cautions"} <= set(known)     # replies of earlier versions are not
+    return known if whole and (Path(known["folder"]) / "model.json").is_file() else None
+
+
+def _cached(lookup: Path, state: str | None) -> Reply | None:
     """The cached reply for this state of the store; `None` where the registry has to be asked again."""
     if state is None:
         return None
@@ -143,11 +178,18 @@ def _store_state() -> str | None:
     return " ".join([str(store.resolve()), *(f"{s.st_size} {s.st_mtime_ns}" for s in stats)])
 
 
-def _ask_registry(name: str, which: str) -> dict[str, str]:
-    """Ask the registry and copy the model; returns version, run, folders and consent, or nothing if there is none."""
+def _ask_registry(name: str, which: str) -> Reply:
+    """Ask the registry and copy the model.
+
+    Returns:
+        Version, run, folders, consent and cautions; or nothing if there is none; or why no champion serves.
+    """
     client = tracking.connect()
     number, alias = which.removeprefix("/"), which.removeprefix("@")
     versions = registry.list_versions(client, name)
+    retirement = registry.retirement(client, name) if versions and alias == registry.CHAMPION else None
+    if retirement:
+        return {"nothing_serves": champions.nothing_serves(name, retirement)}
     version = next((v for v in versions if v.number == number or alias in v.aliases), None)
     if version is None:
         return {}
@@ -158,4 +200,12 @@ def _ask_registry(name: str, which: str) -> dict[str, str]:
                 shutil.copytree(model_files.download_unverified(client, version, place), temporary, dirs_exist_ok=True)
     withdrawn = " (consent for some of its data was withdrawn since: retrain)" if consent.describe(version) else ""
     return {"version": version.number, "run_id": version.run_id, "stored": str(folder),
-            "folder": str(model_files.ensemble_folder(folder)), "consent": withdrawn}
+            "folder": str(model_files.ensemble_folder(folder)), "consent": withdrawn,
+            "cautions": version_cautions.of(version, champions.read(client, name))}
+
+
+def _ask_about_content(name: str, key: str) -> Reply:
+    """The cautions of the registered version with this content key; nothing if there is none."""
+    client = tracking.connect()
+    version = registry.find_by_key(client, name, key)
+    return {"cautions": version_cautions.of(version, champions.read(client, name))} if version else {}

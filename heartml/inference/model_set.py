@@ -10,12 +10,14 @@ from functools import cached_property
 
 import numpy as np
 
+from heartml.core.config import PredictParams
 from heartml.core.tasks import GROUPS
 from heartml.inference import model_lookup
 from heartml.inference.model_lookup import LocatedModel
 from heartml.inference.murmur_words import MurmurFeature
 from heartml.models.fitted_model import Model, Predictions
 from heartml.models.shared_inputs import SharedInputs
+from heartml.registry import version_cautions
 
 MURMUR = "murmur"
 # Descriptors of diastolic murmurs are not used. They were trained only on patients with a diastolic murmur, and no
@@ -71,6 +73,17 @@ def load(located: LocatedModel) -> ModelSet:
     datasets = model.assignment_name.rpartition("-")[0]
     found = model_lookup.companion_models(located, [f"{datasets}-{name}" for name in DESCRIPTOR_TASKS])
     return ModelSet(model, tuple(Descriptor(one) for one in found))
+
+
+def cautions(located: LocatedModel, models: ModelSet, params: PredictParams) -> tuple[str, ...]:
+    """What to know before predictions of these models are trusted, one line each; every output has them.
+
+    Raises:
+        CautionedModel: there is something, and `predict.cautioned_model` of params.yaml is `refuse`.
+    """
+    found = (*located.cautions, *(line for one in models.descriptors for line in one.located.cautions))
+    version_cautions.check(found, params)
+    return found
 
 
 def _feature(descriptor: Descriptor, predictions: Predictions, row: int) -> MurmurFeature:

@@ -9,7 +9,7 @@ be done about it.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,8 @@ from heartml.core.system.files import canonical_json, temporary_folder
 from heartml.core.system.hashing import sha256
 from heartml.lineage import capture
 from heartml.lineage.dvc_objects import ObjectNotFound, Objects
-from heartml.registry import tracking, versions
+from heartml.registry import champions, tracking, versions
+from heartml.registry.champions import Entry
 from heartml.registry.tracking import Client, Run
 from heartml.registry.versions import Version
 
@@ -111,6 +112,7 @@ class Chain:
         environment: Python, packages, hardware, hash of requirements.lock.
         requirements: requirements.lock.
         missing: what could not be found, and what can be done; empty if the chain is complete.
+        retirement: the decision that took the version out of service; `None` if it was not retired.
     """
 
     version: Version
@@ -129,6 +131,7 @@ class Chain:
     environment: Mapping[str, Any]
     requirements: str | None
     missing: tuple[str, ...]
+    retirement: Entry | None = None
 
 
 class StoredFiles:
@@ -205,7 +208,8 @@ def read(client: Client, version: Version, objects: Objects | None = None) -> Ch
             gone = "deleted (`mlflow gc` has not come by yet: restore it in MLflow)" if run else "gone from the store"
             missing.append(f"run {version.run_id}: {gone}; a backup of the tracking store has it")
         files = StoredFiles(client, version.run_id, folder, missing) if run else None
-        return _read(version, run, files, missing, objects or Objects())
+        found = _read(version, run, files, missing, objects or Objects())
+    return replace(found, retirement=champions.retired(champions.read(client, version.name), version.number))
 
 
 def _read(version: Version, run: Run | None, files: StoredFiles | None, missing: list[str], objects: Objects) -> Chain:

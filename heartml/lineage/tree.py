@@ -32,8 +32,8 @@ def outline(chain: Chain, keep: int | None = None) -> Node:
     version = chain.version
     state = ", ".join([f"version {version.number}", *version.aliases, *([version.verdict] if version.verdict else [])])
     return Node(version.name, state, under=(
-        *_withdrawn(chain), _gate(chain), _run(chain), _code(chain), _lock(chain), _params(chain), _validation(chain),
-        _folds(chain), _data(chain, keep), _environment(chain), _missing(chain),
+        *_withdrawn(chain), *_retired(chain), _gate(chain), _run(chain), _code(chain), _lock(chain), _params(chain),
+        _validation(chain), _folds(chain), _data(chain, keep), _environment(chain), _missing(chain),
     ), open=True)
 
 
@@ -60,6 +60,10 @@ def _recordings(chain: Chain) -> str:
 def _withdrawn(chain: Chain) -> list[Node]:
     found = consent.describe(chain.version)
     return [Node("Consent withdrawn", found, bad=True)] if found else []
+
+
+def _retired(chain: Chain) -> list[Node]:
+    return [Node("Retired", chain.retirement.in_words(), bad=True)] if chain.retirement else []
 
 
 def _gate(chain: Chain) -> Node:

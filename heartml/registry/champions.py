@@ -8,6 +8,9 @@ second registered model, `<name>.champions`. A decision names the champion that 
 the journal names the same champion just before it. The alias `champion` follows the journal
 (`versions.follow_journal`).
 
+A champion is retired by an entry whose version is `none`. After it a gate's decision does not count, only a person's:
+no retraining puts a model into service again that a person took out.
+
 Guaranteed, on one machine and between machines that share a server:
     - Of several decisions against the same champion exactly one counts. All processes see the same one.
     - A decision that counted stays valid, because entries are only added at the end.
@@ -27,6 +30,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from heartml.core.system import processes
+from heartml.core.system.text import one_line
 from heartml.registry.mlflow_store import tracking_uri
 
 if TYPE_CHECKING:
@@ -35,7 +39,8 @@ if TYPE_CHECKING:
 
 SUFFIX = ".champions"
 NONE = "none"                       # in place of a version number: no version serves
-GATE, PERSON, ROLLBACK, FOUND = "gate", "person", "rollback", "found"
+GATE, PERSON, ROLLBACK, FOUND, RETIREMENT = "gate", "person", "rollback", "found", "retirement"
+BY_A_PERSON = (PERSON, ROLLBACK, RETIREMENT)
 _TRIES, _PAUSE_S = 6, 0.5
 Result = TypeVar("Result")
 _MAX_TAG_LENGTH = 4900              # characters; MLflow's limit for a version's tag is 5,000
@@ -45,10 +50,10 @@ _DESCRIPTION = "Who became champion, when and why: each version is one decision.
 
 @dataclass(frozen=True)
 class Decision:
-    """The decision that a version becomes the champion.
+    """The decision that a version becomes the champion, or that the champion is retired.
 
     Attributes:
-        kind: `gate`, `person`, `rollback`, or `found` (the alias was moved outside HeartML).
+        kind: `gate`, `person`, `rollback`, `retirement`, or `found` (the alias was moved outside HeartML).
         version: number of the version that becomes champion; `none` if no version serves.
         before: number of the champion that the decision was made against.
         reason: in the words of whoever decided.
@@ -73,7 +78,8 @@ class Entry:
     Attributes:
         number: position in the journal, from 1.
         when_ms: milliseconds since 1970, by the store's clock.
-        counts: true if `decision.before` was the champion at that time. False if another decision was first.
+        counts: true if `decision.before` was the champion at that time. False if another decision was first, or if
+            the gate decided after a retirement.
         followed: true if the alias has been moved.
     """
 
@@ -89,12 +95,25 @@ class Entry:
 
     def in_words(self) -> str:
         """`version 1 serves since 2026-11-20 17:02 UTC, rolled back by Ada after version 2: too many false alarms`."""
-        when, decision = datetime.fromtimestamp(self.when_ms / 1000, UTC), self.decision
+        when, decision = self.when, self.decision
+        if decision.kind == RETIREMENT:
+            return (f"no version serves since {when}, version {decision.before} was retired by {decision.who}: "
+                    f"{decision.reason}")
         how = {GATE: "promoted by the gate", PERSON: f"promoted by {decision.who}", FOUND: "found as champion",
                ROLLBACK: f"rolled back by {decision.who}"}[decision.kind]
         serves = "no version serves" if decision.version == NONE else f"version {decision.version} serves"
         after = "when none served" if decision.before == NONE else f"after version {decision.before}"
-        return f"{serves} since {when:%Y-%m-%d %H:%M} UTC, {how} {after}: {decision.reason}"
+        return f"{serves} since {when}, {how} {after}: {decision.reason}"
+
+    @property
+    def when(self) -> str:
+        """`2026-11-20 17:02 UTC`."""
+        return f"{datetime.fromtimestamp(self.when_ms / 1000, UTC):%Y-%m-%d %H:%M} UTC"
+
+    @property
+    def subject(self) -> str:
+        """Number of the version that the decision is about: the one that was retired, else the one that serves."""
+        return self.decision.before if self.decision.kind == RETIREMENT else self.decision.version
 
 
 def journal_name(name: str) -> str:
@@ -117,12 +136,13 @@ def read(client: "MlflowClient", name: str) -> list[Entry]:
 
 def replay(versions: "Sequence[ModelVersion]") -> list[Entry]:
     """Decide which entries count, by going through the journal's versions in the store's order."""
-    entries, serving = [], NONE
+    entries, serving, retired = [], NONE, False
     for version in versions:
         tags = version.tags
         decision = Decision(**{key: tags.get(f"heartml.{key}", "") for key in Decision.__annotations__})
-        counts = decision.before == serving
-        serving = decision.version if counts else serving
+        counts = decision.before == serving and not (retired and decision.kind == GATE)
+        if counts:
+            serving, retired = decision.version, decision.kind == RETIREMENT
         entries.append(Entry(int(version.version), decision, int(version.creation_timestamp), counts,
                              "heartml.followed" in tags))
     return entries
@@ -143,6 +163,31 @@ def serving_version(entries: Sequence[Entry]) -> str:
     """Number of the version that serves according to the journal, or `none`."""
     entry = last(entries)
     return entry.decision.version if entry else NONE
+
+
+def retirement(entries: Sequence[Entry]) -> Entry | None:
+    """The entry that took the last champion out of service; `None` if something was decided since, or none was."""
+    entry = last(entries)
+    return entry if entry and entry.decision.kind == RETIREMENT else None
+
+
+def newest(entries: Sequence[Entry], number: str) -> Entry | None:
+    """The newest entry that counts and is about version `number`; `None` if there is none."""
+    return next((entry for entry in reversed(effective(entries)) if entry.subject == number), None)
+
+
+def retired(entries: Sequence[Entry], number: str) -> Entry | None:
+    """The entry that retired version `number`; `None` if it was not retired, or if it served again since."""
+    entry = newest(entries, number)
+    return entry if entry and entry.decision.kind == RETIREMENT else None
+
+
+def nothing_serves(name: str, entry: Entry) -> str:
+    """What a retirement means for whoever asks for the champion, in one line with the way out."""
+    decision = entry.decision
+    return (f"{name}: nothing serves: version {decision.before} was retired on {entry.when} by {decision.who} because "
+            f"{one_line(decision.reason)}; promote a version with `heartml promote {name}/VERSION --reason \"...\"` "
+            "(`heartml models` lists them)")
 
 
 def append(client: "MlflowClient", name: str, decision: Decision, *, source: str, run_id: str,

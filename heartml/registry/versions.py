@@ -4,7 +4,8 @@ A version goes through three states. Its tags say which, so that the next run ca
     registered   tag `heartml.key`; alias `challenger`
     judged       tags `heartml.verdict`, `heartml.reason`, `heartml.compared_with`, `heartml.gate.<criterion>`
     settled      tag `heartml.settled`; alias `champion` if the verdict is `promoted`
-Which version is champion is decided in a journal (heartml/registry/champions.py). The alias follows the journal.
+Which version is champion is decided in a journal (heartml/registry/champions.py). The alias follows the journal. After
+a retirement no version has it, until a person promotes one.
 """
 
 import contextlib
@@ -106,6 +107,15 @@ def champion(client: "MlflowClient", name: str) -> Version | None:
     return next((v for v in list_versions(client, name) if CHAMPION in v.aliases), None)
 
 
+def retirement(client: "MlflowClient", name: str) -> Entry | None:
+    """The decision because of which nothing serves; `None` if a version serves, or if none ever did.
+
+    An alias that a killed process did not remove yet serves no more. One that somebody set in MLflow since does.
+    """
+    entry = champions.retirement(champions.read(client, name))
+    return None if entry and entry.followed and champion(client, name) else entry
+
+
 def parse(words: str) -> tuple[str, str, str]:
     """Split `circor-murmur/3` or `circor-murmur@challenger` into name, sign, and number or alias.
 
@@ -127,10 +137,13 @@ def get(client: "MlflowClient", words: str) -> Version:
     """The version that NAME (its champion), NAME@ALIAS or NAME/VERSION means.
 
     Raises:
-        RegistryError: there is no such version.
+        RegistryError: there is no such version; or the champion is meant, and it was retired.
     """
     name, sign, which = parse(words)
     known = list_versions(client, name)
+    retired = retirement(client, name) if known and (sign, which) == ("@", CHAMPION) else None
+    if retired:
+        raise RegistryError(champions.nothing_serves(name, retired))
     for version in known:
         if which in (version.aliases if sign == "@" else (version.number,)):
             return version
@@ -199,7 +212,7 @@ def remove_challenger(client: "MlflowClient", version: Version) -> None:
 
 
 def decide(client: "MlflowClient", version: Version, decision: Decision) -> Entry:
-    """Make `version` the champion in place of `decision.before`.
+    """Make `version` the champion in place of `decision.before`; or retire `version`, if the decision is that.
 
     Raises:
         ChampionChanged: `decision.before` is not the champion, or no longer.
@@ -218,7 +231,8 @@ def _decide(client: "MlflowClient", version: Version, decision: Decision) -> Ent
     name = version.name
     _follow(client, name)
     number = _note_moved_by_hand(client, version)
-    if number != decision.before:
+    entries = champions.read(client, name)
+    if number != decision.before or (decision.kind == champions.GATE and champions.retirement(entries)):
         raise ChampionChanged(_changed_words(version, decision, number))
     entry = champions.append(client, name, decision, source=version.source, run_id=version.run_id)
     if not entry.counts:
@@ -229,8 +243,8 @@ def _decide(client: "MlflowClient", version: Version, decision: Decision) -> Ent
 
 
 def _changed_words(version: Version, decision: Decision, now: str) -> str:
-    return (f"{version.name}: champion is version {now} now, version {version.number} was compared with "
-            f"{decision.before}")
+    serving = "no version serves" if now == NONE else f"champion is version {now}"
+    return f"{version.name}: {serving} now, version {version.number} was compared with {decision.before}"
 
 
 def _was_champion(client: "MlflowClient", version: Version) -> bool:
@@ -246,7 +260,9 @@ def _follow(client: "MlflowClient", name: str) -> None:
         wanted = champions.last(champions.read(client, name))
         if wanted is None or wanted.number == done or (done is None and wanted.followed):
             return
-        if wanted.decision.version != NONE:
+        if wanted.decision.kind == champions.RETIREMENT:
+            champions.retry(client.delete_registered_model_alias, name, CHAMPION)
+        elif wanted.decision.version != NONE:
             champions.retry(client.set_registered_model_alias, name, CHAMPION, wanted.decision.version)
         champions.mark_followed(client, name, wanted)
         done = wanted.number

@@ -13,6 +13,8 @@ import numpy as np
 
 from heartml.core.config import GateParams
 from heartml.metrics import Metric
+from heartml.registry.champions import Entry
+from heartml.registry.version_cautions import RETIRED
 from heartml.release.champion_comparison import Comparison, gain
 
 
@@ -224,6 +226,24 @@ def no_problems(name: str, problems: Sequence[str], fine: str) -> Criterion:
     'no git commit'
     """
     return Criterion(name, not problems, float(len(problems)), 0.0, "; ".join(problems) or fine)
+
+
+def decided_by_a_person(retirement: Entry | None) -> list[Criterion]:
+    """The criterion that fails as long as the last champion is retired; none if it is not.
+
+    Args:
+        retirement: the decision that took the last champion out of service.
+
+    >>> from heartml.registry.champions import RETIREMENT, Decision
+    >>> entry = Entry(2, Decision(RETIREMENT, "none", "1", "false alarms", "Ada"), 0, counts=True, followed=True)
+    >>> [criterion.words.partition("UTC, ")[2] for criterion in decided_by_a_person(entry)]
+    ['version 1 was retired by Ada: false alarms; `heartml promote` decides']
+    >>> decided_by_a_person(None)
+    []
+    """
+    if retirement is None:
+        return []
+    return [Criterion(RETIRED, False, None, None, f"{retirement.in_words()}; `heartml promote` decides")]
 
 
 def decide(criteria: Sequence[Criterion], comparison: Comparison | None, *, first: bool) -> Verdict:

@@ -28,6 +28,7 @@ from heartml.metrics import METRICS
 from heartml.metrics.scores import LabelledPredictions
 from heartml.models.fitted_model import Model
 from heartml.registry import model_files, tracking
+from heartml.registry.champions import Entry
 from heartml.registry.versions import Version
 from heartml.release import champion_comparison, gate
 from heartml.release.champion_comparison import Champion, Comparison
@@ -56,11 +57,15 @@ class ChallengerInputs:
     evaluation: Mapping[str, Any]
 
 
-def judge(client: "Client", name: str, champion: Version | None, params: Params) -> Verdict:
+def judge(
+    client: "Client", name: str, champion: Version | None, params: Params, retirement: Entry | None = None
+) -> Verdict:
     """The gate's verdict on the model in `artifacts/`, compared with the registered champion.
 
     Args:
-        champion: `None` if there is none yet.
+        champion: `None` if there is none yet, or none any more.
+        retirement: the decision of a person because of which there is none any more. The model is then judged like a
+            first one and refused, because only a person may put a version into service again.
     """
     assignment = resolve(name)
     task, challenger = assignment.task, load_challenger(assignment)
@@ -70,7 +75,8 @@ def judge(client: "Client", name: str, champion: Version | None, params: Params)
         serving = load_champion(client, champion, task, challenger, params.gate.catch_up_recordings)
         comparison = champion_comparison.compare(task, challenger.predictions, serving, challenger.folds,
                                                  challenger.units, params.gate, rng)
-    criteria = _criteria(task, challenger, champion, comparison, name, params)
+    criteria = [*gate.decided_by_a_person(retirement),
+                *_criteria(task, challenger, champion, comparison, name, params)]
     return gate.decide(criteria, comparison, first=champion is None)
 
 

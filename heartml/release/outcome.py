@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from heartml.core.system.text import printable
-from heartml.registry.champions import FOUND, GATE, ROLLBACK, Entry
+from heartml.registry.champions import FOUND, GATE, RETIREMENT, ROLLBACK, Entry
 from heartml.registry.versions import Version
 from heartml.release import murmur_pages
 from heartml.release.publish import FAILED, ReleaseOutcome
@@ -120,11 +120,13 @@ def show_history(history: Mapping[str, Sequence[Entry]]) -> None:
     for name, entries in history.items():
         for entry in entries:
             decision = entry.decision
-            how = {GATE: "by the gate", FOUND: "found as champion", ROLLBACK: f"rollback by {decision.who}"}
+            how = {GATE: "by the gate", FOUND: "found as champion", ROLLBACK: f"rollback by {decision.who}",
+                   RETIREMENT: f"retired by {decision.who}: nothing serves"}
+            after = "" if decision.kind == RETIREMENT else f" after {decision.before}"
             why = [decision.reason] if decision.kind != GATE else []
             why += [f"Overruled: {decision.forced}"] if decision.forced else []
             late = [] if entry.counts else ["Came too late: another decision was first."]
-            decided.append((entry.when_ms, f"{name}/{decision.version} after {decision.before}",
+            decided.append((entry.when_ms, f"{name}/{entry.subject}{after}",
                             how.get(decision.kind, f"by {decision.who}"), [*why, *late]))
     _show("Who decided (UTC)", decided)
 

@@ -1,10 +1,10 @@
-"""Decisions of a person that override the gate: promote a version, or roll back to one that served before.
+"""Decisions of a person that override the gate: promote a version, roll back to one that served before, or retire one.
 
 In: a version's name and the person's reason. Out: an entry in the journal of champions (heartml/registry/champions.py)
 with who, when, why, and the gate's reason.
 
 The next retraining does not undo such a decision. The version that was rolled back is registered and settled, so it is
-nothing new.
+nothing new. After a retirement the gate refuses every version, until a person promotes one.
 """
 
 import getpass
@@ -16,7 +16,7 @@ from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import temporary_folder
 from heartml.pipeline import git
 from heartml.registry import champions, consent, model_files, tracking, versions
-from heartml.registry.champions import NONE, PERSON, ROLLBACK, Decision, Entry
+from heartml.registry.champions import NONE, PERSON, RETIREMENT, ROLLBACK, Decision, Entry
 from heartml.registry.versions import ABANDONED, CHALLENGER, CHAMPION, ChampionChanged, Version
 
 if TYPE_CHECKING:
@@ -78,6 +78,9 @@ def roll_back(name: str, to: str | None, reason: str, *, force: bool = False) ->
     number = to or _champion_before(entries, serving)
     served = {v for e in champions.effective(entries) for v in (e.decision.version, e.decision.before)}
     others = sorted(served - {NONE, serving}, key=int)
+    if number == NONE and others:
+        raise PromotionRefused(f"{name}: nothing served before version {serving}. Choose an earlier champion with --to "
+                               f"({', '.join(others)})")
     if number is None or number == NONE:
         raise PromotionRefused(f"{name}: version {serving} is the first champion, there is nothing to go back to. "
                                f"`heartml promote {name}/VERSION` makes another version the champion")
@@ -85,6 +88,31 @@ def roll_back(name: str, to: str | None, reason: str, *, force: bool = False) ->
         raise PromotionRefused(f"{name}: version {number} never served (version{'s' * (len(others) != 1)} "
                         f"{', '.join(others) or NONE} did). `heartml promote {name}/{number}` would be its first time")
     return _carry_out(client, versions.get(client, f"{name}/{number}"), ROLLBACK, reason, force=force)
+
+
+def retire(name: str, reason: str) -> OverrideResult:
+    """Take the champion out of service. Nothing serves until a person promotes a version.
+
+    If a process was killed while it retired the champion, the next call finishes that, with the reason given then.
+
+    Raises:
+        PromotionRefused: the reason is empty, nothing serves already, or somebody else decided at the same time.
+        RegistryError: there is no such model, or it has no champion.
+    """
+    _check_reason(reason)
+    client = tracking.connect()
+    entry = champions.retirement(champions.read(client, name))
+    if entry and not entry.followed:
+        versions.follow_journal(client, name)
+        return OverrideResult(versions.get(client, f"{name}/{entry.subject}"), entry)
+    versions.follow_journal(client, name)
+    if entry := versions.retirement(client, name):
+        raise PromotionRefused(champions.nothing_serves(name, entry))
+    version = versions.get(client, f"{name}@{CHAMPION}")
+    decision = Decision(RETIREMENT, NONE, version.number, reason.strip(), current_person(),
+                        version.tags.get("heartml.reason", ""))
+    entry = _decide(client, version, decision)
+    return OverrideResult(versions.get(client, f"{name}/{version.number}"), entry)
 
 
 def _champion_before(entries: list[Entry], serving: str) -> str | None:
@@ -109,14 +137,18 @@ def _carry_out(client: "Client", version: Version, kind: str, reason: str, *, fo
     serving = versions.champion(client, version.name)
     decision = Decision(kind, version.number, serving.number if serving else NONE, reason.strip(), current_person(),
                         version.tags.get("heartml.reason", ""), "; ".join(reasons))
-    try:
-        entry = versions.decide(client, version, decision)
-    except ChampionChanged as error:
-        raise PromotionRefused(f"{error}: somebody else decided at the same time. Look at `heartml models`, then "
-                               "decide again") from None
+    entry = _decide(client, version, decision)
     if CHALLENGER in version.aliases:
         versions.remove_challenger(client, version)
     return OverrideResult(versions.get(client, f"{version.name}/{version.number}"), entry)
+
+
+def _decide(client: "Client", version: Version, decision: Decision) -> Entry:
+    try:
+        return versions.decide(client, version, decision)
+    except ChampionChanged as error:
+        raise PromotionRefused(f"{error}: somebody else decided at the same time. Look at `heartml models`, then "
+                               "decide again") from None
 
 
 def refusal_reasons(version: Version) -> list[str]:

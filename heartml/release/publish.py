@@ -98,8 +98,11 @@ def _known(client: "Client", version: Version) -> ReleaseOutcome:
 
 
 def _with_last_decision(before: champions.Entry | None, outcome: ReleaseOutcome) -> ReleaseOutcome:
-    """Add the last decision to the outcome's reason, if a person made it. So a retraining never hides it."""
-    if before is None or before.decision.kind not in (champions.PERSON, champions.ROLLBACK):
+    """Add the last decision to the outcome's reason, if a person made it. So a retraining never hides it.
+
+    The gate's reason has a retirement in it already.
+    """
+    if before is None or before.decision.kind not in champions.BY_A_PERSON or before.in_words() in outcome.reason:
         return outcome
     until = "until now " if outcome.state == versions.PROMOTED else ""
     return replace(outcome, reason=f"{outcome.reason}; {until}{before.in_words()}")
@@ -185,7 +188,8 @@ def _judge(client: "Client", version: Version, params: "Params") -> None:
     from heartml.release import gate_inputs
 
     champion = versions.champion(client, version.name)
-    verdict = gate_inputs.judge(client, version.name, champion, params).as_json()
+    retirement = versions.retirement(client, version.name)
+    verdict = gate_inputs.judge(client, version.name, champion, params, retirement).as_json()
     number = champion.number if champion else None
     text = canonical_json({**verdict, "champion": number, **sealing.version_identity(version)})
     tracking.log_files(client, version.run_id, sealing.signed_verdict_files(text))

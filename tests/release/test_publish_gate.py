@@ -15,8 +15,9 @@ from support.published_project import evaluate_with_skill, publish_model, run_st
 
 from heartml.core import config, paths, tasks
 from heartml.core.system import files
-from heartml.registry import champions, tracking, versions
-from heartml.registry.versions import CHAMPION, PROMOTED, REFUSED
+from heartml.registry import champions, tracking, version_cautions, versions
+from heartml.registry.version_cautions import RETIRED
+from heartml.registry.versions import CHALLENGER, CHAMPION, PROMOTED, REFUSED
 from heartml.release import champion_comparison, gate_inputs, overrides, publish
 from heartml.release.publish import NOTHING_NEW
 from heartml.reporting import task_report
@@ -114,6 +115,30 @@ def test_a_retraining_leaves_a_rollback_alone_and_says_so(project: Path, monkeyp
     third = publish_model()
     assert third.state == PROMOTED
     assert "until now version 1 serves" in third.reason
+
+
+def test_after_a_retirement_nothing_is_promoted_until_a_person_does_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "_write_page", lambda *_: None)
+    publish_model()
+    overrides.retire(TASK, "false alarms at the new clinic")
+    same = publish_model()
+    assert same.state == NOTHING_NEW
+    assert "version 1 was retired by " in same.reason
+    evaluate_with_skill(skill=12)
+    better = publish_model()
+    assert better.state == REFUSED
+    assert better.reason.startswith("refused: retired: no version serves since ")
+    assert better.reason.count("false alarms at the new clinic") == 1
+    assert {name for name, words in verdicts().items() if words.startswith("failed")} == {RETIRED}
+    assert version_states() == [("1", PROMOTED, ()), ("2", REFUSED, (CHALLENGER,))]
+    overrides.promote(f"{TASK}/2", "no false alarms there any more")
+    client = tracking.connect()
+    version = versions.get(client, TASK)
+    assert version.number == "2"
+    assert version_cautions.of(version, champions.read(client, TASK)) == (), "the gate had left it to a person"
+    assert versions.retirement(client, TASK) is None, "the gate compares and decides again"
 
 
 def registered_only(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

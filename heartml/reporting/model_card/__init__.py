@@ -17,7 +17,7 @@ import yaml
 from heartml.core import paths, tasks
 from heartml.core.system.files import read_json, temporary_folder
 from heartml.data import datasets
-from heartml.registry import champions, consent, tracking, versions
+from heartml.registry import champions, consent, tracking, version_cautions, versions
 from heartml.registry.versions import Version
 from heartml.reporting import number_format
 from heartml.reporting.model_card import sections
@@ -118,6 +118,7 @@ def render(version: Version, stored: StoredResults, history: list[champions.Entr
     facts = {
         "version": version, "stored": stored, "task": assignment.task, "datasets": assignment.datasets, "found": found,
         "opening": " ".join(opening) if opening else None, "status": status(version, history),
+        "cautions": [sections.cell(words) for words in version_cautions.of(version, history)],
         "history": [e for e in history if version.number in (e.decision.version, e.decision.before)],
         "warnings": cautions.warnings(found) if found else [], "sections": sections,
     }
@@ -167,6 +168,8 @@ def status(version: Version, history: list[champions.Entry]) -> str:
         return f"consent was withdrawn: {gone}"
     if versions.CHAMPION in version.aliases:
         return f"champion: {entry.in_words()}" if entry and entry.decision.version == version.number else "champion"
+    if retired := champions.retired(history, version.number):
+        return f"was the champion, and was retired: {retired.in_words()}"
     return {versions.PROMOTED: "was the champion, and was replaced", versions.REFUSED: "refused by the gate",
             versions.ABANDONED: "abandoned by a killed run"}.get(version.verdict or "", "not decided yet")
 
