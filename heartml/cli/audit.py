@@ -69,11 +69,13 @@ def verify(model: str, to: Path | None) -> None:
 
     No code of the model is run. `mlflow models serve` runs Python code that is stored beside a model before anything
     can be checked. So verify first, and serve the verified copy. The server checks it once more, with the keys that
-    HEARTML_TRUSTED_KEYS names.
+    HEARTML_TRUSTED_KEYS names. What to know about the model (refused by the gate, promoted against it, retired, consent
+    withdrawn) is printed and written beside the copy; the server puts it into `warnings` of every prediction. To bring
+    it up to date, make a new copy.
 
     \b
-    Reads        the registry, the trusted keys
-    Writes       nothing, unless --to names a folder
+    Reads        the registry, the trusted keys, params.yaml where there is one
+    Writes       nothing, unless --to names a folder: the folder and FOLDER.cautions.json
     Exit status  0: the files are as they were signed; 1: they are not, or there is no such version
 
     \b
@@ -82,9 +84,10 @@ def verify(model: str, to: Path | None) -> None:
     HEARTML_TRUSTED_KEYS=.heartml/keys mlflow models serve -m served --env-manager local
     """
 
+    from heartml.core import config, paths
     from heartml.core.system.errors import HeartMLError
     from heartml.core.system.files import replacing_folder, temporary_folder
-    from heartml.registry import model_files, tracking, versions
+    from heartml.registry import champions, model_files, tracking, version_cautions, versions
 
     if to and to.exists():
         raise HeartMLError(f"{to}: exists already; name a new folder")
@@ -93,13 +96,19 @@ def verify(model: str, to: Path | None) -> None:
     with temporary_folder() as place:
         folder = model_files.download_unverified(client, version, place)
         model_files.verify(folder, version.name, version.number, version.run_id)
+        cautions = version_cautions.of(version, champions.read(client, version.name))
         if to:
             import shutil
 
+            if paths.PARAMS.is_file():
+                version_cautions.check(cautions, config.load().predict)
+            version_cautions.write_beside(to, cautions)
             with replacing_folder(to) as temporary:
                 shutil.copytree(folder, temporary, dirs_exist_ok=True)
     copied = f"; copied to {to}" if to else ""
     click.echo(f"{version.name} version {version.number}: the files are as they were signed{copied}")
+    for words in cautions:
+        click.echo(f"Caution: {words}")
 
 
 @click.command()

@@ -59,6 +59,8 @@ def score(source: Path, to: Path, wanted: str | None, task: str | None, as_json:
         click.echo(f"{summary.table}: {summary.files} files, {summary.units} units ({summary.scored} scored now, "
                    f"{summary.known} known from before), {summary.faults} files that cannot be scored\n"
                    f"Model: {summary.model}. {NOTICE}")
+        for words in summary.cautions:
+            click.echo(f"Caution: {words}")
 
 
 @click.command()

@@ -45,6 +45,7 @@ class ScoringPlan:
         items: the files `[n]`, in the order of the table.
         unit_of: the unit of each file `[n]`.
         blocks: positions of the files of each block; the files of one unit are always in one block.
+        cautions: see `model_set.cautions`.
         key: SHA-256 over everything that a prediction depends on, except the recordings.
     """
 
@@ -52,6 +53,7 @@ class ScoringPlan:
         self.located, self.models, self.items, self.params = located, models, items, params
         self.unit_of = inputs.units(items, models.model.task.unit)
         self.blocks = inputs.blocks(self.unit_of, AT_ONCE)
+        self.cautions = model_set.cautions(located, models, params.predict)
         self.key = _key(located, models)
 
     @property
@@ -65,7 +67,7 @@ class ScoringPlan:
         model = self.models.model
         return score_table.ModelFacts(
             model.assignment_name, model.task.unit, model.task.classes,
-            self.located.name or str(self.located.folder), self.located.version, self.key)
+            self.located.name or str(self.located.folder), self.located.version, self.key, self.cautions)
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class ScoringSummary:
         model: the model, in words.
         files, faults: number of files, and of those that could not be scored.
         units, scored, known: number of units, of those scored now, and of those whose prediction was in the cache.
+        cautions: what to know about the models before the predictions are trusted.
     """
 
     table: str
@@ -101,6 +104,7 @@ class ScoringSummary:
     units: int
     scored: int
     known: int
+    cautions: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -118,6 +122,7 @@ def plan(source: Path, model: str | None, task: str | None) -> ScoringPlan:
     Raises:
         InputsError: `source` does not exist, or there is nothing to score in it.
         NoModel: there is no such model, or it predicts another task.
+        CautionedModel: see `model_set.cautions`.
     """
     parallel.single_thread()
     params = config.load()
@@ -252,7 +257,8 @@ def write(plan: ScoringPlan, to: Path, blocks: Iterable[ScoredBlock], source: Pa
             faults = sum("fault" in row for row in block.rows)
             counts = [total + more for total, more in zip(counts, (faults, block.scored, block.known), strict=True)]
     faults, scored, known = counts
-    summary = ScoringSummary(str(to), plan.located.description, len(plan.items), faults, scored + known, scored, known)
+    summary = ScoringSummary(str(to), plan.located.description, len(plan.items), faults, scored + known, scored, known,
+                             plan.cautions)
     files.write_json(to.with_suffix(".run.json"), {
         **asdict(summary), "source": str(source), "model_sha256": plan.key, "started": started, "ended": _now(),
         "process": processes.own_name(), "table_sha256": hashing.sha256_file(to)})

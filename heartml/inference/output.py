@@ -31,8 +31,8 @@ def show(result: PredictResult) -> None:
     murmurs = [f"{name}: {one.description.phrase_with_confidence}"
                for name, one in named if one.description and one.description.phrase]
     warnings = [f"{name}: {'; '.join(one.warnings)}" for name, one in named if one.warnings]
-    sections = (("Heart rate per minute", rates), ("Murmurs, each feature with its confidence", murmurs),
-                ("Signal quality", warnings))
+    sections = (("Caution", list(result.cautions)), ("Heart rate per minute", rates),
+                ("Murmurs, each feature with its confidence", murmurs), ("Signal quality", warnings))
     listed = [line for title, lines in sections if lines for line in (title, *(f"  {line}" for line in lines), "")]
     notes = ("The number after a decision is its confidence. All probabilities are calibrated. The decision follows "
              "the task's metric, which weights classes; it need not be the most probable class.", NOTICE)
@@ -94,7 +94,8 @@ def as_json(result: PredictResult) -> str:
     model = {"source": result.model.description, "name": result.model.name, "version": result.model.version}
     whole = {"notice": NOTICE, "model": model, "task": result.task, "unit": result.unit,
              "classes": list(result.classes), "answers": scored,
-             "not_scored": [_of_recording(recording) for recording in result.faults]}
+             "not_scored": [_of_recording(recording) for recording in result.faults],
+             "cautions": list(result.cautions)}
     return json.dumps(whole, indent=2, allow_nan=False)
 
 
@@ -132,11 +133,13 @@ def write_csv(result: PredictResult, path: Path) -> None:
 
     Columns: unit_id, decision, confidence, c_<class> (calibrated probabilities), p_<class> (probabilities as the
     decision rule used them), leaning (the top class, also where the decision is `refer`), description (of a murmur),
-    recordings, warnings, error, model. No cell is a formula to a spreadsheet.
+    recordings, warnings, error, model, cautions (what to know about the model before its predictions are trusted). No
+    cell is a formula to a spreadsheet.
     """
     columns = ["unit_id", "decision", "confidence", *(f"c_{name}" for name in result.classes),
                *(f"p_{name}" for name in result.classes),
-               "leaning", "description", "recordings", "warnings", "error", "model"]
+               "leaning", "description", "recordings", "warnings", "error", "model", "cautions"]
+    of_model = (result.model.description, "; ".join(result.cautions))
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(map(csv_cell, columns))
@@ -144,10 +147,10 @@ def write_csv(result: PredictResult, path: Path) -> None:
             numbers = [one.confidence, *one.calibrated.values(), *one.probabilities.values()]
             files = "; ".join(str(recording.item.path) for recording in one.recordings if not recording.fault)
             murmur = one.description.phrase_with_confidence if one.description else ""
-            texts = (one.top_class, murmur, files, "; ".join(one.warnings), "", result.model.description)
+            texts = (one.top_class, murmur, files, "; ".join(one.warnings), "", *of_model)
             writer.writerow([csv_cell(one.unit_id), csv_cell(one.decision), *(f"{x:.6f}" for x in numbers),
                              *map(csv_cell, texts)])
         for recording in result.faults:
             item, blank = recording.item, [""] * (2 + 2 * len(result.classes))
-            texts = ("", "", str(item.path), "", fault_line(recording), result.model.description)
+            texts = ("", "", str(item.path), "", fault_line(recording), *of_model)
             writer.writerow([csv_cell(item.patient_id or item.path), *blank, *map(csv_cell, texts)])

@@ -103,6 +103,7 @@ class PredictResult:
         task, unit, classes: of the model.
         predictions: one for each unit, in the order in which the units first appear.
         faults: the recordings that could not be scored.
+        cautions: what to know about the models before the predictions are trusted; see `model_set.cautions`.
     """
 
     model: LocatedModel
@@ -111,6 +112,7 @@ class PredictResult:
     classes: tuple[str, ...]
     predictions: tuple[UnitPrediction, ...]
     faults: tuple[ScoredRecording, ...]
+    cautions: tuple[str, ...] = ()
 
 
 def run(named: Sequence[Path], wanted: str | None, task: str | None) -> PredictResult:
@@ -121,6 +123,7 @@ def run(named: Sequence[Path], wanted: str | None, task: str | None) -> PredictR
     Raises:
         InputsError: there is nothing to score.
         NoModel: there is no such model, or it predicts another task.
+        CautionedModel: see `model_set.cautions`.
     """
     parallel.single_thread()
     params = config.load()
@@ -136,6 +139,7 @@ def run(named: Sequence[Path], wanted: str | None, task: str | None) -> PredictR
 def predict_files(items: Sequence[InputFile], models: ModelSet, located: LocatedModel, params: Params) -> PredictResult:
     """Predict for files `[n]`, block by block, so that a large folder does not have to fit into memory."""
     model = models.model
+    cautions = model_set.cautions(located, models, params.predict)
     unit_of = inputs.units(items, model.task.unit)
     blocks = inputs.blocks(unit_of, AT_ONCE)
     predictions: list[UnitPrediction] = []
@@ -145,7 +149,8 @@ def predict_files(items: Sequence[InputFile], models: ModelSet, located: Located
         predictions += found
         faults += refused
     return PredictResult(
-        located, model.assignment_name, model.task.unit, model.task.classes, tuple(predictions), tuple(faults))
+        located, model.assignment_name, model.task.unit, model.task.classes, tuple(predictions), tuple(faults),
+        cautions)
 
 
 def predict_block(

@@ -1,6 +1,6 @@
 """The table that `heartml score` writes: one row for each file, in the order of the files.
 
-The same files and the same model give the same bytes.
+The same files and the same model give the same bytes, as long as nothing becomes known about the model (`cautions`).
 
 | column | type | what |
 | --- | --- | --- |
@@ -20,6 +20,7 @@ The same files and the same model give the same bytes.
 | fault, fault_detail | string | why this file was not scored: one word, then a sentence; null where it was |
 | model, version | string | registered name and version; the folder and null outside the registry |
 | model_sha256 | string | of everything that a prediction depends on except the recordings: models and encoders |
+| cautions | string | what to know about the model before its predictions are trusted; null where there is nothing |
 | answer_key | string | SHA-256 over the unit's recordings; together with model_sha256 it identifies the prediction |
 
 A row with a fault has no prediction, even where its unit has one from other recordings. The file's metadata has a key
@@ -54,6 +55,7 @@ class ModelFacts:
     model: str
     version: str | None
     model_sha256: str
+    cautions: tuple[str, ...] = ()
 
 
 def rows(unit_id: str, recordings: Sequence[ScoredRecording], key: str, prediction: StoredPrediction | None,
@@ -78,7 +80,7 @@ def _row(unit_id: str, recording: ScoredRecording, key: str, prediction: StoredP
         "path": _text(item.path), "patient_id": _text(item.patient_id), "location": _text(item.location),
         **(read if recording.recording_id else {}), "unit_id": _text(unit_id),
         "warnings": "; ".join(recording.warnings), "model": facts.model, "version": facts.version,
-        "model_sha256": facts.model_sha256,
+        "model_sha256": facts.model_sha256, "cautions": "; ".join(facts.cautions) or None,
     }
     if fault:
         return {**row, "fault": fault.reason, "fault_detail": _text(fault.detail)}
@@ -110,9 +112,11 @@ def schema(facts: ModelFacts) -> "pa.Schema":
              "unit_recordings": pa.int64(), "decision": pa.string(), "leaning": pa.string(),
              "confidence": pa.float64()}
     numbers = {f"{kind}_{name}": pa.float64() for kind in "cpr" for name in facts.classes}
-    last = ("description", "warnings", "fault", "fault_detail", "model", "version", "model_sha256", "answer_key")
+    last = ("description", "warnings", "fault", "fault_detail", "model", "version", "model_sha256", "cautions",
+            "answer_key")
     columns = {**texts, **sizes, **numbers, "heart_rate_per_min": pa.float64(), **dict.fromkeys(last, pa.string())}
-    about = json.dumps({"format": FORMAT, "notice": NOTICE, **asdict(facts)}, sort_keys=True)
+    known = {key: value for key, value in asdict(facts).items() if key != "cautions"}     # these have a column
+    about = json.dumps({"format": FORMAT, "notice": NOTICE, **known}, sort_keys=True)
     return pa.schema(list(columns.items()), metadata={"heartml": about})
 
 

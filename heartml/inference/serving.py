@@ -6,7 +6,9 @@ recording, every row is a unit, and `unit_id` is only its name.
 
 Output, one row for each unit in the order of arrival: `unit_id`, `decision` (a class, or `refer`), `confidence`
 (calibrated probability of the top class), `c_<class>` (calibrated probabilities), `p_<class>` (probabilities as the
-decision rule uses them), `leaning` (the top class, also where the decision is `refer`), `warnings`.
+decision rule uses them), `leaning` (the top class, also where the decision is `refer`), `warnings`. The warnings begin
+with what to know about the model itself (heartml/registry/version_cautions.py), as it was when `heartml verify NAME
+--to FOLDER` made the copy that is served. This has no column of its own: the columns are signed with each version.
 
 MLflow runs this file when it loads the model. Importing it does nothing.
 """
@@ -30,7 +32,7 @@ from heartml.core.config import Params
 from heartml.core.system import parallel
 from heartml.models.fitted_model import Model
 from heartml.models.shared_inputs import RatedWaveform
-from heartml.registry import signing
+from heartml.registry import signing, version_cautions
 from heartml.registry.signing import keys
 
 MAX_ROWS = 256                   # of one request
@@ -56,10 +58,11 @@ class Classifier(PythonModel):
             signing.verify(stored, keys.trusted(), f"the served model {stored.name}")
         self.model = Model.load(Path(context.artifacts["model"]))
         self.params = config.load(Path(context.artifacts["params"]))
+        self.cautions = version_cautions.read_beside(stored)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Predict for the rows of `model_input`; see the docstring of this module for both tables."""
-        return predict_table(self.model, self.params, model_input)
+        return predict_table(self.model, self.params, model_input, self.cautions)
 
 
 def predict_with(folder: Path, table: pd.DataFrame) -> pd.DataFrame:
@@ -75,8 +78,11 @@ def example() -> pd.DataFrame:
     return pd.DataFrame({"samples": samples, "sample_rate_hz": [4000] * 3, "unit_id": ["2530", "2530", None]})
 
 
-def predict_table(model: Model, params: Params, table: pd.DataFrame) -> pd.DataFrame:
+def predict_table(model: Model, params: Params, table: pd.DataFrame, cautions: Sequence[str] = ()) -> pd.DataFrame:
     """Predict for the rows of `table`; see the docstring of this module for both tables.
+
+    Args:
+        cautions: what to know about the model; every row's warnings begin with it.
 
     Raises:
         MlflowException: a row cannot be used; the message names the row (HTTP status 400).
@@ -102,7 +108,7 @@ def predict_table(model: Model, params: Params, table: pd.DataFrame) -> pd.DataF
         "leaning": found.top_classes,
     }
     warnings = _warnings(waveforms, unit_of, params)
-    return pd.DataFrame({**columns, "warnings": ["; ".join(warnings[unit]) for unit in found.unit_ids]})
+    return pd.DataFrame({**columns, "warnings": ["; ".join([*cautions, *warnings[unit]]) for unit in found.unit_ids]})
 
 
 def _waveform(row: int, samples: Any, rate: Any, budget: int) -> RatedWaveform:

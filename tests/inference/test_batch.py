@@ -26,6 +26,7 @@ from heartml.core.system import files, hashing
 from heartml.inference import batch, predict, prediction_cache
 from heartml.inference.batch import ScoringSummary
 from heartml.inference.prediction_cache import PredictionCache, PredictionCacheError
+from heartml.registry import version_cautions
 
 TASK = "simulated-murmur"
 ROOT = Path(__file__).parents[2]
@@ -82,7 +83,9 @@ def test_every_file_is_a_row_and_a_bad_one_says_why(ward: Path) -> None:
     assert (bad["path"], bad["fault"]) == ("incoming/notes.wav", "not_audio")
     assert pd.isna(bad["decision"])
     assert pd.isna(bad["recording_id"])
-    assert summary == ScoringSummary("scores.parquet", summary.model, files=5, faults=1, units=3, scored=3, known=0)
+    assert summary == ScoringSummary("scores.parquet", summary.model, files=5, faults=1, units=3, scored=3, known=0,
+                                     cautions=(version_cautions.unregistered(paths.model(TASK)),))
+    assert set(table["cautions"]) == set(files.read_json(Path("scores.run.json"))["cautions"]) == {*summary.cautions}
     whole = table[table["unit_id"] == "2530"]
     assert whole["unit_recordings"].tolist() == [2, 2]
 

@@ -20,10 +20,11 @@ from heartml.audio import containers
 from heartml.audio.sound_files import write_flac
 from heartml.cli import cli
 from heartml.core import config, paths
-from heartml.inference import inputs, model_lookup, predict
+from heartml.inference import batch, inputs, model_lookup, predict
 from heartml.inference.inputs import InputFile, InputsError
 from heartml.inference.model_lookup import NoModel
 from heartml.models.fitted_model import Model
+from heartml.registry.version_cautions import CautionedModel
 
 TASK = "simulated-murmur"
 ROOT = Path(__file__).parents[2]
@@ -256,6 +257,22 @@ def test_it_says_which_model_answers_and_that_it_is_no_medical_device(ward: Path
     assert "Not a medical device" in shown
     assert "Not a medical device" in json.loads(invoke("wards", "--json").stdout)["notice"]
     assert "Not a medical device" in invoke("--help").stdout
+
+
+def test_every_output_says_what_is_known_against_the_model_and_a_setting_forbids_it(ward: Path) -> None:
+    words = f"artifacts/{TASK}/model: not registered, so the gate has not judged it"
+    done = invoke("wards", "--csv", "out.csv")
+    assert f"Caution\n  {words}" in done.stdout
+    assert [said[: len(words)] for said in json.loads(invoke("wards", "--json").stdout)["cautions"]] == [words]
+    header, *rows = cells("out.csv")
+    assert all(row[header.index("cautions")].startswith(words) for row in rows)
+    named = json.loads(invoke("wards", "--model", f"artifacts/{TASK}/model", "--json").stdout)
+    assert named["cautions"] == [], "of a folder that a user named nothing is known"
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("cautioned_model: warn", "cautioned_model: refuse"))
+    for attempt in (lambda: predict.run([Path("wards")], None, None), lambda: batch.plan(Path("wards"), None, None)):
+        with pytest.raises(CautionedModel, match="not registered"):
+            attempt()
 
 
 def test_recordings_are_units_where_the_task_says_so(ward: Path, fitted: dict[str, Path]) -> None:

@@ -1,6 +1,7 @@
 """The table of `heartml score`: each number in its column, no prediction beside a fault, no half table."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -73,6 +74,16 @@ def test_columns_and_metadata_name_classes_and_model_and_no_time(tmp_path: Path)
     classes = {f"{kind}_<class>" for kind in "cpr"}
     assert classes <= documented
     assert documented - classes | {f"{kind}_{name}" for kind in "cpr" for name in FACTS.classes} == set(schema.names)
+
+
+def test_what_to_know_about_the_model_stands_in_every_row(tmp_path: Path) -> None:
+    facts = replace(FACTS, cautions=("version 3: the gate refused it", "version 3: consent was withdrawn"))
+    path = tmp_path / "scores.parquet"
+    with score_table.writing(path, facts) as append:
+        append(score_table.rows("p1", FILES, "key", PREDICTION, "", facts))
+    assert set(pd.read_parquet(path)["cautions"]) == {
+        "version 3: the gate refused it; version 3: consent was withdrawn"}
+    assert written(path)["cautions"].isna().all()
 
 
 def test_the_table_appears_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -12,18 +12,21 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from click.testing import CliRunner
 from mlflow.exceptions import MlflowException
 from support import tiny_models
 
+from heartml.cli import cli
 from heartml.core import paths
 from heartml.inference import model_lookup, predict, serving
 from heartml.models.fitted_model import Model
-from heartml.registry import sealing, tracking, versions
+from heartml.registry import consent, sealing, tracking, versions
 from heartml.release import publish
 
 TASK = "simulated-murmur"
@@ -268,3 +271,45 @@ def test_a_process_that_knows_nothing_finds_the_champions_files(project: Path, t
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not Path("mlflow.db").exists()
+
+
+def test_what_is_known_against_a_version_reaches_every_answer(project: Path, tmp_path: Path) -> None:
+    client = tracking.connect()
+    version = versions.champion(client, TASK)
+    assert version is not None
+    assert model_lookup.locate(None, TASK, (TASK,)).cautions == ()
+    consent.add_patient(client, f"{TASK}/{version.number}", "simulated-100", 4, ["training"])
+    words = (f"{TASK} version {version.number}: consent for data in it was withdrawn: "
+             "simulated-100 (4 recordings, training)")
+    assert model_lookup.locate(None, TASK, (TASK,)).cautions == (words,)
+    done = CliRunner().invoke(cli, ["verify", TASK, "--to", str(tmp_path / "served")])
+    assert done.exit_code == 0, done.output
+    assert f"Caution: {words}" in done.stdout
+    served = serving.Classifier()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEARTML_TRUSTED_KEYS", str(paths.OWN_KEY.with_suffix(".pub")))
+        served.load_context(SimpleNamespace(artifacts={
+            "model": str(next((tmp_path / "served").rglob("model.json")).parent), "params": "params.yaml"}))
+    told = served.predict(None, table("clean", "clean"))
+    assert [row.startswith(words) for row in told["warnings"]] == [True, True]
+    plain = serving.predict_table(served.model, served.params, table("clean", "clean"))
+    assert list(told) == list(plain) and not plain["warnings"].str.contains("consent").any()
+
+
+def test_a_model_in_artifacts_has_the_cautions_of_the_version_with_its_content(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "simulated-sounds"       # a task without a champion: its only version was refused
+    refused = {"promote": False, "reason": "refused: floors: below", "criteria": []}
+    shutil.copytree(paths.model(TASK), paths.model(name))
+    client = tracking.connect()
+    version = versions.register(client, name, run_id="0" * 32, source="runs:/0/model", key="its content")
+    versions.settle(client, version)
+    versions.record_verdict(client, version, refused, None)
+    for key, expected in (("its content", f"{name} version 1: the gate refused it (floors: below)"),
+                          ("another", f"{paths.model(name)}: not registered, so the gate has not judged it")):
+        monkeypatch.setattr(model_lookup.capture, "content_key", lambda _, key=key: key)
+        [found] = model_lookup.locate(None, name, (name,)).cautions
+        assert found.startswith(expected)
+    monkeypatch.undo()
+    assert model_lookup.locate(None, name, (name,)).cautions == (), "without its data no content is known"

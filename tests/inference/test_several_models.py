@@ -123,6 +123,18 @@ def test_beside_a_registered_model_nobody_speaks_whom_the_gate_did_not_promote(t
     assert [one.name for one in found] == [*DESCRIBED]
 
 
+def test_what_is_known_against_a_descriptor_is_said_with_the_murmur_model(told: Path) -> None:
+    result = predict.run([Path("wards/9979_TV.flac")], None, MURMUR)
+    assert [line.partition(":")[0] for line in result.cautions] == [
+        str(paths.model(name)) for name in (MURMUR, "simulated-systolic_timing", "simulated-systolic_grading")]
+
+
+def test_a_reply_that_was_cached_before_there_were_cautions_is_asked_for_again(told: Path) -> None:
+    whole = {"folder": str(paths.model(MURMUR)), "stored": "x", "run_id": "0", "consent": "", "version": "1"}
+    assert model_lookup._if_usable(whole) is None
+    assert model_lookup._if_usable({**whole, "cautions": []}) == {**whole, "cautions": []}
+
+
 def test_another_task_has_no_descriptors(told: Path, fitted: dict[str, Path]) -> None:
     found = model_set.load(LocatedModel(fitted["pascal-sounds"], "a folder", None, None))
     assert found.descriptors == ()

@@ -42,6 +42,7 @@ class DriftReport:
         unnamed: number of groups without a patient's name.
         alpha: chance of a false alarm, `monitor.alpha` of params.yaml.
         findings: one for each measure.
+        cautions: what to know about the models before their predictions are trusted.
     """
 
     verdict: str
@@ -57,6 +58,7 @@ class DriftReport:
     unnamed: int
     alpha: float
     findings: tuple[Finding, ...]
+    cautions: tuple[str, ...] = ()
 
     @property
     def drifted(self) -> tuple[Finding, ...]:
@@ -157,4 +159,4 @@ def _report(plan: ScoringPlan, collected: _Collected, findings: Sequence[Finding
     return DriftReport(
         verdict, plan.facts.task, plan.located.description, plan.located.version, len(plan.items), collected.faults,
         collected.seen, collected.scored, collected.rows["recording_id"].nunique(), len(groups),
-        int((~groups["named"].astype(bool)).sum()), plan.params.monitor.alpha, tuple(findings))
+        int((~groups["named"].astype(bool)).sum()), plan.params.monitor.alpha, tuple(findings), plan.cautions)

@@ -76,7 +76,8 @@ def show(report: DriftReport, params: MonitorParams) -> None:
         console = Console(width=160)
     console.print(f"{headline(report)}.", style="bold", markup=False, highlight=False)
     console.print(_table(report))
-    for line in (counted(report), rule(params), f"Model: {report.model}."):
+    cautions = [f"Caution: {words}" for words in report.cautions]
+    for line in (counted(report), rule(params), f"Model: {report.model}.", *cautions):
         console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
