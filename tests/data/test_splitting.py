@@ -104,6 +104,23 @@ def test_groups_with_a_rare_label_are_placed_first_and_the_others_level_the_rest
         assert counts["common"].max() - counts["common"].min() <= 1
 
 
+@pytest.mark.parametrize("sizes", [
+    [20] * 4 + [1] * 7,               # the small groups were all held out, and a fold had none
+    [30] + [1] * 10, [20, 10, 8, 7, 5, 5, 4, 3, 2, 1, 1], [1] * 11, [3] * 9, [20] * 4 + [1] * 12,
+])
+def test_a_class_of_few_groups_is_spread_by_groups_whatever_their_sizes(sizes: list[int]) -> None:
+    rows = [(f"rare{g}", "rare") for g, size in enumerate(sizes) for _ in range(size)]
+    rows += [(f"common{g}", "common") for g in range(60) for _ in range(1 + g % 5)]
+    table = pd.DataFrame(rows, columns=["group_id", "label"]).assign(source="a", patient_id="p")
+    table["recording_id"] = table["unit_id"] = [f"r{k:03}" for k in range(len(table))]
+    for seed in range(4):
+        found = assign.assign_folds(table, PARAMS, seed)
+        groups = found[found["label"] == "rare"].groupby("part")["group_id"].nunique()
+        of_folds = groups.reindex(folds.fold_names(found), fill_value=0)
+        assert of_folds.max() - of_folds.min() <= 1, (seed, groups.to_dict())
+        assert len(sizes) * PARAMS.test_share - 1 < groups[TEST] <= 2 * len(sizes) * PARAMS.test_share + 1
+
+
 def test_a_session_that_crosses_is_counted_and_said_and_one_that_does_not_is_not() -> None:
     found = drawn(children(120))
     alone = found[["recording_id"]].assign(session_id=found["group_id"])
