@@ -169,7 +169,11 @@ def _scores(
 def compare_metric(
     metric: Metric, first: LabelledPredictions, second: LabelledPredictions, params: GateParams, seed: int
 ) -> dict[str, Any]:
-    """One metric of both versions, each with its interval, and the paired difference, second minus first."""
+    """One metric of both versions, each with its interval, and the paired difference, second minus first.
+
+    Returns:
+        first, second, difference: {value, low, high}. better: see `better`, or `TOO_FEW`. detectable: see `detectable`.
+    """
     sides = {side: (champion_comparison.metric_probabilities(metric, of), of.decisions)
              for side, of in ((FIRST, first), (SECOND, second))}
     found = {side: bootstrap_interval(
@@ -180,7 +184,7 @@ def compare_metric(
         confidence=params.confidence, rng=np.random.default_rng(seed)))
     enough = len(np.unique(second.groups)) >= params.min_groups
     return {**{side: _numbers(i) for side, i in found.items()}, "difference": difference,
-            "better": better(metric, difference) if enough else TOO_FEW}
+            "better": better(metric, difference) if enough else TOO_FEW, "detectable": detectable(difference)}
 
 
 def _numbers(found: Any) -> JsonInterval:
@@ -199,6 +203,19 @@ def better(metric: Metric, difference: JsonInterval) -> str:
     if low is None or high is None or low <= 0 <= high:
         return NEITHER
     return SECOND if (low > 0) == metric.greater_is_better else FIRST
+
+
+def detectable(difference: JsonInterval) -> float | None:
+    """How large a difference would have to be on these groups for its interval not to reach zero, about.
+
+    It is the longer side of the interval: a difference that is shifted that far has zero at its end. `None` where there
+    is no interval, 0 where both versions predict the same.
+
+    >>> round(detectable({"value": 0.05, "low": -0.07, "high": 0.15}), 2)
+    0.12
+    """
+    value, low, high = difference["value"], difference["low"], difference["high"]
+    return None if value is None or low is None or high is None else max(value - low, high - value)
 
 
 def subgroups(

@@ -39,14 +39,24 @@ def headline(found: Json) -> str:
     if not found["units"]:
         return f"{title(found)} have no held-out unit in common that neither was trained on"
     of, metric = found["metrics"][found["metric"]], METRICS[found["metric"]]
+    if of["difference"]["value"] is None:
+        return f"{metric.title} is not defined on the {found['groups']} groups that were compared"
     words = f"{metric.title} {signed(of['difference']['value'])} ({change(of['difference'])})"
     if of["better"] == TOO_FEW:
         return (f"On {found['groups']} groups nobody can tell whether {first} or {second} is better, at least "
                 f"{found['least_groups']} are needed. {words}")
     if of["better"] == NEITHER:
-        return f"Chance explains the difference between {first} and {second}. {words}"
+        return _cannot_tell(of, f"{found['groups']} groups", first, second, words)
     winner = second if of["better"] == SECOND else first
     return f"{winner[0].upper()}{winner[1:]} is better. {words}"
+
+
+def _cannot_tell(of: Json, groups: str, first: str, second: str, words: str) -> str:
+    """What an interval with zero in it means: these groups cannot tell, and how large a difference would show."""
+    if not of["detectable"]:
+        return f"{first[0].upper()}{first[1:]} and {second} score the same on these {groups}. {words}"
+    return (f"{groups} cannot tell whether {first} or {second} is better. {words}. So many groups show a "
+            f"difference from about {figure(of['detectable'])} on; a smaller one may be there all the same")
 
 
 def change(difference: Json) -> str:
@@ -120,7 +130,8 @@ def show(found: Json) -> None:
 
 
 def _figures(of: Json, found: Json) -> tuple[str, str, str, str]:
-    better = {FIRST: names(found)[0], SECOND: names(found)[1], NEITHER: "chance explains it", TOO_FEW: TOO_FEW}
+    unclear = f"cannot tell below {figure(of['detectable'])}" if of["detectable"] else "the same"
+    better = {FIRST: names(found)[0], SECOND: names(found)[1], NEITHER: unclear, TOO_FEW: TOO_FEW}
     first, second = (_with_span(figure(of[side]["value"]), span(of[side])) for side in (FIRST, SECOND))
     d = of["difference"]
     if d["value"] is None:
