@@ -17,6 +17,7 @@ from heartml.evaluation import baselines
 from heartml.evaluation.coarse_classes import coarse_classes
 from heartml.evaluation.parts import AssessedPart, AssessmentRules
 from heartml.evaluation.selective import referral
+from heartml.evaluation.sources import mean_over_sources
 from heartml.metrics import METRICS, Metric, confusion_matrices, stratified_class_auc
 from heartml.metrics.scores import (
     JsonInterval,
@@ -32,7 +33,7 @@ from heartml.metrics.scores import (
 HELD_OUT, OUT_OF_FOLD = "held_out", "out_of_fold"
 PARTS = (HELD_OUT, OUT_OF_FOLD)
 BY_PART = ("counts", "against_floors", "best_floor", "per_class", "per_source", "subgroups", "confusion",
-            "referral")                                   # keys of `metrics.json` with one value for each part
+            "referral", "mean_over_sources")              # keys of `metrics.json` with one value for each part
 DESCRIPTION_COLUMNS = ("source", "age_group", "sex")
 SUBGROUP_COLUMNS = (*DESCRIPTION_COLUMNS, "location", "signal", "session")
 
@@ -126,6 +127,7 @@ def _assess_part(part: AssessedPart, task: Task, rules: AssessmentRules) -> dict
         "best_floor": best_baseline(beside, task.metric),
         "per_class": per_class(scored, rules.min_groups, params, seed),
         "per_source": by.pop("source"),
+        "mean_over_sources": mean_over_sources(scored, known["source"], task, rules),
         "subgroups": by,
         "referral": referral(scored, task, rules.refer_below, rules.min_groups, params, seed),
         "confusion": confusion_matrices(scored.labels, scored.decisions, len(task.classes))[0].astype(int),

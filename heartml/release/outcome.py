@@ -36,11 +36,25 @@ def rows(outcome: ReleaseOutcome) -> list[tuple[str, ...]]:
 
 
 def summary(outcome: ReleaseOutcome) -> str:
-    """`84 held-out units, 77 groups; best baseline of the first metric: loudness and length alone`."""
+    """`84 held-out units, 77 groups; best baseline of the first metric: loudness and length alone`.
+
+    Where sources have enough groups it also gives the mean over sources, beside the score of all together.
+    """
     evaluation = outcome.evaluation
     counts, best = evaluation["counts"]["held_out"], evaluation["best_floor"]["held_out"]
     baseline = f"; best baseline of the first metric: {evaluation['floor_titles'][best].lower()}" if best else ""
-    return f"{counts['units']} held-out units, {counts['groups']} groups{baseline}"
+    return f"{counts['units']} held-out units, {counts['groups']} groups{baseline}{_mean_over_sources(evaluation)}"
+
+
+def _mean_over_sources(evaluation: Mapping[str, Any]) -> str:
+    """Of the held-out part; where that has too few groups, out of fold. Older evaluations have none."""
+    means = evaluation.get("mean_over_sources") or {}
+    part = next((part for part in ("held_out", "out_of_fold") if means.get(part)), None)
+    if part is None:
+        return ""
+    whole, where = evaluation[part][evaluation["metric"]]["value"], part.replace("_", " ")
+    return (f"; mean over {means[part]['sources']} sources {_number(means[part]['value'])}, all together "
+            f"{_number(whole)} ({where})")
 
 
 def interval(number: Mapping[str, float | None]) -> str:
@@ -172,7 +186,8 @@ def table(outcomes: Sequence[ReleaseOutcome]) -> list[dict[str, str]]:
 
 def as_json(outcomes: Sequence[ReleaseOutcome]) -> list[dict[str, Any]]:
     """For programs: everything except the long tables of the evaluation."""
-    keys = ("held_out", "out_of_fold", "floors", "best_floor", "counts", "metric", "classes")
+    keys = ("held_out", "out_of_fold", "floors", "best_floor", "counts", "metric", "classes",
+            "mean_over_sources")
     return [
         {**asdict(outcome), "evaluation": {key: outcome.evaluation[key] for key in keys if key in outcome.evaluation}}
         for outcome in outcomes

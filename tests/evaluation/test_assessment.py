@@ -104,7 +104,7 @@ def test_where_every_source_scores_below_the_whole_the_page_says_what_that_means
         return {"estimable": True, "absent": ["Unknown"] if value == 0.6 else [], metric: {"value": value}}
 
     sources = {f"clinic {value}": entry(value) for value in of_sources} | {"few": {**entry(0.9), "estimable": False}}
-    told = {**found, "per_source": {OUT_OF_FOLD: sources, HELD_OUT: {}},
+    told = {**found, "per_source": {OUT_OF_FOLD: sources, HELD_OUT: {}}, "mean_over_sources": {},
             OUT_OF_FOLD: {**found[OUT_OF_FOLD], metric: {"value": 0.7, "low": 0.6, "high": 0.8}}}
     words = [line for line in cautions.warnings(told) if line.startswith("Each source alone")]
     assert len(words) == named
@@ -141,6 +141,7 @@ def test_the_evaluation_says_everything_of_both_parts(done):
         assert value["low"] <= value["value"] <= value["high"]
         assert found["counts"][part]["groups"] >= 10
         assert found["best_floor"][part] in found["floors"]
+        assert bool(found["mean_over_sources"][part]) == (len(cautions.source_scores(found, part)) > 1)
         assert set(found["subgroups"][part]) == {"age_group", "sex", "signal"}
         assert np.sum(found["confusion"][part]) == found["counts"][part]["units"]
     assert found["floors"].keys() == found["floors_out_of_fold"].keys() == set(FAST.baselines)

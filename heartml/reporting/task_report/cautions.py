@@ -40,28 +40,42 @@ def _sources(found: Found) -> list[str]:
         return []
     scores = "; ".join(
         f"{'held out' if part == HELD_OUT else 'out of fold'} {figure(found[part][found['metric']]['value'])}, but "
-        + listed([f"{figure(value)} in {source}" for source, value in of.items()]) for part, of in apart.items())
+        + listed([f"{figure(value)} in {source}" for source, value in of.items()])
+        + _mean_over_sources(found, part) for part, of in apart.items())
     entries = found["per_source"][OUT_OF_FOLD]
     missing = {source: [name for name in entries[source]["absent"] if name not in found["left_out"]]
                for source in apart[OUT_OF_FOLD]}
     without = [f"{source} has {listed([f'no {name}' for name in names])}" for source, names in missing.items() if names]
     why = f"comes from telling the sources apart: {listed(without)}" if without else \
         "may come from telling the sources apart"
-    return [f"Each source alone scores worse than all together. {TITLES[found['metric']]}: {scores}. "
-            f"Part of the score {why}."]
+    below, scored = len(apart[OUT_OF_FOLD]), len(source_scores(found, OUT_OF_FOLD))
+    which = "Each source alone scores" if below == scored else f"{below} of {scored} sources alone score"
+    return [f"{which} worse than all together. {TITLES[found['metric']]}: {scores}. Part of the score {why}."]
+
+
+def _mean_over_sources(found: Found, part: str) -> str:
+    mean = (found.get("mean_over_sources") or {}).get(part)      # an older evaluation does not have it
+    return f" (mean over {mean['sources']} sources {figure(mean['value'])})" if mean else ""
 
 
 def below_the_whole(found: Found, part: str) -> dict[str, float]:
-    """Source -> its score, if at least two sources have one and all are worse than the whole part; else empty.
+    """Source -> its score, of those that are worse than the whole part, if these are most of at least two; else empty.
+
+    The largest source may carry the whole score, so one that is better does not silence the others.
 
     Args:
         part: `held_out` or `out_of_fold`.
     """
-    metric, whole = found["metric"], found[part][found["metric"]]["value"]
-    scores = {source: entry[metric]["value"] for source, entry in found["per_source"][part].items()
-              if entry["estimable"] and entry[metric]["value"] is not None}
-    worse = [score < whole if METRICS[metric].greater_is_better else score > whole for score in scores.values()]
-    return scores if len(scores) > 1 and all(worse) else {}
+    metric, whole, scores = found["metric"], found[part][found["metric"]]["value"], source_scores(found, part)
+    better = METRICS[metric].greater_is_better
+    worse = {source: score for source, score in scores.items() if (score < whole if better else score > whole)}
+    return worse if len(scores) > 1 and len(worse) > len(scores) / 2 else {}
+
+
+def source_scores(found: Found, part: str) -> dict[str, float]:
+    """Source -> the task's metric, of the sources that have enough groups for one."""
+    return {source: entry[found["metric"]]["value"] for source, entry in found["per_source"][part].items()
+            if entry["estimable"] and entry[found["metric"]]["value"] is not None}
 
 
 def _confounded(found: Found) -> list[str]:

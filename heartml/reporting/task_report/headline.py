@@ -105,13 +105,23 @@ def performance(found: Mapping[str, Any], model: str, data: str) -> tuple[str, s
     before = (f"{model} sorts {found['unit']}s into {', '.join(others)} or {last}. Evaluated on {counts['units']} "
               f"{found['unit']}s that were held out ({counts['groups']} groups; {data}). {METRICS[metric].title}:")
     interval = f"({confidence} interval {span(number)})" if span(number) else ""
-    return before, figure(number["value"]), f"{interval}{_out_of_fold(found)}. {_beside_best_baseline(found)}"
+    after = f"{interval}{_out_of_fold(found)}. {_mean_over_sources(found)}{_beside_best_baseline(found)}"
+    return before, figure(number["value"]), after
 
 
 def _out_of_fold(found: Mapping[str, Any]) -> str:
     number, units = found[OUT_OF_FOLD][found["metric"]], found["counts"][OUT_OF_FOLD]["units"]
     interval = f" ({span(number)})" if span(number) else ""
     return "" if number["value"] is None else f"; out of fold on {units} others {figure(number['value'])}{interval}"
+
+
+def _mean_over_sources(found: Mapping[str, Any]) -> str:
+    """A sentence, or nothing where fewer than two sources have enough groups, or the evaluation is an older one."""
+    means = {words: mean for part, words in ((HELD_OUT, "held out"), (OUT_OF_FOLD, "out of fold"))
+             if (mean := (found.get("mean_over_sources") or {}).get(part))}
+    scores = [f"{words} {figure(mean['value'])} ({span(mean)}; {mean['sources']} sources)"
+              for words, mean in means.items()]
+    return f"Mean over the sources, each counted once: {', '.join(scores)}. " if scores else ""
 
 
 def _beside_best_baseline(found: Mapping[str, Any]) -> str:
