@@ -69,6 +69,7 @@ def _final_state(dataset: str, state: State[Any]) -> State[Any]:
         return Failed(message=state.message)
     outcome: stage.IngestOutcome = state.result()
     rows = [{"what": name, "number": number} for name, number in outcome.counts()]
-    create_table_artifact(rows, key=f"ingest-{dataset}", description=f"Data set {dataset} after this ingest")
+    description = f"Data set {dataset} after this ingest. {outcome.persons}".strip()
+    create_table_artifact(rows, key=f"ingest-{dataset}", description=description)
     words = f"{dataset}: {outcome.recordings} recordings, {outcome.new} new"
     return Completed(message=words if outcome.changed else f"{words}; nothing has changed", data=outcome)

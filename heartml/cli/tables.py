@@ -23,6 +23,8 @@ def ingest(outcome: "IngestOutcome") -> None:
         table.add_row(name, str(number))
     console = Console()
     console.print(table)
+    if outcome.persons:
+        console.print(outcome.persons, markup=False, highlight=False, soft_wrap=True)
     if outcome.first_refused:
         number = sum(outcome.quarantined.values())
         first = "" if number == len(outcome.first_refused) else f"the first {len(outcome.first_refused)} of "

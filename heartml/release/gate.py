@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from heartml.core.config import GateParams
+from heartml.data.persons import unknown_in_words
 from heartml.metrics import Metric
 from heartml.registry.champions import Entry
 from heartml.registry.version_cautions import RETIRED
@@ -246,6 +247,22 @@ def decided_by_a_person(retirement: Entry | None) -> list[Criterion]:
     return [Criterion(RETIRED, False, None, None, f"{retirement.in_words()}; `heartml promote` decides")]
 
 
+def groups_are_persons(counts: Mapping[str, int] | None) -> list[Criterion]:
+    """A criterion that always holds and says that persons are unknown; none where they are known or were not counted.
+
+    Args:
+        counts: of `heartml.data.persons.count_unknown`.
+
+    >>> groups_are_persons({"recordings": 9, "unknown": 0, "groups": 0, "alone": 0})
+    []
+    >>> [criterion] = groups_are_persons({"recordings": 9, "unknown": 9, "groups": 9, "alone": 9})
+    >>> criterion.passed, criterion.value, criterion.words[:49]
+    (True, 9.0, 'None of the 9 recordings names its person, so eac')
+    """
+    words = unknown_in_words(counts)
+    return [Criterion("groups", True, float(counts["unknown"]), None, words.rstrip("."))] if counts and words else []
+
+
 def decide(criteria: Sequence[Criterion], comparison: Comparison | None, *, first: bool) -> Verdict:
     """Promote if every criterion holds. The reason names the criteria that decided.
 
@@ -263,7 +280,7 @@ def decide(criteria: Sequence[Criterion], comparison: Comparison | None, *, firs
         reason = "refused: " + "; ".join(f"{c.name}: {c.words}" for c in failed)
         return Verdict(False, reason, tuple(criteria), comparison)
     intro = "first model of this task; " if first else ""
-    words = "; ".join(c.words for c in criteria if c.name in ("better", "floors"))
+    words = "; ".join(c.words for c in criteria if c.name in ("better", "floors", "groups"))
     return Verdict(True, f"promoted: {intro}{words}", tuple(criteria), comparison)
 
 

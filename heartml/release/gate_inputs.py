@@ -96,6 +96,7 @@ def _criteria(
     return [
         *own,
         gate.beats_baselines(metric, np.nan if value is None else value, differences, evaluation["floor_titles"]),
+        *gate.groups_are_persons(evaluation.get("persons")),
         gate.no_problems("validation", [] if passed else ["the data did not pass validation"],
                        f"the data passed validation (warnings: {len(result.get('warnings', []))})"),
         gate.no_problems("lineage", capture.gather(name)["missing"], "the lineage is complete"),

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from heartml.core.system.text import printable
+from heartml.data.persons import unknown_in_words
 from heartml.registry.champions import FOUND, GATE, RETIREMENT, ROLLBACK, Entry
 from heartml.registry.versions import Version
 from heartml.release import murmur_pages
@@ -57,6 +58,12 @@ def _mean_over_sources(evaluation: Mapping[str, Any]) -> str:
             f"{_number(whole)} ({where})")
 
 
+def cautions(outcome: ReleaseOutcome) -> list[str]:
+    """What a reader of the table must know of its groups: a sentence where persons are unknown."""
+    words = unknown_in_words(outcome.evaluation.get("persons"))
+    return [words] if words else []
+
+
 def interval(number: Mapping[str, float | None]) -> str:
     """A value with its interval: `0.812 [0.733, 0.884]`.
 
@@ -99,6 +106,8 @@ def show(outcomes: Sequence[ReleaseOutcome], uncommitted: Sequence[str] = ()) ->
             for row in rows(outcome):
                 table.add_row(*row)
             console.print(table)
+            for words in cautions(outcome):
+                console.print(Text(words, style="yellow"), soft_wrap=True)
         console.print(Text(heading(outcome), style=_LABELS[outcome.state]))
         console.print(Text(f"  {outcome.reason}"), soft_wrap=True)
         if outcome.report:
@@ -168,7 +177,7 @@ def markdown(outcomes: Sequence[ReleaseOutcome]) -> str:
         parts.append(f"## {heading(outcome)}\n\n{outcome.reason}\n")
         if outcome.evaluation:
             lines = [HEADINGS, ("---",) * len(HEADINGS), *rows(outcome)]
-            parts.append(f"{summary(outcome)}\n")
+            parts += [f"{words}\n" for words in (summary(outcome), *cautions(outcome))]
             parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
         if outcome.report:
             parts.append(f"Report: `{outcome.report}`; MLflow run `{outcome.run_id}`\n")
@@ -187,7 +196,7 @@ def table(outcomes: Sequence[ReleaseOutcome]) -> list[dict[str, str]]:
 def as_json(outcomes: Sequence[ReleaseOutcome]) -> list[dict[str, Any]]:
     """For programs: everything except the long tables of the evaluation."""
     keys = ("held_out", "out_of_fold", "floors", "best_floor", "counts", "metric", "classes",
-            "mean_over_sources")
+            "mean_over_sources", "persons")
     return [
         {**asdict(outcome), "evaluation": {key: outcome.evaluation[key] for key in keys if key in outcome.evaluation}}
         for outcome in outcomes

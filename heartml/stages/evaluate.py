@@ -17,6 +17,7 @@ from heartml.core.frame_store import Frames
 from heartml.core.schema import TEST
 from heartml.core.stage import stage
 from heartml.core.system.files import replacing_folder, write_json, write_parquet
+from heartml.data.persons import count_unknown
 from heartml.evaluation import heart_states
 from heartml.evaluation.assessment import (
     HELD_OUT,
@@ -78,7 +79,8 @@ def write_evaluation(name: str, predictions: Predictions, recordings: pd.DataFra
     of_recording = recordings_table(predictions, held_out)
     parts = assessed_parts(tables, recordings, task, params.evaluate.baselines)
     found = {"assignment": name, **assess(parts, task, rules), "locations": score_locations(of_recording, task, rules),
-             "leaks": split_leaks(recordings), "left_out": read_left_out_classes(name, set(recordings["label"]))}
+             "leaks": split_leaks(recordings), "persons": count_unknown(recordings),
+             "left_out": read_left_out_classes(name, set(recordings["label"]))}
     with replacing_folder(paths.evaluation(name)) as folder:
         write_json(folder / "metrics.json", found)
         write_json(folder / "summary.json", summary(found))

@@ -40,7 +40,8 @@ def run() -> None:
         pairs = near_duplicates(signal, params)
         groups = validation_tables.joined_groups(recordings.drop_duplicates("recording_id"), pairs)
         tables = validation_tables.suite_tables(recordings, annotations, quarantine, signal, pairs, groups, params)
-        expected = expectations.suites(params.ingest, params.validate_, validation_tables.label_columns(recordings))
+        expected = expectations.suites(params.ingest, params.validate_, validation_tables.label_columns(recordings),
+                                       numbered="numbered" in tables)
         result = summarise(tables, groups, run_suites.check(tables, expected))
         folder = paths.VALIDATION if result["success"] else FAILED
         write(folder, result, tables, groups, params)

@@ -23,7 +23,7 @@ from heartml.core.system.errors import HeartMLError
 from heartml.core.system.parallel import available_workers, pool
 from heartml.core.system.progress import track
 from heartml.core.tasks import TASKS, resolve
-from heartml.data import cache
+from heartml.data import cache, persons
 from heartml.data.datasets import Dataset, Layout, open_dataset
 from heartml.data.datasets.generic import Collection
 from heartml.data.ingest import tables as ingest_tables
@@ -55,6 +55,7 @@ class IngestOutcome:
         tasks_changed: whether this ingest wrote them; after a dry run, whether it would.
         first_refused: `file: reason: detail` of some files in quarantine, one of each reason first.
         dry_run: whether nothing was written.
+        persons: a sentence where recordings name no person, with what follows from it; else empty.
     """
 
     dataset: str
@@ -69,6 +70,7 @@ class IngestOutcome:
     tasks_changed: bool
     first_refused: tuple[str, ...] = ()
     dry_run: bool = False
+    persons: str = ""
 
     def as_dict(self) -> dict[str, object]:
         """For `--json`."""
@@ -121,7 +123,7 @@ def run(
         tasks = params.tasks if keep_tasks else _tasks(source, params.tasks, tables)
         if tasks != params.tasks and not dry_run:
             config.set_tasks(tasks)
-    return _outcome(source.NAME, former, tables, changed, tasks, tasks != params.tasks, dry_run)
+    return _outcome(source, former, tables, changed, tasks, tasks != params.tasks, dry_run)
 
 
 def _publish(built: Path, *, dry_run: bool) -> bool:
@@ -204,9 +206,10 @@ def _tasks(source: Dataset, tasks: tuple[str, ...], tables: DatasetTables) -> tu
 
 
 def _outcome(
-    dataset: str, former: DatasetTables, tables: DatasetTables, changed: bool, tasks: tuple[str, ...],
+    source: Dataset, former: DatasetTables, tables: DatasetTables, changed: bool, tasks: tuple[str, ...],
     tasks_changed: bool, dry_run: bool,
 ) -> IngestOutcome:
+    dataset = source.NAME
     own = tables.recordings[tables.recordings["dataset"] == dataset]
     labels = own.filter(like=label_column(""))
     refused = tables.quarantine[tables.quarantine["dataset"] == dataset]
@@ -214,5 +217,12 @@ def _outcome(
         dataset, len(own), int(labels.notna().any(axis=1).sum()), own["patient_id"].nunique(),
         own["group_id"].nunique(), int((~own["recording_id"].isin(former.recordings["recording_id"])).sum()),
         dict(sorted(Counter(refused["reason"]).items())), changed, tasks, tasks_changed, _first_refused(refused),
-        dry_run,
+        dry_run, _persons(source, own),
     )
+
+
+def _persons(source: Dataset, own: pd.DataFrame) -> str:
+    """`persons.unknown_in_words`, for a described collection with the way out."""
+    words = persons.unknown_in_words(persons.count_unknown(own))
+    mend = " A column with the persons, named as `columns.patient` in the mapping file, mends that."
+    return words + mend if words and isinstance(source, Collection) else words

@@ -26,13 +26,16 @@ def _expect(kind: type[Expectation], severity: str, description: str, way_out: s
     return kind(severity=severity, description=description, meta={"way_out": way_out}, **kwargs)  # type: ignore[arg-type]
 
 
-def suites(ingest: IngestParams, params: ValidateParams, labels: Sequence[str]) -> Suites:
+def suites(
+    ingest: IngestParams, params: ValidateParams, labels: Sequence[str], *, numbered: bool = True
+) -> Suites:
     """The expectations for each table, by the table's name.
 
     Args:
         ingest: the limits of ingest.
         params: the limits of validation.
         labels: the label columns of the recordings table.
+        numbered: whether there is a table of runs of numbered files. Where all persons are known there is none.
     """
     return {
         "recordings": _of_recordings(ingest, labels),
@@ -51,11 +54,20 @@ def suites(ingest: IngestParams, params: ValidateParams, labels: Sequence[str]) 
             "Add recordings of other people, or read its numbers as anecdotes.",
             column="groups", min_value=params.min_class_groups,
         )],
+        **({"numbered": [_of_numbered()]} if numbered else {}),
         "quarantine": [_expect(
             gxe.ExpectTableRowCountToEqual, "info", "No file was refused at ingest",
             "data/quarantine.parquet gives each file's reason.", value=0,
         )],
     }
+
+
+def _of_numbered() -> Expectation:
+    return _expect(
+        gxe.ExpectColumnValuesToBeBetween, "warning",
+        "Recordings of unknown persons with consecutive file numbers and one class belong to one group",
+        "They may be one person on both sides of the split. Name the persons, or expect lower scores on others.",
+        column="groups", max_value=1)
 
 
 def _of_recordings(ingest: IngestParams, labels: Sequence[str]) -> list[Expectation]:

@@ -69,6 +69,8 @@ def row_name(row: Mapping[str, Any]) -> str:
     """
     if "other_source_file" in row:
         return f"{row['source_file']} and {row['other_source_file']} at {abs(row['correlation']):.3f}"
+    if "last_source_file" in row:
+        return f"{row['source_file']} to {row['last_source_file']}"
     if "value" in row:
         return f"{row['dataset']} {row['label']} {row['value']} with {row['groups']}"
     if "recording_id" in row:

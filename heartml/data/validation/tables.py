@@ -14,6 +14,7 @@ from heartml.audio.quality import Quality
 from heartml.core import paths, schema
 from heartml.core.config import Params
 from heartml.core.tasks import LABELS, TASKS
+from heartml.data import persons
 
 NAME_COLUMNS = ("recording_id", "patient_id", "source_file")     # the columns by which a person finds a recording
 ROUNDING_S = 0.1        # publishers round the times of heart states
@@ -203,6 +204,8 @@ def suite_tables(
 ) -> dict[str, pd.DataFrame]:
     """The table of each suite by the suite's name, and `labels`: every class of every label.
 
+    `numbered` is there only where a recording without a person has a numbered neighbour.
+
     Args:
         recordings: schema.RECORDINGS and label columns.
         annotations: schema.ANNOTATIONS.
@@ -215,6 +218,7 @@ def suite_tables(
     unique = recordings.drop_duplicates("recording_id")
     labels = class_table(unique, groups)
     ends = annotations.merge(unique[[*NAME_COLUMNS, "seconds"]], on="recording_id", how="left")
+    numbered = persons.numbered_runs(unique, groups)
     return {
         "recordings": recordings,
         "annotations": ends.assign(recording_end_s=ends["seconds"] + ROUNDING_S).drop(columns="seconds"),
@@ -225,4 +229,5 @@ def suite_tables(
         "labels": labels,
         "classes": classes_to_warn_of(labels),
         "quarantine": quarantine,
+        **({"numbered": numbered} if len(numbered) else {}),
     }

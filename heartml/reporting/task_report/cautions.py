@@ -6,6 +6,7 @@ In: `metrics.json` of the evaluation. Out: plain sentences, no markup.
 from collections.abc import Mapping
 from typing import Any
 
+from heartml.data.persons import unknown_in_words
 from heartml.evaluation.assessment import HELD_OUT, OUT_OF_FOLD
 from heartml.metrics import METRICS
 from heartml.reporting.number_format import figure, listed, signed, signed_span, span
@@ -15,9 +16,14 @@ Found = Mapping[str, Any]
 
 
 def warnings(found: Found) -> list[str]:
-    """All warnings that apply: on baselines, sources, and classes that are confounded, hardly found or small."""
-    return [*_unclear_difference(found), *_sources(found), *_confounded(found), *_missed(found), *_rare(found),
-            *_few(found)]
+    """All warnings that apply: on persons, baselines, sources, and classes that are confounded, rarely found or few."""
+    return [*_unknown_persons(found), *_unclear_difference(found), *_sources(found), *_confounded(found),
+            *_missed(found), *_rare(found), *_few(found)]
+
+
+def _unknown_persons(found: Found) -> list[str]:
+    words = unknown_in_words(found.get("persons"))       # an older evaluation does not have it
+    return [words] if words else []
 
 
 def _unclear_difference(found: Found) -> list[str]:
