@@ -35,17 +35,18 @@ PARTS = (HELD_OUT, OUT_OF_FOLD)
 BY_PART = ("counts", "against_floors", "best_floor", "per_class", "per_source", "subgroups", "confusion",
             "referral", "mean_over_sources")              # keys of `metrics.json` with one value for each part
 DESCRIPTION_COLUMNS = ("source", "age_group", "sex")
-SUBGROUP_COLUMNS = (*DESCRIPTION_COLUMNS, "location", "signal", "session")
+UNIT_COLUMNS = ("signal", "session", "any_label")
+SUBGROUP_COLUMNS = (*DESCRIPTION_COLUMNS, "location", *UNIT_COLUMNS)
 
 
 def describe_units(recordings: pd.DataFrame, task: Task) -> pd.DataFrame:
     """One row a unit, in order of appearance, indexed by unit_id.
 
     Columns: group_id, label, part and `DESCRIPTION_COLUMNS`, of each the first value that is known. Also `location`
-    where a unit is a recording, and `signal` and `session` where they are known.
+    where a unit is a recording, and those of `UNIT_COLUMNS` that are known.
     """
     also = [*(["location"] if task.unit == "recording" else []),
-            *(name for name in ("signal", "session") if name in recordings and recordings[name].notna().any())]
+            *(name for name in UNIT_COLUMNS if name in recordings and recordings[name].notna().any())]
     columns = ["group_id", "label", "part", *DESCRIPTION_COLUMNS, *also]
     return recordings.groupby("unit_id", sort=False)[columns].first()
 

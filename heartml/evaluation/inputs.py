@@ -15,6 +15,7 @@ from heartml.core import folds, paths, schema, tasks
 from heartml.core.config import ValidateParams
 from heartml.core.schema import TEST, label_column
 from heartml.core.stage import StageError
+from heartml.core.tasks import Task
 from heartml.evaluation.assessment import left_out_classes
 
 QUALITY_COLUMNS = tuple(field.name for field in fields(quality.Quality))
@@ -24,6 +25,8 @@ SESSION_VALUES = {True: "heard in training", False: "new"}
 
 SIGNAL_VALUES = {True: "with warnings", False: "no warnings"}
 
+ANY_LABEL_VALUES = {True: "any of the labels", False: "none of the labels"}      # of the column `any_label`
+
 LEAK_COLUMNS = ("patient_id", "joined_group_id", schema.SESSION)
 
 RECORDING_COLUMNS = ["recording_id", "source", "location", "age_group", "sex"]
@@ -32,9 +35,10 @@ RECORDING_COLUMNS = ["recording_id", "source", "location", "age_group", "sex"]
 def read_recordings(name: str, limits: ValidateParams) -> pd.DataFrame:
     """The task's recordings with folds, descriptions and measurements, one row a recording, in the folds' order.
 
-    Two columns are added, each with one value for the whole unit. `signal`: whether a recording of the unit has
+    Columns are added, each with one value for the whole unit. `signal`: whether a recording of the unit has
     quality warnings. `session`: whether one was made in a session from which training recordings come; null where
-    sessions are not known.
+    sessions are not known. `any_label`, only where a case may have several labels (`joint_labels`): whether the
+    unit has any of them.
 
     Raises:
         FoldsError: a group, a patient or near-duplicate audio is in two parts. Then nothing may be scored.
@@ -59,8 +63,42 @@ def read_recordings(name: str, limits: ValidateParams) -> pd.DataFrame:
     measured = described.merge(signal, on="recording_id", validate="1:1")
     warned = pd.Series([has_warnings(row, limits) for row in measured.to_dict("records")])
     shared = folds.shared_with_training(measured, schema.SESSION).groupby(measured["unit_id"]).transform("max")
-    return measured.assign(signal=warned.groupby(measured["unit_id"]).transform("any").map(SIGNAL_VALUES),
+    rows = measured.assign(signal=warned.groupby(measured["unit_id"]).transform("any").map(SIGNAL_VALUES),
                            session=shared.map(SESSION_VALUES))
+    return with_any_label(rows, whole, tasks.resolve(name).task)
+
+
+def joint_labels(task: Task) -> tuple[str, ...]:
+    """The labels of a case that may have several at once, where this task is one of them; else none.
+
+    They are the labels of the task's group, if each is present or absent.
+
+    >>> joint_labels(tasks.TASKS["mitral_stenosis"])
+    ('aortic_stenosis', 'aortic_regurgitation', 'mitral_regurgitation', 'mitral_stenosis')
+    >>> joint_labels(tasks.TASKS["systolic_timing"]), joint_labels(tasks.TASKS["valves"])
+    ((), ())
+    """
+    group = next((names for names in tasks.GROUPS.values() if task.name in names), ())
+    others = [tasks.TASKS[name] for name in group]
+    same = all((other.classes, other.positive) == (task.classes, task.positive) for other in others)
+    return tuple(other.label for other in others) if task.positive and same else ()
+
+
+def with_any_label(rows: pd.DataFrame, recordings: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """The rows with the column `any_label`, where the task is one of several labels of a case; else as they are.
+
+    Cases without any label are easy to tell, so a label's score should also be known among those who have any.
+
+    Args:
+        rows: recording_id and unit_id, one row a recording.
+        recordings: recording_id and label columns.
+    """
+    columns = [label_column(label) for label in joint_labels(task) if label_column(label) in recordings]
+    if len(columns) < 2:
+        return rows
+    has = (recordings.set_index("recording_id")[columns] == task.positive).fillna(False).astype(bool).any(axis=1)
+    own = rows["recording_id"].map(has).astype(bool)
+    return rows.assign(any_label=own.groupby(rows["unit_id"]).transform("any").map(ANY_LABEL_VALUES))
 
 
 def split_leaks(recordings: pd.DataFrame) -> dict[str, dict[str, int]]:

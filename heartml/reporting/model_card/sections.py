@@ -13,7 +13,7 @@ from heartml.reporting.task_report.tables import CLASS_COLUMNS, counted, subgrou
 Json = Mapping[str, Any]
 NOT_ESTIMABLE = "not estimable"
 DIVISIONS = {"source": "Source", "age_group": "Age group", "sex": "Sex", "location": "Location",
-             "signal": "Signal quality", "session": "Recording session"}
+             "signal": "Signal quality", "session": "Recording session", "any_label": "Labels of the case"}
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

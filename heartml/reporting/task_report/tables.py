@@ -275,5 +275,5 @@ def counted(entry: Mapping[str, Any]) -> str:
 
 def _words(name: str) -> str:
     known = {"held_out": "Held out", "out_of_fold": "Out of fold", "signal": "Signal quality",
-             "session": "Recording session"}
+             "session": "Recording session", "any_label": "Labels of the case"}
     return known.get(name, name.replace("_", " ").capitalize())
