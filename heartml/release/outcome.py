@@ -37,31 +37,28 @@ def rows(outcome: ReleaseOutcome) -> list[tuple[str, ...]]:
 
 
 def summary(outcome: ReleaseOutcome) -> str:
-    """`84 held-out units, 77 groups; best baseline of the first metric: loudness and length alone`.
-
-    Where sources have enough groups it also gives the mean over sources, beside the score of all together.
-    """
+    """`84 held-out units, 77 groups; best baseline of the first metric: loudness and length alone`."""
     evaluation = outcome.evaluation
     counts, best = evaluation["counts"]["held_out"], evaluation["best_floor"]["held_out"]
     baseline = f"; best baseline of the first metric: {evaluation['floor_titles'][best].lower()}" if best else ""
-    return f"{counts['units']} held-out units, {counts['groups']} groups{baseline}{_mean_over_sources(evaluation)}"
+    return f"{counts['units']} held-out units, {counts['groups']} groups{baseline}"
+
+
+def notes(outcome: ReleaseOutcome) -> list[str]:
+    """What a reader of the table should know: that persons are unknown, and the mean over sources. Often nothing."""
+    found = (unknown_in_words(outcome.evaluation.get("persons")), _mean_over_sources(outcome.evaluation))
+    return [words for words in found if words]
 
 
 def _mean_over_sources(evaluation: Mapping[str, Any]) -> str:
-    """Of the held-out part; where that has too few groups, out of fold. Older evaluations have none."""
+    """Of the held-out part; where its sources have too few groups, out of fold. Older evaluations have none."""
     means = evaluation.get("mean_over_sources") or {}
     part = next((part for part in ("held_out", "out_of_fold") if means.get(part)), None)
     if part is None:
         return ""
     whole, where = evaluation[part][evaluation["metric"]]["value"], part.replace("_", " ")
-    return (f"; mean over {means[part]['sources']} sources {_number(means[part]['value'])}, all together "
-            f"{_number(whole)} ({where})")
-
-
-def cautions(outcome: ReleaseOutcome) -> list[str]:
-    """What a reader of the table must know of its groups: a sentence where persons are unknown."""
-    words = unknown_in_words(outcome.evaluation.get("persons"))
-    return [words] if words else []
+    return (f"Mean over {means[part]['sources']} sources {_number(means[part]['value'])}, all together "
+            f"{_number(whole)} ({where}).")
 
 
 def interval(number: Mapping[str, float | None]) -> str:
@@ -106,8 +103,8 @@ def show(outcomes: Sequence[ReleaseOutcome], uncommitted: Sequence[str] = ()) ->
             for row in rows(outcome):
                 table.add_row(*row)
             console.print(table)
-            for words in cautions(outcome):
-                console.print(Text(words, style="yellow"), soft_wrap=True)
+            for words in notes(outcome):
+                console.print(Text(words), soft_wrap=True)
         console.print(Text(heading(outcome), style=_LABELS[outcome.state]))
         console.print(Text(f"  {outcome.reason}"), soft_wrap=True)
         if outcome.report:
@@ -177,7 +174,7 @@ def markdown(outcomes: Sequence[ReleaseOutcome]) -> str:
         parts.append(f"## {heading(outcome)}\n\n{outcome.reason}\n")
         if outcome.evaluation:
             lines = [HEADINGS, ("---",) * len(HEADINGS), *rows(outcome)]
-            parts += [f"{words}\n" for words in (summary(outcome), *cautions(outcome))]
+            parts += [f"{words}\n" for words in (summary(outcome), *notes(outcome))]
             parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
         if outcome.report:
             parts.append(f"Report: `{outcome.report}`; MLflow run `{outcome.run_id}`\n")

@@ -1,6 +1,7 @@
 """Where nobody names the persons, every place that shows a number of groups says so, and numbered runs are reported."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -8,11 +9,12 @@ from support.workspaces import ROOT
 
 from heartml.cli import tables as printed
 from heartml.core import config
+from heartml.core.tasks import TASKS
 from heartml.data import persons
 from heartml.data.ingest import IngestOutcome
 from heartml.data.validation import expectations, result, run_suites
 from heartml.metrics import METRICS
-from heartml.release import gate, outcome
+from heartml.release import gate, gate_inputs, outcome
 from heartml.release.publish import ReleaseOutcome
 from heartml.reporting import model_card
 from heartml.reporting.task_report import cautions
@@ -82,6 +84,17 @@ def test_the_gate_says_it_in_its_reason_and_decides_as_before(counts, said) -> N
     assert verdict.promote
     assert ("interval is too narrow" in verdict.reason) == said
     assert ("groups" in {criterion.name for criterion in verdict.criteria}) == said
+
+
+def test_the_gate_reads_the_counts_of_the_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate_inputs.capture, "validation", lambda: (True, {}))
+    monkeypatch.setattr(gate_inputs.capture, "gather", lambda _: {"missing": []})
+    evaluation = {"held_out": {"uar": {"value": 0.9}, "ece": dict.fromkeys(("value", "low", "high"), 0.1)},
+                  "against_floors": {"held_out": {}}, "floor_titles": {}}
+    for counts, said in ((ALONE, True), (KNOWN, False), (None, False)):
+        challenger = SimpleNamespace(evaluation={**evaluation, **({"persons": counts} if counts else {})})
+        criteria = gate_inputs._criteria(TASKS["valves"], challenger, None, None, "yaseen-valves", PARAMS)
+        assert any(criterion.words.endswith(EFFECT.rstrip(".")) for criterion in criteria) == said
 
 
 def test_the_terminal_says_it_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:

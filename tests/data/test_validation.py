@@ -110,6 +110,19 @@ def test_a_sound_data_set_passes_without_a_warning(project: Path, capsys: pytest
     assert capsys.readouterr().err.count("\n") == 1, "one line a run"
 
 
+def test_numbered_recordings_of_unknown_persons_are_a_warning_and_join_nothing(project: Path) -> None:
+    change(lambda t: t.assign(patient_id=pd.NA, source_file=[f"{kind}/{n:02}.wav" for n, kind in enumerate(
+        t["label_murmur"])]).astype({"patient_id": "string"}))
+    validate.run()
+    found = result()
+    assert found["success"] and found["counts"]["groups"] == found["counts"]["groups_before_joining"]
+    assert not any("consecutive file numbers" in words for words in found["warnings"]), "the two of one child"
+    change(lambda t: t.assign(group_id=t["source_file"]))
+    validate.run()
+    [words] = [words for words in result()["warnings"] if "consecutive file numbers" in words]
+    assert f"not so for {CHILDREN} of {CHILDREN} (Absent/" in words
+
+
 def test_the_quarantine_is_carried_along(project: Path) -> None:
     validate.run()
     assert result()["quarantined_by_reason"] == {"silent": 1}

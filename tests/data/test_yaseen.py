@@ -53,6 +53,8 @@ def test_nearly_the_same_audio_joins_groups_and_under_two_classes_is_refused(
     monkeypatch.chdir(workspace.root)
     outcome = ingest.run("yaseen", folder)
     assert outcome.quarantined == {"contradiction": 2}
+    assert outcome.persons.startswith(
+        f"None of the {outcome.recordings} recordings names its person, so they count as {outcome.groups} groups (")
     groups = pd.read_parquet(paths.RECORDINGS).set_index("source_file")["group_id"]
     assert groups["N/New_N_009.wav"] == groups["N/New_N_001.wav"]
     assert groups.nunique() == len(groups) - 1

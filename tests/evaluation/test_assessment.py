@@ -144,6 +144,7 @@ def test_the_evaluation_says_everything_of_both_parts(done):
         assert bool(found["mean_over_sources"][part]) == (len(cautions.source_scores(found, part)) > 1)
         assert set(found["subgroups"][part]) == {"age_group", "sex", "signal"}
         assert np.sum(found["confusion"][part]) == found["counts"][part]["units"]
+    assert found["persons"]["recordings"] > 100 and found["persons"]["unknown"] == 0
     assert found["floors"].keys() == found["floors_out_of_fold"].keys() == set(FAST.baselines)
     assert set(found["locations"]) <= {"AV", "PV", "TV", "MV"}
     assert "ece_before" in found[HELD_OUT]

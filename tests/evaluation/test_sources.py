@@ -79,10 +79,9 @@ def test_the_mean_stands_beside_the_pooled_score_on_page_and_terminal() -> None:
     found = evaluation([0.99, 0.6, 0.7, 0.79, 0.65, 0.75], whole=0.918)
     assert headline._mean_over_sources(found) == \
         "Mean over the sources, each counted once: out of fold 0.75 (0.60 to 0.80; 6 sources). "
-    counts = {"counts": {HELD_OUT: {"units": 20, "groups": 12}}, "best_floor": {HELD_OUT: None}}
-    said = outcome.summary(SimpleNamespace(evaluation={**found, **counts}))
-    assert said.endswith("12 groups; mean over 6 sources 0.747, all together 0.918 (out of fold)")
+    assert outcome.notes(SimpleNamespace(evaluation=found)) == [
+        "Mean over 6 sources 0.747, all together 0.918 (out of fold)."]
     older = {key: value for key, value in found.items() if key != "mean_over_sources"}
     assert headline._mean_over_sources(older) == ""
-    assert outcome.summary(SimpleNamespace(evaluation={**older, **counts})).endswith("12 groups")
+    assert outcome.notes(SimpleNamespace(evaluation=older)) == []
     assert "mean over" not in cautions._sources(older)[0]
