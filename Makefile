@@ -19,10 +19,10 @@ serve: env ## Show Prefect, MLflow and a worker on this machine; ARGS="--help" s
 	$(BIN)/python -m flows.serve $(ARGS)
 
 test: .venv/.test ## The whole suite (about 15 minutes on two cores)
-	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder
 
 test-thorough: .venv/.test ## The suite with two random moments for each fault, and every stage killed (an hour)
-	HEARTML_FAULT_ROUNDS=2 $(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
+	HEARTML_FAULT_ROUNDS=2 $(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder
 
 test-fast: .venv/.test ## The tests that need no server and kill nothing (under three minutes)
 	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow"

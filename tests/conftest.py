@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import made_once, workspaces
+from support import fork_server, made_once, workspaces
 from support import small_project as small
 from support.workspaces import ROOT, Workspace
 
@@ -30,6 +30,12 @@ _ORDER = {f"test_{name}": number for number, name in enumerate(SLOW)}
 # Random moments are drawn once, before the workers start, so that all of them collect the same tests.
 os.environ.setdefault("HEARTML_FAULT_SEED", str(random.SystemRandom().randrange(1, 10**6)))
 REAL_DATA = Path(os.environ.get("HEARTML_REAL_DATA") or ROOT.parent / "shared" / "datasets")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One fork server for the whole suite, started by the process that starts the workers."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        config.add_cleanup(fork_server.ForkServer().end)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

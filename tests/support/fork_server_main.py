@@ -28,14 +28,16 @@ LIBRARIES = (
 
 
 def main(address: str) -> None:
-    """Import, say that it is ready, then fork at every request until standard input ends."""
-    for name in LIBRARIES:
-        importlib.import_module(name)
+    """Fork at every request until standard input ends; import before the first one."""
     base = [path for path in sys.path if path != os.path.dirname(os.path.abspath(__file__))]  # noqa: PTH100, PTH120
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(64)
-        print("ready", flush=True)
+        print("listening", flush=True)
+        if sys.stdin in select.select([listener, sys.stdin], [], [])[0]:
+            return
+        for name in LIBRARIES:
+            importlib.import_module(name)
         waiting: dict[int, socket.socket] = {}
         while True:
             readable, _, _ = select.select([listener, sys.stdin], [], [], 0.02 if waiting else None)
