@@ -43,6 +43,9 @@ def score(source: Path, to: Path, wanted: str | None, task: str | None, as_json:
     """
     from dataclasses import asdict
 
+    if to.suffix.lower() in (".csv", ".tsv", ".json", ".xlsx"):
+        raise click.BadParameter(f"the table is written as Parquet: name it {to.with_suffix('.parquet').name}",
+                                 param_hint="--to")
     from flows.support import private_server
     from heartml.inference import batch
     from heartml.inference.predict import NOTICE

@@ -186,8 +186,8 @@ def nothing_serves(name: str, entry: Entry) -> str:
     """What a retirement means for whoever asks for the champion, in one line with the way out."""
     decision = entry.decision
     return (f"{name}: nothing serves: version {decision.before} was retired on {entry.when} by {decision.who} because "
-            f"{one_line(decision.reason)}; promote a version with `heartml promote {name}/VERSION --reason \"...\"` "
-            "(`heartml models` lists them)")
+            f"\"{one_line(decision.reason)}\". Promote a version with `heartml promote {name}/VERSION --reason "
+            f"\"...\"` (`heartml models` lists them). `audit`, `lineage` and `card` take {name}/{decision.before}")
 
 
 def append(client: "MlflowClient", name: str, decision: Decision, *, source: str, run_id: str,

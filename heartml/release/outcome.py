@@ -11,6 +11,7 @@ from typing import Any
 
 from heartml.core.system.text import printable
 from heartml.data.persons import unknown_in_words
+from heartml.metrics import METRICS
 from heartml.registry.champions import FOUND, GATE, RETIREMENT, ROLLBACK, Entry
 from heartml.registry.versions import Version
 from heartml.release import murmur_pages
@@ -57,8 +58,8 @@ def _mean_over_sources(evaluation: Mapping[str, Any]) -> str:
     if part is None:
         return ""
     whole, where = evaluation[part][evaluation["metric"]]["value"], part.replace("_", " ")
-    return (f"Mean over {means[part]['sources']} sources {_number(means[part]['value'])}, all together "
-            f"{_number(whole)} ({where}).")
+    return (f"{METRICS[evaluation['metric']].title}, {where}: mean over {means[part]['sources']} sources "
+            f"{_number(means[part]['value'])}, all together {_number(whole)}.")
 
 
 def interval(number: Mapping[str, float | None]) -> str:

@@ -1,6 +1,7 @@
 """Every command: defined once, described with an example or its outputs, listed in the help of `heartml`."""
 
 import re
+from pathlib import Path
 
 import click
 import pytest
@@ -47,3 +48,9 @@ def test_a_stage_takes_its_task_and_the_divided_ones_a_part() -> None:
     assert all("task" in named for named in options.values())
     done = CliRunner().invoke(cli, ["features", "--task", "a-b", "--encoder", "logspec", "--part", "3/2"])
     assert done.exit_code == 2 and "3/2" in done.output
+
+
+def test_a_score_table_is_named_parquet(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["score", str(tmp_path), "--to", "scores.csv"])
+    assert done.exit_code == 2
+    assert "name it scores.parquet" in done.output

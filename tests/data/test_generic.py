@@ -211,3 +211,8 @@ def test_every_task_can_be_a_collections(tmp_path: Path) -> None:
         folder = made.generic(tmp_path / name, patients=1, labels={name: {"column": "murmur", "classes": {
             "yes": task.classes[0]}}})
         assert set(read(folder).recordings[f"label_{task.label}"]) == {task.classes[0]}
+
+
+def test_a_table_in_the_place_of_the_mapping_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match=r"recordings.csv: this is a table; give the mapping file"):
+        generic.open_collection(made.generic(tmp_path, "clinic") / "recordings.csv")

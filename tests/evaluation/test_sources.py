@@ -80,7 +80,7 @@ def test_the_mean_stands_beside_the_pooled_score_on_page_and_terminal() -> None:
     assert headline._mean_over_sources(found) == \
         "Mean over the sources, each counted once: out of fold 0.75 (0.60 to 0.80; 6 sources). "
     assert outcome.notes(SimpleNamespace(evaluation=found)) == [
-        "Mean over 6 sources 0.747, all together 0.918 (out of fold)."]
+        "Mean recall (UAR), out of fold: mean over 6 sources 0.747, all together 0.918."]
     older = {key: value for key, value in found.items() if key != "mean_over_sources"}
     assert headline._mean_over_sources(older) == ""
     assert outcome.notes(SimpleNamespace(evaluation=older)) == []

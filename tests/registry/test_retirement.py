@@ -119,7 +119,7 @@ def test_a_retired_champion_serves_nobody_until_a_person_promotes(
         with pytest.raises((RegistryError, PromotionRefused, NothingServes)) as refused:
             attempt()
         assert f"nothing serves: version 2 was retired on {done.entry.when} by " in str(refused.value)  # type: ignore[union-attr]
-        assert f"because {WHY}; promote a version with `heartml promote {NAME}/VERSION" in str(refused.value)
+        assert f'because "{WHY}". Promote a version with `heartml promote {NAME}/VERSION' in str(refused.value)
     assert model_lookup.companion_models(model_lookup.LocatedModel(Path(), "a folder", None, None), [NAME]) == []
     with pytest.raises(ChampionChanged, match="no version serves now"):
         versions.settle(client, rival)

@@ -202,6 +202,9 @@ def read_collection(path: Path) -> Collection:
     Raises:
         LayoutError: it is missing or not usable; the message names the key.
     """
+    if path.suffix.lower() in (".csv", ".tsv", ".txt"):
+        raise LayoutError(f"{path.name}: this is a table; give the mapping file (.yaml) that describes it, see "
+                          "docs/collections.md")
     name = path.name.removesuffix(_SUFFIX)
     if not _NAME_PATTERN.fullmatch(name) or (name in DATASETS and name != NAME):
         taken = ", ".join(other for other in DATASETS if other != NAME)
