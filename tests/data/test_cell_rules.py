@@ -89,6 +89,8 @@ def test_people_whom_nobody_knows_are_not_one_person(tmp_path: Path, word: str) 
     (with_column("subject", "unknown", "Unknown", "p2", "p3"), {"r0.wav": "unknown_value", "r1.wav": "unknown_value"}),
     (with_column("subject", "12.0", "12", "0012", "p3"), dict.fromkeys(["r0.wav", "r1.wav", "r2.wav"], "ambiguous_id")),
     (with_column("subject", "P1", "p1", "p2", "p3 "), dict.fromkeys(["r0.wav", "r1.wav"], "ambiguous_id")),
+    ([["r0.wav", "12", "45y", "", ""], ["r1.wav", "12.0", *"   "], ["r2.wav", "p2", *"   "], ["r3.wav", "p3", *"   "]],
+     {"r0.wav": "unknown_value", "r1.wav": "ambiguous_id"}),      # the wrong age does not hide the other spelling
     (with_column("age", "45y", "4 months", "-1", "450"), {f"r{n}.wav": "unknown_value" for n in range(4)}),
     (with_column("age", '"45,5"', "45.0", "nan", "0.5"), {}),
     (with_column("sex", "F", "female", "nan", "x"), {"r3.wav": "unknown_value"}),

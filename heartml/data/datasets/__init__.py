@@ -276,11 +276,17 @@ class PublisherFolder:
         )
 
     def with_one_spelling(self, rows: Sequence[Mapping[str, object]], column: str) -> list[Mapping[str, object]]:
-        """The rows whose id is written in one way only; those that may be one person in two spellings are refused."""
+        """The rows whose id is written in one way only; those that may be one person in two spellings are refused.
+
+        Rows that were refused before count as well: a typing error in one of them must not hide the other spelling.
+        """
         prefix = f"{self.dataset}-"
         ids = [str(row.get(column) or "").removeprefix(prefix) for row in rows]
-        others = cells.other_spellings(filter(None, ids))
-        where = {name: str(row["source_file"]) for row, name in zip(reversed(rows), reversed(ids), strict=True)}
+        before = [(str(row[column]).removeprefix(prefix), str(row["source_file"])) for row in self.refused
+                  if row.get(column)]
+        others = cells.other_spellings(filter(None, [*ids, *(name for name, _ in before)]))
+        where = dict(reversed(before))
+        where |= {name: str(row["source_file"]) for row, name in zip(reversed(rows), reversed(ids), strict=True)}
         for row, name in zip(rows, ids, strict=True):
             if name in others:
                 detail = cells.spelling_fault(name, {other: where[other] for other in others[name]})
