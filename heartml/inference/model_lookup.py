@@ -6,6 +6,7 @@ time of change. Versions never change, so a model is copied once. Its signature 
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from heartml.core.system.locks import exclusive
 from heartml.lineage import capture
 from heartml.registry import champions, consent, model_files, tracking, version_cautions
 from heartml.registry import versions as registry
-from heartml.registry.mlflow_store import sqlite_file
+from heartml.registry.mlflow_store import REGISTRY, sqlite_file
 
 Reply = dict[str, Any]     # what the registry says about one model, as JSON
 
@@ -144,7 +145,7 @@ def _reply(question: str, ask: Callable[[], Reply]) -> Reply:
     lookup = paths.cache() / "models" / f"{sha256(question.encode())[:16]}.json"
     known = _cached(lookup, state)
     if known is None:
-        known = ask() if state or sqlite_file() is None else {}
+        known = ask() if state or sqlite_file() is None or os.environ.get(REGISTRY) else {}
         if state and known == _if_usable(known):
             write_json(lookup, {"state": state, "found": known})
     return known
@@ -169,9 +170,9 @@ def _cached(lookup: Path, state: str | None) -> Reply | None:
 
 
 def _store_state() -> str | None:
-    """A text that changes whenever the local store changes; `None` where there is no local store."""
+    """A text that changes whenever the local store changes; `None` where there is no local store, or not it alone."""
     store = sqlite_file()
-    if store is None or not store.is_file():
+    if store is None or not store.is_file() or os.environ.get(REGISTRY):
         return None
     parts = [store, store.with_name(f"{store.name}-wal")]     # SQLite writes there first
     stats = [part.stat() for part in parts if part.is_file() and part.stat().st_size]

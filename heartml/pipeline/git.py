@@ -24,7 +24,7 @@ _FIXED = {"LC_ALL": "C", "LANGUAGE": "", "GIT_ATTR_NOSYSTEM": "1", "GIT_OPTIONAL
 _SETTINGS = ("color.ui=false", "core.attributesFile=/dev/null", "core.autocrlf=false", "core.excludesFile=/dev/null",
              "core.fsmonitor=false", "core.hooksPath=/dev/null", "core.quotePath=false", "core.safecrlf=false",
              "core.splitIndex=false", "diff.autoRefreshIndex=true", "apply.ignoreWhitespace=no",
-             "log.showSignature=false")
+             "i18n.logOutputEncoding=UTF-8", "log.showSignature=false")
 _OPTIONS = ("git", "--no-pager", "--no-replace-objects", *(part for one in _SETTINGS for part in ("-c", one)))
 # What differs by these is the same for everybody; `PATCH` prints it for `git apply`.
 RAW = ("--raw", "-z", "--no-abbrev", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--relative",

@@ -90,7 +90,7 @@ def list_versions(client: "MlflowClient", name: str) -> list[Version]:
     aliases = _aliases(client, name)
     found, token = [], None
     while True:
-        page = client.search_model_versions(f"name = '{_checked(name)}'", max_results=200, page_token=token)
+        page = client.search_model_versions(f"name = '{checked_name(name)}'", max_results=200, page_token=token)
         found += [_version(entry, aliases) for entry in page]
         token = page.token
         if not token:
@@ -160,7 +160,8 @@ def register(client: "MlflowClient", name: str, *, run_id: str, source: str, key
         if known:
             return known
         with contextlib.suppress(MlflowException):   # the model exists already
-            client.create_registered_model(_checked(name), description="Heart-sound classifier. Not a medical device.")
+            client.create_registered_model(checked_name(name),
+                                           description="Heart-sound classifier. Not a medical device.")
         tags = {"heartml.key": key, "heartml.process": processes.own_name()}
         made = client.create_model_version(name, source=source, run_id=run_id, tags=tags)
         client.set_registered_model_alias(name, CHALLENGER, str(made.version))
@@ -332,7 +333,7 @@ def _aliases(client: "MlflowClient", name: str) -> dict[str, str]:
     from mlflow.exceptions import MlflowException
 
     try:
-        model = client.get_registered_model(_checked(name))
+        model = client.get_registered_model(checked_name(name))
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return {}
@@ -347,7 +348,12 @@ def _version(entry: Any, aliases: Mapping[str, str]) -> Version:
                    int(entry.creation_timestamp))
 
 
-def _checked(name: str) -> str:
-    if not name or any(c in name for c in "'\"/:`"):
+def checked_name(name: str) -> str:
+    """The name of a registered model, as a user gave it.
+
+    Raises:
+        RegistryError: no model can have it.
+    """
+    if not name or any(c in name for c in "'\"/:`") or not name.isprintable():
         raise RegistryError(f"{name!r} is not a valid name of a model")
     return name

@@ -71,6 +71,7 @@ def roll_back(name: str, to: str | None, reason: str, *, force: bool = False) ->
         RegistryError: as `promote`.
     """
     _check_reason(reason)
+    versions.checked_name(name)
     client = tracking.connect()
     versions.follow_journal(client, name)
     serving = versions.get(client, f"{name}@{CHAMPION}").number
@@ -100,6 +101,7 @@ def retire(name: str, reason: str) -> OverrideResult:
         RegistryError: there is no such model, or it has no champion.
     """
     _check_reason(reason)
+    versions.checked_name(name)
     client = tracking.connect()
     entry = champions.retirement(champions.read(client, name))
     if entry and not entry.followed:
@@ -181,5 +183,10 @@ def current_person() -> str:
 
 
 def _check_reason(reason: str) -> None:
+    try:
+        reason.encode()
+    except UnicodeEncodeError:
+        raise PromotionRefused("the reason is not UTF-8: a registry can keep no other text. Set the terminal to "
+                               "UTF-8, or write it without accents") from None
     if not reason.strip():
         raise PromotionRefused("a decision needs a reason: --reason \"...\" is what people will read in a year")

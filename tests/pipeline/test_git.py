@@ -94,6 +94,14 @@ def test_a_commit_is_what_its_name_says_and_not_what_somebody_replaced_it_by(roo
     assert CommitTree(commit, b"", tmp_path / "place").read(["code.py"]) == {"code.py": b"x = 1\n"}
 
 
+def test_text_of_git_is_utf8_whatever_a_user_has_configured(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config").write_text("[i18n]\n\tlogOutputEncoding = UTF-16\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "config"))
+    assert runner.run("log", "-1", "--format=%s").stdout.decode("utf-8").strip()
+
+
 def test_what_git_prints_has_a_largest_size(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert runner.output("cat-file", "--batch", stdin=b"HEAD:code.py\n").endswith(b"x = 1\n\n")
     monkeypatch.setattr(runner, "MAX_BYTES", 40)

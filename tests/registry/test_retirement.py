@@ -33,6 +33,30 @@ def replayed(*decisions: tuple[str, str, str]) -> list[champions.Entry]:
         for n, (kind, before, version) in enumerate(decisions, 1)])
 
 
+@pytest.mark.parametrize("name", ["a'b", "a/b", "a\udcffb", ""])
+def test_a_name_that_no_model_can_have_is_named(name: str) -> None:
+    for act in (lambda: overrides.retire(name, WHY), lambda: overrides.roll_back(name, None, WHY)):
+        with pytest.raises(RegistryError, match="is not a valid name of a model"):
+            act()
+
+
+def test_a_reason_that_no_registry_can_keep_is_named() -> None:
+    with pytest.raises(PromotionRefused, match="the reason is not UTF-8"):
+        overrides.retire(NAME, "caf\udce9")
+
+
+def test_a_reply_is_not_kept_where_the_registry_is_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".heartml").mkdir()
+    (tmp_path / ".heartml/mlflow.db").write_bytes(b"x")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    answers = iter(({"answer": 1}, {"answer": 2}, {"answer": 3}))
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://elsewhere")
+    assert [model_lookup._reply("q", lambda: next(answers)) for _ in "ab"] == [{"answer": 1}, {"answer": 2}]
+    monkeypatch.delenv("MLFLOW_REGISTRY_URI")
+    assert [model_lookup._reply("q", lambda: next(answers)) for _ in "ab"] == [{"answer": 3}, {"answer": 3}]
+
+
 @pytest.mark.parametrize(("kind", "counts"), [(GATE, False), (PERSON, True), (ROLLBACK, True), (FOUND, True)])
 def test_after_a_retirement_a_person_decides_and_not_the_gate(kind: str, counts: bool) -> None:
     story = replayed((GATE, NONE, "1"), (RETIREMENT, "1", NONE), (kind, NONE, "2"), (GATE, "2", "3"))
