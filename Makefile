@@ -18,11 +18,11 @@ run: env ## Train, judge and promote a model on the demo corpus; ends with the p
 serve: env ## Show Prefect, MLflow and a worker on this machine; ARGS="--help" says more
 	$(BIN)/python -m flows.serve $(ARGS)
 
-test: .venv/.test ## The whole suite (about 15 minutes on two cores)
-	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder
+test: .venv/.test ## The whole suite (about 17 minutes on two cores)
+	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 
 test-thorough: .venv/.test ## The suite with two random moments for each fault, and every stage killed (an hour)
-	HEARTML_FAULT_ROUNDS=2 $(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder
+	HEARTML_FAULT_ROUNDS=2 $(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 
 test-fast: .venv/.test ## The tests that need no server and kill nothing (under three minutes)
 	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow"
