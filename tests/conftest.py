@@ -109,6 +109,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def make(root: Path) -> None:
         root.mkdir()
+        (root / "params.yaml").touch()           # a new store begins in a project only
         code = "from heartml.registry import tracking; tracking.connect()"
         done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False,
                               env={**os.environ, "PYTHONPATH": str(ROOT)})

@@ -30,7 +30,7 @@ MAX_SAMPLES = 60_000_000          # of all channels together: four hours at 4 kH
 RATES_HZ = (500, 400_000)
 LARGEST_FLOAT = 2.0**31           # full scale of 32-bit integers, which some programs write as floats
 _MOST_CORRECTED_BYTES = 1 << 30   # where the header leaves the length open; more than MAX_SAMPLES in any format
-_LEAST_BITS = 12                  # of the 24 that are kept, for all samples but the loudest thousandth
+_LEAST_BITS = 12                  # of the 24 that are kept, for all samples but the loudest twentieth
 _AT_ONCE = 1 << 20
 _OPENING = re.compile(r"^Error opening .*?: ")      # followed by a number of this process, not of the file
 _UP_TO_16_BITS = {"PCM_S8", "PCM_U8", "PCM_16", "ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM", "VORBIS", "OPUS",
@@ -231,7 +231,7 @@ def outlier(sizes: npt.NDArray[Any]) -> str:
     """
     if not len(sizes):
         return ""
-    peak, loudest = float(sizes.max()), max(1, len(sizes) // 1000)
+    peak, loudest = float(sizes.max()), max(1, len(sizes) // 20)
     others = float(np.partition(sizes, -loudest - 1)[-loudest - 1]) if len(sizes) > 1 else peak
     if peak > LARGEST_FLOAT or (peak > 1 and others < peak / 2**_LEAST_BITS):
         return (f"a sample of {peak:.3g}, while nearly all others are below {others:.3g} (full scale is 1): export the "

@@ -22,8 +22,6 @@ NO_TELEMETRY = {
 }
 
 _ASKS = frozenset({"-h", "--help", "--version"})
-_OF_REGISTRY = frozenset({"models", "promote", "rollback", "retire", "compare", "card", "lineage", "trace", "audit",
-                          "verify", "sign", "withdraw"})
 
 
 def run(command: click.Command, *, interrupted: int = 130) -> int:
@@ -62,20 +60,15 @@ def run(command: click.Command, *, interrupted: int = 130) -> int:
 
 
 def _check_folder(arguments: Sequence[str]) -> None:
-    """Refuse a sub-folder of a project, or a folder without one, where a command would begin an empty registry.
+    """Refuse a sub-folder of a project, where a command would begin a second, empty registry.
 
     Raises:
-        HeartMLError: the message names the project's folder, or says what is not here.
+        HeartMLError: the message names the project's folder.
     """
     root = None if _ASKS.intersection(arguments) else paths.enclosing_project(Path.cwd())
     if root:
         raise HeartMLError(f"this folder is inside the project {root}, and commands run in the project's own folder: "
                            f"`cd {shlex.quote(str(root))}`, and name files from there")
-    elsewhere = "MLFLOW_TRACKING_URI" in os.environ
-    if arguments and arguments[0] in _OF_REGISTRY and not (
-            elsewhere or paths.PARAMS.exists() or _ASKS.intersection(arguments)):
-        raise HeartMLError(f"{paths.PARAMS}: not found, so this folder has no registry. Run heartml in the root of the "
-                           "repository")
 
 
 def _missing_input(error: Exception) -> str | None:

@@ -6,7 +6,6 @@ time of change. Versions never change, so a model is copied once. Its signature 
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from heartml.core.system.locks import exclusive
 from heartml.lineage import capture
 from heartml.registry import champions, consent, model_files, tracking, version_cautions
 from heartml.registry import versions as registry
-from heartml.registry.mlflow_store import REGISTRY, sqlite_file
+from heartml.registry.mlflow_store import registry_file
 
 Reply = dict[str, Any]     # what the registry says about one model, as JSON
 
@@ -84,7 +83,7 @@ def companion_models(model: LocatedModel, tasks: Sequence[str]) -> list[LocatedM
     """Find the models of other tasks that may be used together with `model`, in the order of `tasks`.
 
     With a registered model only champions are used, never a version that the gate refused. With a model that is not
-not registered, what the last `dvc repro` made is used as well. Tasks without a model are left out, and so are those
+    registered, what the last `dvc repro` made is used as well. Tasks without a model are left out, and so are those
     whose champion was retired.
     """
     found = []
@@ -114,7 +113,7 @@ def _from_artifacts(task: str) -> LocatedModel:
 
 def _cautions_of_artifacts(task: str, folder: Path) -> tuple[str, ...]:
     """The cautions of the model in `artifacts/`: those of the version with the same content, if one is registered."""
-    if sqlite_file() is not None and _store_state() is None:      # no registry, so nobody has judged anything
+    if registry_file() is not None and _store_state() is None:      # no registry, so nobody has judged anything
         return (version_cautions.unregistered(folder),)
     try:
         key = capture.content_key(task)
@@ -145,7 +144,7 @@ def _reply(question: str, ask: Callable[[], Reply]) -> Reply:
     lookup = paths.cache() / "models" / f"{sha256(question.encode())[:16]}.json"
     known = _cached(lookup, state)
     if known is None:
-        known = ask() if state or sqlite_file() is None or os.environ.get(REGISTRY) else {}
+        known = ask() if state or registry_file() is None else {}
         if state and known == _if_usable(known):
             write_json(lookup, {"state": state, "found": known})
     return known
@@ -170,9 +169,9 @@ def _cached(lookup: Path, state: str | None) -> Reply | None:
 
 
 def _store_state() -> str | None:
-    """A text that changes whenever the local store changes; `None` where there is no local store, or not it alone."""
-    store = sqlite_file()
-    if store is None or not store.is_file() or os.environ.get(REGISTRY):
+    """A text that changes whenever the local registry changes; `None` where there is no local one."""
+    store = registry_file()
+    if store is None or not store.is_file():
         return None
     parts = [store, store.with_name(f"{store.name}-wal")]     # SQLite writes there first
     stats = [part.stat() for part in parts if part.is_file() and part.stat().st_size]

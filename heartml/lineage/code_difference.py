@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from heartml.audio.containers import SUFFIXES
 from heartml.core import paths
 from heartml.core.system.files import temporary_folder
 from heartml.pipeline import git
@@ -20,9 +21,7 @@ MAX_FILE_BYTES, MAX_BYTES = 1 << 20, 1 << 24
 _NAMED = 50               # entries of what was left out; the rest is counted
 _SEVERAL = 4              # from so many files in one folder on, they are one entry
 _DATA = frozenset(str(folder) for folder in (paths.DATA, paths.ARTIFACTS, paths.REPORTS, paths.STATE)) | {"mlruns"}
-_RECORDINGS = frozenset((
-    ".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".aif", ".aiff", ".aifc", ".au", ".snd",
-    ".caf", ".w64", ".amr", ".3gp", ".mp4", ".webm", ".hea", ".dat", ".mat", ".edf", ".dcm", ".raw", ".pcm"))
+_RECORDINGS = frozenset((*SUFFIXES, ".hea", ".dat", ".mat", ".edf", ".dcm", ".raw", ".pcm"))    # these are not decoded
 _TABLES = frozenset((".csv", ".tsv", ".xlsx", ".xls", ".xlsm", ".ods", ".parquet", ".feather", ".sqlite", ".db"))
 _ARCHIVES = frozenset((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"))
 _DATA_FOLDER, _WITH_RECORDINGS, _RECORDING = "a data folder", "a new folder with recordings", "a recording"

@@ -76,14 +76,23 @@ def sqlite_file() -> Path | None:
     return addresses.sqlite_path(tracking_uri())
 
 
+def registry_file() -> Path | None:
+    """The file of an SQLite registry, which is the tracking store unless `MLFLOW_REGISTRY_URI` names another one."""
+    return addresses.sqlite_path(os.environ.get(REGISTRY) or tracking_uri())
+
+
 def check() -> None:
     """Check within seconds that the addresses are valid and that the services answer. MLflow itself tries for minutes.
 
     That is the tracking store, and the registry where `MLFLOW_REGISTRY_URI` names another one.
 
     Raises:
-        StoreError: an address is none of those at the head of this module, or nothing answers.
+        StoreError: an address is none of those at the head of this module, or nothing answers; or no address is given,
+            and this folder is no project, so that a new store here would be an empty one beside the real one.
     """
+    if not (os.environ.get(VARIABLE) or FILE.exists() or paths.PARAMS.exists()):
+        raise StoreError(f"{paths.PARAMS}: not found, so this folder has no registry. Run heartml in the root of the "
+                         f"repository, or name a store with {VARIABLE}")
     _check(VARIABLE, "a tracking store", f"unset {VARIABLE} to keep runs in .heartml")
     if os.environ.get(REGISTRY) and os.environ[REGISTRY] != tracking_uri():
         _check(REGISTRY, "a registry", f"unset {REGISTRY} to keep versions in the tracking store")

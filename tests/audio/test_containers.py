@@ -1,13 +1,12 @@
 """The header says how long a file is: held against the file in both directions, whatever the decoder makes of it."""
 
-import io
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 from support.publisher_files import beating_noise, list_chunk, wav_bytes
+from support.sound_bytes import encoded, extent, read
 
 from heartml.audio import containers, sound_files
 from heartml.audio.containers.extent import Extent
@@ -18,26 +17,8 @@ STATED_IN_BYTES = [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("AIFF", "PCM_16"), ("AU
 OPEN_LENGTHS = [0, 0x7FFFF000, 0x7FFFFFFF, 0x7FFFFFFF - 36, 0x80000000, 0xFFFFFFFF - 36, 0xFFFFFFFF]
 
 
-def encoded(form: str, subtype: str) -> bytes:
-    memory = io.BytesIO()
-    soundfile.write(memory, PCM, 8000, format=form, subtype=subtype)
-    return memory.getvalue()
-
-
-def extent(folder: Path, data: bytes) -> Extent:
-    path = folder / "sound"
-    path.write_bytes(data)
-    with path.open("rb", buffering=0) as file:
-        return containers.extent(file)
-
-
 def is_truncated(folder: Path, data: bytes) -> bool:
     return extent(folder, data).missing > 0
-
-
-def read(folder: Path, data: bytes) -> sound_files.Samples:
-    (folder / "read").write_bytes(data)
-    return sound_files.read(folder / "read")
 
 
 def wav_stating(length: int, pcm: np.ndarray = PCM, behind: bytes = b"") -> bytes:
@@ -49,7 +30,7 @@ def wav_stating(length: int, pcm: np.ndarray = PCM, behind: bytes = b"") -> byte
 
 @pytest.mark.parametrize(("form", "subtype"), STATED_IN_BYTES)
 def test_a_file_without_its_end_is_truncated_and_a_whole_one_is_not(form: str, subtype: str, tmp_path: Path) -> None:
-    whole = encoded(form, subtype)
+    whole = encoded(PCM, form, subtype)
     assert extent(tmp_path, whole) == Extent()
     for lost in (len(whole) // 2, 100):
         assert is_truncated(tmp_path, whole[:-lost]), f"without its last {lost} bytes"
@@ -58,11 +39,11 @@ def test_a_file_without_its_end_is_truncated_and_a_whole_one_is_not(form: str, s
 @pytest.mark.parametrize(("form", "subtype"), STATED_IN_BYTES)
 def test_more_sound_than_the_header_states_is_counted(form: str, subtype: str, tmp_path: Path) -> None:
     more = PCM.astype("<i2").tobytes()
-    assert extent(tmp_path, encoded(form, subtype) + more).unstated >= len(more) - 1
+    assert extent(tmp_path, encoded(PCM, form, subtype) + more).unstated >= len(more) - 1
 
 
 def test_a_stream_without_its_last_page_is_truncated(tmp_path: Path) -> None:
-    whole = encoded("OGG", "VORBIS")
+    whole = encoded(PCM, "OGG", "VORBIS")
     last = whole.rindex(b"OggS")
     assert extent(tmp_path, whole) == Extent()
     for kept in (last, last + 3, last + 20, len(whole) - 200, len(whole) - 1):
@@ -95,7 +76,7 @@ def test_a_recorder_that_did_not_know_the_length_yet_is_believed(length: int, tm
 
 
 def test_an_open_length_of_the_other_containers_too(tmp_path: Path) -> None:
-    au, w64, caf = (bytearray(encoded(form, "PCM_16")) for form in ("AU", "W64", "CAF"))
+    au, w64, caf = (bytearray(encoded(PCM, form, "PCM_16")) for form in ("AU", "W64", "CAF"))
     au[8:12] = b"\xff" * 4
     at = w64.index(b"data") + 16
     w64[at : at + 8] = b"\xff" * 8

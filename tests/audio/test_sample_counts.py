@@ -1,36 +1,17 @@
 """FLAC and MP3 state samples, or nothing: held against the frames that are there."""
 
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 from support.publisher_files import beating_noise
+from support.sound_bytes import encoded, extent, read
 
 from heartml.audio import containers, sound_files
 from heartml.audio.containers import flac, mpeg
 from heartml.audio.containers.extent import Extent
 
 PCM = beating_noise(3, seconds=8)
-
-
-def encoded(values: np.ndarray, form: str, subtype: str, **options: object) -> bytes:
-    memory = io.BytesIO()
-    soundfile.write(memory, values, 16000, format=form, subtype=subtype, **options)
-    return memory.getvalue()
-
-
-def extent(folder: Path, data: bytes) -> Extent:
-    path = folder / "sound"
-    path.write_bytes(data)
-    with path.open("rb", buffering=0) as file:
-        return containers.extent(file)
-
-
-def read(folder: Path, data: bytes) -> sound_files.Samples:
-    (folder / "read").write_bytes(data)
-    return sound_files.read(folder / "read")
 
 
 def reason(folder: Path, data: bytes) -> str:
@@ -40,7 +21,7 @@ def reason(folder: Path, data: bytes) -> str:
 
 
 def flac_stating(samples: int, subtype: str = "PCM_16") -> bytes:
-    data = bytearray(encoded(PCM, "FLAC", subtype))
+    data = bytearray(encoded(PCM, "FLAC", subtype, 16000))
     fields = int.from_bytes(data[18:26], "big")
     data[18:26] = (fields >> 36 << 36 | samples).to_bytes(8, "big")
     return bytes(data)
@@ -59,7 +40,7 @@ def test_flac_that_states_less_is_refused_and_a_stream_is_read(tmp_path: Path) -
     assert reason(tmp_path, flac_stating(len(PCM) + 5000)) in {"truncated", "unreadable"}
     assert read(tmp_path, flac_stating(0)).pcm.tolist() == PCM.tolist()
     assert reason(tmp_path, flac_stating(0)[:-50]) == "truncated"
-    assert extent(tmp_path, encoded(PCM, "FLAC", "PCM_16")[:-50]) == Extent(), "the decoder tells"
+    assert extent(tmp_path, encoded(PCM, "FLAC", "PCM_16", 16000)[:-50]) == Extent(), "the decoder tells"
 
 
 @pytest.mark.parametrize("reader", [flac.extent, mpeg.extent])
@@ -79,7 +60,7 @@ def loud_then_quiet() -> np.ndarray:
 
 def mp3(*, tag: bool) -> bytes:
     """An MP3 file with variable bit rates; the first frame has the tag with the number of frames."""
-    data = encoded(loud_then_quiet(), "MP3", "MPEG_LAYER_III", bitrate_mode="VARIABLE", compression_level=0.3)
+    data = encoded(loud_then_quiet(), "MP3", "MPEG_LAYER_III", 16000, bitrate_mode="VARIABLE", compression_level=0.3)
     at = data.index(b"Xing")
     start = data.rindex(b"\xff\xf3", 0, at)
     return data if tag else data[data.index(b"\xff\xf3", at + 4) :] if start == 0 else data

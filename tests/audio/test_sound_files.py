@@ -162,6 +162,9 @@ def test_one_sample_that_leaves_nothing_of_the_others_is_refused(tmp_path: Path,
     values[4000] = size
     assert reason(wav(tmp_path / "a.wav", values, "FLOAT")) == "outlier"
     assert reason(wav(tmp_path / "b.wav", sound() * 1e20, "FLOAT")) == "outlier"
+    values[4000:4100] = 1e4
+    assert reason(wav(tmp_path / "burst.wav", values, "FLOAT")) == "outlier"
+    values[4000:4100] = 0
     values[4000] = 20
     assert sound_files.read(wav(tmp_path / "knock.wav", values, "FLOAT")).seconds == 2
 

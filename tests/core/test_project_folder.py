@@ -50,23 +50,6 @@ def test_elsewhere_and_for_help_a_command_runs(
         assert (folder / ".heartml").is_dir()
 
 
-def test_a_folder_without_a_project_gets_no_registry(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def models() -> int:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr("sys.argv", ["heartml", "models"])
-        group = click.Group(commands={"models": begin})
-        return command.run(group)
-
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert models() == 1
-    assert capsys.readouterr().err.startswith("heartml: params.yaml: not found, so this folder has no registry")
-    assert not (tmp_path / ".heartml").exists()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
-    assert models() == 0, "a registry elsewhere needs no project"
-
-
 def test_a_project_in_a_project_is_one_of_its_own(project: Path) -> None:
     (project / "docs/params.yaml").touch()
     assert paths.enclosing_project(project / "docs") is None

@@ -61,9 +61,18 @@ def test_a_patient_with_two_answers_is_refused_with_all_recordings_and_nobody_el
         "source_file": ["a", "b", "c", "d", "e"], "patient_id": ["x-1", "x-1", "x-1", "x-2", None],
         "label_murmur": ["Present", "Absent", None, "Present", "Absent"],
     }).astype("string")
-    found = grouping.patient_contradictions(table, ["label_murmur"])
+    found = grouping.patient_contradictions(table, ["label_murmur"], table.head(0))
     assert {row: fault.reason for row, fault in found.items()} == dict.fromkeys((0, 1, 2), "contradiction")
     assert found[2].detail == "murmur of x-1 is Present in a, Absent in b: correct the table"
+
+
+def test_what_a_refused_row_says_of_the_patient_counts() -> None:
+    table = pd.DataFrame({
+        "source_file": ["a", "b"], "patient_id": ["x-1", "x-2"], "label_murmur": ["Present", "Absent"]})
+    refused = pd.DataFrame({"source_file": ["c", "d"], "patient_id": ["x-1", "x-2"], "label_murmur": ["Absent", None]})
+    found = grouping.patient_contradictions(table, ["label_murmur"], refused)
+    assert {row: fault.detail for row, fault in found.items()} == {
+        0: "murmur of x-1 is Present in a, Absent in c: correct the table"}
 
 
 def test_a_patient_whom_an_earlier_ingest_wrote_in_another_way_is_refused() -> None:

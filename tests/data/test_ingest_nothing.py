@@ -79,6 +79,12 @@ def test_a_dry_run_tells_what_an_ingest_then_does(
     assert state() == whole
 
 
+def test_a_row_that_is_refused_hides_no_second_answer(here: Workspace, tmp_path: Path) -> None:
+    rows = [*GOOD, "gone.wav,p0,Present", "r9.wav,p2,perhaps"]
+    assert ingest.run("generic", clinic(tmp_path / "clinic", *rows)).recordings == 5
+    assert quarantine_reasons() == {"r0.wav": "contradiction", "gone.wav": "missing_file", "r9.wav": "missing_file"}
+
+
 def test_a_patient_with_two_answers_goes_into_quarantine(here: Workspace, tmp_path: Path) -> None:
     rows = [GOOD[0], GOOD[1].replace("p1", "p0"), *GOOD[2:]]
     assert ingest.run("generic", clinic(tmp_path / "clinic", *rows)).recordings == 4

@@ -192,7 +192,7 @@ def test_a_private_server_that_dies_is_started_again(mine: Workspace, retrained:
     assert small.flow_states(mine) == ["COMPLETED", "COMPLETED"]
 
 
-@pytest.mark.skipif(not THOROUGH, reason="left out: tests/audit runs every stage again in a clone, for the same bytes")
+@pytest.mark.skipif(not THOROUGH, reason="left out: tests/audit reproduces every stage; make test-thorough")
 def test_two_forced_reproductions_give_the_same_bytes(mine: Workspace, retrained: Workspace) -> None:
     again = [sys.executable, "-m", "dvc", "repro", "-q", "--force"]
     subprocess.run(again, cwd=mine.root, env=mine.environment, check=True)

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,16 @@ def test_what_is_no_address_of_a_store_is_refused_with_those_that_are(
 @pytest.mark.parametrize("address", ["sqlite:///mlflow.db", "sqlite:////there/mlflow.db"])
 def test_a_file_needs_no_service(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(mlflow_store.VARIABLE, address)
+    mlflow_store.check()
+
+
+def test_a_folder_without_a_project_gets_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(mlflow_store.VARIABLE, raising=False)
+    with pytest.raises(mlflow_store.StoreError, match=r"params\.yaml: not found, so this folder has no registry"):
+        mlflow_store.check()
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv(mlflow_store.VARIABLE, f"sqlite:///{tmp_path}/elsewhere.db")
     mlflow_store.check()
 
 

@@ -184,6 +184,7 @@ def test_processes_that_start_at_once_make_one_sound_store(tmp_path: Path) -> No
     code = "from heartml.registry import tracking; tracking.connect().search_experiments()"
     root = Path(__file__).parents[2]
     env = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"} | {"PYTHONPATH": str(root)}
+    (tmp_path / "params.yaml").touch()       # a new store begins in a project only
     started = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
                for _ in range(3)]
     for process in started:

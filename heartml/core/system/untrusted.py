@@ -38,13 +38,14 @@ def spelled_on_disk(folder: Path, name: str) -> str:
     A Mac writes `ä` as two characters, other systems as one. So a name is looked for in both Unicode forms (NFC, NFD).
     """
     forms = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
-    return next((form for form in forms if _exists(folder / form)), name)
+    return next((form for form in forms if exists(folder / form)), name)
 
 
-def _exists(path: Path) -> bool:
+def exists(path: Path) -> bool:
+    """Whether there is something at `path`, also a folder or a pipe; false, too, for a name that no file can have."""
     try:
         return path.exists()
-    except (OSError, ValueError):     # no file can have this name
+    except (OSError, ValueError):
         return False
 
 

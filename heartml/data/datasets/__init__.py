@@ -49,12 +49,15 @@ class Layout:
         annotations: `ANNOTATION_COLUMNS`: heart states where the publisher gives them, times in s.
         refused: rows for the quarantine (`schema.QUARANTINE`), for files that never become a recording.
         same_person: sets of patient ids that the publisher says are one person.
+        stated: `source_file`, `patient_id` and `label_<name>` of refused rows that say something of a patient all the
+            same: a typing error in one column must not hide that two rows contradict each other in another.
     """
 
     recordings: pd.DataFrame
     annotations: pd.DataFrame
     refused: pd.DataFrame
     same_person: tuple[frozenset[str], ...]
+    stated: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -156,12 +159,14 @@ class PublisherFolder:
         dataset: name of the data set.
         sums: relative name -> SHA-256, as the publisher lists it.
         refused: rows for the quarantine so far (columns of `schema.QUARANTINE`).
+        stated: see `Layout.stated`; an adapter adds them.
     """
 
     root: Path
     dataset: str
     sums: Mapping[str, str] = field(default_factory=dict)
     refused: list[dict[str, str | None]] = field(default_factory=list)
+    stated: list[dict[str, str | None]] = field(default_factory=list)
 
     def refuse(self, source_file: str, patient_id: str | None, reason: str, detail: str) -> None:
         """Add one row for the quarantine. Bytes of a name that are no UTF-8 are escaped: no table can hold them."""
@@ -268,11 +273,13 @@ class PublisherFolder:
         rows = self.with_one_spelling(named, "patient_id")
         table = pd.DataFrame(rows, columns=[*FILE_COLUMNS, *map(label_column, labels)])
         typed = table.astype({c: "Int64" if c == "samples" else "string" for c in table})
+        stated = ["source_file", "patient_id", *map(label_column, labels)]
         return Layout(
             typed.sort_values("source_file", ignore_index=True),
             pd.DataFrame(list(annotations), columns=list(ANNOTATION_COLUMNS)),
             pd.DataFrame(self.refused, columns=list(QUARANTINE)),
             tuple(sorted(set(same_person), key=sorted)),
+            pd.DataFrame(self.stated, columns=stated).astype("string"),
         )
 
     def with_one_spelling(self, rows: Sequence[Mapping[str, object]], column: str) -> list[Mapping[str, object]]:

@@ -287,6 +287,7 @@ def _recording(
         fault = "unknown_value", f"{table}, line {row.line}: {error}"
     if fault:
         source.refuse(path or table, patient_id, *fault)
+        source.stated.append({"source_file": path or table, "patient_id": patient_id, **dict(_labels(of, row))})
         return None
     group = values.pop("group")
     return {
@@ -327,20 +328,9 @@ def _fault(
         return "outside", f"{table} names it, and it leads out of the folder"
     if any(row != rows[0] for row in rows[1:]):
         return "contradiction", f"{table} has {len(rows)} rows for it, and they differ (line {lines})"
-    if not _exists(source.root / path):
+    if not untrusted.exists(source.root / path):
         return "missing_file", f"{table} names it, but there is no such file{nearby.hint(path)}"
     return None
-
-
-def _exists(path: Path) -> bool:
-    """Whether there is something at `path`, also a folder or a pipe, which ingest refuses with its own reason.
-
-    False, too, for a name that no file can have.
-    """
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
 
 
 def _mapped(of: Collection, row: Row, what: str) -> str | None:

@@ -39,20 +39,23 @@ def contradictions(candidates: pd.DataFrame, pairs: pd.DataFrame, labels: Sequen
     return faults
 
 
-def patient_contradictions(candidates: pd.DataFrame, labels: Sequence[str]) -> dict[int, Fault]:
+def patient_contradictions(
+    candidates: pd.DataFrame, labels: Sequence[str], refused: pd.DataFrame
+) -> dict[int, Fault]:
     """Every recording of a patient who has two values of a label that belongs to the patient.
 
     Args:
         candidates: `source_file`, `patient_id` and the columns `labels`.
         labels: columns of labels that are about the patient; a null does not contradict anything.
+        refused: the same of files that were refused for another reason; what they say of the patient counts.
 
     Returns:
         Row of `candidates` -> fault.
     """
     faults: dict[int, Fault] = {}
     for column in labels:
-        known = candidates.dropna(subset=["patient_id", column])
-        first = known.drop_duplicates(["patient_id", column])[["patient_id", column, "source_file"]].astype(object)
+        known = pd.concat([candidates, refused])[["patient_id", column, "source_file"]].dropna()
+        first = known.drop_duplicates(["patient_id", column]).astype(object)
         several = {patient: own for patient, own in first.groupby("patient_id") if len(own) > 1}
         words = {patient: ", ".join(f"{label} in {file}" for _, label, file in own.itertuples(index=False))
                  for patient, own in several.items()}

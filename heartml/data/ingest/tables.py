@@ -139,7 +139,8 @@ def next_tables(
     compared = [label_column(TASKS[t].recording_label or TASKS[t].label) for t in source.TASKS]
     faults = grouping.contradictions(candidates, pairs, compared)
     of_patients = sorted({label_column(t.label) for t in TASKS.values() if t.unit == "patient"} & set(candidates))
-    faults |= grouping.patient_contradictions(candidates.drop(index=list(faults)), of_patients)
+    faults |= grouping.patient_contradictions(
+        candidates.drop(index=list(faults)), of_patients, _refused_but_stated(source, layout, candidates))
     single = candidates.drop(index=list(faults))
     faults |= grouping.copies(single, _labels(candidates), others["recording_id"])
     same = [*layout.same_person, *_known_before(retained.recordings)]
@@ -157,6 +158,15 @@ def next_tables(
         _sorted(_stack(elsewhere, _one_row_a_file(_stack(*refused))), ["dataset", "source_file"]),
         former.withdrawn,
     )
+
+
+def _refused_but_stated(source: Dataset, layout: Layout, candidates: pd.DataFrame) -> pd.DataFrame:
+    """Patients and labels of the layout's files that were refused, without labels that the data set does not know."""
+    said = pd.concat([layout.recordings[~layout.recordings["source_file"].isin(candidates["source_file"])],
+                      layout.stated], ignore_index=True)
+    known = {label_column(name): said[label_column(name)].where(said[label_column(name)].isin(allowed))
+             for name, allowed in source.LABELS.items()}
+    return said.assign(**known)
 
 
 def _known_before(recordings: pd.DataFrame) -> Iterable[tuple[str, str]]:
