@@ -3,12 +3,16 @@
 Used by validation (every recording), the report (its worst errors) and prediction (its warnings). Pure.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from heartml.core.config import ValidateParams
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FRAME_S = 0.05
 LOUD = 0.9                  # of full scale; a peak below it is no clipping
@@ -43,6 +47,12 @@ class Quality:
     silent_share: float
     contrast_db: float
     heard_bandwidth_hz: float
+
+    @classmethod
+    def from_table(cls, measured: "pd.DataFrame") -> list[Self]:
+        """The rows of a table that has a column for each measure."""
+        names = [field.name for field in fields(cls)]
+        return [cls(**dict(zip(names, row, strict=True))) for row in measured[names].itertuples(index=False)]
 
 
 def measure(waveform: npt.NDArray[np.float32], sample_rate_hz: int) -> Quality:

@@ -123,7 +123,7 @@ def decisions(evidence: Evidence) -> str:
     table = pd.read_parquet(evidence.file(_PREDICTIONS["held_out"]))
     log_p = np.log(table[[f"p_{name}" for name in classes]].to_numpy(float))
     rule, scaled = Rule(np.array(model["rule"]["biases"])), model["calibration"]
-    calibrated = Calibration(float(scaled["scale"]), np.array(scaled["biases"])).predict_proba(log_p)
+    calibrated = Calibration.from_json(scaled).predict_proba(log_p)
     decided = [classes[c] for c in rule.predict(log_p)]
     off = np.abs(calibrated - table[[f"c_{name}" for name in classes]].to_numpy(float)).max(axis=1) > TOLERANCE
     wrong = [f"unit {unit}: stored {stored}, the model's rule gives {own}"

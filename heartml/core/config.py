@@ -195,6 +195,13 @@ class DecisionParams(PerTask):
     refer_below: Share
 
 
+class ApplicabilityParams(Section):
+    referred_share: Annotated[float, Field(gt=0, lt=0.5)]
+    made_up_sounds: Count
+    simulated_children: Count
+    trees: Count
+
+
 class EnsembleParams(PerTask):
     rounds: Count
     max_members: Count
@@ -274,6 +281,7 @@ class Params(Section):
     stacking: StackingParams
     protocol: ProtocolParams
     decision: DecisionParams
+    applicability: ApplicabilityParams | None = None     # not in the params.yaml of versions registered before it
     ensemble: EnsembleParams
     evaluate: EvaluateParams
     robustness: RobustnessParams

@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 
 from heartml.core import paths, schema
-from heartml.core.frame_store import Frames
 from heartml.core.system.files import replacing_folder, write_json, write_parquet
+from heartml.models.encoders import EncoderSpec
 from heartml.models.fitted_model import Model
+from heartml.models.frame_cache import open_frames
 from heartml.models.segmentation import Segmentation, by_loudness, from_annotation, measure, summary
 
 
@@ -26,11 +27,13 @@ def segment_held_out(name: str, held_out: pd.DataFrame) -> dict[str, Any]:
         What is in `measures.json`: `network` and `by_loudness`, each with its summary.
     """
     model = Model.load(paths.model(name))
-    opened = {encoder: Frames.open(paths.features(name, encoder)) for encoder in model.encoders}
+    recording_ids = list(held_out["recording_id"])
+    opened = {encoder: open_frames(name, EncoderSpec.from_json(spec), recording_ids)
+              for encoder, spec in model.encoder_specs.items()}
     truth = _annotated(set(held_out["recording_id"]))
     tables, network, loudness = [], [], []
-    for recording_id, seconds in zip(held_out["recording_id"], held_out["seconds"], strict=True):
-        frames = {encoder: of[recording_id] for encoder, of in opened.items()}
+    for row, (recording_id, seconds) in enumerate(zip(recording_ids, held_out["seconds"], strict=True)):
+        frames = {encoder: of[row] for encoder, of in opened.items()}
         found = model.heart_states(frames, seconds)
         if found is None:
             break
@@ -38,7 +41,7 @@ def segment_held_out(name: str, held_out: pd.DataFrame) -> dict[str, Any]:
         if recording_id in truth:
             network.append(measure(found, truth[recording_id]))
         if recording_id in truth and "logspec" in frames:
-            of_bands, rate_hz = frames["logspec"], opened["logspec"].frame_rate_hz
+            of_bands, rate_hz = frames["logspec"], float(model.encoder_specs["logspec"]["frame_rate_hz"])
             first_s = (seconds - (len(of_bands) - 1) / rate_hz) / 2
             loudness.append(measure(by_loudness(of_bands, rate_hz, first_s), truth[recording_id]))
     by_method = {"network": network, "by_loudness": loudness}

@@ -132,7 +132,8 @@ def compare_conditions(
         chosen: schema.FOLDS of these recordings.
     """
     clean, *others = [scored(one, chosen) for one in predictions]
-    as_recorded, *shares = [_confidence_and_referred(one) for one in predictions]
+    as_recorded, *shares = [_confidence_and_referred(own, one)
+                            for own, one in zip(predictions, (clean, *others), strict=True)]
     return {
         "metric": rules.task.metric, "official": [metric.name for metric in task_metrics(rules.task)],
         "confidence": rules.params.confidence, "unit": rules.task.unit,
@@ -162,10 +163,16 @@ def _scores(one: LabelledPredictions, rules: RobustnessRules) -> Json:
     return {"scores": metric_intervals(task_metrics(rules.task), one, one.probabilities, rules.params, rules.seed)}
 
 
-def _confidence_and_referred(predictions: Predictions) -> Json:
-    """The mean confidence of the decisions (stored as `sureness`), and the share of units that is referred."""
+def _confidence_and_referred(predictions: Predictions, one: LabelledPredictions) -> Json:
+    """The mean confidence of the decisions (stored as `sureness`), and shares of the units.
+
+    referred: left to a human. outside: because the recording cannot be judged. referred_or_right: not wrong and shown.
+    """
     return {"sureness": json_number(float(predictions.confidence.mean())),
-            "referred": json_number(float(np.mean([verdict == REFER for verdict in predictions.verdicts])))}
+            "referred": json_number(float(np.mean([verdict == REFER for verdict in predictions.verdicts]))),
+            "outside": json_number(float(np.mean([bool(reasons) for reasons in predictions.reasons]))),
+            "referred_or_right": json_number(float(np.mean(
+                np.array([verdict == REFER for verdict in predictions.verdicts]) | (one.decisions == one.labels))))}
 
 
 def plot_table(found: Mapping[str, Any]) -> pd.DataFrame:

@@ -17,19 +17,21 @@ from heartml.metrics.scores import Floats, LabelledPredictions, metric_intervals
 def referral(
     scored: LabelledPredictions, task: Task, refer_below: float, min_groups: int, params: EvaluateParams, seed: int
 ) -> dict[str, Any]:
-    """Refer all decisions with a confidence below `refer_below`, and score the others.
+    """Refer all decisions with a confidence below `refer_below`, and inputs that cannot be judged; score the others.
 
     Returns:
-        below: the limit. referred: {value, low, high}, the share of units that is referred. units, groups, absent: how
-        many units and groups are decided, and the classes that none of these units has. estimable: whether these are
-        enough groups. scores: the task's metrics on them, where that is so. classes: class -> how many of its units
-        are referred, and how many it has.
+        below: the limit. outside: check -> how many units cannot be judged for it, and how many of these were wrong;
+        `null` where the model has no checks. referred: {value, low, high}, the share of units that is referred. units,
+        groups, absent: how many units and groups are decided, and the classes that none of these units has. estimable:
+        whether these are enough groups. scores: the task's metrics on them, where that is so. classes: class -> how
+        many of its units are referred, and how many it has.
     """
-    referred = scored.confidence < refer_below
+    referred = (scored.confidence < refer_below) | scored.outside
     decided = scored.take(~referred)
     groups = len(np.unique(decided.groups))
     found: dict[str, Any] = {
         "below": refer_below,
+        "outside": _outside(scored),
         "referred": metric_intervals([_share(referred)], scored, scored.probabilities, params, seed)["referred"],
         "units": len(decided.labels), "groups": groups, "estimable": groups >= min_groups,
         "absent": [name for c, name in enumerate(scored.classes) if not (decided.labels == c).any()],
@@ -38,6 +40,17 @@ def referral(
     if found["estimable"]:
         found["scores"] = metric_intervals(task_metrics(task), decided, decided.probabilities, params, seed)
     return found
+
+
+def _outside(scored: LabelledPredictions) -> dict[str, dict[str, int]] | None:
+    """check -> units that are referred for it, and how many of them had a wrong decision; `all` counts each once."""
+    if scored.referred_for is None:
+        return None
+    wrong = scored.decisions != scored.labels
+    checks = [set(filter(None, text.split("; "))) for text in scored.referred_for]
+    rows = {"all": scored.outside, **{name: np.array([name in own for own in checks])
+                                      for name in sorted(set().union(*checks))}}
+    return {name: {"units": int(here.sum()), "wrong": int((here & wrong).sum())} for name, here in rows.items()}
 
 
 def _count(referred: NDArray[np.bool_], here: NDArray[np.bool_]) -> dict[str, int]:

@@ -143,7 +143,8 @@ def _key(located: LocatedModel, models: ModelSet) -> str:
     return hashing.sha256(files.canonical_json({
         "models": list(map(hashing.sha256_folder, folders)), "encoders": sorted(frames),
         "code": code_hash.fingerprint("models/heads", "models/ensemble", "models/pooling.py",
-                                      "models/fitted_model.py", "models/shared_inputs.py", "models/segmentation.py"),
+                                      "models/fitted_model.py", "models/shared_inputs.py", "models/segmentation.py",
+                                      "models/applicability"),
     }).encode())
 
 
@@ -195,7 +196,7 @@ def _predict(unit_id: str, usable: Sequence[ReadRecording], plan: ScoringPlan, n
     """The prediction for a unit with these recordings; measurements and embeddings of them are added to `new`."""
     recordings = [recording for recording, _ in usable]
     waveforms = [waveform for _, waveform in usable if waveform is not None]
-    shared = SharedInputs(waveforms, [unit_id] * len(waveforms))
+    shared = SharedInputs(waveforms, [unit_id] * len(waveforms), [one.quality for one in recordings if one.quality])
     [prediction] = predict.predict_units(recordings, shared, [unit_id] * len(waveforms), plan.models, plan.params)
     frames = shared.feature_set(plan.models.model.encoder_specs).frames
     for n, recording in enumerate(recordings):
@@ -227,6 +228,7 @@ def _stored(prediction: UnitPrediction) -> StoredPrediction:
     return {
         "decision": prediction.decision, "leaning": prediction.top_class, "confidence": prediction.confidence,
         "calibrated": dict(prediction.calibrated), "probabilities": dict(prediction.probabilities),
+        "reasons": list(prediction.reasons),
         "features": [asdict(feature) for feature in description.features] if description else None,
         "recordings": {recording.recording_id: {
             "probabilities": dict(recording.probabilities),

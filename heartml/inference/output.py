@@ -3,6 +3,7 @@
 import csv
 import json
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +30,16 @@ def show(result: PredictResult) -> None:
     named = list(zip(_names(result), result.predictions, strict=True))
     rates = [f"{name}: {rate}" for name, one in named if (rate := _heart_rate(one))]
     murmurs = [f"{name}: {one.description.phrase_with_confidence}"
-               for name, one in named if one.description and one.description.phrase]
+               for name, one in named if one.description and one.description.phrase and not one.outside]
     warnings = [f"{name}: {'; '.join(one.warnings)}" for name, one in named if one.warnings]
-    sections = (("Caution", list(result.cautions)), ("Heart rate per minute", rates),
+    referred = [f"{name}: {'; '.join(one.reasons)}" for name, one in named if one.reasons]
+    sections = (("Caution", list(result.cautions)), ("Referred to a human", referred),
+                ("Heart rate per minute", rates),
                 ("Murmurs, each feature with its confidence", murmurs), ("Signal quality", warnings))
     listed = [line for title, lines in sections if lines for line in (title, *(f"  {line}" for line in lines), "")]
-    notes = ("The number after a decision is its confidence. All probabilities are calibrated. The decision follows "
-             "the task's metric, which weights classes; it need not be the most probable class.", NOTICE)
+    notes = ("The number after a decision is its confidence. Probabilities are calibrated for recordings like those of "
+             "the training. The decision follows the task's metric, which weights classes; it need not be the most "
+             "probable class.", NOTICE)
     for line in (*listed, f"Model: {result.model.description}.", *notes):
         console.print(printable(line), markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
@@ -54,13 +58,15 @@ def _table(result: PredictResult) -> "Table":
     for unit, one in zip(_names(result), result.predictions, strict=True):
         usable = sum(recording.fault is None for recording in one.recordings)
         first = printable(unit) + (f" ({usable})" if several else "")
-        numbers = [f"{probability:.3f}" for probability in one.calibrated.values()]
+        numbers = ["-" if one.outside else f"{probability:.3f}" for probability in one.calibrated.values()]
         table.add_row(*map(Text, [first, _decision_text(one), *numbers]))
     return table
 
 
 def _decision_text(prediction: UnitPrediction) -> str:
-    """`Present 81%`, or `refer (Present 28%)`."""
+    """`Present 81%`, or `refer (Present 28%)`; `refer` alone where the model cannot judge the recording at all."""
+    if prediction.outside:
+        return prediction.decision
     text = f"{prediction.top_class} {prediction.confidence:.0%}"
     return text if prediction.decision == prediction.top_class else f"{prediction.decision} ({text})"
 
@@ -74,7 +80,7 @@ def _names(result: PredictResult) -> list[str]:
 
 def _heart_rate(prediction: UnitPrediction) -> str:
     """`104`, or `98 to 107 in 4 recordings`; empty where no recording has a heart rate."""
-    found = [one.heart.heart_rate_per_min for one in prediction.recordings if one.heart]
+    found = [one.heart.heart_rate_per_min for one in prediction.recordings if one.heart and not one.findings]
     rates = sorted(rate for rate in found if rate is not None)
     if not rates:
         return ""
@@ -104,7 +110,7 @@ def _of_unit(prediction: UnitPrediction) -> dict[str, Any]:
             "confidence": prediction.confidence, "calibrated": dict(prediction.calibrated),
             "probabilities": dict(prediction.probabilities),
             "description": _of_murmur(prediction.description) if prediction.description else None,
-            "warnings": list(prediction.warnings)}
+            "reasons": list(prediction.reasons), "outside": prediction.outside, "warnings": list(prediction.warnings)}
 
 
 def _of_murmur(description: MurmurDescription) -> dict[str, Any]:
@@ -120,6 +126,7 @@ def _of_recording(recording: ScoredRecording) -> dict[str, Any]:
     fault = {"reason": recording.fault.reason, "detail": recording.fault.detail} if recording.fault else None
     return {"path": str(item.path), "patient_id": item.patient_id, "location": item.location,
             "seconds": recording.seconds, "error": fault, "warnings": list(recording.warnings),
+            "findings": [asdict(found) for found in recording.findings],
             "probabilities": dict(recording.probabilities), "heart": _of_heart(heart) if heart else None}
 
 
@@ -133,12 +140,12 @@ def write_csv(result: PredictResult, path: Path) -> None:
 
     Columns: unit_id, decision, confidence, c_<class> (calibrated probabilities), p_<class> (probabilities as the
     decision rule used them), leaning (the top class, also where the decision is `refer`), description (of a murmur),
-    recordings, warnings, error, model, cautions (what to know about the model before its predictions are trusted). No
-    cell is a formula to a spreadsheet.
+    recordings, warnings, error, model, cautions (what to know about the model before its predictions are trusted),
+    reasons (why the decision is left to a human). No cell is a formula to a spreadsheet.
     """
     columns = ["unit_id", "decision", "confidence", *(f"c_{name}" for name in result.classes),
                *(f"p_{name}" for name in result.classes),
-               "leaning", "description", "recordings", "warnings", "error", "model", "cautions"]
+               "leaning", "description", "recordings", "warnings", "error", "model", "cautions", "reasons"]
     of_model = (result.model.description, "; ".join(result.cautions))
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -147,10 +154,10 @@ def write_csv(result: PredictResult, path: Path) -> None:
             numbers = [one.confidence, *one.calibrated.values(), *one.probabilities.values()]
             files = "; ".join(str(recording.item.path) for recording in one.recordings if not recording.fault)
             murmur = one.description.phrase_with_confidence if one.description else ""
-            texts = (one.top_class, murmur, files, "; ".join(one.warnings), "", *of_model)
+            texts = (one.top_class, murmur, files, "; ".join(one.warnings), "", *of_model, "; ".join(one.reasons))
             writer.writerow([csv_cell(one.unit_id), csv_cell(one.decision), *(f"{x:.6f}" for x in numbers),
                              *map(csv_cell, texts)])
         for recording in result.faults:
             item, blank = recording.item, [""] * (2 + 2 * len(result.classes))
-            texts = ("", "", str(item.path), "", fault_line(recording), *of_model)
+            texts = ("", "", str(item.path), "", fault_line(recording), *of_model, "")
             writer.writerow([csv_cell(item.patient_id or item.path), *blank, *map(csv_cell, texts)])

@@ -22,6 +22,7 @@ from heartml.inference.inputs import InputFile
 from heartml.inference.model_lookup import LocatedModel, NoModel
 from heartml.inference.model_set import ModelSet
 from heartml.inference.murmur_words import MurmurDescription
+from heartml.models.applicability import Finding
 from heartml.models.fitted_model import Predictions
 from heartml.models.segmentation import Segmentation
 from heartml.models.shared_inputs import SharedInputs
@@ -44,6 +45,7 @@ class ScoredRecording:
         recording_id: SHA-256 of its samples, as in ingest; empty where they cannot be read.
         sample_rate_hz: of the file; `None` where it cannot be read.
         quality: the measures behind the warnings; `None` where there is a fault.
+        findings: why the model cannot judge it; empty where it can.
     """
 
     item: InputFile
@@ -55,6 +57,7 @@ class ScoredRecording:
     recording_id: str = ""
     sample_rate_hz: int | None = None
     quality: Quality | None = None
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,15 @@ class UnitPrediction:
 
     Attributes:
         unit_id: the patient, or the recording.
-        decision: a class, or `heartml.models.fitted_model.REFER` where the model is not sure enough.
+        decision: a class, or `heartml.models.fitted_model.REFER` where there is any of `reasons`.
         top_class: the class that the decision rule chose, also where the decision is `REFER`.
         confidence: calibrated probability of the top class.
         calibrated: class -> calibrated probability.
         probabilities: class -> probability as the decision rule used it.
         recordings: all recordings of the unit, with and without a fault.
         description: of the murmur; `None` where there is none, or the task is another one.
+        reasons: why the decision is left to a human, in words.
+        outside: whether the model cannot judge these recordings. Its probabilities then mean nothing.
     """
 
     unit_id: str
@@ -80,6 +85,8 @@ class UnitPrediction:
     probabilities: Mapping[str, float]
     recordings: tuple[ScoredRecording, ...]
     description: MurmurDescription | None
+    reasons: tuple[str, ...] = ()
+    outside: bool = False
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -89,7 +96,8 @@ class UnitPrediction:
         """
         several = len(self.recordings) > 1
         warnings = [f"{one.item.path.name}: {warning}" if several else warning
-                    for one in self.recordings for warning in one.warnings]
+                    for one in self.recordings
+                    for warning in (*(found.words for found in one.findings if several), *one.warnings)]
         faults = sum(one.fault is not None for one in self.recordings)
         return (*((f"{faults} of {len(self.recordings)} recordings not usable",) if faults else ()), *warnings)
 
@@ -166,7 +174,8 @@ def predict_block(
     refused = [recording for recording in recordings if recording.fault]
     if not usable:
         return [], refused
-    shared = SharedInputs([waveform for waveform in waveforms if waveform is not None], [unit_of[i] for i in usable])
+    shared = SharedInputs([waveform for waveform in waveforms if waveform is not None], [unit_of[i] for i in usable],
+                          [quality for i in usable if (quality := recordings[i].quality)])
     return predict_units(recordings, shared, unit_of, models, params), refused
 
 
@@ -183,8 +192,9 @@ def predict_units(
     found = models.model.predict_shared(shared)
     complete = list(recordings)
     hearts = models.model.heart_states_of(shared, [recordings[i].seconds for i in usable])
-    for row, heart, i in zip(found.recording_probabilities, hearts, usable, strict=True):
-        complete[i] = replace(recordings[i], probabilities=_by_class(found.classes, row), heart=heart)
+    findings = found.findings or [()] * len(usable)
+    for row, heart, own, i in zip(found.recording_probabilities, hearts, findings, usable, strict=True):
+        complete[i] = replace(recordings[i], probabilities=_by_class(found.classes, row), heart=heart, findings=own)
     members: dict[str, list[ScoredRecording]] = {}
     for unit, recording in zip(unit_of, complete, strict=True):
         members.setdefault(unit, []).append(recording)
@@ -225,7 +235,7 @@ def _prediction(found: Predictions, n: int, recordings: tuple[ScoredRecording, .
     return UnitPrediction(
         found.unit_ids[n], found.verdicts[n], found.top_classes[n], float(found.confidence[n]),
         _by_class(found.classes, found.calibrated[n]), _by_class(found.classes, found.probabilities[n]), recordings,
-        description,
+        description, found.refer_reasons[n], bool(found.reasons[n]),
     )
 
 

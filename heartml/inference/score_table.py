@@ -21,6 +21,7 @@ The same files and the same model give the same bytes, as long as nothing become
 | model, version | string | registered name and version; the folder and null outside the registry |
 | model_sha256 | string | of everything that a prediction depends on except the recordings: models and encoders |
 | cautions | string | what to know about the model before its predictions are trusted; null where there is nothing |
+| reasons | string | why the decision is left to a human; null where it is not |
 | answer_key | string | SHA-256 over the unit's recordings; together with model_sha256 it identifies the prediction |
 
 A row with a fault has no prediction, even where its unit has one from other recordings. The file's metadata has a key
@@ -94,6 +95,7 @@ def _prediction_columns(prediction: StoredPrediction, recording_id: str) -> Row:
     kinds = {"c": prediction["calibrated"], "p": prediction["probabilities"], "r": alone["probabilities"]}
     numbers = {f"{kind}_{name}": value for kind, of in kinds.items() for name, value in of.items()}
     own = {name: prediction[name] for name in ("decision", "leaning", "confidence")}
+    own["reasons"] = "; ".join(prediction["reasons"]) or None
     return {**own, **numbers, "unit_recordings": len(prediction["recordings"]),
             "heart_rate_per_min": alone["heart_rate_per_min"]}
 
@@ -113,7 +115,7 @@ def schema(facts: ModelFacts) -> "pa.Schema":
              "confidence": pa.float64()}
     numbers = {f"{kind}_{name}": pa.float64() for kind in "cpr" for name in facts.classes}
     last = ("description", "warnings", "fault", "fault_detail", "model", "version", "model_sha256", "cautions",
-            "answer_key")
+            "answer_key", "reasons")
     columns = {**texts, **sizes, **numbers, "heart_rate_per_min": pa.float64(), **dict.fromkeys(last, pa.string())}
     known = {key: value for key, value in asdict(facts).items() if key != "cautions"}     # these have a column
     about = json.dumps({"format": FORMAT, "notice": NOTICE, **known}, sort_keys=True)

@@ -6,9 +6,10 @@ recording, every row is a unit, and `unit_id` is only its name.
 
 Output, one row for each unit in the order of arrival: `unit_id`, `decision` (a class, or `refer`), `confidence`
 (calibrated probability of the top class), `c_<class>` (calibrated probabilities), `p_<class>` (probabilities as the
-decision rule uses them), `leaning` (the top class, also where the decision is `refer`), `warnings`. The warnings begin
-with what to know about the model itself (heartml/registry/version_cautions.py), as it was when `heartml verify NAME
---to FOLDER` made the copy that is served. This has no column of its own: the columns are signed with each version.
+decision rule uses them), `leaning` (the top class, also where the decision is `refer`), `warnings`, `reasons` (why the
+decision is `refer`). The warnings begin with what to know about the model itself
+(heartml/registry/version_cautions.py), as it was when `heartml verify NAME --to FOLDER` made the copy that is served.
+This has no column of its own: the columns are signed with each version.
 
 MLflow runs this file when it loads the model. Importing it does nothing.
 """
@@ -108,7 +109,8 @@ def predict_table(model: Model, params: Params, table: pd.DataFrame, cautions: S
         "leaning": found.top_classes,
     }
     warnings = _warnings(waveforms, unit_of, params)
-    return pd.DataFrame({**columns, "warnings": ["; ".join([*cautions, *warnings[unit]]) for unit in found.unit_ids]})
+    return pd.DataFrame({**columns, "warnings": ["; ".join([*cautions, *warnings[unit]]) for unit in found.unit_ids],
+                         "reasons": ["; ".join(reasons) for reasons in found.refer_reasons]})
 
 
 def _waveform(row: int, samples: Any, rate: Any, budget: int) -> RatedWaveform:

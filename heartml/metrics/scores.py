@@ -43,6 +43,8 @@ class LabelledPredictions:
         probabilities: [n, k], what the decisions were made from.
         calibrated: [n, k], the probabilities that are shown.
         classes: [k] names.
+        referred_for: [n], the checks of the input for which the model refers a unit, or an empty text; `None` where the
+            model has no checks.
     """
 
     unit_ids: NDArray[np.str_]
@@ -53,6 +55,7 @@ class LabelledPredictions:
     probabilities: Floats
     calibrated: Floats
     classes: tuple[str, ...]
+    referred_for: NDArray[np.str_] | None = None
 
     @classmethod
     def from_table(cls, table: pd.DataFrame, classes: tuple[str, ...]) -> "LabelledPredictions":
@@ -73,12 +76,19 @@ class LabelledPredictions:
         index = {name: number for number, name in enumerate(classes)}
         labels, decisions = (np.array([index[x] for x in table[column]], np.int64) for column in ("label", "decision"))
         ids, groups, parts = (table[column].to_numpy(str) for column in ("unit_id", "group_id", "part"))
-        return cls(ids, groups, parts, labels, decisions, p, c, classes)
+        checks = table["referred_for"].fillna("").to_numpy(str) if "referred_for" in table else None
+        return cls(ids, groups, parts, labels, decisions, p, c, classes, checks)
 
     def take(self, mask: NDArray[np.bool_] | NDArray[np.intp]) -> "LabelledPredictions":
         """The units where `mask` [n] is true, or those with the given row numbers."""
         arrays = ("unit_ids", "groups", "parts", "labels", "decisions", "probabilities", "calibrated")
-        return replace(self, **{name: getattr(self, name)[mask] for name in arrays})
+        checked = None if self.referred_for is None else self.referred_for[mask]
+        return replace(self, **{name: getattr(self, name)[mask] for name in arrays}, referred_for=checked)
+
+    @property
+    def outside(self) -> NDArray[np.bool_]:
+        """Which units the model refers whatever its confidence, [n]."""
+        return np.zeros(len(self.labels), bool) if self.referred_for is None else self.referred_for != ""
 
     @property
     def confidence(self) -> Floats:
@@ -264,9 +274,11 @@ def calibration_curve(predictions: LabelledPredictions) -> pd.DataFrame:
 def coverage_curve(predictions: LabelledPredictions, task: Task, min_groups: int) -> pd.DataFrame:
     """coverage, units, the task's metric and the accuracy, when only the most confident decisions are counted.
 
+    Units that the model refers whatever its confidence are counted last.
+
     Coverage is the share of the units that are counted. A row with fewer groups than `min_groups` is left out.
     """
-    order = np.argsort(-predictions.confidence, kind="stable")
+    order = np.lexsort((-predictions.confidence, predictions.outside))     # what cannot be judged is left out first
     rows = []
     for coverage in COVERAGES:
         counted = np.zeros(len(order), dtype=bool)

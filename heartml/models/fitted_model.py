@@ -1,8 +1,8 @@
 """The fitted model of one task: frames or waveforms in, probabilities `[n, k]`, decisions and confidences `[n]` out.
 
 It is saved as one folder without pickle: `model.json` (task, encoder specs, members, weights, decision rule,
-calibration, the confidence below which a human decides), `model.safetensors` (arrays) and `<trial>-<n>.lightgbm.txt`
-(trees).
+calibration, the confidence below which a human decides, what the model accepts), `model.safetensors` (arrays) and
+`<trial>-<n>.lightgbm.txt` (trees).
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from heartml.audio.quality import Quality
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import read_json, replacing, write_json
 from heartml.core.tasks import Task, resolve
+from heartml.models import applicability
+from heartml.models.applicability import Applicability, Finding
 from heartml.models.ensemble.calibration import Calibration
 from heartml.models.ensemble.candidate import CandidateSpec, FeatureSet, Member
 from heartml.models.ensemble.decision_rule import Rule
@@ -28,10 +31,12 @@ from heartml.models.ensemble.stacking import (
     stacking_features,
 )
 from heartml.models.heads import HeadPrediction, HeadState, SegmentsHeartStates
+from heartml.models.pooling import rows_of
 from heartml.models.segmentation import Segmentation, decode
 from heartml.models.shared_inputs import RatedWaveform, SharedInputs
 
 FORMAT = 2
+_CHECKS = "applicability."      # prefix of the arrays of `Model.applicability`
 REFER = "refer"     # in the place of a decision that is left to a human
 
 
@@ -51,6 +56,8 @@ class Predictions:
         decisions: `[n]`, index into `classes`.
         recording_probabilities: `[r, k]`, predictions from each recording alone, in the order given.
         refer_below: a decision with a lower confidence is left to a human.
+        findings: why a recording cannot be judged, for each recording `[r]`; empty where nothing was checked.
+        unit: number of each recording's unit `[r]`; `None` where nothing was checked.
     """
 
     unit_ids: tuple[str, ...]
@@ -60,6 +67,15 @@ class Predictions:
     decisions: NDArray[np.int64]
     recording_probabilities: NDArray[np.float64]
     refer_below: float = 0.0
+    findings: tuple[tuple[Finding, ...], ...] = ()
+    unit: NDArray[np.int64] | None = None
+
+    @property
+    def reasons(self) -> list[tuple[Finding, ...]]:
+        """Why each unit `[n]` is outside of what the model can judge; empty where it is inside, or was not checked."""
+        if self.unit is None:
+            return [() for _ in self.unit_ids]
+        return [applicability.reasons([self.findings[row] for row in rows]) for rows in rows_of(self.unit)]
 
     @property
     def confidence(self) -> NDArray[np.float64]:
@@ -73,9 +89,16 @@ class Predictions:
 
     @property
     def verdicts(self) -> list[str]:
-        """The top class, or `REFER` where the confidence is below `refer_below`: `[n]`."""
-        return [REFER if unsure else top_class
-                for top_class, unsure in zip(self.top_classes, self.confidence < self.refer_below, strict=True)]
+        """The top class, or `REFER` where there is any of `refer_reasons`: `[n]`."""
+        return [REFER if reasons else top_class
+                for top_class, reasons in zip(self.top_classes, self.refer_reasons, strict=True)]
+
+    @property
+    def refer_reasons(self) -> list[tuple[str, ...]]:
+        """Why each decision is left to a human, in words; empty where it is not: `[n]`."""
+        unsure = f"less sure than {self.refer_below:.0%}"
+        return [(*(one.words for one in reasons), *([unsure] if confidence < self.refer_below else []))
+                for reasons, confidence in zip(self.reasons, self.confidence, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -88,6 +111,7 @@ class Model:
         ensemble: weights, stackers, decision rule and calibration.
         encoder_specs: encoder -> its `heartml.models.encoders.EncoderSpec` as JSON, with `frame_rate_hz` and `dim`.
         refer_below: see `Predictions`; 0 in models that were saved before it existed: they refer nothing.
+        applicability: what the model accepts; `None` in models that were saved before it existed: they accept all.
     """
 
     assignment_name: str
@@ -95,6 +119,7 @@ class Model:
     ensemble: FittedEnsemble
     encoder_specs: Mapping[str, Mapping[str, Any]]
     refer_below: float = 0.0
+    applicability: Applicability | None = None
 
     @property
     def task(self) -> Task:
@@ -110,11 +135,12 @@ class Model:
     def assemble(
         cls, name: str, specs: Mapping[int, CandidateSpec], heads: Mapping[int, Sequence[HeadState]],
         ensemble: FittedEnsemble, encoder_specs: Mapping[str, Mapping[str, Any]], refer_below: float = 0.0,
+        applicability: Applicability | None = None,
     ) -> Self:
         """Make a model from saved heads, trial -> one or more; so a new model predicts exactly as a loaded one."""
         members = {trial: Member(spec, tuple(spec.head_module.load(state) for state in heads[trial]))
                    for trial, spec in specs.items()}
-        return cls(name, members, ensemble, encoder_specs, refer_below)
+        return cls(name, members, ensemble, encoder_specs, refer_below, applicability)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -135,8 +161,11 @@ class Model:
             specs = {entry["trial"]: CandidateSpec.from_json(entry) for entry in saved["members"]}
             heads = {entry["trial"]: [_head_state(folder, arrays, int(entry["trial"]), n, scalars)
                                       for n, scalars in enumerate(entry["heads"])] for entry in saved["members"]}
+            checks = saved.get("applicability")
+            own = {key.removeprefix(_CHECKS): array for key, array in arrays.items() if key.startswith(_CHECKS)}
             return cls.assemble(saved["assignment"], specs, heads, _ensemble_from(saved, arrays), saved["encoders"],
-                                float(saved.get("refer_below", 0.0)))
+                                float(saved.get("refer_below", 0.0)),
+                                Applicability.load(checks, own) if checks else None)
         except HeartMLError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the libraries raise for damaged or foreign files
@@ -158,20 +187,27 @@ class Model:
                         file.write_text(text, encoding="utf-8")
             members.append({"trial": trial, **member.spec.to_json(), "heads": [dict(s.scalars) for s in states]})
         arrays |= _ensemble_arrays(self.ensemble)
+        checks = self.applicability
+        arrays |= {f"{_CHECKS}{key}": array for key, array in checks.arrays().items()} if checks else {}
         with replacing(folder / "model.safetensors") as file:
             file.write_bytes(save({key: np.ascontiguousarray(array) for key, array in arrays.items()}))
         write_json(folder / "model.json", {
             "format": FORMAT, "assignment": self.assignment_name, "task": self.task.name,
             "classes": self.task.classes, "unit": self.task.unit, "encoders": self.encoder_specs, "members": members,
             "refer_below": self.refer_below, **_ensemble_json(self.ensemble),
+            **({"applicability": checks.to_json()} if checks else {}),
         })
 
-    def predict(self, frames: Mapping[str, Sequence[NDArray[np.float32]]], unit_of: Sequence[str]) -> Predictions:
+    def predict(
+        self, frames: Mapping[str, Sequence[NDArray[np.float32]]], unit_of: Sequence[str],
+        qualities: Sequence[Quality] | None = None,
+    ) -> Predictions:
         """Predict units from frames.
 
         Args:
             frames: encoder -> frames of `r` recordings, arrays `[frames, dim]`, for each of `encoders`.
             unit_of: id of each recording's unit `[r]`.
+            qualities: of the recordings' signals `[r]`; without them the signal's measures are not checked.
 
         Raises:
             ModelError: no recordings, frames and units do not match, or two recordings share a unit although the task's
@@ -179,7 +215,7 @@ class Model:
         """
         if not unit_of or any(len(frames[encoder]) != len(unit_of) for encoder in self.encoders):
             raise ModelError(f"{len(unit_of)} recordings: frames of each encoder and one unit for each are needed")
-        return self.predict_shared(SharedInputs.from_frames(frames, self.encoder_specs, unit_of))
+        return self.predict_shared(SharedInputs.from_frames(frames, self.encoder_specs, unit_of, qualities))
 
     def predict_audio(self, waveforms: Sequence[RatedWaveform], unit_of: Sequence[str]) -> Predictions:
         """Predict units from waveforms: `(samples in [-1, 1], sample_rate_hz)` and unit id of each recording `[r]`.
@@ -202,8 +238,17 @@ class Model:
         feature_set = shared.feature_set(self.encoder_specs)
         predictions = {trial: member.predict_proba(feature_set) for trial, member in self.members.items()}
         found = predict_proba(self.ensemble, self._stacking_features(predictions, feature_set))
+        findings = self._findings(feature_set, shared)
         return Predictions(shared.unit_ids, self.task.classes, np.exp(found.log_p), found.calibrated, found.decisions,
-                           np.exp(self._of_recordings(predictions, feature_set)), self.refer_below)
+                           np.exp(self._of_recordings(predictions, feature_set)), self.refer_below, findings,
+                           feature_set.unit if findings else None)
+
+    def _findings(self, feature_set: FeatureSet, shared: SharedInputs) -> tuple[tuple[Finding, ...], ...]:
+        """Why each recording `[r]` cannot be judged; nothing at all from a model without checks."""
+        if self.applicability is None:
+            return ()
+        encoder = applicability.ENCODER
+        return self.applicability.judge(feature_set.frames[encoder], feature_set.rates_hz[encoder], shared.qualities)
 
     def _stacking_features(
         self, predictions: Mapping[int, HeadPrediction], feature_set: FeatureSet
@@ -258,9 +303,8 @@ def _head_state(
 
 def _ensemble_json(ensemble: FittedEnsemble) -> dict[str, Any]:
     views = [{"trials": view.trials, "kind": view.kind, "weight": weight} for view, weight in ensemble.weights.items()]
-    calibration = ensemble.calibration
     return {"readings": views, "rule": {"biases": ensemble.rule.biases},
-            "calibration": {"scale": calibration.scale, "biases": calibration.biases}}
+            "calibration": ensemble.calibration.to_json()}
 
 
 def _ensemble_arrays(ensemble: FittedEnsemble) -> dict[str, NDArray[np.generic]]:
@@ -276,5 +320,5 @@ def _ensemble_from(saved: Mapping[str, Any], arrays: Mapping[str, NDArray[np.gen
         prefix = f"reader-{view}."
         own = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
         stackers[view] = Stacker.from_arrays(own)
-    calibration = Calibration(float(saved["calibration"]["scale"]), np.array(saved["calibration"]["biases"]))
-    return FittedEnsemble(weights, stackers, Rule(np.array(saved["rule"]["biases"])), calibration)
+    return FittedEnsemble(weights, stackers, Rule(np.array(saved["rule"]["biases"])),
+                          Calibration.from_json(saved["calibration"]))

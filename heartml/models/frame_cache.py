@@ -15,8 +15,10 @@ import torch
 
 from heartml.audio import preprocessing, sound_files
 from heartml.core import paths
+from heartml.core.frame_store import Frames
 from heartml.core.system import parallel
 from heartml.core.system.files import write_array
+from heartml.core.system.lazy import LazySequence
 from heartml.core.system.progress import track
 from heartml.models import encoders
 from heartml.models.encoders import Encoder, EncoderSpec
@@ -90,6 +92,25 @@ def encode(recording_ids: Sequence[str], spec: EncoderSpec, store: Store, device
             work = _encode_in_batches(encoders.load(spec).to(device), waveforms, store, device)
         for _ in track(work, spec.name, len(recording_ids)):
             pass
+
+
+def open_frames(task: str, spec: EncoderSpec, recording_ids: Sequence[str]) -> Sequence[npt.NDArray[np.float32]]:
+    """Frames of recordings `[r]`, each `[frames, dim]`, read at their access.
+
+    They are those of the stage `features` where it has made them for this spec. Else they are made now.
+
+    Raises:
+        AudioError, OtherSamplesError: see `encode`.
+    """
+    folder = paths.features(task, spec.name)
+    if (folder / "encoder.json").exists():
+        stored = Frames.open(folder)
+        if spec.to_json().items() <= stored.encoder.items():
+            return stored.of(recording_ids)
+    store = Store.of(spec, device())
+    encode([i for i in recording_ids if i not in store], spec, store, device())
+    view = store.view(recording_ids)
+    return LazySequence(lambda row: view[recording_ids[row]].astype(np.float32), len(recording_ids))
 
 
 def spec_to_text(spec: EncoderSpec) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from heartml.audio import quality
+from heartml.audio.quality import Quality
 from heartml.models import encoders
 from heartml.models.ensemble.candidate import FeatureSet
 
@@ -23,25 +25,36 @@ class SharedInputs:
     Args:
         waveforms: of the recordings `[r]`.
         unit_of: id of each recording's unit `[r]`.
+        qualities: of the recordings' signals `[r]`, where they are known already.
     """
 
-    def __init__(self, waveforms: Sequence[RatedWaveform], unit_of: Sequence[str]) -> None:
+    def __init__(
+        self, waveforms: Sequence[RatedWaveform], unit_of: Sequence[str], qualities: Sequence[Quality] | None = None
+    ) -> None:
         self.unit_of = tuple(unit_of)
         self.unit_ids = tuple(dict.fromkeys(unit_of))      # in the order in which they first appear
         row = {unit_id: number for number, unit_id in enumerate(self.unit_ids)}
         self._unit = np.array([row[unit_id] for unit_id in unit_of], np.int64)
         self._waveforms = waveforms
+        self._qualities = qualities
         self._made: list[tuple[dict[str, Mapping[str, Any]], FeatureSet]] = []
 
     @classmethod
     def from_frames(cls, frames: Mapping[str, Sequence[NDArray[np.float32]]], encoder_specs: EncoderSpecs,
-                  unit_of: Sequence[str]) -> "SharedInputs":
+                    unit_of: Sequence[str], qualities: Sequence[Quality] | None = None) -> "SharedInputs":
         """Recordings whose frames under these encoders exist already: encoder -> `r` arrays `[frames, dim]`."""
-        shared = cls((), unit_of)
+        shared = cls((), unit_of, qualities)
         rates_hz = {name: float(spec["frame_rate_hz"]) for name, spec in encoder_specs.items()}
         feature_set = FeatureSet({name: frames[name] for name in encoder_specs}, rates_hz, shared._unit)
         shared._made = [(dict(encoder_specs), feature_set)]
         return shared
+
+    @property
+    def qualities(self) -> Sequence[Quality] | None:
+        """Of the recordings' signals `[r]`; `None` where only frames are known."""
+        if self._qualities is None and self._waveforms:
+            self._qualities = [quality.measure(waveform, rate) for waveform, rate in self._waveforms]
+        return self._qualities
 
     def feature_set(self, encoder_specs: EncoderSpecs) -> FeatureSet:
         """The inputs of a model with these encoders; frames that an earlier model needed are not made again."""

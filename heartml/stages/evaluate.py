@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
+from heartml.audio.quality import Quality
 from heartml.core import config, paths, tasks
 from heartml.core.config import Params
-from heartml.core.frame_store import Frames
 from heartml.core.schema import TEST
 from heartml.core.stage import stage
 from heartml.core.system.files import replacing_folder, write_json, write_parquet
@@ -34,7 +34,9 @@ from heartml.evaluation.parts import AssessmentRules
 from heartml.evaluation.plot_tables import write_plots
 from heartml.evaluation.prediction_tables import predictions_table, recordings_table
 from heartml.metrics.scores import interval_text
+from heartml.models.encoders import EncoderSpec
 from heartml.models.fitted_model import Model, Predictions
+from heartml.models.frame_cache import open_frames
 
 
 def run(name: str) -> None:
@@ -92,7 +94,7 @@ def write_evaluation(name: str, predictions: Predictions, recordings: pd.DataFra
 
 def predict(name: str, held_out: pd.DataFrame) -> Predictions:
     """The model's predictions for the units of the held-out recordings."""
-    model = Model.load(paths.model(name))
-    opened = {encoder: Frames.open(paths.features(name, encoder)) for encoder in model.encoders}
-    frames = {encoder: [of[i] for i in held_out["recording_id"]] for encoder, of in opened.items()}
-    return model.predict(frames, list(held_out["unit_id"]))
+    model, recording_ids = Model.load(paths.model(name)), list(held_out["recording_id"])
+    frames = {encoder: open_frames(name, EncoderSpec.from_json(spec), recording_ids)
+              for encoder, spec in model.encoder_specs.items()}
+    return model.predict(frames, list(held_out["unit_id"]), Quality.from_table(held_out))

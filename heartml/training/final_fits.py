@@ -5,7 +5,7 @@ held out.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from heartml.core import config, paths
 from heartml.core.system import parallel
 from heartml.core.system.progress import track
 from heartml.metrics import METRICS
+from heartml.models.applicability import Finding, checks_column
 from heartml.models.ensemble.candidate import CandidateSpec
 from heartml.models.ensemble.selection import EnsemblePrediction, FittedEnsemble
 from heartml.models.ensemble.stacking import StackingView
@@ -64,8 +65,14 @@ def encoder_specs(data: TrainingData, used: Mapping[int, CandidateSpec]) -> dict
     return {encoder: dict(data.encoders[encoder].encoder) for encoder in names}
 
 
-def out_of_fold_table(train_set: TrainingSet, prediction: EnsemblePrediction) -> pd.DataFrame:
-    """One row for each unit: unit_id, group_id, label, part, decision, p_<class>, c_<class> (calibrated)."""
+def out_of_fold_table(
+    train_set: TrainingSet, prediction: EnsemblePrediction, reasons: Sequence[Sequence[Finding]] | None = None
+) -> pd.DataFrame:
+    """One row for each unit: unit_id, group_id, label, part, decision, p_<class>, c_<class> (calibrated).
+
+    Args:
+        reasons: why each unit `[u]` is referred whatever the confidence. They become the column `referred_for`.
+    """
     classes = np.array(train_set.task.classes)
     table = pd.DataFrame({
         "unit_id": train_set.unit_ids, "group_id": train_set.group_ids, "label": classes[train_set.labels],
@@ -73,7 +80,7 @@ def out_of_fold_table(train_set: TrainingSet, prediction: EnsemblePrediction) ->
     }).astype("string")
     for kind, values in (("p", np.exp(prediction.log_p)), ("c", prediction.calibrated)):
         table[[f"{kind}_{label}" for label in train_set.task.classes]] = values
-    return table
+    return table if reasons is None else table.assign(referred_for=checks_column(reasons))
 
 
 def summary_line(

@@ -204,7 +204,7 @@ def trial_value(spec: CandidateSpec, prediction: HeadPrediction, noisy: HeadPred
     kind = view_kinds(spec, train_set.task, prediction)[0]
     features = {StackingView((0,), kind): stacking_features(kind, prediction, train_set.unit, noisy)}
     terms = EnsembleTerms(train_set.task, stacking, SINGLE_TRIAL)
-    found = out_of_fold(features, train_set.labels, train_set.parts, terms)
+    found = out_of_fold(features, train_set.labels, train_set.groups, train_set.parts, terms)
     metric = METRICS[train_set.task.metric]
     value = metric.function(train_set.labels, np.exp(found.log_p), found.decisions, train_set.task.classes)
     return value if metric.greater_is_better else -value

@@ -16,7 +16,7 @@ from heartml.inference.score_table import ModelFacts
 
 FACTS = ModelFacts("simulated-murmur", "patient", ("Present", "Absent"), "simulated-murmur", "3", "ab" * 32)
 PREDICTION = {
-    "decision": "refer", "leaning": "Absent", "confidence": 0.55,
+    "decision": "refer", "leaning": "Absent", "confidence": 0.55, "reasons": ["no heart sounds found"],
     "calibrated": {"Present": 0.45, "Absent": 0.55}, "probabilities": {"Present": 0.4, "Absent": 0.6},
     "recordings": {"r1": {"probabilities": {"Present": 0.1, "Absent": 0.9}, "heart_rate_per_min": 90.0},
                    "r2": {"probabilities": {"Present": 0.7, "Absent": 0.3}, "heart_rate_per_min": None}}}
@@ -45,6 +45,7 @@ def test_each_number_is_in_its_column_and_each_recording_has_its_own(tmp_path: P
     first, second = table.loc["a.wav"], table.loc["b.wav"]
     for row in (first, second):
         assert (row["unit_id"], row["decision"], row["leaning"], row["confidence"]) == ("p1", "refer", "Absent", 0.55)
+        assert row["reasons"] == "no heart sounds found"
         assert (row["c_Present"], row["c_Absent"], row["p_Present"], row["p_Absent"]) == (0.45, 0.55, 0.4, 0.6)
         assert (row["unit_recordings"], row["warnings"]) == (2, "too quiet; short")
         assert (row["description"], row["answer_key"], row["version"]) == ("a soft murmur", "key", "3")
@@ -54,7 +55,8 @@ def test_each_number_is_in_its_column_and_each_recording_has_its_own(tmp_path: P
 
 def test_beside_a_fault_there_is_no_prediction(tmp_path: Path) -> None:
     table = written(tmp_path / "scores.parquet")
-    predicted = ["decision", "leaning", "confidence", "c_Present", "p_Absent", "r_Present", "answer_key", "description"]
+    predicted = ["decision", "leaning", "confidence", "c_Present", "p_Absent", "r_Present", "answer_key", "description",
+                 "reasons"]
     for name, reason in (("c.wav", "not_audio"), ("d.wav", "silent")):
         assert table.loc[name, "fault"] == reason
         assert table.loc[name, predicted].isna().all()

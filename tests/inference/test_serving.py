@@ -207,7 +207,10 @@ def test_a_server_refers_what_the_model_refers(fitted: dict[str, Path], tmp_path
     careful.save(tmp_path)
     said = serving.predict_table(Model.load(tmp_path), tiny_models.PARAMS, serving.example())
     assert sorted(said["decision"] == "refer") == [False, *[True] * (len(said) - 1)]
-    pd.testing.assert_frame_equal(said.drop(columns="decision"), plain.drop(columns="decision"))
+    changed = ["decision", "reasons"]
+    pd.testing.assert_frame_equal(said.drop(columns=changed), plain.drop(columns=changed))
+    assert [bool(reason) for reason in said["reasons"]] == (said["decision"] == "refer").tolist()
+    assert set(plain["reasons"]) == {""}
 
 
 def test_a_request_has_a_limit(fitted: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ def test_the_ridge_leaves_decisions_alone_where_units_are_few() -> None:
 def test_decisions_come_from_the_rule_and_probabilities_do_not() -> None:
     labels, parts, log_p, _ = units()
     seen = {StackingView((0,), "direct"): StackingFeatures(log_p)}
-    fitted = selection.fit(seen, labels, parts, TERMS)
+    fitted = selection.fit(seen, labels, np.arange(len(labels)), parts, TERMS)
     other = selection.FittedEnsemble(fitted.weights, fitted.stackers, Rule(np.array([9.0, 0, 0])), fitted.calibration)
     first, second = selection.predict_proba(fitted, seen), selection.predict_proba(other, seen)
     np.testing.assert_array_equal(first.log_p, second.log_p)
@@ -105,7 +105,7 @@ def test_decisions_come_from_the_rule_and_probabilities_do_not() -> None:
 def test_calibration_changes_confidence_and_no_decision() -> None:
     labels, parts, log_p, _ = units(2000)
     seen = {StackingView((0,), "direct"): StackingFeatures(normalise(4 * log_p))}      # four times too sure
-    fitted = selection.fit(seen, labels, parts, TERMS)
+    fitted = selection.fit(seen, labels, np.arange(len(labels)), parts, TERMS)
     other = selection.FittedEnsemble(fitted.weights, fitted.stackers, fitted.rule, Calibration(1.0, np.zeros(K)))
     first, second = selection.predict_proba(fitted, seen), selection.predict_proba(other, seen)
     np.testing.assert_array_equal(first.decisions, second.decisions)
@@ -131,17 +131,18 @@ def test_useless_features_score_at_chance_out_of_fold_and_above_when_not() -> No
     out_of_fold, same = [], []
     for seed in range(6):
         seen, labels, parts = useless(seed)
-        out_of_fold.append(macro_auc(labels, selection.out_of_fold(seen, labels, parts, TERMS).log_p))
-        same.append(macro_auc(labels, selection.predict_proba(selection.fit(seen, labels, parts, TERMS), seen).log_p))
+        known = (seen, labels, np.arange(len(labels)), parts, TERMS)
+        out_of_fold.append(macro_auc(labels, selection.out_of_fold(*known).log_p))
+        same.append(macro_auc(labels, selection.predict_proba(selection.fit(*known), seen).log_p))
     assert np.mean(out_of_fold) == pytest.approx(0.5, abs=0.06)
     assert np.mean(same) > 0.62      # what out-of-fold fits are there to prevent
 
 
 def test_a_folds_own_labels_do_not_change_its_predictions() -> None:
     seen, labels, parts = useless(1)
-    first = selection.out_of_fold(seen, labels, parts, TERMS)
+    first = selection.out_of_fold(seen, labels, np.arange(len(labels)), parts, TERMS)
     turned = np.where(parts == 3, (labels + 1) % K, labels)
-    second = selection.out_of_fold(seen, turned, parts, TERMS)
+    second = selection.out_of_fold(seen, turned, np.arange(len(labels)), parts, TERMS)
     for one, two in ((first.log_p, second.log_p), (first.decisions, second.decisions),
                      (first.calibrated, second.calibrated)):
         np.testing.assert_array_equal(one[parts == 3], two[parts == 3])

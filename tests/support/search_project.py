@@ -48,6 +48,7 @@ def _params(root: Path, search: dict[str, object]) -> "encoders.Params":
 
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
     values["tasks"] = [NAME]
+    values["applicability"] = None      # made-up frames are no sound, and have eight bands
     values["search"] = {**values["search"], "workers": 1, **search}
     (root / "params.yaml").write_text(yaml.dump(values, Dumper=_Plain))
     return config.load(root / "params.yaml")

@@ -133,7 +133,7 @@ def _stacked(
     test, offered = train_set.parts == fit.folds, {**features, **further}
     terms = EnsembleTerms(task, params.stacking, params.ensemble.for_task(fit.name))
     fitted = selection.fit({view: own.subset(~test) for view, own in offered.items()}, train_set.labels[~test],
-                           train_set.parts[~test], terms)
+                           train_set.groups[~test], train_set.parts[~test], terms)
     return features, selection.predict_proba(fitted, {view: own.subset(test) for view, own in offered.items()})
 
 

@@ -61,13 +61,14 @@ class EnsembleTerms:
     ensemble: EnsembleParams
 
 
-def fit(features: Mapping[StackingView, StackingFeatures], labels: Ints, parts: Ints,
+def fit(features: Mapping[StackingView, StackingFeatures], labels: Ints, groups: Ints, parts: Ints,
         terms: EnsembleTerms) -> FittedEnsemble:
     """Fit stackers, selection, decision rule and calibration to out-of-fold features of `n` units.
 
     Args:
         features: of every view about the units.
         labels: class of each unit `[n]`.
+        groups: number of each unit's group `[n]`.
         parts: fold of each unit `[n]`. Selection and rule use stackers that were fitted without the unit's fold.
     """
     params = terms.stacking
@@ -78,7 +79,8 @@ def fit(features: Mapping[StackingView, StackingFeatures], labels: Ints, parts: 
     averaged = mean_log_p(log_p, weights)
     stackers = {view: Stacker.fit(view.kind, features[view], labels, gains, params) for view in weights}
     rule = Rule.fit(averaged, labels, gains, params.rule_temperature, params.rule_ridge)
-    return FittedEnsemble(weights, stackers, rule, Calibration.fit(averaged, labels, params.calibration_ridge))
+    calibration = Calibration.fit(averaged, labels, params.calibration_ridge, len(np.unique(groups)))
+    return FittedEnsemble(weights, stackers, rule, calibration)
 
 
 def select(
@@ -117,7 +119,7 @@ def predict_proba(ensemble: FittedEnsemble, features: Mapping[StackingView, Stac
     return EnsemblePrediction(log_p, ensemble.rule.predict(log_p), ensemble.calibration.predict_proba(log_p))
 
 
-def out_of_fold(features: Mapping[StackingView, StackingFeatures], labels: Ints, parts: Ints,
+def out_of_fold(features: Mapping[StackingView, StackingFeatures], labels: Ints, groups: Ints, parts: Ints,
                 terms: EnsembleTerms) -> EnsemblePrediction:
     """Predict each fold with an ensemble that was selected and fitted on the other folds; arguments as in `fit`."""
     log_p, calibrated = np.zeros((2, len(labels), len(terms.task.classes)))
@@ -125,7 +127,7 @@ def out_of_fold(features: Mapping[StackingView, StackingFeatures], labels: Ints,
     for part in np.unique(parts):
         here = parts == part
         others = {view: own.subset(~here) for view, own in features.items()}
-        fitted = fit(others, labels[~here], parts[~here], terms)
+        fitted = fit(others, labels[~here], groups[~here], parts[~here], terms)
         found = predict_proba(fitted, {view: own.subset(here) for view, own in features.items()})
         log_p[here], decisions[here], calibrated[here] = found.log_p, found.decisions, found.calibrated
     return EnsemblePrediction(log_p, decisions, calibrated)

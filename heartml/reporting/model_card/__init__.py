@@ -75,6 +75,7 @@ def gather(name: str) -> dict[str, Any]:
         "members": [{key: member.get(key) for key in ("trial", "encoder", "pooling", "head", "level")}
                     for member in model.get("members", [])],
         "readings": model.get("readings", []), "refer_below": model.get("refer_below"),
+        "applicability": model.get("applicability"),
         "heartml": importlib.metadata.version("heartml"),
         "licence": importlib.metadata.metadata("heartml")["License-Expression"],
     }
