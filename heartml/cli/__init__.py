@@ -22,7 +22,7 @@ def cli() -> None:
     \b
     Bring data in           simulate, ingest, tasks
     Train and release       retrain, models, promote, rollback, retire, compare, card
-    Use a model             predict, score, monitor
+    Use a model             predict, score, monitor, validate-source
     Other evaluations       leave-out, protocol
     Audit                   lineage, trace, audit, verify, sign, withdraw
     Single stages           validate, split, features, search, ensemble, evaluate, robustness, report

@@ -114,4 +114,38 @@ def monitor(source: Path, wanted: str | None, task: str | None, html: Path | Non
     sys.exit(DRIFTED if report.verdict == drift.DRIFT else 0)
 
 
-COMMANDS = (score, monitor)
+@click.command("validate-source")
+@click.argument("name")
+@click.argument("table", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="TABLE.csv")
+@_MODEL
+@_TASK
+@click.option("--json", "as_json", is_flag=True, help="Print the evidence as JSON.")
+def validate_source(name: str, table: Path, wanted: str | None, task: str | None, as_json: bool) -> None:
+    """Measure a model on labelled recordings of a new sensor or clinic, so that it may judge them.
+
+    A model refers recordings that are unlike those it was trained on. TABLE.csv has the columns `path` and `label` (a
+    class of the task), and optionally `patient_id` and `location`. The model passes on source NAME where it is better
+    than always saying the most frequent class, with the whole interval above zero, on ten units of every class or
+    more, and where its confidence can be trusted (gate.calibration_limit). Its recordings are accepted when
+    `predict.accepted_sources` in params.yaml names it. The model itself is not changed.
+
+    \b
+    Reads        TABLE.csv and its recordings, the model, params.yaml
+    Writes       sources/NAME.json (the evidence) and sources/NAME.safetensors (what its recordings are like); for a
+                 registered version, the evidence's hash as a tag in the registry
+    Exit status  0: passed; 1: the evidence is not enough, or something cannot be read; 2: wrong usage
+
+    \b
+    Examples:
+    heartml validate-source ward-3 ward3/labels.csv
+    heartml validate-source ward-3 ward3/labels.csv --model circor-murmur/3 --json
+    """
+    from heartml.inference import source_validation
+
+    outcome = source_validation.run(name, table, wanted, task)
+    click.echo(json.dumps(outcome.evidence, indent=2) if as_json else source_validation.in_words(outcome))
+    if not outcome.evidence["validated"]:
+        sys.exit(1)
+
+
+COMMANDS = (score, validate_source, monitor)

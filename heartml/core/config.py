@@ -223,6 +223,7 @@ class PredictParams(Section):
     least_confidence: Share
     loudest_lead: Share
     cautioned_model: Literal["warn", "refuse"] = "warn"     # not in the params.yaml of versions registered before it
+    accepted_sources: tuple[str, ...] = ()                  # nor is this
 
 
 class ReportParams(Section):

@@ -130,7 +130,7 @@ def plan(source: Path, model: str | None, task: str | None) -> ScoringPlan:
         raise inputs.InputsError(f"{source}: no such file or folder. Name a folder of recordings, or a CSV of them")
     items = inputs.gather([source])
     located = model_lookup.locate(model, task, params.tasks)
-    models = model_set.load(located)
+    models = model_set.load(located, params.predict.accepted_sources)
     if task not in (None, models.model.assignment_name):
         raise model_lookup.NoModel(f"--task {task}: {located.description} predicts {models.model.assignment_name}")
     return ScoringPlan(located, models, items, params)
@@ -141,11 +141,18 @@ def _key(located: LocatedModel, models: ModelSet) -> str:
     specs = [spec for folder in folders for spec in files.read_json(folder / "model.json")["encoders"].values()]
     frames = {encoders.fingerprint(encoders.EncoderSpec.from_json(spec)) for spec in specs}
     return hashing.sha256(files.canonical_json({
-        "models": list(map(hashing.sha256_folder, folders)), "encoders": sorted(frames),
+        "models": list(map(hashing.sha256_folder, folders)), "encoders": sorted(frames), "sources": _sources(models),
         "code": code_hash.fingerprint("models/heads", "models/ensemble", "models/pooling.py",
                                       "models/fitted_model.py", "models/shared_inputs.py", "models/segmentation.py",
                                       "models/applicability"),
     }).encode())
+
+
+def _sources(models: ModelSet) -> list[str]:
+    """What is accepted, as hashes: the training recordings, and the sources that were validated since."""
+    checks = models.model.applicability
+    return [] if checks is None else [hashing.sha256(one.centre.tobytes() + one.precision.tobytes() + repr(
+        (one.name, one.farthest, one.most_unusual)).encode()) for one in checks.references]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from heartml.core.system.tables import Row
 from heartml.core.system.text import printable, short
 from heartml.core.system.untrusted import DocumentError
 
+LABEL = "label"       # a column that is read where predictions are compared with the truth
 _COLUMNS = ("path", "patient_id", "location")
 _PATIENTS = frozenset({"patient", "patientname", "patientnumber", "subject", "subjectid", "person", "personid"})
 _CIRCOR_NAME = re.compile(r"(?P<patient>\d+)_(?P<location>AV|PV|TV|MV|Phc)(_\d+)?")   # 2530_AV.wav, 2530_AV_1.wav
@@ -92,6 +93,28 @@ def _from_table(path: Path) -> list[InputFile]:
     return [item for _, item in items]
 
 
+def read_labels(table: Path, classes: Sequence[str]) -> dict[Path, int]:
+    """The column `label` of a table: path of each file -> index into `classes`.
+
+    Raises:
+        InputsError: there is no such column, or a cell is none of the classes; the message names the line.
+    """
+    try:
+        names, rows = tables.read(table, (*_COLUMNS, LABEL))
+        read = list(rows)
+    except DocumentError as error:
+        raise InputsError(f"{table}: not a table that can be read: {error}") from None
+    if LABEL not in names:
+        raise InputsError(f"{table}: no column `{LABEL}` with one of {', '.join(classes)}")
+    found = {}
+    for row in read:
+        label = cells.choice(row[LABEL], classes)
+        if label is None:
+            raise InputsError(f"{table}, line {row.line}: label {short(row[LABEL])} is none of {', '.join(classes)}")
+        found[_row(table, row).path] = classes.index(label)
+    return found
+
+
 def _row(table: Path, row: Row) -> InputFile:
     where = f"{table}, line {row.line}"
     if row.too_long:
@@ -132,7 +155,7 @@ def _name_unread_columns(table: Path, names: Sequence[str]) -> None:
     Raises:
         InputsError: one of them seems to name the patients. Without it every recording would be a patient of its own.
     """
-    unread = [name for name in names if name and name not in _COLUMNS]
+    unread = [name for name in names if name and name not in (*_COLUMNS, LABEL)]
     patients = [name for name in unread if header_key(name) in _PATIENTS and "patient_id" not in names]
     if patients:
         raise InputsError(f"{table}: the column {short(patients[0])} is not read: call it `patient_id`, or remove it")

@@ -4,7 +4,7 @@ Frames are computed once for all of them (`heartml.models.shared_inputs`). Descr
 murmur is found, and predict only for units with a murmur.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from heartml.core.config import PredictParams
 from heartml.core.tasks import GROUPS
-from heartml.inference import model_lookup
+from heartml.inference import model_lookup, validated_sources
 from heartml.inference.model_lookup import LocatedModel
 from heartml.inference.murmur_words import MurmurFeature
 from heartml.models.fitted_model import Model, Predictions
@@ -39,10 +39,14 @@ class Descriptor:
 
 @dataclass(frozen=True)
 class ModelSet:
-    """The model that predicts, and the descriptors of murmurs; none where the model's task is another one."""
+    """The model that predicts, and the descriptors of murmurs; none where the model's task is another one.
+
+    `cautions` are about sources that are not accepted, see `validated_sources.accept`.
+    """
 
     model: Model
     descriptors: tuple[Descriptor, ...]
+    cautions: tuple[str, ...] = ()
 
     @property
     def finds_murmurs(self) -> bool:
@@ -65,14 +69,18 @@ class ModelSet:
         return {row: tuple(_feature(one, found, row) for one, found in described) for row in rows}
 
 
-def load(located: LocatedModel) -> ModelSet:
-    """Load a model, together with the descriptors of the same data set (see `model_lookup.companion_models`)."""
-    model = Model.load(located.folder)
+def load(located: LocatedModel, accepted_sources: Sequence[str] = ()) -> ModelSet:
+    """Load a model, together with the descriptors of the same data set (see `model_lookup.companion_models`).
+
+    Raises:
+        SourceError: see `validated_sources.accept`.
+    """
+    model, cautions = validated_sources.accept(Model.load(located.folder), located, accepted_sources)
     if model.task.name != MURMUR:
-        return ModelSet(model, ())
+        return ModelSet(model, (), cautions)
     datasets = model.assignment_name.rpartition("-")[0]
     found = model_lookup.companion_models(located, [f"{datasets}-{name}" for name in DESCRIPTOR_TASKS])
-    return ModelSet(model, tuple(Descriptor(one) for one in found))
+    return ModelSet(model, tuple(Descriptor(one) for one in found), cautions)
 
 
 def cautions(located: LocatedModel, models: ModelSet, params: PredictParams) -> tuple[str, ...]:
@@ -81,7 +89,8 @@ def cautions(located: LocatedModel, models: ModelSet, params: PredictParams) -> 
     Raises:
         CautionedModel: there is something, and `predict.cautioned_model` of params.yaml is `refuse`.
     """
-    found = (*located.cautions, *(line for one in models.descriptors for line in one.located.cautions))
+    of_descriptors = (line for one in models.descriptors for line in one.located.cautions)
+    found = (*located.cautions, *models.cautions, *of_descriptors)
     version_cautions.check(found, params)
     return found
 

@@ -97,7 +97,7 @@ class UnitPrediction:
         several = len(self.recordings) > 1
         warnings = [f"{one.item.path.name}: {warning}" if several else warning
                     for one in self.recordings
-                    for warning in (*(found.words for found in one.findings if several), *one.warnings)]
+                    for warning in (*(found.words for found in one.findings if not self.outside), *one.warnings)]
         faults = sum(one.fault is not None for one in self.recordings)
         return (*((f"{faults} of {len(self.recordings)} recordings not usable",) if faults else ()), *warnings)
 
@@ -137,7 +137,7 @@ def run(named: Sequence[Path], wanted: str | None, task: str | None) -> PredictR
     params = config.load()
     items = inputs.gather(named)
     located = model_lookup.locate(wanted, task, params.tasks)
-    models = model_set.load(located)
+    models = model_set.load(located, params.predict.accepted_sources)
     predicted = models.model.assignment_name
     if task not in (None, predicted):
         raise NoModel(f"--task {task}: {located.description} predicts {predicted}")
