@@ -26,14 +26,15 @@ PART = click.option("--part", metavar="K/N", callback=_part, help="Instead of th
 def validate() -> None:
     """Check tables and signals with Great Expectations.
 
-    An error stops the pipeline, a warning does not. The limits are in sections `validate` and `ingest` of params.yaml.
+    An error stops the tasks of the data set that it concerns, a warning stops nothing. The limits are in sections
+    `validate` and `ingest` of params.yaml.
 
     \b
     Reads        data/
     Writes       artifacts/validation/index.html (the findings, as a page)
                  artifacts/validation/validation.json (the same for a program, with the rows)
-                 .heartml/validation-failed/ (both, where there is an error)
-    Exit status  0: no error; 1: an error
+                 .heartml/validation-failed/ (both, where every data set has an error)
+    Exit status  0: a data set without an error; 1: every data set has one
 
     \b
     Example:

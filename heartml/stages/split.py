@@ -16,6 +16,7 @@ from heartml.data.splitting.assign import assign_folds
 from heartml.data.splitting.published import read_published
 from heartml.data.splitting.summary import describe, describe_rare, missing_class_warnings, session_warnings
 from heartml.data.splitting.units import label_units, owners, without_rare
+from heartml.data.validation.blocked import refuse_blocked
 
 
 def run(task_name: str) -> None:
@@ -24,9 +25,12 @@ def run(task_name: str) -> None:
     Raises:
         FoldsError: a group, a patient or near-duplicate audio would be in two parts.
         StageError: there are too few groups for the folds.
+        NotFit: validation found errors in a data set of the task.
     """
     params, assignment = config.load(), resolve(task_name)
     with stage("split", task=task_name) as log:
+        validation = files.read_json(paths.VALIDATION / "validation.json")
+        refuse_blocked(task_name, assignment.datasets, validation, paths.VALIDATION / "index.html")
         recordings = pd.read_parquet(paths.RECORDINGS)
         groups = pd.read_parquet(paths.VALIDATION / "groups.parquet")
         labelled = label_units(recordings, groups, assignment)

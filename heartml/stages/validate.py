@@ -1,8 +1,9 @@
-"""Stage `validate`: are the data fit for training? Errors stop the pipeline; warnings are shown in the report.
+"""Stage `validate`: are the data fit for training? Errors stop the tasks of their data set; the report shows warnings.
 
 In: the data set in `data/`. Out, under `artifacts/validation/`: `validation.json` (every check with the rows that fail
 it), `index.html` (the same as a page), `signal.parquet` (recording_id and `Quality`), `groups.parquet` (recording_id,
-group_id after near-duplicates are joined). Where the data are not fit, all of these go to `FAILED` instead.
+group_id after near-duplicates are joined). Where no data set is fit, all of these go to `FAILED` instead. Where some
+are, the stage succeeds, and `split` stops the tasks of the others.
 """
 
 import shutil
@@ -31,7 +32,7 @@ def run() -> None:
     """Validate the data set and write the results.
 
     Raises:
-        StageError: an error was found; the message names the first rows and the page with all of them.
+        StageError: every data set has an error; the message names the first rows and the page with all of them.
     """
     params = config.load()
     with stage("validate") as log:
@@ -48,6 +49,8 @@ def run() -> None:
         log.add(f"{len(recordings)} recordings in {groups['group_id'].nunique()} groups")
         log.add(f"{len(quarantine)} files in quarantine")
         log.add(f"{len(result['errors'])} errors, {len(result['warnings'])} warnings: {folder / 'index.html'}")
+        if "blocked" in result:
+            log.add(f"not fit for training, so their tasks stop: {', '.join(result['blocked'])}")
         if not result["success"]:
             errors = "\n  ".join(result["errors"])
             raise StageError(f"the data is not fit for training:\n  {errors}\nAll of it: {folder / 'index.html'}")

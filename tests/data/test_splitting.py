@@ -17,6 +17,7 @@ from heartml.core.system import files, hashing
 from heartml.core.tasks import resolve
 from heartml.data.splitting import assign, group_split, summary, units
 from heartml.data.splitting.published import read_published
+from heartml.data.validation.blocked import NotFit
 from heartml.stages import split
 
 PARAMS = config.load(ROOT / "params.yaml").split
@@ -297,6 +298,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     files.write_parquet(paths.RECORDINGS, recordings)
     joined = recordings["group_id"].replace("circor-7", "circor-12")
     files.write_parquet(paths.VALIDATION / "groups.parquet", recordings[["recording_id"]].assign(group_id=joined))
+    files.write_json(paths.VALIDATION / "validation.json", {"success": True, "errors": []})
     return tmp_path
 
 
@@ -313,6 +315,16 @@ def test_the_stage_writes_the_same_bytes_and_obeys_the_joined_groups(
     said = capsys.readouterr().err
     assert said.count("\n") == 2, "one line a run"
     assert "Present/Unknown/Absent: test " in said
+
+
+def test_the_stage_stops_where_validation_found_errors_in_a_data_set_of_the_task(project: Path) -> None:
+    for blocked in ("pascal", "circor"):
+        result = {"success": True, "blocked": {blocked: ["No silence: x."]}}
+        files.write_json(paths.VALIDATION / "validation.json", result)
+        if blocked == "pascal":
+            split.run("circor-murmur")
+    with pytest.raises(NotFit, match=r"(?s)circor-murmur: the data of circor is not fit.*No silence: x\..*index.html"):
+        split.run("circor-murmur")
 
 
 def test_the_stage_without_validation_says_what_to_run(project: Path) -> None:

@@ -213,6 +213,20 @@ def test_a_planted_error_stops_the_pipeline_and_is_named(project: Path, plant: C
     assert named in (validate.FAILED / "index.html").read_text()
 
 
+@pytest.mark.parametrize("plant", [patient_with_two_labels, one_sound_two_labels])
+def test_an_error_of_one_data_set_stops_its_tasks_and_no_others(project: Path, plant: Callable[[], str]) -> None:
+    change(lambda t: t.assign(dataset=["simulated"] * 24 + ["circor"] * 24))
+    named = plant()
+    validate.run()
+    found = result()
+    assert found["success"] and named in str(found["errors"])
+    assert found["blocked"] == {"simulated": found["errors"]}
+    assert "<h1>The data of simulated is not fit for training</h1>" in (paths.VALIDATION / "index.html").read_text()
+    change(lambda t: t.assign(licence=t["licence"].where(t["dataset"] != "circor")))
+    with pytest.raises(StageError, match="the data is not fit for training"):
+        validate.run()
+
+
 def short() -> str:
     return replace_audio(3, lambda pcm: pcm[: RATE_HZ])
 

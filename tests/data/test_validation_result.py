@@ -81,7 +81,7 @@ def test_an_expectation_that_cannot_be_checked_is_a_fault_of_ours() -> None:
 
 def test_errors_fail_and_warnings_do_not() -> None:
     recordings = pd.DataFrame({"patient_id": ["a", "a", "b", None], "group_id": ["g", "g", "h", "i"],
-                               "seconds": [1800.0] * 4})
+                               "seconds": [1800.0] * 4, "dataset": "simulated"})
     tables = {"recordings": recordings, "pairs": pd.DataFrame(index=range(2)), "labels": pd.DataFrame({"groups": [3]}),
               "quarantine": pd.DataFrame({"reason": ["silent", "short", "silent"]})}
     groups = pd.DataFrame({"group_id": ["g", "g", "g", "i"]})

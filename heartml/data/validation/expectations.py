@@ -1,8 +1,8 @@
 """What is expected of the data: the suites of Great Expectations.
 
 In: the limits of `params.yaml`. Out: for each table of `tables.suite_tables` a list of expectations. Their severity is
-`critical` (the pipeline stops), `warning` (shown in the report) or `info`. The description is the sentence that a
-person reads. `meta["way_out"]` says what to do where the expectation does not hold.
+`critical` (the tasks of the data set stop), `warning` (shown in the report) or `info`. The description is the sentence
+that a person reads. `meta["way_out"]` says what to do where the expectation does not hold.
 """
 
 from collections.abc import Mapping, Sequence

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from heartml.core import schema
-from heartml.data.validation import run_suites
+from heartml.data.validation import blocked, run_suites
 
 Result = dict[str, Any]
 
@@ -25,14 +25,19 @@ def summarise(
         found: the checks of `run_suites.check`.
 
     Returns:
-        `success` (no error), `errors` and `warnings` (a line each), `counts`, `checks`, `classes` (rows of
-        `tables.class_table`), `quarantined_by_reason`.
+        `success` (at least one data set has no error), `errors` and `warnings` (a line each), `counts`, `checks`,
+        `classes` (rows of `tables.class_table`), `quarantined_by_reason`. `blocked` (data set -> its errors) is there
+        only where some data sets have errors and others have none.
     """
     recordings, quarantine = tables["recordings"], tables["quarantine"]
     in_words = {severity: [check_line(c) for c in found if not c["success"] and c["severity"] == severity]
                 for severity in ("error", "warning")}
+    present = set(recordings["dataset"].dropna())
+    stopped = blocked.errors_by_dataset(
+        [(check_line(c), c["datasets"]) for c in found if not c["success"] and c["severity"] == "error"], present)
+    success = not in_words["error"] or not present <= set(stopped)
     return {
-        "success": not in_words["error"],
+        "success": success,
         "errors": in_words["error"],
         "warnings": in_words["warning"],
         "counts": {
@@ -47,6 +52,7 @@ def summarise(
         "checks": list(found),
         "classes": run_suites.records(tables["labels"]),
         "quarantined_by_reason": {str(k): int(v) for k, v in quarantine["reason"].value_counts().sort_index().items()},
+        **({"blocked": stopped} if success and stopped else {}),
     }
 
 

@@ -15,6 +15,7 @@ from great_expectations.data_context.types.base import (
     ProgressBarsConfig,
 )
 
+from heartml.data.validation import blocked
 from heartml.data.validation.expectations import Suites
 from heartml.data.validation.tables import NAME_COLUMNS
 
@@ -33,13 +34,15 @@ def check(tables: Mapping[str, pd.DataFrame], expected: Suites) -> list[CheckRes
     Returns:
         One dict for each expectation, in the order of the suites: suite, expectation, column, title, severity (error,
         warning, note), success, checked (number of rows), unexpected (how many of them fail), observed, rows (the
-        first ROWS_SHOWN that fail), way_out.
+        first ROWS_SHOWN that fail), way_out; of an error also datasets (see `blocked.datasets_of`).
 
     Raises:
         RuntimeError: Great Expectations could not evaluate an expectation. That is a fault of this project.
     """
     source = _context().data_sources.add_pandas("heartml")
-    return [result for name, suite in expected.items() for result in _check_table(source, name, tables[name], suite)]
+    owned = blocked.owners(tables["recordings"]) if "recordings" in tables else {}
+    return [result for name, suite in expected.items()
+            for result in _check_table(source, name, tables[name], suite, owned)]
 
 
 def _context() -> Any:
@@ -52,7 +55,9 @@ def _context() -> Any:
     return gx.get_context(mode="ephemeral", project_config=config)
 
 
-def _check_table(source: Any, name: str, table: pd.DataFrame, suite: Sequence[Any]) -> list[CheckResult]:
+def _check_table(
+    source: Any, name: str, table: pd.DataFrame, suite: Sequence[Any], owned: Mapping[str, frozenset[str]]
+) -> list[CheckResult]:
     ranked = [e.copy(update={"meta": {**e.meta, "rank": rank}}) for rank, e in enumerate(suite)]
     asset = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
     result = asset.get_batch({"dataframe": table.assign(row=range(len(table)))}).validate(
@@ -61,10 +66,12 @@ def _check_table(source: Any, name: str, table: pd.DataFrame, suite: Sequence[An
     )
     ordered = sorted(result.results, key=lambda r: r.expectation_config.meta["rank"])
     checked = {column for r in ordered if (column := r.expectation_config.kwargs.get("column"))}
-    return [_plain(name, table, r, checked) for r in ordered]
+    return [_plain(name, table, r, checked, owned) for r in ordered]
 
 
-def _plain(suite: str, table: pd.DataFrame, result: Any, checked: set[str]) -> CheckResult:
+def _plain(
+    suite: str, table: pd.DataFrame, result: Any, checked: set[str], owned: Mapping[str, frozenset[str]]
+) -> CheckResult:
     config, found = result.expectation_config, result.result
     if result.exception_info.get("raised_exception") is not False:
         raise RuntimeError(f"{suite}: {config.type} {config.kwargs} could not be checked: {result.exception_info}")
@@ -73,12 +80,14 @@ def _plain(suite: str, table: pd.DataFrame, result: Any, checked: set[str]) -> C
     if not result.success and "observed_value" in found:
         rows = list(range(len(table)))              # an expectation about the whole table
     shown = table[_shown(table, column, checked)].iloc[rows[:ROWS_SHOWN]]
+    is_error = not result.success and SEVERITIES[config.severity.value] == "error"
     return {
         "suite": suite, "expectation": config.type, "column": column, "title": config.description,
         "severity": SEVERITIES[config.severity.value], "success": bool(result.success),
         "checked": int(found.get("element_count", len(table))), "unexpected": len(rows),
         "observed": found.get("observed_value", _range(table, column)),
         "rows": records(shown), "way_out": config.meta["way_out"],
+        **({"datasets": blocked.datasets_of(table.iloc[rows], owned)} if is_error else {}),
     }
 
 
