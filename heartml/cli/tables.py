@@ -27,18 +27,33 @@ def ingest(outcome: "IngestOutcome") -> None:
         console.print(outcome.persons, markup=False, highlight=False, soft_wrap=True)
     if outcome.first_refused:
         number = sum(outcome.quarantined.values())
-        first = "" if number == len(outcome.first_refused) else f"the first {len(outcome.first_refused)} of "
-        console.print(f"Refused, {first}{number}:")
+        some = number > len(outcome.first_refused)
+        first = f"the first {len(outcome.first_refused)} of " if some else ""
+        every = " (--dry-run --json lists all)" if some and outcome.dry_run else ""
+        console.print(f"Refused, {first}{number}{every}:")
         for words in outcome.first_refused:
             console.print(f"  {printable(words)}", markup=False, highlight=False, soft_wrap=True)
+    for words in _consequences(outcome):
+        console.print(words, markup=False, highlight=False, soft_wrap=True)
     if outcome.dry_run:
         console.print("A dry run: nothing was written.")
         return
     console.print("data.dvc names the new version: commit it." if outcome.changed else "Nothing has changed.")
     if outcome.quarantined:
         console.print("Refused files, each with its reason: data/quarantine.parquet")
+
+
+def _consequences(outcome: "IngestOutcome") -> list[str]:
+    """What an ingest changes besides the data set, or would change after a dry run."""
+    found = []
     if outcome.tasks_changed:
-        console.print(f"params.yaml: tasks is now [{', '.join(outcome.tasks)}] (--keep-tasks leaves it).", markup=False)
+        changes = "would become" if outcome.dry_run else "is now"
+        found.append(f"params.yaml: tasks {changes} [{', '.join(outcome.tasks)}] (--keep-tasks leaves it).")
+    if outcome.demo_left:
+        leaves = "would leave" if outcome.dry_run else "has left"
+        found.append(f"The demo corpus ({outcome.demo_left} simulated recordings) {leaves} data/. `heartml simulate "
+                     "demo` and `heartml ingest simulated demo` bring it back.")
+    return found
 
 
 def leave_out(found: Mapping[str, Any]) -> None:

@@ -73,10 +73,23 @@ def test_a_dry_run_tells_what_an_ingest_then_does(
     assert not Path(".heartml/ingest").exists()
     assert paths.PARAMS.read_text() == before
     done = ingest.run("generic", folder)
-    assert {**done.as_dict(), "dry_run": True} == told.as_dict()
+    assert {**done.as_dict(), "dry_run": True, "refused": told.first_refused} == told.as_dict()
+    assert f"tasks would become [{done.tasks[0]}] (--keep-tasks leaves it)" in printed
     whole = state()
     assert not ingest.run("generic", folder, dry_run=True).changed
     assert state() == whole
+
+
+def test_a_dry_run_shows_five_refusals_and_says_how_to_see_all(
+    here: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = clinic(tmp_path / "clinic", *GOOD, *(f"gone{n}.wav,q{n},Absent" for n in range(7)))
+    told = ingest.run("generic", folder, dry_run=True)
+    tables.ingest(told)
+    assert "Refused, the first 5 of 7 (--dry-run --json lists all):" in capsys.readouterr().out
+    assert [line.partition(":")[0] for line in told.as_dict()["refused"]] == [f"gone{n}.wav" for n in range(7)]
+    tables.ingest(ingest.run("generic", folder))
+    assert "Refused, the first 5 of 7:" in capsys.readouterr().out
 
 
 def test_a_row_that_is_refused_hides_no_second_answer(here: Workspace, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 Every file is decoded once and checked. A refused file goes into the quarantine with its reason. Rows of other data
 sets do not change. Files of this data set that were ingested before stay, even where the folder lacks them. Where no
-file passes, nothing is changed at all.
+file passes, nothing is changed at all. The demo corpus of a fresh clone makes room for the first real collection.
 """
 
 import shutil
@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from dataclasses import replace as replaced
 from pathlib import Path
 
 import pandas as pd
@@ -26,8 +27,8 @@ from heartml.core.tasks import TASKS, resolve
 from heartml.data import cache, persons
 from heartml.data.datasets import Dataset, Layout, open_dataset
 from heartml.data.datasets.generic import Collection
+from heartml.data.ingest import demo, version
 from heartml.data.ingest import tables as ingest_tables
-from heartml.data.ingest import version
 from heartml.data.ingest.version import DatasetTables
 from heartml.pipeline import graph
 
@@ -56,6 +57,8 @@ class IngestOutcome:
         first_refused: `file: reason: detail` of some files in quarantine, one of each reason first.
         dry_run: whether nothing was written.
         persons: a sentence where recordings name no person, with what follows from it; else empty.
+        refused: of a dry run all of these lines, since it writes no table of them; else empty.
+        demo_left: recordings of the demo corpus that left `data/`; after a dry run, that would leave it.
     """
 
     dataset: str
@@ -71,6 +74,8 @@ class IngestOutcome:
     first_refused: tuple[str, ...] = ()
     dry_run: bool = False
     persons: str = ""
+    refused: tuple[str, ...] = ()
+    demo_left: int = 0
 
     def as_dict(self) -> dict[str, object]:
         """For `--json`."""
@@ -119,11 +124,15 @@ def run(
         )
         tables = ingest_tables.next_tables(source, layout, admitted, pairs, former, retained)
         _refuse_nothing(source, root, layout, tables)
-        changed = _publish(version.build(tables, _FLAC, _mapping(source)), dry_run=dry_run)
         tasks = params.tasks if keep_tasks else _tasks(source, params.tasks, tables)
+        demo_left = source.NAME != demo.NAME and demo.is_alone() and not demo.is_used(tasks)
+        if demo_left:
+            tables = ingest_tables.next_tables(source, layout, admitted, pairs, demo.without(former), retained)
+        changed = _publish(version.build(tables, _FLAC, _mapping(source)), dry_run=dry_run)
         if tasks != params.tasks and not dry_run:
             config.set_tasks(tasks)
-    return _outcome(source, former, tables, changed, tasks, tasks != params.tasks, dry_run)
+    found = _outcome(source, former, tables, changed, tasks, tasks != params.tasks, dry_run)
+    return replaced(found, demo_left=len(former.recordings)) if demo_left else found
 
 
 def _publish(built: Path, *, dry_run: bool) -> bool:
@@ -148,16 +157,16 @@ def _refuse_nothing(source: Dataset, folder: Path, layout: Layout, tables: Datas
     named = {*layout.recordings["source_file"], *layout.refused["source_file"]}
     refused = tables.quarantine[(tables.quarantine["dataset"] == source.NAME)
                                 & tables.quarantine["source_file"].isin(named)]
-    reasons = "; ".join(_first_refused(refused)) or f"there are no sound files in {folder}"
+    reasons = "; ".join(_in_words(refused, _SHOWN)) or f"there are no sound files in {folder}"
     more = f"; {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
     raise NothingPassedError(f"no recording of {source.NAME} passed the checks, so nothing was changed: "
                              f"{reasons}{more}")
 
 
-def _first_refused(quarantine: pd.DataFrame) -> tuple[str, ...]:
-    """`file: reason: detail` of at most `_SHOWN` rows, one of each reason first."""
+def _in_words(quarantine: pd.DataFrame, most: int) -> tuple[str, ...]:
+    """`file: reason: detail` of at most `most` rows, one of each reason first."""
     first = quarantine[~quarantine.duplicated("reason")]
-    rows = pd.concat([first, quarantine.drop(index=first.index)]).head(_SHOWN)
+    rows = pd.concat([first, quarantine.drop(index=first.index)]).head(most)
     columns = (rows[column] for column in ("source_file", "reason", "detail"))
     return tuple(f"{file}: {reason}: {detail}" for file, reason, detail in zip(*columns, strict=True))
 
@@ -216,8 +225,8 @@ def _outcome(
     return IngestOutcome(
         dataset, len(own), int(labels.notna().any(axis=1).sum()), own["patient_id"].nunique(),
         own["group_id"].nunique(), int((~own["recording_id"].isin(former.recordings["recording_id"])).sum()),
-        dict(sorted(Counter(refused["reason"]).items())), changed, tasks, tasks_changed, _first_refused(refused),
-        dry_run, _persons(source, own),
+        dict(sorted(Counter(refused["reason"]).items())), changed, tasks, tasks_changed,
+        _in_words(refused, _SHOWN), dry_run, _persons(source, own), _in_words(refused, len(refused)) if dry_run else (),
     )
 
 
