@@ -21,9 +21,9 @@ _TASK = click.option("--task", help="The task whose champion is used, where para
 def score(source: Path, to: Path, wanted: str | None, task: str | None, as_json: bool) -> None:
     """Write a table of predictions for many recordings.
 
-    SOURCE is a folder of sound files, or a CSV with a column `path` and optionally `patient_id` and `location`. The
-    table has one row for each file, in the order of the files. A file that cannot be scored has a row with the reason.
-    heartml/inference/score_table.py describes the columns.
+    SOURCE is a folder of sound files, or a CSV or TSV with a column `path` and optionally `patient_id` and `location`.
+    The table has one row for each file, in the order of the files. A file that cannot be scored has a row with the
+    reason. heartml/inference/score_table.py describes the columns.
 
     Predictions are cached by content in .heartml/scores. When five files are new, five are scored, whatever the files
     are called. After a kill, the same command goes on. A second run with the same model waits. With PREFECT_API_URL

@@ -268,9 +268,9 @@ def _print_override(result: "OverrideResult", as_json: bool) -> None:
 def predict(named: tuple[Path, ...], wanted: str | None, task: str | None, to: Path | None, as_json: bool) -> None:
     """Predict for recordings: decision, confidence, probabilities.
 
-    INPUT is a sound file, a folder of sound files, or a CSV with a column `path` and optionally `patient_id` and
-    `location`. In a task about patients, files named like 2530_AV.wav belong to patient 2530, and any other file is a
-    patient of its own. Warnings about the signal are printed too. A file that cannot be scored is named with the
+    INPUT is a sound file, a folder of sound files, or a CSV or TSV with a column `path` and optionally `patient_id`
+    and `location`. In a task about patients, files named like 2530_AV.wav belong to patient 2530, and any other file is
+    a patient of its own. Warnings about the signal are printed too. A file that cannot be scored is named with the
     reason, and the others are scored. Recordings of telephones (M4A, 3GP, AMR, ...) are read where ffmpeg is installed.
 
     Not a medical device.

@@ -18,6 +18,7 @@ from heartml.core.system.untrusted import DocumentError
 
 LABEL = "label"       # a column that is read where predictions are compared with the truth
 _COLUMNS = ("path", "patient_id", "location")
+_TABLES, _SPREADSHEETS = (".csv", ".tsv"), (".xlsx", ".xls", ".ods", ".numbers")
 _PATIENTS = frozenset({"patient", "patientname", "patientnumber", "subject", "subjectid", "person", "personid"})
 _CIRCOR_NAME = re.compile(r"(?P<patient>\d+)_(?P<location>AV|PV|TV|MV|Phc)(_\d+)?")   # 2530_AV.wav, 2530_AV_1.wav
 
@@ -63,7 +64,9 @@ def _files_of(path: Path) -> list[InputFile]:
         if not found:
             raise InputsError(f"{path}: no sound files in this folder ({' '.join(SUFFIXES)})")
         return [_from_name(p) for p in found]
-    return _from_table(path) if path.suffix.lower() == ".csv" else [_from_name(path)]
+    if path.suffix.lower() in _SPREADSHEETS:
+        raise InputsError(f"{path}: a spreadsheet, which is not read: save it as CSV UTF-8")
+    return _from_table(path) if path.suffix.lower() in _TABLES else [_from_name(path)]
 
 
 def _hidden(path: Path) -> bool:
@@ -87,8 +90,9 @@ def _from_table(path: Path) -> list[InputFile]:
     except DocumentError as error:
         raise InputsError(f"{path}: not a table that can be read: {error}") from None
     if not items:
-        raise InputsError(f"{path}: the table has no rows")
+        raise InputsError(f"{path}: the table has no rows below the names of its columns")
     _refuse_two_spellings(path, items)
+    _refuse_two_locations(path, items)
     _name_unread_columns(path, names)
     return [item for _, item in items]
 
@@ -147,6 +151,25 @@ def _refuse_two_spellings(table: Path, items: Sequence[tuple[int, InputFile]]) -
     for name, others in cells.other_spellings(reversed(lines)).items():
         fault = cells.spelling_fault(name, {other: f"line {lines[other]}" for other in others})
         raise InputsError(f"{table}, line {lines[name]}: {fault}")
+
+
+def _refuse_two_locations(table: Path, items: Sequence[tuple[int, InputFile]]) -> None:
+    """Say on standard error which files stand in several rows of one patient, since each counts once.
+
+    Raises:
+        InputsError: such rows name two locations. Only one of them can be true.
+    """
+    rows: dict[tuple[Path, str | None], list[tuple[int, InputFile]]] = {}
+    for line, item in items:
+        rows.setdefault((item.path.absolute(), item.patient_id), []).append((line, item))
+    for same in (same for same in rows.values() if len(same) > 1):
+        item, lines = same[0][1], ", ".join(str(line) for line, _ in same[:5])
+        locations = dict.fromkeys(one.location or "none" for _, one in same)
+        if len(locations) > 1:
+            raise InputsError(f"{table}, line {lines}: {printable(item.path.name)} has the locations "
+                              f"{' and '.join(locations)}: leave the row that is true")
+        print(f"{table}, line {lines}: {printable(item.path.name)} stands there {len(same)} times and counts once",
+              file=sys.stderr)
 
 
 def _name_unread_columns(table: Path, names: Sequence[str]) -> None:

@@ -1,5 +1,8 @@
 """Cells and tables that other people wrote: one rule for what is missing, a number, an age; no value is guessed."""
 
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -114,6 +117,22 @@ def test_a_row_knows_its_line_and_what_it_lacks() -> None:
     assert (second.line, second.too_long, second["no such column"]) == (6, True, "")
 
 
+def test_empty_lines_above_the_names_of_the_columns_are_not_these_names() -> None:
+    names, [row] = tables.parse("\n;;\na;b\n1;2\n")
+    assert (names, row.line, dict(row)) == (["a", "b"], 4, {"a": "1", "b": "2"})
+    assert tables.parse("\n\n")[0] == []
+
+
+@pytest.mark.skipif(shutil.which("iconv") is None, reason="iconv is not installed")
+@pytest.mark.parametrize("encoding", ["WINDOWS-1252", "UTF-16", "UTF-32"])
+def test_the_way_out_of_another_encoding_works(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "OLD").write_bytes("a\nM\u00fcller\n".encode(encoding))
+    [command] = re.findall("`(.*?)`", untrusted.SAVE_AS_UTF8)
+    assert f"-f {encoding}" in untrusted.SAVE_AS_UTF8
+    subprocess.run(command.replace("WINDOWS-1252", encoding), shell=True, cwd=tmp_path, check=True)
+    assert [dict(row) for row in tables.read(tmp_path / "NEW")[1]] == [{"a": "M\u00fcller"}]
+
+
 def test_two_thousand_columns_are_read_and_a_million_are_refused() -> None:
     names = ",".join(f"c{n}" for n in range(2000))
     assert rows(f"a,{names}\n1\n") == [{"a": "1"}]
@@ -124,7 +143,8 @@ def test_two_thousand_columns_are_read_and_a_million_are_refused() -> None:
 @pytest.mark.parametrize(("data", "words"), [
     ("a,b\n1,M\u00fcller\n".encode("latin-1"), "line 2, byte 7 is 0xfc \\('\u00fc' in Windows-1252\\)"),
     ("a,b\r1,M\u00fcller\r".encode("cp1252"), "line 2, byte 7"),
-    ("a,b\n".encode("utf-16"), "UTF-16"), ("a,b\n".encode("utf-16-le"), "UTF-16"),
+    ("a,b\n".encode("utf-16"), "not UTF-8 but UTF-16"), ("a,b\n".encode("utf-16-le"), "UTF-16"),
+    ("a,b\n".encode("utf-32"), "not UTF-8 but UTF-32"), (b"\0\0\xfe\xff", "not UTF-8 but UTF-32"),
 ])
 def test_what_is_not_utf8_is_refused_with_its_place_and_the_way_out(tmp_path: Path, data: bytes, words: str) -> None:
     (tmp_path / "t.csv").write_bytes(data)

@@ -12,6 +12,7 @@ from support.workspaces import Workspace
 
 from heartml.audio import containers
 from heartml.core import paths
+from heartml.core.system import untrusted
 from heartml.core.tasks import TASKS
 from heartml.data import datasets, ingest
 from heartml.data.datasets import Layout, LayoutError, generic
@@ -94,6 +95,18 @@ def test_a_mistake_in_the_mapping_is_named_by_its_key(tmp_path: Path, key: str, 
 def test_a_name_that_a_task_could_not_carry_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(LayoutError, match="small letters"):
         read(made.generic(tmp_path, name))
+
+
+def test_a_table_without_rows_is_named_and_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = made.generic(tmp_path)
+    table, reads = folder / "recordings.csv", []
+    former = untrusted.read_text
+    monkeypatch.setattr(untrusted, "read_text", lambda path, **how: reads.append(path) or former(path, **how))
+    read(folder)
+    assert reads.count(table) == 1
+    table.write_text(table.read_text().partition("\n")[0] + "\n")
+    with pytest.raises(LayoutError, match=r"recordings\.csv: the table has no rows below the names of its columns"):
+        read(folder)
 
 
 @pytest.mark.parametrize("text", ["title: [", "just words", "\x00"])

@@ -57,3 +57,19 @@ def test_columns_that_are_not_read_are_named(tmp_path: Path, capsys: pytest.Capt
     assert "columns that are not read: age, notes" in capsys.readouterr().err
     gathered(tmp_path, "path\na.wav\n")
     assert not capsys.readouterr().err
+
+
+def test_a_table_with_tabs_may_be_called_so_and_a_spreadsheet_is_named(tmp_path: Path) -> None:
+    (tmp_path / "visits.TSV").write_text("\npath\tpatient_id\na.wav\t7\n")
+    assert [item.patient_id for item in inputs.gather([tmp_path / "visits.TSV"])] == ["7"]
+    with pytest.raises(InputsError, match=r"visits\.xlsx: a spreadsheet, which is not read: save it as CSV UTF-8"):
+        inputs.gather([tmp_path / "visits.xlsx"])
+
+
+def test_a_file_in_two_rows_of_a_patient_counts_once_and_has_one_location(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert len(gathered(tmp_path, "path,patient_id,location\na.wav,1,MV\nb.wav,1,AV\na.wav,1,mv\n")) == 2
+    assert "visits.csv, line 2, 4: a.wav stands there 2 times and counts once" in capsys.readouterr().err
+    with pytest.raises(InputsError, match=r"line 2, 3: a\.wav has the locations MV and AV: leave the row that is true"):
+        gathered(tmp_path, "path,patient_id,location\na.wav,1,MV\na.wav,1,AV\n")

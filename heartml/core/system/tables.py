@@ -51,7 +51,7 @@ def read(path: Path, wanted: Sequence[str] = (), names: Sequence[str] | None = N
 def parse(
     content: str, wanted: Sequence[str] = (), names: Sequence[str] | None = None
 ) -> tuple[Sequence[str], Iterator[Row]]:
-    """The names of the columns of a CSV text and its rows, read one by one; empty lines are skipped.
+    """The names of the columns of a CSV text and its rows, read one by one; lines without a cell are skipped.
 
     Args:
         wanted: names of columns under which the caller looks for cells. A column that has such a name in another case
@@ -67,14 +67,14 @@ def parse(
     (['patient_id', 'label'], [{'patient_id': '0012', 'label': 'murmur'}])
     """
     if "\0" in content:
-        raise DocumentError("it has bytes that are zero. If it is UTF-16, " + untrusted.SAVE_AS_UTF8)
+        raise DocumentError("it has bytes that are zero. If it is UTF-16 or UTF-32, " + untrusted.SAVE_AS_UTF8)
     marked = _SEPARATOR_LINE.match(content)
     body = content[marked.end():] if marked else content
     separator = marked["separator"] if marked else _separator(body)
     lines = csv.reader(io.StringIO(body, newline=""), delimiter=separator, strict=True)
     first_line = 1 if marked else 0
     if names is None:
-        names = _renamed([trimmed(name) for name in next(_checked(lines, first_line), [])], wanted)
+        names = _renamed(_first_line_with_a_cell(_checked(lines, first_line)), wanted)
     return names, _rows(lines, names, first_line)
 
 
@@ -85,10 +85,19 @@ def _separator(content: str) -> str:
     return max(_SEPARATORS, key=lambda one: counts[one])
 
 
+def _first_line_with_a_cell(lines: Iterator[list[str]]) -> list[str]:
+    for line in lines:
+        if len(line) > _MAX_COLUMNS:
+            raise DocumentError(f"{len(line):,} columns, and at most {_MAX_COLUMNS:,} are read: keep those that are "
+                                "used")
+        cells = [trimmed(cell) for cell in line]
+        if any(cells):
+            return cells
+    return []
+
+
 def _renamed(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
     """The names, with those that only differ from a wanted one in case or spacing written as it is."""
-    if len(names) > _MAX_COLUMNS:
-        raise DocumentError(f"{len(names):,} columns, and at most {_MAX_COLUMNS:,} are read: keep those that are used")
     keys = {header_key(name): name for name in wanted}
     renamed = [name if name in wanted else keys.get(header_key(name), name) for name in names]
     taken = set(names) & set(wanted)          # the exact name goes first, and a similar one keeps its own
@@ -113,6 +122,17 @@ def _rows(lines: Any, names: Sequence[str], first_line: int) -> Iterator[Row]:
         if any(cells) or len(cells) == 1:       # not a line of separators alone, which spreadsheets leave at the end
             yield Row(dict(zip(names, cells, strict=False)), lines.line_num + first_line,
                       too_long=any(cells[len(names):]))
+
+
+def refuse_empty(rows: Sequence[Row]) -> Sequence[Row]:
+    """The rows of a table, which must have one.
+
+    Raises:
+        DocumentError: there is none.
+    """
+    if not rows:
+        raise DocumentError("the table has no rows below the names of its columns")
+    return rows
 
 
 def refuse_missing(names: Sequence[str], needed: Sequence[str]) -> None:

@@ -17,7 +17,9 @@ MAX_TABLE_BYTES = 1 << 29        # a million rows take a fifth of it
 MAX_YAML_BYTES = 1 << 18
 MAX_DEPTH = 20
 SAVE_AS_UTF8 = ('save it as UTF-8: in a spreadsheet as "CSV UTF-8", in a shell with '
-                "`iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW` (or -f UTF-16)")
+                "`iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW` (or -f UTF-16, -f UTF-32)")
+
+_MARKS = {"UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}
 
 
 class DocumentError(HeartMLError):
@@ -74,8 +76,9 @@ def read_text(path: Path, *, errors: str = "strict", max_bytes: int = MAX_TABLE_
 
 def _not_utf8(data: bytes, at: int) -> str:
     """Which byte is wrong, on which line and what it would be in the encoding that is most likely."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return f"not UTF-8 but UTF-16: {SAVE_AS_UTF8}"
+    for name, marks in _MARKS.items():
+        if data.startswith(marks):
+            return f"not UTF-8 but {name}: {SAVE_AS_UTF8}"
     line = max(data.count(end, 0, at) for end in (b"\n", b"\r")) + 1
     letter = data[at : at + 1].decode("cp1252", "replace")
     return f"not UTF-8: line {line:,}, byte {at:,} is 0x{data[at]:02x} ({letter!r} in Windows-1252). So {SAVE_AS_UTF8}"

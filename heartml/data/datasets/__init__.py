@@ -205,7 +205,8 @@ class PublisherFolder:
         return ""
 
     def table(
-        self, path: Path, wanted: Sequence[str], needed: Sequence[str] = (), names: Sequence[str] | None = None
+        self, path: Path, wanted: Sequence[str], needed: Sequence[str] = (), names: Sequence[str] | None = None,
+        check: Callable[[Sequence[str]], None] | None = None,
     ) -> list[Row]:
         """The rows of a CSV that must be there, whatever the checksums say. A row with too many cells is refused.
 
@@ -214,16 +215,20 @@ class PublisherFolder:
                 is no such column.
             needed: those of them without which the table is of no use.
             names: of the columns, where the file has no header line.
+            check: gets the names of all columns, and raises an error of its own where they do not do.
 
         Raises:
-            LayoutError: it leads out of the folder, cannot be read as a table, is not UTF-8, or lacks a column.
+            LayoutError: it leads out of the folder, cannot be read as a table, is not UTF-8, lacks a column, or has no
+                row.
         """
         if not path.resolve().is_relative_to(self.root.resolve()):
             raise LayoutError(f"{path}: a link that leads out of the folder: put the file itself there")
         try:
             columns, found = tables.read(path, wanted, names)
             tables.refuse_missing(columns, needed)
-            rows = list(found)
+            if check:
+                check(columns)
+            rows = tables.refuse_empty(list(found))
         except DocumentError as error:
             raise LayoutError(f"{path}: {error}") from None
         for row in rows:

@@ -31,7 +31,7 @@ The mapping file goes into `data/collections/`, and so into every version of the
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated
@@ -42,7 +42,7 @@ from pydantic import Field, ValidationError
 from heartml.audio.containers import SUFFIXES
 from heartml.core.config import Section
 from heartml.core.schema import LOCATIONS, label_column
-from heartml.core.system import cells, tables, untrusted
+from heartml.core.system import cells, untrusted
 from heartml.core.system.cells import CellError
 from heartml.core.system.tables import Row
 from heartml.core.system.text import short
@@ -252,15 +252,14 @@ def _rows(source: PublisherFolder, of: Collection) -> list[Row]:
         raise LayoutError(f"{of.NAME}{_SUFFIX}: table: no file {description.table[:200]} in {source.root}")
     wanted = {f"columns.{key}": column for key, column in description.columns.model_dump().items() if column}
     wanted |= {f"labels.{name}.column": mapped.column for name, mapped in description.labels.items()}
-    try:
-        columns, _ = tables.read(path, list(wanted.values()))
-    except DocumentError as error:
-        raise LayoutError(f"{path}: {error}") from None
-    missing = [f"{key}: {short(column)}" for key, column in wanted.items() if column not in columns]
-    if missing:
-        raise LayoutError(f"{of.NAME}{_SUFFIX}: {missing[0]} is no column of {description.table[:80]}, "
-                          f"there are {', '.join(filter(None, columns))[:500] or 'none'} in its first line")
-    return source.table(path, list(wanted.values()))
+
+    def check(columns: Sequence[str]) -> None:
+        missing = [f"{key}: {short(column)}" for key, column in wanted.items() if column not in columns]
+        if missing:
+            raise LayoutError(f"{of.NAME}{_SUFFIX}: {missing[0]} is no column of {description.table[:80]}, "
+                              f"there are {', '.join(filter(None, columns))[:500] or 'none'} in its first line")
+
+    return source.table(path, list(wanted.values()), check=check)
 
 
 def _by_path(rows: list[Row], of: Collection, folder: Path) -> dict[str, list[Row]]:
