@@ -118,7 +118,7 @@ def run_all(
 
 
 def _run(model: str, checks: tuple[LinkCheck, ...], tolerance: float | None) -> tuple[Audit, "Reproduction | None"]:
-    started, client = time.monotonic(), tracking.connect()
+    started, client = time.monotonic(), tracking.connect_to_existing()
     version = versions.get(client, model)
     reproductions: list[Reproduction] = []
 

@@ -91,7 +91,7 @@ def verify(model: str, to: Path | None) -> None:
 
     if to and to.exists():
         raise HeartMLError(f"{to}: exists already; name a new folder")
-    client = tracking.connect()
+    client = tracking.connect_to_existing()
     version = versions.get(client, model)
     with temporary_folder() as place:
         folder = model_files.download_unverified(client, version, place)
@@ -132,7 +132,7 @@ def sign(model: str, yes: bool) -> None:
     """
     from heartml.registry import sealing, tracking, versions
 
-    client = tracking.connect()
+    client = tracking.connect_to_existing()
     version = versions.get(client, model)
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("there is no terminal to ask at: add --yes")

@@ -42,7 +42,7 @@ def lineage(model: str, recordings: bool, whole: bool, diff: bool, as_json: bool
     from heartml.lineage import chain
     from heartml.registry import tracking
 
-    client = tracking.connect()
+    client = tracking.connect_to_existing()
     found = chain.read(client, chain.locate(client, model))
     if html:
         _write_page(html, found)
@@ -102,7 +102,7 @@ def trace(name: str, as_json: bool) -> None:
     from heartml.lineage import trace as tracing
     from heartml.registry import tracking
 
-    found = tracing.find(tracking.connect(), name)
+    found = tracing.find(tracking.connect_to_existing(), name)
     click.echo(json.dumps(found.as_dict(), indent=2) if as_json else "\n".join(tracing.lines(found)))
 
 
@@ -135,7 +135,7 @@ def withdraw(patient: str, reason: str, yes: bool, as_json: bool) -> None:
 
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("there is no terminal to ask at: add --yes")
-    client = tracking.connect()
+    client = tracking.connect_to_existing()
     found = withdrawal.preview(client, patient)
     if not yes:
         from heartml.lineage import trace as tracing

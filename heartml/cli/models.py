@@ -66,7 +66,7 @@ def models(as_json: bool) -> None:
     from heartml.registry import champions, tracking, versions
     from heartml.release import outcome as results
 
-    client = tracking.connect()
+    client = tracking.connect_to_existing()
     names = versions.model_names(client)
     found = [version for name in names for version in versions.list_versions(client, name)]
     history = {name: champions.read(client, name) for name in names}
@@ -199,7 +199,7 @@ def card(model: str, out: Path | None) -> None:
     from heartml.registry import tracking, versions
     from heartml.reporting import model_card as cards
 
-    client = tracking.connect()
+    client = tracking.connect_to_existing()
     text = cards.text(client, versions.get(client, model))
     if out is None:
         click.echo(text, nl=False)
@@ -236,7 +236,7 @@ def compare(first: str, second: str, as_json: bool, html: Path | None) -> None:
     from heartml.registry import tracking, versions
     from heartml.release import comparison, comparison_page
 
-    client = tracking.connect()
+    client = tracking.connect_to_existing()
     one, other = (comparison.with_local_units(comparison.load(client, versions.get(client, wanted)))
                   for wanted in (first, second))
     found = comparison.compare(one, other, config.load())

@@ -15,13 +15,14 @@ from typing import Any
 from heartml.core import paths
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import read_json, replacing_folder, temporary_folder, write_json
-from heartml.core.system.hashing import sha256
+from heartml.core.system.hashing import sha256, sha256_folder
 from heartml.core.system.locks import exclusive
 from heartml.lineage import capture
-from heartml.registry import champions, consent, model_files, tracking, version_cautions
+from heartml.registry import champions, consent, mlflow_store, model_files, tracking, version_cautions
 from heartml.registry import versions as registry
 from heartml.registry.mlflow_store import registry_file
 
+MODEL_TAG = "heartml.sha256.model"     # of a run: the hash of the model that it registered
 Reply = dict[str, Any]     # what the registry says about one model, as JSON
 
 
@@ -42,8 +43,7 @@ class LocatedModel:
         description: where the model comes from, in words for people who read its predictions.
         name: registered model and task, `circor-murmur`; `None` for a folder that a user named.
         version: the registry's number; `None` outside the registry.
-        cautions: what to know before its predictions are trusted, one line each (heartml/registry/version_cautions.py);
-            empty for a folder that a user named, because nothing is known of it.
+        cautions: what to know before its predictions are trusted, one line each (heartml/registry/version_cautions.py).
     """
 
     folder: Path
@@ -70,7 +70,7 @@ def locate(wanted: str | None, task: str | None, tasks: Sequence[str]) -> Locate
         name = task or _only(tasks)
         return _from_registry(name, "@champion", required=False) or _from_artifacts(name)
     if (Path(wanted) / "model.json").is_file():
-        return LocatedModel(Path(wanted), f"the folder {wanted}", None, None)
+        return LocatedModel(Path(wanted), f"the folder {wanted}", None, None, _cautions_of_folder(Path(wanted)))
     if Path(wanted).exists():
         raise NoModel(f"{wanted}: no model in it (no model.json)")
     name, sign, which = registry.parse(wanted)
@@ -123,6 +123,34 @@ def _cautions_of_artifacts(task: str, folder: Path) -> tuple[str, ...]:
     return tuple(known["cautions"]) if known else (version_cautions.unregistered(folder),)
 
 
+def _cautions_of_folder(folder: Path) -> tuple[str, ...]:
+    """The cautions of a model that a user named by its folder.
+
+    They are those of the registered version with the same bytes, if there is one; else those that were written beside
+    the copy of a version (`heartml verify NAME --to FOLDER`).
+    """
+    copied = next((place for place in folder.resolve().parents if (place / "MLmodel").is_file()), folder)
+    beside = version_cautions.read_beside(copied) if version_cautions.are_beside(copied) else None
+    nobody = version_cautions.unregistered(folder, retrained=paths.ARTIFACTS in folder.parents)
+    if registry_file() is not None and _store_state() is None:
+        return (nobody,) if beside is None else beside
+    digest, name = sha256_folder(folder), _task_of(folder)
+    try:
+        known = _reply(f"{name}={digest}", lambda: _ask_about_model(name, digest)) if name else {}
+    except HeartMLError as error:
+        return (version_cautions.unknown(folder, error),) if beside is None else beside
+    if known:
+        return tuple(known["cautions"])
+    return (nobody,) if beside is None else beside
+
+
+def _task_of(folder: Path) -> str:
+    """The task that a model predicts, which is its name in a registry; empty where the file cannot be read."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return str(read_json(folder / "model.json")["assignment"])
+    return ""
+
+
 def _from_registry(name: str, which: str, *, required: bool) -> LocatedModel | None:
     """The version of `name` that `@alias` or `/VERSION` names; `None` where there is none and none is required."""
     known = _reply(f"{name}{which}", lambda: _ask_registry(name, which))
@@ -144,6 +172,7 @@ def _reply(question: str, ask: Callable[[], Reply]) -> Reply:
     lookup = paths.cache() / "models" / f"{sha256(question.encode())[:16]}.json"
     known = _cached(lookup, state)
     if known is None:
+        mlflow_store.check_named_files()
         known = ask() if state or registry_file() is None else {}
         if state and known == _if_usable(known):
             write_json(lookup, {"state": state, "found": known})
@@ -184,7 +213,7 @@ def _ask_registry(name: str, which: str) -> Reply:
     Returns:
         Version, run, folders, consent and cautions; or nothing if there is none; or why no champion serves.
     """
-    client = tracking.connect()
+    client = tracking.connect_to_existing()
     number, alias = which.removeprefix("/"), which.removeprefix("@")
     versions = registry.list_versions(client, name)
     retirement = registry.retirement(client, name) if versions and alias == registry.CHAMPION else None
@@ -206,6 +235,16 @@ def _ask_registry(name: str, which: str) -> Reply:
 
 def _ask_about_content(name: str, key: str) -> Reply:
     """The cautions of the registered version with this content key; nothing if there is none."""
-    client = tracking.connect()
+    client = tracking.connect_to_existing()
     version = registry.find_by_key(client, name, key)
     return {"cautions": version_cautions.of(version, champions.read(client, name))} if version else {}
+
+
+def _ask_about_model(name: str, digest: str) -> Reply:
+    """The cautions of the newest registered version whose model has this hash; nothing if there is none."""
+    client = tracking.connect_to_existing()
+    for version in reversed(registry.list_versions(client, name)):
+        run = tracking.read_run(client, version.run_id)
+        if run and run.tags.get(MODEL_TAG) == digest:
+            return {"cautions": version_cautions.of(version, champions.read(client, name))}
+    return {}

@@ -43,7 +43,7 @@ GATE, PERSON, ROLLBACK, FOUND, RETIREMENT = "gate", "person", "rollback", "found
 BY_A_PERSON = (PERSON, ROLLBACK, RETIREMENT)
 _TRIES, _PAUSE_S = 6, 0.5
 Result = TypeVar("Result")
-_MAX_TAG_LENGTH = 4900              # characters; MLflow's limit for a version's tag is 5,000
+MAX_TAG_LENGTH = 4900              # characters; MLflow's limit for a version's tag is 5,000
 _DESCRIPTION = "Who became champion, when and why: each version is one decision. HeartML writes it, `heartml models` " \
                "reads it; nothing here is a model of its own."
 
@@ -201,12 +201,12 @@ def append(client: "MlflowClient", name: str, decision: Decision, *, source: str
     import mlflow
 
     mlflow.set_tracking_uri(tracking_uri())   # MLflow looks up a `models:/` source there, not at the client's address
-    tags = {f"heartml.{key}": str(value)[:_MAX_TAG_LENGTH] for key, value in asdict(decision).items() if value}
+    tags = {f"heartml.{key}": str(value)[:MAX_TAG_LENGTH] for key, value in asdict(decision).items() if value}
     tags |= {"heartml.process": processes.own_name(), **({"heartml.followed": "true"} if followed else {})}
     words = f"{decision.kind}: version {decision.version} after {decision.before}. {decision.reason}"
     if not client.search_registered_models(f"name = '{journal_name(name)}'"):
         _create(client, name)
-    made = retry(client.create_model_version, journal_name(name), source, run_id, tags, None, words[:_MAX_TAG_LENGTH])
+    made = retry(client.create_model_version, journal_name(name), source, run_id, tags, None, words[:MAX_TAG_LENGTH])
     return next(entry for entry in read(client, name) if entry.number == int(made.version))
 
 

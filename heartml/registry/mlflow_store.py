@@ -19,13 +19,16 @@ from heartml.core import paths
 from heartml.core.system import health
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.locks import exclusive
-from heartml.registry import addresses
+from heartml.registry import addresses, store_file
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 VARIABLE, REGISTRY = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
 FILE = paths.STATE / "mlflow.db"
+_WHAT = {VARIABLE: "a tracking store", REGISTRY: "a registry"}
+_WITHOUT = {VARIABLE: f"unset {VARIABLE} to keep runs in .heartml",
+            REGISTRY: f"unset {REGISTRY} to keep versions in the tracking store"}
 _KINDS = frozenset({"sqlite", "postgresql", "http", "https"})
 _HEALTHY = b"OK"                    # reply of an MLflow server's health check
 
@@ -44,7 +47,7 @@ def in_words(variable: str = VARIABLE) -> str:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
-    with contextlib.suppress(ArgumentError):
+    with contextlib.suppress(ArgumentError, ValueError):
         return f"{variable}={make_url(_address(variable)).render_as_string(hide_password=True)}"
     return f"{variable}={_address(variable)}"
 
@@ -81,10 +84,14 @@ def registry_file() -> Path | None:
     return addresses.sqlite_path(os.environ.get(REGISTRY) or tracking_uri())
 
 
-def check() -> None:
+def check(*, create: bool = True) -> None:
     """Check within seconds that the addresses are valid and that the services answer. MLflow itself tries for minutes.
 
     That is the tracking store, and the registry where `MLFLOW_REGISTRY_URI` names another one.
+
+    Args:
+        create: whether a file that an address names may be missing, because a new store is to be there. The project's
+            own file may always be missing.
 
     Raises:
         StoreError: an address is none of those at the head of this module, or nothing answers; or no address is given,
@@ -93,20 +100,44 @@ def check() -> None:
     if not (os.environ.get(VARIABLE) or FILE.exists() or paths.PARAMS.exists()):
         raise StoreError(f"{paths.PARAMS}: not found, so this folder has no registry. Run heartml in the root of the "
                          f"repository, or name a store with {VARIABLE}")
-    _check(VARIABLE, "a tracking store", f"unset {VARIABLE} to keep runs in .heartml")
-    if os.environ.get(REGISTRY) and os.environ[REGISTRY] != tracking_uri():
-        _check(REGISTRY, "a registry", f"unset {REGISTRY} to keep versions in the tracking store")
+    for variable, what in _WHAT.items():
+        if variable == VARIABLE or (os.environ.get(REGISTRY) and os.environ[REGISTRY] != tracking_uri()):
+            _check(variable, what, create=create or not os.environ.get(variable))
 
 
-def _check(variable: str, what: str, without: str) -> None:
-    address = _address(variable)
+def check_named_files() -> None:
+    """Check that the SQLite files that the two variables name are there.
+
+    Raises:
+        StoreError: one is missing or is no store.
+    """
+    for variable in _WHAT:
+        if os.environ.get(variable):
+            _check_file(variable, create=False)
+
+
+def _check_file(variable: str, *, create: bool) -> None:
+    file = addresses.sqlite_path(_address(variable))
+    if file is None:
+        return
+    try:
+        store_file.check(file, create=create)
+    except store_file.NoStoreFile as error:
+        new = isinstance(error, store_file.MissingStoreFile)
+        raise StoreError(f"{in_words(variable)}: no store in {file} ({error}). Correct the path, or "
+                         f"{_WITHOUT[variable]}{'; `heartml retrain` begins a new one there' if new else ''}") from None
+
+
+def _check(variable: str, what: str, *, create: bool) -> None:
+    address, without = _address(variable), _WITHOUT[variable]
     kind, is_address, _ = address.partition("://")
     if not is_address or kind.partition("+")[0] not in _KINDS:
         meant = f": did you mean http://{address}?" if re.match(r"[\w.-]+:\d+(/|$)", address) else ""
         raise StoreError(f"{in_words(variable)}: no address of {what}{meant or '.'} Write http(s)://HOST:PORT of an "
                          f"MLflow server, postgresql+psycopg://USER@HOST/NAME or sqlite:///FILE, or {without}")
+    _check_file(variable, create=create)
     if _is_postgresql(address):
-        with _connected(variable, without):
+        with _connected(variable):
             pass
     if _is_server(address):
         try:
@@ -154,9 +185,7 @@ def _lock(connection: "Connection", purpose: str, on_wait: str) -> None:
 
 
 @contextlib.contextmanager
-def _connected(
-    variable: str = VARIABLE, without: str = f"unset {VARIABLE} to keep runs in .heartml"
-) -> Iterator["Connection"]:
+def _connected(variable: str = VARIABLE) -> Iterator["Connection"]:
     from sqlalchemy import NullPool, create_engine
     from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
@@ -168,7 +197,7 @@ def _connected(
         why = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
         way_out = ("install heartml[scale], which brings the driver of postgresql+psycopg://"
                    if isinstance(error, ModuleNotFoundError | NoSuchModuleError) else
-                   f"start it, or {without}")
+                   f"start it, or {_WITHOUT[variable]}")
         raise StoreError(f"{in_words(variable)}: the database does not answer ({why}): {way_out}") from None
     try:
         yield connection

@@ -80,16 +80,28 @@ class PackedModel:
     prediction: Any                  # DataFrame: what comes back
 
 
-def connect() -> "MlflowClient":
+def connect_to_existing() -> "MlflowClient":
+    """`connect` for commands that only make sense where something is stored: a mistyped path makes no new store.
+
+    Raises:
+        StoreError: nothing answers at `MLFLOW_TRACKING_URI`, or the file that it names is missing.
+    """
+    return connect(create=False)
+
+
+def connect(*, create: bool = True) -> "MlflowClient":
     """A client of the store. A store that does not exist yet is created first.
 
     The schema is created under a lock. Without it, several processes that first use a new SQLite file at the same time
     damage it for good, and of several that first use a new PostgreSQL database all but one fail.
 
+    Args:
+        create: see `mlflow_store.check`.
+
     Raises:
         StoreError: nothing answers at `MLFLOW_TRACKING_URI`.
     """
-    mlflow_store.check()
+    mlflow_store.check(create=create)
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     os.environ.update(_NO_PICKLE)

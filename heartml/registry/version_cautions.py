@@ -45,9 +45,19 @@ def of(version: Version, history: Sequence[Entry]) -> tuple[str, ...]:
     return tuple(f"{version.name} version {version.number}: {one_line(words)}" for words in found if words)
 
 
-def unregistered(folder: object) -> str:
-    """The caution of a model that stands in no registry: nobody has judged it."""
-    return f"{folder}: not registered, so the gate has not judged it; `heartml retrain` registers and judges it"
+def unregistered(folder: object, *, retrained: bool = True) -> str:
+    """The caution of a model that stands in no registry: nobody has judged it.
+
+    Args:
+        retrained: whether it is the model in `artifacts/`, which a retraining registers.
+    """
+    way_out = "`heartml retrain` registers and judges it" if retrained else "`heartml models` lists those that it has"
+    return f"{folder}: not registered, so the gate has not judged it; {way_out}"
+
+
+def unknown(folder: object, why: object) -> str:
+    """The caution of a model about which the registry cannot be asked."""
+    return f"{folder}: nothing is known about it, because the registry cannot be asked: {one_line(why)}"
 
 
 def check(found: Sequence[str], params: PredictParams) -> None:
@@ -76,6 +86,11 @@ def read_beside(folder: Path) -> tuple[str, ...]:
         return tuple(map(str, json.loads(untrusted.read_text(place))["cautions"]))
     except (untrusted.DocumentError, ValueError, KeyError, TypeError):
         return (f"{place}: damaged, so nothing is known about this model; `heartml verify NAME --to FOLDER` writes it",)
+
+
+def are_beside(folder: Path) -> bool:
+    """Whether `write_beside` wrote cautions for this copy, be it that there are none."""
+    return _beside(folder).exists()
 
 
 def _beside(folder: Path) -> Path:

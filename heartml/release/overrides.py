@@ -56,7 +56,7 @@ def promote(words: str, reason: str, *, force: bool = False) -> OverrideResult:
         RegistryError: there is no such version, or its files are gone.
     """
     _check_reason(reason)
-    client = tracking.connect()
+    client = tracking.connect_to_existing()
     version = versions.get(client, words)
     return _carry_out(client, version, PERSON, reason, force=force)
 
@@ -72,7 +72,7 @@ def roll_back(name: str, to: str | None, reason: str, *, force: bool = False) ->
     """
     _check_reason(reason)
     versions.checked_name(name)
-    client = tracking.connect()
+    client = tracking.connect_to_existing()
     versions.follow_journal(client, name)
     serving = versions.get(client, f"{name}@{CHAMPION}").number
     entries = champions.read(client, name)
@@ -102,7 +102,7 @@ def retire(name: str, reason: str) -> OverrideResult:
     """
     _check_reason(reason)
     versions.checked_name(name)
-    client = tracking.connect()
+    client = tracking.connect_to_existing()
     entry = champions.retirement(champions.read(client, name))
     if entry and not entry.followed:
         versions.follow_journal(client, name)
@@ -190,3 +190,6 @@ def _check_reason(reason: str) -> None:
                                "UTF-8, or write it without accents") from None
     if not reason.strip():
         raise PromotionRefused("a decision needs a reason: --reason \"...\" is what people will read in a year")
+    if len(reason.strip()) > champions.MAX_TAG_LENGTH:
+        raise PromotionRefused(f"the reason has {len(reason.strip()):,} characters, and a registry keeps "
+                               f"{champions.MAX_TAG_LENGTH:,}: shorten it, and name a document with the rest")

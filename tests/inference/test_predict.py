@@ -266,11 +266,14 @@ def test_every_output_says_what_is_known_against_the_model_and_a_setting_forbids
     assert [said[: len(words)] for said in json.loads(invoke("wards", "--json").stdout)["cautions"]] == [words]
     header, *rows = cells("out.csv")
     assert all(row[header.index("cautions")].startswith(words) for row in rows)
-    named = json.loads(invoke("wards", "--model", f"artifacts/{TASK}/model", "--json").stdout)
-    assert named["cautions"] == [], "of a folder that a user named nothing is known"
+    shutil.copytree(paths.model(TASK), "mine")
+    named = json.loads(invoke("wards", "--model", "mine", "--json").stdout)
+    assert named["cautions"] == ["mine: not registered, so the gate has not judged it; `heartml models` lists those "
+                                 "that it has"]
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("cautioned_model: warn", "cautioned_model: refuse"))
-    for attempt in (lambda: predict.run([Path("wards")], None, None), lambda: batch.plan(Path("wards"), None, None)):
+    for attempt in (lambda: predict.run([Path("wards")], None, None), lambda: batch.plan(Path("wards"), None, None),
+                    lambda: predict.run([Path("wards")], "mine", None)):
         with pytest.raises(CautionedModel, match="not registered"):
             attempt()
 

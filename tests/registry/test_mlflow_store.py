@@ -1,6 +1,7 @@
 """Where the tracking store may be, and what a wrong address is answered with."""
 
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from heartml.core.system import health, machine_errors
-from heartml.registry import mlflow_store
+from heartml.registry import mlflow_store, tracking
 
 SAYS: dict[str, tuple[int, bytes]] = {"/well": (200, b"OK"), "/page": (200, b"<html>"), "/asks": (401, b""),
                                       "/gateway": (502, b"OK")}
@@ -53,10 +54,57 @@ def test_what_is_no_address_of_a_store_is_refused_with_those_that_are(
     assert ("did you mean" in str(refused.value)) == words.startswith("did you mean")
 
 
-@pytest.mark.parametrize("address", ["sqlite:///mlflow.db", "sqlite:////there/mlflow.db"])
-def test_a_file_needs_no_service(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(mlflow_store.VARIABLE, address)
+@pytest.mark.parametrize("address", ["sqlite:///mlflow.db", "sqlite:///{}/not yet there/mlflow.db"])
+def test_a_file_needs_no_service(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(mlflow_store.VARIABLE, address.format(tmp_path))
     mlflow_store.check()
+    mlflow_store.check(create=False)
+
+
+@pytest.mark.parametrize("variable", [mlflow_store.VARIABLE, mlflow_store.REGISTRY])
+def test_a_mistyped_path_is_named_and_nothing_is_created(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sqlite3.connect("there.db").execute("create table experiments (x)")
+    monkeypatch.setenv(mlflow_store.VARIABLE, "sqlite:///there.db")
+    monkeypatch.setenv(variable, f"sqlite:///{tmp_path}/typo/mlflow.db")
+    words = rf"{variable}=.*no such file.*unset {variable} .*`heartml retrain` begins a new one there"
+    for ask in (tracking.connect_to_existing, mlflow_store.check_named_files):
+        with pytest.raises(mlflow_store.StoreError, match=words):
+            ask()
+    assert [path.name for path in tmp_path.iterdir()] == ["there.db"]
+    mlflow_store.check()
+    assert (tmp_path / "typo" / "mlflow.db").exists(), "the way out works: a retraining begins a new one"
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (b"no database, but longer than its header", "file is not a database"), (None, "unable to open"),
+    ("create table prices (x)", "a database of something else, with the table prices")])
+def test_a_file_that_is_no_store_is_told_at_once(
+    content: bytes | str | None, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "x.db"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content is None:
+        file.mkdir()
+    else:
+        sqlite3.connect(file).execute(content)
+    monkeypatch.setenv(mlflow_store.VARIABLE, f"sqlite:///{file}")
+    whole = rf"no store in .*x\.db \(.*{words}.*Correct the path"
+    for create in (True, False):
+        with pytest.raises(mlflow_store.StoreError, match=whole) as told:
+            mlflow_store.check(create=create)
+        assert "begins a new one" not in str(told.value)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a system without /proc")
+def test_a_place_where_no_file_can_be_created_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(mlflow_store.VARIABLE, "sqlite:////proc/x.db")
+    with pytest.raises(mlflow_store.StoreError, match=r"no store in /proc/x\.db \(unable to open database file\)"):
+        tracking.connect()
 
 
 def test_a_folder_without_a_project_gets_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +132,17 @@ def test_what_is_no_server_of_mlflow_is_not_taken_for_one(
 ) -> None:
     monkeypatch.setenv(mlflow_store.VARIABLE, f"{server}{path}")
     with pytest.raises(mlflow_store.StoreError, match=f"no MLflow server answers .*{words}"):
+        mlflow_store.check()
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "http://127.0.0.1:70000"])
+@pytest.mark.parametrize("variable", [mlflow_store.VARIABLE, mlflow_store.REGISTRY])
+def test_an_address_that_nobody_can_read_is_told_in_a_line(
+    variable: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(mlflow_store.VARIABLE, f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv(variable, address)
+    with pytest.raises(mlflow_store.StoreError, match=f"{variable}=.*no MLflow server answers"):
         mlflow_store.check()
 
 

@@ -43,6 +43,8 @@ def test_a_name_that_no_model_can_have_is_named(name: str) -> None:
 def test_a_reason_that_no_registry_can_keep_is_named() -> None:
     with pytest.raises(PromotionRefused, match="the reason is not UTF-8"):
         overrides.retire(NAME, "caf\udce9")
+    with pytest.raises(PromotionRefused, match=r"has 4,901 characters, and a registry keeps 4,900: shorten it"):
+        overrides.promote(f"{NAME}/1", "x" * 4901)
 
 
 def test_a_reply_is_not_kept_where_the_registry_is_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +164,7 @@ def test_a_death_at_any_write_is_finished_when_it_is_done_again(client: Any, mon
     def retire(name: str, lives: float) -> MortalClient:
         mortal = MortalClient(client, lives)
         with monkeypatch.context() as patch:
-            patch.setattr(tracking, "connect", lambda: mortal)
+            patch.setattr(tracking, "connect", lambda **_: mortal)
             overrides.retire(name, WHY)
         return mortal
 

@@ -178,7 +178,7 @@ def test_a_death_at_any_write_after_registration_ends_as_if_undisturbed(
         places.clear()                                                               # of the same run elsewhere
         client = MortalClient(connect(), lives)
         with monkeypatch.context() as patch:
-            patch.setattr(tracking, "connect", lambda: client)
+            patch.setattr(tracking, "connect", lambda **_: client)
             publish_model(quick)
         return client
 

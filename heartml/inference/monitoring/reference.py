@@ -119,7 +119,7 @@ def read(located: LocatedModel, task: str) -> tuple[pd.DataFrame, frozenset[str]
 
 
 def _from_run(located: LocatedModel) -> tuple[pd.DataFrame, frozenset[str]] | None:
-    client = tracking.connect()
+    client = tracking.connect_to_existing()
     version = next((v for v in versions.list_versions(client, str(located.name)) if v.number == located.version), None)
     if version is None or NAME not in tracking.list_files(client, version.run_id):
         return None
