@@ -19,6 +19,7 @@ import numpy.typing as npt
 import soundfile
 
 from heartml.audio import containers, phone_formats
+from heartml.audio.containers import mp4
 from heartml.audio.containers.extent import Correction, Extent
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import replacing
@@ -160,9 +161,18 @@ def _readable(path: Path, raw: FileIO) -> FileIO:
 
     Raises:
         NotDecodedError: ffmpeg is not there, or cannot decode it.
+        AudioError: it ends inside a part.
     """
     form = phone_formats.demuxer(raw.read(16))
-    return raw if form is None else phone_formats.decode(path, form, MAX_SECONDS + 1, 2 * MAX_SAMPLES + _AT_ONCE)
+    if form is None:
+        return raw
+    decoded = phone_formats.decode(path, form, MAX_SECONDS + 1, 2 * MAX_SAMPLES + _AT_ONCE)
+    try:
+        _check_extent(path, mp4.extent(raw) if form == "mov" else Extent())
+    except AudioError:
+        decoded.close()
+        raise
+    return decoded
 
 
 def _check_extent(path: Path, extent: Extent) -> None:

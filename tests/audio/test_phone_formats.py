@@ -12,6 +12,7 @@ import soundfile
 from support.heart_sounds import RATE_HZ, heart_sound
 
 from heartml.audio import entry_checks, phone_formats, sound_files
+from heartml.audio.containers import mp4
 from heartml.audio.entry_checks import DecodingJob, Fault, FileFacts
 from heartml.audio.phone_formats import NotDecodedError
 from heartml.data import cache
@@ -124,6 +125,33 @@ def test_a_damaged_recording_is_refused_and_not_shortened(recordings: Path, name
     assert refused.reason == "unreadable"
     assert "ffmpeg cannot decode all of it (" in str(refused)
     assert "0x" not in refused.detail and str(tmp_path) not in refused.detail, "the same words on every machine"
+
+
+@needs_ffmpeg
+def test_a_recording_in_fragments_that_was_cut_in_one_is_not_shortened(recordings: Path, tmp_path: Path) -> None:
+    file = tmp_path / "f.m4a"
+    subprocess.run(["ffmpeg", "-v", "error", "-i", recordings / "a.wav", "-movflags", "frag_keyframe+empty_moov",
+                    "-frag_duration", "1000000", file], check=True)
+    whole, seconds = file.read_bytes(), sound_files.read(file).seconds
+    second = whole.index(b"moof", whole.index(b"moof") + 4) - 4
+    for cut, words in ((second + 100, "its container promises more"), (second + 6, "its container promises more"),
+                       (len(whole) - 100, "its container promises more")):
+        file.write_bytes(whole[:cut])
+        refused = refusal(file)
+        assert (refused.reason, words in refused.detail) == ("truncated", True), cut
+    file.write_bytes(whole + b"\0" * 20)
+    assert sound_files.read(file).seconds == seconds, "what is appended and no box costs nothing"
+
+
+@pytest.mark.parametrize(("boxes", "missing"), [
+    (b"", 0), (b"\0\0\0\x08free", 0), (b"\0\0\0\x09free", 1), (b"\0\0\0\x08free\0\0", 6),
+    (b"\0\0\0\x01mdat" + (24).to_bytes(8, "big") + bytes(8), 0),
+    (b"\0\0\0\x01mdat" + (30).to_bytes(8, "big") + bytes(8), 6), (b"\0\0\0\0mdat" + bytes(9), 0),
+    (b"\0\0\0\x08free" + b"\xff" * 9, 0)])
+def test_a_box_says_how_long_it_is(boxes: bytes, missing: int, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(boxes)
+    with (tmp_path / "x").open("rb", buffering=0) as file:
+        assert mp4.extent(file).missing == missing
 
 
 @needs_ffmpeg

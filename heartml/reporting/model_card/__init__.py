@@ -119,7 +119,7 @@ def render(version: Version, stored: StoredResults, history: list[champions.Entr
     facts = {
         "version": version, "stored": stored, "task": assignment.task, "datasets": assignment.datasets, "found": found,
         "opening": " ".join(opening) if opening else None, "status": status(version, history),
-        "cautions": [sections.cell(words) for words in version_cautions.of(version, history)],
+        "cautions": version_cautions.of(version, history),
         "history": [e for e in history if version.number in (e.decision.version, e.decision.before)],
         "warnings": cautions.warnings(found) if found else [], "sections": sections,
     }
@@ -144,12 +144,17 @@ def as_html(card: str) -> str:
 
 
 def environment() -> "Environment":
-    """Load templates of this package. Markdown has no automatic escaping: `sections.cell` escapes each table cell."""
+    """Load templates of this package.
+
+    Markdown has no automatic escaping: `sections.cell` escapes each table cell, and as the filter `text` whatever a
+    person, a publisher or a file's name says.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     found = Environment(loader=PackageLoader("heartml.reporting.model_card"), undefined=StrictUndefined,
                         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    found.filters |= {"figure": number_format.figure, "span": number_format.span, "listed": number_format.listed}
+    found.filters |= {"figure": number_format.figure, "span": number_format.span, "listed": number_format.listed,
+                      "text": sections.cell}
     return found
 
 

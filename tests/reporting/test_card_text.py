@@ -1,0 +1,25 @@
+"""What people and files say on the model card: text, never markup or a link."""
+
+from dataclasses import fields
+
+import pytest
+
+from heartml.registry.champions import NONE, PERSON, Decision, Entry
+from heartml.registry.versions import CHAMPION, Version
+from heartml.reporting import model_card
+from heartml.reporting.model_card import StoredResults
+
+NAME = "simulated-murmur"
+
+
+@pytest.mark.parametrize("words", ["Ada <ada@example.org>", "<script>x</script>", "[click](http://evil)", "`x` *y*"])
+def test_a_person_a_reason_and_a_warning_bring_no_markup(words: str) -> None:
+    version = Version(NAME, "1", "0f3a", "models:/m", (CHAMPION,), {"heartml.verdict": "promoted"}, 0)
+    entry = Entry(1, Decision(PERSON, "1", NONE, words, words), 0, counts=True, followed=True)
+    nothing = dict.fromkeys(field.name for field in fields(StoredResults))
+    stored = StoredResults(**{**nothing, "validation": {"success": True, "warnings": [words]},
+                              "gate": {"reason": words, "criteria": []}})
+    page = model_card.as_html(model_card.render(version, stored, [entry]))
+    shown = words.replace("<", "&lt;").replace(">", "&gt;")
+    assert page.count(shown) == 2 + 2 + 1 + 1, "status and journal say who and why; the warning; the gate's reason"
+    assert not any(tag in page for tag in ("<a ", "<script", "<em>y", "<code>x"))
