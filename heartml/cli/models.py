@@ -262,7 +262,8 @@ def _print_override(result: "OverrideResult", as_json: bool) -> None:
 @click.argument("named", metavar="INPUT...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--model", "wanted", help="A folder, NAME, NAME@ALIAS or NAME/VERSION; else the task's champion, or what "
                                         "the last `dvc repro` made where there is no champion.")
-@click.option("--task", help="The task whose champion is used, where params.yaml names several tasks.")
+@click.option("--task", help="A task, or several that are answered together: a group of tasks (bmdhs-diseases) or a "
+                             "data set (bmdhs), of which the tasks in params.yaml are meant.")
 @click.option("--csv", "to", type=click.Path(path_type=Path, dir_okay=False), help="Write predictions to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def predict(named: tuple[Path, ...], wanted: str | None, task: str | None, to: Path | None, as_json: bool) -> None:
@@ -271,7 +272,9 @@ def predict(named: tuple[Path, ...], wanted: str | None, task: str | None, to: P
     INPUT is a sound file, a folder of sound files, or a CSV or TSV with a column `path` and optionally `patient_id`
     and `location`. In a task about patients, files named like 2530_AV.wav belong to patient 2530, and any other file is
     a patient of its own. Warnings about the signal are printed too. A file that cannot be scored is named with the
-    reason, and the others are scored. Recordings of telephones (M4A, 3GP, AMR, ...) are read where ffmpeg is installed.
+    reason, and the others are scored. Where params.yaml names several tasks of one collection, all that have a model
+    are answered in one table, each by its champion. Recordings of telephones (M4A, 3GP, AMR, ...) are read where ffmpeg
+    is installed.
 
     Not a medical device.
 
@@ -284,20 +287,32 @@ def predict(named: tuple[Path, ...], wanted: str | None, task: str | None, to: P
     Examples:
     heartml predict recording.wav
     heartml predict visits.csv --model circor-murmur/3 --csv predictions.csv
+    heartml predict visits.csv --task bmdhs-diseases --csv predictions.csv
     """
-    from heartml.inference import output
+    from heartml.core import config
+    from heartml.inference import output, several_output, several_tasks
     from heartml.inference import predict as scoring
 
-    result = scoring.run(named, wanted, task)
-    if to:
-        output.write_csv(result, to)
+    together = () if wanted else several_tasks.asked(task, config.load().tasks)
+    if together:
+        several = several_tasks.run(named, together)
+        faults, printed = several.results[0].faults, several_output.as_json(several) if as_json else ""
+        if to:
+            several_output.write_csv(several, to)
+    else:
+        result = scoring.run(named, wanted, task)
+        faults, printed = result.faults, output.as_json(result) if as_json else ""
+        if to:
+            output.write_csv(result, to)
     if as_json:
-        click.echo(output.as_json(result))
+        click.echo(printed)
+    elif together:
+        several_output.show(several)
     else:
         output.show(result)
-    for recording in result.faults:
+    for recording in faults:
         click.echo(f"heartml: {output.fault_line(recording)}", err=True)
-    if result.faults:
+    if faults:
         sys.exit(1)
 
 

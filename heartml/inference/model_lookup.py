@@ -14,7 +14,7 @@ from typing import Any
 
 from heartml.core import paths
 from heartml.core.system.errors import HeartMLError
-from heartml.core.system.files import read_json, replacing_folder, temporary_folder, write_json
+from heartml.core.system.files import read_json, replacing, replacing_folder, temporary_folder, write_json
 from heartml.core.system.hashing import sha256, sha256_folder
 from heartml.core.system.locks import exclusive
 from heartml.lineage import capture
@@ -22,6 +22,7 @@ from heartml.registry import champions, consent, mlflow_store, model_files, trac
 from heartml.registry import versions as registry
 from heartml.registry.mlflow_store import registry_file
 
+FOLDS = "folds.parquet"                # of a run: the recordings that its model was trained and tested on
 MODEL_TAG = "heartml.sha256.model"     # of a run: the hash of the model that it registered
 Reply = dict[str, Any]     # what the registry says about one model, as JSON
 
@@ -44,6 +45,7 @@ class LocatedModel:
         name: registered model and task, `circor-murmur`; `None` for a folder that a user named.
         version: the registry's number; `None` outside the registry.
         cautions: what to know before its predictions are trusted, one line each (heartml/registry/version_cautions.py).
+        folds: the table of the recordings that it was trained and tested on; `None` where it is not known.
     """
 
     folder: Path
@@ -51,6 +53,7 @@ class LocatedModel:
     name: str | None
     version: str | None
     cautions: tuple[str, ...] = ()
+    folds: Path | None = None
 
 
 def locate(wanted: str | None, task: str | None, tasks: Sequence[str]) -> LocatedModel:
@@ -108,7 +111,7 @@ def _from_artifacts(task: str) -> LocatedModel:
         raise NoModel(f"{task}: no champion in the registry and no model in {folder}. Run `heartml retrain` first, or "
                       "name another with --model (`heartml models` lists them)")
     cautions = _cautions_of_artifacts(task, folder)
-    return LocatedModel(folder, f"{folder}, not registered as champion", task, None, cautions)
+    return LocatedModel(folder, f"{folder}, not registered as champion", task, None, cautions, paths.folds(task))
 
 
 def _cautions_of_artifacts(task: str, folder: Path) -> tuple[str, ...]:
@@ -163,7 +166,8 @@ def _from_registry(name: str, which: str, *, required: bool) -> LocatedModel | N
     version = known["version"]
     model_files.verify(Path(known["stored"]), name, version, known["run_id"])
     description = f"{name} version {version}" + (", the champion" if which == "@champion" else "") + known["consent"]
-    return LocatedModel(Path(known["folder"]), description, name, version, tuple(known["cautions"]))
+    return LocatedModel(Path(known["folder"]), description, name, version, tuple(known["cautions"]),
+                        Path(known["folds"]) if known["folds"] else None)
 
 
 def _reply(question: str, ask: Callable[[], Reply]) -> Reply:
@@ -182,7 +186,7 @@ def _reply(question: str, ask: Callable[[], Reply]) -> Reply:
 def _if_usable(known: Reply) -> Reply | None:
     if "folder" not in known:
         return known
-    whole = {"stored", "run_id", "consent", "cautions"} <= set(known)     # replies of earlier versions are not
+    whole = {"stored", "run_id", "consent", "cautions", "folds"} <= set(known)     # replies of earlier versions are not
     return known if whole and (Path(known["folder"]) / "model.json").is_file() else None
 
 
@@ -227,10 +231,21 @@ def _ask_registry(name: str, which: str) -> Reply:
         if not (folder / "MLmodel").is_file():
             with replacing_folder(folder) as temporary, temporary_folder() as place:
                 shutil.copytree(model_files.download_unverified(client, version, place), temporary, dirs_exist_ok=True)
+        folds = _copied_folds(client, version.run_id, folder.with_name(f"{folder.name}.folds.parquet"))
     withdrawn = " (consent for some of its data was withdrawn since: retrain)" if consent.describe(version) else ""
     return {"version": version.number, "run_id": version.run_id, "stored": str(folder),
             "folder": str(model_files.ensemble_folder(folder)), "consent": withdrawn,
-            "cautions": version_cautions.of(version, champions.read(client, name))}
+            "cautions": version_cautions.of(version, champions.read(client, name)), "folds": folds}
+
+
+def _copied_folds(client: tracking.Client, run_id: str, to: Path) -> str:
+    """The path of a copy of the run's table of folds, beside the copy of the model; empty where it has none."""
+    if not to.is_file():
+        if FOLDS not in tracking.list_files(client, run_id):
+            return ""
+        with temporary_folder() as place, replacing(to) as temporary:
+            shutil.copyfile(tracking.fetch(client, run_id, FOLDS, place), temporary)
+    return str(to)
 
 
 def _ask_about_content(name: str, key: str) -> Reply:

@@ -12,7 +12,10 @@ from heartml.core.system.files import replacing
 from heartml.core.system.text import csv_cell, printable
 from heartml.inference.murmur_words import MurmurDescription
 from heartml.inference.predict import NOTICE, PredictResult, ScoredRecording, UnitPrediction
+from heartml.inference.training_recordings import KnownRecordings
 from heartml.models.segmentation import Segmentation
+
+_NAMED = 3      # recordings in one line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,7 +37,7 @@ def show(result: PredictResult) -> None:
     warnings = [f"{name}: {'; '.join(one.warnings)}" for name, one in named if one.warnings]
     referred = [f"{name}: {'; '.join(one.reasons)}" for name, one in named if one.reasons]
     sections = (("Caution", list(result.cautions)), ("Referred to a human", referred),
-                ("Heart rate per minute", rates),
+                ("Training data", known_lines(result)), ("Heart rate per minute", rates),
                 ("Murmurs, each feature with its confidence", murmurs), ("Signal quality", warnings))
     listed = [line for title, lines in sections if lines for line in (title, *(f"  {line}" for line in lines), "")]
     notes = ("The number after a decision is its confidence. Probabilities are calibrated for recordings like those of "
@@ -42,6 +45,19 @@ def show(result: PredictResult) -> None:
              "probable class.", NOTICE)
     for line in (*listed, f"Model: {result.model.description}.", *notes):
         console.print(printable(line), markup=False, highlight=False, soft_wrap=not console.is_terminal)
+
+
+def known_lines(result: PredictResult) -> list[str]:
+    """How many of the recordings the model was trained or tested on, with the first ones by name."""
+    found: dict[str, list[str]] = {"trained": [], "held out": []}
+    scored = [recording for one in result.predictions for recording in one.recordings]
+    for recording in scored:
+        if use := result.known.use_of(recording.recording_id):
+            found[use].append(recording.item.path.name)
+    words = {"trained": "the model was trained on them, so their predictions say nothing about other recordings",
+             "held out": "the model was tested on them, with the scores of its report"}
+    return [f"{len(names)} of {len(scored)} recordings ({', '.join(names[:_NAMED])}{', ...' * (len(names) > _NAMED)}): "
+            f"{words[use]}" for use, names in found.items() if names]
 
 
 def _table(result: PredictResult) -> "Table":
@@ -59,11 +75,11 @@ def _table(result: PredictResult) -> "Table":
         usable = sum(recording.fault is None for recording in one.recordings)
         first = printable(unit) + (f" ({usable})" if several else "")
         numbers = ["-" if one.outside else f"{probability:.3f}" for probability in one.calibrated.values()]
-        table.add_row(*map(Text, [first, _decision_text(one), *numbers]))
+        table.add_row(*map(Text, [first, decision_text(one), *numbers]))
     return table
 
 
-def _decision_text(prediction: UnitPrediction) -> str:
+def decision_text(prediction: UnitPrediction) -> str:
     """`Present 81%`, or `refer (Present 28%)`; `refer` alone where the model cannot judge the recording at all."""
     if prediction.outside:
         return prediction.decision
@@ -95,14 +111,18 @@ def fault_line(recording: ScoredRecording) -> str:
 
 def as_json(result: PredictResult) -> str:
     """Everything as JSON text, in ASCII, so that any file name can be printed on any terminal."""
-    scored = [{**_of_unit(one), "recordings": [_of_recording(recording) for recording in one.recordings]}
+    return json.dumps(as_values(result), indent=2, allow_nan=False)
+
+
+def as_values(result: PredictResult) -> dict[str, Any]:
+    """Everything as plain values."""
+    scored = [{**_of_unit(one), "recordings": [_of_recording(recording, result.known) for recording in one.recordings]}
               for one in result.predictions]
     model = {"source": result.model.description, "name": result.model.name, "version": result.model.version}
-    whole = {"notice": NOTICE, "model": model, "task": result.task, "unit": result.unit,
-             "classes": list(result.classes), "answers": scored,
-             "not_scored": [_of_recording(recording) for recording in result.faults],
-             "cautions": list(result.cautions)}
-    return json.dumps(whole, indent=2, allow_nan=False)
+    return {"notice": NOTICE, "model": model, "task": result.task, "unit": result.unit,
+            "classes": list(result.classes), "answers": scored,
+            "not_scored": [_of_recording(recording, result.known) for recording in result.faults],
+            "cautions": list(result.cautions)}
 
 
 def _of_unit(prediction: UnitPrediction) -> dict[str, Any]:
@@ -121,18 +141,25 @@ def _of_murmur(description: MurmurDescription) -> dict[str, Any]:
     return {"phrase": description.phrase, "loudest_at": description.loudest_at, "features": features}
 
 
-def _of_recording(recording: ScoredRecording) -> dict[str, Any]:
+def _of_recording(recording: ScoredRecording, known: KnownRecordings) -> dict[str, Any]:
     item, heart = recording.item, recording.heart
     fault = {"reason": recording.fault.reason, "detail": recording.fault.detail} if recording.fault else None
     return {"path": str(item.path), "patient_id": item.patient_id, "location": item.location,
             "seconds": recording.seconds, "error": fault, "warnings": list(recording.warnings),
             "findings": [asdict(found) for found in recording.findings],
-            "probabilities": dict(recording.probabilities), "heart": _of_heart(heart) if heart else None}
+            "probabilities": dict(recording.probabilities), "heart": _of_heart(heart) if heart else None,
+            "used_for": known.use_of(recording.recording_id)}
 
 
 def _of_heart(heart: Segmentation) -> dict[str, Any]:
     return {"rate_per_min": heart.heart_rate_per_min,
             **{f"{state.lower()}_onsets_s": [round(float(t), 3) for t in heart.onsets_s(state)] for state in STATES}}
+
+
+def used_for(prediction: UnitPrediction, known: KnownRecordings) -> str:
+    """`trained`, `held out`, or both, for the recordings of a unit; empty where all are new to the model."""
+    uses = [known.use_of(recording.recording_id) for recording in prediction.recordings]
+    return "; ".join(dict.fromkeys(use for use in uses if use))
 
 
 def write_csv(result: PredictResult, path: Path) -> None:
@@ -141,11 +168,12 @@ def write_csv(result: PredictResult, path: Path) -> None:
     Columns: unit_id, decision, confidence, c_<class> (calibrated probabilities), p_<class> (probabilities as the
     decision rule used them), leaning (the top class, also where the decision is `refer`), description (of a murmur),
     recordings, warnings, error, model, cautions (what to know about the model before its predictions are trusted),
-    reasons (why the decision is left to a human). No cell is a formula to a spreadsheet.
+    used_for (what the model used recordings of this unit for: trained, held out), reasons (why the decision is left to
+    a human). No cell is a formula to a spreadsheet.
     """
     columns = ["unit_id", "decision", "confidence", *(f"c_{name}" for name in result.classes),
                *(f"p_{name}" for name in result.classes),
-               "leaning", "description", "recordings", "warnings", "error", "model", "cautions", "reasons"]
+               "leaning", "description", "recordings", "warnings", "error", "model", "cautions", "used_for", "reasons"]
     of_model = (result.model.description, "; ".join(result.cautions))
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -154,10 +182,11 @@ def write_csv(result: PredictResult, path: Path) -> None:
             numbers = [one.confidence, *one.calibrated.values(), *one.probabilities.values()]
             files = "; ".join(str(recording.item.path) for recording in one.recordings if not recording.fault)
             murmur = one.description.phrase_with_confidence if one.description else ""
-            texts = (one.top_class, murmur, files, "; ".join(one.warnings), "", *of_model, "; ".join(one.reasons))
+            texts = (one.top_class, murmur, files, "; ".join(one.warnings), "", *of_model, used_for(one, result.known),
+                     "; ".join(one.reasons))
             writer.writerow([csv_cell(one.unit_id), csv_cell(one.decision), *(f"{x:.6f}" for x in numbers),
                              *map(csv_cell, texts)])
         for recording in result.faults:
             item, blank = recording.item, [""] * (2 + 2 * len(result.classes))
-            texts = ("", "", str(item.path), "", fault_line(recording), *of_model, "")
+            texts = ("", "", str(item.path), "", fault_line(recording), *of_model, "", "")
             writer.writerow([csv_cell(item.patient_id or item.path), *blank, *map(csv_cell, texts)])

@@ -17,11 +17,12 @@ from heartml.core import config
 from heartml.core.config import Params
 from heartml.core.system import parallel
 from heartml.core.system.progress import track
-from heartml.inference import inputs, model_lookup, model_set, murmur_words
+from heartml.inference import inputs, model_lookup, model_set, murmur_words, training_recordings
 from heartml.inference.inputs import InputFile
 from heartml.inference.model_lookup import LocatedModel, NoModel
 from heartml.inference.model_set import ModelSet
 from heartml.inference.murmur_words import MurmurDescription
+from heartml.inference.training_recordings import NOTHING_KNOWN, KnownRecordings
 from heartml.models.applicability import Finding
 from heartml.models.fitted_model import Predictions
 from heartml.models.segmentation import Segmentation
@@ -112,6 +113,7 @@ class PredictResult:
         predictions: one for each unit, in the order in which the units first appear.
         faults: the recordings that could not be scored.
         cautions: what to know about the models before the predictions are trusted; see `model_set.cautions`.
+        known: recordings that the model was trained or tested on.
     """
 
     model: LocatedModel
@@ -121,6 +123,7 @@ class PredictResult:
     predictions: tuple[UnitPrediction, ...]
     faults: tuple[ScoredRecording, ...]
     cautions: tuple[str, ...] = ()
+    known: KnownRecordings = NOTHING_KNOWN
 
 
 def run(named: Sequence[Path], wanted: str | None, task: str | None) -> PredictResult:
@@ -158,7 +161,7 @@ def predict_files(items: Sequence[InputFile], models: ModelSet, located: Located
         faults += refused
     return PredictResult(
         located, model.assignment_name, model.task.unit, model.task.classes, tuple(predictions), tuple(faults),
-        cautions)
+        cautions, training_recordings.read(located.folds))
 
 
 def predict_block(

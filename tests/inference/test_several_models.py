@@ -132,7 +132,9 @@ def test_what_is_known_against_a_descriptor_is_said_with_the_murmur_model(told: 
 def test_a_reply_that_was_cached_before_there_were_cautions_is_asked_for_again(told: Path) -> None:
     whole = {"folder": str(paths.model(MURMUR)), "stored": "x", "run_id": "0", "consent": "", "version": "1"}
     assert model_lookup._if_usable(whole) is None
-    assert model_lookup._if_usable({**whole, "cautions": []}) == {**whole, "cautions": []}
+    assert model_lookup._if_usable({**whole, "cautions": []}) is None, "nor before it named the training data"
+    now = {**whole, "cautions": [], "folds": ""}
+    assert model_lookup._if_usable(now) == now
 
 
 def test_another_task_has_no_descriptors(told: Path, fitted: dict[str, Path]) -> None:
