@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PAGE = reports/simulated-murmur.html
 
 .DEFAULT_GOAL = help
-.PHONY: help run serve test test-thorough test-fast check picture env lock clean
+.PHONY: help run serve test test-thorough test-fast check picture env lock lock-demo clean
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
@@ -54,6 +54,11 @@ env: .venv/.run ## Install the locked environment into .venv (about 6 GB)
 
 # No registry host goes into the files.
 COMPILE = $(BIN)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+lock-demo: env ## Train the demo anew for its dvc.lock and metrics in git, after a change of the code
+	$(BIN)/dvc pull --quiet data.dvc
+	$(BIN)/dvc repro
+	$(BIN)/python -m heartml.pipeline.lock_demo
+
 lock: | .venv/bin/uv ## Resolve the locks anew, after a change of pyproject.toml
 	$(COMPILE) -o requirements.lock
 	$(COMPILE) --extra test -c requirements.lock -o tests/requirements.lock
