@@ -21,6 +21,7 @@ import soundfile
 from heartml.audio import containers, phone_formats
 from heartml.audio.containers import mp4
 from heartml.audio.containers.extent import Correction, Extent
+from heartml.core import paths
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import replacing
 
@@ -139,7 +140,7 @@ def read_recording(path: Path, recording_id: str) -> Samples:
     samples = read(path)
     if samples.recording_id != recording_id:
         raise OtherSamplesError(f"recording {recording_id[:12]}: its samples are not those it is named after. "
-                                "Run `dvc checkout data.dvc`, or `heartml ingest` again.")
+                                f"`{paths.RESTORE_DATA}` brings them back")
     return samples
 
 

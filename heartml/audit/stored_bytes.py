@@ -69,7 +69,7 @@ def data_here(evidence: Evidence) -> str:
         raise LinkMissing(f"listing of the data version: {gone}") from None
     wrong = [f"{name}: {'changed' if name in hashes and name in wanted else 'added' if name in hashes else 'gone'}"
              for name in sorted({*hashes, *wanted}) if hashes.get(name) != wanted.get(name)]
-    raise LinkBroken(f"data/ here: {listed(wrong)}. `dvc checkout data.dvc --force` restores it")
+    raise LinkBroken(f"data/ here: {listed(wrong)}. `{paths.RESTORE_DATA}` restores it")
 
 
 def stage_outputs(evidence: Evidence) -> str:

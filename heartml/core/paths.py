@@ -6,6 +6,7 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 DVC_YAML = Path("dvc.yaml")
 DATA = Path("data")
+RESTORE_DATA = f"dvc checkout --force {DATA}.dvc"     # without --force DVC replaces no changed file unless it can ask
 RECORDINGS = DATA / "recordings.parquet"
 ANNOTATIONS = DATA / "annotations.parquet"
 QUARANTINE = DATA / "quarantine.parquet"

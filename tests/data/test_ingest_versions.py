@@ -146,7 +146,7 @@ def test_data_changed_by_hand_is_not_built_upon(here: Workspace, tmp_path: Path)
     folder = publisher_files.circor(tmp_path / "publisher")
     ingest.run("circor", folder)
     files.write_parquet(paths.RECORDINGS, read_recordings().head(3))
-    with pytest.raises(HeartMLError, match=r"dvc checkout data\.dvc"):
+    with pytest.raises(HeartMLError, match=r"dvc checkout --force data\.dvc"):
         ingest.run("circor", folder)
     assert len(read_recordings()) == 3
 

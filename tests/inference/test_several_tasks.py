@@ -17,10 +17,9 @@ from heartml.audio.sound_files import write_flac
 from heartml.cli import cli
 from heartml.core import config, paths
 from heartml.core.system import files
-from heartml.inference import several_tasks
+from heartml.inference import several_output, several_tasks, training_recordings
 from heartml.inference.model_lookup import NoModel
 from heartml.models import encoders
-from heartml.models.fitted_model import Model
 
 FIRST, SECOND, THIRD, FOURTH = TASKS = several_tasks.asked("bmdhs-diseases", ())
 SOUNDS = {"p1_a": "murmur", "p1_b": "murmur", "p2_a": "clean", "visit": "clean"}
@@ -93,6 +92,7 @@ def test_a_collection_or_a_group_is_asked_for_by_its_name_and_a_single_task_as_b
     assert done.exit_code == 1 and "choose one with --task" in str(done.exception)
     assert several_tasks.asked(None, ["simulated-murmur", "simulated-systolic_timing", "simulated-outcome"]) == (
         "simulated-murmur", "simulated-outcome"), "descriptors describe the murmurs that are found"
+    assert list(several_output.rows(several_tasks.run([Path("visit.flac")], (FIRST,)).results)) == ["visit.flac"]
     with pytest.raises(NoModel, match=f"{SECOND}: no champion.*; {FOURTH}: no champion"):
         several_tasks.run([Path("visit.flac")], (SECOND, FOURTH))
 
@@ -109,4 +109,5 @@ def test_recordings_that_a_model_was_trained_or_tested_on_are_named(clinic: Path
     assert [[r["used_for"] for one in task["answers"] for r in one["recordings"]] for task in told] == [
         ["trained", None], [None, None]], "each model has its own training data"
     assert "Training data" not in invoke("visit.flac", "--task", FIRST).stdout
-    assert Model.load(paths.model(FIRST)).task.unit == "patient"
+    assert training_recordings.read(paths.folds(FIRST)).held_out == {*ids[1:3]}
+    assert training_recordings.read(paths.folds(SECOND)) == training_recordings.NOTHING_KNOWN

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from heartml.core.system import health, machine_errors
-from heartml.registry import mlflow_store, tracking
+from heartml.registry import mlflow_store, store_file, tracking
 
 SAYS: dict[str, tuple[int, bytes]] = {"/well": (200, b"OK"), "/page": (200, b"<html>"), "/asks": (401, b""),
                                       "/gateway": (502, b"OK")}
@@ -98,6 +98,15 @@ def test_a_file_that_is_no_store_is_told_at_once(
         with pytest.raises(mlflow_store.StoreError, match=whole) as told:
             mlflow_store.check(create=create)
         assert "begins a new one" not in str(told.value)
+
+
+def test_a_store_that_another_process_has_locked_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_file, "_WAIT_S", 0)
+    holder = sqlite3.connect(tmp_path / "x.db", isolation_level="EXCLUSIVE")
+    holder.execute("create table prices (x)")
+    holder.execute("begin exclusive")
+    store_file.check(tmp_path / "x.db", create=False)
+    holder.close()
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="a system without /proc")

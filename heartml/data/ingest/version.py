@@ -87,7 +87,7 @@ def _restore_named_version() -> None:
             RESTORING.unlink()
         elif repo.status(targets=[str(POINTER)]):
             raise VersionError(
-                f"{paths.DATA}/ is not the version that {POINTER} names. `dvc checkout {POINTER}` puts that version "
+                f"{paths.DATA}/ is not the version that {POINTER} names. `{paths.RESTORE_DATA}` puts that version "
                 f"back, `dvc add {paths.DATA}` records what lies there; then ingest again."
             )
 

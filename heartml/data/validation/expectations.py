@@ -11,13 +11,16 @@ from typing import Any
 from great_expectations import expectations as gxe
 from great_expectations.expectations.expectation import Expectation
 
-from heartml.core import schema
+from heartml.core import paths, schema
 from heartml.core.config import IngestParams, ValidateParams
 from heartml.core.tasks import LABELS
 
 Suites = Mapping[str, Sequence[Expectation]]
 
 _INGEST = "Run `heartml ingest` again: it quarantines such rows with the reason."
+_TIMES = "They are used as they are. Correct the publisher's times and run `heartml ingest` again."
+_TWO_LABELS = ("Of one data set: `heartml ingest` again quarantines both. Of two: empty one of the labels in its table "
+               "and ingest that collection again.")
 _LISTEN = "Listen to them; the report shows whether errors gather there."
 _NEEDED = {"dataset": "data set", "group_id": "group", "source_sha256": "source checksum", "licence": "licence"}
 
@@ -91,11 +94,11 @@ def _of_recordings(ingest: IngestParams, labels: Sequence[str]) -> list[Expectat
 def _of_annotations() -> list[Expectation]:
     return [
         _expect(gxe.ExpectColumnValuesToBeInSet, "warning", "Heart states are S1, systole, S2, diastole or unannotated",
-                _INGEST, column="state", value_set=[*schema.STATES, "unannotated"]),
-        _expect(gxe.ExpectColumnPairValuesAToBeGreaterThanB, "warning", "Heart states end after they start", _INGEST,
+                _TIMES, column="state", value_set=[*schema.STATES, "unannotated"]),
+        _expect(gxe.ExpectColumnPairValuesAToBeGreaterThanB, "warning", "Heart states end after they start", _TIMES,
                 column_A="end_s", column_B="start_s", or_equal=True),
         _expect(gxe.ExpectColumnPairValuesAToBeGreaterThanB, "warning", "Heart states lie inside their recording",
-                _INGEST, column_A="recording_end_s", column_B="end_s", or_equal=True),
+                _TIMES, column_A="recording_end_s", column_B="end_s", or_equal=True),
     ]
 
 
@@ -106,7 +109,8 @@ def _of_signals(ingest: IngestParams, params: ValidateParams) -> list[Expectatio
 
     return [
         _expect(gxe.ExpectColumnValuesToBeNull, "critical", "Every recording is on disk and decodes to its own name",
-                "`dvc checkout data.dvc` brings the file back (`dvc pull` where the cache lacks it).", column="fault"),
+                f"`{paths.RESTORE_DATA}` brings the file back (`dvc pull --force data.dvc` where the cache lacks it).",
+                column="fault"),
         between("critical", f"No silence: peaks reach {ingest.silence_peak:g} of full scale", "peak",
                 min_value=ingest.silence_peak),
         between("warning", f"Recordings last at least {params.short_seconds:g} s", "seconds",
@@ -129,7 +133,7 @@ def _of_pairs(ingest: IngestParams, params: ValidateParams) -> list[Expectation]
     same, near = ingest.duplicate_correlation, params.near_duplicate_correlation
     return [
         _expect(gxe.ExpectColumnValuesToBeNull, "critical",
-                f"The same audio (correlation {same:g} or more) does not carry two labels", _INGEST,
+                f"The same audio (correlation {same:g} or more) does not carry two labels", _TWO_LABELS,
                 column="contradiction"),
         _expect(gxe.ExpectColumnValuesToBeNull, "warning",
                 f"Nearly the same audio (correlation {near:g} to {same:g}) does not carry two labels",
