@@ -150,7 +150,8 @@ def fetch(digest: str) -> Path | None:
     name = Path("files/md5") / digest[:2] / digest[2:]
     cached = _CACHE / name
     if not cached.is_file():
-        stored = remote_folder() / name if remote_folder() else None
+        remote = remote_folder()
+        stored = remote / name if remote else None
         if stored is None or not stored.is_file():
             return None
         with contextlib.suppress(OSError), replacing(cached) as temporary:
