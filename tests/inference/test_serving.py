@@ -24,7 +24,8 @@ from support import tiny_models
 
 from heartml.cli import cli
 from heartml.core import paths
-from heartml.inference import model_lookup, predict, serving
+from heartml.core.system import files
+from heartml.inference import model_lookup, predict, serving, training_recordings
 from heartml.models.fitted_model import Model
 from heartml.registry import consent, sealing, tracking, versions
 from heartml.release import publish
@@ -244,6 +245,17 @@ def test_a_champion_is_found_by_every_name(project: Path) -> None:
     for wanted in (f"{TASK}@challenger", f"{TASK}/7", "circor-murmur", "no such thing"):
         with pytest.raises(model_lookup.NoModel, match="not in the registry"):
             model_lookup.locate(wanted, None, (TASK,))
+
+
+def test_the_training_data_of_a_registered_version_are_known_where_its_run_has_them(project: Path) -> None:
+    client = tracking.connect()
+    version = versions.get(client, f"{TASK}/1")
+    assert model_lookup.locate(f"{TASK}/1", None, (TASK,)).folds is None
+    files.write_parquet(project / "folds.parquet", pd.DataFrame({"recording_id": ["a", "b"], "part": ["3", "test"]}))
+    tracking.log_files(client, version.run_id, {model_lookup.FOLDS: project / "folds.parquet"})
+    shutil.rmtree(paths.cache() / "models")      # the reply was kept, because files of a run do not change the store
+    known = training_recordings.read(model_lookup.locate(f"{TASK}/1", None, (TASK,)).folds)
+    assert (known.use_of("a"), known.use_of("b"), known.use_of("c")) == ("trained", "held out", None)
 
 
 def test_a_second_look_asks_nobody_until_the_registry_changes(project: Path) -> None:
