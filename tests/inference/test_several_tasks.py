@@ -76,6 +76,16 @@ def test_one_table_has_every_trained_task_and_says_what_a_single_one_says(clinic
     assert "not registered" in rows[0]["cautions"]
 
 
+def test_no_cell_is_a_formula(clinic: Path) -> None:
+    Path("visits.csv").write_text("path,patient_id\n=1.flac,=2+3\nbroken.wav,@p3\n")
+    shutil.copyfile("visit.flac", "=1.flac")
+    invoke("visits.csv", "--csv", "out.csv")
+    with Path("out.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert [row[0] for row in rows] == ["'=2+3", "'@p3"] and len({len(row) for row in (header, *rows)}) == 1
+    assert not any(cell.startswith(("=", "+", "-", "@")) for row in rows for cell in row)
+
+
 def test_frames_are_made_once_for_all_tasks(clinic: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made, frames_of = [], encoders.frames_of
     monkeypatch.setattr(encoders, "frames_of", lambda *given: made.append(1) or frames_of(*given))
