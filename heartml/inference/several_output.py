@@ -39,8 +39,10 @@ def show(found: SeveralResults) -> None:
     cautions = [line for result in found.results for line in result.cautions]
     known = [f"{result.task}: {line}" for result in found.results for line in output.known_lines(result)]
     warnings = [f"{_name(unit)}: {'; '.join(one.warnings)}" for unit, one in first.items() if one.warnings]
-    sections = (("Caution", list(dict.fromkeys(cautions))), ("Training data", known), ("Signal quality", warnings),
-                ("Without a prediction", list(found.left_out)))
+    referred = [f"{_name(one.unit_id)}, {result.task}: {'; '.join(one.reasons)}"
+                for result in found.results for one in result.predictions if one.reasons]
+    sections = (("Caution", list(dict.fromkeys(cautions))), ("Referred to a human", referred), ("Training data", known),
+                ("Signal quality", warnings), ("Without a prediction", list(found.left_out)))
     listed = [line for title, lines in sections if lines for line in (title, *(f"  {line}" for line in lines), "")]
     models = [f"Model: {result.model.description}." for result in found.results]
     notes = ("The number after a decision is its calibrated confidence.", NOTICE)
@@ -78,12 +80,12 @@ def write_csv(found: SeveralResults, path: Path) -> None:
     """Write one row for each unit, then one for each file that was not scored.
 
     Columns: unit_id; for each task `TASK decision`, `TASK leaning` (the top class), `TASK confidence`, `TASK c_CLASS`
-    (calibrated probabilities) and `TASK used_for` (see `output.write_csv`); recordings, warnings, error, models,
-    cautions.
+    (calibrated probabilities), `TASK reasons` and `TASK used_for` (see `output.write_csv`); recordings, warnings,
+    error, models, cautions.
     """
-    of_task = [(result, [f"{result.task} {name}" for name in
-                         ("decision", "leaning", "confidence", *(f"c_{c}" for c in result.classes), "used_for")])
-               for result in found.results]
+    of_task = [(result, [f"{result.task} {name}" for name in (
+        "decision", "leaning", "confidence", *(f"c_{c}" for c in result.classes), "reasons", "used_for")])
+        for result in found.results]
     columns = ["unit_id", *(name for _, names in of_task for name in names),
                "recordings", "warnings", "error", "models", "cautions"]
     of_models = ("; ".join(result.model.description for result in found.results),
@@ -107,4 +109,4 @@ def write_csv(found: SeveralResults, path: Path) -> None:
 def _cells(one: UnitPrediction, result: PredictResult) -> list[str]:
     numbers = [one.confidence, *one.calibrated.values()]
     return [csv_cell(one.decision), csv_cell(one.top_class), *(f"{x:.6f}" for x in numbers),
-            csv_cell(output.used_for(one, result.known))]
+            csv_cell("; ".join(one.reasons)), csv_cell(output.used_for(one, result.known))]

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +21,7 @@ from heartml.core.system import files
 from heartml.inference import several_output, several_tasks, training_recordings
 from heartml.inference.model_lookup import NoModel
 from heartml.models import encoders
+from heartml.models.fitted_model import Model
 
 FIRST, SECOND, THIRD, FOURTH = TASKS = several_tasks.asked("bmdhs-diseases", ())
 SOUNDS = {"p1_a": "murmur", "p1_b": "murmur", "p2_a": "clean", "visit": "clean"}
@@ -74,6 +76,15 @@ def test_one_table_has_every_trained_task_and_says_what_a_single_one_says(clinic
             assert float(row[f"{task} confidence"]) == pytest.approx(answer["confidence"], abs=1e-6)
     assert "broken.wav" in rows[2]["error"] and rows[2][f"{FIRST} decision"] == ""
     assert "not registered" in rows[0]["cautions"]
+
+
+def test_a_decision_that_is_left_to_a_human_says_why_for_its_own_task(clinic: Path) -> None:
+    replace(Model.load(paths.model(FIRST)), refer_below=1.0).save(paths.model(FIRST))
+    done = invoke("visit.flac", "--csv", "out.csv")
+    with Path("out.csv").open(newline="") as file:
+        [row] = csv.DictReader(file)
+    assert (row[f"{FIRST} decision"], row[f"{THIRD} reasons"]) == ("refer", "")
+    assert row[f"{FIRST} reasons"] and f"visit.flac, {FIRST}: {row[f'{FIRST} reasons']}" in done.stdout
 
 
 def test_no_cell_is_a_formula(clinic: Path) -> None:
