@@ -87,7 +87,7 @@ def run(named: Sequence[Path], tasks: Sequence[str]) -> SeveralResults:
         except NoModel as error:
             left_out.append(str(error))
             continue
-        found.append(TaskModel(located, model_set.load(located), []))
+        found.append(TaskModel(located, model_set.load(located, params.predict.accepted_sources), []))
     if not found:
         raise NoModel("; ".join(left_out))
     return SeveralResults(predict_files(items, found, params), tuple(left_out))
@@ -105,7 +105,8 @@ def predict_files(items: Sequence[InputFile], found: Sequence[TaskModel], params
         faults += [recording for recording in recordings if recording.fault]
         for kind, units in unit_of.items() if usable else ():
             own = [units[i] for i in block]
-            shared = SharedInputs([w for w in waveforms if w is not None], [own[i] for i in usable])
+            shared = SharedInputs([w for w in waveforms if w is not None], [own[i] for i in usable],
+                                  [quality for i in usable if (quality := recordings[i].quality)])
             for one in (one for one in found if one.models.model.task.unit == kind):
                 one.predictions.extend(predict.predict_units(recordings, shared, own, one.models, params))
     return tuple(
