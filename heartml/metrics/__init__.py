@@ -12,7 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from heartml.metrics import functions
-from heartml.metrics.bootstrap import Difference, Interval, bootstrap_interval, bootstrap_intervals, paired_bootstrap
+from heartml.metrics.bootstrap import (
+    Difference,
+    Interval,
+    Kind,
+    bootstrap_interval,
+    bootstrap_intervals,
+    paired_bootstrap,
+)
 from heartml.metrics.functions import (
     Classes,
     Floats,
@@ -42,12 +49,15 @@ class Metric:
         title: for people.
         greater_is_better: false for costs and calibration errors.
         weighted: (labels, probabilities, decisions, classes, weights [b, n]) -> values [b].
+        kind: what it is made from: counts of `decisions`, `ranks` of probabilities, or `means` over units. It tells
+            whether its interval takes pseudo-groups (`heartml.metrics.bootstrap`).
     """
 
     name: str
     title: str
     greater_is_better: bool
     weighted: Weighted
+    kind: Kind = "means"
 
     def function(self, labels: Ints, probabilities: Floats, decisions: Ints, classes: Classes) -> float:
         """The metric on all units, each counted once.
@@ -79,9 +89,10 @@ def class_metrics(c: int) -> tuple[Metric, ...]:
         return class_auc(probabilities[:, c], labels == c, weights)
 
     return (
-        Metric("recall", "Recall", True, _of_confusion(lambda m, _: functions.class_recall(m, c))),
-        Metric("precision", "Precision", True, _of_confusion(lambda m, _: functions.class_precision(m, c))),
-        Metric("auc", "AUC", True, auc),
+        Metric("recall", "Recall", True, _of_confusion(lambda m, _: functions.class_recall(m, c)), "decisions"),
+        Metric("precision", "Precision", True, _of_confusion(lambda m, _: functions.class_precision(m, c)),
+               "decisions"),
+        Metric("auc", "AUC", True, auc, "ranks"),
     )
 
 
@@ -99,17 +110,19 @@ def _mean(first: OfMatrix, second: OfMatrix) -> OfMatrix:
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("accuracy", "Accuracy", True, _of_confusion(functions.accuracy)),
-        Metric("uar", "Mean recall (UAR)", True, _of_confusion(functions.uar)),
-        Metric("macro_f1", "Macro F1", True, _of_confusion(functions.macro_f1)),
-        Metric("macro_auc", "Macro AUC", True, functions.macro_auc),
-        Metric("weighted_accuracy", "Weighted accuracy", True, _of_confusion(functions.weighted_accuracy)),
-        Metric("outcome_cost", "Outcome cost a patient", False, _of_confusion(functions.outcome_cost)),
+        Metric("accuracy", "Accuracy", True, _of_confusion(functions.accuracy), "decisions"),
+        Metric("uar", "Mean recall (UAR)", True, _of_confusion(functions.uar), "decisions"),
+        Metric("macro_f1", "Macro F1", True, _of_confusion(functions.macro_f1), "decisions"),
+        Metric("macro_auc", "Macro AUC", True, functions.macro_auc, "ranks"),
+        Metric("weighted_accuracy", "Weighted accuracy", True, _of_confusion(functions.weighted_accuracy),
+               "decisions"),
+        Metric("outcome_cost", "Outcome cost a patient", False, _of_confusion(functions.outcome_cost), "decisions"),
         Metric("weighted_accuracy_and_uar", "Mean of weighted accuracy and UAR", True,
-               _of_confusion(_mean(functions.weighted_accuracy, functions.uar))),
+               _of_confusion(_mean(functions.weighted_accuracy, functions.uar)), "decisions"),
         Metric("accuracy_and_uar", "Mean of accuracy and UAR", True,
-               _of_confusion(_mean(functions.accuracy, functions.uar))),
+               _of_confusion(_mean(functions.accuracy, functions.uar)), "decisions"),
         Metric("ece", "Calibration error (ECE)", False, functions.ece),
         Metric("brier", "Brier score", False, functions.brier),
+        Metric("log_loss", "Log loss", False, functions.log_loss),
     )
 }

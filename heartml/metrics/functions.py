@@ -27,6 +27,9 @@ _COST_ALGORITHM, _COST_TREATMENT, _COST_ERROR = 10.0, 10_000.0, 50_000.0
 ECE_BINS = 10   # equal widths, as in Guo et al., On calibration of modern neural networks (2017), with fewer bins
 
 
+LEAST_PROBABILITY = 0.001   # of the log loss: hundreds of units cannot show that anything is rarer
+
+
 class MetricError(HeartMLError):
     """The metric does not fit the classes or the arrays; the message says which."""
 
@@ -222,6 +225,19 @@ def brier(labels: Ints, probabilities: Floats, _: Ints, classes: Classes, weight
     """
     squared = ((probabilities - np.eye(len(classes))[labels]) ** 2).sum(axis=1)
     return ratio(weights @ squared, weights.sum(axis=1))
+
+
+def log_loss(labels: Ints, probabilities: Floats, _: Ints, __: Classes, weights: Floats) -> Floats:
+    """Mean of minus the logarithm of the true class's probability (Good 1952), in nats; a proper score.
+
+    A probability below `LEAST_PROBABILITY` counts as that: otherwise one unit that was called impossible would decide.
+
+    >>> labels, probabilities = np.array([0, 0]), np.array([[0.5, 0.5], [1.0, 0.0]])
+    >>> log_loss(labels, probabilities, labels, ("murmur", "normal"), np.ones((1, 2))).round(4).tolist()
+    [0.3466]
+    """
+    losses = -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], LEAST_PROBABILITY))
+    return ratio(weights @ losses, weights.sum(axis=1))
 
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:

@@ -29,6 +29,7 @@ _MEANINGS = {
     "ece": "How far confidence (the probability of the decision, as it is shown) and share of right decisions lie "
            "apart, averaged over ten bins of confidence.",
     "brier": "Mean squared distance between probabilities and truth, 0 to 2.",
+    "log_loss": "Mean of minus the logarithm of the probability that the true class was given.",
 }
 
 
@@ -43,8 +44,9 @@ def meanings(found: Mapping[str, Any]) -> list[tuple[str, str]]:
                         "called cross-fitted."),
         ("Baseline", "What a trivial predictor scores that uses no heart sound: the majority class, or a regression "
                      "on the data source, on age, sex and location, or on level, length and bandwidth."),
-        ("Interval", f"The range that holds {100 * found['confidence']:g} % of the values when whole groups are drawn "
-                     "again and again at random (bootstrap)."),
+        ("Interval", f"A range that is meant to hold the true value in {100 * found['confidence']:g} % of cases. Whole "
+                     "groups are weighed again and again at random (bootstrap), with allowance for classes of few "
+                     "groups."),
         ("Confounded", "A class that a baseline can already tell from the others. A good score on it may say "
                        "something about the device or the patient's age, not about the heart."),
         ("Referred, top class", "A decision is referred to a human when its confidence is below the model's limit. "
