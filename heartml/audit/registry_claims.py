@@ -60,7 +60,7 @@ def gate(evidence: Evidence) -> str:
     if identity != sealing.version_identity(version):
         raise LinkBroken(f"{sealing.GATE} was signed for another version, {identity.get('model')} version "
                          f"{identity.get('version')}")
-    wrong = []
+    wrong, look = [], stored.get("look")                         # versions judged before looks were counted have none
     for criterion in stored["criteria"]:
         word, tag = "passed" if criterion["passed"] else "failed", tags.get(f"heartml.gate.{criterion['name']}", "")
         if not tag.startswith(word) or criterion["words"][:100] not in tag:
@@ -69,7 +69,8 @@ def gate(evidence: Evidence) -> str:
     for what, says, signed in (
             ("heartml.verdict", version.verdict, verdict), ("promote", bool(stored["promote"]), verdict == PROMOTED),
             ("heartml.reason", tags.get("heartml.reason", "")[:1000], str(stored["reason"])[:1000]),
-            ("heartml.compared_with", tags.get("heartml.compared_with"), stored.get("champion") or champions.NONE)):
+            ("heartml.compared_with", tags.get("heartml.compared_with"), stored.get("champion") or champions.NONE),
+            *([("heartml.look", tags.get("heartml.look"), str(look["number"]))] if look else [])):
         wrong += [] if says == signed else [f"{what} says {short(says, 60)}, the signed gate {short(signed, 60)}"]
     if wrong:
         raise LinkBroken(listed(wrong))

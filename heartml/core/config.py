@@ -239,6 +239,11 @@ class GateParams(Section):
     calibration_margin: Share
     calibration_limit: Share
     catch_up_recordings: Annotated[int, Field(ge=0)]
+    # The next four are not in the params.yaml of versions registered before them.
+    policy: Literal["better", "not_worse"] = "better"
+    metric_margin: Share = 0.05
+    log_loss_margin: Annotated[float, Field(ge=0)] = 0.05
+    first_model: Literal["certain", "value"] = "certain"
 
 
 class SigningParams(Section):

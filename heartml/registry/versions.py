@@ -2,7 +2,8 @@
 
 A version goes through three states. Its tags say which, so that the next run can finish what a killed run left:
     registered   tag `heartml.key`; alias `challenger`
-    judged       tags `heartml.verdict`, `heartml.reason`, `heartml.compared_with`, `heartml.gate.<criterion>`
+    judged       tags `heartml.verdict`, `heartml.reason`, `heartml.compared_with`, `heartml.look`,
+                 `heartml.gate.<criterion>`
     settled      tag `heartml.settled`; alias `champion` if the verdict is `promoted`
 Which version is champion is decided in a journal (heartml/registry/champions.py). The alias follows the journal. After
 a retirement no version has it, until a person promotes one.
@@ -181,6 +182,8 @@ def record_verdict(
         number = "" if criterion["value"] is None else f" ({criterion['value']:.4g})"
         passed = "passed" if criterion["passed"] else "failed"
         tags[f"heartml.gate.{criterion['name']}"] = f"{passed}{number}: {criterion['words']}"
+    if verdict.get("look"):
+        tags["heartml.look"] = str(verdict["look"]["number"])
     tags["heartml.verdict"] = PROMOTED if verdict["promote"] else REFUSED   # last: it means that the others are stored
     for tag, value in tags.items():
         client.set_model_version_tag(version.name, version.number, tag, value[:5000])

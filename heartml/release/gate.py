@@ -1,22 +1,26 @@
 """The gate between challenger and champion: the conditions of promotion, each with its number, and the verdict.
 
-In: a `Comparison` with the champion (heartml/release/champion_comparison.py), the challenger's scores beside the
-baselines, and what is missing in validation and lineage. Out: a `Verdict` with all criteria. Pure: no file, no
-registry, no clock.
+In: a `Comparison` with the champion (heartml/release/champion_comparison.py), the challenger's lead over the baselines,
+and what is missing in validation and lineage. Out: a `Verdict` with all criteria. The criteria that compare with a
+champion are in heartml/release/champion_criteria.py. Pure: no file, no registry, no clock.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from heartml.core.config import GateParams
 from heartml.data.persons import unknown_in_words
 from heartml.metrics import Metric
+from heartml.metrics.bootstrap import Difference
 from heartml.registry.champions import Entry
 from heartml.registry.version_cautions import RETIRED
 from heartml.release.champion_comparison import Comparison, gain
+from heartml.release.looks import Look
+
+BETTER, NOT_WORSE = "better", "not_worse"       # `gate.policy`
 
 
 @dataclass(frozen=True)
@@ -39,124 +43,61 @@ class Criterion:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """What a comparison with baselines rests on.
+
+    Attributes:
+        held_out, out_of_fold: units of each kind.
+        look: with the confidence of the intervals.
+        certain: the whole interval must lie above zero, not only the value.
+        first: there is no champion.
+    """
+
+    held_out: int
+    out_of_fold: int
+    look: Look
+    certain: bool
+    first: bool
+
+
+@dataclass(frozen=True)
 class Verdict:
-    """Promote or not, and why."""
+    """Promote or not, and why.
+
+    Attributes:
+        look: which look it was, and the confidence of its intervals.
+        policy: `better` or `not_worse`.
+    """
 
     promote: bool
     reason: str
     criteria: tuple[Criterion, ...]
     comparison: Comparison | None
+    look: Look | None = None
+    policy: str = BETTER
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for the registry and the report; NaN becomes null."""
         return {key: _json(value) for key, value in asdict(self).items()}
 
 
-def better_than_champion(
-    metric: Metric, champion: str, comparison: Comparison | None, params: GateParams
-) -> Criterion:
-    """The whole interval of the paired difference lies on the better side of zero, on enough groups of every class.
+def plus(number: float) -> str:
+    """With its sign and three digits; zero has a plus.
 
-    A minimum of groups is needed because resamples of few groups are much alike. Of two equally good models one would
-    pass as better in 18 to 25 % of draws of one group, and in 3 to 6 % of draws of two.
-
-    Args:
-        champion: number of its version.
-
-    >>> from heartml.metrics import METRICS
-    >>> from heartml.metrics.bootstrap import Difference
-    >>> params = GateParams(confidence=0.95, bootstrap=1000, min_groups=5, subgroup_margin=0.05, calibration_limit=0.15,
-    ...                     calibration_margin=0.05, min_subgroup_groups=10, catch_up_recordings=100)
-    >>> gained = Comparison(units=40, groups=20, trained=3, unknown=0, absent=(), challenger={}, champion={},
-    ...                     difference=Difference(0.1, 0.02, 0.18, 0.01), calibration=Difference(0.0, 0.0, 0.0, 1.0),
-    ...                     subgroups={})
-    >>> criterion = better_than_champion(METRICS["uar"], "3", gained, params)
-    >>> criterion.passed, criterion.value
-    (True, 0.02)
-    >>> few = Comparison(**{**vars(gained), "groups": 4})
-    >>> better_than_champion(METRICS["uar"], "3", few, params).words
-    "compared on 4 held-out groups, at least 5 are needed; 3 left out (champion trained on them): \
-`heartml promote` decides, or keep champion 3's `seed`"
+    >>> plus(0.1234), plus(-0.0)
+    ('+0.123', '+0.000')
     """
-    if comparison is None:
-        return Criterion("better", False, None, None, f"cannot be compared with champion {champion}: "
-                         "no held-out unit in common, or other classes")
-    if too_little := _too_little(comparison, champion, params.min_groups):
-        return too_little
-    d = comparison.difference
-    worst = min(gain(metric, d.low), gain(metric, d.high))
-    words = (f"{metric.title}: {d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}] against champion {champion} on "
-             f"{comparison.groups} held-out groups at {params.confidence:.0%}{_left_out(comparison)}")
-    return Criterion("better", bool(worst > 0), worst, 0.0, words)
+    return f"{number + 0.0:+.3f}"
 
 
-def _left_out(comparison: Comparison) -> str:
-    reasons = ((comparison.trained, "champion trained on them"),
-               (comparison.unknown, "champion has no prediction for them"))
-    words = ", ".join(f"{n} left out ({why})" for n, why in reasons if n)
-    return f"; {words}" if words else ""
+def percent(confidence: float) -> str:
+    """With as many digits as tell it from one.
 
-
-def _too_little(comparison: Comparison, champion: str, least: int) -> Criterion | None:
-    """Refused because too few groups were compared, or not every class, with what can be done; else `None`."""
-    groups, missing = comparison.groups, comparison.absent
-    if groups >= least and not missing:
-        return None
-    value, required, lack = (groups, least, f", at least {least} are needed") if groups < least else (
-        len(missing), 0, f", none of them {' or '.join(missing)}")
-    ways = ["`heartml promote` decides", *([f"keep champion {champion}'s `seed`"] if comparison.trained else []),
-            *(["raise `gate.catch_up_recordings`"] if comparison.unknown else [])]
-    return Criterion("better", False, float(value), float(required), f"compared on {groups} held-out groups{lack}"
-                     f"{_left_out(comparison)}: {', or '.join(ways)}")
-
-
-def no_subgroup_loses(comparison: Comparison | None, margin: float) -> Criterion:
-    """No subgroup that is large enough to compare loses more than the margin on the task's metric.
-
-    Args:
-        margin: allowed loss, in the metric's unit.
-
-    >>> from types import SimpleNamespace
-    >>> compared = SimpleNamespace(subgroups={"sex=Female": {"gain": 0.1, "groups": 30.0},
-    ...                                       "sex=Male": {"gain": -0.02, "groups": 25.0}})
-    >>> no_subgroup_loses(compared, 0.05).words
-    'worst of 2 subgroups: sex=Male -0.020, allowed -0.050'
-    >>> no_subgroup_loses(compared, 0.05).passed, no_subgroup_loses(compared, 0.01).passed
-    (True, False)
+    >>> percent(0.95), percent(0.9696), percent(0.9924), percent(0.99992)
+    ('95%', '97%', '99.2%', '99.992%')
     """
-    gains = {name: s["gain"] for name, s in (comparison.subgroups if comparison else {}).items()
-             if not np.isnan(s["gain"])}
-    if not gains:
-        return Criterion("subgroups", True, None, -margin, "no subgroup is large enough to compare")
-    worst = min(gains, key=lambda name: gains[name])
-    return Criterion("subgroups", gains[worst] >= -margin, gains[worst], -margin,
-                     f"worst of {len(gains)} subgroups: {worst} {gains[worst]:+.3f}, allowed {-margin:+.3f}")
-
-
-def as_well_calibrated(comparison: Comparison | None, margin: float) -> Criterion:
-    """The whole interval of the paired difference in the Brier score lies below the margin.
-
-    So the challenger has to show that its confidence is worth as much as the champion's. Simulated with 50 held-out
-    groups: of two models that are both well calibrated, one in a hundred is refused (a third with 20 groups); of
-    over-confident ones (temperature 0.4) nine in ten. The calibration error cannot be used like this, because its own
-    noise would refuse nine in ten of the well calibrated ones.
-
-    Args:
-        margin: allowed loss in the Brier score.
-
-    >>> from types import SimpleNamespace
-    >>> from heartml.metrics.bootstrap import Difference
-    >>> compared = SimpleNamespace(calibration=Difference(0.01, -0.01, 0.03, 0.9), challenger={"ece": 0.08},
-    ...                            champion={"ece": 0.06})
-    >>> as_well_calibrated(compared, 0.05).passed, as_well_calibrated(compared, 0.02).passed
-    (True, False)
-    """
-    if comparison is None:
-        return Criterion("calibration", False, None, margin, "cannot be compared with the champion's")
-    d, own, other = comparison.calibration, comparison.challenger, comparison.champion
-    words = (f"Brier score of the confidence {d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}], allowed {margin:+.3f}; "
-             f"calibration error {own['ece']:.3f}, the champion's {other['ece']:.3f}")
-    return Criterion("calibration", bool(d.high <= margin), d.high, margin, words)
+    digits = max(1, -math.floor(math.log10(100 * (1 - confidence))))
+    return f"{100 * confidence:.{digits}f}".rstrip("0").rstrip(".") + "%"
 
 
 def first_model_calibrated(error: Mapping[str, float | None], limit: float) -> Criterion:
@@ -182,37 +123,54 @@ def first_model_calibrated(error: Mapping[str, float | None], limit: float) -> C
 
 
 def beats_baselines(
-    metric: Metric, value: float, differences: Mapping[str, Mapping[str, float | None]], titles: Mapping[str, str]
+    metric: Metric, value: float, differences: Mapping[str, Difference], titles: Mapping[str, str], on: Evidence,
 ) -> Criterion:
-    """Better than every baseline on the same held-out units. The value decides, not the interval: few are held out.
+    """Better than every baseline on the same units: held-out ones and out-of-fold ones together.
+
+    A first model has no champion beside it, so the whole interval of its lead must lie above zero, at the confidence of
+    this look. Otherwise it is registered and a person decides. Where a champion has been beaten, the value decides, and
+    with `gate.first_model: value`, a setting for demonstrations, which the sentence names.
 
     The criterion's name is `floors`, as stored versions have it.
 
     Args:
-        value: the challenger's.
-        differences: baseline -> the challenger minus that baseline, as {value, low, high}.
+        value: the challenger's, on these units.
+        differences: baseline -> the challenger minus that baseline.
         titles: baseline -> what it is, in words.
 
+    >>> from dataclasses import replace
     >>> from heartml.metrics import METRICS
-    >>> differences = {"source": {"value": 0.3, "low": 0.1, "high": 0.5},
-    ...                "nuisance": {"value": 0.1, "low": -0.1, "high": 0.3}}
+    >>> differences = {"source": Difference(0.3, 0.1, 0.5, 0.01), "nuisance": Difference(0.1, -0.1, 0.3, 0.2)}
     >>> titles = {"source": "Data source alone", "nuisance": "Loudness and length alone"}
-    >>> criterion = beats_baselines(METRICS["uar"], 0.8, differences, titles)
+    >>> on = Evidence(held_out=21, out_of_fold=83, look=Look(1, 0.97), certain=True, first=True)
+    >>> criterion = beats_baselines(METRICS["uar"], 0.8, differences, titles, on)
     >>> criterion.passed, criterion.value
-    (True, 0.1)
+    (False, -0.1)
     >>> criterion.words.partition(", ")[2]
-    '+0.100 [-0.100, +0.300] against the best baseline (loudness and length alone), an interval that contains zero'
+    '+0.100 [-0.100, +0.300] against the best baseline (loudness and length alone) at 97% (look 1) on 21 units held \
+out and 83 out of fold, an interval that contains zero: `heartml promote` decides'
+    >>> beats_baselines(METRICS["uar"], 0.8, differences, titles, replace(on, certain=False)).passed
+    True
     """
-    leads = {name: gain(metric, d["value"]) for name, d in differences.items() if d["value"] is not None}
+    leads = {name: _lead(metric, d, certain=on.certain) for name, d in differences.items() if not np.isnan(d.value)}
     if not leads:
         return Criterion("floors", False, None, 0.0, "no baseline was evaluated")
     best = min(leads, key=lambda name: leads[name])
     d = differences[best]
-    ends = [end for end in (d["low"], d["high"]) if end is not None]
-    unclear = ", an interval that contains zero" if ends and min(ends) <= 0 <= max(ends) else ""
-    span = f" [{', '.join(f'{end:+.3f}' for end in ends)}]" if ends else ""
-    return Criterion("floors", leads[best] > 0, leads[best], 0.0, f"{metric.title} {value:.3f}, "
-                     f"{d['value']:+.3f}{span} against the best baseline ({titles[best].lower()}){unclear}")
+    unclear = ""
+    if d.low <= 0 <= d.high:
+        why = ": `heartml promote` decides" if on.certain else " (`gate.first_model: value`)" if on.first else ""
+        unclear = f", an interval that contains zero{why}"
+    return Criterion(
+        "floors", leads[best] > 0, leads[best], 0.0, f"{metric.title} {value:.3f}, {plus(d.value)} [{plus(d.low)}, "
+        f"{plus(d.high)}] against the best baseline ({titles[best].lower()}) at {percent(on.look.confidence)}"
+        f"{f' (look {on.look.number})' if on.first else ''} on {on.held_out} units held out and {on.out_of_fold} out "
+        f"of fold{unclear}")
+
+
+def _lead(metric: Metric, difference: Difference, *, certain: bool) -> float:
+    ends = (difference.low, difference.high) if certain else (difference.value,)
+    return min(gain(metric, end) for end in ends)
 
 
 def no_problems(name: str, problems: Sequence[str], fine: str) -> Criterion:
@@ -263,11 +221,15 @@ def groups_are_persons(counts: Mapping[str, int] | None) -> list[Criterion]:
     return [Criterion("groups", True, float(counts["unknown"]), None, words.rstrip("."))] if counts and words else []
 
 
-def decide(criteria: Sequence[Criterion], comparison: Comparison | None, *, first: bool) -> Verdict:
+def decide(
+    criteria: Sequence[Criterion], comparison: Comparison | None, *, first: bool, look: Look | None = None,
+    policy: str = BETTER,
+) -> Verdict:
     """Promote if every criterion holds. The reason names the criteria that decided.
 
     Args:
         first: there is no champion yet.
+        look, policy: are stored with the verdict.
 
     >>> beaten = Criterion("floors", True, 0.1, 0.0, "UAR 0.800")
     >>> decide([beaten], None, first=True).reason
@@ -278,10 +240,10 @@ def decide(criteria: Sequence[Criterion], comparison: Comparison | None, *, firs
     failed = [c for c in criteria if not c.passed]
     if failed:
         reason = "refused: " + "; ".join(f"{c.name}: {c.words}" for c in failed)
-        return Verdict(False, reason, tuple(criteria), comparison)
+        return Verdict(False, reason, tuple(criteria), comparison, look, policy)
     intro = "first model of this task; " if first else ""
-    words = "; ".join(c.words for c in criteria if c.name in ("better", "floors", "groups"))
-    return Verdict(True, f"promoted: {intro}{words}", tuple(criteria), comparison)
+    words = "; ".join(c.words for c in criteria if c.name in ("better", "metric", "floors", "groups"))
+    return Verdict(True, f"promoted: {intro}{words}", tuple(criteria), comparison, look, policy)
 
 
 def _json(value: Any) -> Any:

@@ -22,17 +22,18 @@ _LABELS = {"promoted": "bold green", "refused": "yellow", "nothing new": "cyan",
 
 
 def rows(outcome: ReleaseOutcome) -> list[tuple[str, ...]]:
-    """One row a metric: title, value with its interval, best baseline, and the champion on the compared units."""
+    """One row a metric: title, value with its interval, best baseline, and the champion on the held-out units."""
     from heartml.evaluation.assessment import best_numbers
     from heartml.metrics import METRICS
 
     evaluation = outcome.evaluation
     baselines = best_numbers(evaluation["floors"], evaluation["official"])
     compared: Mapping[str, Any] = outcome.verdict.get("comparison") or {}
+    champion = compared.get("champion_held_out", compared.get("champion", {}))   # older verdicts: held-out units alone
     return [
         (METRICS[name].title, interval(evaluation["held_out"][name]),
          _number(baselines[name]["value"]) if name in baselines else "none",
-         _number(compared.get("champion", {}).get(name)))
+         _number(champion.get(name)))
         for name in evaluation["official"]
     ]
 

@@ -185,11 +185,13 @@ def package_model(name: str) -> PackedModel:
 
 
 def _judge(client: "Client", version: Version, params: "Params") -> None:
-    from heartml.release import gate_inputs
+    from heartml.release import gate_inputs, looks
 
     champion = versions.champion(client, version.name)
     retirement = versions.retirement(client, version.name)
-    verdict = gate_inputs.judge(client, version.name, champion, params, retirement).as_json()
+    look = looks.next_look(versions.list_versions(client, version.name), version.number, params.gate.confidence,
+                           first=champion is None)
+    verdict = gate_inputs.judge(client, version.name, champion, params, look, retirement).as_json()
     number = champion.number if champion else None
     text = canonical_json({**verdict, "champion": number, **sealing.version_identity(version)})
     tracking.log_files(client, version.run_id, sealing.signed_verdict_files(text))

@@ -8,7 +8,8 @@ import pytest
 from support.workspaces import ROOT
 
 # Modules whose public functions are best explained by a value that a reader can check by hand.
-EXPLAINED = ("heartml/metrics", "heartml/models/pooling.py", "heartml/data/splitting", "heartml/release/gate.py")
+EXPLAINED = ("heartml/metrics", "heartml/models/pooling.py", "heartml/data/splitting", "heartml/release/gate.py",
+             "heartml/release/champion_criteria.py", "heartml/release/looks.py")
 
 
 def modules_with_examples() -> list[str]:

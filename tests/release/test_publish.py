@@ -75,7 +75,7 @@ def test_a_better_model_takes_over_and_a_worse_one_does_not(project: Path) -> No
     evaluate_with_skill(skill=12)
     better = publish_model()
     assert better.state == PROMOTED, better.reason
-    assert "against champion 1" in better.reason
+    assert "than champion 1 at 97% (look 1) on " in better.reason
     evaluate_with_skill(skill=0.2, seed=5)
     worse = publish_model()
     assert worse.state == REFUSED

@@ -18,7 +18,7 @@ from heartml.core.system import files
 from heartml.registry import champions, tracking, version_cautions, versions
 from heartml.registry.version_cautions import RETIRED
 from heartml.registry.versions import CHALLENGER, CHAMPION, PROMOTED, REFUSED
-from heartml.release import champion_comparison, gate_inputs, overrides, publish
+from heartml.release import champion_comparison, gate_inputs, looks, overrides, publish
 from heartml.release.publish import NOTHING_NEW
 from heartml.reporting import task_report
 
@@ -34,12 +34,13 @@ def test_the_champion_is_asked_about_units_that_came_after_it(project: Path) -> 
     champion = versions.champion(client, TASK)
     assert champion
     unasked = params.model_copy(update={"gate": params.gate.model_copy(update={"catch_up_recordings": 0})})
-    units = folds.loc[folds["part"] == "test", "unit_id"].nunique()
+    units = folds["unit_id"].nunique()
     came_later = folds.loc[folds["group_id"].isin(late), "unit_id"].nunique()
     for given, unknown in ((params, 0), (unasked, came_later)):
-        comparison = gate_inputs.judge(client, TASK, champion, given).comparison
+        comparison = gate_inputs.judge(client, TASK, champion, given, looks.take(1, 0.95)).comparison
         assert comparison
         assert (comparison.unknown, comparison.units) == (unknown, units - unknown)
+        assert comparison.evidence["new"] == came_later - unknown
 
 
 def test_units_in_the_champions_training_are_left_out(project: Path) -> None:
@@ -81,20 +82,26 @@ def test_each_criterion_stands_on_the_version_with_its_number_and_refuses_when_i
     monkeypatch.setattr(publish, "_write_page", lambda *_: None)
     files.write_json(paths.VALIDATION / "validation.json", {"success": False, "errors": ["no"], "warnings": []})
     overstate(0.3)
-    assert publish_model().state == REFUSED
+    params = config.load()
+    strict = params.model_copy(update={"gate": params.gate.model_copy(update={"first_model": "certain"})})
+    assert publish_model(strict).state == REFUSED
     first = verdicts()
-    assert {name for name, words in first.items() if words.startswith("failed")} == {"calibration", "validation"}
+    failed = {name for name, words in first.items() if words.startswith("failed")}
+    assert failed == {"calibration", "floors", "validation"}
+    assert "on 13 units held out and 52 out of fold, an interval that contains zero: `hear" in first["floors"]
     assert first["calibration"].startswith("failed (0.3): calibration error 0.400 [0.300, 0.500], refused where")
     assert first["validation"].startswith("failed (1): the data did not pass")
     files.write_json(paths.VALIDATION / "validation.json", {"success": True, "errors": [], "warnings": []})
     evaluate_with_skill(skill=1.5)
     assert publish_model().state == PROMOTED
     assert set(verdicts()) == {"calibration", "floors", "validation", "lineage"}
+    assert verdicts()["floors"].endswith("(`gate.first_model: value`)") and "(look 2)" in verdicts()["floors"]
     evaluate_with_skill(skill=0.0, seed=8)
     overstate(0.05)
     assert publish_model().state == REFUSED
     worse = verdicts()
-    assert set(worse) == {"better", "subgroups", "calibration", "floors", "validation", "lineage"}
+    assert set(worse) == {"better", "metric", "subgroups", "calibration", "floors", "validation", "lineage"}
+    assert versions.list_versions(tracking.connect(), TASK)[-1].tags["heartml.look"] == "1"
     assert {name for name, words in worse.items() if words.startswith("failed")} >= {"better", "calibration", "floors"}
     assert all(re.match(r"(passed|failed)( \(-?[\d.e+-]+\))?: .", words) for words in worse.values())
 
@@ -166,7 +173,8 @@ def test_a_death_at_any_write_after_registration_ends_as_if_undisturbed(
     registered_only(project, monkeypatch)
     params = config.load()
     quick = params.model_copy(update={"gate": params.gate.model_copy(update={"bootstrap": 100})})
-    verdict = gate_inputs.judge(tracking.connect(), TASK, versions.champion(tracking.connect(), TASK), quick)
+    verdict = gate_inputs.judge(tracking.connect(), TASK, versions.champion(tracking.connect(), TASK), quick,
+                                looks.take(1, 0.95))
     monkeypatch.setattr(gate_inputs, "judge", lambda *_: verdict)       # every run would come to the same
     connect = tracking.connect
 

@@ -21,7 +21,7 @@ DATA_HASH = "0123456789abcdef0123456789abcdef.dir"
 
 
 def evaluate_with_skill(skill: float, seed: int = 1, keep: Callable[[pd.DataFrame], pd.Series] | None = None) -> None:
-    """Evaluate a model of another skill on the same held-out units, or on those that `keep` says."""
+    """Evaluate a model of another skill on the same units; `keep` says which of the folds remain."""
     params = config.load()
     if keep:
         folds = pd.read_parquet(paths.folds(TASK))
@@ -29,6 +29,7 @@ def evaluate_with_skill(skill: float, seed: int = 1, keep: Callable[[pd.DataFram
     recordings = inputs.read_recordings(TASK, params.validate_)
     held_out = recordings[recordings["part"] == "test"]
     predictions = finished_project.draw_predictions(held_out, np.random.default_rng(seed), skill)
+    finished_project.write_out_of_fold(recordings[recordings["part"] != "test"], np.random.default_rng(seed), skill)
     evaluate.write_evaluation(TASK, predictions, recordings, params)
 
 

@@ -36,7 +36,7 @@ def _shrink(params: Path) -> None:
                           "heads": ["logistic", "extra_trees"], "initial_trials": starts[:2]}
     numbers["evaluate"] |= {"bootstrap": 100, "baselines": ["majority"]}   # nine held-out children tell no more
     numbers["robustness"]["conditions"] = {"white_snr_db": [0], "clock_share": [0.02]}
-    numbers["gate"] |= {"bootstrap": 100, "calibration_limit": 1.0}
+    numbers["gate"] |= {"bootstrap": 100, "calibration_limit": 1.0, "first_model": "value"}
     numbers["applicability"] |= {"made_up_sounds": 4, "simulated_children": 3, "trees": 20}
     numbers["flow"] |= {"stages_at_once": 2, "stage_retry_delays_s": [0], "network_retry_delays_s": [0]}
     params.write_text(yaml.safe_dump(numbers, sort_keys=False))

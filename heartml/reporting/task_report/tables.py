@@ -70,7 +70,8 @@ def results(found: Mapping[str, Any], part: str, baselines: str, gate: Mapping[s
     compared = (gate or {}).get("comparison") or {}
     lines: list[tuple[str, str, Mapping[str, Number]]] = [("This model", "model", found[part])]
     if compared:
-        values = {name: {**NOTHING, "value": value} for name, value in compared["champion"].items()}
+        on_these = compared.get("champion_held_out", compared["champion"])     # older verdicts: held-out units alone
+        values = {name: {**NOTHING, "value": value} for name, value in on_these.items()}
         lines.append((f"Champion{_version(gate)}", "champion", values))
     lines += [(found["floor_titles"][name], "baseline", found[baselines][name]) for name in found["floor_order"]]
     return table("Results", "", (), names, [(title, kind, (), numbers) for title, kind, numbers in lines],
