@@ -7,8 +7,9 @@ rare class. Three things mend that; `benchmarks/coverage.py` measures what it is
 
 1. Pseudo-groups. A class whose two groups were both found has no spread, so its recall would be certain. Each class
    that occurs gets a quarter of a group decided right and a quarter decided wrong. In a comparison of two models it
-   gets pseudo-groups on which the models disagree, half in either direction, as often as they disagree on all units.
-   They are drawn anew in each resample and belong to metrics of decisions and of ranks, not to means over units.
+   gets pseudo-groups on which one of them alone is right, as often as that is so on the units of all classes; half of
+   these follow the direction of the units. They are drawn anew in each resample and belong to metrics of decisions and
+   of ranks, not to means over units.
 2. Wider quantiles. With n groups the quantile is Student's with n - 1 degrees of freedom, and the exponential weights
    spread a mean less than it varies, by (n - 1) / (n + 1).
 3. A difference may be asked for at a confidence that the resamples cannot resolve (`heartml.release.looks`). Then its
@@ -35,7 +36,7 @@ Ints = NDArray[np.int_]
 Groups = Sequence[Any] | NDArray[Any]
 Kind = Literal["decisions", "ranks", "means"]   # what a metric is made from, see `Metric.kind`
 _PRIOR = 0.25                                   # of a group, right and wrong, in each class
-_PRIOR_OF_PAIR: dict[Kind, float] = {"decisions": 2.0, "ranks": 0.25}   # pseudo-groups, times the share of disagreement
+_PRIOR_OF_PAIR: dict[Kind, float] = {"decisions": 3.0, "ranks": 0.25}   # pseudo-groups, times the share of disagreement
 _WEIGHTS_AT_ONCE = 2_000_000   # 16 MB of weights: all resamples at once could fill the memory
 _LEAST_BEYOND = 5              # resamples that must lie beyond an end of a difference
 
@@ -179,7 +180,7 @@ def paired_bootstrap(
     ...                          ("murmur", "normal"), ["a", "b", "c", "d"], resamples=999, confidence=0.9,
     ...                          rng=np.random.default_rng(0))
     >>> found.value, round(found.low, 2), round(found.high, 2), round(found.p, 2)
-    (0.25, -0.59, 0.87, 0.21)
+    (0.25, -0.63, 0.92, 0.13)
     """
     labels, models = np.asarray(labels), (first, second)
     pseudo = _disagreeing(labels, first, second, groups, len(classes), metric.kind)
@@ -207,15 +208,18 @@ def _right_and_wrong(labels: Ints, groups: Groups, k: int) -> _Pseudo:
 def _disagreeing(
     labels: Ints, first: tuple[Floats, Ints], second: tuple[Floats, Ints], groups: Groups, k: int, kind: Kind
 ) -> _Pseudo:
-    """For each class that occurs: pseudo-groups on which one model is right and the other wrong, half either way."""
-    right = [np.asarray(decisions) == labels for _, decisions in (first, second)]
+    """For each class that occurs: pseudo-groups on which one model alone is right, as often as one is on all units.
+
+    Half of them follow the direction in which the units do, half do not: a class may differ from the others.
+    """
     same = all(np.array_equal(one, other) for one, other in zip(first, second, strict=True))
     if same or kind == "means":
         return _pseudo([], labels, groups)
-    share = (0.5 + float((right[0] != right[1]).sum())) / (1 + len(labels))
-    mass = _PRIOR_OF_PAIR[kind] * share / 2 / (k - 1)
+    right = [np.asarray(decisions) == labels for _, decisions in (first, second)]
+    alone = [_PRIOR + float((one & ~other).sum()) for one, other in (right, right[::-1])]
+    ours, theirs = (_PRIOR_OF_PAIR[kind] * (own / 2 + sum(alone) / 4) / (1 + len(labels)) / (k - 1) for own in alone)
     return _pseudo([(c, pair, mass) for c in np.unique(labels) for d in range(k) if d != c
-                    for pair in ((c, d), (d, c))], labels, groups)
+                    for pair, mass in (((c, d), ours), ((d, c), theirs))], labels, groups)
 
 
 def _pseudo(cells: Sequence[tuple[int, tuple[int, ...], float]], labels: Ints, groups: Groups) -> _Pseudo:

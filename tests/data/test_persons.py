@@ -9,12 +9,15 @@ from support.workspaces import ROOT
 
 from heartml.cli import tables as printed
 from heartml.core import config
-from heartml.core.tasks import TASKS
+from heartml.core.tasks import resolve
 from heartml.data import persons
 from heartml.data.ingest import IngestOutcome
 from heartml.data.validation import expectations, result, run_suites
 from heartml.metrics import METRICS
+from heartml.metrics.bootstrap import Difference
 from heartml.release import gate, gate_inputs, outcome
+from heartml.release.gate import Evidence
+from heartml.release.looks import Look
 from heartml.release.publish import ReleaseOutcome
 from heartml.reporting import model_card
 from heartml.reporting.task_report import cautions
@@ -78,8 +81,9 @@ def found() -> Callable[..., dict[str, object]]:
 
 @pytest.mark.parametrize(("counts", "said"), [(ALONE, True), (KNOWN, False), (None, False)])
 def test_the_gate_says_it_in_its_reason_and_decides_as_before(counts, said) -> None:
-    beaten = gate.beats_baselines(METRICS["uar"], 0.99, {"source": {"value": 0.3, "low": 0.1, "high": 0.5}},
-                                  {"source": "Data source alone"})
+    on = Evidence(20, 80, Look(1, 0.97), certain=True, first=True)
+    beaten = gate.beats_baselines(METRICS["uar"], 0.99, {"source": Difference(0.3, 0.1, 0.5, 0.01)},
+                                  {"source": "Data source alone"}, on)
     verdict = gate.decide([beaten, *gate.groups_are_persons(counts)], None, first=True)
     assert verdict.promote
     assert ("interval is too narrow" in verdict.reason) == said
@@ -89,11 +93,12 @@ def test_the_gate_says_it_in_its_reason_and_decides_as_before(counts, said) -> N
 def test_the_gate_reads_the_counts_of_the_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate_inputs.capture, "validation", lambda: (True, {}))
     monkeypatch.setattr(gate_inputs.capture, "gather", lambda _: {"missing": []})
-    evaluation = {"held_out": {"uar": {"value": 0.9}, "ece": dict.fromkeys(("value", "low", "high"), 0.1)},
-                  "against_floors": {"held_out": {}}, "floor_titles": {}}
+    monkeypatch.setattr(gate_inputs, "_beats_baselines", lambda *_: gate.no_problems("floors", [], "beaten"))
+    evaluation = {"held_out": {"ece": dict.fromkeys(("value", "low", "high"), 0.1)}}
     for counts, said in ((ALONE, True), (KNOWN, False), (None, False)):
-        challenger = SimpleNamespace(evaluation={**evaluation, **({"persons": counts} if counts else {})})
-        criteria = gate_inputs._criteria(TASKS["valves"], challenger, None, None, "yaseen-valves", PARAMS)
+        challenger = SimpleNamespace(evaluation={**evaluation, **({"persons": counts} if counts else {})},
+                                     predictions=None)
+        criteria = gate_inputs._on_its_own(resolve("yaseen-valves"), challenger, None, Look(1, 0.97), PARAMS)
         assert any(criterion.words.endswith(EFFECT.rstrip(".")) for criterion in criteria) == said
 
 

@@ -26,6 +26,7 @@ def test_two_versions_are_compared_on_what_both_can_be_judged_on(
     evaluate_with_skill(skill=12)
     publish_model()
     client, params = tracking.connect(), config.load()
+    params = params.model_copy(update={"gate": params.gate.model_copy(update={"confidence": 0.8})})     # few units
     one, two = (comparison.load(client, versions.get(client, f"{TASK}/{n}")) for n in "12")
     found = comparison.compare(one, two, params)
     units = folds.loc[(folds["part"] == "test") & ~folds["group_id"].isin(late), "unit_id"].nunique()

@@ -99,7 +99,7 @@ def robustness_cells(degraded, metric):
 
 def expected_tables(found, gate):
     """Name of the table -> its cells, by the numbers of the evaluation."""
-    champion = gate["comparison"]["champion"] if gate and gate["comparison"] else {}
+    champion = gate["comparison"]["champion_held_out"] if gate and gate["comparison"] else {}
     tables = tables_of_part(found, "held_out", champion) | tables_of_part(found, "out_of_fold", {})
     tables["Calibration error and Brier score before and after calibration"] = merged(
         scores(f"{words}, {when} calibration", {name: found[part][name + suffix] for name in ("ece", "brier")},
