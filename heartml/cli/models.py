@@ -20,8 +20,8 @@ def retrain(wait: bool, force: bool, as_json: bool) -> None:
     """Run every stale stage, register the model, and promote it if the gate agrees.
 
     The stages of dvc.yaml run as Prefect tasks, on the server PREFECT_API_URL or on a private one that ends with the
-    command. The new model is compared with the champion on the same held-out groups. Where nothing is new, nothing is
-    registered. After a kill, the same command goes on.
+    command. The new model is compared with the champion on every unit that neither was trained on: held-out ones, new
+    ones, and out of fold. Where nothing is new, nothing is registered. After a kill, the same command goes on.
 
     \b
     Reads        data/, params.yaml, dvc.yaml, the champion

@@ -73,7 +73,7 @@ keep champion 3's `seed`"
     if too_little := _too_little(comparison, champion, params.min_groups):
         return too_little
     allowed = -params.log_loss_margin if policy.kind == NOT_WORSE else 0.0
-    loss, low = comparison.loss, -comparison.loss.high
+    loss, low = comparison.loss, 0.0 - comparison.loss.high
     words = (f"log loss better by {plus(-loss.value)} [{plus(low)}, {plus(-loss.low)}] than champion {champion} at "
              f"{percent(comparison.confidence)} (look {comparison.look}) on {comparison.units} units in "
              f"{comparison.groups} groups ({_evidence(comparison)}){_left_out(comparison)}{policy.in_words(allowed)}")

@@ -120,5 +120,5 @@ def _rare(found: Found) -> list[str]:
 def _few(found: Found) -> list[str]:
     few = [f"{name} ({entry['groups']})" for name, entry in found["counts"][HELD_OUT]["classes"].items()
            if entry["groups"] < found["min_groups"] and name not in found["left_out"]]
-    return [f"Few held-out groups: {listed(few)}. They enter the means above and make their intervals too narrow, "
+    return [f"Few held-out groups: {listed(few)}. They enter the means above and make their intervals wide, "
             "but have no score of their own."] if few else []

@@ -60,7 +60,7 @@ class Table:
 
 
 def results(found: Mapping[str, Any], part: str, baselines: str, gate: Mapping[str, Any] | None = None) -> Table:
-    """The model, the champion on the same units (where it is known), and the baselines; one column a metric.
+    """The model, the champion on those of the units that were compared, and the baselines; one column a metric.
 
     Args:
         part: `held_out` or `out_of_fold`.
