@@ -240,6 +240,8 @@ TAMPERINGS: dict[str, tuple[Callable[[], object], dict[str, str]]] = {
     "a patient on both sides": (crossing_patient, {"record": BROKEN, "results": BROKEN, "groups": BROKEN}),
     "a forged verdict": (
         lambda: sql("update model_version_tags set value = 'refused' where key = 'heartml.verdict'"), {"gate": BROKEN}),
+    "a forged look": (
+        lambda: sql("update model_version_tags set value = '7' where key = 'heartml.look'"), {"gate": BROKEN}),
     "a forged gate": (forged_gate, {"gate": BROKEN, "alias": BROKEN}),
     "a forged tag of the lock": (lambda: sql("update tags set value = 'ab' where key = 'heartml.dvc_lock'"),
                                  {"record": BROKEN, "lock": BROKEN}),

@@ -2,90 +2,15 @@
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
+from support.scored_units import AHEAD, FIRST, PARAMS, TASK, TITLES, UNITS, answers, compare, verdict
 
-from heartml.core.config import GateParams
-from heartml.core.tasks import TASKS
-from heartml.evaluation.baselines import BASELINES
 from heartml.metrics import METRICS
-from heartml.metrics.bootstrap import Difference, paired_bootstrap
+from heartml.metrics.bootstrap import Difference
 from heartml.metrics.scores import LabelledPredictions
-from heartml.release import champion_comparison, champion_criteria, gate, looks
-from heartml.release.champion_comparison import LOSS, Champion
-from heartml.release.champion_criteria import PLAIN, Policy
-from heartml.release.gate import NOT_WORSE, Evidence
-from heartml.release.looks import Look
-
-TASK = TASKS["murmur"]
-PARAMS = GateParams(confidence=0.95, bootstrap=500, min_groups=5, subgroup_margin=0.05, min_subgroup_groups=10,
-                    calibration_margin=0.05, calibration_limit=0.15, catch_up_recordings=0)
-UNITS = 120
-AHEAD = Difference(0.3, 0.1, 0.5, 0.01)
-WITH_CHAMPION = Evidence(24, 96, Look(1, 0.95), certain=False, first=False)
-FIRST = Evidence(24, 96, looks.take(1, 0.95), certain=True, first=True)
-TITLES = {name: floor.title for name, floor in BASELINES.items()}
-
-
-def answers(
-    skill: float, *, seed: int, wrong: np.ndarray | None = None, right: np.ndarray | None = None
-) -> LabelledPredictions:
-    """Answers to the same units, right with probability `skill`; never where `wrong`, always where `right` [units]."""
-    labels = np.random.default_rng(7).integers(0, 3, UNITS)
-    hit = np.random.default_rng(seed).random(UNITS) < skill
-    hit = (hit if right is None else hit | right) & ~(np.zeros(UNITS, bool) if wrong is None else wrong)
-    decisions = np.where(hit, labels, (labels + 1) % 3)
-    names = np.array(TASK.classes)
-    table = pd.DataFrame({
-        "unit_id": [f"unit-{n:03}" for n in range(UNITS)], "group_id": [f"group-{n // 2:03}" for n in range(UNITS)],
-        "label": names[labels], "part": "test", "decision": names[decisions],
-    })
-    for kind in "pc":
-        table[[f"{kind}_{name}" for name in names]] = np.eye(3)[decisions] * 0.7 + 0.1
-    return LabelledPredictions.from_table(table, TASK.classes)
-
-
-def folds(scored: LabelledPredictions) -> pd.DataFrame:
-    """Two recordings a unit, in the unit's part."""
-    rows = [{"recording_id": f"{unit}-{r}", "unit_id": unit, "group_id": group, "label": "Absent", "part": part}
-            for unit, group, part in zip(scored.unit_ids, scored.groups, scored.parts, strict=True) for r in range(2)]
-    return pd.DataFrame(rows, columns=["recording_id", "unit_id", "group_id", "label", "part"])
-
-
-def known(scored: LabelledPredictions) -> pd.DataFrame:
-    return pd.DataFrame({"sex": np.where(np.arange(len(scored.unit_ids)) % 4 < 2, "Female", "Male")},
-                        index=scored.unit_ids)
-
-
-def compare(
-    challenger: LabelledPredictions, champion: LabelledPredictions | None, trained_on: frozenset[str] = frozenset(),
-    look: int = 1, new: frozenset[str] = frozenset(), params: GateParams = PARAMS,
-) -> champion_comparison.Comparison | None:
-    """Compared on the units of both; the champion was also trained on the recordings `trained_on`, in fold 9."""
-    own = folds(challenger if champion is None else champion)
-    own.loc[own["recording_id"].isin(trained_on), "part"] = "9"
-    return champion_comparison.compare(
-        TASK, challenger, Champion("3", champion, own[["recording_id", "part"]], new), folds(challenger),
-        known(challenger), params, np.random.default_rng(0), looks.take(look, params.confidence))
-
-
-def verdict(
-    comparison: champion_comparison.Comparison | None, *, against: dict | None = None, problems: tuple[str, ...] = (),
-    policy: Policy = PLAIN,
-) -> gate.Verdict:
-    metric = METRICS[TASK.metric]
-    criteria = [
-        champion_criteria.better_than_champion("3", comparison, PARAMS, policy),
-        champion_criteria.metric_holds(metric, comparison, PARAMS, policy),
-        champion_criteria.no_subgroup_loses(comparison, PARAMS.subgroup_margin),
-        champion_criteria.as_well_calibrated(comparison, PARAMS.calibration_margin),
-        gate.beats_baselines(metric, 0.8, against or {"source": AHEAD}, TITLES, WITH_CHAMPION),
-        gate.no_problems("lineage", problems, "complete"),
-    ]
-    return gate.decide(criteria, comparison, first=False)
+from heartml.release import champion_criteria, gate
 
 
 def test_a_clearly_better_challenger_is_promoted_and_the_reason_has_the_number() -> None:
@@ -305,91 +230,6 @@ def test_the_first_model_needs_no_champion() -> None:
     said = gate.decide([floors], None, first=True)
     assert said.promote
     assert "first model" in said.reason
-
-
-def in_folds(scored: LabelledPredictions, held_out: slice, part: str = "0") -> LabelledPredictions:
-    """The same predictions, held out for the units of the slice and out of fold for the others."""
-    parts = np.full(UNITS, part, dtype="<U4")
-    parts[held_out] = "test"
-    return replace(scored, parts=parts)
-
-
-def test_every_unit_counts_that_neither_model_was_trained_on_and_each_kind_is_said() -> None:
-    challenger = in_folds(answers(0.9, seed=1), slice(0, 24))
-    champion = in_folds(answers(0.6, seed=2), slice(0, 20), part="3")
-    later = frozenset(str(unit) for unit in champion.unit_ids[:4])
-    comparison = compare(challenger, champion, new=later)
-    assert comparison
-    assert comparison.evidence == {"held_out": 16, "out_of_fold": 96, "mixed": 4, "new": 4}
-    assert (comparison.units, comparison.trained) == (UNITS, 0)
-    assert "(16 held out, 96 out of fold, 4 held out for one and out of fold for the other, 4 new to the champion)" in (
-        verdict(comparison).reason)
-
-
-def test_an_out_of_fold_prediction_whose_model_saw_the_group_does_not_count() -> None:
-    """Two ids that nobody knew to be one person were in two folds of the champion; now they are one group."""
-    challenger, champion = (in_folds(answers(skill, seed=seed), slice(0, 24)) for skill, seed in ((0.9, 1), (0.6, 2)))
-    comparison = compare(challenger, champion, frozenset({"unit-100-0"}))
-    assert comparison
-    assert (comparison.trained, comparison.units) == (2, UNITS - 2)
-
-
-def test_a_champion_without_out_of_fold_predictions_is_compared_on_held_out_units_alone() -> None:
-    challenger, champion = (in_folds(answers(skill, seed=seed), slice(0, 24)) for skill, seed in ((0.9, 1), (0.6, 2)))
-    own = folds(champion)[["recording_id", "part"]]
-    comparison = champion_comparison.compare(
-        TASK, challenger, Champion("3", champion.take(champion.parts == "test"), own), folds(challenger),
-        known(challenger), PARAMS, np.random.default_rng(0), looks.take(1, 0.95))
-    assert comparison
-    assert comparison.evidence == {"held_out": 24, "out_of_fold": 0, "mixed": 0, "new": 0}
-    assert comparison.trained == UNITS - 24
-    assert comparison.champion_held_out == comparison.champion
-
-
-def test_each_look_needs_more_and_all_together_err_no_more_than_the_first_would() -> None:
-    spent = [1 - looks.take(k, 0.95).confidence for k in range(1, 10_001)]
-    assert sorted(spent, reverse=True) == spent
-    assert 0.0499 < sum(spent) < 0.05
-    challenger, champion = answers(0.75, seed=1, right=np.arange(UNITS) < 20), answers(0.72, seed=1)
-    lows = [-found.loss.high for k in (1, 2, 30) if (found := compare(challenger, champion, look=k))]
-    assert lows == sorted(lows, reverse=True) and lows[0] > lows[2]
-
-
-def version(number: str, compared_with: str | None) -> SimpleNamespace:
-    return SimpleNamespace(number=number, tags={"heartml.compared_with": compared_with} if compared_with else {})
-
-
-def test_versions_that_were_judged_before_are_looks_whichever_champion_it_was() -> None:
-    others = [version("1", "none"), version("2", "1"), version("3", "2"), version("4", None), version("5", "2")]
-    assert looks.next_look(others, "5", 0.95, first=False).number == 3, "its own earlier judgement is no other look"
-    assert looks.next_look(others, "6", 0.95, first=False).number == 4
-    assert looks.next_look(others, "6", 0.95, first=True).number == 2
-    assert looks.next_look([], "1", 0.95, first=True) == looks.take(1, 0.95)
-
-
-def test_of_ten_looks_at_equal_models_at_most_one_in_twenty_promotes_any() -> None:
-    """Forty series of ten challengers that are as good as the champion, on the same 60 units."""
-    rng, promoted = np.random.default_rng(3), 0
-    for series in range(40):
-        champion = answers(0.7, seed=1000 + series).take(np.arange(60))
-        challengers = [answers(0.7, seed=int(rng.integers(1 << 30))).take(np.arange(60)) for _ in range(10)]
-        promoted += any(paired_bootstrap(
-            METRICS[LOSS], champion.labels, (own.calibrated, own.decisions), (champion.calibrated, champion.decisions),
-            champion.classes, champion.groups, resamples=200, confidence=looks.take(look, 0.95).confidence,
-            rng=np.random.default_rng(0)).high < 0 for look, own in enumerate(challengers, start=1))
-    assert promoted <= 4, "two are expected at most; five or more would be seen in one of twenty cases"
-
-
-def test_a_refresh_need_only_be_shown_not_to_be_worse() -> None:
-    champion = answers(0.8, seed=1)
-    same = compare(champion, champion)
-    refreshed = Policy(NOT_WORSE, "the same recipe and 12 more recordings to train on")
-    said = verdict(same, policy=refreshed)
-    assert said.promote and not verdict(same).promote
-    assert "not worse is enough, by at most 0.050 (the same recipe and 12 more recordings to train on)" in said.reason
-    worse = compare(answers(0.55, seed=4), champion)
-    refused = verdict(worse, policy=refreshed)
-    assert {c.name for c in refused.criteria if not c.passed} >= {"better", "metric"}
 
 
 @pytest.mark.parametrize(("value", "passed"), [(-0.049, True), (-0.051, False)])
