@@ -159,9 +159,9 @@ def no_subgroup_loses(comparison: Comparison | None, margin: float) -> Criterion
 def as_well_calibrated(comparison: Comparison | None, margin: float) -> Criterion:
     """The whole interval of the paired difference in the Brier score lies below the margin.
 
-    So the challenger has to show that its confidence is worth as much as the champion's. Simulated with 50 held-out
-    groups: of two models that are both well calibrated, one in a hundred is refused (a third with 20 groups); of
-    over-confident ones (temperature 0.4) nine in ten. The calibration error cannot be used like this, because its own
+    So the challenger has to show that its confidence is worth as much as the champion's. Simulated with 50 groups: of
+    two models that are both well calibrated, one in a hundred is refused (one in six with 20 groups); of over-confident
+    ones (temperature 0.4) nineteen in twenty. The calibration error cannot be used like this, because its own
     noise would refuse nine in ten of the well calibrated ones.
 
     Args:
