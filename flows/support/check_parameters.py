@@ -20,10 +20,12 @@ def read() -> Params:
     for name in params.tasks:
         for dataset in tasks.resolve(name).datasets if paths.DATA.exists() else ():     # may add collections
             _check_name(f"tasks: {name}: data set", dataset, _datasets())
+    declared = tuple(name for name, values in params.encoder_parameters.items() if "kind" in values)
     for name in params.encoders:
-        _check_name("encoders:", name, tuple(encoders.ENCODERS))
-    for name in params.encoder_parameters:
-        _check_name("encoder_parameters:", name, tuple(encoders.ENCODERS))
+        _check_name("encoders:", name, (*encoders.ENCODERS, *declared))
+    for name, values in params.encoder_parameters.items():
+        _check_name("encoder_parameters:", name, (*encoders.ENCODERS, *declared))
+        _check_name(f"encoder_parameters.{name}.kind:", str(values.get("kind", name)), tuple(encoders.ENCODERS))
     for task in params.tasks:
         search = params.search.for_task(task)
         for name in search.heads:
@@ -41,7 +43,9 @@ def check_families(params: Params) -> None:
     """
     from heartml.models.heads.network_params import network_params
 
-    for name in params.encoder_parameters:
+    for name in params.encoder_parameters:     # weights are needed of those that are used
+        encoders.section(name, params)
+    for name in params.encoders:
         encoders.spec(name, params)
     for task in params.tasks:
         search = params.search.for_task(task)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from heartml.audio import preprocessing, sound_files
+from heartml.audio import sound_files
 from heartml.core import paths
 from heartml.core.frame_store import Frames
 from heartml.core.system import parallel
@@ -133,7 +133,7 @@ def _encode_one(text: str, store: Store, recording_id: str) -> None:
 
 def _prepared(spec: EncoderSpec, recording_id: str) -> tuple[str, npt.NDArray[np.float32]]:
     samples = sound_files.read_recording(paths.audio(recording_id), recording_id)
-    return recording_id, preprocessing.prepare(samples.floats, samples.sample_rate_hz, spec.audio)
+    return recording_id, encoders.prepared(spec, samples.floats, samples.sample_rate_hz)
 
 
 def _encode_in_batches(

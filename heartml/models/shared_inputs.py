@@ -75,5 +75,5 @@ class SharedInputs:
 
     def _frames(self, encoder_spec: Mapping[str, Any]) -> list[NDArray[np.float32]]:
         spec = encoders.EncoderSpec.from_json(encoder_spec)
-        encoder = encoders.load(spec)
+        encoder = encoders.load_once(spec)
         return [encoders.frames_of(encoder, spec, w, rate).astype(np.float32) for w, rate in self._waveforms]

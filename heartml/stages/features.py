@@ -34,7 +34,8 @@ def run(task: str, encoder: str) -> None:
         encode(missing, spec, store, device())
         encoder_used = encoders.load(spec)
         with replacing_folder(paths.features(task, encoder)) as folder:
-            frame_store.write(folder, store.view(recording_ids), encoder_used.frame_rate_hz, spec.to_json())
+            described = encoders.describe(spec, encoder_used)
+            frame_store.write(folder, store.view(recording_ids), encoder_used.frame_rate_hz, described)
         log.add(f"{len(recording_ids)} recordings in, {len(missing)} of them new, {encoder_used.dim} values a frame")
 
 

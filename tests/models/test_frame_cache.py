@@ -1,6 +1,8 @@
 """The features stage: the same bytes however often it was interrupted; one more recording is one recording's work."""
 
+import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -13,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from support import fault_injection
+from support import fault_injection, tiny_checkpoints
 from support.workspaces import Workspace
 
 from heartml.audio import sound_files
@@ -50,12 +52,20 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def declare_checkpoints(project: Path) -> None:
+    """Write a tiny checkpoint of each pre-trained kind, and its section into the project's params.yaml."""
+    text, sections = (project / "params.yaml").read_text(), tiny_checkpoints.sections(project)
+    lines = "".join(f"  {kind}: {json.dumps(values)}\n" for kind, values in sections.items())
+    (project / "params.yaml").write_text(re.sub("^(encoder_parameters:.*\n)", rf"\1{lines}", text, flags=re.MULTILINE))
+
+
 def output(encoder: str = "logspec") -> str:
     return hashing.sha256_folder(paths.features(TASK, encoder))
 
 
 @pytest.mark.parametrize("encoder", sorted(encoders.ENCODERS))
 def test_frames_of_every_recording_come_out(project: Path, encoder: str) -> None:
+    declare_checkpoints(project)
     features.run(TASK, encoder)
     packed = Frames.open(paths.features(TASK, encoder))
     spec = encoders.spec(encoder, config.load())
@@ -139,6 +149,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(project: Path, monkey
 
 def test_a_batch_says_what_each_recording_says_alone(project: Path) -> None:
     """The way of the GPU, walked on the CPU: fixed shapes, zeros behind and beside."""
+    declare_checkpoints(project)
     recording_ids = pd.read_parquet(paths.folds(TASK))["recording_id"].tolist()
     for name in encoders.ENCODERS:
         spec = encoders.spec(name, config.load())

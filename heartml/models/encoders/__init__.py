@@ -1,18 +1,23 @@
 """Encoders: waveform in, frames out, `[batch, time] -> [batch, frames, dim]` at a stated rate. One file a member.
 
-To add one: write `NAME.py` in this folder (the Protocol `EncoderModule` says what it must hold) and add its name to
-`ENCODERS`. Its parameters are a class in that file; users write them in `params.yaml` under `encoder_parameters.NAME`.
+To add one: write `KIND.py` in this folder (the Protocol `EncoderModule` says what it must hold) and add its name to
+`ENCODERS`. Its parameters are a class in that file. `encoders` in `params.yaml` names the encoders in use: a kind, with
+its parameters in `encoder_parameters.KIND`, or a name of the user's, with the parameters and `kind` in
+`encoder_parameters.NAME`. So two checkpoints of one kind stand side by side.
 
 An `EncoderSpec` holds everything that decides an encoder's output. It is saved in `encoder.json` and in a fitted model.
 `load(spec(name, params))` makes the encoder from `params.yaml`, `load(EncoderSpec.from_json(...))` from a saved spec.
 """
 
 import hashlib
+import json
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +27,15 @@ from heartml.core import config
 from heartml.core.config import AudioParams, Params, Section
 from heartml.core.system import family
 from heartml.core.system.errors import HeartMLError
+from heartml.models.encoders.pretrained_params import PretrainedParams
+from heartml.models.encoders.weight_files import WeightsError
 
 if TYPE_CHECKING:
     import torch
+
+    from heartml.models.encoders.pretrained import PretrainedEncoder
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 class EncoderError(HeartMLError):
@@ -32,7 +43,11 @@ class EncoderError(HeartMLError):
 
 
 class Encoder(Protocol):
-    """Maps prepared waveforms to frames."""
+    """Maps prepared waveforms to frames.
+
+    Attributes:
+        name: of its kind.
+    """
 
     name: str
     sample_rate_hz: int
@@ -81,27 +96,54 @@ ENCODERS: dict[str, Callable[[], EncoderModule]] = family.members(__name__, [
     "logspec",
     "random_conv",
     "amplitude",
+    "efficientat",
+    "m2d",
+    "byol_a",
 ])
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """An encoder's name and everything its frames depend on: the audio parameters and its sections of `params.yaml`."""
+    """An encoder's name and everything its frames depend on: the audio parameters and its sections of `params.yaml`.
+
+    Attributes:
+        sections: kind -> section: its own, and those of the kinds that it needs.
+        own_kind: its kind, where that is not its name.
+    """
 
     name: str
     audio: AudioParams
     sections: Mapping[str, Section]
+    own_kind: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """The member of `ENCODERS` that makes it."""
+        return self.own_kind or self.name
+
+    @property
+    def pretrained(self) -> PretrainedParams | None:
+        """Its section, if it has pre-trained weights."""
+        own = self.sections[self.kind]
+        return own if isinstance(own, PretrainedParams) else None
 
     def to_json(self) -> dict[str, Any]:
         """The spec as plain JSON values."""
         sections = {key: section.model_dump(mode="json") for key, section in self.sections.items()}
-        return {"name": self.name, "audio": self.audio.model_dump(mode="json"), "sections": sections}
+        found = {"name": self.name, "audio": self.audio.model_dump(mode="json"), "sections": sections}
+        return {**found, "kind": self.own_kind} if self.own_kind else found
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "EncoderSpec":
         """The spec that `to_json` gave; other keys are ignored."""
         sections = {key: member(key).PARAMS.model_validate(own) for key, own in values["sections"].items()}
-        return cls(values["name"], AudioParams.model_validate(values["audio"]), sections)
+        return cls(values["name"], AudioParams.model_validate(values["audio"]), sections, values.get("kind"))
+
+    def identity(self) -> dict[str, Any]:
+        """What the frames depend on, as plain JSON values."""
+        if self.pretrained is None:
+            return self.to_json()
+        return {"kind": self.kind, "audio": self.audio.model_dump(mode="json"), **self.pretrained.identity()}
 
 
 def member(name: str) -> EncoderModule:
@@ -115,26 +157,62 @@ def member(name: str) -> EncoderModule:
     return ENCODERS[name]()
 
 
+def kind_of(name: str, params: Params) -> str:
+    """The kind of the encoder `name`: what `params.yaml` says, or the name itself.
+
+    Raises:
+        EncoderError: no encoder has that name.
+        ParamsError: a kind's name is given to another kind, or the name cannot be that of a folder.
+    """
+    kind = str(params.encoder_parameters.get(name, {}).get("kind", name))
+    if name in ENCODERS and kind != name:
+        raise config.ParamsError(f"params.yaml: encoder_parameters.{name}.kind: {name} is a kind itself; take another "
+                                 f"name for an encoder of kind {kind}")
+    if not _NAME.fullmatch(name):
+        raise config.ParamsError(f"params.yaml: encoder_parameters: {name!r} is no name: a letter, then letters, "
+                                 "digits and _")
+    if name not in ENCODERS and kind == name:
+        raise EncoderError(f"no encoder {name!r}: `encoders` in params.yaml knows {', '.join(ENCODERS)}, and names "
+                           "with a `kind` in `encoder_parameters`")
+    member(kind)
+    return kind
+
+
 def spec(name: str, params: Params) -> EncoderSpec:
-    """The spec of encoder `name`, from `params.yaml`.
+    """The spec of encoder `name`, from `params.yaml`. Pre-trained weights must be there, and be the named ones.
 
     Raises:
         EncoderError: no encoder has that name, or `params.yaml` has no section for it.
         ParamsError: the section has a key that is unknown, missing, out of range, or does not fit the sample rate.
+        WeightsError: the weights are missing, are others, or are those of another network.
     """
-    sections = {key: _section(key, params) for key in (*member(name).NEEDS, name)}
-    found = EncoderSpec(name, params.audio, sections)
+    kind = kind_of(name, params)
+    sections = {**{key: section(key, params) for key in member(kind).NEEDS}, kind: section(name, params)}
+    found = EncoderSpec(name, params.audio, sections, kind if kind != name else None)
     try:
+        if found.pretrained:
+            own = found.pretrained.at_hand()
+            audio = params.audio.model_copy(update={"sample_rate_hz": own.rate_hz()})
+            found = replace(found, sections={**sections, kind: own}, audio=audio)
         load(found)
     except ValueError as error:
-        raise config.ParamsError(f"params.yaml: encoder_parameters.{error}") from None
+        place = f"{name}: " if found.pretrained else ""
+        raise config.ParamsError(f"params.yaml: encoder_parameters.{place}{error}") from None
+    except WeightsError as error:
+        raise WeightsError(f"params.yaml: encoder_parameters.{name}: {error}") from None
     return found
 
 
-def _section(name: str, params: Params) -> Section:
+def section(name: str, params: Params) -> Section:
+    """The checked section of encoder `name`; the file of weights that it may name is not looked at.
+
+    Raises:
+        EncoderError, ParamsError: see `spec`.
+    """
     if name not in params.encoder_parameters:
         raise EncoderError(f"params.yaml: encoder {name} needs a section `encoder_parameters.{name}`")
-    return config.validate_section(member(name).PARAMS, params.encoder_parameters[name], f"encoder_parameters.{name}")
+    values = {key: value for key, value in params.encoder_parameters[name].items() if key != "kind"}
+    return config.validate_section(member(kind_of(name, params)).PARAMS, values, f"encoder_parameters.{name}")
 
 
 def load(spec: EncoderSpec) -> Encoder:
@@ -142,16 +220,34 @@ def load(spec: EncoderSpec) -> Encoder:
 
     Raises:
         ValueError: its parameters do not fit the sample rate.
+        WeightsError: its weights are not here, or cannot be used.
     """
-    return member(spec.name).make(spec.audio, spec.sections)
+    return member(spec.kind).make(spec.audio, spec.sections)
+
+
+def load_once(spec: EncoderSpec) -> Encoder:
+    """The encoder of a spec; this process keeps the last few, because reading weights takes long."""
+    return _load_once(json.dumps(spec.to_json(), sort_keys=True))
+
+
+@lru_cache(maxsize=8)
+def _load_once(text: str) -> Encoder:
+    return load(EncoderSpec.from_json(json.loads(text)))
+
+
+def describe(spec: EncoderSpec, encoder: Encoder) -> dict[str, Any]:
+    """The spec as JSON, with the number of frequency bands in a frame where the encoder is pre-trained."""
+    return {**spec.to_json(), **({"bands": cast("PretrainedEncoder", encoder).bands} if spec.pretrained else {})}
 
 
 def fingerprint(spec: EncoderSpec) -> str:
     """16 hex digits over everything that frames depend on: parameters, code of audio and encoders, libraries."""
-    libraries = [metadata.version(name) for name in ("torch", "torchaudio", "numpy", "scipy")]
-    digest = hashlib.sha256(repr((sorted_items(spec.to_json()), libraries)).encode())
+    of_weights = spec.pretrained.LIBRARIES if spec.pretrained else ()
+    libraries = [metadata.version(name) for name in ("torch", "torchaudio", "numpy", "scipy", *of_weights)]
+    digest = hashlib.sha256(repr((sorted_items(spec.identity()), libraries)).encode())
     own = Path(__file__).parent
-    sources = [own / f"{key}.py" for key in spec.sections]     # its own module, and those of the encoders it needs
+    names = [*spec.sections, *(("pretrained", "mel") if spec.pretrained else ())]
+    sources = [own / f"{key}.py" for key in names]     # its own module, and those of what it needs
     for source in [Path(sound_files.__file__), Path(preprocessing.__file__), Path(__file__), *sources]:
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
@@ -162,13 +258,18 @@ def sorted_items(value: Any) -> Any:
     return [(k, sorted_items(v)) for k, v in sorted(value.items())] if isinstance(value, dict) else value
 
 
+def prepared(spec: EncoderSpec, waveform: npt.NDArray[np.float32], sample_rate_hz: int) -> npt.NDArray[np.float32]:
+    """What the encoder of `spec` takes: raw waveform [time] -> [time'] at its own rate and level."""
+    ready = preprocessing.prepare(waveform, sample_rate_hz, spec.audio)
+    return ready * np.float32(spec.pretrained.level) if spec.pretrained else ready
+
+
 def frames_of(
     encoder: Encoder, spec: EncoderSpec, waveform: npt.NDArray[np.float32], sample_rate_hz: int
 ) -> npt.NDArray[np.float16]:
     """Frames of one recording: raw waveform [time] -> float16 [frames, dim]. Training and prediction both use this."""
     import torch
 
-    prepared = preprocessing.prepare(waveform, sample_rate_hz, spec.audio)
     with torch.inference_mode():
-        frames = encoder.encode(torch.from_numpy(prepared)[None])[0]
+        frames = encoder.encode(torch.from_numpy(prepared(spec, waveform, sample_rate_hz))[None])[0]
     return frames.numpy().astype(np.float16)

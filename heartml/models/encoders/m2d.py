@@ -1,0 +1,243 @@
+"""M2D, a vision transformer on patches of a log-mel spectrogram: `[batch, time] -> [batch, frames, bands x channels]`.
+
+Niizumi et al., Masked Modeling Duo, 2023 (arXiv 2210.14648); on heart sounds arXiv 2404.17107. Every checkpoint in the
+publisher's format can be read: plain, or with the prefix `backbone.` or `module.ar.runtime.backbone.`, at 16 kHz and at
+32 kHz, with or without a fine-tuned head, which is left out. The name of its folder says the shape:
+`m2d_vit_base-80x608p16x16p16k-...` is an input of 80 mel bands by 608 frames, patches of 16 by 16, and 16 kHz.
+
+A longer recording is encoded in chunks of the input's length. The last one is padded to whole patches, and has the
+first columns of the table of positions. Bands of patches are stacked, so frequency is kept. Layer `last` is the output
+of the final norm, `0`, `1`, ... are the outputs of the blocks.
+"""
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from heartml.core.config import AudioParams, Count
+from heartml.models.encoders.mel import mel
+from heartml.models.encoders.pretrained import PretrainedEncoder, at_least, build, pinned
+from heartml.models.encoders.pretrained_params import Layer, PretrainedParams
+
+_SHAPE = re.compile(r"-(\d+)x(\d+)p(\d+)x(\d+)(?:p(\d+)k)?")
+_HEADS = re.compile(r"vit_(tiny|small|base|large|huge)")
+_HEADS_OF = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16}
+_PREFIXES = ("module.ar.runtime.backbone.", "backbone.")
+_BANDS_HZ = {16000: (50.0, 8000.0), 32000: (50.0, 16000.0)}
+_HEAD_WIDTH = 64                 # of attention in vision transformers; narrower networks have three heads
+_LEAST_HEADS = 3
+_USUAL_KHZ = 16                  # of names that do not say it
+_NORM_STATS = (-7.1, 4.2)        # of checkpoints that do not say their own
+_AT_ONCE = 32                    # chunks
+
+
+class M2dParams(PretrainedParams):
+    """The section of an encoder of kind `m2d`.
+
+    Attributes:
+        input_size: mel bands and frames of the input; `patch_size` likewise. `None`: as the folder's name says.
+        sample_rate_hz: 16000 or 32000; `None`: as the folder's name says.
+        heads: of attention; `None`: as the folder's name says (`vit_base`), or else as usual for the width.
+    """
+
+    KIND: ClassVar[str] = "m2d"
+    LICENCE: ClassVar[str] = "NTT: evaluation only"
+    CITATION: ClassVar[str] = "Niizumi et al., Masked Modeling Duo, 2023, arXiv 2210.14648"
+    LIBRARIES: ClassVar[tuple[str, ...]] = ("timm",)
+
+    input_size: tuple[Count, Count] | None = None
+    patch_size: tuple[Count, Count] | None = None
+    sample_rate_hz: Count | None = None
+    heads: Count | None = None
+
+    def rate_hz(self) -> int:
+        """The rate that the folder's name or the section says."""
+        assert self.sample_rate_hz is not None
+        return self.sample_rate_hz
+
+    def resolved(self, stated: Mapping[str, Any]) -> Self:
+        """See `PretrainedParams.resolved`; the shape is that of the section, or else of the folder's name."""
+        found = super().resolved(stated)
+        shape = shape_of(self.weights) or {}
+        missing = {key: value for key, value in {**shape, **stated.get("shape", {})}.items()
+                   if getattr(found, key) is None}
+        found = type(self).model_validate({**found.model_dump(), **missing})
+        lacking = [key for key in ("input_size", "patch_size", "sample_rate_hz") if getattr(found, key) is None]
+        if lacking:
+            raise ValueError(f"{', '.join(lacking)}: write it here, the folder's name does not say it, as "
+                             "m2d_vit_base-80x608p16x16p16k does")
+        if found.sample_rate_hz not in _BANDS_HZ:
+            raise ValueError(f"sample_rate_hz: {found.sample_rate_hz} is none of {', '.join(map(str, _BANDS_HZ))}")
+        return found
+
+
+PARAMS = M2dParams
+NEEDS: tuple[str, ...] = ()
+
+
+def shape_of(path: str) -> dict[str, Any] | None:
+    """Input, patch and sample rate that a path of the publisher's names; `None` where it names none.
+
+    >>> shape_of("m2d_vit_base-80x608p16x16p32k-221006/checkpoint-300.pth")
+    {'input_size': (80, 608), 'patch_size': (16, 16), 'sample_rate_hz': 32000, 'heads': 12}
+    """
+    found, size = _SHAPE.findall(path), _HEADS.findall(path)
+    if not found:
+        return None
+    mels, frames, high, wide, khz = (int(number or _USUAL_KHZ) for number in found[-1])
+    shape: dict[str, Any] = {"input_size": (mels, frames), "patch_size": (high, wide), "sample_rate_hz": khz * 1000}
+    return {**shape, "heads": _HEADS_OF[size[-1]]} if size else shape
+
+
+class _Transformer(nn.Module):
+    """Patches, positions, blocks and the final norm: `[batch, 1, mels, frames] -> layers of [batch, tokens, width]`."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], heads: int | None) -> None:
+        from timm.models.vision_transformer import Block
+
+        super().__init__()
+        width = tensors["cls_token"].shape[-1]
+        depth = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
+        if heads is None or width % heads:
+            heads = max(_LEAST_HEADS, width // _HEAD_WIDTH)
+        high, wide = tensors["patch_embed.proj.weight"].shape[-2:]
+        self.cls_token = nn.Parameter(torch.empty(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.empty(tensors["pos_embed"].shape))
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(1, width, (high, wide), (high, wide))})
+        ratio = tensors["blocks.0.mlp.fc1.weight"].shape[0] / width
+        norm: Any = functools.partial(nn.LayerNorm, eps=1e-6)
+        self.blocks = nn.ModuleList(Block(width, heads, ratio, qkv_bias=True, norm_layer=norm) for _ in range(depth))
+        self.norm = norm(width)
+
+    def forward(self, image: Tensor, columns: int) -> list[Tensor]:
+        """Outputs of the blocks, then of the norm: `[batch, bands x frames, width]`, without the token of the class.
+
+        Args:
+            columns: of the table of positions, which is that of the whole input.
+        """
+        maps = self.patch_embed["proj"](image)
+        bands, frames = maps.shape[2:]
+        table = self.pos_embed[:, 1:].reshape(1, bands, columns, -1)[:, :, :frames]
+        x = maps.flatten(2).transpose(1, 2) + table.flatten(1, 2)
+        x = torch.cat([(self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1), x], dim=1)
+        found = []
+        for block in self.blocks:
+            x = block(x)
+            found.append(x[:, 1:])
+        return [*found, self.norm(x)[:, 1:]]
+
+
+class M2d(PretrainedEncoder):
+    """The encoder, see the module.
+
+    Args:
+        tensors: of the publisher's checkpoint.
+        params: resolved.
+
+    Raises:
+        KeyError, ValueError, RuntimeError: the tensors are those of another network or of another shape.
+    """
+
+    name = "m2d"
+
+    def __init__(self, tensors: Mapping[str, Tensor], params: M2dParams) -> None:
+        assert params.input_size is not None and params.patch_size is not None
+        own = _plain_names(tensors)
+        (mels, self.chunk), (high, self.wide) = params.input_size, params.patch_size
+        self.bands, self.columns = mels // high, self.chunk // self.wide
+        _check_shape(own, params, self.bands * self.columns)
+        stats = own["norm_stats"].tolist() if "norm_stats" in own else _NORM_STATS
+        self.mean, self.deviation = float(stats[0]), float(stats[1])
+        with torch.random.fork_rng(devices=[]):
+            self.network = _Transformer(own, params.heads).eval()
+        self.network.load_state_dict({name: tensor for name, tensor in own.items() if name != "norm_stats"})
+        depth = len(self.network.blocks)
+        self.layers = [depth if layer == "last" else layer for layer in params.layers]
+        if max(self.layers) > depth:
+            raise ValueError(f"layers: there are 0 to {depth - 1} and last")
+        self.sample_rate_hz = params.rate_hz()
+        size = self.sample_rate_hz // 40
+        self.mel = mel(self.sample_rate_hz, size, size * 2 // 5, mels, _BANDS_HZ[self.sample_rate_hz], slaney=True)
+        self.frame_rate_hz = self.sample_rate_hz / self.mel.hop / self.wide
+        self.dim = self.bands * len(self.layers) * own["cls_token"].shape[-1]
+
+    @classmethod
+    def from_pretrained(cls, path: Path, sha256: str | None = None, layers: Sequence[Layer] = ("last",)) -> "M2d":
+        """The encoder of a publisher's checkpoint, in a folder whose name says the shape.
+
+        Raises:
+            WeightsError: the file is missing, has another hash, or is no checkpoint of this kind.
+            ValueError: the folder's name does not say the shape.
+        """
+        section = pinned(M2dParams, path, sha256, layers).resolved({})
+        return build(section, lambda tensors: cls(tensors, section))
+
+    def to(self, device: str) -> "M2d":
+        """The same encoder on another device."""
+        self.network.to(device)
+        self.mel.to(device)
+        return self
+
+    def frames_in(self, samples: int) -> int:
+        """The patches that a spectrogram fills, chunk by chunk; at least one."""
+        of_mel = 1 + max(samples, self.mel.least_samples) // self.mel.hop
+        return of_mel // self.chunk * self.columns + -(-(of_mel % self.chunk) // self.wide)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """float32 `[batch, time] -> [batch, frames, bands x channels]`."""
+        picture = self.spectrogram(batch)
+        whole = picture.shape[2] // self.chunk
+        parts = []
+        if whole:
+            chunks = torch.stack(picture[:, :, : whole * self.chunk].chunk(whole, dim=2), dim=1).flatten(0, 1)
+            parts.append(self._frames(chunks).reshape(len(batch), whole * self.columns, self.dim))
+        if picture.shape[2] % self.chunk:
+            parts.append(self._frames(picture[:, :, whole * self.chunk :]))
+        return torch.cat(parts, dim=1)
+
+    def spectrogram(self, batch: Tensor) -> Tensor:
+        """float32 `[batch, time] -> [batch, mels, frames]`: log mel energies, scaled as in training."""
+        logs = (self.mel.power(at_least(batch, self.mel.least_samples)) + torch.finfo(torch.float32).eps).log()
+        return (logs - self.mean) / self.deviation
+
+    def _frames(self, image: Tensor) -> Tensor:
+        """Chunks `[chunks, mels, frames] -> [chunks, patches in time, bands x channels]`."""
+        padded = functional.pad(image, (0, -image.shape[2] % self.wide))[:, None]
+        found = [self.network(padded[first : first + _AT_ONCE], self.columns)
+                 for first in range(0, len(padded), _AT_ONCE)]
+        tokens = torch.cat([torch.cat([of[number] for number in self.layers], dim=2) for of in found])
+        return tokens.reshape(len(tokens), self.bands, -1, tokens.shape[2]).transpose(1, 2).flatten(2)
+
+
+def _plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of the network alone, under timm's names; those of a fine-tuned head are left out."""
+    prefix = next((prefix for prefix in _PREFIXES if f"{prefix}cls_token" in tensors), "")
+    own = {name.removeprefix(prefix): tensor.float() for name, tensor in tensors.items() if name.startswith(prefix)}
+    if "norm_stats" in tensors:
+        own["norm_stats"] = tensors["norm_stats"]
+    wanted = ("cls_token", "pos_embed", "norm_stats", "patch_embed.proj.", "blocks.", "norm.")
+    return {name: tensor for name, tensor in own.items() if name.startswith(wanted)}
+
+
+def _check_shape(tensors: Mapping[str, Tensor], params: M2dParams, tokens: int) -> None:
+    """Check that patch and table of positions are those of the stated shape.
+
+    Raises:
+        ValueError: they are not.
+    """
+    patch, positions = tuple(tensors["patch_embed.proj.weight"].shape[-2:]), tensors["pos_embed"].shape[1] - 1
+    if patch != params.patch_size or positions != tokens:
+        raise ValueError(f"patches of {patch[0]}x{patch[1]} and {positions} positions, but {params.input_size} in "
+                         f"patches of {params.patch_size} is stated")
+
+
+def make(audio: AudioParams, sections: Mapping[str, Any]) -> M2d:
+    """The encoder, see `EncoderModule.make`."""
+    params: M2dParams = sections["m2d"]
+    return build(params, lambda tensors: M2d(tensors, params))
