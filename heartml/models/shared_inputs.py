@@ -14,6 +14,7 @@ from heartml.audio import quality
 from heartml.audio.quality import Quality
 from heartml.models import encoders
 from heartml.models.ensemble.candidate import FeatureSet
+from heartml.models.pooling import Grid
 
 EncoderSpecs = Mapping[str, Mapping[str, Any]]      # encoder -> its spec and frame rate, see `Model.encoder_specs`
 RatedWaveform = tuple[NDArray[np.float32], int]     # samples in [-1, 1], sample_rate_hz
@@ -45,7 +46,8 @@ class SharedInputs:
         """Recordings whose frames under these encoders exist already: encoder -> `r` arrays `[frames, dim]`."""
         shared = cls((), unit_of, qualities)
         rates_hz = {name: float(spec["frame_rate_hz"]) for name, spec in encoder_specs.items()}
-        feature_set = FeatureSet({name: frames[name] for name in encoder_specs}, rates_hz, shared._unit)
+        grids = {name: Grid.of(spec) for name, spec in encoder_specs.items()}
+        feature_set = FeatureSet({name: frames[name] for name in encoder_specs}, rates_hz, grids, shared._unit)
         shared._made = [(dict(encoder_specs), feature_set)]
         return shared
 
@@ -62,7 +64,8 @@ class SharedInputs:
         for name, encoder_spec in encoder_specs.items():
             if name not in known:
                 known[name] = encoder_spec
-                feature_set.add(name, self._frames(encoder_spec), float(encoder_spec["frame_rate_hz"]))
+                rate_hz = float(encoder_spec["frame_rate_hz"])
+                feature_set.add(name, self._frames(encoder_spec), rate_hz, Grid.of(encoder_spec))
         return feature_set
 
     def _matching(self, encoder_specs: EncoderSpecs) -> tuple[dict[str, Mapping[str, Any]], FeatureSet]:
@@ -70,7 +73,7 @@ class SharedInputs:
         for known, feature_set in self._made:
             if all(known.get(name, spec) == spec for name, spec in encoder_specs.items()):
                 return known, feature_set
-        self._made.append(({}, FeatureSet({}, {}, self._unit)))
+        self._made.append(({}, FeatureSet({}, {}, {}, self._unit)))
         return self._made[-1]
 
     def _frames(self, encoder_spec: Mapping[str, Any]) -> list[NDArray[np.float32]]:

@@ -23,6 +23,7 @@ from heartml.models.ensemble.candidate import CandidateSpec, FeatureSet
 from heartml.models.ensemble.stacking import is_stacked
 from heartml.models.heads import FittedHead, HeadPrediction, HeadState, Targets
 from heartml.models.heads.noise import with_noise
+from heartml.models.pooling import Grid
 from heartml.training import training_set
 from heartml.training.training_set import TrainingSet
 
@@ -99,7 +100,8 @@ def training_data(name: str, encoders: tuple[str, ...], root: Path) -> TrainingD
     frames = {encoder: Frames.open(root / paths.features(name, encoder)) for encoder in encoders}
     of_encoder = {encoder: stored.of(found.recording_ids) for encoder, stored in frames.items()}
     rates_hz = {encoder: stored.frame_rate_hz for encoder, stored in frames.items()}
-    feature_set = FeatureSet(of_encoder, rates_hz, found.unit)
+    grids = {encoder: Grid.of(stored.encoder) for encoder, stored in frames.items()}
+    feature_set = FeatureSet(of_encoder, rates_hz, grids, found.unit)
     recordings = pd.read_parquet(paths.RECORDINGS, columns=["recording_id", "seconds"]).set_index("recording_id")
     seconds = tuple(recordings.loc[list(found.recording_ids), "seconds"])
     return TrainingData(found, feature_set, frames, pd.read_parquet(paths.ANNOTATIONS), seconds)

@@ -1,11 +1,16 @@
 """What a pooled vector must and must not depend on."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from heartml.models import pooling
+from heartml.core import config
+from heartml.models import encoders, pooling
+from heartml.models.pooling import Grid
 
 RATE_HZ = 50.0
+PARAMS = config.load(Path(__file__).parents[2] / "params.yaml")
 
 
 def noise(seed: int, frames: int = 400, dim: int = 12) -> np.ndarray:
@@ -21,9 +26,38 @@ def modulated(rate_hz: float, band: int, seconds: float = 12) -> np.ndarray:
 @pytest.mark.parametrize("name", pooling.POOLINGS)
 @pytest.mark.parametrize("frame_rate_hz", [12.5, 50.0])
 def test_every_length_gives_one_finite_size(name: str, frame_rate_hz: float) -> None:
-    vectors = pooling.pool(name, [noise(n, frames=n) for n in (1, 2, 30, 500)], frame_rate_hz)
+    vectors = pooling.pool(name, [noise(n, frames=n) for n in (1, 2, 30, 500)], frame_rate_hz, Grid(3, 4))
     assert vectors.shape[0] == 4
     assert np.isfinite(vectors).all()
+
+
+def test_the_control_averages_over_bands_and_the_mean_keeps_them() -> None:
+    frames = noise(5, dim=12)
+    swapped = frames.reshape(-1, 3, 4)[:, [2, 0, 1]].reshape(-1, 12)      # the same bands in another order
+    control, other = (pooling.pool("average", [one], RATE_HZ, Grid(3, 4))[0] for one in (frames, swapped))
+    np.testing.assert_allclose(control, frames.reshape(-1, 3, 4).mean((0, 1)), rtol=1e-4)
+    np.testing.assert_allclose(control, other, rtol=1e-4, atol=1e-6)
+    kept, moved = (pooling.pool("mean", [one], RATE_HZ, Grid(3, 4))[0] for one in (frames, swapped))
+    np.testing.assert_allclose(kept, frames.mean(0), rtol=1e-4, atol=1e-6)
+    assert not np.allclose(kept, moved)
+
+
+@pytest.mark.parametrize("name", ["logspec", "random_conv"])
+def test_the_control_knows_the_bands_of_every_encoder(name: str) -> None:
+    spec = encoders.spec(name, PARAMS)
+    encoder = encoders.load(spec)
+    grid = Grid.of({**encoders.describe(spec, encoder), "dim": encoder.dim})
+    assert grid.bands * grid.channels == encoder.dim
+    assert grid.bands == (48 if name == "logspec" else 6)
+    tone = np.sin(2 * np.pi * 70 * np.arange(16000) / 4000) * np.sin(2 * np.pi * 1.5 * np.arange(16000) / 4000) ** 4
+    frames = encoders.frames_of(encoder, spec, tone.astype(np.float32), 4000).astype(np.float32)
+    averaged = frames.mean(1, keepdims=True) if name == "logspec" else frames.reshape(-1, 64, 6).mean(2)
+    np.testing.assert_allclose(grid.averaged(frames), averaged, rtol=1e-4, atol=1e-5)
+
+
+def test_pre_trained_frames_state_their_bands() -> None:
+    assert Grid.of({"name": "mn04", "kind": "efficientat", "dim": 1536, "bands": 4}) == Grid(4, 384)
+    assert Grid.of({"name": "amplitude", "dim": 2}) == Grid(1, 2)
 
 
 def test_a_recording_played_twice_has_the_same_moments() -> None:

@@ -154,6 +154,15 @@ def test_frames_do_not_depend_on_where_the_file_lies_or_whether_models_hold_it(t
     assert len(set(prints)) == 3
 
 
+def test_a_recording_comes_at_the_rate_and_level_of_the_network(tmp_path: Path) -> None:
+    sections = {"efficientat": {**tiny_checkpoints.sections(tmp_path)["efficientat"], "level": 0.05}}
+    spec = encoders.spec("efficientat", tiny_checkpoints.with_sections(PARAMS, sections))
+    tone = np.sin(2 * np.pi * 200 * np.arange(16000) / 4000).astype(np.float32)
+    ready = encoders.prepared(spec, 30 * tone, 4000)
+    assert ready.shape == (4 * 32000,)
+    assert np.sqrt(np.mean(ready[8000:-8000] ** 2)) == pytest.approx(0.05, rel=0.01)
+
+
 @pytest.mark.parametrize(("name", "values", "error", "words"), [
     ("ear", {"kind": "efficientatt"}, EncoderError, "no encoder 'efficientatt'"),
     ("logspec", {"kind": "byol_a"}, ParamsError, "logspec is a kind itself"),

@@ -29,9 +29,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         counts["frames"] += 1
         return frames_of(*arguments)
 
-    def count_vectors(name: str, frames: object, rate_hz: float) -> object:
+    def count_vectors(name: str, frames: object, rate_hz: float, grid: pooling.Grid) -> object:
         counts["vectors"] += 1
-        return pool(name, frames, rate_hz)
+        return pool(name, frames, rate_hz, grid)
 
     monkeypatch.setattr(encoders, "frames_of", count_frames)
     monkeypatch.setattr(pooling, "pool", count_vectors)

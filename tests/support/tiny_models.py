@@ -7,6 +7,7 @@ from support.finished_project import RATE_HZ, draw_heart_sound
 
 from heartml.audio.sound_files import Samples
 from heartml.core import config, tasks
+from heartml.core.config import Params
 from heartml.models import encoders, pooling
 from heartml.models.ensemble.calibration import Calibration
 from heartml.models.ensemble.candidate import CandidateSpec
@@ -33,17 +34,18 @@ def draw_sound(kind: str, seed: int, seconds: float = 3.0) -> Samples:
     return Samples(draw_heart_sound(rng, seconds, kind == "murmur")[0], RATE_HZ)
 
 
-def fit(folder: Path, name: str = "simulated-murmur", encoder: str = "logspec") -> Path:
+def fit(folder: Path, name: str = "simulated-murmur", encoder: str = "logspec", params: Params = PARAMS) -> Path:
     """Fit a model for `name` to the sounds of `CLASS_OF_SOUND`; of any other task, to its first three classes."""
     task = tasks.resolve(name).task
     class_of = CLASS_OF_SOUND.get(task.name) or dict(zip(("murmur", "noise", "clean"), task.classes, strict=False))
-    spec, member = encoders.spec(encoder, PARAMS), CandidateSpec(encoder, "logistic", "recording", "statistics", {})
+    spec, member = encoders.spec(encoder, params), CandidateSpec(encoder, "logistic", "recording", "statistics", {})
     loaded = encoders.load(spec)
     kinds = [kind for kind in class_of for _ in range(12)]
     frames = [encoders.frames_of(loaded, spec, draw_sound(kind, seed).floats, RATE_HZ).astype(np.float32)
              for seed, kind in enumerate(kinds)]
     labels = np.array([task.classes.index(class_of[kind]) for kind in kinds])
-    vectors = pooling.pool("statistics", frames, loaded.frame_rate_hz)
+    described = {**encoders.describe(spec, loaded), "frame_rate_hz": loaded.frame_rate_hz, "dim": loaded.dim}
+    vectors = pooling.pool("statistics", frames, loaded.frame_rate_hz, pooling.Grid.of(described))
     targets = Targets(labels, len(task.classes), np.arange(len(labels)))
     fitted = HEADS["logistic"]().fit(vectors, targets, {"c": 0.1, "balance": 1.0}, 0)
     kind = "stack" if task.unit == "patient" else "direct"
@@ -52,7 +54,6 @@ def fit(folder: Path, name: str = "simulated-murmur", encoder: str = "logspec") 
     reader = Stacker.fit(kind, seen, labels, flat + 1, PARAMS.stacking)
     view = StackingView((0,), kind)
     combination = FittedEnsemble({view: 1.0}, {view: reader}, Rule(flat), Calibration(1.0, flat))
-    encoder_specs = {encoder: {**spec.to_json(), "frame_rate_hz": loaded.frame_rate_hz, "dim": loaded.dim}}
     folder.mkdir(parents=True)
-    Model.assemble(name, {0: member}, {0: [fitted.state()]}, combination, encoder_specs).save(folder)
+    Model.assemble(name, {0: member}, {0: [fitted.state()]}, combination, {encoder: described}).save(folder)
     return folder

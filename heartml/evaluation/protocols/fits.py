@@ -18,6 +18,7 @@ from heartml.core.tasks import TASKS
 from heartml.evaluation.protocols.cohort import ENCODER, open_cohort
 from heartml.models.ensemble.candidate import CandidateSpec, FeatureSet, mean_prediction
 from heartml.models.heads import HeadPrediction
+from heartml.models.pooling import Grid
 from heartml.training import fold_fits, search_space, training_set
 from heartml.training.fold_fits import TrainingData
 from heartml.training.training_set import TrainingSet
@@ -72,7 +73,8 @@ def _all_recordings(cohort: Path) -> FeatureSet:
     """All recordings of a cohort, so that each is pooled once for all splits."""
     source = open_cohort(cohort)
     ids, frames = tuple(source.recordings["recording_id"]), source.frames
-    return FeatureSet({ENCODER: frames.of(ids)}, {ENCODER: frames.frame_rate_hz}, np.arange(len(ids)))
+    grids = {ENCODER: Grid.of(frames.encoder)}
+    return FeatureSet({ENCODER: frames.of(ids)}, {ENCODER: frames.frame_rate_hz}, grids, np.arange(len(ids)))
 
 
 @dataclass(frozen=True)

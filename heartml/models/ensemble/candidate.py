@@ -16,6 +16,7 @@ from heartml.core.system import lazy
 from heartml.models import pooling
 from heartml.models.heads import HEADS, FittedHead, Head, HeadPrediction, Hyperparameters, Inputs
 from heartml.models.heads.log_probabilities import normalise
+from heartml.models.pooling import Grid
 
 Floats = NDArray[np.float64]
 Level = Literal["recording", "unit"]
@@ -53,31 +54,33 @@ class FeatureSet:
     Args:
         frames: encoder -> `r` arrays float32 `[frames, dim]`; a lazy sequence is read when it is needed.
         rates_hz: encoder -> frame rate in Hz.
+        grids: encoder -> its bands and channels.
         unit: index of each recording's unit `[r]`.
     """
 
     def __init__(
         self, frames: Mapping[str, Sequence[NDArray[np.float32]]], rates_hz: Mapping[str, float],
-        unit: NDArray[np.int64],
+        grids: Mapping[str, Grid], unit: NDArray[np.int64],
     ) -> None:
-        self.frames, self.rates_hz, self.unit = dict(frames), dict(rates_hz), unit
+        self.frames, self.rates_hz, self.grids, self.unit = dict(frames), dict(rates_hz), dict(grids), unit
         self._whole: tuple[FeatureSet, NDArray[np.int64]] | None = None
         self._of_recordings: dict[tuple[str, str], Floats] = {}
         self._of_units: dict[tuple[str, str], Floats] = {}
 
-    def add(self, encoder: str, frames: Sequence[NDArray[np.float32]], rate_hz: float) -> None:
+    def add(self, encoder: str, frames: Sequence[NDArray[np.float32]], rate_hz: float, grid: Grid) -> None:
         """Add the frames of one more encoder."""
-        self.frames[encoder], self.rates_hz[encoder] = frames, rate_hz
+        self.frames[encoder], self.rates_hz[encoder], self.grids[encoder] = frames, rate_hz, grid
 
     def one_unit_each(self) -> "FeatureSet":
         """The same recordings, each as a unit of its own. Pooled vectors of recordings are shared with this one."""
-        other = FeatureSet(self.frames, self.rates_hz, np.arange(len(self.unit)))
+        other = FeatureSet(self.frames, self.rates_hz, self.grids, np.arange(len(self.unit)))
         other._of_recordings = self._of_recordings
         return other
 
     def subset(self, rows: NDArray[np.int64], unit: NDArray[np.int64]) -> "FeatureSet":
         """The recordings `rows` `[n]` with the units `unit` `[n]`. A recording is pooled once for all subsets."""
-        other = FeatureSet({name: lazy.select_rows(of, rows) for name, of in self.frames.items()}, self.rates_hz, unit)
+        frames = {name: lazy.select_rows(of, rows) for name, of in self.frames.items()}
+        other = FeatureSet(frames, self.rates_hz, self.grids, unit)
         other._whole = self, rows
         return other
 
@@ -93,7 +96,8 @@ class FeatureSet:
             whole, rows = self._whole
             self._of_recordings[key] = whole._pooled(encoder, name, "recording")[rows]
         elif key not in self._of_recordings:
-            self._of_recordings[key] = pooling.pool(name, self.frames[encoder], self.rates_hz[encoder])
+            rate_hz, grid = self.rates_hz[encoder], self.grids[encoder]
+            self._of_recordings[key] = pooling.pool(name, self.frames[encoder], rate_hz, grid)
         if level == "recording":
             return self._of_recordings[key]
         if key not in self._of_units:
