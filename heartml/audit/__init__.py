@@ -87,6 +87,8 @@ CHECKS = (
     LinkCheck("withdrawn", "Consent", registry_claims.withdrawn, REGISTRY),
 )
 
+WEIGHTS = LinkCheck("weights", "Pre-trained weights", stored_bytes.weights, CONTENT)     # where there are any
+
 
 def run(model: str, checks: tuple[LinkCheck, ...] = CHECKS) -> Audit:
     """Check every link behind MODEL (its champion), MODEL@ALIAS or MODEL/VERSION.
@@ -134,11 +136,16 @@ def _run(model: str, checks: tuple[LinkCheck, ...], tolerance: float | None) -> 
 
     with temporary_folder() as place:
         evidence = Evidence(client, version, place)
-        links = [_check(check, evidence) for check in checks]
+        links = [_check(check, evidence) for check in (*checks, *_of_weights(checks, evidence))]
         if tolerance is not None:
             links.append(_check(LinkCheck("reproduced", "Reproduction", reproduced, RECOMPUTED), evidence))
     audit = Audit(version, tuple(links), time.monotonic() - started)
     return audit, reproductions[0] if reproductions else None
+
+
+def _of_weights(checks: tuple[LinkCheck, ...], evidence: Evidence) -> list[LinkCheck]:
+    """One link more for a model that has weights which this project did not train."""
+    return [WEIGHTS] if checks is CHECKS and stored_bytes.has_weights(evidence) else []
 
 
 def _check(check: LinkCheck, evidence: Evidence) -> AuditLink:

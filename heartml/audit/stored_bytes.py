@@ -7,21 +7,26 @@ In: the evidence about one version. Out, for each check: what was found, in word
 without a message. Here each object is read and hashed, from the first storage that has it (the cache, then remotes).
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from heartml.audit.evidence import Evidence
 from heartml.audit.git_tree import folder_md5, place_md5
 from heartml.audit.links import LinkBroken, LinkMissing, listed, require_same, short
 from heartml.core import paths
+from heartml.core.system.errors import HeartMLError
+from heartml.core.system.files import read_json
 from heartml.core.system.hashing import sha256_file, sha256_folder
 from heartml.core.system.progress import track
 from heartml.lineage import capture
 from heartml.lineage.dvc_objects import ObjectNotFound, Objects, has_hash
+from heartml.models import held_weights
 from heartml.registry import model_files
 
 _RUN_NAMES = {"folds.parquet": paths.folds, "out_of_fold.parquet": paths.out_of_fold,
@@ -147,6 +152,41 @@ def registered_model(evidence: Evidence) -> str:
         "the registered files": sha256_folder(ensemble), "the run's tag": evidence.run.tags.get("heartml.sha256.model"),
         "lineage.json": evidence.facts.get("outputs_sha256", {}).get("model"),
     }, "the same") + " (and its MD5 in dvc.lock)"
+
+
+def has_weights(evidence: Evidence) -> bool:
+    """Whether the model or its lineage names weights of a pre-trained encoder; false also where neither can be read."""
+    with contextlib.suppress(HeartMLError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        if _weights_of_model(evidence):
+            return True
+    with contextlib.suppress(HeartMLError):
+        return bool(evidence.facts.get("weights"))
+    return False
+
+
+def weights(evidence: Evidence) -> str:
+    """The weights of its pre-trained encoders are those that lineage.json names, and those that it holds are intact."""
+    found, noted = _weights_of_model(evidence), evidence.facts.get("weights", [])
+    if found != noted:
+        raise LinkBroken("model.json and lineage.json name other weights: " + "; ".join(
+            f"{where}: {listed([_in_words(one) for one in own]) or 'none'}"
+            for where, own in (("model.json", found), ("lineage.json", noted))))
+    ensemble = model_files.ensemble_folder(evidence.stored_model)
+    held_weights.check(ensemble, read_json(ensemble / "model.json")["encoders"])
+    forbidden = [one["encoder"] for one in found if one["held"] and not one["redistribute"]]
+    if forbidden:
+        raise LinkBroken(f"the model holds weights that must not be passed on: {listed(forbidden)}")
+    return listed([_in_words(one) for one in found])
+
+
+def _weights_of_model(evidence: Evidence) -> list[dict[str, Any]]:
+    ensemble = model_files.ensemble_folder(evidence.stored_model)
+    return held_weights.facts(read_json(ensemble / "model.json")["encoders"])
+
+
+def _in_words(one: Mapping[str, Any]) -> str:
+    return (f"{one.get('encoder')}: {one.get('weights')}, SHA-256 {short(one.get('sha256'))}, licence "
+            f"{one.get('licence')}, {'held' if one.get('held') else 'named'}")
 
 
 def stored_results(evidence: Evidence) -> str:

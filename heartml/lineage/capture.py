@@ -18,6 +18,7 @@ from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import canonical_json, read_json
 from heartml.core.system.hashing import sha256, sha256_file, sha256_folder
 from heartml.lineage import code_difference
+from heartml.models import held_weights
 from heartml.pipeline import git
 
 DVC_LOCK, DATA_DVC, REQUIREMENTS = Path("dvc.lock"), Path("data.dvc"), Path("requirements.lock")
@@ -88,7 +89,8 @@ def gather(task: str) -> dict[str, Any]:
         "params_sha256": sha256_file(paths.PARAMS),
         "environment": environment(),
     }
-    return {**found, "missing": missing_links(found)}
+    weights = held_weights.facts(read_json(paths.model(task) / "model.json").get("encoders", {}))
+    return {**found, **({"weights": weights} if weights else {}), "missing": missing_links(found)}
 
 
 def missing_links(found: Mapping[str, Any]) -> list[str]:

@@ -33,7 +33,7 @@ def outline(chain: Chain, keep: int | None = None) -> Node:
     state = ", ".join([f"version {version.number}", *version.aliases, *([version.verdict] if version.verdict else [])])
     return Node(version.name, state, under=(
         *_withdrawn(chain), *_retired(chain), _gate(chain), _run(chain), _code(chain), _lock(chain), _params(chain),
-        _validation(chain), _folds(chain), _data(chain, keep), _environment(chain), _missing(chain),
+        *_weights(chain), _validation(chain), _folds(chain), _data(chain, keep), _environment(chain), _missing(chain),
     ), open=True)
 
 
@@ -142,6 +142,15 @@ def _params(chain: Chain) -> Node:
         return Node("params.yaml", "missing", bad=True)
     sections = tuple(Node(name, _value(value)) for name, value in chain.params.items())
     return Node("params.yaml", f"{len(sections)} sections", chain.facts.get("params_sha256") or "", sections)
+
+
+def _weights(chain: Chain) -> list[Node]:
+    """The weights that this project did not train, one node an encoder."""
+    found = chain.facts.get("weights", [])
+    lines = tuple(Node(one["encoder"], f"{one['kind']}, {one['weights']}, licence {one['licence']}; "
+                       f"{'held by the model' if one['held'] else 'named by the model'}", one["sha256"])
+                  for one in found)
+    return [Node("Pre-trained weights", f"of {len(lines)} encoders", under=lines, open=True)] if lines else []
 
 
 def _validation(chain: Chain) -> Node:

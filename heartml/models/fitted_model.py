@@ -1,8 +1,8 @@
 """The fitted model of one task: frames or waveforms in, probabilities `[n, k]`, decisions and confidences `[n]` out.
 
 It is saved as one folder without pickle: `model.json` (task, encoder specs, members, weights, decision rule,
-calibration, the confidence below which a human decides, what the model accepts), `model.safetensors` (arrays) and
-`<trial>-<n>.lightgbm.txt` (trees).
+calibration, the confidence below which a human decides, what the model accepts), `model.safetensors` (arrays),
+`<trial>-<n>.lightgbm.txt` (trees), and `weights/` where the model holds those of a pre-trained encoder.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from heartml.audio.quality import Quality
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import read_json, replacing, write_json
 from heartml.core.tasks import Task, resolve
-from heartml.models import applicability
+from heartml.models import applicability, held_weights
 from heartml.models.applicability import Applicability, Finding
 from heartml.models.ensemble.calibration import Calibration
 from heartml.models.ensemble.candidate import CandidateSpec, FeatureSet, Member
@@ -148,6 +148,7 @@ class Model:
 
         Raises:
             ModelError: the folder holds no model, or one of another format.
+            WeightsError: the weights of a pre-trained encoder are not here.
         """
         from safetensors.numpy import load_file
 
@@ -157,6 +158,7 @@ class Model:
             saved = read_json(folder / "model.json")
             if saved.get("format") != FORMAT:
                 raise ModelError(f"{folder}: model format {saved.get('format')}, this version reads {FORMAT}. Retrain.")
+            held_weights.load(folder, saved["encoders"])
             arrays = load_file(folder / "model.safetensors")
             specs = {entry["trial"]: CandidateSpec.from_json(entry) for entry in saved["members"]}
             heads = {entry["trial"]: [_head_state(folder, arrays, int(entry["trial"]), n, scalars)
@@ -193,9 +195,9 @@ class Model:
             file.write_bytes(save({key: np.ascontiguousarray(array) for key, array in arrays.items()}))
         write_json(folder / "model.json", {
             "format": FORMAT, "assignment": self.assignment_name, "task": self.task.name,
-            "classes": self.task.classes, "unit": self.task.unit, "encoders": self.encoder_specs, "members": members,
-            "refer_below": self.refer_below, **_ensemble_json(self.ensemble),
-            **({"applicability": checks.to_json()} if checks else {}),
+            "classes": self.task.classes, "unit": self.task.unit, "members": members,
+            "encoders": held_weights.save(folder, self.encoder_specs), "refer_below": self.refer_below,
+            **_ensemble_json(self.ensemble), **({"applicability": checks.to_json()} if checks else {}),
         })
 
     def predict(

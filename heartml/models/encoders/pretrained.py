@@ -82,7 +82,8 @@ def build(params: PretrainedParams, make: Callable[[dict[str, Tensor]], AnyEncod
     except (KeyError, IndexError, ValueError, RuntimeError) as error:
         what = f"no tensor {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
         raise WeightsError(f"{params.weights}: does not fit an encoder of kind {params.KIND}: {what}") from None
-    weight_files.keep(params.sha256, tensors)
+    if weight_files.place_of(params.path, params.sha256) == params.path:
+        weight_files.keep(params.sha256, tensors)
     return encoder
 
 

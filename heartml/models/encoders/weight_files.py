@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _NESTED = ("model", "state_dict")      # where publishers put the tensors; otherwise the file is flat
-_OFFERED: dict[str, Path] = {}         # SHA-256 of a publisher's file -> the same weights within a loaded model
+_OFFERED: dict[str, list[Path]] = {}   # SHA-256 of a publisher's file -> the same weights within loaded models
 
 
 class WeightsError(HeartMLError):
@@ -81,7 +81,8 @@ def converted(sha256: str) -> Path:
 
 def offer(sha256: str, file: Path) -> None:
     """Tell that `file`, within a loaded model, holds the weights of the publisher's file with this hash."""
-    _OFFERED[sha256] = file
+    known = _OFFERED.setdefault(sha256, [])
+    known[:] = [file.absolute(), *(one for one in known if one != file.absolute() and one.exists())]
 
 
 def place_of(path: Path, sha256: str) -> Path:
@@ -90,8 +91,8 @@ def place_of(path: Path, sha256: str) -> Path:
     Raises:
         WeightsError: nowhere.
     """
-    for known in (_OFFERED.get(sha256), converted(sha256)):
-        if known is not None and known.exists():
+    for known in [*_OFFERED.get(sha256, []), converted(sha256)]:
+        if known.exists():
             return known
     if not path.exists():
         raise WeightsError(f"{path}: these weights are not here (SHA-256 {sha256}). The model names them and does not "
@@ -127,6 +128,18 @@ def keep(sha256: str, tensors: Mapping[str, "Tensor"]) -> Path:
         with replacing(target) as temporary:
             temporary.write_bytes(save({name: tensor.clone().contiguous() for name, tensor in tensors.items()}))
     return target
+
+
+def safe_copy(path: Path, sha256: str) -> Path:
+    """A copy of the named weights that a model can hold: a file in the format of safetensors, or a folder.
+
+    Raises:
+        WeightsError: they are not here, or cannot be read.
+    """
+    place = place_of(path, sha256)
+    if place != path or place.is_dir():
+        return place
+    return keep(sha256, read(path, sha256))
 
 
 def tensors_of(path: Path) -> dict[str, "Tensor"]:

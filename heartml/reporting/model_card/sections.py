@@ -136,6 +136,13 @@ def collections(facts: Json) -> str:
          sum(c["refused"].values())) for c in facts["collections"]])
 
 
+def weights(lineage: Json) -> str:
+    """The weights that this project did not train, one row an encoder."""
+    return table(("Encoder", "Kind", "File", "SHA-256", "Licence", "Citation", "In the model"),
+                 [(one["encoder"], one["kind"], one["weights"], one["sha256"], one["licence"], one["citation"],
+                   "held" if one["held"] else "named by its hash; the file is needed") for one in lineage["weights"]])
+
+
 def members(facts: Json) -> str:
     """One row a stacking view of a member."""
     found = task_report.members_table(facts)
