@@ -39,12 +39,20 @@ FORBIDDEN = ("eval", "exec", "os.system", "os.popen", "pickle.load", "pickle.loa
              "yaml.load", "yaml.unsafe_load", "yaml.full_load", "marshal.loads", "marshal.load",
              "shelve.open", "tempfile.mktemp", "pd.read_pickle", "cloudpickle.load", "cloudpickle.loads", "dill.load")
 ALLOWED = {("heartml/core/system/untrusted.py", "yaml.load"), ("heartml/registry/signing/content.py", "marshal.loads"),
-           ("heartml/audit/evidence.py", "yaml.load")}      # a SafeLoader of its own
+           ("heartml/audit/evidence.py", "yaml.load"),      # a SafeLoader of its own
+           ("heartml/models/encoders/weight_files.py", "torch.load")}      # of plain tensors alone, see the next test
 
 
 def test_no_module_runs_what_it_reads() -> None:
     found = {(path.relative_to(ROOT).as_posix(), name) for path, name, _ in every_call() if name in FORBIDDEN}
     assert found <= ALLOWED
+
+
+def test_torch_s_files_are_read_as_plain_tensors_alone() -> None:
+    calls = [node for _, name, node in every_call() if name == "torch.load"]
+    assert len(calls) == 1
+    words = {word.arg: ast.unparse(word.value) for word in calls[0].keywords}
+    assert words["weights_only"] == "True"
 
 
 def test_every_array_is_loaded_without_pickle_and_no_process_through_a_shell() -> None:
