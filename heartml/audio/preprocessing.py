@@ -16,13 +16,14 @@ def prepare(waveform: Waveform, sample_rate_hz: int, params: AudioParams) -> Wav
     the sensor hardly does. Silence stays zero.
     """
     centred = waveform - waveform.mean(dtype=np.float64).astype(np.float32)
-    resampled = _resample(centred, sample_rate_hz, params)
+    resampled = resample(centred, sample_rate_hz, params)
     filtered = _highpass(resampled, params)
     level = _level(filtered, params.sample_rate_hz // 2)
     return filtered / np.float32(level) if level > 0 else filtered
 
 
-def _resample(waveform: Waveform, sample_rate_hz: int, params: AudioParams) -> Waveform:
+def resample(waveform: Waveform, sample_rate_hz: int, params: AudioParams) -> Waveform:
+    """[time] at `sample_rate_hz` -> [time'] at `params.sample_rate_hz`; nothing else is changed."""
     if sample_rate_hz == params.sample_rate_hz:
         return waveform
     import torch

@@ -9,6 +9,7 @@ from heartml.core.system.text import printable
 if TYPE_CHECKING:
     from heartml.data.ingest import IngestOutcome
     from heartml.data.ingest.available_tasks import AvailableTask
+    from heartml.inference.weights import ListedWeights
 
 
 def ingest(outcome: "IngestOutcome") -> None:
@@ -131,3 +132,23 @@ def chosen_tasks(tasks: Sequence[str], left_out: Sequence[str]) -> None:
     if left_out:
         console.print(f"Left out, because two classes with enough groups are missing: {', '.join(left_out)}",
                       markup=False, soft_wrap=True)
+
+
+def weights(found: Sequence["ListedWeights"]) -> None:
+    """Print the weights that the project tracks."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if not found:
+        console.print("No weights yet: heartml weights add PATH --kind KIND --licence WORDS", markup=False)
+        return
+    table = Table(title="weights of pre-trained encoders", title_justify="left")
+    for name in ("name", "kind", "MB", "here", "licence", "may be passed on", "SHA-256"):
+        table.add_column(name, justify="right" if name == "MB" else "left")
+    for one in found:
+        table.add_row(*(Text(printable(cell)) for cell in (
+            one.name, one.kind, f"{one.megabytes:.1f}", "yes" if one.here else "no: dvc pull", one.licence,
+            "yes" if one.redistribute else "no", one.sha256[:12])))
+    console.print(table)

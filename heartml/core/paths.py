@@ -16,6 +16,7 @@ ARTIFACTS = Path("artifacts")
 REPORTS = Path("reports")          # the finished pages, with the registry's verdict; written by the flow
 VALIDATION = ARTIFACTS / "validation"
 SPLITS = Path("splits")            # published splits, entered by hand
+WEIGHTS = Path("weights")          # of pre-trained encoders: NAME.dvc, and the folder NAME that it tracks
 STATE = Path(".heartml")   # locks, caches, unfinished work; also the SQLite stores and the keys
 LOCKS = STATE / "locks"
 OWN_KEY = STATE / "keys" / "signing.pem"   # private, made once; its public half is signing.pub

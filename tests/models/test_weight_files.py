@@ -107,7 +107,7 @@ def test_a_file_cut_short_or_of_something_else_is_named(tmp_path: Path, name: st
     whole = file.read_bytes()
     for data in (whole[: len(whole) // 2], whole[:-1], b"", b"\0" * 64, b"no weights", whole[:30]):
         file.write_bytes(data)
-        with pytest.raises(WeightsError, match=rf"{name}: cut short, or no file of weights .* Fetch it again"):
+        with pytest.raises(WeightsError, match=rf"{name}: cut short, or no file of weights.*\. Fetch it again"):
             weight_files.tensors_of(file)
 
 

@@ -100,6 +100,7 @@ ENCODERS: dict[str, Callable[[], EncoderModule]] = family.members(__name__, [
     "m2d",
     "byol_a",
 ])
+PRETRAINED = tuple(kind for kind in ENCODERS if kind not in ("logspec", "random_conv", "amplitude"))
 
 
 @dataclass(frozen=True)
@@ -190,16 +191,43 @@ def spec(name: str, params: Params) -> EncoderSpec:
     sections = {**{key: section(key, params) for key in member(kind).NEEDS}, kind: section(name, params)}
     found = EncoderSpec(name, params.audio, sections, kind if kind != name else None)
     try:
-        if found.pretrained:
-            own = found.pretrained.at_hand()
-            audio = params.audio.model_copy(update={"sample_rate_hz": own.rate_hz()})
-            found = replace(found, sections={**sections, kind: own}, audio=audio)
-        load(found)
+        return _usable(found)
     except ValueError as error:
         place = f"{name}: " if found.pretrained else ""
         raise config.ParamsError(f"params.yaml: encoder_parameters.{place}{error}") from None
     except WeightsError as error:
         raise WeightsError(f"params.yaml: encoder_parameters.{name}: {error}") from None
+
+
+def spec_of_weights(kind: str, values: Mapping[str, Any], params: Params) -> EncoderSpec:
+    """The spec of a pre-trained encoder that `params.yaml` does not declare, under the name of its kind.
+
+    Args:
+        values: its section: at least `weights` and `sha256`.
+
+    Raises:
+        WeightsError: no such kind is pre-trained, or the weights or a value cannot be used.
+    """
+    if kind not in PRETRAINED:
+        raise WeightsError(f"{kind!r} is no kind of pre-trained encoder: there are {', '.join(PRETRAINED)}")
+    own = config.validate_section(member(kind).PARAMS, values, f"encoder of kind {kind}")
+    try:
+        return _usable(EncoderSpec(kind, params.audio, {kind: own}))
+    except ValueError as error:
+        raise WeightsError(f"{values['weights']}: {error}") from None
+
+
+def _usable(found: EncoderSpec) -> EncoderSpec:
+    """The spec with everything filled in, once the encoder could be made.
+
+    Raises:
+        ValueError, WeightsError: it could not.
+    """
+    if found.pretrained:
+        own = found.pretrained.at_hand()
+        audio = found.audio.model_copy(update={"sample_rate_hz": own.rate_hz()})
+        found = replace(found, sections={**found.sections, found.kind: own}, audio=audio)
+    load(found)
     return found
 
 

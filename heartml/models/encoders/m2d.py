@@ -61,6 +61,10 @@ class M2dParams(PretrainedParams):
         assert self.sample_rate_hz is not None
         return self.sample_rate_hz
 
+    def shape(self) -> dict[str, Any]:
+        """Input, patch, sample rate and heads."""
+        return self.model_dump(mode="json", include={"input_size", "patch_size", "sample_rate_hz", "heads"})
+
     def resolved(self, stated: Mapping[str, Any]) -> Self:
         """See `PretrainedParams.resolved`; the shape is that of the section, or else of the folder's name."""
         found = super().resolved(stated)

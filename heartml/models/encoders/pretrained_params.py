@@ -82,6 +82,10 @@ class PretrainedParams(Section):
         weight_files.check(self.path, self.sha256)
         return self.resolved(weight_files.notes(self.path))
 
+    def shape(self) -> dict[str, Any]:
+        """What the file's name says of the network and its tensors do not; `resolved` takes it as `shape`."""
+        return {}
+
     @property
     def held(self) -> bool:
         """Whether a model with this encoder holds the weights: by the setting, and where the licence allows it."""

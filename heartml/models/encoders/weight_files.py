@@ -60,18 +60,35 @@ def check(path: Path, sha256: str) -> None:
 
 
 def notes(path: Path) -> dict[str, Any]:
-    """What was said when the weights were added: `meta` of the DVC file beside them, or empty.
+    """What was said when the weights were added: `meta` of the DVC file that tracks them or their folder, or empty.
 
-    Keys: `kind`, `licence`, `citation`, `redistribute`, `sha256`, and `shape` where the folder's name said it.
+    Keys: `kind`, `licence`, `citation`, `redistribute`, `sha256`, `file`, `shape`.
+
+    Raises:
+        WeightsError: a DVC file there cannot be read.
     """
-    for pointer in sorted(path.parent.glob("*.dvc")):
-        try:
-            content = untrusted.parse_yaml(untrusted.read_text(pointer), yaml.SafeLoader)
-            if any(str(out["path"]) == path.name for out in content["outs"]):
-                return dict(content.get("meta") or {})
-        except (untrusted.DocumentError, KeyError, TypeError, ValueError) as error:
-            raise WeightsError(f"{pointer}: no DVC file ({error}). Bring it back: `git checkout {pointer}`") from None
+    pointers = [(pointer, tracked.name) for tracked in (path, path.parent)
+                for pointer in sorted(tracked.parent.glob("*.dvc"))]
+    for pointer, name in pointers:
+        content = read_pointer(pointer)
+        if any(str(out["path"]) == name for out in content["outs"]):
+            return dict(content.get("meta") or {})
     return {}
+
+
+def read_pointer(pointer: Path) -> dict[str, Any]:
+    """The content of a DVC file.
+
+    Raises:
+        WeightsError: it is none.
+    """
+    try:
+        content = dict(untrusted.parse_yaml(untrusted.read_text(pointer), yaml.SafeLoader))
+        if all(str(out["path"]) for out in content["outs"]) and isinstance(content.get("meta", {}), dict):
+            return content
+        raise ValueError("its keys are others")
+    except (untrusted.DocumentError, KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{pointer}: no DVC file ({error}). Bring it back: `git checkout {pointer}`") from None
 
 
 def converted(sha256: str) -> Path:
@@ -184,11 +201,11 @@ def _torch(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except pickle.UnpicklingError as error:      # its message is about trusting the file, which nobody should
         if "unsupported global" in str(error).lower() or _is_pickle(path.read_bytes()):
             raise WeightsError(f"{path}: holds Python objects that could run code, so it is not read. Save its tensors "
                                "alone, best as safetensors") from None
-        raise WeightsError(_unreadable(path, error)) from None
+        raise WeightsError(_unreadable(path)) from None
     except Exception as error:  # noqa: BLE001 - whatever PyTorch raises for damaged or foreign files
         raise WeightsError(_unreadable(path, error)) from None
 
@@ -203,6 +220,6 @@ def _is_pickle(data: bytes) -> bool:
         return False
 
 
-def _unreadable(path: Path, error: Exception) -> str:
-    words = " ".join(str(error).split())[:120]
-    return f"{path}: cut short, or no file of weights ({type(error).__name__}: {words}). Fetch it again"
+def _unreadable(path: Path, error: Exception | None = None) -> str:
+    words = f" ({type(error).__name__}: {' '.join(str(error).split())[:120]})" if error else ""
+    return f"{path}: cut short, or no file of weights{words}. Fetch it again"

@@ -1,0 +1,130 @@
+"""Commands for encoders: embed sound files, and add and list the weights of pre-trained encoders."""
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="FILE...")
+@click.option("--encoder", required=True, metavar="NAME|KIND",
+              help="An encoder of params.yaml; or a kind (efficientat, m2d, byol_a, ...) with --weights.")
+@click.option("--weights", type=click.Path(exists=True, path_type=Path), help="The publisher's file, for a KIND.")
+@click.option("--layers", multiple=True, metavar="LAYER", help="`last` or a number; may be given several times.")
+@click.option("--prepared/--as-it-is", default=None,
+              help="Prepare the sound as the pipeline does (high-pass, one level), or resample it alone. Without this "
+                   "option NAME is prepared, and KIND gets it as the publisher's code does.")
+@click.option("--to", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.npz",
+              help="The file to write; an existing one is replaced when the new one is complete.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+def embed(files: tuple[Path, ...], encoder: str, weights: Path | None, layers: tuple[str, ...], prepared: bool | None,
+          to: Path, as_json: bool) -> None:
+    """Write the frames of sound files under an encoder, for your own use.
+
+    FILE is a sound file, a folder of them, or a CSV with a column `path`. OUT.npz has an array float32 [frames, dim]
+    under each file's stem, and `frame_rate_hz`. A file that cannot be read is named on stderr, and the others are done.
+
+    \b
+    Reads        the files, the weights, params.yaml
+    Writes       OUT.npz; the weights as safetensors in .heartml/cache
+    Exit status  0: written; 1: no file could be read, or the weights cannot be used; 2: wrong usage
+
+    \b
+    Examples:
+    heartml embed sounds/ --encoder logspec --to frames.npz
+    heartml embed a.wav b.wav --encoder efficientat --weights mn04_as_mAP_432.pt --to frames.npz
+    """
+    from dataclasses import asdict
+
+    from heartml.core import config
+    from heartml.core.system.text import printable
+    from heartml.inference import embedding
+
+    if to.suffix.lower() != ".npz":
+        raise click.BadParameter(f"name it {to.with_suffix('.npz').name}", param_hint="--to")
+    spec = embedding.find(encoder, weights, layers, config.load())
+    done = embedding.run(files, spec, to, prepared=weights is None if prepared is None else prepared)
+    for path, why in done.faults.items():
+        click.echo(printable(f"{path}: {why}"), err=True)
+    if as_json:
+        click.echo(json.dumps(asdict(done), indent=2))
+        return
+    grid = f"{done.bands} bands of {done.dim // done.bands}" if done.bands else f"{done.dim} values"
+    click.echo(f"{to}: {len(done.frames)} files, {sum(done.frames.values()):,} frames of {grid}, "
+               f"{done.frame_rate_hz:g} a second" + (f"\nWeights: SHA-256 {done.sha256}" if done.sha256 else ""))
+
+
+@click.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
+@click.pass_context
+def weights(context: click.Context, as_json: bool) -> None:
+    """List the weights of pre-trained encoders that this project tracks, or add some.
+
+    \b
+    Reads        weights/*.dvc
+    Writes       nothing; `heartml weights add` writes weights/
+    Exit status  0: printed; 1: a file there cannot be read; 2: wrong usage
+
+    \b
+    Examples:
+    heartml weights
+    heartml weights add ~/mn04_as_mAP_432.pt --kind efficientat --licence MIT
+    """
+    if context.invoked_subcommand:
+        return
+    from dataclasses import asdict
+
+    from heartml.cli import tables
+    from heartml.inference import weights as tracked
+
+    found = tracked.read()
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in found], indent=2))
+    else:
+        tables.weights(found)
+
+
+@weights.command()
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.option("--kind", required=True, help="Kind of encoder: efficientat, m2d, byol_a, ...")
+@click.option("--licence", required=True, help="Licence of the weights, in words.")
+@click.option("--name", help="Their name in weights/; without it that of the file.")
+@click.option("--citation", help="What to cite; without it what the publisher of the kind asks for.")
+@click.option("--redistribute/--no-redistribute", default=None,
+              help="Whether the licence lets the weights be passed on. If not, they stay out of registered models and "
+                   "of DVC's remotes. Without this option: as the publisher of the kind says.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was added as JSON.")
+def add(path: Path, kind: str, licence: str, name: str | None, citation: str | None, redistribute: bool | None,
+        as_json: bool) -> None:
+    """Add weights: check that they can be used, copy them to weights/NAME/, and let DVC track them.
+
+    No code in the file is run. The line for params.yaml is printed. Commit weights/NAME.dvc.
+
+    \b
+    Reads        PATH, params.yaml
+    Writes       weights/NAME/, weights/NAME.dvc, weights/.gitignore; DVC's cache
+    Exit status  0: added; 1: the file cannot be used, one line says why; 2: wrong usage
+
+    \b
+    Examples:
+    heartml weights add ~/mn04_as_mAP_432.pt --kind efficientat --licence MIT
+    heartml weights add ~/m2d_vit_base-80x608p16x16p16k-x/checkpoint-300.pth --kind m2d --licence "NTT, evaluation" \\
+        --no-redistribute
+    """
+    from dataclasses import asdict
+
+    from heartml.core import config
+    from heartml.inference import weights as tracked
+
+    done = tracked.add(path, kind, licence, config.load(), name=name, citation=citation, redistribute=redistribute)
+    if as_json:
+        click.echo(json.dumps(asdict(done), indent=2))
+        return
+    click.echo(f"{done.file} ({done.megabytes:.1f} MB), licence {done.licence}"
+               f"{'' if done.redistribute else ', not to be passed on: no model holds them, no remote gets them'}\n"
+               f"In params.yaml, below encoder_parameters (and its name in encoders):\n{done.declaration}\n"
+               f"Commit weights/{done.name}.dvc and weights/.gitignore")
+
+
+COMMANDS = (embed, weights)
