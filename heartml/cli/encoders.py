@@ -2,8 +2,31 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
+
+
+def _values(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
+    """`KEY=VALUE` of a section of params.yaml, the values as YAML has them."""
+    import yaml
+
+    from heartml.core.system import untrusted
+
+    found: dict[str, Any] = {}
+    for words in given:
+        key, equals, value = words.partition("=")
+        try:
+            found[key] = untrusted.parse_yaml(value, yaml.SafeLoader)
+        except untrusted.DocumentError as error:
+            raise click.BadParameter(f"{words}: {error}") from None
+        if not (key and equals):
+            raise click.BadParameter(f"{words} is no KEY=VALUE")
+    return found
+
+
+_SET = click.option("--set", "more", multiple=True, metavar="KEY=VALUE", callback=_values,
+                    help="A key of the encoder's section, for what the file does not say: window_s=1.0")
 
 
 @click.command()
@@ -12,14 +35,15 @@ import click
               help="An encoder of params.yaml; or a kind (efficientat, m2d, byol_a, ...) with --weights.")
 @click.option("--weights", type=click.Path(exists=True, path_type=Path), help="The publisher's file, for a KIND.")
 @click.option("--layers", multiple=True, metavar="LAYER", help="`last` or a number; may be given several times.")
+@_SET
 @click.option("--prepared/--as-it-is", default=None,
               help="Prepare the sound as the pipeline does (high-pass, one level), or resample it alone. Without this "
                    "option NAME is prepared, and KIND gets it as the publisher's code does.")
 @click.option("--to", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.npz",
               help="The file to write; an existing one is replaced when the new one is complete.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
-def embed(files: tuple[Path, ...], encoder: str, weights: Path | None, layers: tuple[str, ...], prepared: bool | None,
-          to: Path, as_json: bool) -> None:
+def embed(files: tuple[Path, ...], encoder: str, weights: Path | None, layers: tuple[str, ...], more: dict[str, Any],
+          prepared: bool | None, to: Path, as_json: bool) -> None:
     """Write the frames of sound files under an encoder, for your own use.
 
     FILE is a sound file, a folder of them, or a CSV with a column `path`. OUT.npz has an array float32 [frames, dim]
@@ -34,6 +58,7 @@ def embed(files: tuple[Path, ...], encoder: str, weights: Path | None, layers: t
     Examples:
     heartml embed sounds/ --encoder logspec --to frames.npz
     heartml embed a.wav b.wav --encoder efficientat --weights mn04_as_mAP_432.pt --to frames.npz
+    heartml embed a.wav --encoder onnx --weights net.onnx --set sample_rate_hz=16000 --set window_s=1.0 --to frames.npz
     """
     from dataclasses import asdict
 
@@ -43,7 +68,7 @@ def embed(files: tuple[Path, ...], encoder: str, weights: Path | None, layers: t
 
     if to.suffix.lower() != ".npz":
         raise click.BadParameter(f"name it {to.with_suffix('.npz').name}", param_hint="--to")
-    spec = embedding.find(encoder, weights, layers, config.load())
+    spec = embedding.find(encoder, weights, layers, config.load(), more)
     done = embedding.run(files, spec, to, prepared=weights is None if prepared is None else prepared)
     for path, why in done.faults.items():
         click.echo(printable(f"{path}: {why}"), err=True)
@@ -94,9 +119,10 @@ def weights(context: click.Context, as_json: bool) -> None:
 @click.option("--redistribute/--no-redistribute", default=None,
               help="Whether the licence lets the weights be passed on. If not, they stay out of registered models and "
                    "of DVC's remotes. Without this option: as the publisher of the kind says.")
+@_SET
 @click.option("--json", "as_json", is_flag=True, help="Print what was added as JSON.")
 def add(path: Path, kind: str, licence: str, name: str | None, citation: str | None, redistribute: bool | None,
-        as_json: bool) -> None:
+        more: dict[str, Any], as_json: bool) -> None:
     """Add weights: check that they can be used, copy them to weights/NAME/, and let DVC track them.
 
     No code in the file is run. The line for params.yaml is printed. Commit weights/NAME.dvc.
@@ -117,7 +143,8 @@ def add(path: Path, kind: str, licence: str, name: str | None, citation: str | N
     from heartml.core import config
     from heartml.inference import weights as tracked
 
-    done = tracked.add(path, kind, licence, config.load(), name=name, citation=citation, redistribute=redistribute)
+    done = tracked.add(path, kind, licence, config.load(), name=name, citation=citation, redistribute=redistribute,
+                       more=more)
     if as_json:
         click.echo(json.dumps(asdict(done), indent=2))
         return

@@ -52,19 +52,22 @@ class Embedded:
     sha256: str | None
 
 
-def find(encoder: str, weights: Path | None, layers: Sequence[str], params: Params) -> EncoderSpec:
+def find(encoder: str, weights: Path | None, layers: Sequence[str], params: Params,
+         more: Mapping[str, Any] | None = None) -> EncoderSpec:
     """The encoder that is asked for.
 
     Args:
         encoder: a name of params.yaml, or a kind together with `weights`.
         weights: a publisher's file, or a folder of kind `transformers`.
         layers: `last` or numbers; empty: what params.yaml says, or the last.
+        more: other keys of the encoder's section.
 
     Raises:
         EmbeddingError: it needs `weights`.
         EncoderError, ParamsError, WeightsError: see `encoders.spec`.
     """
-    own = {"layers": [int(layer) if layer.isdecimal() else layer for layer in layers]} if layers else {}
+    chosen = {"layers": [int(layer) if layer.isdecimal() else layer for layer in layers]} if layers else {}
+    own = {**(more or {}), **chosen}
     if weights is not None:
         section = {"weights": str(weights), "sha256": weight_files.hash_of(weights), **own}
         return encoders.spec_of_weights(encoder, section, params)

@@ -54,13 +54,14 @@ class ListedWeights:
 
 
 def add(path: Path, kind: str, licence: str, params: Params, *, name: str | None = None, citation: str | None = None,
-        redistribute: bool | None = None) -> ListedWeights:
+        redistribute: bool | None = None, more: Mapping[str, Any] | None = None) -> ListedWeights:
     """Check that `path` holds weights of this kind, copy it to `weights/NAME/`, and let DVC track that.
 
     Args:
         path: the publisher's file, or a folder of kind `transformers`.
         name: `None`: of the file, or of its folder where that says the shape.
         redistribute: whether the weights may be passed on; `None`: what the publisher of this kind allows.
+        more: other keys of the kind's section, for what the file does not say.
 
     Raises:
         WeightListError: the name is taken by other weights, or DVC cannot track the folder.
@@ -68,7 +69,7 @@ def add(path: Path, kind: str, licence: str, params: Params, *, name: str | None
     """
     digest = weight_files.hash_of(path)
     section = {"weights": str(path), "sha256": digest, "licence": licence, "citation": citation,
-               "redistribute": redistribute}
+               "redistribute": redistribute, **(more or {})}
     own = encoders.spec_of_weights(kind, section, params).pretrained
     assert own is not None
     folder = paths.WEIGHTS / (name or _usual_name(path))

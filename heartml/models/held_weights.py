@@ -108,11 +108,16 @@ def _put(folder: Path, section: Mapping[str, Any]) -> str:
     target = _place(folder, digest, is_folder=source.is_dir())
     target.parent.mkdir(exist_ok=True)
     if source.is_dir():
-        shutil.copytree(source, target, copy_function=shutil.copyfile)
+        shutil.copytree(source, target, copy_function=shutil.copyfile, ignore=_not_needed)
     else:
         with replacing(target) as temporary:
             shutil.copyfile(source, temporary)
     return _hash(target)
+
+
+def _not_needed(folder: str, names: list[str]) -> list[str]:
+    """What a network of the library `transformers` is not read from, such as a page about it or a pickle of it."""
+    return [name for name in names if Path(name).suffix not in (".json", ".safetensors")]
 
 
 def _place(folder: Path, digest: str, *, is_folder: bool) -> Path:

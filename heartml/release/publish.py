@@ -178,10 +178,19 @@ def package_model(name: str) -> PackedModel:
     from heartml.inference import serving
 
     package = Path(heartml.__file__).parent
-    requirements = tuple(f"{needed}=={importlib.metadata.version(needed)}" for needed in _SERVING)
+    needed = (*_SERVING, *_libraries(read_json(paths.model(name) / "model.json").get("encoders", {})))
+    requirements = tuple(f"{package}=={importlib.metadata.version(package)}" for package in needed)
     example = serving.example()
     return PackedModel(package / "inference" / "serving.py", paths.model(name), paths.PARAMS, package, requirements,
                        example, serving.predict_with(paths.model(name), example))
+
+
+def _libraries(specs: Mapping[str, Any]) -> list[str]:
+    """What the model's pre-trained encoders import beside `_SERVING`."""
+    from heartml.models import encoders, held_weights
+
+    kinds = {one["kind"] for one in held_weights.facts(specs)}
+    return sorted({library for kind in kinds for library in encoders.libraries(kind)} - set(_SERVING))
 
 
 def _judge(client: "Client", version: Version, params: "Params") -> None:

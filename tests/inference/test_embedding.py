@@ -86,6 +86,15 @@ def test_layers_can_be_chosen(folder: Path) -> None:
     assert encoders.load(spec).dim == 2 * 2 * 24
 
 
+def test_a_key_that_the_file_does_not_say_can_be_set(folder: Path) -> None:
+    file, _ = tiny_checkpoints.m2d(folder, name="plain")
+    shape = ("--set", "input_size=[32, 64]", "--set", "patch_size=[16, 16]", "--set", "sample_rate_hz=16000")
+    done = embed("one.wav", "--encoder", "m2d", "--weights", str(file), *shape, "--to", "out.npz", "--json")
+    assert json.loads(done.stdout)["bands"] == 2
+    assert embed("one.wav", "--encoder", "m2d", "--set", "input_size", "--to", "out.npz").exit_code == 2
+    assert "no KEY=VALUE" in embed("one.wav", "--encoder", "m2d", "--set", "input_size", "--to", "out.npz").stderr
+
+
 @pytest.mark.parametrize(("arguments", "words"), [
     (["broken.wav", "--encoder", "logspec"], "broken.wav: "),
     (["one.wav", "--encoder", "byol_a"], "name its file with --weights"),

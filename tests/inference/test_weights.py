@@ -69,6 +69,13 @@ def test_the_shape_in_a_folder_s_name_is_not_lost_under_another_name(outside: Pa
     assert encoders.load(spec).dim == 2 * 24
     assert spec.pretrained and spec.pretrained.licence == "evaluation only"
     assert not spec.pretrained.held
+    copy = outside / "plain" / "net.pth"
+    copy.parent.mkdir()
+    copy.write_bytes(file.read_bytes())
+    more = {"input_size": [32, 64], "patch_size": [16, 16], "sample_rate_hz": 16000}
+    done = weights.add(copy, "m2d", "evaluation only", PARAMS, name="said", more=more)
+    spec = encoders.spec("said", tiny_checkpoints.with_sections(PARAMS, yaml.safe_load(done.declaration)))
+    assert encoders.load(spec).dim == 2 * 24
 
 
 def test_what_must_not_be_passed_on_stays_out_of_remotes(outside: Path, project: Path) -> None:

@@ -11,7 +11,7 @@ from heartml.core.system.hashing import sha256_file
 from heartml.models.encoders import mel
 from heartml.models.encoders.byol_a import ByolAParams
 from heartml.models.encoders.efficientat import EfficientatParams
-from heartml.models.encoders.pretrained import at_least, stacked
+from heartml.models.encoders.pretrained import at_least, library, stacked
 from heartml.models.encoders.pretrained_params import PretrainedParams
 from heartml.models.encoders.weight_files import WeightsError
 
@@ -69,6 +69,11 @@ def test_the_mel_spectrogram_is_torchaudio_s(slaney: bool) -> None:
     own = mel.mel(16000, 400, 160, 40, (50.0, 8000.0), slaney)
     torch.testing.assert_close(own.power(wave), peer(wave), rtol=1e-4, atol=1e-5)
     assert own.power(at_least(wave[:, :3], own.least_samples)).shape == (2, 40, 2)
+
+
+def test_a_library_that_is_not_installed_is_named_with_its_extra() -> None:
+    with pytest.raises(WeightsError, match=r"needs the package no_such_library, .*`pip install '\.\[encoders\]'`"):
+        library("no_such_library")
 
 
 def test_bands_are_stacked_one_after_the_other() -> None:

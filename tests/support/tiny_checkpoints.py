@@ -3,10 +3,12 @@
 Each function writes a file and returns it with the network that it was taken from, so that a test can compare.
 """
 
+import importlib.util
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -90,7 +92,88 @@ def sections(folder: Path) -> dict[str, dict[str, Any]]:
     """A section of `encoder_parameters` for a checkpoint of each pre-trained kind; files are written to `folder`."""
     files = {"efficientat": efficientat(folder / "mn.pt")[0], "byol_a": byol_a(folder / "byol.pth")[0],
              "m2d": m2d(folder)[0]}
-    return {kind: {"weights": str(file), "sha256": weight_files.hash_of(file)} for kind, file in files.items()}
+    more: dict[str, dict[str, Any]] = {}
+    if installed("transformers"):
+        files["transformers"] = transformers(folder / "ast", "ast")[0]
+    if installed("onnx") and installed("onnxruntime"):
+        files["onnx"] = onnx(folder / "net.onnx", 1600)
+        more["onnx"] = {"sample_rate_hz": 8000, "window_s": 0.2}
+    return {kind: {"weights": str(file), "sha256": weight_files.hash_of(file), **more.get(kind, {})}
+            for kind, file in files.items()}
+
+
+def installed(library: str) -> bool:
+    """Whether an optional library is here; what needs one is left out where it is not."""
+    return importlib.util.find_spec(library) is not None
+
+
+def transformers(folder: Path, kind: str) -> tuple[Path, Any]:
+    """A tiny random network of the library, saved as users have it, and the network."""
+    import transformers as library
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        network, extractor = _NETWORKS[kind](library)
+    network.eval().save_pretrained(folder)
+    extractor.save_pretrained(folder)
+    return folder, network
+
+
+def _sizes(prefix: str) -> dict[str, int]:
+    return {f"{prefix}hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 48}
+
+
+_WAVE = {**_sizes(""), "conv_dim": (16,) * 7, "num_conv_pos_embedding_groups": 2, "num_conv_pos_embeddings": 16}
+_WHISPER = {"d_model": 24, "encoder_layers": 2, "encoder_attention_heads": 3, "encoder_ffn_dim": 48,
+            "decoder_layers": 1, "decoder_attention_heads": 3, "decoder_ffn_dim": 48, "vocab_size": 100,
+            "max_source_positions": 100, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+            "decoder_start_token_id": 3}
+_QWEN = {"d_model": 24, "encoder_layers": 2, "encoder_attention_heads": 3, "encoder_ffn_dim": 48, "num_mel_bins": 80,
+         "max_source_positions": 100}
+_CLAP = {"patch_embeds_hidden_size": 8, "hidden_size": 64, "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 2],
+         "num_hidden_layers": 4, "enable_fusion": False}
+_NETWORKS: dict[str, Any] = {
+    "ast": lambda t: (t.ASTModel(t.ASTConfig(**_sizes(""), max_length=128)), t.ASTFeatureExtractor(max_length=128)),
+    "wav2vec2": lambda t: (t.Wav2Vec2Model(t.Wav2Vec2Config(**_WAVE)), t.Wav2Vec2FeatureExtractor()),
+    "hubert": lambda t: (t.HubertModel(t.HubertConfig(**_WAVE)), t.Wav2Vec2FeatureExtractor()),
+    "wavlm": lambda t: (t.WavLMModel(t.WavLMConfig(**_WAVE)), t.Wav2Vec2FeatureExtractor()),
+    "whisper": lambda t: (t.WhisperModel(t.WhisperConfig(**_WHISPER)), t.WhisperFeatureExtractor(chunk_length=2)),
+    "clap": lambda t: (t.ClapAudioModel(t.ClapAudioConfig(**_CLAP)), t.ClapFeatureExtractor(truncation="rand_trunc")),
+    "qwen2_audio": lambda t: (t.Qwen2AudioEncoder(t.Qwen2AudioEncoderConfig(**_QWEN)),
+                              t.WhisperFeatureExtractor(chunk_length=2)),
+}
+
+
+def onnx(file: Path, taken: int, form: str = "frames") -> Path:
+    """An ONNX file that takes `[1, taken]` (`maps`: `[1, 1, taken, n]`) and gives four channels of eight parts of it.
+
+    Args:
+        form: of its output: `vector` `[1, d]`, `frames` `[1, 8, 4]`, `maps` `[1, 4, bands, frames]`.
+    """
+    import onnx as library
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(5)
+    if form == "maps":
+        kernel = numpy_helper.from_array(rng.normal(size=(4, 1, 4, 2)).astype(np.float32), "w")
+        nodes, kernels = [helper.make_node("Conv", ["x", "w"], ["y"], strides=[4, 2])], [kernel]
+        shape: list[Any] = [1, 1, taken, "n"]
+    else:
+        weight = numpy_helper.from_array(rng.normal(size=(taken // 8, 4)).astype(np.float32), "w")
+        first = numpy_helper.from_array(np.array([1, 8, taken // 8]), "first")
+        nodes, kernels = [helper.make_node("Reshape", ["x", "first"], ["parts"]),
+                          helper.make_node("MatMul", ["parts", "w"], ["y"])], [weight, first]
+        shape = [1, taken]
+        if form == "vector":
+            kernels.append(numpy_helper.from_array(np.array([1, 32]), "flat"))
+            nodes = [*nodes[:1], helper.make_node("MatMul", ["parts", "w"], ["z"]),
+                     helper.make_node("Reshape", ["z", "flat"], ["y"])]
+    graph = helper.make_graph(nodes, "net", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], kernels)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    made.ir_version = 8
+    library.save(made, file)
+    return file
 
 
 def with_sections(params: Params, found: dict[str, dict[str, Any]]) -> Params:

@@ -99,6 +99,8 @@ ENCODERS: dict[str, Callable[[], EncoderModule]] = family.members(__name__, [
     "efficientat",
     "m2d",
     "byol_a",
+    "transformers",
+    "onnx",
 ])
 PRETRAINED = tuple(kind for kind in ENCODERS if kind not in ("logspec", "random_conv", "amplitude"))
 
@@ -270,15 +272,28 @@ def describe(spec: EncoderSpec, encoder: Encoder) -> dict[str, Any]:
 
 def fingerprint(spec: EncoderSpec) -> str:
     """16 hex digits over everything that frames depend on: parameters, code of audio and encoders, libraries."""
-    of_weights = spec.pretrained.LIBRARIES if spec.pretrained else ()
-    libraries = [metadata.version(name) for name in ("torch", "torchaudio", "numpy", "scipy", *of_weights)]
-    digest = hashlib.sha256(repr((sorted_items(spec.identity()), libraries)).encode())
+    versions = [_version(name) for name in ("torch", "torchaudio", "numpy", "scipy", *libraries(spec.kind))]
+    digest = hashlib.sha256(repr((sorted_items(spec.identity()), versions)).encode())
     own = Path(__file__).parent
     names = [*spec.sections, *(("pretrained", "mel") if spec.pretrained else ())]
     sources = [own / f"{key}.py" for key in names]     # its own module, and those of what it needs
     for source in [Path(sound_files.__file__), Path(preprocessing.__file__), Path(__file__), *sources]:
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def libraries(kind: str) -> tuple[str, ...]:
+    """The libraries that a kind needs besides those of every encoder."""
+    own = member(kind).PARAMS
+    return own.LIBRARIES if issubclass(own, PretrainedParams) else ()
+
+
+def _version(name: str) -> str | None:
+    """`None` for an optional library that is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def sorted_items(value: Any) -> Any:

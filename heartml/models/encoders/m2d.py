@@ -67,11 +67,8 @@ class M2dParams(PretrainedParams):
 
     def resolved(self, stated: Mapping[str, Any]) -> Self:
         """See `PretrainedParams.resolved`; the shape is that of the section, or else of the folder's name."""
-        found = super().resolved(stated)
-        shape = shape_of(self.weights) or {}
-        missing = {key: value for key, value in {**shape, **stated.get("shape", {})}.items()
-                   if getattr(found, key) is None}
-        found = type(self).model_validate({**found.model_dump(), **missing})
+        named = shape_of(self.weights) or {}
+        found = super().resolved({**stated, "shape": {**named, **stated.get("shape", {})}})
         lacking = [key for key in ("input_size", "patch_size", "sample_rate_hz") if getattr(found, key) is None]
         if lacking:
             raise ValueError(f"{', '.join(lacking)}: write it here, the folder's name does not say it, as "

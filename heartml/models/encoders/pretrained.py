@@ -6,10 +6,11 @@ one: such networks look at the whole sound, so padding would be heard, and what 
 in its bytes.
 """
 
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -59,7 +60,22 @@ AnyEncoder = TypeVar("AnyEncoder")
 AnyParams = TypeVar("AnyParams", bound=PretrainedParams)
 
 
-def pinned(kind: type[AnyParams], path: Path, sha256: str | None, layers: Sequence[Layer]) -> AnyParams:
+def library(name: str) -> Any:
+    """The module of an optional library.
+
+    Raises:
+        WeightsError: it is not installed; the message names the extra.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise WeightsError(f"this kind of encoder needs the package {error.name}, which is not installed: "
+                           "`pip install '.[encoders]'`") from None
+
+
+def pinned(
+    kind: type[AnyParams], path: Path, sha256: str | None, layers: Sequence[Layer], **section: Any
+) -> AnyParams:
     """The section of a file that is at hand, its hash checked; without `sha256` the one that it has.
 
     Raises:
@@ -67,7 +83,7 @@ def pinned(kind: type[AnyParams], path: Path, sha256: str | None, layers: Sequen
     """
     known = sha256 or weight_files.hash_of(path)
     weight_files.check(path, known)
-    return kind.model_validate({"weights": str(path), "sha256": known, "layers": tuple(layers)})
+    return kind.model_validate({"weights": str(path), "sha256": known, "layers": tuple(layers), **section})
 
 
 def build(params: PretrainedParams, make: Callable[[dict[str, Tensor]], AnyEncoder]) -> AnyEncoder:

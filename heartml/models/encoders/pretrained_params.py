@@ -66,8 +66,9 @@ class PretrainedParams(Section):
             ValueError: something is missing that neither the section nor the file's name says.
         """
         redistribute = stated.get("redistribute", self.REDISTRIBUTABLE)
-        return self.model_copy(update={
-            "licence": self.licence or stated.get("licence") or self.LICENCE,
+        said = {key: value for key, value in stated.get("shape", {}).items() if getattr(self, key, 0) is None}
+        return type(self).model_validate({
+            **self.model_dump(), **said, "licence": self.licence or stated.get("licence") or self.LICENCE,
             "citation": self.citation or stated.get("citation") or self.CITATION,
             "redistribute": redistribute if self.redistribute is None else self.redistribute,
         })
@@ -83,7 +84,7 @@ class PretrainedParams(Section):
         return self.resolved(weight_files.notes(self.path))
 
     def shape(self) -> dict[str, Any]:
-        """What the file's name says of the network and its tensors do not; `resolved` takes it as `shape`."""
+        """What has to be known of the network and its file does not hold; `resolved` takes it as `shape`."""
         return {}
 
     @property

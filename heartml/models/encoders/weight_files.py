@@ -39,13 +39,13 @@ def hash_of(path: Path) -> str:
     if not path.exists():
         raise WeightsError(f"{path}: no such file of weights. Weights are not downloaded: put the file there, or "
                            "`dvc pull` it where it is tracked")
-    seen = path.stat() if path.is_file() else None
-    return _hash_of(path.absolute(), (seen.st_mtime_ns, seen.st_size) if seen else ())
+    seen = [file.stat() for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
+    return _hash_of(path.absolute(), tuple((one.st_mtime_ns, one.st_size) for one in seen))
 
 
 @functools.lru_cache(maxsize=64)
-def _hash_of(path: Path, changed: tuple[int, ...]) -> str:
-    return sha256_file(path) if changed else sha256_folder(path)
+def _hash_of(path: Path, changed: tuple[tuple[int, int], ...]) -> str:
+    return sha256_folder(path) if path.is_dir() else sha256_file(path)
 
 
 def check(path: Path, sha256: str) -> None:
