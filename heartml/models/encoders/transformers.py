@@ -190,8 +190,8 @@ class Transformers(PretrainedEncoder):
         if self.type.startswith("qwen2_audio"):
             taken["attention_mask"] = self._reach(len(wave), taken["input_features"])
         with torch.inference_mode():
-            found = self.network(**taken, output_hidden_states=True)
-        return found.last_hidden_state, found.hidden_states
+            found = self.network(**taken, output_hidden_states=self.params.layers != ("last",))
+        return found.last_hidden_state, found.hidden_states or ()
 
     def _reach(self, samples: int, features: Tensor) -> Tensor:
         """Where Qwen2-Audio may look: `[1, 1, tokens, tokens]`, minus infinity behind the end of the sound."""
@@ -234,6 +234,7 @@ def _loaded(folder: Path, name: str) -> Any:
     import transformers
 
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     try:
         network, told = getattr(transformers, name).from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32,
