@@ -1,13 +1,12 @@
 """`heartml weights`: a publisher's file becomes data that DVC tracks, with what may be done with it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from click.testing import CliRunner
+from dvc.repo import Repo
 from support import tiny_checkpoints
 from support.workspaces import ROOT
 
@@ -28,8 +27,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("weights") / "project"
     root.mkdir()
     (root / "params.yaml").write_text((ROOT / "params.yaml").read_text())
-    for command in (["init", "-q", "--no-scm"], ["remote", "add", "-q", "-d", "here", str(root.parent / "remote")]):
-        subprocess.run([sys.executable, "-m", "dvc", *command], cwd=root, check=True)
+    with Repo.init(str(root), no_scm=True) as repo, repo.config.edit() as config_file:
+        config_file["remote"]["here"] = {"url": str(root.parent / "remote")}
+        config_file["core"] |= {"remote": "here", "analytics": False}
     outside = root.parent / "outside"
     outside.mkdir()
     tiny_checkpoints.efficientat(outside / "mn.pt")
@@ -81,7 +81,8 @@ def test_the_shape_in_a_folder_s_name_is_not_lost_under_another_name(outside: Pa
 def test_what_must_not_be_passed_on_stays_out_of_remotes(outside: Path, project: Path) -> None:
     weights.add(outside / "byol.pth", "byol_a", "NTT", PARAMS, name="kept_back")
     weights.add(outside / "mn.pt", "efficientat", "MIT", PARAMS, name="passed_on")
-    subprocess.run([sys.executable, "-m", "dvc", "push", "-q"], cwd=project, check=True)
+    with Repo(str(project)) as repo:
+        repo.push()
     pushed = {path.name for path in (project.parent / "remote").rglob("*") if path.is_file()}
     for name, there in (("kept_back", False), ("passed_on", True)):
         digest = yaml.safe_load(Path(f"weights/{name}.dvc").read_text())["outs"][0]["md5"]

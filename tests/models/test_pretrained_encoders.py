@@ -97,6 +97,36 @@ def test_the_rest_of_a_recording_has_the_first_positions_of_each_band(tmp_path: 
     torch.testing.assert_close(found, by_hand.unflatten(1, (2, 2)).transpose(1, 2).flatten(2), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("frames", "patches"), [
+    (17, [2]), (64, [4]), (69, [4]), (70, [4]), (71, [4]), (80, [4]), (86, [4, 1]), (150, [4, 4, 1]),
+])
+def test_chunks_that_are_no_multiple_of_the_patch_leave_their_last_frames_out(
+    tmp_path: Path, frames: int, patches: list[int]
+) -> None:
+    """As the publisher's runtime: padded to whole patches, cut every 70 frames, and half a patch is left out."""
+    file, net = tiny_checkpoints.m2d(tmp_path, name="m2d_vit_tiny-32x70p16x16p16k-x")
+    encoder = M2d.from_pretrained(file)
+    wave = waves((frames - 1) / 100, 16000)
+    picture = encoder.spectrogram(wave)
+    assert picture.shape[2] == frames
+    padded = functional.pad(picture, (0, -frames % 16))[:, None]
+    expected = []
+    with torch.inference_mode():
+        for first in range(0, frames, 70):
+            chunk = padded[..., first : min(first + 70, padded.shape[3])]
+            columns = chunk.shape[3] // 16
+            if columns:
+                tokens = net.patch_embed.proj(chunk).flatten(2).transpose(1, 2)
+                places = net.pos_embed[:, 1:].reshape(1, 2, 4, 24)[:, :, :columns].flatten(1, 2)
+                first_token = (net.cls_token + net.pos_embed[:, :1]).expand(2, -1, -1)
+                out = net.norm(net.blocks(torch.cat([first_token, tokens + places], dim=1)))[:, 1:]
+                expected.append(out.reshape(2, 2, columns, 24).transpose(1, 2).flatten(2))
+        found = encoder.encode(wave)
+    assert [part.shape[1] for part in expected] == patches
+    assert found.shape[1] == encoder.frames_in(wave.shape[1])
+    torch.testing.assert_close(found, torch.cat(expected, dim=1), atol=1e-4, rtol=1e-4)
+
+
 def test_byol_a_is_its_layers_one_after_the_other(tmp_path: Path) -> None:
     file, net = tiny_checkpoints.byol_a(tmp_path / "byol.pth")
     encoder = ByolA.from_pretrained(file)

@@ -5,7 +5,7 @@ publisher's format can be read: plain, or with the prefix `backbone.` or `module
 32 kHz, with or without a fine-tuned head, which is left out. The name of its folder says the shape:
 `m2d_vit_base-80x608p16x16p16k-...` is an input of 80 mel bands by 608 frames, patches of 16 by 16, and 16 kHz.
 
-A longer recording is encoded in chunks of the input's length. The last one is padded to whole patches, and has the
+A longer recording is padded to whole patches and encoded in chunks of the input's length. A shorter last one has the
 first columns of the table of positions. Bands of patches are stacked, so frequency is kept. Layer `last` is the output
 of the final norm, `0`, `1`, ... are the outputs of the blocks.
 """
@@ -107,6 +107,8 @@ class _Transformer(nn.Module):
         depth = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
         if heads is None or width % heads:
             heads = max(_LEAST_HEADS, width // _HEAD_WIDTH)
+        if width % heads:
+            raise ValueError(f"heads: {width} channels cannot be divided among {heads}; state it")
         high, wide = tensors["patch_embed.proj.weight"].shape[-2:]
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.pos_embed = nn.Parameter(torch.empty(tensors["pos_embed"].shape))
@@ -187,19 +189,30 @@ class M2d(PretrainedEncoder):
 
     def frames_in(self, samples: int) -> int:
         """The patches that a spectrogram fills, chunk by chunk; at least one."""
-        of_mel = 1 + max(samples, self.mel.least_samples) // self.mel.hop
-        return of_mel // self.chunk * self.columns + -(-(of_mel % self.chunk) // self.wide)
+        whole, rest = self._chunks(1 + max(samples, self.mel.least_samples) // self.mel.hop)
+        return whole * self.columns + rest // self.wide
+
+    def _chunks(self, frames: int) -> tuple[int, int]:
+        """How many chunks a spectrogram fills, and the frames of the last one where that is shorter.
+
+        The spectrogram is padded to whole patches first. A chunk may have a few frames more than its patches have, as
+        1001 frames in patches of 16; they are left out.
+        """
+        chunks, padded = -(-frames // self.chunk), -(-frames // self.wide) * self.wide
+        whole = min(padded // self.chunk, chunks)
+        return whole, padded - whole * self.chunk if whole < chunks else 0
 
     def forward(self, batch: Tensor) -> Tensor:
         """float32 `[batch, time] -> [batch, frames, bands x channels]`."""
         picture = self.spectrogram(batch)
-        whole = picture.shape[2] // self.chunk
+        whole, rest = self._chunks(picture.shape[2])
+        picture = functional.pad(picture, (0, max(0, whole * self.chunk + rest - picture.shape[2])))
         parts = []
         if whole:
             chunks = torch.stack(picture[:, :, : whole * self.chunk].chunk(whole, dim=2), dim=1).flatten(0, 1)
             parts.append(self._frames(chunks).reshape(len(batch), whole * self.columns, self.dim))
-        if picture.shape[2] % self.chunk:
-            parts.append(self._frames(picture[:, :, whole * self.chunk :]))
+        if rest >= self.wide:
+            parts.append(self._frames(picture[:, :, whole * self.chunk : whole * self.chunk + rest]))
         return torch.cat(parts, dim=1)
 
     def spectrogram(self, batch: Tensor) -> Tensor:
@@ -209,9 +222,8 @@ class M2d(PretrainedEncoder):
 
     def _frames(self, image: Tensor) -> Tensor:
         """Chunks `[chunks, mels, frames] -> [chunks, patches in time, bands x channels]`."""
-        padded = functional.pad(image, (0, -image.shape[2] % self.wide))[:, None]
-        found = [self.network(padded[first : first + _AT_ONCE], self.columns)
-                 for first in range(0, len(padded), _AT_ONCE)]
+        found = [self.network(image[first : first + _AT_ONCE, None], self.columns)
+                 for first in range(0, len(image), _AT_ONCE)]
         tokens = torch.cat([torch.cat([of[number] for number in self.layers], dim=2) for of in found])
         return tokens.reshape(len(tokens), self.bands, -1, tokens.shape[2]).transpose(1, 2).flatten(2)
 
