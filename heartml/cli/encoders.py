@@ -2,9 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from heartml.inference.weights import ListedWeights
 
 
 def _values(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
@@ -84,11 +87,11 @@ def embed(files: tuple[Path, ...], encoder: str, weights: Path | None, layers: t
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 @click.pass_context
 def weights(context: click.Context, as_json: bool) -> None:
-    """List the weights of pre-trained encoders that this project tracks, or add some.
+    """List the weights of pre-trained encoders that this project tracks, or add or fetch some.
 
     \b
     Reads        weights/*.dvc
-    Writes       nothing; `heartml weights add` writes weights/
+    Writes       nothing; `heartml weights add` and `heartml weights fetch` write weights/
     Exit status  0: printed; 1: a file there cannot be read; 2: wrong usage
 
     \b
@@ -138,13 +141,48 @@ def add(path: Path, kind: str, licence: str, name: str | None, citation: str | N
     heartml weights add ~/m2d_vit_base-80x608p16x16p16k-x/checkpoint-300.pth --kind m2d --licence "NTT, evaluation" \\
         --no-redistribute
     """
-    from dataclasses import asdict
-
     from heartml.core import config
     from heartml.inference import weights as tracked
 
     done = tracked.add(path, kind, licence, config.load(), name=name, citation=citation, redistribute=redistribute,
                        more=more)
+    _show(done, as_json=as_json)
+
+
+@weights.command()
+@click.argument("name")
+@click.option("--accept-licence", is_flag=True, help="You have read the licence of these weights and accept it.")
+@click.option("--mirror", metavar="ADDRESS", help="An address with the same file, instead of the publisher's.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was added as JSON.")
+def fetch(name: str, accept_licence: bool, mirror: str | None, as_json: bool) -> None:
+    """Download weights whose publisher gives an address, and add them.
+
+    NAME is mn04_as, mn05_as, mn10_as, mn20_as, mn30_as, mn40_as (EfficientAT) or byol_a_d512. An interrupted download
+    goes on where its hash is known (mn04_as).
+
+    \b
+    Reads        the publisher's server, params.yaml
+    Writes       .heartml/downloads/weights/NAME/, and what `heartml weights add` writes
+    Exit status  0: added; 1: it could not be fetched or used, one line says why; 2: wrong usage
+
+    \b
+    Example:
+    heartml weights fetch mn04_as
+    """
+    from heartml.core import config
+    from heartml.inference import known_weights
+    from heartml.inference import weights as tracked
+
+    params = config.load()
+    path = known_weights.fetch(name, mirror, accepted=accept_licence)
+    known = known_weights.KNOWN[name]
+    _show(tracked.add(path, known.kind, known.licence, params, name=name), as_json=as_json)
+
+
+def _show(done: "ListedWeights", *, as_json: bool) -> None:
+    """Print what was added, and the line for params.yaml."""
+    from dataclasses import asdict
+
     if as_json:
         click.echo(json.dumps(asdict(done), indent=2))
         return

@@ -52,7 +52,8 @@ def test_added_weights_are_tracked_with_their_licence_and_can_be_declared(outsid
     assert content["outs"][0]["path"] == "mn_tiny"
     assert "push" not in content["outs"][0]
     assert content["meta"] == {"kind": "efficientat", "file": "mn.pt", "sha256": sha256_file(outside / "mn.pt"),
-                               "licence": "MIT", "citation": "Ourselves, 2026", "redistribute": True, "shape": {}}
+                               "licence": "MIT", "citation": "Ourselves, 2026", "redistribute": True,
+                               "shape": {"hop_ms": 10.0, "mels": 128, "strides": [2, 2, 2, 2]}}
     declared = yaml.safe_load(done.declaration)
     spec = encoders.spec("mn_tiny", tiny_checkpoints.with_sections(PARAMS, declared))
     assert spec.pretrained and (spec.pretrained.held, spec.pretrained.citation) == (True, "Ourselves, 2026")

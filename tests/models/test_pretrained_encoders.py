@@ -67,6 +67,23 @@ def test_earlier_layers_are_read_too_and_those_of_one_resolution_together(tmp_pa
         Efficientat.from_pretrained(file, layers=(17,))
 
 
+@pytest.mark.parametrize(("name", "bands", "rate_hz"), [
+    ("mn10_as_hop_5_mAP_475.pt", 4, 6.25), ("mn10_as_mels_64_mAP_461.pt", 2, 3.125),
+    ("mn10_as_fc_s2211_mAP_466.pt", 16, 12.5), ("mn04_as_mAP_432.pt", 4, 3.125),
+])
+def test_hop_bands_and_strides_are_those_of_the_file_s_name(
+    tmp_path: Path, name: str, bands: int, rate_hz: float
+) -> None:
+    file, features = tiny_checkpoints.efficientat(tmp_path / name)
+    encoder, wave = Efficientat.from_pretrained(file), waves(2, 32000)
+    assert (encoder.bands, encoder.frame_rate_hz) == (bands, rate_hz)
+    with torch.inference_mode():
+        found, maps = encoder.encode(wave), features(encoder.spectrogram(wave)[:, None])
+    assert found.shape == (2, encoder.frames_in(64000), encoder.dim)
+    if "_s2211" not in name:
+        torch.testing.assert_close(found, maps.permute(0, 3, 2, 1).flatten(2), atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize(("prefix", "head"), [("", False), ("backbone.", True), ("module.ar.runtime.backbone.", True)])
 def test_m2d_is_the_transformer_of_timm_whatever_the_prefix(tmp_path: Path, prefix: str, head: bool) -> None:
     file, net = tiny_checkpoints.m2d(tmp_path, prefix, head)

@@ -61,6 +61,21 @@ def fetch(source: Dataset, into: Path | None = None, mirror: str | None = None, 
     return folder
 
 
+def fetch_file(address: str, name: str, folder: Path, sha256: str | None, *, wait_s: float = WAIT_S) -> Path:
+    """Download one file, and return it. With a checksum a second call continues, or finds that it is there.
+
+    Args:
+        address: of the folder on the server, with a slash at its end.
+        wait_s: before the second attempt; it doubles with each.
+
+    Raises:
+        DownloadError, ServerAway: see `fetch`.
+    """
+    with locks.exclusive(folder / ".lock", on_wait=f"{folder}: waiting for another download"), _client() as client:
+        _Fetcher(client, address, folder, wait_s).fetch(name, sha256)
+    return folder / name
+
+
 @contextmanager
 def _client() -> "Iterator[httpx.Client]":
     import httpx
