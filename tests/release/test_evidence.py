@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from support.scored_units import PARAMS, TASK, UNITS, answers, compare, folds, known, verdict
+from support.compared_models import PARAMS, TASK, UNITS, answers, compare, folds, known, verdict
 
 from heartml.metrics import METRICS, paired_bootstrap
 from heartml.metrics.scores import LabelledPredictions

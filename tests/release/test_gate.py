@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.scored_units import AHEAD, FIRST, PARAMS, TASK, TITLES, UNITS, answers, compare, verdict
+from support.compared_models import AHEAD, FIRST, PARAMS, TASK, TITLES, UNITS, answers, compare, verdict
 
 from heartml.metrics import METRICS
 from heartml.metrics.bootstrap import Difference
