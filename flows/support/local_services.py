@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from flows.support import supervisor
 from flows.support.private_server import POOL, ServerError, keep_history_here
 from heartml.core import paths
+from heartml.core.system import machine_errors
 from heartml.registry import addresses, mlflow_store, tracking
 
 HOST = "127.0.0.1"
@@ -119,4 +120,5 @@ def wait_for(service: LocalService) -> None:
                 return
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             time.sleep(0.1)
-    raise ServerError(f"{service.name} did not start; its output: {service.log}")
+    raise ServerError(machine_errors.explain_unwritable(_LOGS) or f"{service.name} did not start; "
+                      f"its output: {service.log}")

@@ -16,7 +16,7 @@ import urllib.request
 from pathlib import Path
 
 from heartml.core import paths
-from heartml.core.system import health
+from heartml.core.system import health, machine_errors
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.processes import die_with_parent
 from heartml.registry import addresses
@@ -156,7 +156,8 @@ def _await(server: _Server) -> None:
                 return
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             time.sleep(0.1)
-    raise ServerError(f"the private Prefect server did not start; its output: {LOG}")
+    raise ServerError(machine_errors.explain_unwritable(LOG.parent) or "the private Prefect server did not start; its "
+                      f"output: {LOG}")
 
 
 def main(port: int, parent: int) -> None:

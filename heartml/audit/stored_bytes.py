@@ -156,10 +156,11 @@ def registered_model(evidence: Evidence) -> str:
 
 def has_weights(evidence: Evidence) -> bool:
     """Whether the model or its lineage names weights of a pre-trained encoder; false also where neither can be read."""
-    with contextlib.suppress(HeartMLError, OSError, ValueError, KeyError, TypeError, AttributeError):
+    unreadable = (HeartMLError, OSError, ValueError, KeyError, TypeError, AttributeError)     # other links say so
+    with contextlib.suppress(*unreadable):
         if _weights_of_model(evidence):
             return True
-    with contextlib.suppress(HeartMLError):
+    with contextlib.suppress(*unreadable):
         return bool(evidence.facts.get("weights"))
     return False
 

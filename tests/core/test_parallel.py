@@ -42,7 +42,7 @@ import os, time
 from heartml.core.system.parallel import pool
 
 def work(n):
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())      # at once, or the lines of two workers may mix
     time.sleep(60)
 
 if __name__ == "__main__":
