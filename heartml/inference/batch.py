@@ -95,6 +95,7 @@ class ScoringSummary:
         files, faults: number of files, and of those that could not be scored.
         units, scored, known: number of units, of those scored now, and of those whose prediction was in the cache.
         cautions: what to know about the models before the predictions are trusted.
+        accepted_sources: see `ModelSet.accepted_sources`.
     """
 
     table: str
@@ -105,6 +106,7 @@ class ScoringSummary:
     scored: int
     known: int
     cautions: tuple[str, ...] = ()
+    accepted_sources: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -267,7 +269,7 @@ def write(plan: ScoringPlan, to: Path, blocks: Iterable[ScoredBlock], source: Pa
             counts = [total + more for total, more in zip(counts, (faults, block.scored, block.known), strict=True)]
     faults, scored, known = counts
     summary = ScoringSummary(str(to), plan.located.description, len(plan.items), faults, scored + known, scored, known,
-                             plan.cautions)
+                             plan.cautions, plan.models.accepted_sources)
     files.write_json(to.with_suffix(".run.json"), {
         **asdict(summary), "source": str(source), "model_sha256": plan.key, "started": started, "ended": _now(),
         "process": processes.own_name(), "table_sha256": hashing.sha256_file(to)})

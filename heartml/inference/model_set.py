@@ -15,6 +15,7 @@ from heartml.core.tasks import GROUPS
 from heartml.inference import model_lookup, validated_sources
 from heartml.inference.model_lookup import LocatedModel
 from heartml.inference.murmur_words import MurmurFeature
+from heartml.models.applicability import TRAINING
 from heartml.models.fitted_model import Model, Predictions
 from heartml.models.shared_inputs import SharedInputs
 from heartml.registry import version_cautions
@@ -47,6 +48,12 @@ class ModelSet:
     model: Model
     descriptors: tuple[Descriptor, ...]
     cautions: tuple[str, ...] = ()
+
+    @property
+    def accepted_sources(self) -> tuple[str, ...]:
+        """Sources that were validated since the training, whose recordings the model accepts."""
+        checks = self.model.applicability
+        return tuple(one.name for one in checks.references if one.name != TRAINING) if checks else ()
 
     @property
     def finds_murmurs(self) -> bool:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+WHAT_TO_DO = ("What to do: record again, longer, in a quiet place, with the chest piece still. For another stethoscope "
+              "or clinic, `heartml validate-source` measures the model on labelled recordings from there.")
+
+
 def show(result: PredictResult) -> None:
     """Print the predictions as a table to standard output. Faults are printed by the caller."""
     from rich.console import Console
@@ -36,6 +40,7 @@ def show(result: PredictResult) -> None:
                for name, one in named if one.description and one.description.phrase and not one.outside]
     warnings = [f"{name}: {'; '.join(one.warnings)}" for name, one in named if one.warnings]
     referred = [f"{name}: {'; '.join(one.reasons)}" for name, one in named if one.reasons]
+    referred += [WHAT_TO_DO] if any(one.outside for one in result.predictions) else []
     sections = (("Caution", list(result.cautions)), ("Referred to a human", referred),
                 ("Training data", known_lines(result)), ("Heart rate per minute", rates),
                 ("Murmurs, each feature with its confidence", murmurs), ("Signal quality", warnings))
@@ -43,7 +48,8 @@ def show(result: PredictResult) -> None:
     notes = ("The number after a decision is its confidence. Probabilities are calibrated for recordings like those of "
              "the training. The decision follows the task's metric, which weights classes; it need not be the most "
              "probable class.", NOTICE)
-    for line in (*listed, f"Model: {result.model.description}.", *notes):
+    accepted = f" It also accepts recordings of {', '.join(result.accepted_sources)} (sources/)."
+    for line in (*listed, f"Model: {result.model.description}.{accepted if result.accepted_sources else ''}", *notes):
         console.print(printable(line), markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
@@ -122,7 +128,7 @@ def as_values(result: PredictResult) -> dict[str, Any]:
     return {"notice": NOTICE, "model": model, "task": result.task, "unit": result.unit,
             "classes": list(result.classes), "answers": scored,
             "not_scored": [_of_recording(recording, result.known) for recording in result.faults],
-            "cautions": list(result.cautions)}
+            "cautions": list(result.cautions), "accepted_sources": list(result.accepted_sources)}
 
 
 def _of_unit(prediction: UnitPrediction) -> dict[str, Any]:

@@ -114,6 +114,7 @@ class PredictResult:
         faults: the recordings that could not be scored.
         cautions: what to know about the models before the predictions are trusted; see `model_set.cautions`.
         known: recordings that the model was trained or tested on.
+        accepted_sources: sources that were validated since the training, whose recordings are accepted.
     """
 
     model: LocatedModel
@@ -124,6 +125,7 @@ class PredictResult:
     faults: tuple[ScoredRecording, ...]
     cautions: tuple[str, ...] = ()
     known: KnownRecordings = NOTHING_KNOWN
+    accepted_sources: tuple[str, ...] = ()
 
 
 def run(named: Sequence[Path], wanted: str | None, task: str | None) -> PredictResult:
@@ -161,7 +163,7 @@ def predict_files(items: Sequence[InputFile], models: ModelSet, located: Located
         faults += refused
     return PredictResult(
         located, model.assignment_name, model.task.unit, model.task.classes, tuple(predictions), tuple(faults),
-        cautions, training_recordings.read(located.folds))
+        cautions, training_recordings.read(located.folds), models.accepted_sources)
 
 
 def predict_block(

@@ -112,5 +112,6 @@ def predict_files(items: Sequence[InputFile], found: Sequence[TaskModel], params
     return tuple(
         PredictResult(
             one.located, one.models.model.assignment_name, one.models.model.task.unit, one.models.model.task.classes,
-            tuple(one.predictions), tuple(faults), lines, training_recordings.read(one.located.folds))
+            tuple(one.predictions), tuple(faults), lines, training_recordings.read(one.located.folds),
+            one.models.accepted_sources)
         for one, lines in zip(found, cautions, strict=True))

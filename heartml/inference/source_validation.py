@@ -3,7 +3,8 @@
 The source passes where the model is better than always saying the source's most frequent class, with the whole paired
 interval above zero, on enough units of every class, and its confidence is not off by more than the gate allows a first
 model. Limits of what is like the source come from a fifth of its units at
-a time, by what the others are like. No weight, rule or calibration of the model is changed.
+a time, by what the others are like. Recordings that the model was
+trained or tested on are no evidence and are left out. No weight, rule or calibration of the model is changed.
 """
 
 import datetime
@@ -21,9 +22,11 @@ from heartml.core.config import Params
 from heartml.core.system import parallel
 from heartml.core.system.hashing import sha256, sha256_file, sha256_folder
 from heartml.core.system.progress import track
-from heartml.inference import inputs, model_lookup, predict, validated_sources
+from heartml.core.system.text import printable
+from heartml.inference import inputs, model_lookup, predict, training_recordings, validated_sources
 from heartml.inference.inputs import InputFile, InputsError
 from heartml.inference.predict import ScoredRecording
+from heartml.inference.training_recordings import KnownRecordings
 from heartml.metrics import METRICS
 from heartml.metrics.scores import (
     LabelledPredictions,
@@ -42,6 +45,7 @@ from heartml.registry import tracking
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 _FOLDS = 5
+_SHOWN = 5                # left-out recordings that are named on the terminal
 _MOST_UNUSUAL = 0.9       # a source never makes a model accept what is surely no heart
 
 
@@ -78,16 +82,18 @@ def run(name: str, table: Path, wanted: str | None, task: str | None) -> Outcome
     items = inputs.gather([table])
     labels = inputs.read_labels(table, model.task.classes)
     read = [predict.read_recording(item, params) for item in track(items, "validate-source", len(items))]
-    usable = [(recording, waveform) for recording, waveform in read if waveform is not None]
+    used = training_recordings.read(located.folds)
+    usable = [(one, waveform) for one, waveform in read if waveform is not None and not used.use_of(one.recording_id)]
+    left_out = [_why(one, used) for one, _ in read if one.fault or used.use_of(one.recording_id)]
     if not usable:
-        raise InputsError(f"{table}: none of its {len(items)} recordings can be read: {read[0][0].fault}")
+        raise InputsError(f"{table}: none of its {len(items)} recordings can be used: {left_out[0]}")
     heard = _hear(model, [one for one, _ in usable], [waveform for _, waveform in usable], labels)
     reference, found = _judge(name, model, heard, params)
     content = {
         "source": name, "model": {"name": located.name, "version": located.version,
                                   "sha256": sha256_folder(located.folder), "task": model.assignment_name},
         "table": {"path": str(table), "sha256": sha256_file(table)},
-        "recordings": {"in_table": len(items), "usable": len(usable),
+        "recordings": {"in_table": len(items), "usable": len(usable), "left_out": left_out,
                        "sha256": sha256("\n".join(sorted(one.recording_id for one, _ in usable)).encode())},
         "validated_on": datetime.datetime.now(datetime.UTC).date().isoformat(), **found,
     }
@@ -96,6 +102,14 @@ def run(name: str, table: Path, wanted: str | None, task: str | None) -> Outcome
         tag = f"heartml.validated_source.{name}"
         tracking.connect().set_model_version_tag(located.name, located.version, tag, sha256_file(path))
     return Outcome(content, path)
+
+
+def _why(recording: ScoredRecording, used: KnownRecordings) -> str:
+    """Why a recording is no evidence, in one line."""
+    name = printable(recording.item.path)
+    if recording.fault:
+        return f"{name}: {printable(recording.fault.detail)} [{recording.fault.reason}]"
+    return f"{name}: the model was trained or tested on it"
 
 
 @dataclass(frozen=True)
@@ -216,7 +230,10 @@ def in_words(outcome: Outcome) -> str:
     passed = (f"{source}: passed. To accept its recordings, add {source} to `predict.accepted_sources` in params.yaml, "
               f"and commit it with {validated_sources.FOLDER}/")
     verdict = passed if found["validated"] else f"{source}: not validated: {'; '.join(found['problems'])}"
+    left_out = recordings["left_out"]
+    more = [f"  and {len(left_out) - _SHOWN} more, all in {outcome.path}"] if len(left_out) > _SHOWN else []
     return "\n".join([
+        *(["Left out:", *(f"  {line}" for line in left_out[:_SHOWN]), *more] if left_out else []),
         f"{recordings['usable']} of {recordings['in_table']} recordings usable, {found['units']} units "
         f"({', '.join(f'{count} {name}' for name, count in found['classes'].items())})",
         f"outside of what the model can judge: {found['outside_before']:.0%} of the units before, "

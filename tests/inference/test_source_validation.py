@@ -10,10 +10,12 @@ from click.testing import CliRunner, Result
 from support import tiny_models
 from support.input_checks import checks
 
+from heartml.audio import sound_files
 from heartml.audio.sound_files import write_flac
 from heartml.cli import cli
 from heartml.core import paths
 from heartml.inference import source_validation, validated_sources
+from heartml.inference.training_recordings import KnownRecordings
 from heartml.models.applicability import WORDS
 from heartml.models.fitted_model import Model
 
@@ -71,6 +73,7 @@ def test_a_source_is_refused_then_validated_then_accepted(ward: Path) -> None:
     accept("ward-3")
     after = json.loads(invoke("predict", "0.flac", "--model", MODEL, "--json").output)["answers"][0]
     assert (after["decision"], after["outside"]) == (before["leaning"], False)
+    assert "It also accepts recordings of ward-3 (sources/)." in invoke("predict", "0.flac", "--model", MODEL).output
     assert invoke("score", "0.flac", "--model", MODEL, "--to", "out.parquet").exit_code == 0
 
 
@@ -107,6 +110,26 @@ def test_a_table_that_cannot_be_used_is_named(ward: Path, change, words: str) ->
     Path("ward.csv").write_text("\n".join(change(Path("ward.csv").read_text().splitlines())))
     assert words in str(invoke("validate-source", "ward-3", "ward.csv", "--model", MODEL).exception)
     assert not validated_sources.FOLDER.exists()
+
+
+def test_recordings_of_the_training_are_no_evidence(ward: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = KnownRecordings(frozenset(sound_files.read(Path(f"{n}.flac")).recording_id for n in range(30)))
+    monkeypatch.setattr(source_validation.training_recordings, "read", lambda folds: used)
+    done = invoke("validate-source", "ward-3", "ward.csv", "--model", MODEL)
+    assert done.exit_code == 1
+    assert "0.flac: the model was trained or tested on it" in done.output
+    assert "and 25 more, all in sources/ward-3.json" in done.output
+    assert "6 of 36 recordings usable, 6 units" in done.output
+
+
+def test_a_file_that_cannot_be_read_is_named(ward: Path) -> None:
+    Path("5.flac").write_bytes(b"no sound")
+    done = invoke("validate-source", "ward-3", "ward.csv", "--model", MODEL)
+    assert "35 of 36 recordings usable" in done.output and "5.flac: " in done.output
+    for sound in Path().glob("*.flac"):
+        sound.unlink()
+    done = invoke("validate-source", "ward-3", "ward.csv", "--model", MODEL)
+    assert "none of its 36 recordings can be used: 0.flac: " in str(done.exception)
 
 
 def test_a_confidence_that_is_off_is_not_accepted(ward: Path) -> None:
