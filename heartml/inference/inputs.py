@@ -110,12 +110,16 @@ def read_labels(table: Path, classes: Sequence[str]) -> dict[Path, int]:
         raise InputsError(f"{table}: not a table that can be read: {error}") from None
     if LABEL not in names:
         raise InputsError(f"{table}: no column `{LABEL}` with one of {', '.join(classes)}")
-    found = {}
+    found: dict[Path, int] = {}
     for row in read:
         label = cells.choice(row[LABEL], classes)
         if label is None:
             raise InputsError(f"{table}, line {row.line}: label {short(row[LABEL])} is none of {', '.join(classes)}")
-        found[_row(table, row).path] = classes.index(label)
+        path = _row(table, row).path
+        first = classes[found.setdefault(path, classes.index(label))]
+        if first != label:
+            raise InputsError(f"{table}, line {row.line}: {short(path.name)} has two labels, {first} and {label}: "
+                              "correct the table")
     return found
 
 

@@ -208,7 +208,8 @@ def predict_units(
         row: murmur_words.describe(of_unit, _murmur_at(members[found.unit_ids[row]], models), params.predict)
         for row, of_unit in features.items()
     }
-    return [_prediction(found, n, tuple(members[unit]), described.get(n)) for n, unit in enumerate(found.unit_ids)]
+    told = {row: words for row, words in described.items() if not found.reasons[row]}     # of noise there is no murmur
+    return [_prediction(found, n, tuple(members[unit]), told.get(n)) for n, unit in enumerate(found.unit_ids)]
 
 
 def _murmur_at(recordings: Sequence[ScoredRecording], models: ModelSet) -> list[tuple[str | None, float]]:

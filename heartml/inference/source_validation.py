@@ -8,7 +8,6 @@ trained or tested on are no evidence and are left out. No weight, rule or calibr
 """
 
 import datetime
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,7 +42,7 @@ from heartml.models.pooling import rows_of
 from heartml.models.shared_inputs import RatedWaveform, SharedInputs
 from heartml.registry import tracking
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
+_LEAST_UNITS = 5          # fewer tell nothing of what a source is like
 _FOLDS = 5
 _SHOWN = 5                # left-out recordings that are named on the terminal
 _MOST_UNUSUAL = 0.9       # a source never makes a model accept what is surely no heart
@@ -69,8 +68,8 @@ def run(name: str, table: Path, wanted: str | None, task: str | None) -> Outcome
         InputsError: the table cannot be used; the message names the row.
         NoModel: there is no such model.
     """
-    if not _NAME.fullmatch(name) or name == applicability.TRAINING:
-        raise InputsError(f"{name}: a source's name has small letters, digits and hyphens, and is not "
+    if not validated_sources.NAME.fullmatch(name) or name == applicability.TRAINING:
+        raise InputsError(f"{name!r}: a source's name has small letters, digits and hyphens, at most 41, and is not "
                           f"`{applicability.TRAINING}`")
     parallel.single_thread()
     params = config.load()
@@ -88,6 +87,9 @@ def run(name: str, table: Path, wanted: str | None, task: str | None) -> Outcome
     if not usable:
         raise InputsError(f"{table}: none of its {len(items)} recordings can be used: {left_out[0]}")
     heard = _hear(model, [one for one, _ in usable], [waveform for _, waveform in usable], labels)
+    if len(heard.labels) < _LEAST_UNITS:
+        raise InputsError(f"{table}: {len(heard.labels)} usable {model.task.unit}s, at least {_LEAST_UNITS} are needed "
+                          "to tell what the source is like, and ten of every class to pass")
     reference, found = _judge(name, model, heard, params)
     content = {
         "source": name, "model": {"name": located.name, "version": located.version,

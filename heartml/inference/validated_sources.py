@@ -6,6 +6,7 @@ source are like. `predict.accepted_sources` in `params.yaml` names the sources t
 holds for one model: the next version is validated again.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +16,13 @@ import numpy as np
 
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import read_json, replacing, write_json
-from heartml.core.system.hashing import sha256_folder
+from heartml.core.system.hashing import sha256, sha256_folder
 from heartml.inference.model_lookup import LocatedModel
 from heartml.models.applicability import Reference
 from heartml.models.fitted_model import Model
 
 FOLDER = Path("sources")
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 
 
 class SourceError(HeartMLError):
@@ -31,12 +33,15 @@ def write(evidence: dict[str, Any], reference: Reference) -> Path:
     """Write both files of a source and return the path of the evidence."""
     from safetensors.numpy import save
 
-    FOLDER.mkdir(exist_ok=True)
-    arrays = {"centre": reference.centre, "precision": np.ascontiguousarray(reference.precision)}
-    with replacing(FOLDER / f"{reference.name}.safetensors") as file:
-        file.write_bytes(save(arrays))
+    data = save({"centre": reference.centre, "precision": np.ascontiguousarray(reference.precision)})
+    limits = {"farthest": reference.farthest, "most_unusual": reference.most_unusual, "arrays_sha256": sha256(data)}
     path = FOLDER / f"{reference.name}.json"
-    write_json(path, {**evidence, "farthest": reference.farthest, "most_unusual": reference.most_unusual})
+    try:
+        with replacing(FOLDER / f"{reference.name}.safetensors") as file:
+            file.write_bytes(data)
+        write_json(path, {**evidence, **limits})
+    except (FileExistsError, NotADirectoryError):
+        raise SourceError(f"{FOLDER} is a file, and has to be a folder: rename it") from None
     return path
 
 
@@ -51,6 +56,10 @@ def accept(model: Model, located: LocatedModel, names: Sequence[str]) -> tuple[M
     """
     if not names or model.applicability is None:
         return model, ()
+    for name in names:
+        if not NAME.fullmatch(name) or names.count(name) > 1:
+            raise SourceError(f"params.yaml: predict.accepted_sources: {name!r} stands there twice, or is no name of a "
+                              "source (small letters, digits and hyphens)")
     content = sha256_folder(located.folder)
     cautions, references = [], list(model.applicability.references)
     for name in names:
@@ -68,18 +77,25 @@ def _evidence(name: str) -> dict[str, Any]:
     if not path.is_file():
         raise SourceError(f"params.yaml: predict.accepted_sources names {name}, and there is no {path}: run `heartml "
                           f"validate-source {name} TABLE.csv`")
-    evidence: dict[str, Any] = read_json(path)
-    if not evidence["validated"]:
-        raise SourceError(f"params.yaml: predict.accepted_sources names {name}, which did not pass ({path}: "
-                          f"{'; '.join(evidence['problems'])}): take it out")
-    return evidence
+    try:
+        evidence: dict[str, Any] = read_json(path)
+        if not evidence["validated"]:
+            raise SourceError(f"params.yaml: predict.accepted_sources names {name}, which did not pass ({path}: "
+                              f"{'; '.join(evidence['problems'])}): take it out")
+        return {key: evidence[key] for key in ("model", "farthest", "most_unusual", "arrays_sha256")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise SourceError(f"{path}: damaged ({type(error).__name__}): bring it back from git, or run `heartml "
+                          f"validate-source {name}` again") from None
 
 
 def _reference(name: str, evidence: dict[str, Any]) -> Reference:
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
     try:
-        arrays = load_file(FOLDER / f"{name}.safetensors")
+        data = (FOLDER / f"{name}.safetensors").read_bytes()
+        if sha256(data) != evidence["arrays_sha256"]:
+            raise ValueError("other bytes than those of the evidence")
+        arrays = load(data)
         return Reference(name, np.asarray(arrays["centre"], np.float64), np.asarray(arrays["precision"], np.float64),
                          float(evidence["farthest"]), float(evidence["most_unusual"]))
     except Exception as error:  # noqa: BLE001 - whatever the library raises for a damaged or missing file

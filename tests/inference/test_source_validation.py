@@ -139,6 +139,39 @@ def test_a_confidence_that_is_off_is_not_accepted(ward: Path) -> None:
     assert "its confidence cannot be trusted there: the calibration error is 0.2" in done.output
 
 
+@pytest.mark.parametrize(("damage", "words"), [
+    (lambda: Path("sources/ward-3.json").write_text("{}"), "sources/ward-3.json: damaged (KeyError)"),
+    (lambda: Path("sources/ward-3.json").write_text("x{"), "sources/ward-3.json: damaged (JSONDecodeError)"),
+    (lambda: Path("sources/ward-3.json").write_text("[]"), "sources/ward-3.json: damaged (TypeError)"),
+    (lambda: Path("sources/ward-3.safetensors").write_bytes(b"other"), "sources/ward-3.safetensors: cannot be read"),
+    (lambda: Path("sources/ward-3.safetensors").unlink(), "sources/ward-3.safetensors: cannot be read"),
+])
+def test_damaged_evidence_is_told_in_one_line(ward: Path, damage, words: str) -> None:
+    assert invoke("validate-source", "ward-3", "ward.csv", "--model", MODEL).exit_code == 0
+    accept("ward-3")
+    damage()
+    assert words in str(invoke("predict", "0.flac", "--model", MODEL).exception)
+
+
+@pytest.mark.parametrize("names", [("../sources/ward-3",), ("ward-3", "ward-3")])
+def test_an_accepted_source_is_a_name_and_stands_there_once(ward: Path, names: tuple[str, ...]) -> None:
+    accept(*names)
+    assert "is no name of a source" in str(invoke("predict", "0.flac", "--model", MODEL).exception)
+
+
+def test_one_patient_is_no_source_and_leaves_what_passed(ward: Path) -> None:
+    assert invoke("validate-source", "ward-3", "ward.csv", "--model", MODEL).exit_code == 0
+    before = {file.name: file.read_bytes() for file in Path("sources").iterdir()}
+    rows = Path("ward.csv").read_text().splitlines()
+    Path("one.csv").write_text("\n".join(rows[:2]))
+    done = invoke("validate-source", "ward-3", "one.csv", "--model", MODEL)
+    assert "one.csv: 1 usable patients, at least 5 are needed" in str(done.exception)
+    assert {file.name: file.read_bytes() for file in Path("sources").iterdir()} == before
+    Path("two.csv").write_text("\n".join([*rows, rows[1].replace("Present", "Absent")]))
+    done = invoke("validate-source", "ward-3", "two.csv", "--model", MODEL)
+    assert "two.csv, line 38: '0.flac' has two labels, Present and Absent" in str(done.exception)
+
+
 def test_few_recordings_are_no_evidence(ward: Path) -> None:
     Path("ward.csv").write_text("\n".join(Path("ward.csv").read_text().splitlines()[:10]))
     outcome = source_validation.run("ward-3", Path("ward.csv"), str(MODEL), None)

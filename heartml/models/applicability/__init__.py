@@ -181,7 +181,9 @@ class Applicability:
 
 
 def reasons(findings: Sequence[Sequence[Finding]]) -> tuple[Finding, ...]:
-    """Why a unit with these findings of its recordings `[r]` is referred, each check once; empty where it is not.
+    """Why a unit with these findings of its recordings `[r]` is referred; empty where it is not.
+
+    Each check stands there once, with the recording that is farthest from its limit.
 
     It is referred where at least half of its recordings are outside.
 
@@ -191,7 +193,12 @@ def reasons(findings: Sequence[Sequence[Finding]]) -> tuple[Finding, ...]:
     """
     if 2 * sum(bool(one) for one in findings) < len(findings):
         return ()
-    return tuple({one.check: one for of_recording in findings for one in of_recording}.values())
+    worst: dict[str, Finding] = {}
+    for one in (one for of_recording in findings for one in of_recording):
+        known = worst.get(one.check)
+        if known is None or abs(one.value - one.limit) > abs(known.value - known.limit):
+            worst[one.check] = one
+    return tuple(worst.values())
 
 
 def checks_column(reasons: Sequence[Sequence[Finding]]) -> NDArray[np.object_]:
