@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.stem in _ORDER or item.get_closest_marker("real"):
             item.add_marker("slow")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_store_is_left_in_the_repository() -> Iterator[None]:
+    """No test makes a store beside the code: it would be committed with the next `git add`."""
+    stores = [ROOT / name for name in ("mlflow.db", "mlruns", "sources")]
+    before = [path.exists() for path in stores]
+    yield
+    assert [path.exists() for path in stores] == before, "a test of this module, or one that ran beside it, made one"
 
 
 def _restored(factory: pytest.TempPathFactory, name: str) -> Path:

@@ -165,9 +165,9 @@ def test_nothing_at_all_is_told_too(address: str) -> None:
     ("localhost:5000", "no address of a registry: did you mean http://localhost:5000?"),
     ("databricks-uc", "no address of a registry"), ("http://127.0.0.1:1", "no MLflow server answers")])
 def test_the_address_of_the_registry_is_checked_as_that_of_the_runs(
-    address: str, words: str, monkeypatch: pytest.MonkeyPatch
+    address: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(mlflow_store.VARIABLE, "sqlite:///mlflow.db")
+    monkeypatch.setenv(mlflow_store.VARIABLE, f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv(mlflow_store.REGISTRY, address)
     with pytest.raises(mlflow_store.StoreError) as refused:
         mlflow_store.check()
@@ -175,9 +175,9 @@ def test_the_address_of_the_registry_is_checked_as_that_of_the_runs(
     assert f"unset {mlflow_store.REGISTRY} to keep versions in the tracking store" in str(refused.value)
 
 
-def test_the_password_of_the_registry_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_password_of_the_registry_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(mlflow_store.REGISTRY, "mysql://ada:secret@host/name")
-    monkeypatch.delenv(mlflow_store.VARIABLE, raising=False)
+    monkeypatch.setenv(mlflow_store.VARIABLE, f"sqlite:///{tmp_path}/mlflow.db")
     with pytest.raises(mlflow_store.StoreError, match=r"ada:\*\*\*@host"):
         mlflow_store.check()
 

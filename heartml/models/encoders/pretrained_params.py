@@ -4,6 +4,7 @@
       mn04: {kind: efficientat, weights: weights/mn04.pt, sha256: 899a8c62..., layers: [last]}
 """
 
+import abc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -18,7 +19,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _NOT_IN_FRAMES = {"weights", "hold", "licence", "redistribute", "citation"}
 
 
-class PretrainedParams(Section):
+class PretrainedParams(Section, abc.ABC):
     """The section of a pre-trained encoder.
 
     Attributes:
@@ -52,9 +53,9 @@ class PretrainedParams(Section):
         """Where the weights lie."""
         return Path(self.weights)
 
+    @abc.abstractmethod
     def rate_hz(self) -> int:
         """The sample rate that the network takes."""
-        raise NotImplementedError
 
     def resolved(self, stated: Mapping[str, Any]) -> Self:
         """The section with everything filled in that can be left out, so that it can be used without the file's name.
