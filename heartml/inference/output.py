@@ -26,14 +26,18 @@ WHAT_TO_DO = ("What to do: record again, longer, in a quiet place, with the ches
 
 
 def show(result: PredictResult) -> None:
-    """Print the predictions as a table to standard output. Faults are printed by the caller."""
+    """Print the predictions as a table to standard output; nothing where there are none.
+
+    Faults are printed by the caller.
+    """
+    if not result.predictions:
+        return
     from rich.console import Console
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)      # a file or a pipe has no width
-    if result.predictions:
-        console.print(_table(result))
+    console.print(_table(result))
     named = list(zip(_names(result), result.predictions, strict=True))
     rates = [f"{name}: {rate}" for name, one in named if (rate := _heart_rate(one))]
     murmurs = [f"{name}: {one.description.phrase_with_confidence}"

@@ -7,6 +7,7 @@ calibration, the confidence below which a human decides, what the model accepts)
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -70,7 +71,7 @@ class Predictions:
     findings: tuple[tuple[Finding, ...], ...] = ()
     unit: NDArray[np.int64] | None = None
 
-    @property
+    @cached_property
     def reasons(self) -> list[tuple[Finding, ...]]:
         """Why each unit `[n]` is outside of what the model can judge; empty where it is inside, or was not checked."""
         if self.unit is None:
@@ -93,7 +94,7 @@ class Predictions:
         return [REFER if reasons else top_class
                 for top_class, reasons in zip(self.top_classes, self.refer_reasons, strict=True)]
 
-    @property
+    @cached_property
     def refer_reasons(self) -> list[tuple[str, ...]]:
         """Why each decision is left to a human, in words; empty where it is not: `[n]`."""
         unsure = f"less sure than {self.refer_below:.0%}"
