@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from heartml.cli import audit, data, encoders, evaluation, inference, lineage, models, stages
+from heartml.cli import audit, data, encoders, evaluation, export, inference, lineage, models, stages
 from heartml.core.command import run
 from heartml.core.system.processes import die_with_dvc
 
@@ -23,6 +23,7 @@ def cli() -> None:
     Bring data in           simulate, ingest, tasks
     Train and release       retrain, models, promote, rollback, retire, compare, card
     Use a model             predict, score, monitor, validate-source
+    Out of the project      export
     Pre-trained encoders    weights, embed
     Other evaluations       leave-out, protocol
     Audit                   lineage, trace, audit, verify, sign, withdraw
@@ -42,7 +43,7 @@ def cli() -> None:
     """
 
 
-for _module in (data, stages, models, evaluation, lineage, audit, inference, encoders):
+for _module in (data, stages, models, evaluation, lineage, audit, inference, encoders, export):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 

@@ -41,6 +41,11 @@ def soft_segments(frames: NDArray[np.float32], posteriors: NDArray[np.float32]) 
     ])
 
 
+def size(dim: int, classes: int) -> int:
+    """Number of features of `soft_segments`."""
+    return 6 * min(_GROUPS, dim) + (1 + len(_QUANTILES)) * classes + 5
+
+
 def _grouped(energy: Floats) -> Floats:
     """Mean over neighbouring bands: `[t, dim] -> [t, 16]`."""
     groups = np.array_split(np.arange(energy.shape[1]), min(_GROUPS, energy.shape[1]))

@@ -1,0 +1,87 @@
+"""The content of `export.json`: what an exported model is, where it comes from, what its outputs mean."""
+
+import importlib.metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heartml.core import tasks
+from heartml.core.config import Params
+from heartml.core.schema import STATES
+from heartml.core.system.files import read_json
+from heartml.core.system.hashing import sha256_file, sha256_folder
+from heartml.inference import exported
+from heartml.inference.model_lookup import LocatedModel
+from heartml.inference.predict import NOTICE
+from heartml.models import applicability
+from heartml.models.fitted_model import Model
+
+if TYPE_CHECKING:
+    import onnx
+
+def facts(located: LocatedModel, model: Model, params: Params) -> dict[str, Any]:
+    """Everything that is known before the files are written."""
+    from heartml.export.graph import CHECKS, QUALITY
+
+    checks = model.applicability
+    signal = checks.signal if checks else None
+    return {
+        "format": exported.FORMAT, "notice": NOTICE, "name": model.assignment_name, "version": located.version,
+        "model": located.description, "unit": model.task.unit, "classes": list(model.task.classes),
+        "positive": model.task.positive, "title": tasks.resolve(model.assignment_name).task.name,
+        "checks": list(CHECKS), "quality": list(QUALITY), "states": list(STATES),
+        "reasons": {**applicability.WORDS, "unsure": f"less sure than {model.refer_below:.0%}"},
+        "limits": {"short": signal.seconds, "quiet": signal.peak, "clipped": signal.clipped_share,
+                   "silent": signal.silent_share} if signal else {},
+        "warnings": {"short_seconds": params.validate_.short_seconds, "quiet_peak": params.validate_.quiet_peak,
+                     "clipped_share": params.validate_.clipped_share, "dc_offset": params.validate_.dc_offset,
+                     "bandwidth_hz": params.validate_.bandwidth_hz, "contrast_db": params.validate_.contrast_db},
+        "accepts": {"min_seconds": params.ingest.min_seconds, "silence_peak": params.ingest.silence_peak},
+        "refer_below": model.refer_below, "cautions": list(located.cautions),
+        "model_sha256": sha256_folder(located.folder), "heartml": importlib.metadata.version("heartml"),
+        "licence": importlib.metadata.metadata("heartml")["License-Expression"], **_origin(located),
+    }
+
+
+def _origin(located: LocatedModel) -> dict[str, Any]:
+    """Run, data, code and the data's licences of a registered version; nothing of a folder."""
+    if located.name is None or located.version is None:
+        return {"run_id": None, "data": None, "commit": None, "data_licences": []}
+    from heartml.registry import tracking, versions
+
+    client = tracking.connect_to_existing()
+    version = versions.get(client, f"{located.name}/{located.version}")
+    run = tracking.read_run(client, version.run_id)
+    tags = run.tags if run else {}
+    return {"run_id": version.run_id, "data": tags.get("heartml.data"), "commit": tags.get("mlflow.source.git.commit"),
+            "content_key": tags.get("heartml.key"), "data_licences": _licences(client, version.run_id)}
+
+
+def _licences(client: Any, run_id: str) -> list[str]:
+    from heartml.core.system.files import temporary_folder
+    from heartml.registry import tracking
+
+    if "card.json" not in tracking.list_files(client, run_id):
+        return []
+    with temporary_folder() as folder:
+        card = read_json(tracking.fetch(client, run_id, "card.json", folder))
+    return sorted({str(one["licence"]) for one in card["collections"]})
+
+
+def file_facts(path: Path) -> dict[str, Any]:
+    """Hash and size of one file."""
+    return {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+
+
+def add_metadata(model: "onnx.ModelProto", known: dict[str, Any]) -> None:
+    """Write what the model is into the ONNX file itself, so that a file that was passed on still says it."""
+    import json
+
+    wanted = ("notice", "name", "version", "run_id", "data", "commit", "model_sha256", "licence", "data_licences",
+              "classes", "checks", "quality", "states", "unit")
+    for key in wanted:
+        if known.get(key) is not None:
+            entry = model.metadata_props.add()
+            entry.key, value = f"heartml.{key}", known[key]
+            entry.value = value if isinstance(value, str) else json.dumps(value)
+    model.producer_name, model.producer_version = "heartml", str(known["heartml"])
+    model.doc_string = f"{known['model']}. {known['notice']}"
