@@ -6,18 +6,21 @@ before they are written: an export whose numbers differ is refused.
 """
 
 import importlib.util
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from heartml.core import config
 from heartml.core.system import parallel
 from heartml.core.system.errors import HeartMLError
-from heartml.core.system.files import canonical_json, replacing_folder
+from heartml.core.config import Params
+from heartml.core.system.files import canonical_json, replacing_folder, temporary_folder
 from heartml.export import comparison, statement
 from heartml.export.comparison import Comparison
-from heartml.inference import exported, model_lookup
+from heartml.inference import exported, model_lookup, predict_exported
+from heartml.inference.model_lookup import LocatedModel
 from heartml.models.fitted_model import Model
 from heartml.registry import signing, version_cautions
 
@@ -34,7 +37,7 @@ class Exported:
     """What was written.
 
     Attributes:
-        folder: where.
+        folder: where; `None` where only the page was asked for.
         description: the model, in words.
         bytes: name -> size of each file.
         comparison: the answers of `model.onnx` beside those of the model.
@@ -42,7 +45,7 @@ class Exported:
         cautions: what to know about the model before its answers are trusted.
     """
 
-    folder: Path
+    folder: Path | None
     description: str
     bytes: dict[str, int]
     comparison: Comparison
@@ -51,46 +54,63 @@ class Exported:
 
     def as_json(self) -> dict[str, Any]:
         """Everything as plain values."""
-        return {"folder": str(self.folder), "model": self.description, "bytes": self.bytes,
+        return {"folder": str(self.folder) if self.folder else None, "model": self.description, "bytes": self.bytes,
                 "comparison": self.comparison.as_json(), "small": self.small.as_json() if self.small else None,
                 "cautions": list(self.cautions)}
 
 
-def run(wanted: str | None, task: str | None, to: Path, *, int8: bool, recordings: int) -> Exported:
-    """Export a model into the new folder `to`.
+def run(wanted: str | None, task: str | None, to: Path | None, *, int8: bool = False, recordings: int = 40,
+        page: Path | None = None, runtime: Path | None = None) -> Exported:
+    """Export a model into the folder `to`, and its page into the folder `page`.
 
     Args:
         wanted, task: see `heartml.inference.model_lookup.locate`.
         int8: also write the file with eight-bit weights.
         recordings: how many recordings the files are compared on.
+        runtime: see `heartml.export.page.write`.
 
     Raises:
+        PageError: see there.
         ExportRefused: the files do not answer as the model does, a library is missing, or `to` exists already.
         CannotExport: the model has a part that cannot be written as a graph.
         NoModel: there is no such model.
         CautionedModel: see `heartml.registry.version_cautions.check`.
     """
     check_libraries()
-    if to.exists() and (not exported.is_export(to) or to.is_symlink()):
+    if to and to.exists() and (not exported.is_export(to) or to.is_symlink()):
         raise ExportRefused(f"{to}: exists already and is no export; name a new folder")
     parallel.single_thread()
     params = config.load()
     located = model_lookup.locate(wanted, task, params.tasks)
     version_cautions.check(located.cautions, params.predict)
+    with temporary_folder() as place:
+        made = _made(located, params, place / "export", int8=int8, recordings=recordings)
+        if page:
+            from heartml.export import page as pages
+
+            pages.write(place / "export", page, runtime)
+        if to:
+            with replacing_folder(to) as temporary:
+                shutil.copytree(place / "export", temporary, dirs_exist_ok=True)
+            predict_exported.remember(to)
+    return replace(made, folder=to)
+
+
+def _made(located: LocatedModel, params: Params, folder: Path, *, int8: bool, recordings: int) -> Exported:
     model = Model.load(located.folder)
     facts = statement.facts(located, model, params)
-    with replacing_folder(to) as temporary:
-        written = write_graphs(model, temporary, facts, int8=int8)
-        sounds = comparison.sounds(located, recordings)
-        compared = comparison.compare(model, temporary, facts, sounds, written[0])
-        small = comparison.compare(model, temporary, facts, sounds, exported.SMALL) if int8 else None
-        if compared.largest_difference > LARGEST_DIFFERENCE or compared.decided_alike < compared.recordings:
-            raise ExportRefused(f"{located.description}: {compared.words}; at most {LARGEST_DIFFERENCE:g} is allowed")
-        whole = {**facts, "compared": compared.as_json(), "compared_int8": small.as_json() if small else None,
-                 "files": {name: statement.file_facts(temporary / name) for name in written}}
-        write_statement(temporary, whole)
-        sizes = {path.name: path.stat().st_size for path in sorted(temporary.iterdir())}
-    return Exported(to, located.description, sizes, compared, small, located.cautions)
+    folder.mkdir()
+    written = write_graphs(model, folder, facts, int8=int8)
+    sounds = comparison.sounds(located, recordings)
+    compared = comparison.compare(model, folder, facts, sounds, written[0])
+    small = comparison.compare(model, folder, facts, sounds, exported.SMALL) if int8 else None
+    if compared.largest_difference > LARGEST_DIFFERENCE or compared.decided_alike < compared.recordings:
+        raise ExportRefused(f"{located.description}: {compared.words}; at most {LARGEST_DIFFERENCE:g} is allowed")
+    write_statement(folder, {
+        **facts, "compared": compared.as_json(), "compared_int8": small.as_json() if small else None,
+        "files": {name: statement.file_facts(folder / name) for name in written}})
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    return Exported(folder, located.description, sizes, compared, small, located.cautions)
 
 
 def write_graphs(model: Model, folder: Path, facts: dict[str, Any], *, int8: bool) -> list[str]:

@@ -1,6 +1,7 @@
 """The content of `export.json`: what an exported model is, where it comes from, what its outputs mean."""
 
 import importlib.metadata
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,15 +24,14 @@ def facts(located: LocatedModel, model: Model, params: Params) -> dict[str, Any]
     from heartml.export.graph import CHECKS, QUALITY
 
     checks = model.applicability
-    signal = checks.signal if checks else None
     return {
         "format": exported.FORMAT, "notice": NOTICE, "name": model.assignment_name, "version": located.version,
         "model": located.description, "unit": model.task.unit, "classes": list(model.task.classes),
         "positive": model.task.positive, "title": tasks.resolve(model.assignment_name).task.name,
         "checks": list(CHECKS), "quality": list(QUALITY), "states": list(STATES),
         "reasons": {**applicability.WORDS, "unsure": f"less sure than {model.refer_below:.0%}"},
-        "limits": {"short": signal.seconds, "quiet": signal.peak, "clipped": signal.clipped_share,
-                   "silent": signal.silent_share} if signal else {},
+        "signal_limits": asdict(checks.signal) if checks else {},
+        "references": checks.to_json()["references"] if checks else [],
         "warnings": {"short_seconds": params.validate_.short_seconds, "quiet_peak": params.validate_.quiet_peak,
                      "clipped_share": params.validate_.clipped_share, "dc_offset": params.validate_.dc_offset,
                      "bandwidth_hz": params.validate_.bandwidth_hz, "contrast_db": params.validate_.contrast_db},

@@ -5,9 +5,11 @@ which says what the model is, what its outputs mean, and the SHA-256 of every fi
 `export.json`.
 """
 
+import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,9 @@ class RecordingAnswer(Answer):
         state_starts_s, states: when each heart state begins, in s, and its number in S1, systole, S2, diastole; empty
             where the model does not tell them.
         heart_rate_per_min: `None` where it is not known.
+        own_checks: names of the checks that speak against judging this recording.
+        unusual: probability of any condition but a heart as the model knows it.
+        distances: from each reference of `export.json`.
     """
 
     features: NDArray[np.float64]
@@ -68,6 +73,9 @@ class RecordingAnswer(Answer):
     state_starts_s: NDArray[np.float32]
     states: NDArray[np.int64]
     heart_rate_per_min: float | None
+    own_checks: tuple[str, ...]
+    unusual: float
+    distances: tuple[float, ...]
 
 
 class ExportedModel:
@@ -79,7 +87,11 @@ class ExportedModel:
 
     def __init__(self, folder: Path, statement: Mapping[str, Any], recording: str = RECORDING) -> None:
         self.statement = statement
-        self._recording, self._unit = _session(folder / recording), _session(folder / UNIT)
+        self._folder, self._recording = folder, _session(folder / recording)
+
+    @cached_property
+    def _unit(self) -> Any:
+        return _session(self._folder / UNIT)
 
     @classmethod
     def load(cls, folder: Path, recording: str = RECORDING) -> "ExportedModel":
@@ -102,7 +114,9 @@ class ExportedModel:
             quality=dict(zip(self.statement["quality"], map(float, found["quality"]), strict=True)),
             recording_probabilities=self._by_class(found["recording_probabilities"]),
             state_starts_s=found.get("state_starts_s", np.zeros(0, np.float32)),
-            states=found.get("states", np.zeros(0, np.int64)), heart_rate_per_min=None if np.isnan(rate) else rate)
+            states=found.get("states", np.zeros(0, np.int64)), heart_rate_per_min=None if np.isnan(rate) else rate,
+            own_checks=self._named(found["recording_checks"]), unusual=float(found["unusual"]),
+            distances=tuple(map(float, found["distances"])))
 
     def unit(self, features: Sequence[NDArray[np.float64]]) -> Answer:
         """The answer for a patient from the `features` of its recordings `[r]`, each `[f]`."""
@@ -110,13 +124,16 @@ class ExportedModel:
 
     def _answer(self, found: Mapping[str, Any]) -> dict[str, Any]:
         top_class = self.statement["classes"][int(found["decision"])]
-        checks = tuple(name for name, yes in zip(self.statement["checks"], found["reasons"], strict=True) if yes)
+        checks = self._named(found["reasons"])
         return {
             "top_class": top_class, "decision": "refer" if checks else top_class,
             "confidence": float(found["confidence"]), "probabilities": self._by_class(found["probabilities"]),
             "calibrated": self._by_class(found["calibrated"]), "checks": checks,
             "outside": any(name != "unsure" for name in checks),
         }
+
+    def _named(self, marks: NDArray[np.bool_]) -> tuple[str, ...]:
+        return tuple(name for name, yes in zip(self.statement["checks"], marks, strict=False) if yes)
 
     def _by_class(self, values: NDArray[np.float32]) -> dict[str, float]:
         return dict(zip(self.statement["classes"], map(float, values), strict=True))
@@ -125,6 +142,11 @@ class ExportedModel:
     def _run(session: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+
+def library_here() -> bool:
+    """Whether onnxruntime is installed."""
+    return importlib.util.find_spec("onnxruntime") is not None
 
 
 def is_export(folder: Path) -> bool:
@@ -165,6 +187,7 @@ def _session(file: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC     # more takes longer to read
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001 - whatever the library raises for a file it cannot read

@@ -83,11 +83,15 @@ def load(located: LocatedModel, accepted_sources: Sequence[str] = ()) -> ModelSe
         SourceError: see `validated_sources.accept`.
     """
     model, cautions = validated_sources.accept(Model.load(located.folder), located, accepted_sources)
-    if model.task.name != MURMUR:
-        return ModelSet(model, (), cautions)
-    datasets = model.assignment_name.rpartition("-")[0]
-    found = model_lookup.companion_models(located, [f"{datasets}-{name}" for name in DESCRIPTOR_TASKS])
-    return ModelSet(model, tuple(Descriptor(one) for one in found), cautions)
+    return ModelSet(model, tuple(map(Descriptor, descriptors(located, model.assignment_name))), cautions)
+
+
+def descriptors(located: LocatedModel, name: str) -> list[LocatedModel]:
+    """The models that describe the murmurs which the model `name` finds; none for another task."""
+    dataset, _, task = name.rpartition("-")
+    if task != MURMUR:
+        return []
+    return model_lookup.companion_models(located, [f"{dataset}-{one}" for one in DESCRIPTOR_TASKS])
 
 
 def cautions(located: LocatedModel, models: ModelSet, params: PredictParams) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from heartml.core import config
 from heartml.core.config import Params
 from heartml.core.system import parallel
 from heartml.core.system.progress import track
-from heartml.inference import inputs, model_lookup, model_set, murmur_words, training_recordings
+from heartml.inference import exported, inputs, model_lookup, model_set, murmur_words, training_recordings
 from heartml.inference.inputs import InputFile
 from heartml.inference.model_lookup import LocatedModel, NoModel
 from heartml.inference.model_set import ModelSet
@@ -140,13 +140,38 @@ def run(named: Sequence[Path], wanted: str | None, task: str | None) -> PredictR
     """
     parallel.single_thread()
     params = config.load()
+    if wanted and exported.is_export(Path(wanted)):
+        return _from_export(named, Path(wanted), task, params)
     items = inputs.gather(named)
     located = model_lookup.locate(wanted, task, params.tasks)
+    if (folder := _usable_export(located, params)) is not None:
+        return _from_export(named, folder, task, params, located)
     models = model_set.load(located, params.predict.accepted_sources)
     predicted = models.model.assignment_name
     if task not in (None, predicted):
         raise NoModel(f"--task {task}: {located.description} predicts {predicted}")
     return predict_files(items, models, located, params)
+
+
+def _usable_export(located: LocatedModel, params: Params) -> Path | None:
+    """Where this model was exported to, if the export answers all that the model does; else `None`."""
+    from heartml.inference import predict_exported
+
+    folder = predict_exported.of_model(located)
+    if folder is None or params.predict.accepted_sources or not exported.library_here():
+        return None
+    described = model_set.descriptors(located, str(exported.read_statement(folder)["name"]))
+    return None if described else folder
+
+
+def _from_export(named: Sequence[Path], folder: Path, task: str | None, params: Params,
+                 located: LocatedModel | None = None) -> PredictResult:
+    from heartml.inference import predict_exported
+
+    result = predict_exported.run(named, folder, params, located)
+    if task not in (None, result.task):
+        raise NoModel(f"--task {task}: {result.model.description} predicts {result.task}")
+    return result
 
 
 def predict_files(items: Sequence[InputFile], models: ModelSet, located: LocatedModel, params: Params) -> PredictResult:

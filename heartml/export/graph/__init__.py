@@ -7,7 +7,6 @@ are used (opset 18, ai.onnx.ml 3), and every length is free.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -128,14 +127,16 @@ def _recording(model: Model, samples: Var, rate_hz: Var) -> tuple[dict[str, Var]
         found = checks.findings(model.applicability, frames[checks._ENCODER], float(own["frame_rate_hz"]),
                                 int(own["dim"]), measured)
     else:
-        found = f64(np.zeros(len(checks.NAMES)))
-    layout.add(("checks",), found, len(checks.NAMES))
+        found = checks.nothing()
+    layout.add(("checks",), found.marks, len(checks.NAMES))
     features = op.concat(layout.parts, axis=0)
     alone = _unit(model, layout, ops.row(features))
     alone["recording_probabilities"] = single(_of_recording(model, layout, ops.row(features), alone["probabilities"]))
     quality = op.concat([op.reshape(single(measured[name]), i64([1])) for name in QUALITY], axis=0)
     timed = {name: single(one) if name != "states" else one for name, one in outputs.items()}
-    return {**alone, "quality": quality, **timed, "features": features}, layout
+    return {**alone, "quality": quality, "recording_checks": op.greater(found.marks, f64(0.0)),
+            "unusual": single(op.reshape(found.unusual, i64(np.zeros(0)))), "distances": single(found.distances), **timed,
+            "features": features}, layout
 
 
 def _add_members(model: Model, layout: _Layout, frames: Mapping[str, Var]) -> tuple[Var, str] | None:
@@ -265,5 +266,3 @@ def _two_highest(log_p: Var) -> Var:
     highest, _ = op.top_k(log_p, op.reshape(op.min([ops.length(log_p), i64(2)]), i64([1])), axis=0)
     return ops.mean(highest, 0)
 
-
-__all__ = ["CHECKS", "QUALITY", "CannotExport", "Graphs", "check", "of_model", "pairwise"]

@@ -4,6 +4,7 @@ It is `heartml.models.applicability` once more; the names of the findings are `N
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import spox.opset.ai.onnx.v18 as op
@@ -18,8 +19,28 @@ NAMES = ("short", "quiet", "clipped", "silent", *CONDITIONS[1:], UNLIKE)
 _ENCODER = applicability.ENCODER
 
 
-def findings(checks: Applicability, frames: Var, frame_rate_hz: float, dim: int, measured: dict[str, Var]) -> Var:
-    """Which of `NAMES` speak against judging the recording: `[checks]`, one for yes and zero for no, in double."""
+@dataclass(frozen=True)
+class Findings:
+    """What the checks say of a recording, in double precision.
+
+    Attributes:
+        marks: which of `NAMES` speak against judging it: `[checks]`, one for yes and zero for no.
+        unusual: probability of any condition but a heart as the model knows it.
+        distances: from each reference `[references]`.
+    """
+
+    marks: Var
+    unusual: Var
+    distances: Var
+
+
+def nothing() -> Findings:
+    """The findings of a model without checks."""
+    return Findings(f64(np.zeros(len(NAMES))), f64(0.0), f64(np.zeros(0)))
+
+
+def findings(checks: Applicability, frames: Var, frame_rate_hz: float, dim: int, measured: dict[str, Var]) -> Findings:
+    """See `heartml.models.applicability.Applicability.judge`."""
     signal = checks.signal
     of_signal = [op.less(measured["seconds"], f64(signal.seconds)), op.less(measured["peak"], f64(signal.peak)),
                  op.greater(measured["clipped_share"], f64(signal.clipped_share)),
@@ -41,7 +62,7 @@ def findings(checks: Applicability, frames: Var, frame_rate_hz: float, dim: int,
     of_sound = [op.and_(outside, op.and_(odd, op.equal(condition, i64(number))))
                 for number in range(len(CONDITIONS) - 1)]
     found = [*of_signal, *of_sound, op.and_(outside, op.not_(odd))]
-    return op.concat([op.reshape(double(one), i64([1])) for one in found], axis=0)
+    return Findings(op.concat([op.reshape(double(one), i64([1])) for one in found], axis=0), unusual, distances)
 
 
 def _distance(description: Var, centre: object, precision: object) -> Var:

@@ -1,0 +1,19 @@
+// Every word of the page. A translation is one more file in texts/ and one more line here.
+
+export const LANGUAGES = {en: "English", de: "Deutsch"};
+let texts = {}, language = "en";
+
+export async function use(wanted) {
+  language = wanted in LANGUAGES ? wanted : "en";
+  const english = await (await fetch("texts/en.json")).json();
+  texts = {...english, ...(language === "en" ? {} : await (await fetch(`texts/${language}.json`)).json())};
+  document.documentElement.lang = language;
+  document.title = `HeartML: ${texts.title}`;
+  for (const element of document.querySelectorAll("[data-text]")) element.textContent = say(element.dataset.text);
+}
+
+export const current = () => language;
+export const say = (key, values = {}) => (texts[key] ?? key).replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
+export const className = (name) => texts[`class.${name}`] ?? name.replaceAll("_", " ");
+export const percent = (share) => new Intl.NumberFormat(language, {style: "percent", maximumFractionDigits: 0}).format(share);
+export const number = (value, digits) => new Intl.NumberFormat(language, {minimumFractionDigits: digits, maximumFractionDigits: digits}).format(value);
