@@ -23,7 +23,7 @@ def cli() -> None:
     Bring data in           simulate, ingest, tasks
     Train and release       retrain, models, promote, rollback, retire, compare, card
     Use a model             predict, score, monitor, validate-source
-    Out of the project      export
+    Out of the project      export, serve
     Pre-trained encoders    weights, embed
     Other evaluations       leave-out, protocol
     Audit                   lineage, trace, audit, verify, sign, withdraw

@@ -1,4 +1,4 @@
-"""Commands that bring a model out of the project: export."""
+"""Commands that bring a model out of the project: export, serve."""
 
 import json
 from pathlib import Path
@@ -71,4 +71,41 @@ def export(model: str | None, to: Path | None, task: str | None, int8: bool, pag
     click.echo("Not a medical device: for research, not for diagnosis.")
 
 
-COMMANDS = (export,)
+@click.command()
+@click.argument("model", required=False, metavar="[NAME|NAME@ALIAS|NAME/VERSION|FOLDER]")
+@click.option("--task", help="The task whose champion answers, where params.yaml names several tasks.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0: all of them.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any free one.")
+@click.option("--threads", type=click.IntRange(1), help="Requests answered at the same time; else the cores.")
+@click.option("--waiting", default=64, show_default=True, type=click.IntRange(0),
+              help="Requests that may wait beside them; more are refused with status 503.")
+@click.option("--no-page", is_flag=True, help="The API alone, without the page.")
+def serve(model: str | None, task: str | None, host: str, port: int, threads: int | None, waiting: int,
+          no_page: bool) -> None:
+    """Serve a model: a page in the browser, and an API that takes sound.
+
+    POST /predict takes sound files and answers as `heartml predict --json`. POST /invocations takes a table of samples
+    as MLflow's server does. GET /health, /version, /docs and /openapi.json describe the server. The page at / runs the
+    model in the visitor's browser, so that no sound reaches the server.
+
+    The model is exported when it starts, once. NAME and NAME@ALIAS follow the registry: when another version becomes
+    champion, the server answers with it within seconds. NAME/VERSION stays. The server has no passwords and no
+    encryption: put a proxy with both in front of it before it listens to a network. Not a medical device.
+
+    \b
+    Reads        the model (else the task's champion), params.yaml
+    Writes       the export and the page in .heartml/cache
+    Exit status  0: ended by Ctrl-C or a signal; 1: it cannot start, one line says why; 2: wrong usage
+
+    \b
+    Examples:
+    heartml serve
+    heartml serve simulated-murmur/1 --port 8080
+    curl -F file=@recording.wav http://127.0.0.1:8000/predict
+    """
+    from heartml.server import run as server
+
+    server.run(model, task, server.Place(host, port), threads, waiting, with_page=not no_page)
+
+
+COMMANDS = (export, serve)

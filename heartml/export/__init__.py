@@ -96,10 +96,18 @@ def run(wanted: str | None, task: str | None, to: Path | None, *, int8: bool = F
     return replace(made, folder=to)
 
 
+def write(located: LocatedModel, to: Path, recordings: int = 10) -> None:
+    """Export a model that was found already into the folder `to`; see `run`."""
+    check_libraries()
+    parallel.single_thread()
+    with replacing_folder(to) as temporary:
+        _made(located, config.load(), temporary, int8=False, recordings=recordings)
+
+
 def _made(located: LocatedModel, params: Params, folder: Path, *, int8: bool, recordings: int) -> Exported:
     model = Model.load(located.folder)
     facts = statement.facts(located, model, params)
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     written = write_graphs(model, folder, facts, int8=int8)
     sounds = comparison.sounds(located, recordings)
     compared = comparison.compare(model, folder, facts, sounds, written[0])

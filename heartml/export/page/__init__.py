@@ -64,6 +64,12 @@ def write(export: Path, to: Path, runtime: Path | None = None) -> Path:
     return to
 
 
+def version() -> str:
+    """A text that changes with any of the page's own files."""
+    own = "\n".join(f"{path.relative_to(STATIC)} {sha256_file(path)}" for path in sorted(STATIC.rglob("*")) if path.is_file())
+    return sha256(own.encode())[:12]
+
+
 def fetch_runtime() -> Path:
     """The folder with onnxruntime's browser build, fetched by npm unless it is in the cache.
 

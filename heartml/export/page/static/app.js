@@ -188,7 +188,7 @@ function item(one) {
   if (!answer.outside && recordings.length > 1)
     lines.push(make("p", {className: "soft", textContent: say("alone", {list: Object.entries(answer.recordingProbabilities).map(([name, share]) => `${className(name)} ${percent(share)}`).join(", ")})}));
   for (const words of [...own, ...warnings(answer.quality)]) lines.push(make("p", {className: "warning", textContent: words}));
-  const legend = make("p", {className: "legend", ariaHidden: "true"}, ...picture.STATES.map((state) => make("span", {className: `tone-${state}`, textContent: state})));
+  const legend = make("p", {className: "legend", ariaHidden: "true"}, ...picture.STATES.map((state) => make("span", {className: `tone-${state}`, textContent: say(`state.${state}`)})));
   return make("li", {className: "recording"}, make("header", {}, make("h3", {textContent: one.name}), places, one.button, remove), canvas,
               ...(answer.states.length ? [legend] : []), ...lines);
 }
