@@ -14,9 +14,10 @@ An audit cannot find a wrong value that was there before it was signed by somebo
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heartml.audit import code, recompute, registry_claims, stored_bytes
+from heartml.audit import code, export, recompute, registry_claims, stored_bytes
 from heartml.audit.evidence import Evidence
 from heartml.audit.links import (
     BROKEN,
@@ -35,6 +36,7 @@ from heartml.audit.links import (
 from heartml.core import config
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import temporary_folder
+from heartml.inference import exported
 from heartml.registry import tracking, versions
 
 if TYPE_CHECKING:
@@ -91,7 +93,7 @@ WEIGHTS = LinkCheck("weights", "Pre-trained weights", stored_bytes.weights, CONT
 
 
 def run(model: str, checks: tuple[LinkCheck, ...] = CHECKS) -> Audit:
-    """Check every link behind MODEL (its champion), MODEL@ALIAS or MODEL/VERSION.
+    """Check every link behind MODEL (its champion), MODEL@ALIAS, MODEL/VERSION, or the folder of an export.
 
     Raises:
         RegistryError: there is no such version.
@@ -121,7 +123,8 @@ def run_all(
 
 def _run(model: str, checks: tuple[LinkCheck, ...], tolerance: float | None) -> tuple[Audit, "Reproduction | None"]:
     started, client = time.monotonic(), tracking.connect_to_existing()
-    version = versions.get(client, model)
+    folder = Path(model) if exported.is_export(Path(model)) else None
+    version = versions.get(client, export.version_of(folder) if folder else model)
     reproductions: list[Reproduction] = []
 
     def reproduced(evidence: Evidence) -> str:
@@ -136,11 +139,21 @@ def _run(model: str, checks: tuple[LinkCheck, ...], tolerance: float | None) -> 
 
     with temporary_folder() as place:
         evidence = Evidence(client, version, place)
-        links = [_check(check, evidence) for check in (*checks, *_of_weights(checks, evidence))]
+        links = [_check(_of_export(folder), evidence)] if folder else []
+        links += [_check(check, evidence) for check in (*checks, *_of_weights(checks, evidence))]
         if tolerance is not None:
             links.append(_check(LinkCheck("reproduced", "Reproduction", reproduced, RECOMPUTED), evidence))
     audit = Audit(version, tuple(links), time.monotonic() - started)
     return audit, reproductions[0] if reproductions else None
+
+
+def _of_export(folder: Path) -> LinkCheck:
+    """One link more, before the others, for an exported model."""
+    def exported_files(evidence: Evidence) -> str:
+        return export.check(folder, evidence)
+
+    exported_files.__doc__ = export.check.__doc__
+    return LinkCheck("export", "Exported files", exported_files, f"{SIGNATURE}, and {CONTENT}")
 
 
 def _of_weights(checks: tuple[LinkCheck, ...], evidence: Evidence) -> list[LinkCheck]:

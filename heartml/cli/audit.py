@@ -17,7 +17,8 @@ import click
 def audit(model: str, reproduce: bool, tolerance: float | None, as_json: bool, html: Path | None) -> None:
     """Check the whole chain behind a registered version.
 
-    MODEL is NAME (its champion), NAME@ALIAS or NAME/VERSION. Each link of the chain holds, is broken or is missing.
+    MODEL is NAME (its champion), NAME@ALIAS or NAME/VERSION, or the folder of an export, whose version is then audited
+    with it. Each link of the chain holds, is broken or is missing.
     The links are: signature, commit and difference from it, code of the stages and beside the model, parameters,
     packages, dvc.lock, every file of the data and of the stages' outputs (hashed again), the registered files,
     validation, folds, metrics and decisions (computed again), the gate's verdict, the alias, and withdrawn consent.
@@ -35,6 +36,7 @@ def audit(model: str, reproduce: bool, tolerance: float | None, as_json: bool, h
     Examples:
     heartml audit simulated-murmur
     heartml audit circor-murmur/3 --reproduce --html audit.html
+    heartml audit exported/
     """
     from rich.console import Console
 

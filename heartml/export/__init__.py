@@ -1,8 +1,8 @@
 """Export a fitted model as ONNX files that run without torch: a phone, a browser, any language.
 
-In: a registered version or a model's folder. Out: a folder with `model.onnx`, `patient.onnx`, perhaps `model.int8.onnx`,
-and `export.json` with its signature; see `heartml.inference.exported`. The files are compared with the model itself
-before they are written: an export whose numbers differ is refused.
+In: a registered version or a model's folder. Out: a folder with `model.onnx`, `patient.onnx`, perhaps
+`model.int8.onnx`, and `export.json` with its signature; see `heartml.inference.exported`. The files are compared with
+the model itself before they are written: an export whose numbers differ is refused.
 """
 
 import importlib.util
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from heartml.core import config
+from heartml.core.config import Params
 from heartml.core.system import parallel
 from heartml.core.system.errors import HeartMLError
-from heartml.core.config import Params
 from heartml.core.system.files import canonical_json, replacing_folder, temporary_folder
 from heartml.export import comparison, statement
 from heartml.export.comparison import Comparison

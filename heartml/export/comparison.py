@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from heartml.audio import sound_files
+from heartml.audio.sound_files import Samples
 from heartml.core import paths
 from heartml.core.schema import TEST
 from heartml.core.system.progress import track
@@ -71,7 +72,9 @@ def _held_out(located: LocatedModel, count: int) -> list[RatedWaveform]:
     folds = pd.read_parquet(located.folds)
     ids = sorted(folds.loc[folds["part"] == TEST, "recording_id"])
     found = [path for path in map(paths.audio, ids) if path.is_file()]
-    rows = np.unique(np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)) if found else []
+    if not found:
+        return []
+    rows = np.unique(np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int))
     read = [sound_files.read(found[row]) for row in rows]
     return [(one.floats, one.sample_rate_hz) for one in read]
 
@@ -85,7 +88,8 @@ def simulated(count: int) -> list[RatedWaveform]:
     number = 0
     while len(found) < count:
         for visit in visits.draw_visits(SEED, children.draw_child(SEED, number)):
-            found += [(one.pcm.astype(np.float32) / 32768, SAMPLE_RATE_HZ) for one in visits.record(visit, SECONDS)]
+            recorded = [Samples(one.pcm, SAMPLE_RATE_HZ) for one in visits.record(visit, SECONDS)]
+            found += [(one.floats, one.sample_rate_hz) for one in recorded]
         number += 1
     return found[:count]
 

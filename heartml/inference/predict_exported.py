@@ -1,4 +1,4 @@
-"""Predict with an exported model: files in, the same result as `heartml.inference.predict` gives, in a third of the time.
+"""Predict with an exported model: files in, the result of `heartml.inference.predict` out, in a third of the time.
 
 Neither torch nor the members of the ensemble are read. Murmurs are not described, because descriptors are models of
 their own.
@@ -54,10 +54,13 @@ def run(named: Sequence[Path], folder: Path, params: Params, of: LocatedModel | 
     return predict_files(items, model, located, params)
 
 
-def verify(folder: Path) -> None:
+def verify(folder: Path, *, again: bool = False) -> None:
     """Check `export.json` against its signature, unless signatures are switched off.
 
     The result is noted under the content of both and the trusted keys, so that the same signature is checked once.
+
+    Args:
+        again: check it even if there is such a note.
 
     Raises:
         SignatureRefused: it is not what was signed, or no trusted key signed it.
@@ -71,7 +74,7 @@ def verify(folder: Path) -> None:
         hashing.sha256_file(statement), hashing.sha256_file(signature),
         *sorted(key.fingerprint for key in trusted)]).encode())
     note = paths.cache() / "exports" / f"{checked}.verified"      # reading the library takes half a second
-    if not note.is_file():
+    if again or not note.is_file():
         signing.verify_file(statement, signature, trusted, str(folder))
         note.parent.mkdir(parents=True, exist_ok=True)
         note.touch()

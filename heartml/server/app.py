@@ -22,14 +22,16 @@ from heartml.server.uploads import BadRequest, Upload
 
 STATIC = Path(__file__).parent / "static"
 ONE_FORM = "multipart/form-data"
-_MEDIA = {".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm", ".onnx": "application/octet-stream",
-          ".webmanifest": "application/manifest+json", ".json": "application/json"}
+_MEDIA = {".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm",
+          ".onnx": "application/octet-stream", ".webmanifest": "application/manifest+json", ".json": "application/json"}
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+_TEXTS = {"type": "array", "items": {"type": "string"}}
+_FILES = {"type": "array", "items": {"type": "string", "format": "binary"}, "description": "One or several sound files"}
 _PREDICT_BODY = {"requestBody": {"required": True, "content": {
     ONE_FORM: {"schema": {"type": "object", "required": ["file"], "properties": {
-        "file": {"type": "array", "items": {"type": "string", "format": "binary"}, "description": "One or several sound files"},
-        "patient_id": {"type": "array", "items": {"type": "string"}, "description": "None, one, or one for each file"},
-        "location": {"type": "array", "items": {"type": "string"}, "description": "AV, PV, TV, MV or Phc; none, one, or one for each file"},
+        "file": _FILES,
+        "patient_id": {**_TEXTS, "description": "None, one, or one for each file"},
+        "location": {**_TEXTS, "description": "AV, PV, TV, MV or Phc; none, one, or one for each file"},
     }}},
     "audio/wav": {"schema": {"type": "string", "format": "binary", "description": "The bytes of one sound file"}},
 }}}
@@ -115,19 +117,20 @@ def _add_answers(app: FastAPI, holder: Holder, work: Work) -> None:
         """WAV, FLAC, OGG, MP3, ... in the body, or one or several as the field `file` of a form.
 
         With a form, `patient_id` and `location` may be given, once or for each file. Files of one patient are answered
-        together. The answer is that of `heartml predict --json`.
+        together. The answer is that of `heartml predict --json`; its status is 422 where no file can be scored.
         """
         work.enter()
         try:
             sent = await _uploads(request)
-            return JSONResponse(await work.run(uploads.answer, sent, holder.served))
+            found = await work.run(uploads.answer, sent, holder.served)
+            return JSONResponse(found, 200 if found["answers"] else 422)
         finally:
             work.leave()
 
     @app.post("/invocations", summary="Predict for a table of samples, as MLflow's server does",
               openapi_extra=_TABLE_BODY)
     async def invocations(request: Request) -> JSONResponse:
-        """JSON with `dataframe_split` or `dataframe_records`; columns `samples`, `sample_rate_hz`, perhaps `unit_id`."""
+        """JSON with `dataframe_split` or `dataframe_records`: `samples`, `sample_rate_hz`, perhaps `unit_id`."""
         work.enter()
         try:
             body = await _body(request)
@@ -181,8 +184,8 @@ async def _uploads(request: Request) -> list[Upload]:
     async with request.form(max_files=uploads.MAX_FILES + 1, max_fields=2 * uploads.MAX_FILES + 2) as form:
         unknown = sorted(set(form) - {"file", "patient_id", "location"})
         if unknown:
-            raise BadRequest(f"unknown field `{unknown[0][:40]}`: a form has `file`, `patient_id` and `location`; paths "
-                             "and addresses are not read")
+            raise BadRequest(f"unknown field `{unknown[0][:40]}`: a form has `file`, `patient_id` and `location`; "
+                             "paths and addresses are not read")
         files = [one for one in form.getlist("file") if isinstance(one, UploadFile)]
         if len(files) < len(form.getlist("file")):
             raise BadRequest("`file` is a text, not a file: send the bytes (curl: -F file=@recording.wav)")

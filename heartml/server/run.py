@@ -45,8 +45,10 @@ def run(wanted: str | None, task: str | None, place: Place, threads: int | None,
         holder = Holder(wanted, task, with_page=with_page)
         app = make(holder, Limits(threads, waiting))
         address = f"http://{place.host}:{listening.getsockname()[1]}"
-        for words in (f"answers with {holder.served.located.description}", *map("caution: {}".format, holder.served.located.cautions),
-                      f"{address}/ the page" if holder.served.page else f"no page: {holder.served.no_page}",
+        served = holder.served
+        for words in (f"answers with {served.located.description}",
+                      *(f"caution: {line}" for line in served.located.cautions),
+                      f"{address}/ the page" if served.page else f"no page: {served.no_page}",
                       f"{address}/predict takes sound, {address}/docs describes it; Ctrl-C ends it"):
             print(f"heartml serve: {words}", file=sys.stderr, flush=True)
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

@@ -40,7 +40,9 @@ class Upload:
     location: str | None = None
 
 
-def check(names: Sequence[str], patients: Sequence[str], locations: Sequence[str]) -> list[tuple[str | None, str | None]]:
+def check(
+    names: Sequence[str], patients: Sequence[str], locations: Sequence[str]
+) -> list[tuple[str | None, str | None]]:
     """Patient and location of each file `[n]`.
 
     Args:

@@ -22,7 +22,7 @@ from heartml.models.ensemble.candidate import Member
 from heartml.models.ensemble.stacking import StackingView
 from heartml.models.fitted_model import Model
 from heartml.models.heads import SegmentsHeartStates, segment_features
-from heartml.models.pooling import Grid
+from heartml.models.pooling import Grid, pool
 
 UNSURE = "unsure"
 QUALITY = ("seconds", "peak", "level_db", "dc", "clipped_share", "bandwidth_hz", "silent_share", "contrast_db",
@@ -135,8 +135,8 @@ def _recording(model: Model, samples: Var, rate_hz: Var) -> tuple[dict[str, Var]
     quality = op.concat([op.reshape(single(measured[name]), i64([1])) for name in QUALITY], axis=0)
     timed = {name: single(one) if name != "states" else one for name, one in outputs.items()}
     return {**alone, "quality": quality, "recording_checks": op.greater(found.marks, f64(0.0)),
-            "unusual": single(op.reshape(found.unusual, i64(np.zeros(0)))), "distances": single(found.distances), **timed,
-            "features": features}, layout
+            "unusual": single(op.reshape(found.unusual, i64(np.zeros(0)))), "distances": single(found.distances),
+            **timed, "features": features}, layout
 
 
 def _add_members(model: Model, layout: _Layout, frames: Mapping[str, Var]) -> tuple[Var, str] | None:
@@ -164,18 +164,10 @@ def _add_members(model: Model, layout: _Layout, frames: Mapping[str, Var]) -> tu
         if spec.level == "recording":
             layout.add(("log_p", trial), op.squeeze(_heads(member, ops.row(vectors[key])), i64([0])), classes)
         elif not layout.has(("vector", *key)):
-            layout.add(("vector", *key), vectors[key], _columns(member) // 3)
+            silent = np.zeros((8, int(encoder["dim"])), np.float32)
+            size = pool(spec.pooling, [silent], float(encoder["frame_rate_hz"]), Grid.of(encoder)).shape[1]
+            layout.add(("vector", *key), vectors[key], size)
     return states
-
-
-def _columns(member: Member) -> int:
-    """Number of columns that a member of pooled vectors reads."""
-    head: Any = member.heads[0]
-    if hasattr(head, "machines"):
-        return len(head.machines.scale.mean)
-    if hasattr(head, "softmax"):
-        return len(head.softmax.scale.mean)
-    return int(head.booster.num_feature())
 
 
 def _heads(member: Member, vectors: Var) -> Var:

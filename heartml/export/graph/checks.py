@@ -5,6 +5,7 @@ It is `heartml.models.applicability` once more; the names of the findings are `N
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import spox.opset.ai.onnx.v18 as op
@@ -139,7 +140,7 @@ def _modulation(centred: Var, frame_rate_hz: float) -> Var:
     everything = op.max([op.reduce_sum(power, i64([1]), keepdims=1), f64(1e-9)])
     edges = heart_evidence.MODULATION_EDGES_HZ
     shares = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         between = op.and_(op.greater_or_equal(hz, f64(low)), op.less(hz, f64(high)))
         inside = op.where(ops.row(between), power, f64(0.0))
         shares.append(op.reduce_sum(inside, i64([1]), keepdims=1) / everything)

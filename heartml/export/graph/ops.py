@@ -16,9 +16,9 @@ from spox._future import TypeWarningLevel, operator_overloading, type_warning_le
 @contextmanager
 def operators() -> Iterator[None]:
     """Inside of it, variables can be added, subtracted, multiplied and divided; numbers become constants."""
-    with operator_overloading(op, type_promotion=True, constant_promotion=True):
-        with type_warning_level(TypeWarningLevel.NONE):      # of lengths that are only known when the graph runs
-            yield
+    quiet = type_warning_level(TypeWarningLevel.NONE)      # about lengths that are only known when the graph runs
+    with operator_overloading(op, type_promotion=True, constant_promotion=True), quiet:
+        yield
 
 
 def f64(value: ArrayLike) -> Var:

@@ -49,7 +49,8 @@ def _sinc(x: Var, rate_hz: Var, audio: AudioParams) -> Var:
     time = op.min([op.max([time, f64(-limit)]), f64(limit)])
     window = op.cos(time * (math.pi / limit / 2))
     angle = time * math.pi
-    sinc = op.where(op.equal(angle, f64(0.0)), f64(1.0), op.sin(angle) / op.where(op.equal(angle, f64(0.0)), f64(1.0), angle))
+    zero = op.equal(angle, f64(0.0))
+    sinc = op.where(zero, f64(1.0), op.sin(angle) / op.where(zero, f64(1.0), angle))
     kernel = sinc * window * window * (base / double(old))                           # [outputs, taps]
     blocks = length(x) // step + i64(1)
     padded = op.pad(x, count(width, blocks * step + width + step - length(x)))
@@ -79,7 +80,7 @@ def _highpassed(x: Var, audio: AudioParams) -> Var:
     blocks = (length(padded) + i64(FFT_BLOCK - 1)) // i64(FFT_BLOCK)
     size = blocks * i64(FFT_BLOCK)
     spectrum = _fft(op.reshape(ops.end_padded(padded, size), count(FFT_BLOCK, blocks)), blocks, size)
-    number = ops.column(numbers(i64(FFT_BLOCK))) + ops.row(numbers(blocks)) * i64(FFT_BLOCK)     # frequency k1 + 4096 k2
+    number = ops.column(numbers(i64(FFT_BLOCK))) + ops.row(numbers(blocks)) * i64(FFT_BLOCK)       # k1 + 4096 k2
     number = op.min([number, size - number])
     frequency_hz = double(number) * float(audio.sample_rate_hz) / double(size)
     ratio = op.max([frequency_hz, f64(1e-9)]) / audio.highpass_hz
@@ -205,4 +206,5 @@ def _reached_hz(power: Var, frequency_hz: Var, share: float) -> Var:
     up_to = op.cumsum(power, i64(0))
     everything = op.gather(up_to, i64(-1))
     below = ops.total(op.cast(op.less(up_to, everything * share), to=np.int64), 0)
-    return op.where(op.greater(everything, f64(1e-10)), op.gather(frequency_hz, op.min([below, length(power) - i64(1)])), f64(0.0))
+    reached_hz = op.gather(frequency_hz, op.min([below, length(power) - i64(1)]))
+    return op.where(op.greater(everything, f64(1e-10)), reached_hz, f64(0.0))

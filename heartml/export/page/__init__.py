@@ -66,8 +66,8 @@ def write(export: Path, to: Path, runtime: Path | None = None) -> Path:
 
 def version() -> str:
     """A text that changes with any of the page's own files."""
-    own = "\n".join(f"{path.relative_to(STATIC)} {sha256_file(path)}" for path in sorted(STATIC.rglob("*")) if path.is_file())
-    return sha256(own.encode())[:12]
+    files = sorted(path for path in STATIC.rglob("*") if path.is_file())
+    return sha256("\n".join(f"{path.relative_to(STATIC)} {sha256_file(path)}" for path in files).encode())[:12]
 
 
 def fetch_runtime() -> Path:

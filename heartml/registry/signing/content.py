@@ -19,7 +19,7 @@ import yaml
 
 from heartml.core.system.errors import HeartMLError
 
-_TEXT = (".json", ".txt", ".py", ".yaml", ".yml", ".css", ".jinja", ".typed")
+_TEXT = (".json", ".txt", ".py", ".yaml", ".yml", ".css", ".jinja", ".typed", ".html", ".js", ".svg", ".webmanifest")
 _WITHOUT_SUFFIX = ("MLmodel",)       # text files whose names have no suffix
 _LOADER = "mlflow.pyfunc.loaders.code_model"
 _HEADER_LIMIT = 100_000_000          # bytes; the limit of the safetensors library
