@@ -2,19 +2,13 @@
 
 import html
 import json
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-BROWSER = os.environ.get("HEARTML_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
-needs_browser = pytest.mark.skipif(
-    BROWSER is None, reason="no Chromium on PATH and no HEARTML_BROWSER: the page is not looked at in a browser")
+from support.browsers import BROWSER, needs_browser
 
 
 def look(page: Path, scheme: str, folder: Path) -> tuple[np.ndarray, list[str], list[str]]:

@@ -1,0 +1,219 @@
+"""The page in a real browser: a dropped file, a microphone, no network, a phone; the numbers are those of `predict`."""
+
+import functools
+import http.server
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import soundfile
+from support import many_heads, tiny_models
+from support.browsers import launched, needs_browser
+
+from heartml import export
+from heartml.audio import sound_files
+from heartml.core import paths
+from heartml.export import page
+from heartml.inference.exported import ExportedModel
+from heartml.inference.model_lookup import LocatedModel
+
+STATIC = page.STATIC
+needs_npm = pytest.mark.skipif(shutil.which("npm") is None, reason="left out: npm is not installed, which brings the "
+                               "browser's runtime")
+pytestmark = [needs_browser, needs_npm]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A page that is served, its export, and files to drop."""
+
+    address: str
+    folder: Path
+    export: Path
+    sounds: Path
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    extensions_map: ClassVar = {**http.server.SimpleHTTPRequestHandler.extensions_map, ".mjs": "text/javascript",
+                                ".wasm": "application/wasm", ".webmanifest": "application/manifest+json"}
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    root = tmp_path_factory.mktemp("page")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        shutil.copy(Path(__file__).parents[2] / "params.yaml", root)
+        many_heads.save(paths.model("simulated-murmur"), many_heads.fit(farthest=1e6, refer_below=0.0))
+        export.write(LocatedModel(paths.model("simulated-murmur"), "a small model", None, None), Path("export"), 2)
+        patch.setenv("HEARTML_CACHE_DIR", str(tmp_path_factory.getbasetemp().parent / "npm-cache"))
+        page.write(Path("export"), Path("page"))
+        sounds = root / "sounds"
+        sounds.mkdir()
+        for name, seed, rate, subtype in (("2530_AV", 3, 4000, "PCM_16"), ("2530_MV", 5, 44100, "PCM_24"),
+                                          ("floats", 4, 8000, "FLOAT")):
+            one = many_heads.sound(seed, 3.0, rate)
+            soundfile.write(sounds / f"{name}.wav", one.pcm, rate, subtype=subtype)
+        soundfile.write(sounds / "lossless.flac", many_heads.sound(7, 3.0, 4000).pcm, 4000)
+        microphone = np.tile(tiny_models.draw_sound("murmur", 1, 8.0).pcm, 12)
+        soundfile.write(sounds / "microphone.wav", microphone, 48000)
+        (sounds / "broken.wav").write_bytes(b"RIFF    WAVEfmt ")
+        (sounds / "cut.wav").write_bytes((sounds / "2530_AV.wav").read_bytes()[:5000])
+        soundfile.write(sounds / "stereo.wav", np.random.default_rng(1).normal(0, 0.1, (8000, 2)), 4000)
+        soundfile.write(sounds / "moment.wav", many_heads.sound(1, 1.0).pcm[:800], 4000)
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=root / "page"))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Site(f"http://127.0.0.1:{server.server_port}/", root / "page", root / "export", sounds)
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser(site: Site) -> Iterator[object]:
+    with launched("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+                  f"--use-file-for-fake-audio-capture={site.sounds / 'microphone.wav'}") as found:
+        yield found
+
+
+def opened(context, address: str):
+    """A tab with the page, ready; every fault of the page fails the test that looks at `faults`."""
+    tab = context.new_page()
+    tab.faults, tab.asked = [], []
+    tab.on("pageerror", lambda error: tab.faults.append(str(error)))
+    tab.on("console", lambda said: tab.faults.append(said.text) if said.type == "error" else None)
+    tab.on("request", lambda request: tab.asked.append(request.url))
+    tab.goto(address)
+    tab.locator("body[data-ready=true]").wait_for(timeout=120_000)
+    return tab
+
+
+def drop(tab, *files: Path) -> None:
+    """Choose files, and wait until each has its picture, or until the page says why not."""
+    before = tab.locator("li.recording").count()
+    tab.set_input_files("#files", list(map(str, files)))
+    tab.locator("li.recording").nth(before + len(files) - 1).wait_for(timeout=60_000)
+
+
+def shares(tab) -> dict[str, float]:
+    """Calibrated probabilities as the bars have them."""
+    names = tab.locator(".bars th").all_inner_texts()
+    return dict(zip(names, tab.eval_on_selector_all(".bars progress", "all => all.map(one => one.value)"), strict=True))
+
+
+ENGLISH = {"Present": "Murmur", "Unknown": "Unclear murmur", "Absent": "No murmur"}
+
+
+def test_a_file_has_the_numbers_of_the_exported_model(site: Site, browser) -> None:
+    context, model = browser.new_context(locale="en-GB"), ExportedModel.load(site.export)
+    tab = opened(context, site.address)
+    for name in ("2530_AV.wav", "2530_MV.wav", "floats.wav", "lossless.flac"):
+        one = sound_files.read(site.sounds / name)
+        own = model.recording(one.floats, one.sample_rate_hz)
+        drop(tab, site.sounds / name)
+        found = shares(tab)
+        assert {ENGLISH[key]: pytest.approx(value, abs=1e-4) for key, value in own.calibrated.items()} == found, name
+        assert ENGLISH[own.top_class] in tab.locator(".decision").inner_text()
+        tab.get_by_role("button", name="New patient").click()
+    assert tab.faults == []
+    assert all(url.startswith((site.address, "blob:", "data:")) for url in tab.asked)
+    context.close()
+
+
+def test_several_recordings_are_one_patient_and_pictures_are_drawn(site: Site, browser) -> None:
+    model = ExportedModel.load(site.export)
+    read = [sound_files.read(site.sounds / f"2530_{place}.wav") for place in ("AV", "MV")]
+    own = model.unit([model.recording(one.floats, one.sample_rate_hz).features for one in read])
+    context = browser.new_context(locale="en-GB")
+    tab = opened(context, site.address)
+    drop(tab, site.sounds / "2530_AV.wav", site.sounds / "2530_MV.wav")
+    assert {ENGLISH[key]: pytest.approx(value, abs=1e-4) for key, value in own.calibrated.items()} == shares(tab)
+    assert tab.locator("li.recording select").evaluate_all("all => all.map(one => one.value)") == ["AV", "MV"]
+    coloured = "c => new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size"
+    assert min(tab.locator("canvas").evaluate_all(f"all => all.map({coloured})")) > 20
+    tab.get_by_role("button", name="Remove").first.click()
+    tab.locator("li.recording").nth(1).wait_for(state="detached")
+    tab.get_by_role("button", name="New patient").click()
+    assert tab.locator("#answer").is_hidden() and tab.faults == []
+    context.close()
+
+
+def test_a_file_that_gives_no_samples_is_named_with_the_reason(site: Site, browser) -> None:
+    context = browser.new_context(locale="en-GB")
+    tab = opened(context, site.address)
+    for name, words in (("broken.wav", "not a sound file"), ("cut.wav", "promises more than the file holds"),
+                        ("stereo.wav", "channels differ"), ("moment.wav", "shorter than 0.5 s")):
+        tab.set_input_files("#files", str(site.sounds / name))
+        tab.locator("#status.error", has_text=name).wait_for(timeout=30_000)
+        assert words in tab.locator("#status").inner_text()
+    assert tab.locator("li.recording").count() == 0
+    context.close()
+
+
+def test_a_phone_without_a_network_records_in_german(site: Site, browser) -> None:
+    """360 pixels wide, dark, offline after the first visit; the microphone is fed from a file."""
+    context = browser.new_context(viewport={"width": 360, "height": 760}, color_scheme="dark", locale="de-DE",
+                                  permissions=["microphone"])
+    tab = opened(context, site.address)
+    kept = "caches.keys().then(async names => names.length ? (await (await caches.open(names[0])).keys()).length : 0)"
+    for _ in range(100):
+        if tab.evaluate("navigator.serviceWorker.controller !== null") and tab.evaluate(kept) > 20:
+            break
+        tab.wait_for_timeout(200)
+    context.set_offline(True)
+    tab.reload()
+    tab.locator("body[data-ready=true]").wait_for(timeout=120_000)
+    tab.get_by_role("button", name="Aufnehmen").click()
+    tab.get_by_role("button", name="Beenden").wait_for()
+    tab.wait_for_timeout(2500)
+    tab.get_by_role("button", name="Beenden").click()
+    tab.locator("li.recording").wait_for(timeout=60_000)
+    assert "Kein Medizinprodukt" in tab.locator(".notice").inner_text()
+    assert tab.locator(".notice").bounding_box()["y"] >= 0
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 360
+    assert tab.evaluate("document.documentElement.lang") == "de"
+    assert tab.faults == []
+    context.close()
+
+
+def test_examples_play_and_the_keyboard_reaches_everything(site: Site, browser) -> None:
+    context = browser.new_context(locale="en-GB")
+    tab = opened(context, site.address)
+    tab.locator("#examples button").first.focus()
+    tab.keyboard.press("Enter")
+    tab.locator("li.recording").first.wait_for(timeout=60_000)
+    button = tab.locator("li.recording button").first
+    button.focus()
+    tab.keyboard.press("Enter")
+    tab.get_by_role("button", name="Pause").wait_for(timeout=10_000)
+    unnamed = "all => all.filter(e => !(e.innerText || e.ariaLabel || e.labels?.length)).map(e => e.outerHTML)"
+    assert tab.locator("button, select, input").evaluate_all(unnamed) == []
+    assert tab.locator("canvas").first.get_attribute("aria-label").startswith("Waveform above")
+    context.close()
+
+
+def test_a_translation_has_every_text_and_every_value_in_it() -> None:
+    texts = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (STATIC / "texts").glob("*.json")}
+    assert set(texts) == {"en", "de"}
+    for key, words in texts["en"].items():
+        for other in texts.values():
+            assert sorted(part.split("}")[0] for part in other[key].split("{")[1:]) == sorted(
+                part.split("}")[0] for part in words.split("{")[1:]), key
+    assert set(texts["en"]) == set(texts["de"])
+
+
+def test_a_folder_that_is_no_page_is_not_replaced(site: Site) -> None:
+    with pytest.raises(page.PageError, match="exists already"):
+        page.write(site.export, site.sounds, site.folder / "ort")
+
+
+def test_a_runtime_that_lacks_a_file_is_named(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(page.PageError, match=r"ort\.wasm\.min\.mjs is missing"):
+        page.write(site.export, tmp_path / "page", tmp_path)

@@ -1,0 +1,269 @@
+"""`heartml serve`: it answers as `predict`, refuses what is absurd, follows the champion, and starts as a real process."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from starlette.testclient import TestClient
+from support import many_heads, tiny_models
+from support.local_services import free_port
+
+from heartml.core import paths
+from heartml.inference import output, predict
+from heartml.models.fitted_model import Model
+from heartml.registry import sealing, tracking, versions
+from heartml.release import publish
+from heartml.server import app as application
+from heartml.server import mlflow_format, uploads
+from heartml.server.app import Limits
+from heartml.server.served import Holder
+
+TASK = "simulated-murmur"
+ROOT = Path(__file__).parents[2]
+
+
+def register(key: str, model: Model) -> None:
+    """Register a model and make it the champion."""
+    shutil.rmtree(paths.model(TASK), ignore_errors=True)
+    many_heads.save(paths.model(TASK), model)
+    client = tracking.connect()
+    before = versions.champion(client, TASK)
+    with tracking.run(client, TASK, key) as run_id:
+        source = sealing.log_model(client, run_id, publish.package_model(TASK), TASK, key, {})
+    version = versions.register(client, TASK, run_id=run_id, source=source, key=key)
+    versions.record_verdict(client, version, {"promote": True, "reason": "promoted", "criteria": []},
+                            before.number if before else None)
+    versions.settle(client, version)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return many_heads.fit(farthest=1e6, networks=False)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, model: Model) -> Iterator[Path]:
+    root = tmp_path_factory.mktemp("serving")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        shutil.copy(ROOT / "params.yaml", root)
+        Path(".heartml").mkdir()
+        shutil.copyfile(empty_store, ".heartml/mlflow.db")
+        register("first", model)
+        Path("sounds").mkdir()
+        for name, seed in (("2530_AV", 3), ("2530_MV", 5), ("other", 4)):
+            one = tiny_models.draw_sound(("murmur", "noise", "clean")[seed % 3], seed, 2.0)
+            soundfile.write(f"sounds/{name}.wav", one.pcm, one.sample_rate_hz)
+        yield root
+
+
+@pytest.fixture(scope="module")
+def holder(project: Path) -> Holder:
+    return Holder(None, TASK, with_page=False)
+
+
+@pytest.fixture
+def client(holder: Holder) -> Iterator[TestClient]:
+    with TestClient(application.make(holder, Limits(2), refresh_s=0)) as found:
+        yield found
+
+
+def sent(*names: str) -> list[tuple[str, tuple[str, bytes, str]]]:
+    return [("file", (name, Path("sounds", name).read_bytes(), "audio/wav")) for name in names]
+
+
+def test_several_files_are_answered_as_predict_answers_them(client: TestClient) -> None:
+    answer = client.post("/predict", files=sent("2530_AV.wav", "2530_MV.wav", "other.wav"))
+    own = output.as_values(predict.run([Path("sounds")], None, TASK))
+    assert answer.status_code == 200
+    for one, two in zip(answer.json()["answers"], own["answers"], strict=True):
+        assert one["unit_id"] in (two["unit_id"], Path(two["unit_id"]).name)
+        assert (one["decision"], one["reasons"]) == (two["decision"], two["reasons"])
+        np.testing.assert_allclose(list(one["calibrated"].values()), list(two["calibrated"].values()), atol=1e-4)
+        assert [Path(r["path"]).name for r in two["recordings"]] == [r["path"] for r in one["recordings"]]
+
+
+def test_the_bytes_of_one_file_are_enough(client: TestClient) -> None:
+    body = Path("sounds/other.wav").read_bytes()
+    answer = client.post("/predict?name=other.wav&location=AV", content=body, headers={"Content-Type": "audio/wav"})
+    alone = client.post("/predict", files=sent("other.wav")).json()["answers"][0]
+    found = answer.json()["answers"][0]
+    assert (found["unit_id"], found["calibrated"]) == ("other.wav", alone["calibrated"])
+    assert found["recordings"][0]["location"] == "AV"
+
+
+def test_patient_and_location_join_files_and_are_checked(client: TestClient) -> None:
+    given = {"patient_id": ["77"], "location": ["AV", "MV"]}
+    [found] = client.post("/predict", files=sent("2530_AV.wav", "other.wav"), data=given).json()["answers"]
+    assert found["unit_id"] == "77" and [one["location"] for one in found["recordings"]] == ["AV", "MV"]
+    for data, words in (({"location": "left"}, "location: 'left' is none of"),
+                        ({"patient_id": ["1", "2", "3"]}, "3 values of `patient_id` for 1 files"),
+                        ({"path": "/etc/passwd"}, "unknown field `path`"), ({"url": "http://x"}, "paths and addresses")):
+        answer = client.post("/predict", files=sent("other.wav"), data=data)
+        assert answer.status_code == 400 and words in answer.json()["error"]
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("../other.wav", "no plain file name"), ("..", "no plain file name"), (".hidden", "no plain file name"),
+    ("a" * 300, "no plain file name"), ("a/b.wav", "no plain file name")])
+def test_a_name_is_never_a_path(client: TestClient, name: str, words: str) -> None:
+    answer = client.post("/predict", params={"name": name}, content=b"x", headers={"Content-Type": "audio/wav"})
+    assert answer.status_code == 400 and words in answer.json()["error"]
+
+
+def test_what_is_no_sound_has_its_reason_and_its_own_status(client: TestClient) -> None:
+    answer = client.post("/predict", files=[("file", ("notes.wav", b"hello", "audio/wav"))])
+    assert answer.status_code == 422
+    assert answer.json()["not_scored"][0]["error"]["reason"] == "not_audio"
+    mixed = client.post("/predict", files=[*sent("other.wav"), ("file", ("notes.wav", b"hello", "audio/wav"))])
+    assert mixed.status_code == 200 and len(mixed.json()["answers"]) == len(mixed.json()["not_scored"]) == 1
+
+
+def test_empty_doubled_and_too_many_files_are_refused(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "the body is empty" in client.post("/predict").json()["error"]
+    assert "two files have this name" in client.post("/predict", files=sent("other.wav", "other.wav")).json()["error"]
+    text = client.post("/predict", data={"file": "/etc/passwd"}, files={"patient_id": (None, "7")})
+    assert text.status_code == 400 and "a text, not a file" in text.json()["error"]
+    monkeypatch.setattr(uploads, "MAX_FILES", 1)
+    assert client.post("/predict", files=sent("other.wav", "2530_AV.wav")).status_code == 400
+
+
+def test_a_body_that_is_too_large_is_not_read(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "MAX_BYTES", 1000)
+    assert client.post("/predict", files=sent("other.wav")).status_code == 413
+    pieces = (b"x" * 400 for _ in range(10))          # no length is stated
+    assert client.post("/predict?name=a.wav", content=pieces).status_code == 413
+
+
+def test_what_comes_while_too_many_wait_is_told_to_come_again(holder: Holder, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, inside = threading.Event(), threading.Event()
+    answer = uploads.answer
+
+    def slowly(*values):
+        inside.set()
+        assert go_on.wait(60)
+        return answer(*values)
+
+    monkeypatch.setattr(uploads, "answer", slowly)
+    with TestClient(application.make(holder, Limits(1, waiting=0), refresh_s=0)) as client:
+        first: list[int] = []
+        thread = threading.Thread(target=lambda: first.append(client.post("/predict", files=sent("other.wav")).status_code))
+        thread.start()
+        assert inside.wait(60)
+        refused = client.post("/predict", files=sent("2530_AV.wav"))
+        assert refused.status_code == 503 and refused.headers["retry-after"] == "2"
+        assert client.get("/health").json() == {"status": "ok", "requests": 1}
+        go_on.set()
+        thread.join(60)
+        assert first == [200]
+        assert client.post("/predict", files=sent("2530_AV.wav")).status_code == 200
+
+
+def test_what_takes_too_long_ends_with_a_word(holder: Holder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "answer", lambda *_: time.sleep(0.5))
+    with TestClient(application.make(holder, Limits(1, seconds=0.05), refresh_s=0)) as client:
+        assert client.post("/predict", files=sent("other.wav")).status_code == 504
+
+
+def test_a_fault_of_ours_shows_no_traceback(holder: Holder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "answer", lambda *_: 1 / 0)
+    with TestClient(application.make(holder, Limits(1), refresh_s=0), raise_server_exceptions=False) as client:
+        answer = client.post("/predict", files=sent("other.wav"))
+        assert answer.status_code == 500 and "ZeroDivisionError" in answer.json()["error"]
+        assert "Traceback" not in answer.text
+
+
+def test_invocations_answer_as_mlflows_server(client: TestClient, model: Model) -> None:
+    one = tiny_models.draw_sound("murmur", 3, 2.0).floats.astype(float).round(5)
+    own = model.predict_audio([(one.astype(np.float32), 4000)], ["a"])
+    for body in ({"dataframe_records": [{"samples": one.tolist(), "sample_rate_hz": 4000, "unit_id": "a"}]},
+                 {"dataframe_split": {"columns": ["samples", "sample_rate_hz"], "data": [[one.tolist(), 4000]]}}):
+        [found] = client.post("/invocations", json=body).json()["predictions"]
+        assert found["leaning"] == own.top_classes[0]
+        assert found["confidence"] == pytest.approx(own.confidence[0], abs=1e-9)
+    for wrong in ({"inputs": []}, {"dataframe_records": [{"samples": "x", "sample_rate_hz": 4000}]}, [1]):
+        assert client.post("/invocations", json=wrong).status_code == 400
+    assert client.post("/invocations", content=b"{").status_code == 400
+
+
+def test_the_server_says_what_it_is(client: TestClient, holder: Holder) -> None:
+    assert client.get("/version").json()["model"] == f"{TASK} version 1, the champion"
+    described = client.get("/openapi.json").json()
+    assert set(described["paths"]) == {"/predict", "/invocations", "/health", "/version"}
+    docs = client.get("/docs")
+    assert docs.status_code == 200 and "http://" not in docs.text.replace("http://x", "") and "https://" not in docs.text
+    assert client.get("/").status_code == 404 and "--no-page" in client.get("/").json()["error"]
+
+
+def test_the_page_is_served_and_nothing_beside_it(holder: Holder, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    site = tmp_path / "page"
+    site.mkdir()
+    (site / "index.html").write_text("the page")
+    (tmp_path / "secret").write_text("secret")
+    (site / "link").symlink_to(tmp_path / "secret")
+    old, holder.served = holder.served, replace(holder.served, page=site)
+    try:
+        with TestClient(application.make(holder, Limits(1), refresh_s=0)) as client:
+            assert client.get("/").text == "the page"
+            for path in ("/..%2fsecret", "/%2e%2e/secret", "/link", "/ort/"):
+                assert client.get(path).status_code == 404
+    finally:
+        holder.served = old
+
+
+def test_another_champion_answers_soon_and_a_fault_leaves_the_old_one(project: Path, model: Model) -> None:
+    from dataclasses import replace
+
+    said: list[str] = []
+    holder = Holder(None, TASK, with_page=False)
+    pinned = Holder(f"{TASK}/1", None, with_page=False)
+    holder.refresh(said.append)
+    assert said == []
+    register("second", replace(model, refer_below=0.99))
+    broken = Path(".heartml/mlflow.db").read_bytes()
+    Path(".heartml/mlflow.db").write_bytes(b"no database")
+    holder.refresh(said.append)
+    Path(".heartml/mlflow.db").write_bytes(broken)
+    assert holder.served.located.version == "1" and "goes on with" in said[0]
+    holder.refresh(said.append)
+    pinned.refresh(said.append)
+    assert (holder.served.located.version, pinned.served.located.version) == ("2", "1")
+    assert said[1:] == [f"now answers with {TASK} version 2, the champion"]
+    mlflow_format._model.cache_clear()
+
+
+def test_a_real_process_serves_and_ends_with_a_signal(project: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "heartml", "serve", f"{TASK}/1", "--port", str(port), "--no-page"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr
+            said = [server.stderr.readline() for _ in range(3)]
+            assert f"answers with {TASK} version 1" in said[0], said
+            for _ in range(100):
+                try:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+                        assert json.load(answer)["status"] == "ok"
+                    break
+                except OSError:
+                    time.sleep(0.1)
+            second = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+            assert second.returncode == 1 and "Name another with --port" in second.stderr
+        finally:
+            server.send_signal(signal.SIGTERM)
+        assert server.wait(30) in (0, -signal.SIGTERM)
