@@ -21,8 +21,8 @@ def version_of(folder: Path) -> str:
     """
     facts = _statement(folder)
     if not (facts.get("name") and facts.get("version") and facts.get("run_id")):
-        raise ExportError(f"{folder}: exported from a model that is in no registry, so nothing stands behind it. Export "
-                          "a registered version: `heartml models` lists them")
+        raise ExportError(f"{folder}: exported from a model that is in no registry, so nothing stands behind it. "
+                          "Export a registered version: `heartml models` lists them")
     return f"{facts['name']}/{facts['version']}"
 
 

@@ -22,7 +22,7 @@ from heartml.core.system.errors import HeartMLError
 STATEMENT, SIGNATURE = "export.json", "export.signature.json"
 RECORDING, UNIT, SMALL = "model.onnx", "patient.onnx", "model.int8.onnx"
 FORMAT = 1
-EXTRA = "pip install '.[export]' brings them"
+EXTRA = "pip install -e '.[export]' brings them"
 
 
 class ExportError(HeartMLError):

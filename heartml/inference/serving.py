@@ -36,6 +36,7 @@ from heartml.models.shared_inputs import RatedWaveform
 from heartml.registry import signing, version_cautions
 from heartml.registry.signing import keys
 
+Refused = MlflowException        # what `predict_table` raises; MLflow's server makes a status of it
 MAX_ROWS = 256                   # of one request
 MAX_SAMPLES = 30_000_000         # of all rows together: an hour at 8 kHz, 120 MB
 MAX_NAME = 200                   # characters

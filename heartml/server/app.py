@@ -255,7 +255,7 @@ def _add_errors(app: FastAPI) -> None:
 
 async def _refreshing(holder: Holder, every_s: float) -> None:
     def say(words: str) -> None:
-        print(f"heartml serve: {words}", file=sys.stderr, flush=True)
+        print(f"serve: {words}", file=sys.stderr, flush=True)
 
     while True:
         await asyncio.sleep(every_s)

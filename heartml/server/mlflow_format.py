@@ -20,7 +20,6 @@ def answer(body: bytes, served: Served) -> dict[str, Any]:
         BadRequest: the body is no such table, or a row of it cannot be used.
     """
     import pandas as pd
-    from mlflow.exceptions import MlflowException
 
     from heartml.inference import serving
 
@@ -35,7 +34,7 @@ def answer(body: bytes, served: Served) -> dict[str, Any]:
                          f"example): {type(error).__name__}") from None
     try:
         found = serving.predict_table(_model(served.located.folder), served.params, table, served.located.cautions)
-    except MlflowException as error:
+    except serving.Refused as error:
         raise BadRequest(error.message) from None
     return {"predictions": json.loads(found.to_json(orient="records"))}
 

@@ -50,7 +50,7 @@ def run(wanted: str | None, task: str | None, place: Place, threads: int | None,
                       *(f"caution: {line}" for line in served.located.cautions),
                       f"{address}/ the page" if served.page else f"no page: {served.no_page}",
                       f"{address}/predict takes sound, {address}/docs describes it; Ctrl-C ends it"):
-            print(f"heartml serve: {words}", file=sys.stderr, flush=True)
+            print(f"serve: {words}", file=sys.stderr, flush=True)
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=10,
                                                backlog=256, server_header=False, limit_concurrency=1000))

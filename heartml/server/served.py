@@ -105,8 +105,8 @@ class Holder:
 def exported_copy(located: LocatedModel) -> Path:
     """The export of a model in the cache; made when it is not there."""
     folder = paths.cache() / "exports" / sha256_folder(located.folder)[:16]
-    with exclusive(paths.LOCKS / "export.lock", on_wait="heartml serve: waiting for another export"):
+    with exclusive(paths.LOCKS / "export.lock", on_wait="serve: waiting for another export"):
         if not exported.is_export(folder):
-            print(f"heartml serve: exporting {located.description} ...", file=sys.stderr, flush=True)
+            print(f"serve: exporting {located.description} ...", file=sys.stderr, flush=True)
             export.write(located, folder)
     return folder

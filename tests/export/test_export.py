@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -184,7 +186,7 @@ def test_a_graph_that_answers_otherwise_is_refused(project: Path, monkeypatch: p
 
 def test_a_missing_library_is_named_with_the_way_out(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(export.ExportRefused, match=r"spox, onnx, .*pip install '\.\[export\]'"):
+    with pytest.raises(export.ExportRefused, match=r"spox, onnx, .*pip install -e '\.\[export\]'"):
         export.run(TASK, None, Path("nowhere"))
 
 
@@ -205,6 +207,15 @@ def test_an_audit_holds_the_export_against_its_version(project: Path, copy: Path
     (copy / "model.onnx").write_bytes(b"other")
     with pytest.raises(LinkBroken, match="not the file that was exported"):
         audited.check(copy, evidence)
+
+
+def test_the_ten_lines_of_the_documentation_run(project: Path, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    (tmp_path / "exported").symlink_to(Path("exported").resolve())
+    shutil.copy("sounds/2530_AV.wav", tmp_path / "recording.wav")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[0] in ("Present", "Unknown", "Absent")
 
 
 def test_simulated_recordings_are_the_same_every_time() -> None:
