@@ -19,9 +19,10 @@ from heartml.audit import export as audited
 from heartml.audit.evidence import Evidence
 from heartml.audit.links import LinkBroken
 from heartml.cli import cli
+from heartml.cli import export as commands
 from heartml.core import paths
-from heartml.export import comparison, graph
-from heartml.inference import exported, predict
+from heartml.export import comparison, graph, statement
+from heartml.inference import exported, predict, predict_exported
 from heartml.inference.exported import ExportedModel, ExportError
 from heartml.models.fitted_model import Model
 from heartml.registry import sealing, signing, tracking, versions
@@ -207,6 +208,28 @@ def test_an_audit_holds_the_export_against_its_version(project: Path, copy: Path
     (copy / "model.onnx").write_bytes(b"other")
     with pytest.raises(LinkBroken, match="not the file that was exported"):
         audited.check(copy, evidence)
+
+
+def test_every_file_has_its_hash_and_size_in_the_statement(project: Path) -> None:
+    facts = json.loads(Path("exported/export.json").read_text())
+    for name, known in facts["files"].items():
+        assert statement.file_facts(Path("exported") / name) == known
+
+
+def test_a_signature_is_checked_once_and_again_when_asked(copy: Path) -> None:
+    predict_exported.verify(copy)
+    facts = json.loads((copy / "export.signature.json").read_text())
+    facts["dsseEnvelope"]["signatures"][0]["sig"] = "AAAA"
+    (copy / "export.signature.json").write_text(json.dumps(facts))
+    with pytest.raises(signing.SignatureRefused):
+        predict_exported.verify(copy)
+
+
+def test_the_command_asks_for_a_folder_and_its_help_says_what_it_writes() -> None:
+    assert "--to or --page" in CliRunner().invoke(commands.export, []).output
+    for command in commands.COMMANDS:
+        said = CliRunner().invoke(command, ["--help"]).output
+        assert "Exit status" in said and "Examples:" in said
 
 
 def test_the_ten_lines_of_the_documentation_run(project: Path, tmp_path: Path) -> None:
