@@ -24,7 +24,7 @@ def cli() -> None:
     Train and release       retrain, models, promote, rollback, retire, compare, card
     Use a model             predict, score, monitor, validate-source
     Out of the project      export, serve
-    Pre-trained encoders    weights, embed
+    Pre-trained encoders    weights, embed, pretrain
     Other evaluations       leave-out, protocol
     Audit                   lineage, trace, audit, verify, sign, withdraw
     Single stages           validate, split, features, search, ensemble, evaluate, robustness, report

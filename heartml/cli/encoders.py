@@ -192,4 +192,27 @@ def _show(done: "ListedWeights", *, as_json: bool) -> None:
                f"Commit weights/{done.name}.dvc and weights/.gitignore")
 
 
-COMMANDS = (embed, weights)
+@click.command()
+def pretrain() -> None:
+    """Train the heart encoder on the recordings in data/ whose heart states and labels are known.
+
+    It hears all of them but the groups that a task of params.yaml is scored on, mixed with simulated hearts. The
+    numbers are in section `pretrain` of params.yaml. A killed run goes on from its last checkpoint, to the same bytes.
+    `dvc repro` and `heartml retrain` run it too where `pretrain.enabled` is [heart].
+
+    \b
+    Reads        data/, artifacts/validation (run `heartml validate` first), params.yaml
+    Writes       artifacts/pretrain/heart: heart.safetensors, curves.csv, pretraining.json
+    Exit status  0: written; 1: it could not be done; 2: wrong usage
+
+    \b
+    Example:
+    heartml pretrain
+    heartml weights add artifacts/pretrain/heart/heart.safetensors --kind heart --licence "ODC-By 1.0"
+    """
+    from heartml.stages import pretrain as stage
+
+    stage.run()
+
+
+COMMANDS = (embed, weights, pretrain)

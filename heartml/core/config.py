@@ -214,6 +214,22 @@ class EvaluateParams(Section):
     confounded_auc: Annotated[float, Field(ge=0.5, le=1)]
 
 
+class PretrainParams(Section):
+    enabled: tuple[Literal["heart"], ...]
+    leave_out: Literal["scored", "held_out"]
+    simulated_children: Annotated[int, Field(ge=0)]
+    simulated_share: Share
+    channels: Count
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    steps: Count
+    batch: Annotated[int, Field(ge=2)]     # batch norm needs two recordings
+    rate: Positive
+    frame_weight: Annotated[float, Field(ge=0)]
+    other_weight: Annotated[float, Field(ge=0)]
+    checkpoint_s: Positive
+    seed: Annotated[int, Field(ge=0)]
+
+
 class RobustnessParams(Section):
     max_recordings: Count
     conditions: dict[Perturbation, tuple[float, ...]]
@@ -283,6 +299,7 @@ class Params(Section):
     split: SplitParams
     audio: AudioParams
     encoder_parameters: dict[str, dict[str, Any]]     # checked by the encoders themselves, see heartml/models/encoders
+    pretrain: PretrainParams | None = None     # not in the params.yaml of versions registered before it
     search: SearchParams
     stacking: StackingParams
     protocol: ProtocolParams

@@ -56,6 +56,11 @@ def features(task: str, encoder: str) -> Path:
     return ARTIFACTS / task / "features" / encoder
 
 
+def pretrained(encoder: str) -> Path:
+    """What pre-training makes: the weights, what they were trained on, the loss curves."""
+    return ARTIFACTS / "pretrain" / encoder
+
+
 def search(task: str) -> Path:
     """Trials and their out-of-fold probabilities."""
     return ARTIFACTS / task / "search"

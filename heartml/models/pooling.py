@@ -5,6 +5,9 @@ band are better than the mean alone by about .02 AUC on PASCAL. A vector must no
 every feature is an average, a quantile or a power spectral density.
 
 `average` is the control: it averages over everything, bands too. So it tells what keeping frequency is worth.
+
+`states` averages under each heart state, for encoders whose frames end with the probabilities of the four states
+(kind `heart`). Of the frames of other encoders nothing is known, and every frame counts as much for each state.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +24,8 @@ Frames = NDArray[np.float32]
 _QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 _MODULATION_EDGES_HZ = (0.5, 1.0, 1.5, 2.2, 3.2, 4.6, 6.6, 9.5, 13.5, 19.5)
 _MODULATION_WINDOW_S = 4.0
+STATES = 4                # S1, systole, S2, diastole
+_LEAST_WEIGHT = 1e-3      # of a frame under a state, so that a state that is never found has a mean too
 _RHYTHM_LAGS_S = (0.1, 2.0)
 _RHYTHM_STEP_S = 0.05
 
@@ -32,11 +37,13 @@ class Grid:
     Attributes:
         bands, channels: their product is the number of columns.
         bands_first: the columns are band after band; otherwise channel after channel.
+        states: how many of the last columns are probabilities of heart states: four or none.
     """
 
     bands: int
     channels: int
     bands_first: bool = True
+    states: int = 0
 
     @classmethod
     def of(cls, encoder: Mapping[str, Any]) -> "Grid":
@@ -47,7 +54,7 @@ class Grid:
         """
         dim, kind = int(encoder["dim"]), str(encoder.get("kind", encoder["name"]))
         if "bands" in encoder:
-            return cls(int(encoder["bands"]), dim // int(encoder["bands"]))
+            return cls(int(encoder["bands"]), dim // int(encoder["bands"]), states=STATES if kind == "heart" else 0)
         if kind == "random_conv":
             channels = int(encoder["sections"][kind]["channels"])
             return cls(dim // channels, channels, bands_first=False)
@@ -63,6 +70,17 @@ class Grid:
         shape = (self.bands, self.channels) if self.bands_first else (self.channels, self.bands)
         cells = frames.reshape(len(frames), *shape)
         return np.asarray(cells.mean(axis=1 if self.bands_first else 2), np.float32)
+
+
+    def with_states(self, frames: Frames) -> Frames:
+        """Frames whose last four columns are probabilities of heart states: those that they have, or equal ones.
+
+        >>> Grid(1, 2).with_states(np.array([[7, 8]], np.float32)).tolist()
+        [[7.0, 8.0, 0.25, 0.25, 0.25, 0.25]]
+        """
+        if self.states:
+            return frames
+        return np.concatenate([frames, np.full((len(frames), STATES), 1 / STATES, np.float32)], axis=1)
 
 
 def mean(frames: Frames, frame_rate_hz: float) -> Vector:
@@ -83,6 +101,18 @@ def moments(frames: Frames, frame_rate_hz: float) -> Vector:
     """
     wide = frames.astype(np.float64)
     return np.concatenate([wide.mean(0), wide.std(0), wide.max(0)])
+
+
+def under_states(frames: Frames, frame_rate_hz: float) -> Vector:
+    """Mean under each heart state: `[frames, dim + 4] -> [4 * dim]`, weighted by the probability of the state.
+
+    >>> frames = np.array([[1, 1, 0, 0, 0], [3, 0, 1, 0, 0], [5, 0, 0, 1, 0], [7, 0, 0, 0, 1]], np.float32)
+    >>> under_states(frames, 25.0).round(1).tolist()       # of S1, systole, S2, diastole
+    [1.0, 3.0, 5.0, 7.0]
+    """
+    wide = frames.astype(np.float64)
+    values, weights = wide[:, :-STATES], wide[:, -STATES:] + _LEAST_WEIGHT
+    return np.asarray((weights.T @ values) / weights.sum(0)[:, None]).ravel()
 
 
 def statistics(frames: Frames, frame_rate_hz: float) -> Vector:
@@ -165,11 +195,13 @@ POOLINGS: dict[str, Callable[[Frames, float], Vector]] = {
     "average": mean,          # of frames without their bands, see `_WITHOUT_BANDS`
     "mean": mean,
     "moments": moments,
+    "states": join(lambda frames, rate_hz: moments(frames[:, :-STATES], rate_hz), under_states),
     "statistics": statistics,
     "modulation": join(moments, modulation),
     "everything": join(statistics, modulation, rhythm),
 }
 _WITHOUT_BANDS = ("average",)
+_WITH_STATES = ("states",)
 
 
 def pool(name: str, frames: Sequence[Frames], frame_rate_hz: float, grid: Grid) -> NDArray[np.float64]:
@@ -177,9 +209,10 @@ def pool(name: str, frames: Sequence[Frames], frame_rate_hz: float, grid: Grid) 
 
     >>> short, long = np.zeros((3, 4), np.float32), np.zeros((300, 4), np.float32)
     >>> {name: pool(name, [short, long], 50.0, Grid(2, 2)).shape[1] for name in POOLINGS}
-    {'average': 2, 'mean': 4, 'moments': 12, 'statistics': 36, 'modulation': 48, 'everything': 189}
+    {'average': 2, 'mean': 4, 'moments': 12, 'states': 28, 'statistics': 36, 'modulation': 48, 'everything': 189}
     """
-    own = (grid.averaged(one) for one in frames) if name in _WITHOUT_BANDS else frames
+    change = grid.averaged if name in _WITHOUT_BANDS else grid.with_states if name in _WITH_STATES else np.asarray
+    own = (change(one) for one in frames)
     return np.stack([POOLINGS[name](one, frame_rate_hz) for one in own])
 
 

@@ -34,6 +34,7 @@ from heartml.evaluation.parts import AssessmentRules
 from heartml.evaluation.plot_tables import write_plots
 from heartml.evaluation.prediction_tables import predictions_table, recordings_table
 from heartml.metrics.scores import interval_text
+from heartml.models import heard
 from heartml.models.encoders import EncoderSpec
 from heartml.models.fitted_model import Model, Predictions
 from heartml.models.frame_cache import open_frames
@@ -45,13 +46,14 @@ def run(name: str) -> None:
     Raises:
         FoldsError: a group, a patient or near-duplicate audio is in two parts.
         StageError: folds, recordings, measurements and out-of-fold predictions do not fit each other.
+        HeardError: an encoder of the model was trained on a group of the task.
     """
     with stage("evaluate", task=name) as log:
         params, task = config.load(), tasks.resolve(name).task
         recordings = read_recordings(name, params.validate_)
         held_out = recordings[recordings["part"] == TEST]
         heart = heart_states.segment_held_out(name, held_out)
-        predictions = predict(name, held_out)
+        predictions = predict(name, held_out, recordings)
         found = write_evaluation(name, predictions, recordings, params)
         for part in PARTS:
             units = found["counts"][part]["units"]
@@ -92,9 +94,14 @@ def write_evaluation(name: str, predictions: Predictions, recordings: pd.DataFra
     return found
 
 
-def predict(name: str, held_out: pd.DataFrame) -> Predictions:
-    """The model's predictions for the units of the held-out recordings."""
+def predict(name: str, held_out: pd.DataFrame, recordings: pd.DataFrame) -> Predictions:
+    """The model's predictions for the units of the held-out recordings.
+
+    Args:
+        recordings: all of the task; out-of-fold predictions of them are scored as well.
+    """
     model, recording_ids = Model.load(paths.model(name)), list(held_out["recording_id"])
+    heard.refuse(name, model.encoder_specs, recordings, paths.model(name))
     frames = {encoder: open_frames(name, EncoderSpec.from_json(spec), recording_ids)
               for encoder, spec in model.encoder_specs.items()}
     return model.predict(frames, list(held_out["unit_id"]), Quality.from_table(held_out))

@@ -16,7 +16,8 @@ from heartml.core import config, frame_store, paths
 from heartml.core.stage import stage
 from heartml.core.system.files import replacing_folder
 from heartml.core.system.parallel import Part
-from heartml.models import encoders
+from heartml.models import encoders, heard
+from heartml.models.encoders import EncoderSpec
 from heartml.models.frame_cache import Store, device, encode
 
 
@@ -25,10 +26,11 @@ def run(task: str, encoder: str) -> None:
 
     Raises:
         OtherSamplesError: the samples of a recording are not those that it is named after.
+        HeardError: the encoder was trained on a group of the task.
     """
     with stage("features", task=task, encoder=encoder) as log:
         spec = encoders.spec(encoder, config.load())
-        recording_ids = _recording_ids(task)
+        recording_ids = _recording_ids(task, spec)
         store = Store.of(spec, device())
         missing = [i for i in recording_ids if i not in store]
         encode(missing, spec, store, device())
@@ -44,10 +46,13 @@ def run_part(task: str, encoder: str, part: Part) -> None:
     with stage("features", task=task, encoder=f"{encoder}.{part.number}") as log:
         spec = encoders.spec(encoder, config.load())
         store = Store.of(spec, device())
-        missing = [i for i in part.of(_recording_ids(task)) if i not in store]
+        missing = [i for i in part.of(_recording_ids(task, spec)) if i not in store]
         encode(missing, spec, store, device())
         log.add(f"part {part}: {len(missing)} recordings")
 
 
-def _recording_ids(task: str) -> list[str]:
-    return [str(i) for i in pd.read_parquet(paths.folds(task), columns=["recording_id"])["recording_id"]]
+def _recording_ids(task: str, spec: EncoderSpec) -> list[str]:
+    """The recordings of the task, once it is sure that the encoder heard none of their groups."""
+    table = pd.read_parquet(paths.folds(task), columns=["recording_id", "group_id"])
+    heard.refuse(task, {spec.name: spec.to_json()}, table)
+    return [str(i) for i in table["recording_id"]]

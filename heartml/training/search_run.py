@@ -20,6 +20,7 @@ from heartml.core.system.parallel import Pool
 from heartml.core.system.progress import track
 from heartml.core.tasks import resolve
 from heartml.metrics import METRICS
+from heartml.models import heard
 from heartml.models.ensemble.candidate import CandidateSpec
 from heartml.models.ensemble.selection import EnsembleTerms, out_of_fold
 from heartml.models.ensemble.stacking import StackingView, stacking_features, view_kinds
@@ -47,9 +48,12 @@ def open_search(name: str, params: Params) -> "SearchRun":
 
     Raises:
         SearchError: the parameters name something that does not exist.
+        HeardError: an encoder was trained on a group of the task.
     """
     search_space.check(params.search.for_task(name), params.encoders)
     data = fold_fits.training_data(name, params.encoders, Path.cwd())
+    heard.refuse(name, {encoder: frames.encoder for encoder, frames in data.encoders.items()},
+                 pd.read_parquet(paths.folds(name)))
     folder = paths.STATE / "search" / f"{name}-{content_key(name, params)[:KEY_DIGITS]}"
     return SearchRun(data, name, params, folder)
 

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
 from heartml.core.config import Params
 from heartml.models.encoders import weight_files
+from heartml.models.encoders.heart import HeartTrunk
+from heartml.models.encoders.logspec import LogspecParams
+from heartml.training.pretraining import outputs
 
 M2D_FOLDER = "m2d_vit_tiny-32x64p16x16p16k-random"
 # input, kernel, expanded, output, excited, hard-swish, stride: the table of MobileNetV3, large, with widths of our own
@@ -63,6 +67,19 @@ def byol_a(file: Path, dim: int = 16) -> tuple[Path, nn.Module]:
     return file, net.eval()
 
 
+def heart(file: Path, heard: pd.DataFrame | None = None, channels: int = 8) -> tuple[Path, HeartTrunk]:
+    """A network of our own, and what it is said to have heard: recording_id, group_id, dataset."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        trunk = HeartTrunk(12, channels)
+        randomise(trunk)
+    spectrogram = LogspecParams(bands=12, low_hz=25, high_hz=800, window_s=0.05, hop_s=0.02)
+    outputs.write(file.parent, trunk, spectrogram, pd.DataFrame(columns=["recording_id", "group_id", "dataset"])
+                  if heard is None else heard, {}, {})
+    (file.parent / outputs.WEIGHTS).rename(file)
+    return file, trunk.eval()
+
+
 def m2d(folder: Path, prefix: str = "", head: bool = False, name: str = M2D_FOLDER) -> tuple[Path, nn.Module]:
     """A vision transformer of timm, in a folder whose name says its shape; perhaps under a prefix, or with a head."""
     from timm.models.vision_transformer import VisionTransformer
@@ -91,7 +108,7 @@ def randomise(net: nn.Module) -> None:
 def sections(folder: Path) -> dict[str, dict[str, Any]]:
     """A section of `encoder_parameters` for a checkpoint of each pre-trained kind; files are written to `folder`."""
     files = {"efficientat": efficientat(folder / "mn.pt")[0], "byol_a": byol_a(folder / "byol.pth")[0],
-             "m2d": m2d(folder)[0]}
+             "m2d": m2d(folder)[0], "heart": heart(folder / "heart.safetensors")[0]}
     more: dict[str, dict[str, Any]] = {}
     if installed("transformers"):
         files["transformers"] = transformers(folder / "ast", "ast")[0]

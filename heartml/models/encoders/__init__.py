@@ -101,6 +101,7 @@ ENCODERS: dict[str, Callable[[], EncoderModule]] = family.members(__name__, [
     "byol_a",
     "transformers",
     "onnx",
+    "heart",
 ])
 PRETRAINED = tuple(kind for kind in ENCODERS if kind not in ("logspec", "random_conv", "amplitude"))
 
