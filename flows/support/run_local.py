@@ -75,6 +75,19 @@ def monitor(source: Path, model: str | None, task: str | None, html: Path | None
     return cast("DriftReport", _on_server(flow, source, model, task, html))
 
 
+def probe(tasks: list[str], encoders: list[str], poolings: list[str], *, leave_out_heard: bool) -> dict[str, Any]:
+    """Run the flow `probe` on the configured server; see `heartml.evaluation.probe.plan` for the arguments.
+
+    Raises:
+        ServerError: the server does not answer.
+        FlowFailed: nothing could be probed.
+    """
+    private_server.check()
+    from flows.probe import probe as flow
+
+    return cast("dict[str, Any]", _on_server(flow, tasks, encoders, poolings, leave_out_heard))
+
+
 def _on_server(flow: "Flow[..., Any]", *arguments: object) -> Any:
     """Run a flow and return its result; an exception that ended the run (a fault of ours) is raised again."""
     state, found = _run(flow, *arguments)

@@ -25,7 +25,7 @@ def cli() -> None:
     Use a model             predict, score, monitor, validate-source
     Out of the project      export, serve
     Pre-trained encoders    weights, embed, pretrain
-    Other evaluations       leave-out, protocol
+    Other evaluations       leave-out, protocol, probe
     Audit                   lineage, trace, audit, verify, sign, withdraw
     Single stages           validate, split, features, search, ensemble, evaluate, robustness, report
                             (`heartml retrain` and `dvc repro` run them)

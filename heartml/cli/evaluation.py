@@ -1,6 +1,8 @@
-"""Evaluations outside the stages: the protocol of a published study, and leaving a collection out."""
+"""Evaluations outside the stages: the protocol of a published study, leaving a collection out, probing encoders."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -79,4 +81,71 @@ def leave_out(task: str, by: str, to: Path | None) -> None:
     tables.leave_out(found)
 
 
-COMMANDS = (protocol, leave_out)
+def _names(_: click.Context, option: click.Parameter, given: Sequence[str]) -> tuple[str, ...]:
+    """Names given one by one, or several in one with commas or spaces between them."""
+    return tuple(name for words in given for name in words.replace(",", " ").split())
+
+
+@click.command()
+@click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
+@click.option("--encoders", "encoders", multiple=True, required=True, callback=_names, metavar="NAMES",
+              help="Encoders of params.yaml, \"heart mn04\"; may be given several times. `logspec` is added.")
+@click.option("--pooling", "poolings", multiple=True, callback=_names, metavar="NAMES",
+              help="Poolings for every encoder; without it those of `search.poolings`.")
+@click.option("--leave-out-heard", is_flag=True,
+              help="Leave the groups out that an encoder was trained on, for all encoders alike, instead of refusing.")
+@click.option("--mlflow/--no-mlflow", "recorded", default=True, show_default=True,
+              help="Record one run for each encoder in MLflow.")
+@click.option("--json", "to", type=click.Path(path_type=Path, dir_okay=False), help="Write every number to this file.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with plots to this file.")
+def probe(tasks: tuple[str, ...], encoders: tuple[str, ...], poolings: tuple[str, ...], leave_out_heard: bool,
+          recorded: bool, to: Path | None, html: Path | None) -> None:
+    """Compare encoders: how much of a TASK a linear probe reads from their frames.
+
+    Each encoder, layer and pooling is probed on the task's own folds, out of fold, and compared with `logspec` and
+    with random weights of the same shape. Several tasks rank the encoders by their mean rank. No encoder is scored on
+    groups that it was trained on. A probe that was stopped goes on; what is done is not computed again. With
+    PREFECT_API_URL this runs as the flow `probe` on that server.
+
+    \b
+    Reads        data/, artifacts/TASK/folds.parquet (`heartml split`, `heartml retrain`), params.yaml, the weights
+    Writes       .heartml/probe; MLflow; the files that --json and --html name
+    Exit status  0: done; 1: it could not be done, one line says why; 2: wrong usage
+
+    \b
+    Examples:
+    heartml probe pascal-sounds --encoders "random_conv mn04 heart" --html probe.html
+    heartml probe circor-murmur pascal-sounds --encoders heart --leave-out-heard --json probe.json
+    """
+    from flows.support import private_server
+    from heartml.cli import tables
+    from heartml.core.system.files import write_json
+
+    found = _probed(tasks, encoders, poolings, leave_out_heard=leave_out_heard, on_server=private_server.configured())
+    if recorded:
+        from heartml.evaluation.probe import record
+
+        record.record(found)
+    if to:
+        write_json(to, found)
+    if html:
+        from heartml.reporting import probe_page
+
+        probe_page.write(found, html)
+    tables.probe(found)
+
+
+def _probed(tasks: Sequence[str], encoders: Sequence[str], poolings: Sequence[str], *, leave_out_heard: bool,
+            on_server: bool) -> Mapping[str, Any]:
+    if on_server:
+        from flows.support import run_local
+
+        return run_local.probe(list(tasks), list(encoders), list(poolings), leave_out_heard=leave_out_heard)
+    from heartml.core import config
+    from heartml.evaluation import probe as probing
+
+    plan = probing.plan(tasks, encoders, config.load(), poolings=poolings, leave_out_heard=leave_out_heard)
+    return probing.run(plan, (probing.probe_encoder(plan, *job) for job in plan.jobs))
+
+
+COMMANDS = (protocol, leave_out, probe)

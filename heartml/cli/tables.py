@@ -152,3 +152,41 @@ def weights(found: Sequence["ListedWeights"]) -> None:
             one.name, one.kind, f"{one.megabytes:.1f}", "yes" if one.here else "no: dvc pull", one.licence,
             "yes" if one.redistribute else "no", one.sha256[:12])))
     console.print(table)
+
+
+def probe(found: Mapping[str, Any]) -> None:
+    """Print a probe: for each task its encoders, best first; then the ranks where there are several tasks."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from heartml.metrics.scores import interval_text
+
+    console = Console()
+    for task, own in found["tasks"].items():
+        table = Table(title=f"{task}: {own['units']} units of {own['groups']} groups", title_justify="left",
+                      show_edge=False, pad_edge=False)
+        for name in ("encoder", "AUC", "UAR", "log loss", "AUC - logspec", "AUC - random weights", "s/h", "MB/h"):
+            table.add_column(name, justify="left" if name == "encoder" else "right")
+        for row in own["encoders"]:
+            chosen = row["scores"]["chosen"]
+            changes = [_change(row[key]) for key in ("against_logspec", "against_random")]
+            table.add_row(row["encoder"], interval_text(chosen["macro_auc"]), f"{chosen['uar']['value']:.3f}",
+                          f"{chosen['log_loss']['value']:.3f}", *changes, f"{row['cost']['seconds_an_hour']:.1f}",
+                          f"{row['cost']['megabytes_an_hour']:.0f}")
+            for name, scores in row["scores"].items():
+                if name != "chosen" and len(row["scores"]) > 2:
+                    table.add_row(f"  {name}", interval_text(scores["macro_auc"]), f"{scores['uar']['value']:.3f}",
+                                  f"{scores['log_loss']['value']:.3f}", "", "", "", "", style="dim")
+        console.print(table)
+    if len(found["tasks"]) > 1:
+        console.print("Mean rank: " + ", ".join(f"{row['encoder']} {row['mean_rank']:.1f}" for row in found["ranks"]),
+                      markup=False, soft_wrap=True)
+    console.print("Pooling and penalty of an encoder's row were chosen inside the training folds; intervals are over "
+                  "groups; s/h and MB/h are for an hour of sound", soft_wrap=True)
+
+
+def _change(difference: Mapping[str, Any] | None) -> str:
+    if difference is None:
+        return ""
+    one = difference["macro_auc"]
+    return "not defined" if one["low"] is None else f"{one['value']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"
