@@ -193,26 +193,42 @@ def _show(done: "ListedWeights", *, as_json: bool) -> None:
 
 
 @click.command()
-def pretrain() -> None:
+@click.option("--register", "tasks", multiple=True, metavar="TASK",
+              help="Then probe the encoder on this task, ask its gate and register it; may be given several times.")
+def pretrain(tasks: tuple[str, ...]) -> None:
     """Train the heart encoder on the recordings in data/ whose heart states and labels are known.
 
     It hears all of them but the groups that a task of params.yaml is scored on, mixed with simulated hearts. The
     numbers are in section `pretrain` of params.yaml. A killed run goes on from its last checkpoint, to the same bytes.
     `dvc repro` and `heartml retrain` run it too where `pretrain.enabled` is [heart].
 
+    Its gate needs tasks that it did not hear: there a probe of it has to be better than random weights of the same
+    shape, never worse than `logspec`, and once better than that. What is registered is not used by itself: `heartml
+    weights add` makes it an encoder of this project.
+
     \b
     Reads        data/, artifacts/validation (run `heartml validate` first), params.yaml
-    Writes       artifacts/pretrain/heart: heart.safetensors, curves.csv, pretraining.json
+    Writes       artifacts/pretrain/heart: heart.safetensors, curves.csv, pretraining.json; with --register MLflow:
+                 a run with the loss curves, and a version of heartml-encoder-heart
     Exit status  0: written; 1: it could not be done; 2: wrong usage
 
     \b
-    Example:
+    Examples:
     heartml pretrain
+    heartml pretrain --register pascal-sounds
     heartml weights add artifacts/pretrain/heart/heart.safetensors --kind heart --licence "ODC-By 1.0"
     """
     from heartml.stages import pretrain as stage
 
     stage.run()
+    if tasks:
+        from heartml.core import config
+        from heartml.release import encoder_release
+
+        version, criteria = encoder_release.release(tasks, config.load())
+        for one in criteria:
+            click.echo(f"{one.name}: {'passed' if one.passed else 'failed'}, {one.words}")
+        click.echo(f"{version.name}/{version.number}: {version.verdict}")
 
 
 COMMANDS = (embed, weights, pretrain)

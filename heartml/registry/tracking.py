@@ -35,6 +35,7 @@ _PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("log
            ("model_versions", "storage_location"))
 _left_open: set[str] = set()
 _BATCH_SIZE = 100   # params in one log_batch: the server's limit
+_METRICS_AT_ONCE = 1000   # metrics in one log_batch: the server's limit
 _NOT_IN_A_KEY = re.compile(r"[^\w\-. :/]", re.ASCII)
 _QUIET = {"MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
           "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}   # stdout is the command's
@@ -217,6 +218,17 @@ def log(client: "MlflowClient", run_id: str, record: RunRecord) -> None:
     for start in range(0, max(len(metrics), len(params), len(tags)), _BATCH_SIZE):
         batch = slice(start, start + _BATCH_SIZE)
         client.log_batch(run_id, metrics=metrics[batch], params=params[batch], tags=tags[batch])
+
+
+def log_curves(client: "MlflowClient", run_id: str, curves: Mapping[str, Mapping[int, float]]) -> None:
+    """Store curves: name -> step -> value."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    points = [Metric(_valid_key(name), value, now, step) for name, curve in curves.items()
+              for step, value in curve.items()]
+    for start in range(0, len(points), _METRICS_AT_ONCE):
+        client.log_batch(run_id, metrics=points[start : start + _METRICS_AT_ONCE])
 
 
 def log_data(client: "MlflowClient", run_id: str, name: str, content_hash: str, source: Mapping[str, Any]) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 CHAMPION, CHALLENGER = "champion", "challenger"
 PROMOTED, REFUSED, ABANDONED = "promoted", "refused", "abandoned"
 NONE = champions.NONE
+ENCODER_PREFIX = "heartml-encoder-"      # of registered encoders, see `heartml.registry.encoder_versions`
 _ALIAS_DELAY_S = 2.0     # time that another machine may need between its entry in the journal and the alias
 
 
@@ -76,11 +77,12 @@ class Version:
 
 
 def model_names(client: "MlflowClient") -> list[str]:
-    """Names of all registered models, without the journals of champions."""
+    """Names of all registered classifiers, without the journals of champions and without encoders."""
     found, token = [], None
     while True:
         page = client.search_registered_models(page_token=token)
-        found += [str(model.name) for model in page if not str(model.name).endswith(champions.SUFFIX)]
+        found += [name for name in (str(model.name) for model in page)
+                  if not name.endswith(champions.SUFFIX) and not name.startswith(ENCODER_PREFIX)]
         token = page.token
         if not token:
             return sorted(found)

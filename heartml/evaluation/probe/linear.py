@@ -61,13 +61,13 @@ def out_of_fold(vectors: Mapping[str, Floats], train_set: TrainingSet) -> Probed
         of_fold = np.zeros(train_set.folds)
         for fold in range(train_set.folds):
             here = train_set.parts == fold
-            c, of_fold[fold] = _choose(own, train_set, ~here)
-            found[here] = _predict(_fit(own, train_set, ~here, c), own, train_set, here)
+            c, of_fold[fold] = choose(own, train_set, ~here)
+            found[here] = predict(fit(own, train_set, ~here, c), own, train_set, here)
         probabilities[name], losses[name] = found, of_fold
     return Probed(probabilities, losses, priors / priors.sum(1, keepdims=True))
 
 
-def _choose(vectors: Floats, train_set: TrainingSet, units: NDArray[np.bool_]) -> tuple[float, float]:
+def choose(vectors: Floats, train_set: TrainingSet, units: NDArray[np.bool_]) -> tuple[float, float]:
     """The inverse penalty with the lowest log loss in the inner folds of `units` `[u]`, and that loss."""
     rank = {part: number for number, part in enumerate(np.unique(train_set.parts[units]))}
     inner = np.array([rank.get(part, -1) % INNER_FOLDS if part in rank else -1 for part in train_set.parts])
@@ -76,20 +76,21 @@ def _choose(vectors: Floats, train_set: TrainingSet, units: NDArray[np.bool_]) -
         total = 0.0
         for number in range(INNER_FOLDS):
             inside = inner == number
-            p = _predict(_fit(vectors, train_set, units & ~inside, c), vectors, train_set, inside)
+            p = predict(fit(vectors, train_set, units & ~inside, c), vectors, train_set, inside)
             total -= np.log(np.maximum(p[np.arange(len(p)), train_set.labels[inside]], 1e-3)).sum()
         losses.append(total / units.sum())
     best = int(np.argmin(losses))
     return CS[best], losses[best]
 
 
-def _fit(vectors: Floats, train_set: TrainingSet, units: NDArray[np.bool_], c: float) -> Softmax:
+def fit(vectors: Floats, train_set: TrainingSet, units: NDArray[np.bool_], c: float) -> Softmax:
+    """The regression fitted to the recordings of the `units` `[u]`."""
     rows = train_set.recordings_of(units)
     return Softmax.fit(vectors[rows], train_set.recording_labels[rows], len(train_set.task.classes), np.ones(len(rows)),
                        c)
 
 
-def _predict(model: Softmax, vectors: Floats, train_set: TrainingSet, units: NDArray[np.bool_]) -> Floats:
+def predict(model: Softmax, vectors: Floats, train_set: TrainingSet, units: NDArray[np.bool_]) -> Floats:
     """Mean over the recordings of each of the `units`: `[units, k]`."""
     rows = train_set.recordings_of(units)
     p = np.exp(model.predict_log_proba(vectors[rows]))
