@@ -150,7 +150,10 @@ def _plan(repo: "Repo", status: Mapping[str, Any], *, force: bool) -> Plan:
     stages = []
     for address in TopologicalSorter(needs).static_order():
         node, changes = nodes[address], _changes(status.get(address, []))
-        _refuse_missing(address, node, changes, made)
+        if _is_missing_and_unread(node, graph):
+            changes = {}
+        else:
+            _refuse_missing(address, node, changes, made)
         words = ", ".join(f"{path} {how}" for path, how in changes.items())
         stages.append(Stage(
             address, needs[address], tuple(os.path.relpath(out.fs_path, repo.root_dir) for out in node.outs),
@@ -172,6 +175,14 @@ def _changes(entries: list[Any]) -> dict[str, str]:
             for path, how in changed.items():
                 found |= how if isinstance(how, dict) else {str(path): str(how)}   # a parameter is name -> how
     return found
+
+
+def _is_missing_and_unread(node: Any, graph: Any) -> bool:
+    """Whether these are data that are not here and that no stage reads: weights that were not pulled.
+
+    params.yaml names weights by their hash, so no stage depends on their file. One that needs them says so.
+    """
+    return not node.cmd and not any(True for _ in graph.predecessors(node)) and not any(out.exists for out in node.outs)
 
 
 def _refuse_missing(address: str, node: Any, changes: Mapping[str, str], made: list[Path]) -> None:

@@ -184,6 +184,22 @@ def test_data_that_nobody_makes_is_named_with_the_way_to_it(toy: Path) -> None:
         graph.plan()
 
 
+@pytest.mark.parametrize(("read", "due"), [(False, 4), (True, None)])
+def test_weights_that_were_not_pulled_are_in_the_way_of_no_stage_that_does_not_read_them(
+        toy: Path, read: bool, due: int | None) -> None:
+    (toy / "weights").mkdir()
+    (toy / "weights/heart.dvc").write_text("outs:\n- md5: d3b07384d113edec49eaa6238ad5ff00\n  size: 4\n  hash: md5\n"
+                                           "  path: heart.safetensors\n")
+    if read:
+        stages = json.loads((toy / "dvc.yaml").read_text())
+        stages["stages"]["one"]["deps"].append("weights/heart.safetensors")
+        (toy / "dvc.yaml").write_text(json.dumps(stages))
+        with pytest.raises(PipelineError, match=r"`dvc pull weights/heart\.dvc` fetches it"):
+            graph.plan()
+    else:
+        assert len(graph.plan().due) == due
+
+
 @pytest.mark.parametrize(("key", "value", "words"), [
     ("encoders", "[logspec, logspc]", "encoders: 'logspc' is none of .*Did you mean logspec[?]"),
     ("tasks", "[simulated-mumur]", "no task 'simulated-mumur'.*Did you mean simulated-murmur[?] `heartml tasks` lists"),
