@@ -1,6 +1,6 @@
 """How few patients teach a murmur, with ears that know hearts: AUC of Present against Absent for n training patients.
 
-python benchmarks/heart_encoder.py [--general mn04] [--draws 12] [--sizes 20 40 80 110] [--json FILE]
+python benchmarks/heart_encoder.py [--general mn04] [--draws 12] [--sizes 20 40 80] [--json FILE]
 
 Run it in a project that has CirCor and the folds of `circor-murmur`. The groups are divided into two halves by their
 names. A heart encoder is trained on one half (`pretrain` of params.yaml, some minutes; done once), and everything else
@@ -57,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--general", help="a pre-trained encoder of params.yaml")
     parser.add_argument("--draws", type=int, default=12, help="draws of test part and patients in each half")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[20, 40, 80, 110])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[20, 40, 80])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)

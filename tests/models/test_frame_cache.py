@@ -39,7 +39,7 @@ def add_recording(seed: int, seconds: float = 2.0, rate_hz: int = 4000) -> str:
 
 
 def use(recording_ids: list[str]) -> None:
-    files.write_parquet(paths.folds(TASK), pd.DataFrame({"recording_id": recording_ids}))
+    files.write_parquet(paths.folds(TASK), pd.DataFrame({"recording_id": recording_ids, "group_id": recording_ids}))
 
 
 @pytest.fixture
@@ -56,6 +56,7 @@ def declare_checkpoints(project: Path) -> None:
     """Write a tiny checkpoint of each pre-trained kind, and its section into the project's params.yaml."""
     text, sections = (project / "params.yaml").read_text(), tiny_checkpoints.sections(project)
     lines = "".join(f"  {kind}: {json.dumps(values)}\n" for kind, values in sections.items())
+    text = re.sub("^  heart: .*\n", "", text, flags=re.MULTILINE)      # the one that ships with the project
     (project / "params.yaml").write_text(re.sub("^(encoder_parameters:.*\n)", rf"\1{lines}", text, flags=re.MULTILINE))
 
 
