@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from heartml.core.system.text import printable
 
+_WIDE = 140      # columns of a table that does not go to a terminal
+
 if TYPE_CHECKING:
     from heartml.data.ingest import IngestOutcome
     from heartml.data.ingest.available_tasks import AvailableTask
@@ -162,6 +164,8 @@ def probe(found: Mapping[str, Any]) -> None:
     from heartml.metrics.scores import interval_text
 
     console = Console()
+    if not console.is_terminal:      # a file is not as narrow as rich takes it to be
+        console = Console(width=_WIDE)
     for task, own in found["tasks"].items():
         table = Table(title=f"{task}: {own['units']} units of {own['groups']} groups", title_justify="left",
                       show_edge=False, pad_edge=False)

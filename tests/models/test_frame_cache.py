@@ -56,7 +56,7 @@ def declare_checkpoints(project: Path) -> None:
     """Write a tiny checkpoint of each pre-trained kind, and its section into the project's params.yaml."""
     text, sections = (project / "params.yaml").read_text(), tiny_checkpoints.sections(project)
     lines = "".join(f"  {kind}: {json.dumps(values)}\n" for kind, values in sections.items())
-    text = re.sub("^  heart: .*\n", "", text, flags=re.MULTILINE)      # the one that ships with the project
+    text = re.sub("^  heart: .*\n(    .*\n)*", "", text, flags=re.MULTILINE)      # the one that ships with the project
     (project / "params.yaml").write_text(re.sub("^(encoder_parameters:.*\n)", rf"\1{lines}", text, flags=re.MULTILINE))
 
 
