@@ -16,6 +16,8 @@ from support import fork_server, made_once, workspaces
 from support import small_project as small
 from support.workspaces import ROOT, Workspace
 
+from heartml.core.system.processes import collect_garbage_less_often
+
 # Modules that start a server, kill a process or take more than a few seconds are `slow`: `make test-fast` leaves them
 # out. They come first, in this order, so that none is left over at the end. The first makes `retrained`, for which the
 # next ones need not wait.
@@ -35,6 +37,7 @@ REAL_DATA = Path(os.environ.get("HEARTML_REAL_DATA") or ROOT.parent / "shared" /
 
 def pytest_configure(config: pytest.Config) -> None:
     """One fork server for the whole suite, started by the process that starts the workers."""
+    collect_garbage_less_often()
     if "PYTEST_XDIST_WORKER" not in os.environ:
         config.add_cleanup(fork_server.ForkServer().end)
 

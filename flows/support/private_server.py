@@ -18,7 +18,7 @@ from pathlib import Path
 from heartml.core import paths
 from heartml.core.system import health, machine_errors
 from heartml.core.system.errors import HeartMLError
-from heartml.core.system.processes import die_with_parent
+from heartml.core.system.processes import collect_garbage_less_often, die_with_parent
 from heartml.registry import addresses
 
 HOME = paths.STATE / "prefect"
@@ -163,6 +163,7 @@ def _await(server: _Server) -> None:
 def main(port: int, parent: int) -> None:
     """Serve Prefect's API without its pages and without most of its background services."""
     die_with_parent(parent)
+    collect_garbage_less_often()
     os.environ |= {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     del os.environ["PREFECT_API_URL"]
     import uvicorn

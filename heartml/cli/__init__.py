@@ -11,7 +11,7 @@ import click
 
 from heartml.cli import audit, data, encoders, evaluation, export, inference, lineage, models, stages
 from heartml.core.command import run
-from heartml.core.system.processes import die_with_dvc
+from heartml.core.system.processes import collect_garbage_less_often, die_with_dvc
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -52,6 +52,7 @@ def main() -> None:
     """Entry point of `heartml` and `python -m heartml`."""
     if "DVC_STAGE" in os.environ:   # before the slow imports, so that no stage goes on without its DVC
         die_with_dvc()
+    collect_garbage_less_often()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")   # numpy reads these when it is imported
     sys.exit(run(cli))

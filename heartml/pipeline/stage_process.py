@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heartml.core.system import machine_errors
-from heartml.core.system.processes import die_with_parent
+from heartml.core.system.processes import collect_garbage_less_often, die_with_parent
 from heartml.pipeline import dvc_log_errors, verify_outputs
 
 if TYPE_CHECKING:
@@ -114,5 +114,6 @@ def main(arguments: Sequence[str]) -> int:
     """Entry point; the arguments are ADDRESS, PARENT and perhaps --force."""
     address, parent, *options = arguments
     die_with_parent(int(parent))
+    collect_garbage_less_often()
     environment()
     return reproduce(address, force="--force" in options)

@@ -94,7 +94,7 @@ def test_a_stage_that_fails_says_its_own_line(mine: Workspace) -> None:
 
 
 def test_of_two_at_once_one_waits_and_finds_nothing_left_to_do(mine: Workspace, retrained: Workspace) -> None:
-    small.forget_stage(mine, f"evaluate@{TASK}")
+    small.forget_stage(mine, f"report@{TASK}")
     first = mine.start("retrain")
     lock = mine / ".heartml/locks/pipeline.lock"
     while str(first.pid) not in lock.read_text():

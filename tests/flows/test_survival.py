@@ -22,7 +22,8 @@ from support.workspaces import Workspace
 
 GONE_S = 60.0       # a killed flow's processes follow it at once; this is only the end of the wait for them
 SEARCH = f"search@{TASK}"
-KILLED = STAGES if THOROUGH else (STAGES[2], SEARCH, f"report@{TASK}")   # all stages go the same way
+REPORT = f"report@{TASK}"
+KILLED = STAGES if THOROUGH else (STAGES[2], REPORT)   # all stages go the same way; the search is killed below
 pytestmark = pytest.mark.timeout(1800)   # on a machine that does ten other things
 
 
@@ -181,11 +182,11 @@ def test_ctrl_c_ends_the_stages_and_says_so_in_the_exit_status(mine: Workspace, 
 
 
 def test_a_private_server_that_dies_is_started_again(mine: Workspace, retrained: Workspace, tmp_path: Path) -> None:
-    small.forget_stage(mine, SEARCH)
-    flow, holds = start_and_hold(mine, tmp_path, SEARCH, "late")
+    small.forget_stage(mine, REPORT)
+    flow, holds = start_and_hold(mine, tmp_path, REPORT, "late")
     [server] = [process for process in family(flow) if process.cmdline()[1:3] == ["-m", "flows.support.private_server"]]
     server.kill()
-    holds.release(SEARCH)
+    holds.release(REPORT)
     said = flow.communicate()[0]
     assert flow.returncode == 0, said
     assert small.canonical_lock(mine) == small.canonical_lock(retrained)

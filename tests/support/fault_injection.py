@@ -11,6 +11,7 @@ A test that needs what this machine does not permit is left out and says so.
 
 import contextlib
 import ctypes
+import gc
 import os
 import random
 import shutil
@@ -307,6 +308,7 @@ def fork_command(
     number, name = tempfile.mkstemp(prefix="printed-")
     os.close(number)
     former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})      # Ctrl-C waits until the command begins
+    gc.freeze()          # the fork need not look through what is here already, which would copy its memory
     pid = os.fork()
     if pid == 0:
         status = 70

@@ -1,6 +1,7 @@
 """The process of `fork_server`: `python fork_server_main.py SOCKET`. It ends when its standard input is closed."""
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -36,8 +37,11 @@ def main(address: str) -> None:
         print("listening", flush=True)
         if sys.stdin in select.select([listener, sys.stdin], [], [])[0]:
             return
+        gc.disable()
         for name in LIBRARIES:
             importlib.import_module(name)
+        gc.enable()
+        gc.freeze()      # a fork need not look through them, which would copy their memory
         waiting: dict[int, socket.socket] = {}
         while True:
             readable, _, _ = select.select([listener, sys.stdin], [], [], 0.02 if waiting else None)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
-from heartml.core.system.processes import die_with_parent
+from heartml.core.system.processes import collect_garbage_less_often, die_with_parent
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -73,6 +73,7 @@ def _start_worker() -> None:
     shows that the main process has ended.
     """
     die_with_parent()
+    collect_garbage_less_often()
     single_thread()
     threading.Thread(target=_die_with_main_process, daemon=True).start()
 

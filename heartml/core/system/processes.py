@@ -1,6 +1,7 @@
 """Names of processes, whether they still run, and how a process ends together with the one that started it."""
 
 import contextlib
+import gc
 import os
 import platform
 import signal
@@ -12,6 +13,7 @@ _SHELLS = ("sh", "dash", "bash", "zsh", "fish", "ksh")
 _POLL_S = 0.5
 _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
+_COLLECT_AFTER = 10_000    # new objects; Python's own number is 700
 
 
 def own_name() -> str:
@@ -98,3 +100,13 @@ def alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def collect_garbage_less_often() -> None:
+    """Let Python look for unreachable circles of objects more rarely, in a process that imports large libraries.
+
+    While libraries are imported, millions of objects are made that all stay. With Python's own limits the search for
+    circles among them takes a tenth of an import. Much rarer costs more than it saves: the system has to find more
+    memory.
+    """
+    gc.set_threshold(_COLLECT_AFTER)
