@@ -158,12 +158,15 @@ def test_an_encoder_that_cannot_be_written_is_named(model: Model) -> None:
 
 @pytest.mark.parametrize("frames", [2, 90, 200, 417])
 def test_every_pooling_is_the_models(frames: int) -> None:
-    given = np.random.default_rng(frames).normal(size=(frames, 12)).astype(np.float32).cumsum(0) / 9
-    grid = pooling.Grid(6, 2)
+    given = np.abs(np.random.default_rng(frames).normal(size=(frames, 12))).astype(np.float32) + 0.1
+    grid, with_states = pooling.Grid(6, 2), pooling.Grid(1, 12, states=pooling.STATES)
     with ops.operators():
         x = argument(Tensor(np.float32, ("frames", 12)))
-        proto = build({"x": x}, {name: pooling_graph.pooled(name, x, 50.0, grid) for name in pooling.POOLINGS})
+        outputs = {name: pooling_graph.pooled(name, x, 50.0, grid) for name in pooling.POOLINGS}
+        proto = build({"x": x}, {**outputs, "own states": pooling_graph.pooled("states", x, 50.0, with_states)})
     found = run(session(proto), x=given)
+    expected = pooling.pool("states", [given], 50.0, with_states)[0]
+    np.testing.assert_allclose(found["own states"], expected, rtol=1e-5, atol=1e-5)
     for name in pooling.POOLINGS:
         np.testing.assert_allclose(found[name], pooling.pool(name, [given], 50.0, grid)[0], rtol=1e-5, atol=1e-5)
 

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
-from support import many_heads, tiny_models
+from support import many_heads, tiny_checkpoints, tiny_models
 from support.input_checks import checks as made_checks
 
 from heartml.audio import preprocessing, quality
+from heartml.core.config import Params
+from heartml.core.system.hashing import sha256_file
 from heartml.models import encoders as own_encoders
 from heartml.models.applicability import heart_evidence
 from heartml.models.heads.softmax import Softmax
@@ -49,10 +51,18 @@ def test_findings_of_a_recording(farthest: float) -> None:
     assert named[:4] == ["short", "quiet", "clipped", "silent"]
 
 
+@pytest.fixture(scope="module")
+def params(tmp_path_factory: pytest.TempPathFactory) -> Params:
+    file = tiny_checkpoints.heart(tmp_path_factory.mktemp("heart") / "heart.safetensors")[0]
+    own = {"weights": str(file), "sha256": sha256_file(file), "layers": ["last", 1]}
+    parameters = {**tiny_models.PARAMS.encoder_parameters, "heart": own}
+    return tiny_models.PARAMS.model_copy(update={"encoder_parameters": parameters})
+
+
 @pytest.mark.parametrize("name", sorted(encoders.GRAPHS))
 @pytest.mark.parametrize("seconds", [0.6, 3.1])
-def test_frames_of_an_encoder(name: str, seconds: float) -> None:
-    spec = own_encoders.spec(name, tiny_models.PARAMS)
+def test_frames_of_an_encoder(name: str, seconds: float, params: Params) -> None:
+    spec = own_encoders.spec(name, params)
     one = many_heads.sound(1, seconds)
     expected = own_encoders.frames_of(own_encoders.load(spec), spec, one.floats, one.sample_rate_hz).astype(np.float32)
     assert encoders.can(spec)

@@ -5,19 +5,21 @@ from typing import Any
 
 import numpy as np
 import spox.opset.ai.onnx.v18 as op
-from spox import Var
+import torch
+from spox import Var, inline
 
 from heartml.export.graph import ops, signal
-from heartml.export.graph.ops import count, i64, length, single
+from heartml.export.graph.networks import by_torch
+from heartml.export.graph.ops import count, i64, length, part, single
 from heartml.models import encoders
-from heartml.models.encoders import EncoderSpec, random_conv
+from heartml.models.encoders import EncoderSpec, heart, random_conv
 from heartml.models.encoders.logspec import FLOOR, Logspec
 from heartml.models.encoders.random_conv import RandomConv
 
 
 def _logspec(waveform: Var, encoder: Logspec, memory: "Memory") -> Var:
     """See `heartml.models.encoders.logspec`; the Fourier transform of a window is one product of matrices."""
-    key = ("logspec", encoder.sample_rate_hz, encoder.width, encoder.hop, encoder.bands.numpy().tobytes())
+    key = ("logspec", id(waveform), encoder.sample_rate_hz, encoder.width, encoder.hop, encoder.bands.numpy().tobytes())
     if key not in memory:
         memory[key] = _spectrogram(waveform, encoder)
     return memory[key]
@@ -49,13 +51,39 @@ def _random_conv(waveform: Var, encoder: RandomConv, memory: "Memory") -> Var:
     return op.transpose(flat)
 
 
-GRAPHS: dict[str, Callable[[Var, Any, "Memory"], Var]] = {"logspec": _logspec, "random_conv": _random_conv}
+class _HeartFrames(torch.nn.Module):
+    """The layers of the encoder `heart`: `[1, bands, frames] -> [1, dim, frames / 2]`."""
+
+    def __init__(self, trunk: heart.HeartTrunk, layers: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.trunk, self.layers = trunk, layers
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        blocks, hidden = self.trunk.hidden(x)
+        chosen = [hidden if layer == "last" else blocks[int(layer)] for layer in self.layers]
+        return torch.cat([*chosen, heart.state_probabilities(self.trunk.frame(hidden))], dim=1)
+
+
+def _heart(waveform: Var, encoder: Any, memory: "Memory") -> Var:
+    """See `heartml.models.encoders.heart`."""
+    bands = _logspec(waveform, encoder.spectrogram, memory)
+    own = (length(bands) + i64(1)) // i64(2)
+    times = (i64(heart.SHORTEST_FRAMES - 1) + length(bands)) // length(bands)
+    repeated = op.tile(bands - op.reduce_mean(bands, keepdims=1), count(times, 1))
+    network = _HeartFrames(encoder.trunk, tuple(encoder.layers)).eval()
+    made = inline(by_torch(network, encoder.spectrogram.dim, ["found"]))
+    found = made(frames=op.unsqueeze(op.transpose(repeated), i64([0])))["found"]
+    return part(op.transpose(op.squeeze(found, i64([0]))), 0, own)
+
+
+GRAPHS: dict[str, Callable[[Var, Any, "Memory"], Var]] = {"logspec": _logspec, "random_conv": _random_conv,
+                                                         "heart": _heart}
 Memory = dict[tuple[Any, ...], Var]      # what encoders share: prepared waveforms, spectrograms
 
 
 def can(spec: EncoderSpec) -> bool:
     """Whether this encoder can be written as a graph."""
-    return _kind(spec) in GRAPHS
+    return spec.kind in GRAPHS
 
 
 def frames(samples: Var, rate_hz: Var, spec: EncoderSpec, memory: Memory) -> Var:
@@ -66,9 +94,7 @@ def frames(samples: Var, rate_hz: Var, spec: EncoderSpec, memory: Memory) -> Var
     key = ("prepared", spec.audio)
     if key not in memory:
         memory[key] = signal.prepared(samples, rate_hz, spec.audio)
-    exact = GRAPHS[_kind(spec)](memory[key], encoders.load_once(spec), memory)
+    level = spec.pretrained.level if spec.pretrained else 1.0
+    waveform = memory[key] if level == 1.0 else memory[key] * level
+    exact = GRAPHS[spec.kind](waveform, encoders.load_once(spec), memory)
     return single(op.cast(exact, to=np.float16))
-
-
-def _kind(spec: EncoderSpec) -> str:
-    return str(spec.to_json().get("kind", spec.name))

@@ -61,9 +61,18 @@ def exported(network: "torch.nn.Module", known: dict[Any, onnx.ModelProto]) -> o
 
 def _exported(network: "torch.nn.Module") -> onnx.ModelProto:
     dim = int(network.norm.num_features)      # type: ignore[union-attr, arg-type]
-    example = torch.zeros(1, dim, SHORTEST_FRAMES * 2)
     with torch.inference_mode():
-        two = network.eval()(example)[1] is not None
+        two = network.eval()(torch.zeros(1, dim, SHORTEST_FRAMES))[1] is not None
+    return by_torch(network, dim, ["logits", "states"][: 1 + two])
+
+
+def by_torch(network: "torch.nn.Module", dim: int, outputs: list[str]) -> onnx.ModelProto:
+    """torch's own export of a network that takes `x`, frames `[1, dim, frames]`, any number of them but not few.
+
+    Args:
+        outputs: names of what it gives.
+    """
+    example = torch.zeros(1, dim, SHORTEST_FRAMES * 2)
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
     quiet.setLevel(logging.ERROR)
@@ -71,7 +80,7 @@ def _exported(network: "torch.nn.Module") -> onnx.ModelProto:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                network, (example,), input_names=["frames"], output_names=["logits", "states"][: 1 + two],
+                network, (example,), input_names=["frames"], output_names=outputs,
                 dynamic_shapes={"x": {2: torch.export.Dim("frames", min=SHORTEST_FRAMES, max=100_000)}},
                 dynamo=True, opset_version=_OPSET, verbose=False, optimize=False)
     finally:

@@ -83,6 +83,15 @@ def autocorrelation(centred: Var, lags: int) -> Var:
     return op.squeeze(op.matmul(shifted, op.unsqueeze(centred, i64([2]))), i64([2]))
 
 
+def _states(frames: Var, rate_hz: float, dim: int) -> Var:
+    """See `heartml.models.pooling.under_states`; the last four columns are the states."""
+    last = dim - pooling.STATES
+    values = part(frames, 0, last, 1)
+    weights = op.transpose(part(frames, last, dim, 1) + pooling._LEAST_WEIGHT)
+    means = op.matmul(weights, values) / ops.column(ops.total(weights, 1))
+    return op.concat([moments(values, rate_hz, last), op.reshape(means, i64([-1]))], axis=0)
+
+
 def _join(*parts: Pooling) -> Pooling:
     return lambda frames, rate_hz, dim: op.concat([one(frames, rate_hz, dim) for one in parts], axis=0)
 
@@ -91,6 +100,7 @@ GRAPHS: dict[str, Pooling] = {
     "average": _mean,
     "mean": _mean,
     "moments": moments,
+    "states": _states,
     "statistics": _statistics,
     "modulation": _join(moments, _modulation),
     "everything": _join(_statistics, _modulation, _rhythm),
@@ -104,4 +114,8 @@ def pooled(name: str, frames: Var, rate_hz: float, grid: Grid) -> Var:
         shape = (grid.bands, grid.channels) if grid.bands_first else (grid.channels, grid.bands)
         cells = op.reshape(frames, i64([-1, *shape]))
         frames, dim = ops.mean(cells, 1 if grid.bands_first else 2), grid.channels
-    return GRAPHS[name](double(frames), rate_hz, dim)
+    exact = double(frames)
+    if name in pooling._WITH_STATES and not grid.states:
+        equal = op.expand(f64(1 / pooling.STATES), count(length(frames), pooling.STATES))
+        exact, dim = op.concat([exact, equal], axis=1), dim + pooling.STATES
+    return GRAPHS[name](exact, rate_hz, dim)
