@@ -146,6 +146,8 @@ def test_what_cannot_be_probed_is_named(params: Params) -> None:
     table.loc[table["part"] == "1", "label"] = "Normal"
     with pytest.raises(ProbeError, match="fold 1 has fewer than two classes"):
         probe._usable(TASK, table)
+    with pytest.raises(ProbeError, match="heard every group of its folds"):
+        probe._usable(TASK, table.head(0))
     with pytest.raises(ProbeError, match="2 folds are left, and 4 are needed"):
         probe._usable(TASK, table[table["part"].isin(["0", "2"])])
 

@@ -63,6 +63,15 @@ def test_a_stopped_training_ends_in_the_same_bytes(simulated: Corpus, whole: tup
     assert file.read_bytes() == whole[2]
 
 
+def test_the_order_of_the_curves_survives_a_checkpoint(simulated: Corpus, tmp_path: Path) -> None:
+    """It is that of the columns of curves.csv."""
+    before, after = fit._begin(simulated, small()), fit._begin(simulated, small())
+    before.curves = {"murmur": [1.0], "diastolic_murmur_pitch": [2.0]}
+    fit._save(before, tmp_path / "checkpoint.safetensors")
+    fit._restore(after, tmp_path / "checkpoint.safetensors")
+    assert list(after.curves) == ["murmur", "diastolic_murmur_pitch"]
+
+
 KILLED = """
 import sys, time
 from pathlib import Path

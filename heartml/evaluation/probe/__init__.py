@@ -130,6 +130,8 @@ def _table(task: str) -> pd.DataFrame:
 
 def _usable(task: str, table: pd.DataFrame) -> pd.DataFrame:
     """Check that every fold has units of two classes at least, once heard groups are gone."""
+    if not len(table):
+        raise ProbeError(f"{task}: the encoders heard every group of its folds. Probe them on another collection")
     for part, rows in table.groupby("part"):
         if rows["label"].nunique() < 2:
             raise ProbeError(f"{task}: fold {part} has fewer than two classes left. Too few groups of this task were "

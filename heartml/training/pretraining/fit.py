@@ -184,7 +184,7 @@ def _save(state: Progress, checkpoint: Path) -> None:
             tensors[f"optimiser.{key}.{name}"] = value.clone().contiguous()
     words = {"step": state.step, "curves": state.curves, "sums": state.sums}
     with replacing(checkpoint) as temporary:
-        temporary.write_bytes(save(tensors, {"progress": json.dumps(words, sort_keys=True)}))
+        temporary.write_bytes(save(tensors, {"progress": json.dumps(words)}))
 
 
 def _restore(state: Progress, checkpoint: Path) -> None:
