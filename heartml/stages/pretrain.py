@@ -65,14 +65,17 @@ def train(heard: pd.DataFrame, left_out: int, spec: EncoderSpec, own: PretrainPa
     Returns:
         The stage's line.
     """
-    folder = paths.STATE / "pretrain" / content_key(heard, spec, own)
+    key = content_key(heard, spec, own)
+    if _is_done(to, key):
+        return f"{to}: trained already on these recordings, with these parameters and this code"
+    folder = paths.STATE / "pretrain" / key
     found = corpus.build(heard, _frames(heard, spec), pd.read_parquet(paths.ANNOTATIONS), spec,
                          simulated_children=own.simulated_children, seed=own.seed)
     network, curves = fit.train(found, own, folder / "checkpoint.safetensors")
     labelled = {name: int((labels != targets.UNKNOWN).sum()) for name, labels in found.labels.items()}
     spectrogram = spec.sections[SPECTROGRAM]
     assert isinstance(spectrogram, LogspecParams)
-    facts = outputs.describe(heard, left_out, labelled, own)
+    facts = {**outputs.describe(heard, left_out, labelled, own), "key": key}
     with files.replacing_folder(to) as new:
         outputs.write(new, network.trunk, spectrogram, heard, curves, facts)
     shutil.rmtree(folder)
@@ -80,6 +83,12 @@ def train(heard: pd.DataFrame, left_out: int, spec: EncoderSpec, own: PretrainPa
     weights = sum(p.numel() for p in network.trunk.parameters())
     return (f"{len(heard)} recordings of {groups} groups and {made} simulated ones in, {left_out} groups left out "
             f"because a task is scored on them, {weights:,} weights out")
+
+
+def _is_done(folder: Path, key: str) -> bool:
+    """Whether the outputs are those of this training, so that a registration need not repeat it."""
+    facts = folder / outputs.FACTS
+    return facts.exists() and (folder / outputs.WEIGHTS).exists() and files.read_json(facts).get("key") == key
 
 
 def content_key(heard: pd.DataFrame, spec: EncoderSpec, own: PretrainParams) -> str:

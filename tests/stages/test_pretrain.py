@@ -52,7 +52,7 @@ def frames(recording_id: str) -> np.ndarray:
     return np.random.default_rng(int(recording_id[:2])).normal(size=(400, 48)).astype(np.float32)
 
 
-def test_it_hears_what_no_task_is_scored_on_and_says_so(params: Params) -> None:
+def test_it_hears_what_no_task_is_scored_on_and_says_so(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     pretrain.run()
     folder = paths.pretrained("heart")
     tensors = load_file(folder / "heart.safetensors")
@@ -62,6 +62,10 @@ def test_it_hears_what_no_task_is_scored_on_and_says_so(params: Params) -> None:
     assert heard.group_hash("24" * 32) in {bytes(row.tolist()).hex() for row in tensors["heard.groups.other"]}
     assert not (paths.STATE / "pretrain").exists() or not list((paths.STATE / "pretrain").iterdir())
     before = (folder / "heart.safetensors").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain.fit, "train", lambda *_: pytest.fail("trained twice"))
+        pretrain.run()
+    (folder / "pretraining.json").unlink()
     pretrain.run()
     assert (folder / "heart.safetensors").read_bytes() == before
 
