@@ -22,6 +22,9 @@ def test_every_module_that_writes_a_csv_is_known_and_writes_no_name_that_a_user_
         "heartml/evaluation/protocols/circor_m2d.py": "hashed, not written",
         "heartml/evaluation/protocols/cohort.py": "hashed, not written",
         "heartml/release/gate_inputs.py": "hashed, not written",
+        "heartml/evaluation/probe/__init__.py": "hashed, not written",
+        "heartml/stages/pretrain.py": "hashed, not written",
+        "heartml/training/pretraining/outputs.py": "targets of `core/tasks.py` and numbers",
     }
     pattern = re.compile(r"\.to_csv\(|csv\.writer\(|DictWriter\(|to_excel\(")
     assert {path.relative_to(ROOT).as_posix() for path in CODE if pattern.search(path.read_text())} == set(known)
