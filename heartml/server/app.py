@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,12 +14,15 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from heartml.inference.predict import NOTICE
 from heartml.server import mlflow_format, uploads
 from heartml.server.served import Holder
 from heartml.server.uploads import BadRequest, Upload
 
+_POSTED = ("predict", "invocations")
 STATIC = Path(__file__).parent / "static"
 ONE_FORM = "multipart/form-data"
 _MEDIA = {".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm",
@@ -33,8 +36,29 @@ _PREDICT_BODY = {"requestBody": {"required": True, "content": {
         "patient_id": {**_TEXTS, "description": "None, one, or one for each file"},
         "location": {**_TEXTS, "description": "AV, PV, TV, MV or Phc; none, one, or one for each file"},
     }}},
-    "audio/wav": {"schema": {"type": "string", "format": "binary", "description": "The bytes of one sound file"}},
-}}}
+    "audio/*": {"schema": {"type": "string", "format": "binary", "description": "The bytes of one sound file"}},
+}}, "parameters": [{"name": name, "in": "query", "schema": {"type": "string"}, "description": f"Of bytes: {words}"}
+                   for name, words in (("name", "the file's name"), ("patient_id", "the patient"),
+                                       ("location", "AV, PV, TV, MV or Phc"))]}
+_ERROR = {"description": "What is wrong, as `error`", "content": {"application/json": {"schema": {
+    "type": "object", "properties": {"error": {"type": "string"}, "notice": {"type": "string"}}}}}}
+_SHARES = {"type": "object", "additionalProperties": {"type": "number"}}
+_ANSWER = {"type": "object", "properties": {
+    "unit_id": {"type": "string", "description": "The patient, or the file where no patient is known"},
+    "decision": {"type": "string", "description": "A class, or `refer`: then a human should decide"},
+    "leaning": {"type": "string", "description": "The class of the decision rule, also where the decision is `refer`"},
+    "confidence": {"type": "number", "description": "Calibrated probability of `leaning`"},
+    "calibrated": {**_SHARES, "description": "Class -> calibrated probability: to be shown"},
+    "probabilities": {**_SHARES, "description": "Class -> probability as the decision rule uses it"},
+    "reasons": {"type": "array", "items": {"type": "string"}, "description": "Why it is referred; empty if it is not"},
+    "outside": {"type": "boolean", "description": "The recordings cannot be judged: the numbers mean nothing"},
+    "warnings": {"type": "array", "items": {"type": "string"}, "description": "About the signal of single recordings"},
+    "recordings": {"type": "array", "items": {"type": "object"}, "description": "Each file: seconds, heart, findings"},
+}}
+_PREDICTED = {"description": "As `heartml predict --json`", "content": {"application/json": {"schema": {
+    "type": "object", "properties": {"answers": {"type": "array", "items": _ANSWER},
+                                     "not_scored": {"type": "array", "items": {"type": "object"}}}}}}}
+_RESPONSES: dict[int | str, dict[str, Any]] = {200: _PREDICTED, **dict.fromkeys((400, 413, 422, 503, 504), _ERROR)}
 _TABLE_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
 
 
@@ -87,12 +111,14 @@ class Work:
             asyncio.get_running_loop().run_in_executor(self._pool, function, *values), self.limits.seconds)
 
 
-def make(holder: Holder, limits: Limits, refresh_s: float = 5.0) -> FastAPI:
+def make(holder: Holder, limits: Limits, refresh_s: float = 5.0, hosts: Sequence[str] = ("*",)) -> FastAPI:
     """The application.
 
     Args:
         holder: holds the model.
         refresh_s: how often the registry is asked for another champion; 0: never.
+        hosts: names that requests may be addressed to. A page elsewhere cannot reach a server of this machine then by
+            giving its own name this machine's address.
     """
     work = Work(limits)
 
@@ -105,6 +131,8 @@ def make(holder: Holder, limits: Limits, refresh_s: float = 5.0) -> FastAPI:
 
     app = FastAPI(title="HeartML", description=NOTICE, version=str(holder.served.model.statement["heartml"]),
                   docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.add_middleware(GZipMiddleware, minimum_size=2000, compresslevel=5)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     _add_errors(app)
     _add_answers(app, holder, work)
     _add_page(app, holder)
@@ -112,7 +140,7 @@ def make(holder: Holder, limits: Limits, refresh_s: float = 5.0) -> FastAPI:
 
 
 def _add_answers(app: FastAPI, holder: Holder, work: Work) -> None:
-    @app.post("/predict", summary="Predict for sound files", openapi_extra=_PREDICT_BODY)
+    @app.post("/predict", summary="Predict for sound files", openapi_extra=_PREDICT_BODY, responses=_RESPONSES)
     async def predict(request: Request) -> JSONResponse:
         """WAV, FLAC, OGG, MP3, ... in the body, or one or several as the field `file` of a form.
 
@@ -123,12 +151,15 @@ def _add_answers(app: FastAPI, holder: Holder, work: Work) -> None:
         try:
             sent = await _uploads(request)
             found = await work.run(uploads.answer, sent, holder.served)
-            return JSONResponse(found, 200 if found["answers"] else 422)
+            if found["answers"]:
+                return JSONResponse(found)
+            return JSONResponse({"error": "no file can be scored; `not_scored` has the reason of each", **found}, 422)
         finally:
             work.leave()
 
     @app.post("/invocations", summary="Predict for a table of samples, as MLflow's server does",
-              openapi_extra=_TABLE_BODY)
+              openapi_extra=_TABLE_BODY,
+              responses=dict.fromkeys((400, 413, 503, 504), _ERROR))
     async def invocations(request: Request) -> JSONResponse:
         """JSON with `dataframe_split` or `dataframe_records`: `samples`, `sample_rate_hz`, perhaps `unit_id`."""
         work.enter()
@@ -138,7 +169,7 @@ def _add_answers(app: FastAPI, holder: Holder, work: Work) -> None:
         finally:
             work.leave()
 
-    @app.get("/health", summary="Whether the server answers")
+    @app.api_route("/health", methods=["GET", "HEAD"], summary="Whether the server answers")
     async def health() -> dict[str, Any]:
         """Always `ok` with status 200 while the server runs, and how many requests are inside."""
         return {"status": "ok", "requests": work.inside}
@@ -158,9 +189,11 @@ def _add_page(app: FastAPI, holder: Holder) -> None:
     async def docs_script() -> Response:
         return FileResponse(STATIC / "docs.js", media_type="text/javascript", headers=_HEADERS)
 
-    @app.get("/{name:path}", include_in_schema=False)
+    @app.api_route("/{name:path}", methods=["GET", "HEAD"], include_in_schema=False)
     async def page(name: str) -> Response:
         served = holder.served
+        if name in _POSTED:
+            raise HTTPException(405, f"/{name} takes POST; /docs describes it", {"Allow": "POST"})
         if served.page is None:
             raise HTTPException(404, f"no page here: {served.no_page}. The API is described at /docs"
                                 if name in ("", "index.html") else "no such address")
@@ -243,7 +276,7 @@ def _add_errors(app: FastAPI) -> None:
 
     async def http(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return told(error.status_code, str(error.detail))
+        return told(error.status_code, str(error.detail), dict(error.headers or {}))
 
     async def fault(_: Request, error: Exception) -> JSONResponse:
         return told(500, f"a fault of this server ({type(error).__name__}); its log has more")

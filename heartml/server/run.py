@@ -9,6 +9,8 @@ from heartml import export
 from heartml.core.system import parallel
 from heartml.core.system.errors import HeartMLError
 
+_LOCAL = ("127.0.0.1", "localhost", "[::1]")
+
 
 class Place(NamedTuple):
     """Where the server listens; port 0 means any free one."""
@@ -43,7 +45,8 @@ def run(wanted: str | None, task: str | None, place: Place, threads: int | None,
     listening = _listening(place)
     with listening:
         holder = Holder(wanted, task, with_page=with_page)
-        app = make(holder, Limits(threads, waiting))
+        local = place.host in ("127.0.0.1", "localhost", "::1")
+        app = make(holder, Limits(threads, waiting), hosts=_LOCAL if local else ("*",))
         address = f"http://{place.host}:{listening.getsockname()[1]}"
         served = holder.served
         for words in (f"answers with {served.located.description}",

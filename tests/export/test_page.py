@@ -138,8 +138,9 @@ def test_several_recordings_are_one_patient_and_pictures_are_drawn(site: Site, b
     assert tab.locator("li.recording select").evaluate_all("all => all.map(one => one.value)") == ["AV", "MV"]
     coloured = "c => new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size"
     assert min(tab.locator("canvas").evaluate_all(f"all => all.map({coloured})")) > 20
-    tab.get_by_role("button", name="Remove").first.click()
+    tab.get_by_role("button", name="Remove 2530_AV.wav").click()
     tab.locator("li.recording").nth(1).wait_for(state="detached")
+    assert tab.evaluate("document.activeElement.ariaLabel") == "Remove 2530_MV.wav"
     tab.get_by_role("button", name="New patient").click()
     assert tab.locator("#answer").is_hidden() and tab.faults == []
     context.close()
@@ -154,6 +155,31 @@ def test_a_file_that_gives_no_samples_is_named_with_the_reason(site: Site, brows
         tab.locator("#status.error", has_text=name).wait_for(timeout=30_000)
         assert words in tab.locator("#status").inner_text()
     assert tab.locator("li.recording").count() == 0
+    drop(tab, site.sounds / "2530_AV.wav")
+    assert tab.locator("#problems li").count() == 4          # they stay beside what was heard
+    tab.set_input_files("#files", str(site.sounds / "2530_AV.wav"))
+    tab.locator("#problems li", has_text="is here already").wait_for(timeout=30_000)
+    assert tab.locator("li.recording").count() == 1
+    tab.get_by_role("button", name="New patient").click()
+    assert tab.locator("#problems li").count() == 0
+    context.close()
+
+
+def test_nothing_of_one_patient_comes_to_the_next(site: Site, browser) -> None:
+    context = browser.new_context(locale="en-GB")
+    tab = opened(context, site.address)
+    for number in (0, 1):          # the second is chosen while the first is still heard
+        tab.locator("#examples button").nth(number).click()
+    named = tab.locator("#examples button").nth(1).inner_text().split()[0]
+    tab.locator("li.recording", has_text=named).nth(2).wait_for(timeout=60_000)
+    tab.wait_for_timeout(1500)
+    assert all(name.startswith(named) for name in tab.locator("li.recording h3").all_inner_texts())
+    tab.set_input_files("#files", [str(site.sounds / "2530_AV.wav"), str(site.sounds / "2530_MV.wav")])
+    tab.get_by_role("button", name="New patient").click()
+    tab.wait_for_timeout(1500)
+    assert tab.locator("li.recording").count() == 0 and tab.faults == []
+    drop(tab, site.sounds / "2530_AV.wav", next((site.folder / "examples").glob("*_MV.wav")))
+    assert "several patients (2530, " in tab.locator("#verdict").inner_text()
     context.close()
 
 
@@ -188,11 +214,17 @@ def test_examples_play_and_the_keyboard_reaches_everything(site: Site, browser) 
     tab = opened(context, site.address)
     tab.locator("#examples button").first.focus()
     tab.keyboard.press("Enter")
-    tab.locator("li.recording").first.wait_for(timeout=60_000)
+    tab.locator("li.recording").nth(1).wait_for(timeout=60_000)
     button = tab.locator("li.recording button").first
     button.focus()
     tab.keyboard.press("Enter")
     tab.get_by_role("button", name="Pause").wait_for(timeout=10_000)
+    tab.keyboard.press("Enter")
+    slider = tab.locator("li.recording input[type=range]").first
+    slider.focus()
+    before = float(slider.input_value())
+    tab.keyboard.press("ArrowRight")
+    assert float(slider.input_value()) > before
     unnamed = "all => all.filter(e => !(e.innerText || e.ariaLabel || e.labels?.length)).map(e => e.outerHTML)"
     assert tab.locator("button, select, input").evaluate_all(unnamed) == []
     assert tab.locator("canvas").first.get_attribute("aria-label").startswith("Waveform above")

@@ -127,7 +127,7 @@ def test_a_name_is_never_a_path(client: TestClient, name: str, words: str) -> No
 
 def test_what_is_no_sound_has_its_reason_and_its_own_status(client: TestClient) -> None:
     answer = client.post("/predict", files=[("file", ("notes.wav", b"hello", "audio/wav"))])
-    assert answer.status_code == 422
+    assert answer.status_code == 422 and "no file can be scored" in answer.json()["error"]
     assert answer.json()["not_scored"][0]["error"]["reason"] == "not_audio"
     mixed = client.post("/predict", files=[*sent("other.wav"), ("file", ("notes.wav", b"hello", "audio/wav"))])
     assert mixed.status_code == 200 and len(mixed.json()["answers"]) == len(mixed.json()["not_scored"]) == 1
@@ -210,7 +210,17 @@ def test_the_server_says_what_it_is(client: TestClient, holder: Holder) -> None:
     assert set(described["paths"]) == {"/predict", "/invocations", "/health", "/version"}
     docs = client.get("/docs")
     assert docs.status_code == 200 and "//" not in docs.text
+    assert client.head("/health").status_code == 200
+    wrong = client.get("/predict")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
     assert client.get("/").status_code == 404 and "--no-page" in client.get("/").json()["error"]
+
+
+def test_a_server_of_this_machine_answers_to_no_other_name(holder: Holder) -> None:
+    app = application.make(holder, Limits(1), refresh_s=0, hosts=("127.0.0.1",))
+    with TestClient(app, base_url="http://127.0.0.1:8000") as client:
+        assert client.get("/health").status_code == 200
+        assert client.get("/health", headers={"Host": "evil.example"}).status_code == 400
 
 
 def test_the_page_is_served_and_nothing_beside_it(holder: Holder, tmp_path: Path) -> None:

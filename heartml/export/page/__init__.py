@@ -21,6 +21,7 @@ STATIC = Path(__file__).parent / "static"
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 _PACKAGE = "onnxruntime-web"
 _ONLY_FOR_MAKING = ("package.json", "package-lock.json")
+_WORKER = "service-worker.js"
 _EXAMPLES_SEED = 7_000_001          # no corpus has it by default, so no model has heard these children
 _EXAMPLE_SECONDS = 8.0
 _EXAMPLES_OF = ("Present", "Absent", "Unknown")
@@ -40,7 +41,7 @@ def write(export: Path, to: Path, runtime: Path | None = None) -> Path:
         ExportError: `export` holds no export.
         PageError: see there; or `to` exists and is no page.
     """
-    exported.read_statement(export)
+    statement = exported.read_statement(export)
     if to.exists() and not (to / "files.json").is_file():
         raise PageError(f"{to}: exists already and is no page of this project; name a new folder")
     brought = runtime or fetch_runtime()
@@ -53,13 +54,14 @@ def write(export: Path, to: Path, runtime: Path | None = None) -> Path:
                 place = temporary / path.relative_to(STATIC)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, place)
-        for name in (exported.RECORDING, exported.UNIT, exported.STATEMENT, exported.SIGNATURE):
+        for name in (*statement["files"], exported.STATEMENT, exported.SIGNATURE):
             if (export / name).is_file():
                 shutil.copyfile(export / name, temporary / name)
         (temporary / "ort").mkdir()
         for name in RUNTIME:
             shutil.copyfile(brought / name, temporary / "ort" / name)
         _write_examples(temporary / "examples")
+        _write_icons(temporary)
         _write_list(temporary)
     return to
 
@@ -116,8 +118,24 @@ def _write_examples(folder: Path) -> None:
                                           encoding="utf-8")
 
 
+def _write_icons(folder: Path) -> None:
+    """Write `icon.svg` as pictures, which telephones ask for."""
+    from PIL import Image, ImageDraw
+
+    line = [(8, 36), (20, 36), (24, 22), (30, 48), (36, 14), (41, 36), (56, 36)]      # of 64 by 64, as in icon.svg
+    for size in (180, 192, 512):
+        large = Image.new("RGB", (4 * size, 4 * size), "#a3203d")
+        points = [(x * size / 16, y * size / 16) for x, y in line]
+        ImageDraw.Draw(large).line(points, "white", width=size // 4, joint="curve")
+        large.resize((size, size), Image.Resampling.LANCZOS).save(folder / f"icon-{size}.png")
+
+
 def _write_list(folder: Path) -> None:
-    """Write `files.json`: every file of the page, and a version that changes with any of them."""
+    """Write `files.json`, every file that the page keeps, and the version of all of them into the service worker."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    hashes = "\n".join(f"{name} {sha256_file(folder / name)}" for name in names)
-    write_json(folder / "files.json", {"version": sha256(hashes.encode())[:16], "files": names})
+    names = [name for name in names if name not in (exported.SMALL, _WORKER)]
+    hashes = "\n".join(f"{name} {sha256_file(folder / name)}" for name in [*names, _WORKER])
+    write_json(folder / "files.json", {"files": names})
+    script = (folder / _WORKER).read_text(encoding="utf-8")
+    whole = script.replace('"development"', f'"{sha256(hashes.encode())[:16]}"')
+    (folder / _WORKER).write_text(whole, encoding="utf-8")

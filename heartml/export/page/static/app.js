@@ -12,13 +12,26 @@ const make = (name, values = {}, ...children) => {
   return element;
 };
 
-let facts = null, recordings = [], verdict = null, status = ["loading", {}], stopRecording = null, queue = Promise.resolve();
+const LONGEST_TAKE_MS = 120_000;
+
+let facts = null, recordings = [], verdict = null, status = ["loading", {}], problems = [];
+let patient = 0;                     // what was begun for an earlier patient is dropped when it is done
+let stopRecording = null, takes = 0, queue = Promise.resolve();
+const remembered = (language) => { try { return language ? localStorage.setItem("language", language) : localStorage.getItem("language"); } catch { return null; } };
 
 async function start() {
-  await use(new URLSearchParams(location.search).get("lang") ?? localStorage.getItem("language") ?? navigator.language.slice(0, 2));
+  await use(new URLSearchParams(location.search).get("lang") ?? remembered() ?? navigator.language.slice(0, 2));
   for (const [code, name] of Object.entries(LANGUAGES)) $("language").append(make("option", {value: code, textContent: name}));
   $("language").value = current();
-  $("language").onchange = async ({target}) => { localStorage.setItem("language", target.value); await use(target.value); show(); };
+  $("language").onchange = async ({target}) => {
+    remembered(target.value);
+    history.replaceState(null, "", location.pathname);      // or a link's language would come back
+    await use(target.value);
+    for (const one of recordings) one.item = null;
+    if (stopRecording) $("record").textContent = say("stop");
+    show();
+    listExamples();
+  };
   tell("loading");
   facts = await model.load();
   show();
@@ -36,44 +49,66 @@ function wire() {
   for (const name of ["dragleave", "drop"]) addEventListener(name, () => drop.classList.remove("over"));
   addEventListener("drop", (event) => { event.preventDefault(); addFiles([...event.dataTransfer.files]); });
   $("record").onclick = record;
-  $("clear").onclick = () => { recordings.forEach(stop); recordings = []; verdict = null; tell("ready"); show(); $("files").focus(); };
+  $("clear").onclick = () => { begin(); tell("ready"); show(); $("files").focus(); };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   addEventListener("resize", redraw);
   listExamples();
 }
 
+// Another patient: nothing of the one before is left, nor comes later.
+function begin() {
+  patient += 1;
+  if (stopRecording) { stopRecording(); ended(); }
+  recordings.forEach(stop);
+  recordings = []; verdict = null; problems = []; takes = 0;
+}
+
 async function listExamples() {
   const known = await (await fetch("examples/examples.json")).json().catch(() => []);
   $("examples").replaceChildren(...known.flatMap((one, i) => [i ? ", " : "", make("button", {
-    type: "button", className: "text", textContent: `${one.patient} (${className(one.label)})`,
+    type: "button", className: "text", textContent: say("truth", {patient: one.patient, label: className(one.label)}),
     onclick: async () => {
+      begin();
+      show();
+      const own = patient;
       const files = await Promise.all(one.files.map(async (name) => new File([await (await fetch(`examples/${name}`)).blob()], name)));
-      $("clear").onclick();
-      addFiles(files);
+      if (own === patient) addFiles(files);
     },
   })]));
 }
 
 function addFiles(files) {
-  for (const file of files) queue = queue.then(() => add(file.name, () => sound.read(file)));
+  const own = patient;
+  for (const file of files) queue = queue.then(() => add(own, file.name, () => sound.read(file)));
 }
 
-async function add(name, read) {
+async function add(own, name, read) {
+  if (own !== patient) return;
   tell("listening", {name});
   try {
     const found = await read();
     check(found);
+    if (own !== patient) return;
+    if (recordings.some((other) => same(other.samples, found.samples))) throw new sound.SoundError("again", {name});
     const one = {name, location: place(name), ...found, picture: picture.prepare(found.samples, found.rateHz)};
     one.answer = await model.recording(found);
+    const together = await judged([...recordings, one]);
+    if (own !== patient) return;
     recordings.push(one);
-    await judge();
-    tell("done", {name});
+    verdict = together;
+    tell("done", {name, decision: headOf(verdict)});
   } catch (error) {
-    const why = error instanceof sound.SoundError ? say(error.key === "rate" ? "rate.wrong" : error.key, error.values) : String(error.message);
-    tell("error", {name, why});
+    if (own !== patient) return;
+    const why = error instanceof sound.SoundError ? [error.key === "rate" ? "rate.wrong" : error.key, error.values] : null;
+    problems.push({name, why, message: String(error.message)});
+    tell("error", {name, why: why ? say(...why) : String(error.message)});
   }
+  const first = recordings.length === 1;
   show();
+  if (first && $("answer").getBoundingClientRect().top > innerHeight - 120) $("answer").scrollIntoView();
 }
+
+const same = (one, other) => one.length === other.length && one.every((value, i) => value === other[i]);
 
 function check({samples, rateHz}) {
   const {min_seconds: least, silence_peak: quiet} = facts.accepts;
@@ -84,40 +119,55 @@ function check({samples, rateHz}) {
 
 const place = (name) => LOCATIONS.find((one) => new RegExp(`[_ -]${one}(_\\d+)?\\.\\w+$`).test(name)) ?? "";
 
-async function judge() {
-  if (recordings.length === 0) verdict = null;
-  else if (recordings.length === 1 || facts.unit !== "patient") verdict = recordings.at(-1).answer;
-  else verdict = await model.patient(recordings.map((one) => one.answer.features));
+// The answer for these recordings together; of the last one where the model is about recordings.
+async function judged(all) {
+  if (all.length === 0) return null;
+  if (all.length === 1 || facts.unit !== "patient") return all.at(-1).answer;
+  return model.patient(all.map((one) => one.answer.features));
 }
 
 async function record() {
   const button = $("record");
   if (stopRecording) {
-    const stopNow = stopRecording;
-    stopRecording = null;
-    button.setAttribute("aria-pressed", "false");
-    button.textContent = say("record");
+    const stopNow = stopRecording, own = patient;
+    ended();
     const found = await stopNow();
-    await add(`${new Date().toLocaleTimeString(current())}`, async () => found);
+    takes += 1;
+    queue = queue.then(() => add(own, say("take", {count: takes}), async () => found));
     return;
   }
+  button.disabled = true;
+  const own = patient;
   try {
-    const begun = performance.now(), stopNow = await sound.microphone();
+    const stopNow = await sound.microphone(), begun = performance.now();
+    if (own !== patient) { stopNow(); return; }
     stopRecording = stopNow;
-    button.setAttribute("aria-pressed", "true");
+    button.classList.add("on");
+    button.textContent = say("stop");
     tell("recording");
     const tick = () => {
       if (stopRecording !== stopNow) return;
-      button.textContent = say("stop", {seconds: Math.floor((performance.now() - begun) / 1000)});
-      setTimeout(tick, 250);
+      const passed = performance.now() - begun;
+      $("timer").textContent = `${Math.floor(passed / 1000)} s`;
+      if (passed > LONGEST_TAKE_MS) record(); else setTimeout(tick, 250);
     };
     tick();
   } catch (error) {
     tell("microphone", {why: error.message});
+  } finally {
+    button.disabled = false;
   }
 }
 
+function ended() {
+  stopRecording = null;
+  $("record").classList.remove("on");
+  $("record").textContent = say("record");
+  $("timer").textContent = "";
+}
+
 function tell(key, values = {}) {
+  if (stopRecording && key !== "microphone") [key, values] = ["recording", {}];      // as long as the microphone is on
   status = [key, values];
   $("status").textContent = say(key, values);
   $("status").className = ["error", "microphone", "broken"].includes(key) ? "error" : "soft";
@@ -126,30 +176,48 @@ function tell(key, values = {}) {
 function show() {
   $("status").textContent = say(...status);
   $("model").textContent = facts?.model ?? "";
+  $("problems").replaceChildren(...problems.map(({name, why, message}) =>
+    make("li", {textContent: say("error", {name, why: why ? say(...why) : message})})));
+  $("skip").hidden = !verdict;
   $("answer").hidden = !verdict;
   $("verdict").replaceChildren(...(verdict ? answerOf(verdict) : []));
-  $("recordings").replaceChildren(...recordings.map(item));
+  list();
   if (facts) about();
   redraw();
 }
 
+const headOf = (found) => found.refer ? say("refer")
+  : say("confidence", {decision: className(found.topClass), confidence: percent(found.confidence)});
+
+// Adds and removes what is new and gone; what stays is not made again, so that the keyboard keeps its place.
+function list() {
+  const wanted = recordings.map((one) => one.item ??= item(one));
+  for (const child of [...$("recordings").children]) if (!wanted.includes(child)) child.remove();
+  for (const element of wanted) if (!element.isConnected) $("recordings").append(element);
+  for (const line of document.querySelectorAll(".alone")) line.hidden = recordings.length < 2;
+}
+
 function answerOf(found) {
   const decided = className(found.topClass), sure = percent(found.confidence), parts = [];
-  const head = found.refer ? say("refer") : say("confidence", {decision: decided, confidence: sure});
-  parts.push(make("p", {className: found.refer ? "decision refer" : "decision", textContent: head}));
+  parts.push(make("p", {className: found.refer ? "decision refer" : "decision", textContent: headOf(found)}));
   if (found.refer) parts.push(make("ul", {className: "reasons"}, ...found.checks.map((name) => make("li", {textContent: reason(name)}))));
+  const many = facts.unit === "patient" && recordings.length > 1;
+  const bad = recordings.filter((one) => one.answer.ownChecks.length), names = new Set(recordings.map((one) => /^(\d+)_/.exec(one.name)?.[1]).filter(Boolean));
+  if (many && bad.length) parts.push(make("p", {className: "warning", textContent: say("not_judged", {
+    count: bad.length, all: recordings.length, list: bad.map((one) => `${one.name} (${one.answer.ownChecks.map((name) => reason(name, one)).join("; ")})`).join(", ")})}));
+  if (many && names.size > 1) parts.push(make("p", {className: "warning", textContent: say("several_patients", {list: [...names].join(", ")})}));
   if (found.outside) return [...parts, make("p", {textContent: say("what_to_do")})];
   if (found.refer) parts.push(make("p", {textContent: say("leaning", {decision: decided, confidence: sure})}));
-  const many = facts.unit === "patient" && recordings.length > 1;
   parts.push(make("p", {className: "soft", textContent: `${say(many ? "from.many" : "from.one", {count: recordings.length})} ${say("per")}`}));
   parts.push(make("table", {className: "bars"}, make("tbody", {}, ...Object.entries(found.calibrated).map(([name, share]) =>
     make("tr", {}, make("th", {scope: "row", textContent: className(name)}),
-         make("td", {}, make("progress", {max: 1, value: share, ariaLabel: className(name)})), make("td", {textContent: percent(share)}))))));
+         make("td", {}, make("progress", {max: 1, value: share, ariaHidden: "true"})), make("td", {textContent: percent(share)}))))));
   return parts;
 }
 
-function reason(name) {
-  const worst = recordings.length ? recordings.reduce((a, b) => a.answer.quality.seconds < b.answer.quality.seconds ? a : b).answer.quality : {};
+function reason(name, of = null) {
+  const shortest = of ?? recordings.reduce((a, b) => a.answer.quality.seconds < b.answer.quality.seconds ? a : b);
+  const worst = shortest.answer.quality;
   const limit = {short: () => number(facts.signal_limits.seconds, 2), unsure: () => percent(facts.refer_below)}[name];
   return say(`check.${name}`, {seconds: number(worst.seconds ?? 0, 2), limit: limit ? limit() : ""});
 }
@@ -168,51 +236,70 @@ function warnings({silent_share, seconds, clipped_share, peak, dc, heard_bandwid
 }
 
 function item(one) {
-  const {answer} = one, beats = answer.states.filter((state) => state === 0).length;
+  const {answer, name} = one, beats = answer.states.filter((state) => state === 0).length;
+  const judgeable = answer.ownChecks.length === 0;
   const canvas = make("canvas");
   canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", say("picture", {seconds: number(one.picture.seconds, 1), beats}));
+  canvas.setAttribute("aria-label", say(judgeable && beats ? "picture" : "picture.none", {seconds: number(one.picture.seconds, 1), beats}));
   canvas.onclick = ({clientX}) => seek(one, picture.secondsAt(canvas, one.picture, clientX));
   one.canvas = canvas;
-  one.button = make("button", {type: "button", textContent: say(one.player && !one.player.paused ? "pause" : "play"), onclick: () => toggle(one)});
-  const places = make("select", {onchange: ({target}) => { one.location = target.value; }, ariaLabel: say("location")},
-    ...["", ...LOCATIONS].map((name) => make("option", {value: name, textContent: name || say("location.none"), selected: name === one.location})));
-  const remove = make("button", {type: "button", className: "text", textContent: say("remove"), onclick: async () => {
+  one.button = make("button", {type: "button", onclick: () => toggle(one)});
+  named(one);
+  one.slider = make("input", {type: "range", min: 0, max: one.picture.seconds, step: 0.1, value: one.player?.currentTime ?? 0,
+                              ariaLabel: say("position.of", {name}), oninput: ({target}) => seek(one, Number(target.value))});
+  const places = make("select", {onchange: ({target}) => { one.location = target.value; }, ariaLabel: say("location.of", {name}), title: say("location")},
+    ...["", ...LOCATIONS].map((place) => make("option", {value: place, textContent: place ? say(`place.${place}`) : say("location.none"), selected: place === one.location})));
+  const remove = make("button", {type: "button", className: "text", textContent: say("remove"), ariaLabel: say("remove.of", {name}), onclick: async () => {
     stop(one);
-    recordings = recordings.filter((other) => other !== one);
-    await judge();
+    const place = recordings.indexOf(one), own = patient, left = recordings.filter((other) => other !== one), found = await judged(left);
+    if (own !== patient) return;
+    recordings = left;
+    verdict = found;
+    tell("removed", {name});
     show();
+    (document.querySelectorAll("li.recording button.text")[Math.min(place, left.length - 1)] ?? $("files")).focus();
   }});
-  const lines = [make("p", {textContent: answer.heartRate ? say("rate", {rate: number(answer.heartRate, 0)}) : say("rate.none")})];
-  const own = answer.checks.filter((name) => name !== "unsure").map(reason);
-  if (!answer.outside && recordings.length > 1)
-    lines.push(make("p", {className: "soft", textContent: say("alone", {list: Object.entries(answer.recordingProbabilities).map(([name, share]) => `${className(name)} ${percent(share)}`).join(", ")})}));
+  const lines = judgeable ? [make("p", {textContent: answer.heartRate ? say("rate", {rate: number(answer.heartRate, 0)}) : say("rate.none")})] : [];
+  const own = answer.ownChecks.map((check) => reason(check, one));
+  if (judgeable)
+    lines.push(make("p", {className: "soft alone", textContent: say("alone", {list: Object.entries(answer.recordingProbabilities).map(([name, share]) => `${className(name)} ${percent(share)}`).join(", ")})}));
   for (const words of [...own, ...warnings(answer.quality)]) lines.push(make("p", {className: "warning", textContent: words}));
   const legend = make("p", {className: "legend", ariaHidden: "true"}, ...picture.STATES.map((state) => make("span", {className: `tone-${state}`, textContent: say(`state.${state}`)})));
-  return make("li", {className: "recording"}, make("header", {}, make("h3", {textContent: one.name}), places, one.button, remove), canvas,
-              ...(answer.states.length ? [legend] : []), ...lines);
+  return make("li", {className: "recording"}, make("header", {}, make("h3", {textContent: one.name}), places, one.button, remove), canvas, one.slider,
+              ...(answer.states.length && judgeable ? [legend] : []), ...lines);
+}
+
+function named(one) {
+  const plays = one.player && !one.player.paused;
+  one.button.textContent = say(plays ? "pause" : "play");
+  one.button.ariaLabel = say(plays ? "pause.of" : "play.of", {name: one.name});
 }
 
 function player(one) {
   if (!one.player) {
     one.player = new Audio(URL.createObjectURL(sound.asWav(one.samples, one.rateHz)));
-    one.player.onended = () => { one.button.textContent = say("play"); redraw(); };
+    one.player.onended = () => { named(one); redraw(); };
   }
   return one.player;
 }
 
 async function toggle(one) {
   const own = player(one);
-  if (!own.paused) { own.pause(); one.button.textContent = say("play"); return; }
-  recordings.filter((other) => other !== one && other.player).forEach((other) => { other.player.pause(); other.button.textContent = say("play"); });
+  if (!own.paused) { own.pause(); named(one); return; }
+  recordings.filter((other) => other !== one && other.player).forEach((other) => { other.player.pause(); named(other); });
   await own.play();
-  one.button.textContent = say("pause");
-  const follow = () => { picture.draw(one.canvas, one.picture, one.answer, own.currentTime); if (!own.paused) requestAnimationFrame(follow); };
+  named(one);
+  const follow = () => {
+    picture.draw(one.canvas, one.picture, one.answer, own.currentTime);
+    one.slider.value = own.currentTime;
+    if (!own.paused) requestAnimationFrame(follow);
+  };
   follow();
 }
 
 function seek(one, seconds) {
   player(one).currentTime = seconds;
+  one.slider.value = seconds;
   picture.draw(one.canvas, one.picture, one.answer, seconds);
 }
 

@@ -26,6 +26,7 @@ export async function recording({samples, rateHz}) {
   const found = await ask("recording", {samples, rateHz});
   return {...answer(found), features: found.features,
           quality: Object.fromEntries(facts.quality.map((name, i) => [name, found.quality[i]])),
+          ownChecks: facts.checks.filter((_, i) => found.recording_checks[i]),
           recordingProbabilities: byClass(found.recording_probabilities),
           starts: found.state_starts_s ?? [], states: found.states ?? [],
           heartRate: Number.isFinite(found.heart_rate_per_min) ? found.heart_rate_per_min : null};

@@ -40,20 +40,42 @@ function spectrogram(low, rate) {
   });
 }
 
-// Draws everything; `at` is the cursor in seconds, or null.
+const HEIGHTS = {S1: 1, systole: 0.45, S2: 0.75, diastole: 0.25};      // so that colour is not all that tells them apart
+
+// Draws the picture, made once for a size and a colour scheme, and the cursor at `at` seconds; null: no cursor.
 export function draw(canvas, picture, answer, at) {
   const ratio = devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
   if (!width) return;
-  if (canvas.width !== Math.round(width * ratio)) { canvas.width = Math.round(width * ratio); canvas.height = Math.round(height * ratio); }
-  const context = canvas.getContext("2d"), style = getComputedStyle(canvas), colour = (name) => style.getPropertyValue(`--${name}`).trim();
+  const style = getComputedStyle(canvas), colour = (name) => style.getPropertyValue(`--${name}`).trim();
+  const key = [width, height, ratio, colour("line")].join();
+  if (picture.key !== key) {
+    picture.key = key;
+    picture.still = Object.assign(document.createElement("canvas"), {width: Math.round(width * ratio), height: Math.round(height * ratio)});
+    still(picture.still.getContext("2d"), picture, answer, width, height, ratio, colour);
+  }
+  if (canvas.width !== picture.still.width || canvas.height !== picture.still.height) {
+    canvas.width = picture.still.width; canvas.height = picture.still.height;
+  }
+  const context = canvas.getContext("2d");
+  context.setTransform(1, 0, 0, 1, 0, 0);
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(picture.still, 0, 0);
+  if (at !== null) {
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.fillStyle = colour("model");
+    context.fillRect(LEFT + at / picture.seconds * (width - LEFT - 2) - 1, 0, 2, height - AXIS);
+  }
+}
+
+function still(context, picture, answer, width, height, ratio, colour) {
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
-  context.clearRect(0, 0, width, height);
   const x = (seconds) => LEFT + seconds / picture.seconds * (width - LEFT - 2);
   const half = (height - STATE_HEIGHT - AXIS) / 2;
-  const states = answer ? spans(answer, picture.seconds) : [];
+  const states = answer && answer.ownChecks.length === 0 ? spans(answer, picture.seconds) : [];
   for (const {state, from, to} of states) {
     context.fillStyle = colour(state);
-    context.fillRect(x(from), 0, Math.max(0.5, x(to) - x(from) - 0.5), STATE_HEIGHT - 4);
+    const tall = (STATE_HEIGHT - 3) * HEIGHTS[state];
+    context.fillRect(x(from), STATE_HEIGHT - 3 - tall, Math.max(0.5, x(to) - x(from) - 0.5), tall);
     if (state === "S1" || state === "S2") {
       context.globalAlpha = 0.1;
       context.fillRect(x(from), STATE_HEIGHT, x(to) - x(from), half - 4);
@@ -63,10 +85,6 @@ export function draw(canvas, picture, answer, at) {
   waveform(context, picture, x, STATE_HEIGHT, half - 4, colour("line"));
   image(context, picture, LEFT, STATE_HEIGHT + half, width - LEFT - 2, half, colour("line"));
   axes(context, picture, x, width, height, half, colour);
-  if (at !== null) {
-    context.fillStyle = colour("model");
-    context.fillRect(x(at) - 1, 0, 2, height - AXIS);
-  }
 }
 
 export const secondsAt = (canvas, picture, clientX) => {
@@ -91,7 +109,7 @@ function waveform(context, {low, seconds}, x, top, height, colour) {
 }
 
 function image(context, {levels}, left, top, width, height, colour) {
-  const all = levels.flatMap((column) => Array.from(column)).sort((a, b) => a - b);
+  const all = Float32Array.from(levels.flatMap((column) => Array.from(column))).sort();
   const low = all[Math.floor(all.length * 0.3)], high = all[Math.floor(all.length * 0.998)];
   context.fillStyle = colour;
   const cell = [width / levels.length, height / BINS];

@@ -1,38 +1,22 @@
-// Keeps every file of this page, so that it works without a network. files.json names them, and the version of all of them.
+// Keeps every file of this page, so that it works without a network. files.json names them. A page of another version has
+// another VERSION: it is fetched whole, beside this one, and takes over when no tab shows this one any more.
 
-const listed = async () => (await fetch("files.json", {cache: "no-store"})).json();
+const VERSION = "development";
+const MINE = `heartml ${registration.scope} `, CACHE = MINE + VERSION;
 
 addEventListener("install", (event) => event.waitUntil((async () => {
-  const {version, files} = await listed();
-  const cache = await caches.open(`heartml-${version}`);
-  await cache.addAll(["./", ...files]);
-  await skipWaiting();
+  const {files} = await (await fetch("files.json", {cache: "no-store"})).json();
+  await (await caches.open(CACHE)).addAll(["./", ...files].map((name) => new Request(name, {cache: "no-cache"})));
 })()));
 
 addEventListener("activate", (event) => event.waitUntil((async () => {
+  for (const name of await caches.keys()) if (name.startsWith(MINE) && name !== CACHE) await caches.delete(name);
   await clients.claim();
 })()));
 
-// A newer version is fetched behind the page's back; it shows from the next visit on.
 addEventListener("fetch", (event) => {
-  const url = new URL(event.request.url);
-  if (event.request.method !== "GET" || url.origin !== location.origin || url.pathname.endsWith("/files.json")) return;
-  event.respondWith((async () => {
-    const names = (await caches.keys()).filter((name) => name.startsWith("heartml-"));
-    for (const name of names.reverse()) {
-      const found = await (await caches.open(name)).match(event.request, {ignoreSearch: true});
-      if (found) return found;
-    }
-    return fetch(event.request);
-  })());
-  if (event.request.mode === "navigate") event.waitUntil(refresh());
+  if (event.request.method !== "GET" || !event.request.url.startsWith(registration.scope)) return;
+  event.respondWith((async () =>
+    await (await caches.open(CACHE)).match(event.request, {ignoreSearch: event.request.mode === "navigate"})
+      ?? fetch(event.request))());
 });
-
-async function refresh() {
-  try {
-    const {version, files} = await listed();
-    const wanted = `heartml-${version}`, names = await caches.keys();
-    if (!names.includes(wanted)) await (await caches.open(wanted)).addAll(["./", ...files]);
-    for (const name of names) if (name.startsWith("heartml-") && name !== wanted) await caches.delete(name);
-  } catch { /* no network: what is kept is shown */ }
-}
