@@ -10,6 +10,7 @@ drawn here as the stage `split` draws them, so that this stage does not wait for
 """
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def train(heard: pd.DataFrame, left_out: int, spec: EncoderSpec, own: PretrainPa
     folder = paths.STATE / "pretrain" / key
     found = corpus.build(heard, _frames(heard, spec), pd.read_parquet(paths.ANNOTATIONS), spec,
                          simulated_children=own.simulated_children, seed=own.seed)
-    network, curves = fit.train(found, own, folder / "checkpoint.safetensors")
+    network, curves = fit.train(found, own, folder / "checkpoint.safetensors", say=_say)
     labelled = {name: int((labels != targets.UNKNOWN).sum()) for name, labels in found.labels.items()}
     spectrogram = spec.sections[SPECTROGRAM]
     assert isinstance(spectrogram, LogspecParams)
@@ -83,6 +84,10 @@ def train(heard: pd.DataFrame, left_out: int, spec: EncoderSpec, own: PretrainPa
     weights = sum(p.numel() for p in network.trunk.parameters())
     return (f"{len(heard)} recordings of {groups} groups and {made} simulated ones in, {left_out} groups left out "
             f"because a task is scored on them, {weights:,} weights out")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _is_done(folder: Path, key: str) -> bool:

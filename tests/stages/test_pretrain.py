@@ -63,7 +63,7 @@ def test_it_hears_what_no_task_is_scored_on_and_says_so(params: Params, monkeypa
     assert not (paths.STATE / "pretrain").exists() or not list((paths.STATE / "pretrain").iterdir())
     before = (folder / "heart.safetensors").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain.fit, "train", lambda *_: pytest.fail("trained twice"))
+        patch.setattr(pretrain.fit, "train", lambda *_, **__: pytest.fail("trained twice"))
         pretrain.run()
     (folder / "pretraining.json").unlink()
     pretrain.run()

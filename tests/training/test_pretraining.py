@@ -55,7 +55,9 @@ def bytes_of(network: torch.nn.Module) -> dict[str, bytes]:
 def test_a_stopped_training_ends_in_the_same_bytes(simulated: Corpus, whole: tuple[torch.nn.Module, Any, bytes],
                                                    tmp_path: Path) -> None:
     file = tmp_path / "stopped.safetensors"
-    fit.train(simulated, small(), file, stop_at=17)
+    said: list[str] = []
+    fit.train(simulated, small(), file, stop_at=17, say=said.append)
+    assert said == ["pretrain: step 17 of 30, about 1 min left"]
     assert file.read_bytes() != whole[2]
     again, curves = fit.train(simulated, small(), file)
     assert bytes_of(again) == bytes_of(whole[0])

@@ -8,7 +8,7 @@ under a temporary name and renamed, as safetensors: no pickle is written or read
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,14 +57,17 @@ class Progress:
     sums: dict[str, float]
 
 
-def train(corpus: Corpus, params: PretrainParams, checkpoint: Path, stop_at: int | None = None
-          ) -> tuple[PretrainingNetwork, dict[str, list[float]]]:
+def train(
+    corpus: Corpus, params: PretrainParams, checkpoint: Path, stop_at: int | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[PretrainingNetwork, dict[str, list[float]]]:
     """Train for `params.steps` steps; a `checkpoint` that is there is continued.
 
     Args:
         checkpoint: must be the file of a training with the same corpus and parameters. It is written every
             `params.checkpoint_s` seconds, and at the end.
         stop_at: end after this step, as if killed there.
+        say: gets a line with the step and the time left whenever a checkpoint is written.
 
     Returns:
         The network, and name of a loss -> points of its curve, one for each `CURVE_STEPS` steps.
@@ -74,14 +77,17 @@ def train(corpus: Corpus, params: PretrainParams, checkpoint: Path, stop_at: int
         _restore(state, checkpoint)
     source, weights = _crops(corpus), _class_weights(corpus)
     rows = np.flatnonzero(~corpus.simulated), np.flatnonzero(corpus.simulated)
-    written = time.monotonic()
+    written = started = time.monotonic()
     last = min(params.steps, stop_at or params.steps)
-    for step in track(range(state.step, last), "pretrain", last - state.step):
+    first = state.step
+    for step in track(range(first, last), "pretrain", last - first):
         _step(state, source, corpus, weights, _draw(rows, params, np.random.default_rng([params.seed, 1, step])),
               params)
         if time.monotonic() - written > params.checkpoint_s or state.step == last:
             _save(state, checkpoint)
             written = time.monotonic()
+            left_s = (written - started) / (state.step - first) * (params.steps - state.step)
+            say(f"pretrain: step {state.step} of {params.steps}, about {math.ceil(left_s / 60)} min left")
     return state.network.eval(), state.curves
 
 
