@@ -1,12 +1,16 @@
 """From a decoded waveform to the input of an encoder: one sample rate, no DC offset, high-passed, one level."""
 
 from functools import lru_cache
+from math import gcd
 from typing import Any
 
 import numpy as np
 
 from heartml.audio.sound_files import Waveform
 from heartml.core.config import AudioParams
+
+MOST_PHASES = 500      # outputs in a period of torchaudio's kernel
+ROLLOFF = 0.99         # of the windowed sinc, as torchaudio has it
 
 
 def prepare(waveform: Waveform, sample_rate_hz: int, params: AudioParams) -> Waveform:
@@ -26,9 +30,32 @@ def resample(waveform: Waveform, sample_rate_hz: int, params: AudioParams) -> Wa
     """[time] at `sample_rate_hz` -> [time'] at `params.sample_rate_hz`; nothing else is changed."""
     if sample_rate_hz == params.sample_rate_hz:
         return waveform
+    if params.sample_rate_hz // gcd(sample_rate_hz, params.sample_rate_hz) > MOST_PHASES:
+        return _resampled_by_block(waveform, sample_rate_hz, params)
     import torch
 
     return _resampler(sample_rate_hz, params)(torch.from_numpy(waveform)).numpy()  # type: ignore[no-any-return]
+
+
+def _resampled_by_block(waveform: Waveform, sample_rate_hz: int, params: AudioParams) -> Waveform:
+    """What `_resampler` gives, for rates that share no large divisor: 44101 Hz, for instance.
+
+    torchaudio's kernel has a row for each output of a period, as long as the period: gigabytes. Here a row is as long
+    as the window of its output.
+    """
+    divisor = gcd(sample_rate_hz, params.sample_rate_hz)
+    old, new = sample_rate_hz // divisor, params.sample_rate_hz // divisor
+    base = min(old, new) * ROLLOFF
+    width = int(np.ceil(params.resample_filter_width * old / base))
+    centre = np.arange(new) * old // new                                       # [new], of a period's outputs
+    taps = centre[:, None] + np.arange(-width, width + 2)
+    time = (taps / old - np.arange(new)[:, None] / new) * base
+    time = np.clip(time, -params.resample_filter_width, params.resample_filter_width)
+    kernel = np.sinc(time) * np.cos(time * np.pi / params.resample_filter_width / 2) ** 2 * base / old
+    periods = len(waveform) // old + 1
+    padded = np.pad(waveform.astype(np.float64), (width, periods * old + width + 2 - len(waveform)))
+    found = [(padded[period * old + taps + width] * kernel).sum(axis=1) for period in range(periods)]
+    return np.concatenate(found)[: -(-new * len(waveform) // old)].astype(np.float32)
 
 
 @lru_cache(maxsize=16)

@@ -7,16 +7,17 @@ the model itself before they are written: an export whose numbers differ is refu
 
 import importlib.util
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from heartml.core import config
+from heartml.core import config, paths
 from heartml.core.config import Params
 from heartml.core.system import parallel
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import canonical_json, replacing_folder, temporary_folder
+from heartml.core.system.locks import exclusive
 from heartml.export import comparison, statement
 from heartml.export.comparison import Comparison
 from heartml.inference import exported, model_lookup, predict_exported
@@ -77,23 +78,47 @@ def run(wanted: str | None, task: str | None, to: Path | None, *, int8: bool = F
         CautionedModel: see `heartml.registry.version_cautions.check`.
     """
     check_libraries()
-    if to and to.exists() and (not exported.is_export(to) or to.is_symlink()):
-        raise ExportRefused(f"{to}: exists already and is no export; name a new folder")
+    if to:
+        _check_place(to, "export", exported.NAMES)
+    if page:
+        from heartml.export import page as pages
+
+        _check_place(page, "page", pages.names_in(page))
+    if to and page and to.resolve() == page.resolve():
+        raise ExportRefused(f"--to and --page are the same folder, {to}: name two")
     parallel.single_thread()
     params = config.load()
     located = model_lookup.locate(wanted, task, params.tasks)
     version_cautions.check(located.cautions, params.predict)
-    with temporary_folder() as place:
+    lock = exclusive(paths.LOCKS / "export.lock", on_wait="heartml export: waiting for another export")
+    with lock, temporary_folder() as place:
         made = _made(located, params, place / "export", int8=int8, recordings=recordings)
-        if page:
-            from heartml.export import page as pages
-
-            pages.write(place / "export", page, runtime)
+        try:
+            if page:
+                pages.write(place / "export", page, runtime)
+            if to:
+                with replacing_folder(to) as temporary:
+                    shutil.copytree(place / "export", temporary, dirs_exist_ok=True)
+        except OSError as error:
+            raise ExportRefused(f"{error.filename or to or page}: cannot be written: {error.strerror}") from None
         if to:
-            with replacing_folder(to) as temporary:
-                shutil.copytree(place / "export", temporary, dirs_exist_ok=True)
             predict_exported.remember(to)
     return replace(made, folder=to)
+
+
+def _check_place(folder: Path, what: str, known: Collection[str]) -> None:
+    """Check that a folder is new, or holds an earlier one and nothing else.
+
+    Raises:
+        ExportRefused: it is a link, a file, or holds something that is not ours.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise ExportRefused(f"{folder}: a link or a file; name a new folder")
+    here = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    strange = [name for name in here if name not in known]
+    if strange:
+        raise ExportRefused(f"{folder}: exists already and holds {strange[0]}, which is no part of an earlier {what}; "
+                            "name a new folder")
 
 
 def write(located: LocatedModel, to: Path, recordings: int = 10) -> None:

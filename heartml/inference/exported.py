@@ -11,16 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field
 
 from heartml.core.system import hashing, untrusted
 from heartml.core.system.errors import HeartMLError
 
 STATEMENT, SIGNATURE = "export.json", "export.signature.json"
 RECORDING, UNIT, SMALL = "model.onnx", "patient.onnx", "model.int8.onnx"
+NAMES = (RECORDING, UNIT, SMALL, STATEMENT, SIGNATURE)
 FORMAT = 1
 EXTRA = "pip install -e '.[export]' brings them"
 
@@ -105,6 +107,10 @@ class ExportedModel:
         """
         return cls(folder, read_statement(folder), recording)
 
+    def read_whole(self) -> None:
+        """Read the part for several recordings too, so that nothing is read from the folder later."""
+        assert self._unit
+
     def recording(self, samples: NDArray[np.float32], sample_rate_hz: int) -> RecordingAnswer:
         """The answer for one recording: samples `[time]`, full scale is 1. A patient with it alone has the same."""
         found = self._run(self._recording, {"samples": samples, "sample_rate_hz": np.array(sample_rate_hz, np.int64)})
@@ -138,10 +144,46 @@ class ExportedModel:
     def _by_class(self, values: NDArray[np.float32]) -> dict[str, float]:
         return dict(zip(self.statement["classes"], map(float, values), strict=True))
 
-    @staticmethod
-    def _run(session: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _run(self, session: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
         names = [output.name for output in session.get_outputs()]
-        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+        found = dict(zip(names, session.run(names, dict(inputs)), strict=True))
+        sizes = {"probabilities": "classes", "reasons": "checks", "quality": "quality", "distances": "references"}
+        wrong = [name for name, key in sizes.items() if name in found and len(found[name]) != len(self.statement[key])]
+        if wrong:
+            raise ExportError(f"{self._folder / STATEMENT}: {sizes[wrong[0]]} does not fit the model. Export again")
+        return found
+
+
+class _File(BaseModel):
+    sha256: str
+    bytes: int
+
+
+class _Reference(BaseModel):
+    name: str
+    farthest: float
+    most_unusual: float
+
+
+class _Statement(BaseModel):
+    """What `export.json` has to hold, so that nothing fails later that could be told here."""
+
+    format: Literal[1]
+    name: str
+    version: str | None
+    model: str
+    unit: Literal["recording", "patient"]
+    classes: Annotated[list[str], Field(min_length=2)]
+    checks: list[str]
+    quality: Annotated[list[str], Field(min_length=1)]
+    reasons: dict[str, str]
+    positive: str | None
+    references: list[_Reference]
+    signal_limits: dict[str, float]
+    refer_below: float
+    cautions: list[str]
+    model_sha256: str
+    files: dict[str, _File]
 
 
 def library_here() -> bool:
@@ -168,9 +210,10 @@ def read_statement(folder: Path, *, with_files: bool = True) -> Mapping[str, Any
                           "writes one")
     try:
         statement: Mapping[str, Any] = json.loads(untrusted.read_text(folder / STATEMENT))
-        files = {str(name): str(one["sha256"]) for name, one in statement["files"].items()}
-        known = statement["format"] == FORMAT and {RECORDING, UNIT} <= set(files)
-    except (untrusted.DocumentError, ValueError, KeyError, TypeError, AttributeError):
+        checked = _Statement.model_validate(statement)
+        files = {name: one.sha256 for name, one in checked.files.items()}
+        known = {RECORDING, UNIT} <= set(files)
+    except (untrusted.DocumentError, ValueError, RecursionError):
         known = False
     if not known:
         raise ExportError(f"{folder / STATEMENT}: damaged, or of another version of HeartML. Export again")

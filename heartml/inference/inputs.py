@@ -63,17 +63,18 @@ def _files_of(path: Path) -> list[InputFile]:
         found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not _hidden(p.relative_to(path)))
         if not found:
             raise InputsError(f"{path}: no sound files in this folder ({' '.join(SUFFIXES)})")
-        return [_from_name(p) for p in found]
+        return [from_name(p) for p in found]
     if path.suffix.lower() in _SPREADSHEETS:
         raise InputsError(f"{path}: a spreadsheet, which is not read: save it as CSV UTF-8")
-    return _from_table(path) if path.suffix.lower() in _TABLES else [_from_name(path)]
+    return _from_table(path) if path.suffix.lower() in _TABLES else [from_name(path)]
 
 
 def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _from_name(path: Path) -> InputFile:
+def from_name(path: Path) -> InputFile:
+    """One sound file, with patient and location where its name carries them: 2530_AV.wav."""
     match = _CIRCOR_NAME.fullmatch(path.stem)
     return InputFile(path, match["patient"], match["location"]) if match else InputFile(path)
 
@@ -130,7 +131,7 @@ def _row(table: Path, row: Row) -> InputFile:
     file = cells.present(row["path"])
     if file is None:
         raise InputsError(f"{where}: the column `path` is empty")
-    named = _from_name(table.parent / untrusted.spelled_on_disk(table.parent, file))
+    named = from_name(table.parent / untrusted.spelled_on_disk(table.parent, file))
     try:
         patient = cells.identifier(row["patient_id"])
     except CellError as error:

@@ -160,6 +160,10 @@ def _usable_export(located: LocatedModel, params: Params) -> Path | None:
     folder = predict_exported.of_model(located)
     if folder is None or params.predict.accepted_sources or not exported.library_here():
         return None
+    try:
+        exported.read_statement(folder)
+    except exported.ExportError:
+        return None      # the model itself is here
     described = model_set.descriptors(located, str(exported.read_statement(folder)["name"]))
     return None if described else folder
 
@@ -168,7 +172,7 @@ def _from_export(named: Sequence[Path], folder: Path, task: str | None, params: 
                  located: LocatedModel | None = None) -> PredictResult:
     from heartml.inference import predict_exported
 
-    result = predict_exported.run(named, folder, params, located)
+    result = predict_exported.run(named, folder, params, located or predict_exported.registered(folder, params))
     if task not in (None, result.task):
         raise NoModel(f"--task {task}: {result.model.description} predicts {result.task}")
     return result

@@ -15,12 +15,14 @@ import numpy as np
 from heartml.core import paths
 from heartml.core.config import Params
 from heartml.core.system import hashing
+from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import write_json
 from heartml.core.system.progress import track
-from heartml.inference import exported, inputs, predict, training_recordings
+from heartml.inference import exported, inputs, model_lookup, murmur_words, predict, training_recordings
 from heartml.inference.exported import Answer, ExportedModel, RecordingAnswer
 from heartml.inference.inputs import InputFile
 from heartml.inference.model_lookup import LocatedModel
+from heartml.inference.model_set import MURMUR
 from heartml.inference.predict import PredictResult, ScoredRecording, UnitPrediction
 from heartml.models import applicability
 from heartml.models.applicability import CONDITIONS, UNLIKE, WORDS, Finding
@@ -98,7 +100,7 @@ def predict_files(
         found = [one for _, one in answered if one is not None]
         if found:
             of_unit = found[0] if len(found) == 1 else model.unit([one.features for one in found])
-            predictions.append(_prediction(unit_id, of_unit, recordings, facts))
+            predictions.append(_prediction(unit_id, of_unit, recordings, facts, params))
     known = training_recordings.read(located.folds)
     return PredictResult(located, str(facts["name"]), str(facts["unit"]), tuple(facts["classes"]), tuple(predictions),
                          tuple(faults), located.cautions, known)
@@ -135,12 +137,35 @@ def _of_sound(found: RecordingAnswer, check: str, references: Sequence[Any]) -> 
     return Finding(check, WORDS[check], found.unusual, references[nearest]["most_unusual"])
 
 
-def _prediction(unit_id: str, found: Answer, recordings: tuple[ScoredRecording, ...], facts: Any) -> UnitPrediction:
+def _prediction(unit_id: str, found: Answer, recordings: tuple[ScoredRecording, ...], facts: Any,
+                params: Params) -> UnitPrediction:
     usable = [one.findings for one in recordings if one.fault is None]
     reasons = [one.words for one in applicability.reasons(usable)]
     unsure = [facts["reasons"]["unsure"]] if "unsure" in found.checks else []
     return UnitPrediction(unit_id, found.decision, found.top_class, found.confidence, found.calibrated,
-                          found.probabilities, recordings, None, (*reasons, *unsure), found.outside)
+                          found.probabilities, recordings, _description(found, recordings, facts, params),
+                          (*reasons, *unsure), found.outside)
+
+
+def _description(found: Answer, recordings: Sequence[ScoredRecording], facts: Any, params: Params) -> Any:
+    """Where a murmur is loudest; its features are told by models of their own, which are not in an export."""
+    if not str(facts["name"]).endswith(f"-{MURMUR}") or found.outside or found.top_class != facts["positive"]:
+        return None
+    at = [(one.item.location, one.probabilities[found.top_class]) for one in recordings if one.fault is None]
+    return murmur_words.describe([], at, params.predict)
+
+
+def registered(folder: Path, params: Params) -> LocatedModel | None:
+    """The version that was exported, as the registry knows it now; `None` where it is not at hand."""
+    facts = exported.read_statement(folder)
+    if facts["version"] is None:
+        return None
+    try:
+        located = model_lookup.locate(f"{facts['name']}/{facts['version']}", None, params.tasks)
+        same = hashing.sha256_folder(located.folder) == facts["model_sha256"]
+    except HeartMLError:
+        return None
+    return located if same else None
 
 
 def remember(folder: Path) -> None:

@@ -16,12 +16,14 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
 
 from heartml.inference.predict import NOTICE
 from heartml.server import mlflow_format, uploads
 from heartml.server.served import Holder
 from heartml.server.uploads import BadRequest, Upload
 
+_TAIL = 8          # bytes: a form ends with --
 _POSTED = ("predict", "invocations")
 STATIC = Path(__file__).parent / "static"
 ONE_FORM = "multipart/form-data"
@@ -72,12 +74,14 @@ class Limits:
     Args:
         threads: requests that are answered at the same time.
         waiting: requests that may wait beside them.
-        seconds: within which a request is answered, or refused with status 504.
+        seconds: within which a request is answered once it has arrived, or refused with status 504.
+        body_seconds: within which it has to arrive.
     """
 
-    def __init__(self, threads: int | None = None, waiting: int = 64, seconds: float = 60.0) -> None:
+    def __init__(self, threads: int | None = None, waiting: int = 64, seconds: float = 60.0,
+                 body_seconds: float = 20.0) -> None:
         self.threads = threads or os.cpu_count() or 1
-        self.waiting, self.seconds = waiting, seconds
+        self.waiting, self.seconds, self.body_seconds = waiting, seconds, body_seconds
 
 
 class Work:
@@ -149,7 +153,8 @@ def _add_answers(app: FastAPI, holder: Holder, work: Work) -> None:
         """
         work.enter()
         try:
-            sent = await _uploads(request)
+            async with asyncio.timeout(work.limits.body_seconds):
+                sent = await _uploads(request)
             found = await work.run(uploads.answer, sent, holder.served)
             if found["answers"]:
                 return JSONResponse(found)
@@ -164,7 +169,8 @@ def _add_answers(app: FastAPI, holder: Holder, work: Work) -> None:
         """JSON with `dataframe_split` or `dataframe_records`: `samples`, `sample_rate_hz`, perhaps `unit_id`."""
         work.enter()
         try:
-            body = await _body(request)
+            async with asyncio.timeout(work.limits.body_seconds):
+                body = await _body(request)
             return JSONResponse(await work.run(mlflow_format.answer, body, holder.served))
         finally:
             work.leave()
@@ -198,7 +204,11 @@ def _add_page(app: FastAPI, holder: Holder) -> None:
             raise HTTPException(404, f"no page here: {served.no_page}. The API is described at /docs"
                                 if name in ("", "index.html") else "no such address")
         path = served.page / (name or "index.html")
-        if not path.resolve().is_relative_to(served.page.resolve()) or not path.is_file():
+        try:
+            found = path.resolve().is_relative_to(served.page.resolve()) and path.is_file()
+        except (OSError, ValueError):      # no file can have this name
+            found = False
+        if not found:
             raise HTTPException(404, "no such address")
         return FileResponse(path, media_type=_MEDIA.get(path.suffix), headers={**_HEADERS, "Cache-Control": "no-cache"})
 
@@ -207,14 +217,17 @@ async def _uploads(request: Request) -> list[Upload]:
     """The files of a request, read no further than `uploads.MAX_BYTES`."""
     kind = request.headers.get("content-type", "")
     _check_length(request)
-    if not kind.startswith(ONE_FORM):
+    if not kind.lower().startswith(ONE_FORM):
         name = request.query_params.get("name", "recording")
         place = request.query_params
         patients, locations = place.getlist("patient_id"), place.getlist("location")
         [(patient, location)] = uploads.check([name], patients, locations)
         return [Upload(name, await _body(request), patient, location)]
-    request._receive = _counted(request)      # the parser reads what is counted
+    tail = bytearray()
+    request._receive = _counted(request, tail)      # the parser reads what is counted
     async with request.form(max_files=uploads.MAX_FILES + 1, max_fields=2 * uploads.MAX_FILES + 2) as form:
+        if not bytes(tail).rstrip().endswith(b"--"):      # the parser takes a form without its end for a whole one
+            raise BadRequest("the form ends before its last boundary: send it again")
         unknown = sorted(set(form) - {"file", "patient_id", "location"})
         if unknown:
             raise BadRequest(f"unknown field `{unknown[0][:40]}`: a form has `file`, `patient_id` and `location`; "
@@ -222,8 +235,11 @@ async def _uploads(request: Request) -> list[Upload]:
         files = [one for one in form.getlist("file") if isinstance(one, UploadFile)]
         if len(files) < len(form.getlist("file")):
             raise BadRequest("`file` is a text, not a file: send the bytes (curl: -F file=@recording.wav)")
-        given = uploads.check([one.filename or "" for one in files], [str(v) for v in form.getlist("patient_id")],
-                              [str(v) for v in form.getlist("location")])
+        texts = {name: form.getlist(name) for name in ("patient_id", "location")}
+        if any(isinstance(value, UploadFile) for values in texts.values() for value in values):
+            raise BadRequest("`patient_id` and `location` are texts, not files")
+        given = uploads.check([one.filename or "" for one in files], [str(v) for v in texts["patient_id"]],
+                              [str(v) for v in texts["location"]])
         return [Upload(str(one.filename), await one.read(), patient, location)
                 for one, (patient, location) in zip(files, given, strict=True)]
 
@@ -234,7 +250,8 @@ def _check_length(request: Request) -> None:
         raise HTTPException(413, f"{int(stated)} bytes; at most {uploads.MAX_BYTES} are taken")
 
 
-def _counted(request: Request) -> Callable[[], Any]:
+def _counted(request: Request, tail: bytearray) -> Callable[[], Any]:
+    """The request's own `receive`, which refuses too large a body and keeps its last bytes in `tail`."""
     receive, total = request._receive, 0
 
     async def counted() -> Any:
@@ -243,6 +260,8 @@ def _counted(request: Request) -> Callable[[], Any]:
         total += len(message.get("body", b""))
         if total > uploads.MAX_BYTES:
             raise HTTPException(413, f"more than {uploads.MAX_BYTES} bytes")
+        tail.extend(message.get("body", b"")[-_TAIL:])
+        del tail[:-_TAIL]
         return message
 
     return counted
@@ -272,7 +291,10 @@ def _add_errors(app: FastAPI) -> None:
         return told(503, "too many requests wait: send it again in a moment", {"Retry-After": "2"})
 
     async def slow(_: Request, __: Exception) -> JSONResponse:
-        return told(504, "it takes too long: send fewer or shorter recordings")
+        return told(504, "it takes too long to arrive or to answer: send fewer or shorter recordings")
+
+    async def gone(_: Request, __: Exception) -> JSONResponse:
+        return told(400, "the connection was cut before the request had arrived")
 
     async def http(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
@@ -282,13 +304,18 @@ def _add_errors(app: FastAPI) -> None:
         return told(500, f"a fault of this server ({type(error).__name__}); its log has more")
 
     for kind, answer in ((BadRequest, bad), (MultiPartException, bad), (Busy, busy), (TimeoutError, slow),
+                         (ClientDisconnect, gone),
                          (HTTPException, http), (Exception, fault)):
         app.add_exception_handler(kind, answer)
 
 
 async def _refreshing(holder: Holder, every_s: float) -> None:
+    last = [""]
+
     def say(words: str) -> None:
-        print(f"serve: {words}", file=sys.stderr, flush=True)
+        if words != last[0]:      # a registry that stays away is told once
+            print(f"serve: {words}", file=sys.stderr, flush=True)
+        last[0] = words
 
     while True:
         await asyncio.sleep(every_s)

@@ -32,6 +32,8 @@ def answer(body: bytes, served: Served) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError):
         raise BadRequest("no table: send JSON with `dataframe_split` or `dataframe_records` (docs/export.md has an "
                          "example)") from None
+    if table.columns.has_duplicates:
+        raise BadRequest("two columns have the same name")
     try:
         found = serving.predict_table(_model(served.located.folder), served.params, table, served.located.cautions)
     except serving.Refused as error:

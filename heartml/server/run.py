@@ -1,6 +1,7 @@
 """Start the server, say where it listens, and end it on Ctrl-C or a signal."""
 
 import logging
+import os
 import socket
 import sys
 from typing import NamedTuple
@@ -47,7 +48,8 @@ def run(wanted: str | None, task: str | None, place: Place, threads: int | None,
         holder = Holder(wanted, task, with_page=with_page)
         local = place.host in ("127.0.0.1", "localhost", "::1")
         app = make(holder, Limits(threads, waiting), hosts=_LOCAL if local else ("*",))
-        address = f"http://{place.host}:{listening.getsockname()[1]}"
+        name = f"[{place.host}]" if ":" in place.host else place.host
+        address = f"http://{name}:{listening.getsockname()[1]}"
         served = holder.served
         for words in (f"answers with {served.located.description}",
                       *(f"caution: {line}" for line in served.located.cautions),
@@ -56,13 +58,17 @@ def run(wanted: str | None, task: str | None, place: Place, threads: int | None,
             print(f"serve: {words}", file=sys.stderr, flush=True)
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=10,
-                                               backlog=256, server_header=False, limit_concurrency=1000))
+                                               backlog=256, server_header=False, limit_concurrency=1000,
+                                               timeout_graceful_shutdown=5))
         server.run(sockets=[listening])
 
 
 def _listening(place: Place) -> socket.socket:
+    if not place.host:
+        raise CannotListen("--host is empty: 127.0.0.1 is this machine alone, 0.0.0.0 every address")
     try:
         family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
         return socket.create_server(place, family=family, backlog=256)
     except OSError as error:
-        raise CannotListen(f"{place.host}:{place.port}: {error.strerror or error}. Name another with --port") from None
+        why = os.strerror(error.errno or 0)
+        raise CannotListen(f"{place.host}:{place.port}: {why}. Name another with --port") from None

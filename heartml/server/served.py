@@ -86,9 +86,10 @@ class Holder:
 
     def _load(self, located: LocatedModel) -> Served:
         params = config.load()
-        folder = predict_exported.of_model(located) or exported_copy(located)
+        folder = exported_copy(located)
         predict_exported.verify(folder)
         model = ExportedModel.load(folder)
+        model.read_whole()
         made, why = self._page(folder, str(model.statement["model_sha256"]))
         return Served(located, model, folder, made, why, params, datetime.now(UTC).isoformat(timespec="seconds"))
 

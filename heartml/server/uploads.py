@@ -1,7 +1,7 @@
 """A request's files -> an answer: names are checked, bytes are written into a folder of their own and read there."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from heartml.server.served import Served
 
 MAX_FILES = 32                    # of one request: more recordings than a visit has
 MAX_BYTES = 100_000_000           # of one request: twenty minutes at 44.1 kHz
-MAX_NAME = 200                    # characters
+MAX_NAME = 200                    # bytes of a file's name, characters of a patient's
 
 
 class BadRequest(HeartMLError):  # noqa: N818 - HTTP's own word
@@ -58,7 +58,8 @@ def check(
         if len(given) not in (0, 1, len(names)):
             raise BadRequest(f"{len(given)} values of `{what}` for {len(names)} files: give none, one, or one for each")
     for name in names:
-        if len(name) > MAX_NAME or Path(name).name != name or name.startswith(".") or not name.isprintable():
+        plain = name and Path(name).name == name and not name.startswith(".") and name.isprintable()
+        if not plain or len(name.encode()) > MAX_NAME:
             raise BadRequest(f"{short(name)}: no plain file name")
         if names.count(name) > 1:
             raise BadRequest(f"{short(name)}: two files have this name")
@@ -71,6 +72,8 @@ def _for_each(given: Sequence[str], count: int) -> Sequence[str]:
 
 
 def _patient(cell: str) -> str | None:
+    if len(cell) > MAX_NAME or not cell.isprintable():
+        raise BadRequest(f"patient_id: {short(cell)} is no name of up to {MAX_NAME} characters")
     try:
         return cells.identifier(cell)
     except CellError as error:
@@ -87,22 +90,26 @@ def _location(cell: str) -> str | None:
 def answer(uploads: Sequence[Upload], served: Served) -> dict[str, Any]:
     """What `heartml predict --json` says of these files, under the names that the sender gave them."""
     with temporary_folder() as folder:
-        items = [_written(one, folder) for one in uploads]
+        items = [_written(one, folder / f"{number}") for number, one in enumerate(uploads)]
         result = predict_exported.predict_files(items, served.model, served.located, served.params)
-        return _without(output.as_values(result), f"{folder}/")  # type: ignore[no-any-return]
+        values = output.as_values(result)
+        for number, one in enumerate(uploads):
+            values = _renamed(values, f"{folder / str(number)}", one.name)
+        return values
 
 
-def _written(upload: Upload, folder: Path) -> InputFile:
-    path = folder / upload.name
+def _written(upload: Upload, path: Path) -> InputFile:
+    """The bytes in a file with a name of our own: what the sender calls it decides nothing but patient and location."""
     path.write_bytes(upload.content)
-    [item] = inputs.gather([path])
-    return replace(item, patient_id=upload.patient_id or item.patient_id, location=upload.location or item.location)
+    named = inputs.from_name(Path(upload.name))
+    patient = upload.patient_id or named.patient_id
+    return InputFile(path, patient, upload.location or named.location, path.parent if patient else None)
 
 
-def _without(value: Any, prefix: str) -> Any:
-    """The same values without the folder in any text."""
+def _renamed(value: Any, path: str, name: str) -> Any:
+    """The same values with the sender's name in the place of our path."""
     if isinstance(value, dict):
-        return {key: _without(one, prefix) for key, one in value.items()}
+        return {key: _renamed(one, path, name) for key, one in value.items()}
     if isinstance(value, list):
-        return [_without(one, prefix) for one in value]
-    return value.replace(prefix, "") if isinstance(value, str) else value
+        return [_renamed(one, path, name) for one in value]
+    return name if value == path else value

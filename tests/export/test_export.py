@@ -163,10 +163,60 @@ def test_a_statement_that_names_a_file_elsewhere_is_refused(copy: Path) -> None:
         ExportedModel.load(copy)
 
 
-def test_a_folder_that_is_no_export_is_not_replaced(project: Path) -> None:
-    with pytest.raises(export.ExportRefused, match="exists already"):
-        export.run(TASK, None, Path("sounds"))
-    assert len(list(Path("sounds").iterdir())) == 3
+def test_nothing_that_is_not_an_export_is_replaced(project: Path, copy: Path) -> None:
+    (copy / "notes.txt").write_text("mine")
+    Path("shop").mkdir()
+    Path("shop/files.json").write_text("{}")
+    Path("link").symlink_to("nowhere")
+    for to, page, words in (("sounds", None, "no part of an earlier export"), (copy, None, r"holds notes\.txt"),
+                            (None, "shop", "no part of an earlier page"), ("link", None, "a link or a file"),
+                            (None, "link", "a link or a file"), ("same", "same", "name two")):
+        with pytest.raises(export.ExportRefused, match=words):
+            export.run(TASK, None, to and Path(to), page=page and Path(page))
+    assert len(list(Path("sounds").iterdir())) == 3 and (copy / "notes.txt").read_text() == "mine"
+    assert Path("shop/files.json").exists() and Path("link").is_symlink()
+
+
+@pytest.mark.parametrize("change", [
+    {"classes": ["a"]}, {"quality": []}, {"cautions": 5}, {"model": None}, {"format": 2}, {"references": "none"}])
+def test_a_statement_that_lacks_something_is_one_line(
+    copy: Path, change: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEARTML_SIGNING", "off")
+    facts = json.loads((copy / "export.json").read_text())
+    (copy / "export.json").write_text(json.dumps({**facts, **change}))
+    with pytest.raises(ExportError, match=r"export\.json"):
+        predict.run([Path("sounds")], str(copy), None)
+
+
+@pytest.mark.parametrize("change", [{"classes": ["a", "b"]}, {"references": []}, {"quality": ["peak"]}])
+def test_a_statement_that_does_not_fit_the_model_is_one_line(
+    copy: Path, change: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEARTML_SIGNING", "off")
+    facts = json.loads((copy / "export.json").read_text())
+    (copy / "export.json").write_text(json.dumps({**facts, **change}))
+    with pytest.raises(ExportError, match="does not fit the model"):
+        predict.run([Path("sounds")], str(copy), None)
+
+
+def test_a_damaged_export_is_not_in_the_way_of_the_model(project: Path) -> None:
+    whole = Path("exported/model.onnx").read_bytes()
+    Path("exported/model.onnx").write_bytes(whole[:1000])
+    try:
+        assert "exported to" not in _predicted()["model"]["source"]
+    finally:
+        Path("exported/model.onnx").write_bytes(whole)
+
+
+def test_an_export_has_the_cautions_of_today(project: Path) -> None:
+    client = tracking.connect()
+    client.set_model_version_tag(TASK, "1", "heartml.verdict", "refused")
+    try:
+        said = _predicted("--model", "exported")["cautions"]
+    finally:
+        client.set_model_version_tag(TASK, "1", "heartml.verdict", "promoted")
+    assert any("the gate refused it" in words for words in said)
 
 
 def test_a_graph_that_answers_otherwise_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from heartml.export import graph
 from heartml.export.graph import CannotExport, int8, networks, ops, signal, trees
 from heartml.export.graph import pooling as pooling_graph
 
-RATES_HZ = (4000, 2000, 8000, 11025, 16000, 44100, 48000)
+RATES_HZ = (4000, 2000, 8000, 11025, 16000, 44100, 48000, 11127)
 RECORDINGS = 200
 
 

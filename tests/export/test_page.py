@@ -69,6 +69,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         (sounds / "broken.wav").write_bytes(b"RIFF    WAVEfmt ")
         (sounds / "cut.wav").write_bytes((sounds / "2530_AV.wav").read_bytes()[:5000])
         soundfile.write(sounds / "stereo.wav", np.random.default_rng(1).normal(0, 0.1, (8000, 2)), 4000)
+        (sounds / "behind.wav").write_bytes((sounds / "2530_AV.wav").read_bytes() + bytes(4000))
+        spiked = many_heads.sound(3, 3.0).floats.copy()
+        spiked[7] = 1e30
+        soundfile.write(sounds / "spike.wav", spiked, 4000, subtype="FLOAT")
         soundfile.write(sounds / "moment.wav", many_heads.sound(1, 1.0).pcm[:800], 4000)
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=root / "page"))
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -150,13 +154,14 @@ def test_a_file_that_gives_no_samples_is_named_with_the_reason(site: Site, brows
     context = browser.new_context(locale="en-GB")
     tab = opened(context, site.address)
     for name, words in (("broken.wav", "not a sound file"), ("cut.wav", "promises more than the file holds"),
-                        ("stereo.wav", "channels differ"), ("moment.wav", "shorter than 0.5 s")):
+                        ("stereo.wav", "channels differ"), ("moment.wav", "shorter than 0.5 s"),
+                        ("behind.wav", "less than the file holds"), ("spike.wav", "thousands of times")):
         tab.set_input_files("#files", str(site.sounds / name))
         tab.locator("#status.error", has_text=name).wait_for(timeout=30_000)
         assert words in tab.locator("#status").inner_text()
     assert tab.locator("li.recording").count() == 0
     drop(tab, site.sounds / "2530_AV.wav")
-    assert tab.locator("#problems li").count() == 4          # they stay beside what was heard
+    assert tab.locator("#problems li").count() == 6          # they stay beside what was heard
     tab.set_input_files("#files", str(site.sounds / "2530_AV.wav"))
     tab.locator("#problems li", has_text="is here already").wait_for(timeout=30_000)
     assert tab.locator("li.recording").count() == 1
@@ -241,9 +246,11 @@ def test_a_translation_has_every_text_and_every_value_in_it() -> None:
     assert set(texts["en"]) == set(texts["de"])
 
 
-def test_a_folder_that_is_no_page_is_not_replaced(site: Site) -> None:
-    with pytest.raises(page.PageError, match="exists already"):
-        page.write(site.export, site.sounds, site.folder / "ort")
+def test_a_page_may_be_replaced_and_nothing_else(site: Site, tmp_path: Path) -> None:
+    written = {path.relative_to(site.folder).as_posix() for path in site.folder.rglob("*") if path.is_file()}
+    assert written <= set(page.names_in(site.folder))
+    (tmp_path / "files.json").write_text('{"files": ["shop.html"]}')
+    assert page.names_in(tmp_path) == page.names_in(site.sounds) == []
 
 
 def test_a_runtime_that_lacks_a_file_is_named(site: Site, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import uvicorn
 from starlette.testclient import TestClient
 from support import many_heads, tiny_models
 from support.local_services import free_port
@@ -110,6 +111,7 @@ def test_patient_and_location_join_files_and_are_checked(client: TestClient) -> 
     [found] = client.post("/predict", files=sent("2530_AV.wav", "other.wav"), data=given).json()["answers"]
     assert found["unit_id"] == "77" and [one["location"] for one in found["recordings"]] == ["AV", "MV"]
     for data, words in (({"location": "left"}, "location: 'left' is none of"),
+                        ({"patient_id": "x" * 500}, "no name of up to 200"),
                         ({"patient_id": ["1", "2", "3"]}, "3 values of `patient_id` for 1 files"),
                         ({"path": "/etc/passwd"}, "unknown field `path`"),
                         ({"url": "http://x"}, "paths and addresses")):
@@ -119,10 +121,54 @@ def test_patient_and_location_join_files_and_are_checked(client: TestClient) -> 
 
 @pytest.mark.parametrize(("name", "words"), [
     ("../other.wav", "no plain file name"), ("..", "no plain file name"), (".hidden", "no plain file name"),
-    ("a" * 300, "no plain file name"), ("a/b.wav", "no plain file name")])
+    ("a" * 300, "no plain file name"), ("a/b.wav", "no plain file name"), ("", "no plain file name"),
+    ("\u00e9" * 150, "no plain file name"), ("a\0b", "no plain file name")])
 def test_a_name_is_never_a_path(client: TestClient, name: str, words: str) -> None:
     answer = client.post("/predict", params={"name": name}, content=b"x", headers={"Content-Type": "audio/wav"})
     assert answer.status_code == 400 and words in answer.json()["error"]
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.CSV", "x.xlsx"])
+def test_a_table_is_no_way_to_a_file_of_this_machine(client: TestClient, name: str) -> None:
+    body = f"path\n{Path('sounds/other.wav').resolve()}\n{Path('sounds/2530_AV.wav').resolve()}\n".encode()
+    for answer in (client.post("/predict", files=[("file", (name, body, "text/csv"))]),
+                   client.post("/predict", params={"name": name}, content=body)):
+        assert answer.status_code == 422 and answer.json()["answers"] == []
+        assert answer.json()["not_scored"][0]["path"] == name
+    sound = client.post("/predict", params={"name": name}, content=Path("sounds/other.wav").read_bytes())
+    assert sound.status_code == 200 and sound.json()["answers"][0]["unit_id"] == name
+
+
+def test_a_form_that_is_cut_is_refused(client: TestClient) -> None:
+    request = client.build_request("POST", "/predict", files=sent("2530_AV.wav", "2530_MV.wav"))
+    whole = request.read()
+    kind = {"Content-Type": request.headers["content-type"]}
+    assert client.post("/predict", content=whole, headers=kind).status_code == 200
+    for left in (len(whole) - 4, len(whole) - 3000, len(whole) // 3):
+        answer = client.post("/predict", content=whole[:left], headers=kind)
+        assert answer.status_code == 400, left
+    upper = {"Content-Type": kind["Content-Type"].replace("multipart/form-data", "Multipart/Form-Data")}
+    assert client.post("/predict", content=whole, headers=upper).status_code == 200
+
+
+def test_a_body_that_does_not_arrive_gives_its_place_back(holder: Holder) -> None:
+    """A real server and a client that sends one byte: its place is free again after the time for bodies."""
+    limits = Limits(1, waiting=0, body_seconds=0.5)
+    server = uvicorn.Server(uvicorn.Config(application.make(holder, limits, refresh_s=0), port=0, log_level="error"))
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        with socket.create_connection(("127.0.0.1", port)) as slow:
+            slow.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nx")
+            assert b" 504 " in slow.recv(1000)
+        sound = urllib.request.Request(f"http://127.0.0.1:{port}/predict", Path("sounds/other.wav").read_bytes())
+        with urllib.request.urlopen(sound, timeout=30) as answer:
+            assert answer.status == 200
+    finally:
+        server.should_exit = True
+        thread.join(30)
 
 
 def test_what_is_no_sound_has_its_reason_and_its_own_status(client: TestClient) -> None:
@@ -199,7 +245,8 @@ def test_invocations_answer_as_mlflows_server(client: TestClient, model: Model) 
         [found] = client.post("/invocations", json=body).json()["predictions"]
         assert found["leaning"] == own.top_classes[0]
         assert found["confidence"] == pytest.approx(own.confidence[0], abs=1e-9)
-    for wrong in ({"inputs": []}, {"dataframe_records": [{"samples": "x", "sample_rate_hz": 4000}]}, [1]):
+    doubled = {"dataframe_split": {"columns": ["samples", "sample_rate_hz", "x", "x"], "data": [[[0.1], 4000, 1, 2]]}}
+    for wrong in (doubled, {"inputs": []}, {"dataframe_records": [{"samples": "x", "sample_rate_hz": 4000}]}, [1]):
         assert client.post("/invocations", json=wrong).status_code == 400
     assert client.post("/invocations", content=b"{").status_code == 400
 
@@ -235,7 +282,7 @@ def test_the_page_is_served_and_nothing_beside_it(holder: Holder, tmp_path: Path
     try:
         with TestClient(application.make(holder, Limits(1), refresh_s=0)) as client:
             assert client.get("/").text == "the page"
-            for path in ("/..%2fsecret", "/%2e%2e/secret", "/link", "/ort/"):
+            for path in ("/" + "a" * 5000, "/a%00b", "/..%2fsecret", "/%2e%2e/secret", "/link", "/ort/"):
                 assert client.get(path).status_code == 404
     finally:
         holder.served = old
@@ -265,6 +312,11 @@ def test_another_champion_answers_soon_and_a_fault_leaves_the_old_one(project: P
 def test_a_port_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(run.CannotListen, match="--port"):
         run.run(None, None, run.Place("127.0.0.1", taken.getsockname()[1]), None, 1, with_page=False)
+
+
+def test_an_empty_host_is_no_address() -> None:
+    with pytest.raises(run.CannotListen, match="--host is empty"):
+        run.run(None, None, run.Place("", 0), None, 1, with_page=False)
 
 
 def test_a_real_process_serves_and_ends_with_a_signal(project: Path) -> None:

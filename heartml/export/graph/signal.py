@@ -9,12 +9,11 @@ import numpy as np
 import spox.opset.ai.onnx.v18 as op
 from spox import Var
 
-from heartml.audio import quality
+from heartml.audio import preprocessing, quality
 from heartml.core.config import AudioParams
 from heartml.export.graph import ops
 from heartml.export.graph.ops import count, double, f64, i64, length, mean, numbers, part, whole
 
-ROLLOFF = 0.99        # of torchaudio's resampler
 FFT_BLOCK = 4096      # see `heartml.audio.preprocessing._highpass`
 
 
@@ -38,25 +37,50 @@ def _sinc(x: Var, rate_hz: Var, audio: AudioParams) -> Var:
     wanted = i64(audio.sample_rate_hz)
     common = _greatest_common_divisor(rate_hz, wanted)
     old, new = rate_hz // common, wanted // common
-    base = double(op.min([old, new])) * ROLLOFF
+    base = double(op.min([old, new])) * preprocessing.ROLLOFF
     width = whole(op.ceil(audio.resample_filter_width * double(old) / base))
+    (found,) = op.if_(op.greater(new, i64(preprocessing.MOST_PHASES)),
+                      then_branch=lambda: [_by_block(x, old, new, base, width, audio)],
+                      else_branch=lambda: [_by_matrix(x, old, new, base, width, audio)])
+    return part(found, 0, (new * length(x) + old - i64(1)) // old)
+
+
+def _by_matrix(x: Var, old: Var, new: Var, base: Var, width: Var, audio: AudioParams) -> Var:
+    """All periods at once, by one matrix."""
     periods = (width * i64(2) + old - i64(1)) // old          # of one block: its inputs overlap by half at most
     step, outputs = old * periods, new * periods
     taps = width * i64(2) + step
     time = (ops.row(double(numbers(taps) - width)) / double(old)
             - ops.column(double(numbers(outputs))) / double(new)) * base
-    limit = float(audio.resample_filter_width)
-    time = op.min([op.max([time, f64(-limit)]), f64(limit)])
-    window = op.cos(time * (math.pi / limit / 2))
-    angle = time * math.pi
-    zero = op.equal(angle, f64(0.0))
-    sinc = op.where(zero, f64(1.0), op.sin(angle) / op.where(zero, f64(1.0), angle))
-    kernel = sinc * window * window * (base / double(old))                           # [outputs, taps]
+    kernel = _windowed_sinc(time, audio) * (base / double(old))                        # [outputs, taps]
     blocks = length(x) // step + i64(1)
     padded = op.pad(x, count(width, blocks * step + width + step - length(x)))
     at = ops.column(numbers(blocks) * step) + ops.row(numbers(taps))
-    found = op.reshape(op.matmul(op.gather(padded, at), op.transpose(kernel)), i64([-1]))
-    return part(found, 0, (new * length(x) + old - i64(1)) // old)
+    return op.reshape(op.matmul(op.gather(padded, at), op.transpose(kernel)), i64([-1]))
+
+
+def _by_block(x: Var, old: Var, new: Var, base: Var, width: Var, audio: AudioParams) -> Var:
+    """Period after period; see `heartml.audio.preprocessing._resampled_by_block`."""
+    taps = ops.column(numbers(new) * old // new) + ops.row(numbers(width * i64(2) + i64(2)) - width)
+    time = (double(taps) / double(old) - ops.column(double(numbers(new)) / double(new))) * base
+    kernel = _windowed_sinc(time, audio) * (base / double(old))
+    periods = length(x) // old + i64(1)
+    padded = op.pad(x, count(width, periods * old + width + i64(2) - length(x)))
+
+    def period(number: Var, go_on: Var) -> list[Var]:
+        cut = op.gather(padded, taps + op.reshape(number, i64(np.zeros(0))) * old + width)
+        return [op.identity(go_on), ops.total(cut * kernel, 1)]
+
+    (found,) = op.loop(periods, op.const(np.array([True])), [], body=period)
+    return op.reshape(found, i64([-1]))
+
+
+def _windowed_sinc(time: Var, audio: AudioParams) -> Var:
+    limit = float(audio.resample_filter_width)
+    inside = op.min([op.max([time, f64(-limit)]), f64(limit)])
+    window, angle = op.cos(inside * (math.pi / limit / 2)), inside * math.pi
+    zero = op.equal(angle, f64(0.0))
+    return op.where(zero, f64(1.0), op.sin(angle) / op.where(zero, f64(1.0), angle)) * window * window
 
 
 def _greatest_common_divisor(a: Var, b: Var) -> Var:

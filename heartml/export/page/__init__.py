@@ -39,11 +39,9 @@ def write(export: Path, to: Path, runtime: Path | None = None) -> Path:
 
     Raises:
         ExportError: `export` holds no export.
-        PageError: see there; or `to` exists and is no page.
+        PageError: see there.
     """
     statement = exported.read_statement(export)
-    if to.exists() and not (to / "files.json").is_file():
-        raise PageError(f"{to}: exists already and is no page of this project; name a new folder")
     brought = runtime or fetch_runtime()
     missing = [name for name in RUNTIME if not (brought / name).is_file()]
     if missing:
@@ -64,6 +62,18 @@ def write(export: Path, to: Path, runtime: Path | None = None) -> Path:
         _write_icons(temporary)
         _write_list(temporary)
     return to
+
+
+def names_in(folder: Path) -> list[str]:
+    """What an earlier page wrote into a folder, as its `files.json` says; nothing where there is none."""
+    listed = folder / "files.json"
+    try:
+        found = [str(name) for name in json.loads(listed.read_text(encoding="utf-8"))["files"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    own = {path.relative_to(STATIC).as_posix() for path in STATIC.rglob("*")}
+    page = own | {name for name in found if name.startswith(("examples/", "ort/", "icon"))}
+    return sorted(page | {*exported.NAMES, "files.json"}) if "index.html" in found else []
 
 
 def version() -> str:

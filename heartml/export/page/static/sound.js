@@ -33,11 +33,23 @@ export function wav(bytes) {
       const open = size === 0 || size >= 0x7fff0000;       // a program that wrote while it recorded
       if (!open && start + size > bytes.length) throw new SoundError("truncated");
       const end = open ? bytes.length : start + size;
+      if (!open) chunksBehind(bytes, view, end + (size & 1));
       return {samples: mono(channelsOf(view, start, end, format)), rateHz: format.rateHz};
     }
     at = start + size + (size & 1);
   }
   throw new SoundError("unreadable");
+}
+
+// Behind the samples there may be notes of the program that wrote them, but no samples.
+function chunksBehind(bytes, view, from) {
+  let at = from;
+  while (at + 8 <= bytes.length) {
+    if (!/^[\x20-\x7e]{4}$/.test(tag(bytes, at))) throw new SoundError("longer");
+    at += 8 + view.getUint32(at + 4, true);
+    at += at & 1;
+  }
+  if (at > bytes.length + 1 || bytes.length - at > 7) throw new SoundError("longer");
 }
 
 function channelsOf(view, start, end, {code, channels, bits}) {
@@ -64,6 +76,8 @@ function floats(values) {
     if (!Number.isFinite(value)) throw new SoundError("nan");
     peak = Math.max(peak, Math.abs(value));
   }
+  const sizes = Float64Array.from(values, Math.abs).sort(), others = sizes[Math.max(0, sizes.length - 1 - Math.max(1, Math.floor(sizes.length / 20)))];
+  if (peak > 2 ** 31 || (peak > 1 && others < peak / 4096)) throw new SoundError("outlier");
   const scale = peak > 1 ? 2 ** -Math.ceil(Math.log2(peak)) : 1;
   return values.map((value) => deep(value * scale));
 }

@@ -4,7 +4,7 @@ export const LANGUAGES = {en: "English", de: "Deutsch"};
 let texts = {}, language = "en";
 
 export async function use(wanted) {
-  language = wanted in LANGUAGES ? wanted : "en";
+  language = Object.hasOwn(LANGUAGES, wanted) ? wanted : "en";
   const english = await (await fetch("texts/en.json")).json();
   texts = {...english, ...(language === "en" ? {} : await (await fetch(`texts/${language}.json`)).json())};
   document.documentElement.lang = language;
