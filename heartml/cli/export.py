@@ -29,7 +29,8 @@ def export(model: str | None, to: Path | None, task: str | None, int8: bool, pag
     each output means and where the model comes from; export.signature.json signs it. docs/export.md has an example.
 
     The files are compared with the model on held-out recordings, or on simulated ones where data/ is not here. They are
-    refused where a probability differs by more than 0.0001 or a decision differs. Not a medical device.
+    refused where a decision or a reason differs, or where probabilities differ by more than 0.0001 on more than one
+    recording in twenty. Not a medical device.
 
     --page writes static files for any web server. The page takes sound files or the microphone, shows waveform,
     spectrogram, heart states and the answer, in English or German. It loads nothing from elsewhere, sends nothing

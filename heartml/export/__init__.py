@@ -25,7 +25,6 @@ from heartml.inference.model_lookup import LocatedModel
 from heartml.models.fitted_model import Model
 from heartml.registry import signing, version_cautions
 
-LARGEST_DIFFERENCE = 1e-4      # of any probability
 AIM_BYTES = 6_000_000          # of model.onnx: a phone fetches it over a mobile network in a second or two
 
 
@@ -137,8 +136,8 @@ def _made(located: LocatedModel, params: Params, folder: Path, *, int8: bool, re
     sounds = comparison.sounds(located, recordings)
     compared = comparison.compare(model, folder, facts, sounds, written[0])
     small = comparison.compare(model, folder, facts, sounds, exported.SMALL) if int8 else None
-    if compared.largest_difference > LARGEST_DIFFERENCE or compared.decided_alike < compared.recordings:
-        raise ExportRefused(f"{located.description}: {compared.words}; at most {LARGEST_DIFFERENCE:g} is allowed")
+    if not compared.same:
+        raise ExportRefused(f"{located.description}: its files do not answer as it does: {compared.words}")
     write_statement(folder, {
         **facts, "compared": compared.as_json(), "compared_int8": small.as_json() if small else None,
         "files": {name: statement.file_facts(folder / name) for name in written}})

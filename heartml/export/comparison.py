@@ -17,6 +17,9 @@ from heartml.inference.model_lookup import LocatedModel
 from heartml.models.fitted_model import Model
 from heartml.models.shared_inputs import RatedWaveform
 
+CLOSE = 1e-4           # of a probability
+MOST_CLOSE = 0.95      # of the recordings
+FARTHEST = 0.01        # of a probability, on any recording
 SEED = 20261130
 SECONDS = 10.0
 
@@ -29,19 +32,31 @@ class Comparison:
         recordings: how many.
         of: what they are.
         largest_difference: of any probability, calibrated or not.
+        close: recordings on which no probability differs by more than `CLOSE`.
         decided_alike: recordings with the same decision, and referred for the same reasons.
     """
 
     recordings: int
     of: str
     largest_difference: float
+    close: int
     decided_alike: int
 
     @property
     def words(self) -> str:
         """One line for people."""
-        return (f"probabilities differ by {self.largest_difference:.1e} at most, {self.decided_alike} of "
-                f"{self.recordings} {self.of} are decided alike")
+        return (f"{self.decided_alike} of {self.recordings} {self.of} are decided alike; probabilities differ by "
+                f"{self.largest_difference:.1e} at most, by {CLOSE:g} or less on {self.close}")
+
+    @property
+    def same(self) -> bool:
+        """Whether the file is the model: every decision and reason, and nearly every probability to four digits.
+
+        Frames are stored in half precision. Where one lies in the middle of two steps, the last digit of a spectrogram
+        decides to which it goes, and a tree may then take another leaf: some probabilities move by a few 0.0001.
+        """
+        return (self.decided_alike == self.recordings and self.largest_difference <= FARTHEST
+                and self.close >= MOST_CLOSE * self.recordings)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -97,13 +112,14 @@ def simulated(count: int) -> list[RatedWaveform]:
 def compare(model: Model, folder: Path, facts: dict[str, Any], tried: Sounds, name: str) -> Comparison:
     """Answers of the file `name` in `folder` beside those of `model`."""
     file = ExportedModel(folder, facts, name)
-    largest, alike = 0.0, 0
+    largest, close, alike = 0.0, 0, 0
     for samples, rate_hz in track(tried.waveforms, "compare", len(tried.waveforms)):
         own, theirs = model.predict_audio([(samples, rate_hz)], ["one"]), file.recording(samples, rate_hz)
-        for values, others in ((own.probabilities[0], theirs.probabilities), (own.calibrated[0], theirs.calibrated),
-                               (own.recording_probabilities[0], theirs.recording_probabilities)):
-            largest = max(largest, float(np.abs(values - list(others.values())).max()))
+        pairs = ((own.probabilities[0], theirs.probabilities), (own.calibrated[0], theirs.calibrated),
+                 (own.recording_probabilities[0], theirs.recording_probabilities))
+        difference = max(float(np.abs(values - list(others.values())).max()) for values, others in pairs)
+        largest, close = max(largest, difference), close + (difference <= CLOSE)
         reasons = {one.check for one in own.reasons[0]}
         unsure = {"unsure"} if own.confidence[0] < own.refer_below else set()
         alike += own.top_classes[0] == theirs.top_class and reasons | unsure == set(theirs.checks)
-    return Comparison(len(tried.waveforms), tried.of, largest, alike)
+    return Comparison(len(tried.waveforms), tried.of, largest, close, alike)

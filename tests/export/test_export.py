@@ -230,7 +230,7 @@ def test_a_graph_that_answers_otherwise_is_refused(project: Path, monkeypatch: p
         return whole(replace(model, ensemble=replace(model.ensemble, calibration=scale)))
 
     monkeypatch.setattr(graph, "of_model", shifted)
-    with pytest.raises(export.ExportRefused, match="probabilities differ by"):
+    with pytest.raises(export.ExportRefused, match="do not answer as it does"):
         export.run(TASK, None, Path("wrong"), recordings=3)
     assert not Path("wrong").exists()
 

@@ -2,7 +2,7 @@
 
 `recording` takes samples and their rate. `unit` takes the vectors `features` that `recording` gave for each recording
 of one patient. `recording` holds the same as `unit` for a patient with this recording alone. Only standard operators
-are used (opset 18, ai.onnx.ml 3), and every length is free.
+are used (opset 18), and every length is free.
 """
 
 from collections.abc import Mapping

@@ -19,16 +19,21 @@ def with_eight_bits(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = small.graph
     wanted = {node.input[1] for node in graph.node if node.op_type in ("Conv", "Gemm") and len(node.input) > 1}
     constants = {node.output[0]: node for node in graph.node if node.op_type == "Constant"}
-    for name in sorted(wanted & set(constants)):
-        [value] = [one for one in constants[name].attribute if one.name == "value"]
-        weights = numpy_helper.to_array(value.t)
-        if weights.size < _LEAST or weights.dtype != np.float32:
+    halved = {node.output[0]: node for node in graph.node if node.op_type == "Cast" and node.input[0] in constants}
+    for name in sorted(wanted & (set(constants) | set(halved))):
+        made = halved.get(name)      # stored in half precision, and turned back
+        constant = constants[made.input[0] if made else name]
+        [value] = [one for one in constant.attribute if one.name == "value"]
+        weights = numpy_helper.to_array(value.t).astype(np.float32)
+        if weights.size < _LEAST:
             continue
         flat = np.abs(weights.reshape(len(weights), -1)).max(axis=1)
         scale = np.maximum(flat / 127, 1e-12).astype(np.float32)
         steps = np.round(weights / scale.reshape(-1, *[1] * (weights.ndim - 1))).astype(np.int8)
-        place = list(graph.node).index(constants[name])
-        graph.node.remove(constants[name])
+        place = list(graph.node).index(constant)
+        graph.node.remove(constant)
+        if made:
+            graph.node.remove(made)
         new = [
             helper.make_node("Constant", [], [f"{name}.int8"], value=numpy_helper.from_array(steps)),
             helper.make_node("Constant", [], [f"{name}.scale"], value=numpy_helper.from_array(scale)),

@@ -20,6 +20,7 @@ from heartml.models.heads.network_training import SHORTEST_FRAMES
 
 EXPORTED = ("sequence", "resnet")
 _OPSET = 18
+_LEAST_HALVED = 1000      # entries of a weight that is worth it
 
 
 def log_p_and_posteriors(frames: Var, head: Any, known: dict[Any, onnx.ModelProto]) -> tuple[Var, Var | None]:
@@ -56,6 +57,19 @@ def exported(network: "torch.nn.Module", known: dict[Any, onnx.ModelProto]) -> o
     for stored in model.graph.initializer:
         if stored.name in weights:
             stored.CopyFrom(onnx.numpy_helper.from_array(weights[stored.name], stored.name))
+    return in_half_precision(model)
+
+
+def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model with large weights stored in half precision, and turned back when it is read."""
+    for stored in list(model.graph.initializer):
+        array = onnx.numpy_helper.to_array(stored)
+        if array.dtype != np.float32 or array.size < _LEAST_HALVED:
+            continue
+        name = stored.name
+        stored.CopyFrom(onnx.numpy_helper.from_array(array.astype(np.float16), f"{name}.half"))
+        node = onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT)
+        model.graph.node.insert(0, node)
     return model
 
 

@@ -1,14 +1,16 @@
-"""Forests as ONNX's operator for ensembles of trees: vectors `[cases, features]` in, sums of leaves `[cases, k]` out.
+"""Forests as ONNX graphs of plain operators: vectors `[cases, features]` in, sums of leaves `[cases, k]` out.
 
 A forest of this project is a set of plain arrays, which no converter reads. LightGBM's own description of its trees
-becomes the same arrays, so that there is one way to write trees. A test compares both with the heads themselves.
+becomes the same arrays, so that there is one way to write trees. ONNX's operator for trees names the kind of every node
+as a text and takes three times the room. Here all trees go down one level at a time, as
+`heartml.models.heads.extra_trees.Forest` does. A test compares both kinds with the heads themselves.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import spox.opset.ai.onnx.ml.v3 as ml
+import spox.opset.ai.onnx.v18 as op
 from numpy.typing import NDArray
 from spox import Var
 
@@ -78,22 +80,53 @@ def of_booster(booster: Any) -> Trees:
 def summed(vectors: Var, trees: Trees, *, average: bool) -> Var:
     """Sum (or mean) of the leaves that the vectors fall into: `[cases, features] -> [cases, k]`, double precision.
 
-    ONNX compares in single precision. A threshold is therefore rounded down, so that every single-precision number lies
-    on the same side of it as before.
+    Children stand side by side, so a node stores how far it is to the left one: two bytes. The comparison is in single
+    precision. A threshold is therefore rounded down, so that every single-precision number lies on the same side of it
+    as before. A leaf's threshold is infinite and its left child is itself: whoever is there stays.
     """
-    rounded = trees.threshold.astype(np.float32)
-    rounded = np.where(rounded > trees.threshold, np.nextafter(rounded, np.float32(-np.inf)), rounded)
-    targets = trees.value.shape[1]
-    leaf, target = np.nonzero(trees.leaf[:, None] & (trees.value != 0))
-    scores = ml.tree_ensemble_regressor(
-        ops.single(vectors), n_targets=targets, aggregate_function="SUM", post_transform="NONE",
-        nodes_treeids=trees.tree.tolist(), nodes_nodeids=trees.node.tolist(), nodes_featureids=trees.feature.tolist(),
-        nodes_values=rounded.tolist(), nodes_truenodeids=np.where(trees.leaf, 0, trees.left).tolist(),
-        nodes_falsenodeids=np.where(trees.leaf, 0, trees.right).tolist(),
-        nodes_modes=["LEAF" if is_leaf else "BRANCH_LEQ" for is_leaf in trees.leaf],
-        target_treeids=trees.tree[leaf].tolist(), target_nodeids=trees.node[leaf].tolist(),
-        target_ids=target.tolist(), target_weights=trees.value[leaf, target].astype(np.float32).tolist())
-    found = ops.double(scores)
-    return found / float(trees.tree.max() + 1) if average else found
+    order, first_child, depth = _side_by_side(trees)
+    leaf = trees.leaf[order]
+    rounded = trees.threshold[order].astype(np.float32)
+    above = rounded > trees.threshold[order]
+    rounded = np.where(above, np.nextafter(rounded, np.float32(-np.inf)), rounded)
+    jump = np.where(leaf, 0, first_child - np.arange(len(order)))
+    narrow = np.uint16 if max(jump.max(), trees.feature.max()) < 2**16 else np.uint32
+    threshold = op.const(np.where(leaf, np.float32(np.inf), rounded).astype(np.float32))
+    feature = op.cast(op.const(np.where(leaf, 0, trees.feature[order]).astype(narrow)), to=np.int64)
+    left = op.cast(op.const(jump.astype(narrow)), to=np.int64) + ops.numbers(ops.i64(len(order)))
+    values = op.const(trees.value[order][leaf].astype(np.float32))
+    row = op.cumsum(op.cast(op.const(leaf), to=np.int64), ops.i64(0)) - ops.i64(1)      # number of each leaf
+    x = ops.single(vectors)
+    roots = np.flatnonzero(trees.node[order] == 0)
+    node = op.expand(ops.i64(roots[None]), ops.count(ops.length(vectors), len(roots)))   # [cases, trees]
+    for _ in range(depth):
+        own = op.gather_elements(x, op.gather(feature, node), axis=1)
+        goes_right = op.cast(op.greater(own, op.gather(threshold, node)), to=np.int64)
+        node = op.gather(left, node) + goes_right
+    found = op.reduce_sum(ops.double(op.gather(values, op.gather(row, node))), ops.i64([1]), keepdims=0)
+    return found / float(len(roots)) if average else found
 
 
+def _side_by_side(trees: Trees) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Level by level within each tree, the children of a node side by side.
+
+    Returns:
+        The nodes in their new order `[nodes]`, the new place of each one's left child, and the depth of the deepest.
+    """
+    place = {(int(t), int(n)): row for row, (t, n) in enumerate(zip(trees.tree, trees.node, strict=True))}
+    order: list[int] = []
+    first_child: list[int] = []
+    deepest = 0
+    for tree in np.unique(trees.tree):
+        level, depth = [place[int(tree), 0]], 0
+        while level:
+            free = len(order) + len(level)
+            following: list[int] = []
+            for row in level:
+                order.append(row)
+                first_child.append(free + len(following) if not trees.leaf[row] else -1)
+                if not trees.leaf[row]:
+                    following += [place[int(tree), int(trees.left[row])], place[int(tree), int(trees.right[row])]]
+            level, depth = following, depth + bool(following)
+        deepest = max(deepest, depth)
+    return np.array(order), np.array(first_child), deepest
