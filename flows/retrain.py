@@ -59,14 +59,18 @@ def stage(address: str, force: bool, timeout_s: float) -> FinishedStage | State[
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="publish {name}",
       retry_condition_fn=retry_policy.can_help)
-def publish_task(name: str, seconds: dict[str, float]) -> ReleaseOutcome | State[Any]:
+def publish_task(name: str, seconds: dict[str, float], started_ms: int | None) -> ReleaseOutcome | State[Any]:
     """Register one task's model, ask the gate, promote or refuse it, and write its report.
 
     A retry finishes what a lost connection left undone.
+
+    Args:
+        seconds: of the stages that ran for it.
+        started_ms: when the first of them began, in milliseconds since 1970; `None` where none ran.
     """
     try:
         with console.running(f"publish {name}"):
-            return publish.publish(name, config.load(), seconds)
+            return publish.publish(name, config.load(), seconds, started_ms)
     except Exception as error:
         words = retry_policy.explain(error)
         if words is None:
@@ -121,61 +125,62 @@ def _run_and_publish(force: bool) -> list[ReleaseOutcome]:
     for entry in plan.due:
         log.info("%s: %s", entry.address, entry.changed or "after a stage that runs")
     with run_stage.stopping_on_error(), task_runners.stage_runner() as runner:
-        seconds, failed = _run_due(plan, params.flow, runner, force=force)
+        done, failed = _run_due(plan, params.flow, runner, force=force)
     recovery.sort_lock_file([entry.address for entry in plan.stages])
     store.wait()
     behind = {name: plan.upstream_of(paths.ARTIFACTS / name) for name in params.tasks}
     outcomes = []
     for name, stages in behind.items():
         reason = next((failed[address] for address in sorted(stages) if address in failed), "")
-        outcomes.append(publish.failure(name, reason) if reason else _publish(name, params.flow, seconds, stages))
+        outcomes.append(publish.failure(name, reason) if reason else _publish(name, params.flow, done, stages))
     outcomes += [publish.failure(address, reason) for address, reason in failed.items()
                  if not any(address in stages for stages in behind.values())]
     for outcome in outcomes:
         level = logging.ERROR if outcome.state == publish.FAILED else logging.INFO
         log.log(level, "%s: %s, version %s: %s", outcome.task, outcome.state, outcome.version, outcome.reason)
     murmur_pages.write(outcomes)
-    create_table_artifact(_stages(plan, seconds, failed), key="retrain-stages", description="Stages that were due")
+    create_table_artifact(_stages(plan, done, failed), key="retrain-stages", description="Stages that were due")
     create_markdown_artifact(results.markdown(outcomes), key="retrain-result", description="Outcome of the retraining")
     create_table_artifact(results.table(outcomes), key="retrain-metrics", description="Metrics, baselines, champion")
     return outcomes
 
 
-def _stages(plan: Plan, seconds: Mapping[str, float], failed: Mapping[str, str]) -> list[dict[str, str]]:
+def _stages(plan: Plan, done: Mapping[str, FinishedStage], failed: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"stage": entry.address, "why": entry.changed or "after a stage that runs",
-             "seconds": f"{seconds[entry.address]:.1f}" if entry.address in seconds else "",
+             "seconds": f"{done[entry.address].seconds:.1f}" if entry.address in done else "",
              "error": failed.get(entry.address, "")} for entry in plan.due]
 
 
-def _publish(name: str, params: config.FlowParams, seconds: Mapping[str, float],
+def _publish(name: str, params: config.FlowParams, done: Mapping[str, FinishedStage],
              behind: frozenset[str]) -> ReleaseOutcome:
-    """Publish one task's model, with the seconds of the stages `behind` it."""
+    """Publish one task's model, with start and seconds of the stages `behind` it."""
     run = publish_task.with_options(
         retries=len(params.network_retry_delays_s), retry_delay_seconds=list(params.network_retry_delays_s))
-    state = run(name, {a: s for a, s in seconds.items() if a in behind}, return_state=True)
+    own = [stage for address, stage in done.items() if address in behind]
+    started_ms = int(1000 * min(stage.began_s for stage in own)) if own else None
+    state = run(name, {stage.address: stage.seconds for stage in own}, started_ms, return_state=True)
     outcome = state.result(raise_on_failure=False)
     return outcome if isinstance(outcome, ReleaseOutcome) else publish.failure(name, str(state.message))
 
 
 def _run_due(
     plan: Plan, params: config.FlowParams, runner: task_runners.Runner, *, force: bool
-) -> tuple[dict[str, float], dict[str, str]]:
+) -> tuple[dict[str, FinishedStage], dict[str, str]]:
     """Run the stages that are due.
 
     Returns:
-        Stage -> seconds, of those that succeeded; stage -> error message, of the others.
+        Stage -> when and how long it ran, of those that succeeded; stage -> error message, of the others.
     """
     progress = create_progress_artifact(0.0 if plan.due else 100.0, description="Stages up to date")
-    seconds: dict[str, float] = {}
+    finished: dict[str, FinishedStage] = {}
     failed: dict[str, str] = {}
     for address, state in _in_turn(plan, params, runner, failed, force=force):
         if state.is_completed():
-            done: FinishedStage = state.result()
-            seconds[address] = done.seconds
+            finished[address] = state.result()
         else:
             failed[address] = str(state.message)
-        update_progress_artifact(progress, 100 * (len(seconds) + len(failed)) / len(plan.due))   # type: ignore[arg-type]
-    return seconds, failed
+        update_progress_artifact(progress, 100 * (len(finished) + len(failed)) / len(plan.due))   # type: ignore[arg-type]
+    return finished, failed
 
 
 def _in_turn(

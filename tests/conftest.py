@@ -24,11 +24,11 @@ from heartml.core.system.processes import collect_garbage_less_often
 SLOW = ("survival", "ingest_faults", "protocols", "structure", "leave_out", "fault_bench", "scale", "retrain",
         "any_folder", "run_local", "audit", "deployments", "fault_bench_databases", "publish_gate", "publish",
         "ingest_command", "ingest_real", "ingest_versions", "ingest_quarantine", "ingest", "fault_bench_dvc",
-        "model_card", "comparison", "published_model", "pipeline", "murmur_pages", "search", "fuzz", "serving",
-        "monitoring", "batch", "chain", "validation", "champions", "retirement", "assessment", "available_tasks",
-        "versions", "withdrawal", "robustness", "ensemble", "generic", "task_report", "report_tables", "report_browser",
-        "evaluation_inputs", "download", "frame_cache", "trace", "user_errors", "services", "stage_helpers",
-        "parallel", "mlflow_store", "files", "ways_out")
+        "model_card", "comparison", "published_model", "run_children", "pipeline", "murmur_pages", "search", "fuzz",
+        "serving", "monitoring", "batch", "chain", "validation", "champions", "retirement", "assessment",
+        "available_tasks", "versions", "withdrawal", "robustness", "ensemble", "generic", "task_report",
+        "report_tables", "report_browser", "evaluation_inputs", "download", "frame_cache", "trace", "user_errors",
+        "services", "stage_helpers", "parallel", "mlflow_store", "files", "ways_out")
 _ORDER = {f"test_{name}": number for number, name in enumerate(SLOW)}
 # Random moments are drawn once, before the workers start, so that all of them collect the same tests.
 os.environ.setdefault("HEARTML_FAULT_SEED", str(random.SystemRandom().randrange(1, 10**6)))

@@ -35,10 +35,11 @@ class StageTimedOut(StageFailed):
 
 @dataclass(frozen=True)
 class FinishedStage:
-    """A stage that ended well: DVC's name of it, what happened, and how long it took."""
+    """A stage that ended well: DVC's name of it, what happened, when it began (s since 1970), and how long it took."""
 
     address: str
     result: StageResult
+    began_s: float
     seconds: float
 
 
@@ -83,7 +84,8 @@ def run(
         raise StageKilled(f"{address}: its process was killed by a signal (out of memory?). {where}")
     if result is StageResult.FAILED:
         raise StageFailed(f"{address}: {last}. {where}")
-    return FinishedStage(address, result, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return FinishedStage(address, result, time.time() - seconds, seconds)
 
 
 def _timed_out(address: str, timeout_s: float) -> StageTimedOut:

@@ -36,6 +36,7 @@ _PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("log
 _left_open: set[str] = set()
 _BATCH_SIZE = 100   # params in one log_batch: the server's limit
 _METRICS_AT_ONCE = 1000   # metrics in one log_batch: the server's limit
+_KIND_TAG, _KIND = "mlflow.experimentKind", "custom_model_development"     # the pages open for machine learning
 _NOT_IN_A_KEY = re.compile(r"[^\w\-. :/]", re.ASCII)
 _QUIET = {"MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
           "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}   # stdout is the command's
@@ -155,14 +156,18 @@ def close_stale_runs(client: "MlflowClient") -> list[str]:
 
 
 @contextlib.contextmanager
-def run(client: "MlflowClient", experiment: str, name: str) -> Iterator[str]:
-    """Start a run and yield its id. It becomes FINISHED, or FAILED if the block raises an exception."""
+def run(client: "MlflowClient", experiment: str, name: str, started_ms: int | None = None) -> Iterator[str]:
+    """Start a run and yield its id. It becomes FINISHED, or FAILED if the block raises an exception.
+
+    Args:
+        started_ms: when the work that the run is about began, in milliseconds since 1970; `None`: now.
+    """
     tags = {
         "heartml.process": processes.own_name(), "mlflow.runName": name,
         "mlflow.source.name": "heartml retrain", "mlflow.source.type": "JOB",
     }
     _close_left_open(client)
-    run_id = client.create_run(_experiment(client, experiment), tags=tags).info.run_id
+    run_id = client.create_run(_experiment(client, experiment), start_time=started_ms, tags=tags).info.run_id
     _left_open.add(run_id)      # until its end is stored
     try:
         yield run_id
@@ -191,10 +196,12 @@ def _experiment(client: "MlflowClient", name: str) -> str:
 
     found = client.get_experiment_by_name(name)
     if found:
+        if _KIND_TAG not in found.tags:       # made by an older version of this project
+            client.set_experiment_tag(found.experiment_id, _KIND_TAG, _KIND)
         return str(found.experiment_id)
     place = None if mlflow_store.is_server() else os.environ.get(ARTIFACTS) or addresses.of_folder(STORED_FILES)
     try:
-        return str(client.create_experiment(name, artifact_location=place))
+        return str(client.create_experiment(name, artifact_location=place, tags={_KIND_TAG: _KIND}))
     except MlflowException:
         found = client.get_experiment_by_name(name)   # another process may have created it meanwhile
         if found is None:
@@ -202,7 +209,7 @@ def _experiment(client: "MlflowClient", name: str) -> str:
         return str(found.experiment_id)
 
 
-def _valid_key(name: str) -> str:
+def valid_key(name: str) -> str:
     """A key that MLflow accepts, like `seconds/split/circor.simulated-murmur`. The `+` of data sets is not allowed."""
     return _NOT_IN_A_KEY.sub("_", name.replace("+", "."))
 
@@ -212,12 +219,21 @@ def log(client: "MlflowClient", run_id: str, record: RunRecord) -> None:
     from mlflow.entities import Metric, Param, RunTag
 
     now = int(time.time() * 1000)
-    metrics = [Metric(_valid_key(name), value, now, 0) for name, value in record.metrics.items()]
-    params = [Param(_valid_key(name), value[:6000]) for name, value in record.params.items()]
-    tags = [RunTag(_valid_key(name), value[:5000]) for name, value in record.tags.items()]
-    for start in range(0, max(len(metrics), len(params), len(tags)), _BATCH_SIZE):
-        batch = slice(start, start + _BATCH_SIZE)
-        client.log_batch(run_id, metrics=metrics[batch], params=params[batch], tags=tags[batch])
+    metrics = [Metric(valid_key(name), value, now, 0) for name, value in record.metrics.items()]
+    params = [Param(valid_key(name), value[:6000]) for name, value in record.params.items()]
+    tags = [RunTag(valid_key(name), value[:5000]) for name, value in record.tags.items()]
+    for some_metrics, some_params, some_tags in batches(metrics, params, tags):
+        client.log_batch(run_id, metrics=some_metrics, params=some_params, tags=some_tags)
+
+
+def batches(*lists: Sequence[Any]) -> Iterator[list[Sequence[Any]]]:
+    """Lists of metrics, params and tags, cut side by side so that each batch is within the server's limit.
+
+    >>> [[len(part) for part in batch] for batch in batches(range(250), range(120))]
+    [[100, 100], [100, 20], [50, 0]]
+    """
+    for start in range(0, max(map(len, lists)), _BATCH_SIZE):
+        yield [items[start : start + _BATCH_SIZE] for items in lists]
 
 
 def log_curves(client: "MlflowClient", run_id: str, curves: Mapping[str, Mapping[int, float]]) -> None:
@@ -225,7 +241,7 @@ def log_curves(client: "MlflowClient", run_id: str, curves: Mapping[str, Mapping
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
-    points = [Metric(_valid_key(name), value, now, step) for name, curve in curves.items()
+    points = [Metric(valid_key(name), value, now, step) for name, curve in curves.items()
               for step, value in curve.items()]
     for start in range(0, len(points), _METRICS_AT_ONCE):
         client.log_batch(run_id, metrics=points[start : start + _METRICS_AT_ONCE])

@@ -192,6 +192,18 @@ def record_verdict(
     client.update_model_version(version.name, version.number, description=str(verdict["reason"])[:5000])
 
 
+def describe(client: "MlflowClient", version: Version, reason: str, text: str) -> None:
+    """Set what MLflow's pages show of a version, and of the registered model where the version is its champion.
+
+    Args:
+        reason: the gate's.
+        text: Markdown about the model, at most 4,000 characters.
+    """
+    client.update_model_version(version.name, version.number, description=f"{reason[:900]}\n\n{text}")
+    if CHAMPION in version.aliases:
+        client.update_registered_model(version.name, description=text)
+
+
 def settle(client: "MlflowClient", version: Version) -> Version:
     """Carry out the recorded verdict: move the alias `champion`, or leave it where it is.
 

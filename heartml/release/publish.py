@@ -18,9 +18,10 @@ from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import canonical_json, read_json, replacing, temporary_folder
 from heartml.core.system.hashing import sha256_file
 from heartml.lineage import capture
-from heartml.registry import champions, sealing, tracking, versions
-from heartml.registry.tracking import PackedModel, RunRecord
+from heartml.registry import champions, child_runs, sealing, tracking, versions
+from heartml.registry.tracking import PackedModel
 from heartml.registry.versions import ChampionChanged, Version
+from heartml.release import run_record
 
 if TYPE_CHECKING:
     from heartml.core.config import Params
@@ -59,11 +60,14 @@ def failure(task: str, reason: str) -> ReleaseOutcome:
     return ReleaseOutcome(task, FAILED, reason, None, None, None, {}, {})
 
 
-def publish(name: str, params: "Params", seconds: Mapping[str, float]) -> ReleaseOutcome:
+def publish(
+    name: str, params: "Params", seconds: Mapping[str, float], started_ms: int | None = None
+) -> ReleaseOutcome:
     """Register, judge, settle and report one task, as far as that is not done yet.
 
     Args:
         seconds: how long each stage took that ran, in s, for the run's metrics.
+        started_ms: when the first of them began, in milliseconds since 1970: the start of the run; `None`: now.
 
     Raises:
         HeartMLError: the champion changed again and again while the version was judged.
@@ -76,7 +80,7 @@ def publish(name: str, params: "Params", seconds: Mapping[str, float]) -> Releas
     if version and version.settled:
         return _with_last_decision(before, _known(client, version))
     if version is None:
-        version = _register(client, name, key, params, seconds)
+        version = _register(client, name, key, params, seconds, started_ms)
     for _ in range(_TRIES):
         if version.verdict is None:
             _judge(client, version, params)
@@ -109,51 +113,25 @@ def _with_last_decision(before: champions.Entry | None, outcome: ReleaseOutcome)
 
 
 def _register(
-    client: "Client", name: str, key: str, params: "Params", seconds: Mapping[str, float]
+    client: "Client", name: str, key: str, params: "Params", seconds: Mapping[str, float], started_ms: int | None
 ) -> Version:
+    from heartml.release import run_children
+
     facts = capture.gather(name)
-    with tracking.run(client, name, f"{name} {key[:8]}") as run_id:
-        tracking.log(client, run_id, run_record(name, key, facts, params, seconds))
+    with tracking.run(client, name, f"{name} {key[:8]}", started_ms) as run_id:
+        tracking.log(client, run_id, run_record.record(name, key, facts, params, seconds))
         tracking.log_data(client, run_id, name.rpartition("-")[0], capture.data_hash(), {"pointer": "data.dvc"})
         files = _files(name, facts)
         tracking.log_files(client, run_id, files)
         source = sealing.log_model(client, run_id, package_model(name), name, key, sealing.file_hashes(files))
+        child_runs.log(client, run_id, run_children.of(name))
     return versions.register(client, name, run_id=run_id, source=source, key=key)
-
-
-def run_record(
-    name: str, key: str, facts: Mapping[str, Any], params: "Params", seconds: Mapping[str, float]
-) -> RunRecord:
-    """Params, metrics and tags of the run. Baselines are stored under their old name, `floor/<baseline>/<metric>`."""
-    evaluation = read_json(paths.evaluation(name) / "metrics.json")
-    tables = {part: evaluation[part] for part in ("held_out", "out_of_fold")}
-    tables |= {f"floor/{baseline}": numbers for baseline, numbers in evaluation["floors"].items()}
-    metrics = {
-        f"{table}/{metric}{'' if end == 'value' else '_' + end}": value
-        for table, numbers in tables.items() for metric, ends in numbers.items()
-        for end, value in ends.items() if value is not None
-    }
-    metrics |= {f"seconds/{stage.replace('@', '/')}": value for stage, value in seconds.items()}
-    code, passed = facts["code"], capture.validation()[0]
-    tags = {
-        "heartml.key": key, "heartml.task": name, "heartml.data": facts["data"]["hash"],
-        "heartml.dvc_lock": facts["dvc_lock_sha256"] or "", "heartml.validation": "passed" if passed else "failed",
-        "heartml.code_dirty": str(code["dirty"]).lower(), "mlflow.source.git.commit": code["commit"] or "",
-        **{f"heartml.sha256.{what}": digest for what, digest in facts["outputs_sha256"].items()},
-    }
-    return RunRecord(dict(_flat("", params.model_dump(mode="json", by_alias=True))), metrics, tags)
-
-
-def _flat(prefix: str, value: Any) -> list[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        return [pair for key, item in value.items() for pair in _flat(f"{prefix}{key}.", item)]
-    return [(prefix[:-1], value if isinstance(value, str) else canonical_json(value).strip())]
 
 
 def _files(name: str, facts: Mapping[str, Any]) -> dict[str, Path | str | bytes]:
     """What the run keeps (path in it -> file, text or bytes): enough to explain the model without this folder."""
     from heartml.inference.monitoring import reference
-    from heartml.release import gate_inputs
+    from heartml.release import gate_inputs, run_pictures
     from heartml.reporting import model_card
 
     whole = {path: Path(path) for path in ("dvc.yaml", "dvc.lock", "params.yaml", "data.dvc", "requirements.lock")}
@@ -169,7 +147,8 @@ def _files(name: str, facts: Mapping[str, Any]) -> dict[str, Path | str | bytes]
     }
     if facts["code"]["dirty"]:
         texts["code.diff"] = capture.code_diff()
-    return {**{to: path for to, path in (whole | made).items() if path.exists()}, **texts}
+    kept = {to: path for to, path in (whole | made).items() if path.exists()}
+    return {**kept, **run_pictures.of(name), **texts}
 
 
 def package_model(name: str) -> PackedModel:
@@ -236,6 +215,9 @@ def _write_page(client: "Client", version: Version, page: Path, verdict: Mapping
     with replacing(page) as temporary:
         temporary.write_text(text, encoding="utf-8")
     tracking.log_files(client, version.run_id, {"report.html": page, model_card.CARD: card})
+    summary = model_card.excerpt(card)
+    client.set_tag(version.run_id, "mlflow.note.content", summary)
+    versions.describe(client, version, verdict["reason"], summary)
     client.set_model_version_tag(version.name, version.number, "heartml.report", sha256_file(page))   # all is stored
 
 

@@ -11,6 +11,7 @@ from support.finished_project import TASK
 from support.published_project import DATA_HASH, GIT
 
 from heartml.core import paths
+from heartml.release import run_pictures
 
 
 def make_finished(root: Path, empty_store: Path) -> None:
@@ -40,6 +41,18 @@ def make_finished(root: Path, empty_store: Path) -> None:
 def finished(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """A finished project, all but registered. Do not write here: `project` is a copy."""
     return made_once.folder(tmp_path_factory, "finished", lambda root: make_finished(root, empty_store))
+
+
+@pytest.fixture
+def pictures() -> None:
+    """For a test in which publishing is to draw its pictures."""
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Publishing draws no pictures, which takes most of a second, unless a test asks for `pictures`."""
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr(run_pictures, "of", lambda _: {})
 
 
 @pytest.fixture

@@ -12,11 +12,18 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from support.finished_project import TASK
 from support.published_project import publish_model
+from support.workspaces import ROOT
 
 from heartml.core import paths
 from heartml.models import encoders
 from heartml.registry import tracking
 from heartml.release import publish
+
+
+def notebook_code() -> list[str]:
+    """The code of the notebook of `examples/`, cell by cell."""
+    notebook = json.loads((ROOT / "examples/predict.ipynb").read_text(encoding="utf-8"))
+    return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
 def test_the_registered_model_loads_without_pickle_and_without_this_repository(project: Path, tmp_path: Path) -> None:
@@ -28,6 +35,9 @@ def test_the_registered_model_loads_without_pickle_and_without_this_repository(p
         "said = model.predict(model.input_example)\n"
         "print(json.dumps({'said': list(said['decision']), 'columns': list(said), 'code': heartml.__file__,"
         " 'signed': model.metadata.signature is not None}))\n"
+        f"import os; os.chdir({str(project)!r})\n"
+        f"for cell in {notebook_code()!r}: exec(cell)\n"
+        "print(json.dumps(list(answers['decision'])))\n"
     )
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -37,7 +47,9 @@ def test_the_registered_model_loads_without_pickle_and_without_this_repository(p
     done = subprocess.run([sys.executable, "-c", code], cwd=elsewhere, env=env, capture_output=True, text=True,
                           check=False)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found, answers = (json.loads(line) for line in done.stdout.splitlines()[-2:])
+    assert len(answers) == 4, "the notebook of examples/ runs, and predicts for four recordings"
+    assert set(answers) <= {"Present", "Unknown", "Absent", "refer"}
     assert found["signed"]
     assert "mlartifacts" in found["code"], "the code that was stored with the model answers"
     assert len(found["said"]) == 2

@@ -1,5 +1,6 @@
 """The figures of a report: spectrograms, excerpts, ticks, scales, whiskers, and numbers as they are written."""
 
+import re
 import zlib
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from heartml.reporting import number_format
 from heartml.reporting import svg as plots
-from heartml.reporting.task_report import listening
+from heartml.reporting.task_report import charts, listening, trials_table
 from heartml.reporting.task_report.charts import importance
 
 
@@ -85,3 +86,17 @@ def test_figures_are_rounded_numbers(value, text):
     assert number_format.figure(value) == text
     assert number_format.signed(-0.052) == "−0.05" and number_format.signed(0.26) == "+0.26"
     assert number_format.span({"low": 0.731, "high": 0.884}) == "0.73 to 0.88"
+
+
+def test_the_history_of_the_search_goes_by_number_and_only_ever_rises() -> None:
+    rows = [(2, 0.7), (0, 0.5), (1, None), (3, 0.6)]
+    table = pd.DataFrame([{"trial": trial, "value": value, "folds": 4, "encoder": "logspec", "pooling": None,
+                           "head": "trees", "level": "unit"} for trial, value in rows])
+    drawn = charts.history(table, "uar")
+    best, each = re.findall(r'<polyline class="curve[^"]*" points="([^"]*)"', drawn.svg)
+    heights = [[float(point.split(",")[1]) for point in line.split()] for line in (best, each)]
+    assert heights[0][0] > heights[0][1] == heights[0][2], "higher on the page is a smaller y"
+    assert heights[1][2] > heights[1][1]
+    assert charts.history(table.head(1), "uar") is None
+    shown = trials_table(table, "uar")
+    assert [(row[0], row[1]) for row in shown["rows"]] == [(2, "0.700"), (3, "0.600"), (0, "0.500"), (1, "pruned")]

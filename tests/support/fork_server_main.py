@@ -17,7 +17,8 @@ from typing import Any, NoReturn
 # What commands import after their start; what these import themselves need not be named.
 LIBRARIES = (
     "alembic.config", "anyio", "click", "dvc.lock", "dvc.repo.plots", "dvc.repo.reproduce", "dvc.scm",
-    "dvc.stage.cache", "fastapi", "great_expectations", "griffe", "h2", "httpx", "jinja2", "mlflow.pyfunc",
+    "dvc.stage.cache", "fastapi", "great_expectations", "griffe", "h2", "httpx", "jinja2",
+    "matplotlib.backends.backend_agg", "matplotlib.figure", "mlflow.pyfunc",
     "mlflow.store.model_registry.sqlalchemy_workspace_store", "mlflow.store.tracking.sqlalchemy_workspace_store",
     "mlflow.utils.search_logged_model_utils", "model_signing.signing", "model_signing.verifying", "numpy", "optuna",
     "pandas", "pendulum", "prometheus_client", "psutil", "pyarrow.dataset", "pyarrow.parquet", "pydantic",

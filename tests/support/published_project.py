@@ -12,6 +12,7 @@ from heartml.core.config import Params
 from heartml.core.system import files
 from heartml.evaluation import inputs
 from heartml.registry import tracking, versions
+from heartml.registry.child_runs import PARENT
 from heartml.release import publish
 from heartml.release.publish import ReleaseOutcome
 from heartml.stages import evaluate
@@ -42,6 +43,8 @@ def version_states() -> list[tuple[str, str | None, tuple[str, ...]]]:
 
 
 def run_states() -> list[str]:
+    """States of the runs of versions, without those below them."""
     client = tracking.connect()
     experiments = [e.experiment_id for e in client.search_experiments()]
-    return sorted(run.info.status for run in client.search_runs(experiments))
+    runs = client.search_runs(experiments)
+    return sorted(run.info.status for run in runs if PARENT not in run.data.tags)

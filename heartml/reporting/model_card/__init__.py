@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 FILE, CARD = "card.json", "model_card.md"
 Json = Mapping[str, Any]
+_LONGEST_EXCERPT = 3000      # characters; a description holds 5,000
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,20 @@ def as_html(card: str) -> str:
     for level in (3, 2):
         markup = markup.replace(f"<h{level}>", f"<h{level + 1}>").replace(f"</h{level}>", f"</h{level + 1}>")
     return markup
+
+
+def excerpt(card: str) -> str:
+    """The opening of a card, for a description in the registry: what it is not for, what it is, and how good.
+
+    The status, which changes later, is not in it.
+
+    Args:
+        card: the Markdown of `text`.
+    """
+    opening = card.split("\n---\n", 1)[1].split("\n> ", 1)[1]
+    for end in ("\nStatus in the registry", "\n## "):
+        opening = opening.split(end, 1)[0]
+    return f"> {opening.strip()}"[:_LONGEST_EXCERPT] + f"\n\nThe whole card: {CARD}, among the files of the run."
 
 
 def environment() -> "Environment":

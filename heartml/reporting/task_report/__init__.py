@@ -145,12 +145,24 @@ def data_section(name: str) -> dict[str, Any]:
 
 
 def search_section(name: str, found: Json) -> dict[str, Any]:
-    """The trials of the search, and how much each choice mattered."""
+    """The trials of the search in their order, and how much each choice mattered."""
     trials = pd.read_parquet(paths.search(name) / "trials.parquet")
     return {
         "trials": len(trials), "states": trials["state"].value_counts().sort_index().to_dict(),
-        "chart": charts.trials(trials, found["metric"]), "importance": charts.importance(trials),
+        "charts": [chart for chart in (charts.trials(trials, found["metric"]), charts.history(trials, found["metric"]))
+                   if chart],
+        "importance": charts.importance(trials), "table": trials_table(trials, found["metric"]),
     }
+
+
+def trials_table(trials: pd.DataFrame, metric: str) -> dict[str, Any]:
+    """Every trial of the search, the best first; one that was pruned has no value."""
+    ordered = trials.sort_values(["value", "trial"], ascending=[False, True], kind="stable")
+    rows = [(row["trial"], "pruned" if pd.isna(row["value"]) else f"{row['value']:.3f}", row["folds"], row["encoder"],
+             "" if pd.isna(row["pooling"]) else row["pooling"], row["head"], f"{row['level']}s")
+            for row in ordered.to_dict("records")]
+    value = f"{headline.TITLES[metric]}, out of fold"
+    return {"columns": ("Trial", value, "Folds", "Encoder", "Pooling", "Head", "Level"), "rows": rows}
 
 
 def members_table(model: Json) -> dict[str, Any]:

@@ -137,6 +137,21 @@ def trials(table: pd.DataFrame, metric: str) -> Figure | None:
                   tuple((name, number) for number, name in enumerate(encoders)))
 
 
+def history(table: pd.DataFrame, metric: str) -> Figure | None:
+    """Each finished trial in the order of the plan, and the best value so far."""
+    done = table.dropna(subset=["value"]).sort_values("trial")
+    if len(done) < 2:
+        return None
+    numbers, values = [float(trial) for trial in done["trial"]], [float(value) for value in done["value"]]
+    best = [float(value) for value in np.maximum.accumulate(values)]
+    lines = (Line("Best so far", numbers, best, 0), Line("Trial", numbers, values, 5, [3.0] * len(values)))
+    limits = domain(values, unit=bool(done["value"].between(0, 1).all()))
+    svg = chart(lines, "Trial", f"{TITLES[metric]}, out of fold", "Trials of the search in their order",
+                x_limits=(numbers[0], numbers[-1]), y_limits=limits)
+    return Figure("History of the search", "Where the upper line still rises at the end, more trials may help.", svg,
+                  _legend(lines))
+
+
 def _trial(trial: Mapping[Any, Any]) -> str:
     pooling = "no pooling" if pd.isna(trial["pooling"]) else trial["pooling"]
     return f"trial {trial['trial']}: {trial['value']:.3f}, {trial['encoder']}, {pooling}"
