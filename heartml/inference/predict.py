@@ -143,9 +143,10 @@ def run(named: Sequence[Path], wanted: str | None, task: str | None) -> PredictR
     if wanted and exported.is_export(Path(wanted)):
         return _from_export(named, Path(wanted), task, params)
     items = inputs.gather(named)
-    located = model_lookup.locate(wanted, task, params.tasks)
+    located = model_lookup.locate(wanted, task, params.tasks, verified=False)
     if (folder := _usable_export(located, params)) is not None:
-        return _from_export(named, folder, task, params, located)
+        return _from_export(named, folder, task, params, located)      # its own signature is verified there
+    located = model_lookup.locate(wanted, task, params.tasks)
     models = model_set.load(located, params.predict.accepted_sources)
     predicted = models.model.assignment_name
     if task not in (None, predicted):

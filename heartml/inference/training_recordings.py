@@ -34,7 +34,8 @@ def read(folds: Path | None) -> KnownRecordings:
         return NOTHING_KNOWN
     from pyarrow import parquet  # pandas takes half a second to import
 
-    table = parquet.read_table(folds, columns=["recording_id", "part"]).to_pydict()
+    with parquet.ParquetFile(folds) as file:      # `read_table` imports pandas
+        table = file.read(columns=["recording_id", "part"]).to_pydict()
     part_of = dict(zip(table["recording_id"], table["part"], strict=True))
     held_out = frozenset(i for i, part in part_of.items() if part == TEST)
     return KnownRecordings(frozenset(part_of) - held_out, held_out)
