@@ -3,8 +3,10 @@
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -69,18 +71,18 @@ class Holder:
         """Load the model again if another version is meant now. A fault leaves the old one in place, and is said."""
         with self._lock:
             try:
-                located = self._locate()
+                located = self._locate(verified=False)
                 old = self.served.located
                 if (located.folder, located.cautions) == (old.folder, old.cautions):
                     return
-                self.served = self._load(located)
+                self.served = self._load(self._locate())
                 say(f"now answers with {located.description}")
             except HeartMLError as error:
                 say(f"goes on with {self.served.located.description}: {error}")
 
-    def _locate(self) -> LocatedModel:
+    def _locate(self, *, verified: bool = True) -> LocatedModel:
         params = config.load()
-        located = model_lookup.locate(self._wanted, self._task, params.tasks)
+        located = model_lookup.locate(self._wanted, self._task, params.tasks, verified=verified)
         version_cautions.check(located.cautions, params.predict)
         return located
 
@@ -109,5 +111,6 @@ def exported_copy(located: LocatedModel) -> Path:
     with exclusive(paths.LOCKS / "export.lock", on_wait="serve: waiting for another export"):
         if not exported.is_export(folder):
             print(f"serve: exporting {located.description} ...", file=sys.stderr, flush=True)
-            export.write(located, folder)
+            with ProcessPoolExecutor(1, get_context("spawn")) as apart:      # or torch would stay in this memory
+                apart.submit(export.write, located, folder).result()
     return folder
