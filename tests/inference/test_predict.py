@@ -110,7 +110,7 @@ def test_a_table_says_whose_recordings_they_are(ward: Path) -> None:
 
 
 def test_patients_that_two_folders_number_alike_are_two() -> None:
-    items = [inputs._from_name(Path(p)) for p in ("a/1_AV.wav", "a/1_MV.wav", "b/1_AV.wav", "b/2_AV.wav", "b/x.wav")]
+    items = [inputs.from_name(Path(p)) for p in ("a/1_AV.wav", "a/1_MV.wav", "b/1_AV.wav", "b/2_AV.wav", "b/x.wav")]
     assert inputs.units(items, "patient") == ["a/1", "a/1", "b/1", "2", "b/x.wav"]
     assert inputs.units(items, "recording") == [str(item.path) for item in items]
 
@@ -312,7 +312,7 @@ def test_only_circor_like_names_name_a_patient() -> None:
     named = {"2530_AV.wav": ("2530", "AV"), "2530_Phc_2.wav": ("2530", "Phc"), "2530_XX.wav": (None, None),
              "normal__103_1305031931979_B.wav": (None, None), "AV.wav": (None, None)}
     for name, (patient, location) in named.items():
-        assert inputs._from_name(Path(name)) == InputFile(Path(name), patient, location)
+        assert inputs.from_name(Path(name)) == InputFile(Path(name), patient, location)
 
 
 def test_a_prediction_loads_no_library_that_it_has_no_use_for(ward: Path) -> None:

@@ -10,16 +10,18 @@ import yaml
 from support.workspaces import ROOT
 
 import heartml.stages
-from heartml.cli import cli
+from heartml.cli import cli, encoders
 from heartml.cli import stages as commands
 from heartml.core import command
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+OF_ALL_TASKS = ("validate", "pretrain")
 MODULES = [module.name for module in pkgutil.iter_modules(heartml.stages.__path__)]
 
 
 def test_each_stage_is_a_module_a_command_and_an_entry_of_dvc_yaml() -> None:
-    assert set(MODULES) == set(STAGES) == {command.name for command in commands.COMMANDS}
+    commands_of = {command.name for command in (*commands.COMMANDS, encoders.pretrain)}
+    assert set(MODULES) == set(STAGES) == commands_of
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -31,7 +33,7 @@ def test_dvc_runs_the_command_of_the_stage(name: str) -> None:
     assert callable(module.run)
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name != "validate"])
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in OF_ALL_TASKS])
 def test_a_stage_of_a_task_that_is_none_ends_in_one_line(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
