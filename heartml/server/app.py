@@ -175,7 +175,8 @@ def _add_answers(app: FastAPI, holder: Holder, work: Work) -> None:
         finally:
             work.leave()
 
-    @app.api_route("/health", methods=["GET", "HEAD"], summary="Whether the server answers")
+    @app.head("/health", include_in_schema=False)
+    @app.get("/health", summary="Whether the server answers")
     async def health() -> dict[str, Any]:
         """Always `ok` with status 200 while the server runs, and how many requests are inside."""
         return {"status": "ok", "requests": work.inside}
