@@ -64,7 +64,8 @@ def test_killed_at_any_moment_one_version_is_whole_and_the_next_run_finishes(
     assert_data_is_whole(project.root)
     if moment in ("decoding", "building"):
         assert data_checksums(project.root) == former
-    assert (project / "data.dvc").read_text() == pointer
+    # A late kill meets DVC while it writes the pointer. Then a mark says so, and the next run writes it anew.
+    assert (project / "data.dvc").read_text() == pointer or (project / str(version.PUBLISHING)).exists()
     assert json.loads(project.run("ingest", "circor", folder, "--json").stdout)["changed"]
     assert data_checksums(project.root) == expected
     assert not (project / str(version.BUILD)).exists()
