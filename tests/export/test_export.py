@@ -12,7 +12,7 @@ import onnx
 import pytest
 import soundfile
 from click.testing import CliRunner
-from support import many_heads, tiny_models
+from support import many_heads, registered_model, tiny_models
 
 from heartml import export
 from heartml.audit import export as audited
@@ -21,12 +21,12 @@ from heartml.audit.links import LinkBroken
 from heartml.cli import cli
 from heartml.cli import export as commands
 from heartml.core import paths
+from heartml.core.system.hashing import sha256_folder
 from heartml.export import comparison, graph, statement
 from heartml.inference import exported, predict, predict_exported
 from heartml.inference.exported import ExportedModel, ExportError
 from heartml.models.fitted_model import Model
-from heartml.registry import sealing, signing, tracking, versions
-from heartml.release import publish
+from heartml.registry import signing, tracking, versions
 
 TASK = "simulated-murmur"
 ROOT = Path(__file__).parents[2]
@@ -41,20 +41,9 @@ def model() -> Model:
 def project(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, model: Model) -> Iterator[Path]:
     """A working folder with a registry whose champion is the small model, and its export in `exported`."""
     root = tmp_path_factory.mktemp("exporting")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        shutil.copy(ROOT / "params.yaml", root)
-        Path(".heartml").mkdir()
-        shutil.copyfile(empty_store, ".heartml/mlflow.db")
+    with registered_model.project(root, empty_store):
         many_heads.save(paths.model(TASK), model)
-        client = tracking.connect()
-        with tracking.run(client, TASK, "key") as run_id:
-            source = sealing.log_model(client, run_id, publish.package_model(TASK), TASK, "key", {})
-            client.set_tag(run_id, audited.MODEL_TAG, _hash())
-        version = versions.register(client, TASK, run_id=run_id, source=source, key="key")
-        versions.record_verdict(client, version, {"promote": True, "reason": "promoted", "criteria": []}, None)
-        versions.settle(client, version)
+        registered_model.register(tracking.connect(), TASK, "key", None)
         sounds = Path("sounds")
         sounds.mkdir()
         for name, seed, seconds in (("2530_AV", 3, 3.0), ("2530_MV", 5, 2.0), ("other", 4, 1.0)):
@@ -65,12 +54,6 @@ def project(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, model: 
         assert done.exit_code == 0, done.output
         Path("said").write_text(done.output)
         yield root
-
-
-def _hash() -> str:
-    from heartml.core.system.hashing import sha256_folder
-
-    return sha256_folder(paths.model(TASK))
 
 
 def _predicted(*more: str) -> dict[str, object]:
@@ -254,7 +237,7 @@ def test_an_audit_holds_the_export_against_its_version(project: Path, copy: Path
     client.set_tag(evidence.version.run_id, audited.MODEL_TAG, "0" * 64)
     with pytest.raises(LinkBroken, match="model_sha256"):
         audited.check(Path("exported"), evidence)
-    client.set_tag(evidence.version.run_id, audited.MODEL_TAG, _hash())
+    client.set_tag(evidence.version.run_id, audited.MODEL_TAG, sha256_folder(paths.model(TASK)))
     (copy / "model.onnx").write_bytes(b"other")
     with pytest.raises(LinkBroken, match="not the file that was exported"):
         audited.check(copy, evidence)

@@ -20,40 +20,28 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 from mlflow.exceptions import MlflowException
-from support import tiny_models
+from support import registered_model, tiny_models
 
 from heartml.cli import cli
 from heartml.core import paths
 from heartml.core.system import files
 from heartml.inference import model_lookup, predict, serving, training_recordings
 from heartml.models.fitted_model import Model
-from heartml.registry import consent, sealing, tracking, versions
-from heartml.release import publish
+from heartml.registry import consent, tracking, versions
 
 TASK = "simulated-murmur"
 ROOT = Path(__file__).parents[2]
-PROMOTE = {"promote": True, "reason": "promoted", "criteria": []}
 
 
 def register(client, key: str, before: str | None) -> versions.Version:
-    """Log the model in `artifacts/`, register it, make it champion."""
-    with tracking.run(client, TASK, key) as run_id:
-        source = sealing.log_model(client, run_id, publish.package_model(TASK), TASK, key, {})
-    version = versions.register(client, TASK, run_id=run_id, source=source, key=key)
-    versions.record_verdict(client, version, PROMOTE, before)
-    return versions.settle(client, version)
+    return registered_model.register(client, TASK, key, before)
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, fitted: dict[str, Path]) -> Iterator[Path]:
     """A working folder with a registry whose champion is the small model."""
     root = tmp_path_factory.mktemp("served")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        shutil.copy(ROOT / "params.yaml", root)
-        Path(".heartml").mkdir()
-        shutil.copyfile(empty_store, ".heartml/mlflow.db")
+    with registered_model.project(root, empty_store):
         shutil.copytree(fitted[TASK], paths.model(TASK))
         register(tracking.connect(), "first", None)
         yield root

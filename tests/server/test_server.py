@@ -18,14 +18,13 @@ import pytest
 import soundfile
 import uvicorn
 from starlette.testclient import TestClient
-from support import many_heads, tiny_models
+from support import many_heads, registered_model, tiny_models
 from support.local_services import free_port
 
 from heartml.core import paths
 from heartml.inference import output, predict
 from heartml.models.fitted_model import Model
-from heartml.registry import sealing, tracking, versions
-from heartml.release import publish
+from heartml.registry import tracking, versions
 from heartml.server import app as application
 from heartml.server import mlflow_format, run, uploads
 from heartml.server.app import Limits
@@ -41,12 +40,7 @@ def register(key: str, model: Model) -> None:
     many_heads.save(paths.model(TASK), model)
     client = tracking.connect()
     before = versions.champion(client, TASK)
-    with tracking.run(client, TASK, key) as run_id:
-        source = sealing.log_model(client, run_id, publish.package_model(TASK), TASK, key, {})
-    version = versions.register(client, TASK, run_id=run_id, source=source, key=key)
-    versions.record_verdict(client, version, {"promote": True, "reason": "promoted", "criteria": []},
-                            before.number if before else None)
-    versions.settle(client, version)
+    registered_model.register(client, TASK, key, before.number if before else None)
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +51,7 @@ def model() -> Model:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, model: Model) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("serving")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        shutil.copy(ROOT / "params.yaml", root)
-        Path(".heartml").mkdir()
-        shutil.copyfile(empty_store, ".heartml/mlflow.db")
+    with registered_model.project(root, empty_store):
         register("first", model)
         Path("sounds").mkdir()
         for name, seed in (("2530_AV", 3), ("2530_MV", 5), ("other", 4)):
