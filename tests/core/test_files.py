@@ -1,8 +1,10 @@
 """What is written is whole, whoever writes beside it; and what is kept knows the code that it was made by."""
 
-import contextlib
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -42,28 +44,50 @@ def test_a_scratch_folder_goes_though_a_thread_goes_on_writing_there_and_hides_n
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    going = threading.Event()
-    waited: list[float] = []
+    remove = shutil.rmtree
+    removals: list[str] = []
 
-    def until_it_is_done(seconds: float) -> None:      # in the place of a sleep, whatever the machine's speed
-        waited.append(seconds)
-        late.join()
+    def written_to_meanwhile(folder: Path, ignore_errors: bool = False) -> None:
+        remove(folder, ignore_errors)
+        removals.append(str(folder))
+        if len(removals) == 1:
+            (folder / "deep").mkdir(parents=True)      # a thread made its file at that moment
 
-    monkeypatch.setattr("heartml.core.system.files.time.sleep", until_it_is_done)
-
-    def download(into: Path) -> None:
-        for number in range(100):
-            with contextlib.suppress(FileNotFoundError):
-                (into / "deep" / str(number)).mkdir(parents=True, exist_ok=True)
-            going.set()
-
+    monkeypatch.setattr("heartml.core.system.files.shutil.rmtree", written_to_meanwhile)
     with pytest.raises(KeyboardInterrupt), files.temporary_folder() as folder:
-        late = threading.Thread(target=download, args=(folder,))
-        late.start()
-        going.wait()
         raise KeyboardInterrupt
-    late.join()
-    assert len(waited) <= 2
+    assert removals == [str(folder)] * 2
+    assert not list(tmp_path.iterdir())
+
+
+INTERRUPTED = """
+import threading
+from heartml.core.system import files
+
+removed = threading.Event()
+
+def download(folder):
+    removed.wait()
+    (folder / "deep").mkdir(parents=True)
+
+with files.temporary_folder() as folder:
+    threading.Thread(target=download, args=(folder,)).start()
+    try:
+        raise KeyboardInterrupt
+    finally:
+        threading.Timer(0.3, removed.set).start()
+"""
+
+
+def test_what_a_thread_makes_again_after_the_removal_goes_when_the_process_ends(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "KeyboardInterrupt" in ended.stderr
     assert not list(tmp_path.iterdir())
 
 

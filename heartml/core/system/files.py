@@ -3,6 +3,7 @@
 Everything that this project writes goes through here: first to a temporary name beside the target, then a rename.
 """
 
+import atexit
 import contextlib
 import functools
 import io
@@ -98,13 +99,17 @@ def temporary_folder() -> Iterator[Path]:
 
     Folders of killed processes are removed first.
 
-    When the block is interrupted, threads of a library may still write there (MLflow downloads with threads). So the
-    removal is tried several times. If it fails, no error is raised that would hide why the block ended.
+    When the block is interrupted, threads of a library may still write there, and make the folder again (MLflow
+    downloads with threads). So the removal is tried several times, and once more when the process ends, because Python
+    waits for its threads before that. If it fails, no error is raised that would hide why the block ended.
     """
     _remove_orphans(Path(tempfile.gettempdir()).glob("heartml-*"), re.compile(rf"heartml-{_machine()}-(\d+)-\w+"))
     folder = Path(tempfile.mkdtemp(prefix=f"heartml-{_machine()}-{os.getpid()}-"))
     try:
         yield folder
+    except (KeyboardInterrupt, SystemExit):
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        raise
     finally:
         for _ in range(_REMOVALS):
             shutil.rmtree(folder, ignore_errors=True)
