@@ -6,6 +6,7 @@ heartml/release. `heartml retrain` starts this flow; so does a Prefect worker (p
 """
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ from prefect.states import Completed, Failed
 from flows import events
 from flows.support import check_parameters, console, one_line_errors, retry_policy, stale_runs, task_runners
 from heartml.core import config, paths
+from heartml.core.system import progress
 from heartml.pipeline import graph, recovery, run_stage
 from heartml.pipeline.graph import Plan, Stage
 from heartml.pipeline.run_stage import FinishedStage, StageFailed, StageKilled, StageTimedOut
@@ -43,10 +45,17 @@ def stage(address: str, force: bool, timeout_s: float) -> FinishedStage | State[
     def say(line: str) -> None:
         log.info(line, extra=console.VERBOSE)
 
+    def say_how_far(words: str) -> None:
+        console.report(address, words)
+        if time.monotonic() - said[-1] >= progress.EVERY_S:
+            log.info("%s: %s", address, words)      # for Prefect's page
+            said.append(time.monotonic())
+
+    said = [time.monotonic()]
     with console.running(address), task_runners.ending_with_flow():
         log.info("%s: started", address, extra=console.STARTED)
         try:
-            done = run_stage.run(address, force=force, log_line=say, timeout_s=timeout_s)
+            done = run_stage.run(address, force=force, log_line=say, timeout_s=timeout_s, on_progress=say_how_far)
             recovery.save_lock_file()
         except StageFailed as error:
             return Failed(message=str(error), name=_ENDS.get(type(error), "Failed"))

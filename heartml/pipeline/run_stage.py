@@ -12,6 +12,7 @@ from pathlib import Path
 
 from heartml.core import paths
 from heartml.core.system.errors import HeartMLError
+from heartml.core.system.progress import MARK
 from heartml.pipeline.stage_process import StageResult
 
 LOGS = paths.STATE / "logs"
@@ -44,7 +45,8 @@ class FinishedStage:
 
 
 def run(
-    address: str, *, force: bool = False, log_line: Callable[[str], None], timeout_s: float = float("inf")
+    address: str, *, force: bool = False, log_line: Callable[[str], None], timeout_s: float = float("inf"),
+    on_progress: Callable[[str], None] = lambda words: None,
 ) -> FinishedStage:
     """Run one stage in a process of its own, unless DVC finds it fresh.
 
@@ -55,6 +57,7 @@ def run(
         force: run it also if it is fresh.
         log_line: gets each line of output; the whole output is written to `.heartml/logs`.
         timeout_s: the stage is killed after so many seconds.
+        on_progress: gets, every few seconds, how far the stage is, in words (`heartml.core.system.progress`).
 
     Raises:
         StageFailed: with the stage's own error line.
@@ -68,7 +71,7 @@ def run(
             raise _timed_out(address, timeout_s)
         if _stopping.is_set():   # a cancelled flow's retry
             raise StageFailed(f"{address}: stopped")
-        result, last, in_time = _reproduce(address, left_s, force=force, log_line=log_line)
+        result, last, in_time = _reproduce(address, left_s, force=force, log_line=log_line, on_progress=on_progress)
         if not in_time:
             raise _timed_out(address, timeout_s)
         if _stopping.wait(_LAG_S if result is StageResult.KILLED else 0):
@@ -99,7 +102,7 @@ def log_file(address: str) -> Path:
 
 
 def _reproduce(
-    address: str, timeout_s: float, *, force: bool, log_line: Callable[[str], None]
+    address: str, timeout_s: float, *, force: bool, log_line: Callable[[str], None], on_progress: Callable[[str], None]
 ) -> tuple[StageResult, str, bool]:
     """The result, the line that says why it failed, and whether it ended in time."""
     LOGS.mkdir(parents=True, exist_ok=True)
@@ -113,6 +116,9 @@ def _reproduce(
         for raw in process.stdout:
             line = raw.rstrip()
             print(line, file=log, flush=True)
+            if line.startswith(MARK):
+                on_progress(line.removeprefix(MARK))
+                continue
             if not line:
                 continue
             last = line

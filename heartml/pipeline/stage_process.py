@@ -15,13 +15,14 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heartml.core.system import machine_errors
+from heartml.core.system import machine_errors, progress
 from heartml.core.system.processes import collect_garbage_less_often, die_with_parent
 from heartml.pipeline import dvc_log_errors, verify_outputs
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
+_PROGRESS_S = 2      # between two lines that say how far the stage is
 _BY_SIGNAL = re.compile(r"exited with (-\d+|137|143)$")   # 128 + SIGKILL or SIGTERM, where a shell is in between
 
 
@@ -61,6 +62,7 @@ def environment() -> None:
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     os.environ["SHELL"] = shutil.which("bash") or "/bin/sh"
     os.environ["HEARTML_PARENT"] = str(os.getpid())
+    os.environ[progress.PERIOD] = str(_PROGRESS_S)
 
 
 def reproduce(address: str, *, force: bool) -> StageResult:

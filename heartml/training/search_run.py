@@ -17,7 +17,7 @@ from heartml.core import paths
 from heartml.core.config import EnsembleParams, Params, SearchParams, StackingParams
 from heartml.core.system import code_hash, files, hashing
 from heartml.core.system.parallel import Pool
-from heartml.core.system.progress import track
+from heartml.core.system.progress import Progress, show, track
 from heartml.core.tasks import resolve
 from heartml.metrics import METRICS
 from heartml.models import heard
@@ -28,6 +28,7 @@ from heartml.models.heads import HeadPrediction
 from heartml.training import fold_fits, search_space
 from heartml.training import study as trials
 from heartml.training.fold_fits import FoldFit, TrainingData
+from heartml.training.search_space import PlannedTrial
 from heartml.training.study import RunningTrial, TrialOutcome
 from heartml.training.training_set import TrainingSet
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 KEY_DIGITS = 16
 
+_NETWORK_COST = 20     # fits of other heads that one fit of a network takes as long as; for the time left
 SINGLE_TRIAL = EnsembleParams(rounds=1, max_members=1)     # the ensemble that a trial is scored as
 CODE = ("metrics", "models/heads", "models/ensemble", "models/pooling.py", "training", "core/folds.py",
         "core/frame_store.py", "core/schema.py", "core/system/lazy.py")
@@ -105,11 +107,16 @@ class SearchRun:
         """
         finished = {trial for trial, _, _ in trials.finished_trials(study)}
         train_set, encoders = self.data.train_set, self.params.encoders
-        for number, batch in enumerate(plan := search_space.plan(self.search, encoders)):
-            left = [planned for planned in batch if planned.number not in finished]
-            asked = trials.ask(study, left, self.search, train_set.task, encoders, self.params.seed)
-            self._evaluate(study, asked, workers, f"search: batch {number + 1} of {len(plan)}")
-            trials.tell(study, asked)
+        plan = search_space.plan(self.search, encoders)
+        costs = [train_set.folds * sum(_cost(one.network is not None) for one in batch) for batch in plan]
+        with show(f"search {self.name}", sum(costs), counted=False) as shown:
+            for place, batch in enumerate(plan):
+                shown.total = shown.done + sum(costs[place:])      # less for what was known or pruned
+                shown.words = f"search {self.name}: {_where(batch, plan)}{self._best(study)}"
+                left = [one for one in batch if one.number not in finished]
+                asked = trials.ask(study, left, self.search, train_set.task, encoders, self.params.seed)
+                self._evaluate(study, asked, workers, shown)
+                trials.tell(study, asked)
         complete = [(trial, spec) for trial, spec, found in trials.finished_trials(study) if found.value is not None]
         fits = [self.fold_fit(trial, spec, fold) for trial, spec in complete for fold in range(train_set.folds)]
         self.run_fits(fits, workers, "search: fits of trials in the shared storage that are missing on this machine")
@@ -125,16 +132,22 @@ class SearchRun:
 
     def run_fits(self, fits: Sequence[FoldFit], workers: Pool, title: str) -> None:
         """Do the fits whose result file is missing, those of networks first; `title` is shown with the progress."""
-        left = sorted((fit for fit in fits if not fit.file.exists()), key=_is_short)
+        left = _missing(fits)
         for _ in track(workers.map(fold_fits.fit_fold, left), title, len(left)):
             pass
 
-    def _evaluate(self, study: "Study", asked: Sequence[RunningTrial], workers: Pool, title: str) -> None:
+    def _best(self, study: "Study") -> str:
+        values = [found.value for _, _, found in trials.finished_trials(study) if found.value is not None]
+        return f", best so far {abs(max(values)):.3f}" if values else ""
+
+    def _evaluate(self, study: "Study", asked: Sequence[RunningTrial], workers: Pool, shown: Progress) -> None:
         """Set the outcome of every trial that has none yet."""
         steps: dict[int, list[float]] = {row: [] for row in range(len(asked)) if asked[row].outcome is None}
         for wave in self._waves(study):
             fits = [self.fold_fit(asked[row].planned.number, asked[row].spec, fold) for fold in wave for row in steps]
-            self.run_fits(fits, workers, title)
+            left = _missing(fits)
+            for fit, _ in zip(left, workers.map(fold_fits.fit_fold, left), strict=True):
+                shown.advance(_cost(not _is_short(fit)))
             for row in list(steps):
                 steps[row] += [self._value_so_far(asked[row], fold) for fold in wave]
                 last = wave[-1] == self.data.train_set.folds - 1
@@ -179,6 +192,21 @@ class SearchRun:
         noisy = [prediction for file in results if (prediction := fold_fits.read_noisy_prediction(file)) is not None]
         return (joined_folds(spec, [fold_fits.read_prediction(file) for file in results], self.data.train_set),
                 joined_folds(spec, noisy, self.data.train_set) if noisy else None)
+
+
+def _missing(fits: Sequence[FoldFit]) -> list[FoldFit]:
+    """The fits without a result file, those of networks first."""
+    return sorted((fit for fit in fits if not fit.file.exists()), key=_is_short)
+
+
+def _cost(network: bool) -> int:
+    return _NETWORK_COST if network else 1
+
+
+def _where(batch: Sequence[PlannedTrial], plan: Sequence[Sequence[PlannedTrial]]) -> str:
+    """`trials 5 to 8 of 16`."""
+    first, last, count = batch[0].number + 1, batch[-1].number + 1, sum(map(len, plan))
+    return f"trials {first} to {last} of {count}" if first < last else f"trial {first} of {count}"
 
 
 def _is_short(fit: FoldFit) -> bool:

@@ -1,4 +1,4 @@
-"""What everything stands on: lazy sequences, families, processes by name, the progress bar."""
+"""What everything stands on: lazy sequences, families, processes by name."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.workspaces import ROOT
 
-from heartml.core.system import family, processes, progress
+from heartml.core.system import family, processes
 from heartml.core.system.lazy import LazySequence, select_rows
 
 
@@ -84,8 +84,3 @@ def test_a_process_ends_with_its_parent(tmp_path: Path) -> None:
     late = subprocess.run([sys.executable, "-c", child, str(started.pid)], cwd=ROOT, text=True, capture_output=True,
                           check=False, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert (late.returncode, late.stdout) == (1, ""), "whose parent has ended already ends at once"
-
-
-def test_progress_yields_everything_and_prints_nothing_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list(progress.track(iter("abc"), "letters", 3)) == ["a", "b", "c"]
-    assert capsys.readouterr() == ("", "")
