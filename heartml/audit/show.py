@@ -1,5 +1,6 @@
-"""An audit for people: a table on the terminal, an HTML page, rows for a Prefect artifact."""
+"""An audit for people: ten lines or a table on the terminal, an HTML page, rows for a Prefect artifact."""
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from heartml.audit.links import BROKEN, HOLDS, MISSING, Audit
@@ -12,7 +13,48 @@ if TYPE_CHECKING:
     from heartml.audit.reproduce import Reproduction
 
 _WIDE = 120        # columns
+# What the links are about; the second name is that of the link whose finding stands for them all.
+AREAS = {
+    "Signature": ("signature", ("export", "signature", "record", "no_pickle")),
+    "Code": ("commit", ("commit", "difference", "stage_code", "model_code", "pipeline", "parameters", "packages")),
+    "Data": ("data", ("data_version", "data", "data_here", "validation", "groups")),
+    "Stages": ("outputs", ("lock", "stages", "outputs", "reproduced")),
+    "Model": ("model", ("model", "weights", "results")),
+    "Scores": ("metrics", ("metrics", "decisions")),
+    "Release": ("gate", ("gate", "alias")),
+    "Consent": ("withdrawn", ("withdrawn",)),
+}
 _STYLES = {HOLDS: "green", BROKEN: "bold red", MISSING: "bold yellow"}
+
+
+def summary(audit: Audit, console: "Console") -> None:
+    """Print what was audited, one line for each of `AREAS`, and every link that does not hold."""
+    from rich.table import Table
+    from rich.text import Text
+
+    version = audit.version
+    lines = Table.grid(padding=(0, 2))
+    for area, (first, names) in AREAS.items():
+        own = [link for link in audit.links if link.name in names]
+        if not own:
+            continue
+        bad = [link for link in own if link.state != HOLDS]
+        state = bad[0].state if bad else HOLDS
+        found = next((link.found for link in own if link.name == first), own[0].found)
+        lines.add_row(Text(area, "bold"), Text(state, _STYLES[state]), f"{len(own)} link{'s' * (len(own) > 1)}",
+                      "" if bad else Text(printable(found)))
+        for link in bad:
+            lines.add_row("", "", "", Text(printable(f"{link.title}: {link.found} (expected: {link.expected})"), "red"))
+    registered = f"registered {datetime.fromtimestamp(version.created_ms / 1000, UTC):%Y-%m-%d %H:%M} UTC"
+    console.print(Text(", ".join((f"{version.name} version {version.number}", *version.aliases, registered)), "bold"))
+    console.print(lines)
+    _verdict(audit, console)
+
+
+def _verdict(audit: Audit, console: "Console") -> None:
+    from rich.text import Text
+
+    console.print(Text(f"{audit.verdict}, {audit.seconds:.1f} s", "bold green" if audit.holds else "bold red"))
 
 
 def table(audit: Audit, console: "Console") -> None:
@@ -29,7 +71,7 @@ def table(audit: Audit, console: "Console") -> None:
         links.add_row(Text(link.state, _STYLES[link.state]), link.title, expected + Text(printable(link.found)),
                       *([link.rests_on] if wide else []))
     console.print(links)
-    console.print(Text(f"{audit.verdict}, {audit.seconds:.1f} s", "bold green" if audit.holds else "bold red"))
+    _verdict(audit, console)
 
 
 def reproduction(found: "Reproduction", console: "Console") -> None:

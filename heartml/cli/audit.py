@@ -9,16 +9,19 @@ import click
 
 @click.command()
 @click.argument("model")
+@click.option("--full", is_flag=True, help="Print every link, also those that hold.")
 @click.option("--reproduce", is_flag=True, help="Also run every stage again in a fresh clone and compare all outputs.")
 @click.option("--tolerance", type=click.FloatRange(0, min_open=True),
               help="Largest difference of a number in another environment; else `audit.tolerance` of params.yaml.")
 @click.option("--json", "as_json", is_flag=True, help="Print every link as JSON.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the links as a page to this file.")
-def audit(model: str, reproduce: bool, tolerance: float | None, as_json: bool, html: Path | None) -> None:
+def audit(model: str, full: bool, reproduce: bool, tolerance: float | None, as_json: bool, html: Path | None) -> None:
     """Check the whole chain behind a registered version.
 
     MODEL is NAME (its champion), NAME@ALIAS or NAME/VERSION, or the folder of an export, whose version is then audited
-    with it. Each link of the chain holds, is broken or is missing.
+    with it. Each link of the chain holds, is broken or is missing. Ten lines say what holds, and every link that does
+    not; --full prints each link.
+
     The links are: signature, commit and difference from it, code of the stages and beside the model, parameters,
     packages, dvc.lock, every file of the data and of the stages' outputs (hashed again), the registered files,
     validation, folds, metrics and decisions (computed again), the gate's verdict, the alias, and withdrawn consent.
@@ -35,6 +38,7 @@ def audit(model: str, reproduce: bool, tolerance: float | None, as_json: bool, h
     \b
     Examples:
     heartml audit simulated-murmur
+    heartml audit simulated-murmur --full
     heartml audit circor-murmur/3 --reproduce --html audit.html
     heartml audit exported/
     """
@@ -56,7 +60,7 @@ def audit(model: str, reproduce: bool, tolerance: float | None, as_json: bool, h
         click.echo(json.dumps({**found.as_json(), **outputs}, indent=2))
     else:
         console = Console()
-        show.table(found, console)
+        (show.table if full else show.summary)(found, console)
         if reproduced:
             show.reproduction(reproduced, console)
     if not found.holds:

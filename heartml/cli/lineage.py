@@ -12,19 +12,21 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model")
-@click.option("--recordings", is_flag=True, help="List every recording with its source file, not only the first three.")
-@click.option("--all", "whole", is_flag=True, help="Show everything: every parameter, code file and recording.")
+@click.option("--full", is_flag=True, help="Show the chain as a tree: every stage, with what it reads and writes.")
+@click.option("--recordings", is_flag=True, help="The tree with every recording and its source file.")
+@click.option("--all", "whole", is_flag=True, help="The tree with every parameter, code file and recording.")
 @click.option("--diff", is_flag=True, help="Print how the code differed from the commit, for `git apply`.")
 @click.option("--json", "as_json", is_flag=True, help="Print the chain as W3C PROV (PROV-JSON).")
 @click.option("--openlineage", is_flag=True, help="Print the chain as OpenLineage events, one on each line.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the chain as a page to this file.")
-def lineage(model: str, recordings: bool, whole: bool, diff: bool, as_json: bool, openlineage: bool,
+def lineage(model: str, full: bool, recordings: bool, whole: bool, diff: bool, as_json: bool, openlineage: bool,
             html: Path | None) -> None:
     """Show what a registered version was made of.
 
-    MODEL is NAME (its champion), NAME@ALIAS or NAME/VERSION. The chain has run, code, dvc.lock, stages, folds,
-    recordings and environment. Files are found by hash, so it is the chain of that version, however data and code have
-    changed since. What cannot be found is listed, with what to do. `heartml audit` checks whether the links still hold.
+    MODEL is NAME (its champion), NAME@ALIAS or NAME/VERSION. Ten lines say what it is, by whom and when it was made,
+    from which data, code and parameters, and what is missing. --full shows the chain with all its stages. Files are
+    found by hash, so it is the chain of that version, however data and code have changed since. What cannot be found is
+    listed, with what to do. `heartml audit` checks whether the links still hold.
 
     \b
     Reads        the registry, the run's files, git, DVC's cache and remotes
@@ -34,6 +36,7 @@ def lineage(model: str, recordings: bool, whole: bool, diff: bool, as_json: bool
     \b
     Examples:
     heartml lineage simulated-murmur
+    heartml lineage simulated-murmur --full
     heartml lineage circor-murmur/3 --html lineage.html
     heartml lineage circor-murmur --json > lineage.prov.json
     """
@@ -57,7 +60,7 @@ def lineage(model: str, recordings: bool, whole: bool, diff: bool, as_json: bool
     elif diff:
         click.echo(found.code.difference or b"", nl=False)
     elif not html:
-        _print_tree(found, whole=whole, recordings=recordings)
+        _print(found, full=full, whole=whole, recordings=recordings)
 
 
 def _write_page(path: Path, found: "Chain") -> None:
@@ -69,13 +72,18 @@ def _write_page(path: Path, found: "Chain") -> None:
     click.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB", err=True)
 
 
-def _print_tree(found: "Chain", *, whole: bool, recordings: bool) -> None:
+def _print(found: "Chain", *, full: bool, whole: bool, recordings: bool) -> None:
     from rich.console import Console
 
     from heartml.lineage import show, tree
 
-    most = None if whole or recordings else 3
-    Console().print(show.tree(tree.outline(found, most), whole=whole))
+    if full or whole or recordings:
+        most = None if whole or recordings else 3
+        Console().print(show.tree(tree.outline(found, most), whole=whole))
+        return
+    named = f"{found.version.name}/{found.version.number}"
+    Console().print(show.summary(tree.outline(found, 0)))
+    click.echo(f"\nThe whole chain: heartml lineage {named} --full. Does it hold? heartml audit {named}")
 
 
 @click.command()
@@ -108,10 +116,11 @@ def trace(name: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("patient")
-@click.option("--reason", required=True, help="The reason; stored in data/withdrawn.parquet and in the quarantine.")
+@click.option("--reason", help="The reason; stored in data/withdrawn.parquet and in the quarantine.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be taken out and marked; nothing is written.")
 @click.option("--yes", is_flag=True, help="Withdraw without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
-def withdraw(patient: str, reason: str, yes: bool, as_json: bool) -> None:
+def withdraw(patient: str, reason: str | None, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Remove a patient who has withdrawn consent from the data.
 
     The recordings are not in the next version of the data, and no later ingest brings them back, whatever the files are
@@ -122,10 +131,11 @@ def withdraw(patient: str, reason: str, yes: bool, as_json: bool) -> None:
     \b
     Reads        data/, git, the registry
     Writes       data/ (one row with the reason for each recording), data.dvc, tags of registered versions
-    Exit status  0: done; 1: there is no such patient; 2: no terminal to ask at, and no --yes
+    Exit status  0: done; 1: there is no such patient; 2: no --reason, or no terminal to ask at and no --yes
 
     \b
-    Example:
+    Examples:
+    heartml withdraw circor-9979 --dry-run
     heartml withdraw circor-9979 --reason "letter of 3 March"
     """
     import sys
@@ -133,10 +143,17 @@ def withdraw(patient: str, reason: str, yes: bool, as_json: bool) -> None:
     from heartml.lineage import withdrawal
     from heartml.registry import tracking
 
-    if not yes and not sys.stdin.isatty():
+    if not dry_run and not (reason or "").strip():
+        raise click.UsageError('give the reason: --reason "letter of 3 March" is what people will read in a year')
+    if not dry_run and not yes and not sys.stdin.isatty():
         raise click.UsageError("there is no terminal to ask at: add --yes")
     client = tracking.connect_to_existing()
     found = withdrawal.preview(client, patient)
+    if dry_run:
+        planned = withdrawal.plan(found)
+        click.echo(json.dumps(planned.as_dict(), indent=2) if as_json else "\n".join(withdrawal.planned_lines(planned)))
+        return
+    assert reason
     if not yes:
         from heartml.lineage import trace as tracing
 

@@ -1,14 +1,29 @@
-"""An outline as a tree on the terminal: one line for each node, with shortened hashes."""
+"""An outline on the terminal, with shortened hashes: ten lines for people, or the whole tree."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from heartml.reporting.outline import Node
 
 if TYPE_CHECKING:
+    from rich.table import Table
     from rich.text import Text
     from rich.tree import Tree
 
 DIGITS = 12      # of a hash on the terminal; `--json` and the page have the whole hash
+
+
+def summary(node: Node) -> "Table":
+    """The nodes directly below `node`, one in each row. What is missing or wrong further below has a row of its own."""
+    from rich.table import Table
+
+    table = Table(title=f"{node.name} {node.words}", title_justify="left", title_style="bold", show_header=False,
+                  box=None, pad_edge=False)
+    for child in node.under:
+        table.add_row(_name(child), _words(child))
+        for bad in _bad_below(child):
+            table.add_row(_name(bad), _words(bad))
+    return table
 
 
 def tree(node: Node, *, whole: bool) -> "Tree":
@@ -33,19 +48,34 @@ def _grow(branch: "Tree", node: Node, *, whole: bool) -> "Tree":
 
 def _has_bad(node: Node) -> bool:
     """Whether something below this node is missing or wrong."""
-    return any(child.bad or _has_bad(child) for child in node.under)
+    return any(True for _ in _bad_below(node))
+
+
+def _bad_below(node: Node) -> Iterator[Node]:
+    for child in node.under:
+        if child.bad:
+            yield child
+        yield from _bad_below(child)
 
 
 def _line(node: Node) -> "Text":
     from rich.text import Text
 
-    line = Text(no_wrap=False, overflow="fold")
-    line.append(node.name, style="bold red" if node.bad else "bold")
-    if node.digest:
-        line.append(f" {short(node.digest)}", style="cyan")
-    if node.words:
-        line.append(f" {node.words}", style="red" if node.bad else "")
-    return line
+    return Text(" ", overflow="fold").join(part for part in (_name(node), _words(node)) if part)
+
+
+def _name(node: Node) -> "Text":
+    from rich.text import Text
+
+    return Text(node.name, style="bold red" if node.bad else "bold")
+
+
+def _words(node: Node) -> "Text":
+    from rich.text import Text
+
+    digest = Text(short(node.digest), style="cyan") if node.digest else Text()
+    words = Text(node.words, style="red" if node.bad else "")
+    return Text(" ", overflow="fold").join(part for part in (digest, words) if part)
 
 
 def short(digest: str) -> str:

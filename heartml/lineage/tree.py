@@ -81,6 +81,7 @@ def _run(chain: Chain) -> Node:
     if run is None:
         return Node("Run", "gone", chain.version.run_id, bad=True)
     words = f"{run.status}, registered {_when(run.start_ms)} UTC"
+    words += f" by {run.tags['mlflow.user']}" if run.tags.get("mlflow.user") else ""
     if run.end_ms:
         words += f", {(run.end_ms - run.start_ms) / 1000:.1f} s"
     inputs = tuple(Node("data set", entry["name"], entry["digest"]) for entry in run.data)
@@ -189,7 +190,8 @@ def _data(chain: Chain, keep: int | None) -> Node:
         return Node("Data", "missing", bad=True)
     sets = tuple(_data_set(str(name), own, keep) for name, own in chain.recordings.groupby("dataset", sort=True))
     size = f"{chain.data.files or 0:,} files, {(chain.data.bytes or 0) / 1e6:,.1f} MB"
-    return Node("Data", f"{size}, {len(chain.recordings):,} recordings", chain.data.md5, sets,
+    words = f"{size}, {len(chain.recordings):,} recordings of {chain.recordings['patient_id'].nunique():,} patients"
+    return Node("Data", f"{words} ({', '.join(one.name for one in sets)})", chain.data.md5, sets,
                 bad=chain.recordings.empty, open=True)
 
 

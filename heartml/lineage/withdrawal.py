@@ -106,6 +106,22 @@ def run(client: Client, found: Trace, reason: str) -> Withdrawal:
                       tuple(remains(found)), found.missing)
 
 
+def plan(found: Trace) -> Withdrawal:
+    """What `run` would do now; nothing is written.
+
+    Args:
+        found: from `preview`.
+
+    Returns:
+        The recordings that `data/` has now, and the registered versions that would be marked. `after` and `reason` are
+        empty.
+    """
+    patient, recordings = _ids(found)[0], version.read().recordings
+    own = recordings.loc[recordings["patient_id"] == patient, "recording_id"]
+    return Withdrawal(patient, "", tuple(own), _data_hash(), "", tuple(use for use in found.uses if use.version),
+                      found.twins, tuple(remains(found)), found.missing)
+
+
 def _data_hash() -> str:
     """Hash of the data version in place; empty if a killed process left data.dvc incomplete (it is written again)."""
     try:
@@ -145,6 +161,15 @@ def remains(found: Trace) -> list[str]:
     ]
 
 
+def planned_lines(planned: Withdrawal) -> list[str]:
+    """What a withdrawal would do, for people, one fact a line."""
+    count = len(planned.recordings)
+    first = f"{count_of(count)} would be taken out of data version {planned.before[:12]}" if count else (
+        "no recording is in data/ now; a later ingest would be refused")
+    return [f"{planned.patient}: {first}", *_affected("registered versions that would be marked", planned),
+            *_remaining(planned), "nothing was changed (--dry-run)"]
+
+
 def lines(done: Withdrawal) -> list[str]:
     """The withdrawal for people, one fact a line."""
     count = len(done.recordings)
@@ -153,11 +178,18 @@ def lines(done: Withdrawal) -> list[str]:
     if done.after != done.before:
         found.append(f"data version {done.before[:12]} -> {done.after[:12]}: commit data.dvc, then `heartml retrain` "
                      "makes models without them")
-    found += ["registered versions affected, marked in the registry"] + (_uses(done.affected) or ["  none"])
-    found += [f"could not be read, perhaps affected too: {words}" for words in done.missing]
-    found += [f"also in group {other.group_id}: {other.patient_id} ({count_of(other.recordings)} stay). The same "
-              f"person? `{WHO} {other.patient_id}`" for other in done.twins]
-    return [*found, "what remains", *(f"  {words}" for words in done.remains)]
+    return [*found, *_affected("registered versions affected, marked in the registry", done), *_remaining(done)]
+
+
+def _affected(title: str, found: Withdrawal) -> list[str]:
+    return [title, *(_uses(found.affected) or ["  none"]),
+            *(f"could not be read, perhaps affected too: {words}" for words in found.missing)]
+
+
+def _remaining(found: Withdrawal) -> list[str]:
+    twins = [f"also in group {other.group_id}: {other.patient_id} ({count_of(other.recordings)} stay). The same "
+             f"person? `{WHO} {other.patient_id}`" for other in found.twins]
+    return [*twins, "what remains", *(f"  {words}" for words in found.remains)]
 
 
 def _uses(affected: Iterable[Use]) -> list[str]:

@@ -163,7 +163,7 @@ def run(client: "MlflowClient", experiment: str, name: str, started_ms: int | No
         started_ms: when the work that the run is about began, in milliseconds since 1970; `None`: now.
     """
     tags = {
-        "heartml.process": processes.own_name(), "mlflow.runName": name,
+        "heartml.process": processes.own_name(), "mlflow.runName": name, "mlflow.user": processes.user_name(),
         "mlflow.source.name": "heartml retrain", "mlflow.source.type": "JOB",
     }
     _close_left_open(client)

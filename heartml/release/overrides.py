@@ -7,11 +7,11 @@ The next retraining does not undo such a decision. The version that was rolled b
 nothing new. After a retirement the gate refuses every version, until a person promotes one.
 """
 
-import getpass
 import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from heartml.core.system import processes
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import temporary_folder
 from heartml.pipeline import git
@@ -174,11 +174,7 @@ def current_person() -> str:
     """The person at this computer: `Ada Lovelace <ada@example.org> (ada on machine)`, as far as git and system know."""
     name, email = (git.run("config", key).stdout.decode("utf-8", errors="replace").strip()
                    for key in ("user.name", "user.email"))
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = "an unknown user"
-    known = [name, *([f"<{email}>"] if email else []), f"({user} on {platform.node()})"]
+    known = [name, *([f"<{email}>"] if email else []), f"({processes.user_name()} on {platform.node()})"]
     return " ".join(part for part in known if part)
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from heartml import audit
 from heartml.audit import recompute, registry_claims, show, stored_bytes
 from heartml.audit.evidence import Evidence
 from heartml.audit.links import BROKEN, HOLDS, MISSING, Audit, AuditLink, LinkBroken, LinkMissing
@@ -200,6 +201,20 @@ def an_audit() -> Audit:
              AuditLink("b", "Model", BROKEN, "the same", HOSTILE, "the signature"),
              AuditLink("c", "Commit", MISSING, "there", "gone", "git"))
     return Audit(VERSION, links, 1.25)
+
+
+def test_the_summary_has_a_line_for_each_area_and_every_link_that_does_not_hold() -> None:
+    areas = [name for _, names in show.AREAS.values() for name in names]
+    assert sorted(areas) == sorted({*(check.name for check in (*audit.CHECKS, audit.WEIGHTS)), "export", "reproduced"})
+    links = tuple(AuditLink(name, name, BROKEN if name == "groups" else HOLDS, "apart", f"{name} as stored", "git")
+                  for name in areas)
+    text = StringIO()
+    show.summary(Audit(VERSION, links, 1.25), Console(file=text, width=160))
+    lines = text.getvalue().splitlines()
+    assert [line.split()[:2] for line in lines[1:4]] == [["Signature", "holds"], ["Code", "holds"], ["Data", "broken"]]
+    assert "commit as stored" in lines[2] and "data as stored" not in text.getvalue()
+    assert lines[4].strip() == "groups: groups as stored (expected: apart)"
+    assert len(lines) == len(show.AREAS) + 3 and lines[-1] == f"1 broken of {len(areas)} links, 1.2 s"
 
 
 def test_table_rows_and_page_show_every_link_and_expectations_of_what_does_not_hold() -> None:

@@ -1,6 +1,7 @@
 """The chain behind a version: complete, the same wherever data have moved since, in vocabularies that others read."""
 
 import dataclasses
+import getpass
 import io
 import json
 import os
@@ -264,7 +265,22 @@ def test_an_auditor_has_the_chain_on_the_terminal_within_ten_seconds_of_work(pro
     done = project.run("lineage", TASK)
     after = os.times()
     assert "nothing: every link was found" in done.stdout
+    assert f"heartml lineage {TASK}/1 --full" in done.stdout and "stages behind this model" in done.stdout
     assert after.children_user + after.children_system - before.children_user - before.children_system < 10
+
+
+def test_ten_lines_name_the_parts_and_what_is_missing_below_them(found: Chain) -> None:
+    def rows(chain: Chain) -> list[tuple[str, str]]:
+        names, words = show.summary(tree.outline(chain, 0)).columns
+        return list(zip(map(str, names.cells), map(str, words.cells), strict=True))
+
+    whole = rows(found)
+    assert [name for name, _ in whole] == [
+        "Gate", "Run", "Code", "dvc.lock", "params.yaml", "Validation", "Folds", "Data", "Environment", "Missing"]
+    assert f" UTC by {getpass.getuser()}, " in dict(whole)["Run"]
+    assert f"of {found.recordings['patient_id'].nunique()} patients (simulated)" in dict(whole)["Data"]
+    damaged = rows(dataclasses.replace(found, missing=("folds.parquet: gone",)))
+    assert damaged[-2:] == [("Missing", "1 links"), ("missing", "folds.parquet: gone")]
 
 
 def test_a_user_s_mistake_is_one_line(project: Workspace) -> None:

@@ -200,6 +200,19 @@ def test_another_file_name_or_patient_id_does_not_bring_samples_back() -> None:
     assert withdrawn.faults(files, facts, gone.head(0)) == {}
 
 
+def test_a_dry_run_says_what_would_go_and_changes_nothing(project: Workspace) -> None:
+    patient, before = patient_in(TEST), data_hash()
+    kept = sum(pd.read_parquet(paths.RECORDINGS)["patient_id"] == patient)
+    run = click.testing.CliRunner().invoke
+    told = run(cli.cli, ["withdraw", patient, "--dry-run"])
+    assert told.exit_code == 0, told.output
+    assert f"{patient}: {kept} recordings would be taken out" in told.output and "version 1, champion" in told.output
+    assert len(json.loads(run(cli.cli, ["withdraw", patient, "--dry-run", "--json"]).stdout)["recordings"]) == kept
+    assert (data_hash(), marked()) == (before, {})
+    assert patient in set(pd.read_parquet(paths.RECORDINGS)["patient_id"])
+    assert run(cli.cli, ["withdraw", patient, "--yes"]).exit_code == 2, "no reason"
+
+
 def test_only_a_patient_withdraws_and_a_terminal_is_asked(project: Workspace) -> None:
     run, pointer = click.testing.CliRunner().invoke, version.POINTER.read_bytes()
     row = pd.read_parquet(paths.RECORDINGS).iloc[0]

@@ -21,6 +21,16 @@ def own_name() -> str:
     return f"{platform.node()}/{os.getpid()}/{_start(os.getpid())}"
 
 
+def user_name() -> str:
+    """Name of the user whose process this is; `an unknown user` where the system has no name."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "an unknown user"
+
+
 def has_ended(process: str) -> bool:
     """Whether the process of that name (see `own_name`) ran on this machine and has ended; false for other machines."""
     host, _, rest = process.partition("/")
