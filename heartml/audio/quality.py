@@ -85,24 +85,21 @@ def measure(waveform: npt.NDArray[np.float32], sample_rate_hz: int) -> Quality:
     )
 
 
-def warnings(quality: Quality, params: ValidateParams) -> list[str]:
-    """Warnings for people, the worst first; empty for a good recording."""
+def warnings(quality: Quality, params: ValidateParams) -> dict[str, str]:
+    """Warnings for people, the worst first: a word for a table -> a sentence; empty for a good recording."""
     rules = [
-        (quality.silent_share >= 0.5, f"{quality.silent_share:.0%} of it is silent"),
-        (quality.seconds < params.short_seconds, f"only {quality.seconds:.2f} s long"),
-        (quality.clipped_share > params.clipped_share, f"{quality.clipped_share:.1%} of the samples are clipped"),
-        (quality.peak < params.quiet_peak, f"very quiet: the peak is {quality.peak:.3f} of full scale"),
-        (abs(quality.dc) > params.dc_offset, f"DC offset of {quality.dc:+.2f} of full scale"),
-        (
-            quality.heard_bandwidth_hz < params.bandwidth_hz,
-            f"muffled: above {quality.heard_bandwidth_hz:.0f} Hz there is next to nothing",
-        ),
-        (
-            quality.contrast_db < params.contrast_db,
-            f"no heart sounds stand out: loud and quiet moments differ by {quality.contrast_db:.1f} dB",
-        ),
+        (quality.silent_share >= 0.5, "silent", f"{quality.silent_share:.0%} of it is silent"),
+        (quality.seconds < params.short_seconds, "short", f"only {quality.seconds:.2f} s long"),
+        (quality.clipped_share > params.clipped_share, "clipped",
+         f"{quality.clipped_share:.1%} of the samples are clipped"),
+        (quality.peak < params.quiet_peak, "quiet", f"very quiet: the peak is {quality.peak:.3f} of full scale"),
+        (abs(quality.dc) > params.dc_offset, "offset", f"DC offset of {quality.dc:+.2f} of full scale"),
+        (quality.heard_bandwidth_hz < params.bandwidth_hz, "muffled",
+         f"muffled: above {quality.heard_bandwidth_hz:.0f} Hz there is next to nothing"),
+        (quality.contrast_db < params.contrast_db, "no heart sounds",
+         f"no heart sounds stand out: loud and quiet moments differ by {quality.contrast_db:.1f} dB"),
     ]
-    return [words for applies, words in rules if applies]
+    return {word: sentence for applies, word, sentence in rules if applies}
 
 
 def _decibels(power: float) -> float:

@@ -296,23 +296,22 @@ def predict(named: tuple[Path, ...], wanted: str | None, task: str | None, to: P
     together = () if wanted else several_tasks.asked(task, config.load().tasks)
     if together:
         several = several_tasks.run(named, together)
-        faults, printed = several.results[0].faults, several_output.as_json(several) if as_json else ""
+        first, printed = several.results[0], several_output.as_json(several) if as_json else ""
         if to:
             several_output.write_csv(several, to)
     else:
-        result = scoring.run(named, wanted, task)
-        faults, printed = result.faults, output.as_json(result) if as_json else ""
+        first = scoring.run(named, wanted, task)
+        printed = output.as_json(first) if as_json else ""
         if to:
-            output.write_csv(result, to)
+            output.write_csv(first, to)
     if as_json:
         click.echo(printed)
+        output.print_faults(first)
     elif together:
         several_output.show(several)
     else:
-        output.show(result)
-    for recording in faults:
-        click.echo(f"heartml: {output.fault_line(recording)}", err=True)
-    if faults:
+        output.show(first)
+    if first.faults:
         sys.exit(1)
 
 

@@ -5,7 +5,7 @@ ingest, the warnings those of validation.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,16 @@ from heartml.core import config
 from heartml.core.config import Params
 from heartml.core.system import parallel
 from heartml.core.system.progress import track
-from heartml.inference import exported, inputs, model_lookup, model_set, murmur_words, training_recordings
+from heartml.inference import (
+    data_recordings,
+    exported,
+    inputs,
+    model_lookup,
+    model_set,
+    murmur_words,
+    training_recordings,
+)
+from heartml.inference.data_recordings import DataRecording
 from heartml.inference.inputs import InputFile
 from heartml.inference.model_lookup import LocatedModel, NoModel
 from heartml.inference.model_set import ModelSet
@@ -47,6 +56,7 @@ class ScoredRecording:
         sample_rate_hz: of the file; `None` where it cannot be read.
         quality: the measures behind the warnings; `None` where there is a fault.
         findings: why the model cannot judge it; empty where it can.
+        short_warnings: each of `warnings` in a word or two, for a table.
     """
 
     item: InputFile
@@ -59,6 +69,7 @@ class ScoredRecording:
     sample_rate_hz: int | None = None
     quality: Quality | None = None
     findings: tuple[Finding, ...] = ()
+    short_warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,6 +126,7 @@ class PredictResult:
         cautions: what to know about the models before the predictions are trusted; see `model_set.cautions`.
         known: recordings that the model was trained or tested on.
         accepted_sources: sources that were validated since the training, whose recordings are accepted.
+        of_data: recording id -> what `data/` of this project knows of it.
     """
 
     model: LocatedModel
@@ -126,6 +138,13 @@ class PredictResult:
     cautions: tuple[str, ...] = ()
     known: KnownRecordings = NOTHING_KNOWN
     accepted_sources: tuple[str, ...] = ()
+    of_data: Mapping[str, DataRecording] = field(default_factory=dict)
+
+    def with_data(self) -> "PredictResult":
+        """The same, with what `data/` of this project knows of the recordings."""
+        scored = (recording for one in self.predictions for recording in one.recordings)
+        ids = {recording.recording_id for recording in (*scored, *self.faults)}
+        return replace(self, of_data=data_recordings.read(ids, self.task))
 
 
 def run(named: Sequence[Path], wanted: str | None, task: str | None) -> PredictResult:
@@ -151,7 +170,7 @@ def run(named: Sequence[Path], wanted: str | None, task: str | None) -> PredictR
     predicted = models.model.assignment_name
     if task not in (None, predicted):
         raise NoModel(f"--task {task}: {located.description} predicts {predicted}")
-    return predict_files(items, models, located, params)
+    return predict_files(items, models, located, params).with_data()
 
 
 def _usable_export(located: LocatedModel, params: Params) -> Path | None:
@@ -176,7 +195,7 @@ def _from_export(named: Sequence[Path], folder: Path, task: str | None, params: 
     result = predict_exported.run(named, folder, params, located or predict_exported.registered(folder, params))
     if task not in (None, result.task):
         raise NoModel(f"--task {task}: {result.model.description} predicts {result.task}")
-    return result
+    return result.with_data()
 
 
 def predict_files(items: Sequence[InputFile], models: ModelSet, located: LocatedModel, params: Params) -> PredictResult:
@@ -260,9 +279,10 @@ def read_recording(item: InputFile, params: Params) -> tuple[ScoredRecording, tu
         return ScoredRecording(item, samples.seconds, fault, (), {}, None, samples.recording_id,
                                samples.sample_rate_hz), None
     measured = quality.measure(waveform, samples.sample_rate_hz)
-    warnings = tuple(quality.warnings(measured, params.validate_))
+    warnings = quality.warnings(measured, params.validate_)
     rate_hz = samples.sample_rate_hz
-    usable = ScoredRecording(item, samples.seconds, None, warnings, {}, None, samples.recording_id, rate_hz, measured)
+    usable = ScoredRecording(item, samples.seconds, None, tuple(warnings.values()), {}, None, samples.recording_id,
+                             rate_hz, measured, short_warnings=tuple(warnings))
     return usable, (waveform, rate_hz)
 
 

@@ -149,7 +149,7 @@ def _warnings(waveforms: Sequence[RatedWaveform], unit_of: Sequence[str], params
     """Unit -> warnings about the signal of its recordings."""
     warnings: dict[str, list[str]] = {unit: [] for unit in unit_of}
     for unit, waveform in zip(unit_of, waveforms, strict=True):
-        warnings[unit] += quality.warnings(quality.measure(*waveform), params.validate_)
+        warnings[unit] += quality.warnings(quality.measure(*waveform), params.validate_).values()
     return warnings
 
 

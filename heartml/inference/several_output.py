@@ -26,20 +26,18 @@ def rows(results: Sequence[PredictResult]) -> dict[str, list[UnitPrediction | No
 
 
 def show(found: SeveralResults) -> None:
-    """Print one table of all tasks to standard output. Faults are printed by the caller."""
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)      # a file or a pipe has no width
+    """Print one table of all tasks, then the files that could not be scored (on stderr), then what to know."""
+    console = output.console_for_tables()
     by_unit = rows(found.results)
     if by_unit:
         console.print(_table(found.results, by_unit))
+    output.print_faults(found.results[0])
     first = {unit: next(one for one in of_unit if one) for unit, of_unit in by_unit.items()}
+    name = {unit: output.unit_name(one, found.results[0]) for unit, one in first.items()}
     cautions = [line for result in found.results for line in result.cautions]
     known = [f"{result.task}: {line}" for result in found.results for line in output.known_lines(result)]
-    warnings = [f"{_name(unit)}: {'; '.join(one.warnings)}" for unit, one in first.items() if one.warnings]
-    referred = [f"{_name(one.unit_id)}, {result.task}: {'; '.join(one.reasons)}"
+    warnings = [f"{name[unit]}: {'; '.join(one.warnings)}" for unit, one in first.items() if one.warnings]
+    referred = [f"{name[one.unit_id]}, {result.task}: {'; '.join(one.reasons)}"
                 for result in found.results for one in result.predictions if one.reasons]
     sections = (("Caution", list(dict.fromkeys(cautions))), ("Referred to a human", referred), ("Training data", known),
                 ("Signal quality", warnings), ("Without a prediction", list(found.left_out)))
@@ -48,10 +46,6 @@ def show(found: SeveralResults) -> None:
     notes = ("The number after a decision is its calibrated confidence.", NOTICE)
     for line in (*listed, *models, *notes):
         console.print(printable(line), markup=False, highlight=False, soft_wrap=not console.is_terminal)
-
-
-def _name(unit_id: str) -> str:
-    return Path(unit_id).name
 
 
 def _table(results: Sequence[PredictResult], by_unit: dict[str, list[UnitPrediction | None]]) -> "Table":
@@ -63,9 +57,10 @@ def _table(results: Sequence[PredictResult], by_unit: dict[str, list[UnitPredict
     table.add_column(" or ".join(dict.fromkeys(result.unit for result in results)), overflow="fold")
     for result in results:
         table.add_column(Text(result.task), overflow="fold")
-    for unit, of_unit in by_unit.items():
+    for of_unit in by_unit.values():
         decisions = [output.decision_text(one) if one else "" for one in of_unit]
-        table.add_row(*map(Text, [printable(_name(unit)), *decisions]))
+        first = next(one for one in of_unit if one)
+        table.add_row(*map(Text, [printable(output.unit_name(first, results[0])), *decisions]))
     return table
 
 

@@ -90,7 +90,8 @@ def run(named: Sequence[Path], tasks: Sequence[str]) -> SeveralResults:
         found.append(TaskModel(located, model_set.load(located, params.predict.accepted_sources), []))
     if not found:
         raise NoModel("; ".join(left_out))
-    return SeveralResults(predict_files(items, found, params), tuple(left_out))
+    results = predict_files(items, found, params)
+    return SeveralResults(tuple(one.with_data() for one in results), tuple(left_out))
 
 
 def predict_files(items: Sequence[InputFile], found: Sequence[TaskModel], params: Params) -> tuple[PredictResult, ...]:

@@ -84,7 +84,7 @@ def test_rumble_neither_makes_a_muffled_sensor_nor_hides_one(rumble: float) -> N
     swaying = (rumble * np.sin(2 * np.pi * 4 * time_s) * np.hanning(len(time_s))).astype(np.float32)
     for high_hz, muffled in ((None, False), (90, True)):
         found = measure(beating(high_hz) + swaying[: len(beating())], RATE_HZ)
-        assert any("muffled" in words for words in warnings(found, PARAMS)) is muffled
+        assert any("muffled" in words for words in warnings(found, PARAMS).values()) is muffled
     assert rumble < 1 or measure(beating() + swaying, RATE_HZ).bandwidth_hz < 20, "it decides where 99 % of all is"
 
 
@@ -97,18 +97,17 @@ GOOD = Quality(10, 0.5, -20, 0, 0, 400, 0, 20, 500)
     ({"silent_share": 0.7}, "silent"), ({"contrast_db": 1.1}, "differ by 1.1 dB"),
 ])
 def test_each_fault_has_its_warning_and_a_good_recording_none(fault: dict[str, float], word: str) -> None:
-    assert warnings(GOOD, PARAMS) == []
-    found = warnings(Quality(**{**vars(GOOD), **fault}), PARAMS)
-    assert len(found) == 1
-    assert word in found[0]
+    assert warnings(GOOD, PARAMS) == {}
+    [sentence] = warnings(Quality(**{**vars(GOOD), **fault}), PARAMS).values()
+    assert word in sentence
 
 
 @pytest.mark.parametrize("heartless", [
     tone(440), np.random.default_rng(0).normal(0, 0.2, 4 * RATE_HZ).astype(np.float32)], ids=["tone", "noise"])
 def test_what_has_no_beats_is_said_to_have_none_and_a_heart_is_not(heartless: np.ndarray) -> None:
     heart = (draw_heart_sound(np.random.default_rng(0), 4.0, True)[0] / 32768).astype(np.float32)
-    assert any("no heart sounds stand out" in words for words in warnings(measure(heartless, RATE_HZ), PARAMS))
-    assert not any("stand out" in words for words in warnings(measure(heart, RATE_HZ), PARAMS))
+    assert any("no heart sounds stand out" in words for words in warnings(measure(heartless, RATE_HZ), PARAMS).values())
+    assert "no heart sounds" not in warnings(measure(heart, RATE_HZ), PARAMS)
 
 
 @pytest.mark.real

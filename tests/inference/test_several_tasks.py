@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -49,6 +50,11 @@ def clinic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitted_disease: Path
     Path("visits.csv").write_text("path,patient_id\np1_a.flac,p1\np1_b.flac,p1\np2_a.flac,p2\nbroken.wav,p3\n")
     Path("broken.wav").write_text("no sound")
     yield tmp_path
+
+
+def cells(row: str) -> list[str]:
+    """The cells of one row of a printed table, which are two spaces or more apart."""
+    return re.split(r"\s{2,}", row.strip())
 
 
 def invoke(*arguments: object) -> Result:
@@ -122,8 +128,12 @@ def test_recordings_that_a_model_was_trained_or_tested_on_are_named(clinic: Path
     ids = [sound_files.read(Path(f"{name}.flac")).recording_id for name in SOUNDS]
     files.write_parquet(paths.folds(FIRST), pd.DataFrame({"recording_id": ids[:3], "part": ["0", "test", "test"]}))
     done = invoke(*(f"{name}.flac" for name in SOUNDS), "--task", FIRST, "--csv", "out.csv")
-    assert "Training data\n  1 of 4 recordings (p1_a.flac): the model was trained on them" in done.stdout
-    assert "2 of 4 recordings (p1_b.flac, p2_a.flac): the model was tested on them" in done.stdout
+    assert "Training data\n  1 of 4 recordings, trained: the model was trained on them" in done.stdout
+    assert "  2 of 4 recordings, held out: the model was tested on them" in done.stdout
+    shown = [cells(row)[-1] for row in done.stdout.splitlines() if ".flac" in row]
+    assert shown[:3] == ["trained", "held out", "held out"]
+    several = invoke("p1_a.flac", "visit.flac").stdout
+    assert f"{FIRST}: 1 of 2 recordings (p1_a.flac): the model was trained on them" in several
     with Path("out.csv").open(newline="") as file:
         assert [row["used_for"] for row in csv.DictReader(file)] == ["trained", "held out", "held out", ""]
     told = json.loads(invoke("p1_a.flac", "visit.flac", "--json").stdout)["tasks"]
@@ -132,3 +142,23 @@ def test_recordings_that_a_model_was_trained_or_tested_on_are_named(clinic: Path
     assert "Training data" not in invoke("visit.flac", "--task", FIRST).stdout
     assert training_recordings.read(paths.folds(FIRST)).held_out == {*ids[1:3]}
     assert training_recordings.read(paths.folds(SECOND)) == training_recordings.NOTHING_KNOWN
+
+
+def test_a_recording_of_the_data_has_its_old_name_and_its_label_beside_the_answer(clinic: Path) -> None:
+    key = sound_files.read(Path("p1_a.flac")).recording_id
+    table = {"recording_id": [key, "0" * 64], "source_file": ["ward/Ward 7.wav", "ward/other.wav"],
+             "patient_id": ["bmdhs-p1", "bmdhs-p2"], "label_aortic_stenosis": ["Absent", None]}
+    files.write_parquet(paths.RECORDINGS, pd.DataFrame(table))
+    shutil.copy("p1_a.flac", f"{key}.flac")
+    row = next(row for row in invoke(f"{key}.flac", "visit.flac", "--task", FIRST).stdout.splitlines() if "Ward" in row)
+    assert cells(row)[0] == "Ward 7.wav" and cells(row)[4] == "Absent"
+    told = json.loads(invoke(f"{key}.flac", "visit.flac", "--task", FIRST, "--json").stdout)["answers"]
+    assert [one["known_label"] for one in told] == ["Absent", None]
+    assert [one["recordings"][0]["source_file"] for one in told] == ["ward/Ward 7.wav", None]
+    assert "Ward 7.wav" in invoke(f"{key}.flac", "--task", "bmdhs").stdout, "with several tasks too"
+    assert key not in invoke(f"{key}.flac").stdout
+
+
+def test_what_could_not_be_scored_is_said_before_what_to_know(clinic: Path) -> None:
+    done = invoke("broken.wav", "visit.flac", "--task", FIRST)
+    assert done.output.index("visit.flac") < done.output.index("broken.wav") < done.output.index("Model:")

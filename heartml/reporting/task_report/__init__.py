@@ -115,7 +115,8 @@ def worst_errors_section(name: str, found: Json, params: Params) -> list[worst_e
     signal = pd.read_parquet(paths.VALIDATION / "signal.parquet").set_index("recording_id")
 
     def warnings(recording_id: str) -> list[str]:
-        return quality.warnings(Quality(**signal.loc[recording_id, list(Quality.__annotations__)]), params.validate_)
+        found = Quality(**signal.loc[recording_id, list(Quality.__annotations__)])
+        return list(quality.warnings(found, params.validate_).values())
 
     def load(recording_id: str) -> tuple[Any, int]:
         samples = sound_files.read(paths.audio(recording_id))
