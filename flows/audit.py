@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
 from flows.support import one_line_errors, stale_runs
+from flows.support.run_names import run_name
 from heartml import audit as auditor
 from heartml.audit import show
 from heartml.audit.links import HOLDS, Audit
@@ -23,7 +24,7 @@ def check_links(model: str, reproduce: bool) -> Audit | State[Any]:
     return one_line_errors.as_failed(lambda: auditor.run_all(model, reproduce=reproduce)[0])
 
 
-@flow(name="audit", persist_result=False)
+@flow(name="audit", flow_run_name=run_name("audit", "model"), persist_result=False)
 def audit(model: str, reproduce: bool = False) -> dict[str, Any] | State[Any]:
     """Verify the chain behind a registered version.
 

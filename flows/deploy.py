@@ -5,6 +5,7 @@ notifies of a run that failed, the other of a promotion. The receiver is a block
 often a secret.
 """
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,6 +35,7 @@ TAG = "heartml"   # on every deployment of prefect.yaml, and so on its runs
 WEBHOOK = "webhook/heartml"
 ENDED_BADLY = frozenset({"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut",
                          "prefect.flow-run.Late"})
+FORMER = ("retrain/weekly", "ingest/on-demand", "score/nightly", "monitor/daily", "audit/weekly")     # names until 0.1
 _FAILED = ('{"text": {{ ("HeartML " ~ flow.name ~ " " ~ flow_run.name ~ ": " ~ flow_run.state.name ~ ". "'
            ' ~ (flow_run.state.message or "")) | tojson }}, "event": {{ event.event | tojson }},'
            ' "flow": {{ flow.name | tojson }}, "flow_run": {{ flow_run.name | tojson }},'
@@ -65,6 +67,7 @@ def deploy(*, webhook: str | None, block: str | None, say: Callable[[str], None]
                               capture_output=True, check=False, stdin=subprocess.DEVNULL)
         if done.returncode:
             raise DeployError(f"`prefect deploy --all` says: {(done.stderr or done.stdout).strip()[-2000:]}")
+        _remove_former(client)
         if webhook:
             Webhook(url=SecretStr(webhook)).save(WEBHOOK.partition("/")[2], overwrite=True)
         receiver = _make_automations(client, block or WEBHOOK, required=bool(block or webhook))
@@ -79,6 +82,15 @@ def _make_pool(client: SyncPrefectClient) -> None:
     except ObjectNotFound:
         template = ProcessWorker.get_default_base_job_template()
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+
+
+def _remove_former(client: SyncPrefectClient) -> None:
+    """Remove deployments under names of a former release; they would run beside those that replace them."""
+    for name in FORMER:
+        with contextlib.suppress(ObjectNotFound):
+            found = client.read_deployment_by_name(name)
+            if TAG in found.tags:
+                client.delete_deployment(found.id)
 
 
 def _make_automations(client: SyncPrefectClient, block: str, *, required: bool) -> str:

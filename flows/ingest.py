@@ -10,6 +10,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.support import one_line_errors, retry_policy, stale_runs
+from flows.support.run_names import run_name
 from heartml.core import config
 from heartml.core.system.errors import HeartMLError
 from heartml.data import ingest as stage
@@ -32,7 +33,7 @@ def admit(dataset: str, folder: Path, keep_tasks: bool, replace: bool) -> stage.
     return one_line_errors.as_failed(stage.run, dataset, folder, keep_tasks=keep_tasks, replace=replace)
 
 
-@flow(name="ingest", persist_result=False)
+@flow(name="ingest", flow_run_name=run_name("ingest", "dataset"), persist_result=False)
 def ingest(
     dataset: str,
     folder: Path | None = None,

@@ -17,6 +17,7 @@ from prefect.events import emit_event
 from flows.events import DRIFT, MODEL
 from flows.score import score_block
 from flows.support import one_line_errors, stale_runs
+from flows.support.run_names import run_name
 from heartml.core import config, paths
 from heartml.inference import batch, monitoring
 from heartml.inference.batch import ScoredBlock, ScoringPlan
@@ -43,7 +44,7 @@ class _Wrapped:
         self.data = data
 
 
-@flow(name="monitor", persist_result=False)
+@flow(name="monitor", flow_run_name=run_name("monitor", "source"), persist_result=False)
 def monitor(
     source: Path, model: str | None = None, task: str | None = None, html: Path | None = None
 ) -> DriftReport | State[Any]:

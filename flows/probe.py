@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
 from flows.support import one_line_errors, stale_runs
+from flows.support.run_names import run_name
 from heartml.core import config
 from heartml.evaluation import probe as probing
 
@@ -29,7 +30,7 @@ def probe_encoder(wrapped: "_Wrapped", task_name: str, name: str) -> probing.Pro
     return probing.probe_encoder(wrapped.plan, task_name, name)
 
 
-@flow(name="probe", persist_result=False)
+@flow(name="probe", flow_run_name=run_name("probe", "tasks"), persist_result=False)
 def probe(tasks: list[str], encoders: list[str], poolings: list[str] | None = None, leave_out_heard: bool = False
           ) -> dict[str, Any] | State[Any]:
     """Compare encoders by a linear probe on tasks whose folds are drawn.

@@ -24,8 +24,10 @@ from prefect.states import Completed, Failed
 
 from flows import events
 from flows.support import check_parameters, console, one_line_errors, retry_policy, stale_runs, task_runners
+from flows.support.run_names import run_name
 from heartml.core import config, paths
 from heartml.core.system import progress
+from heartml.core.system.errors import HeartMLError
 from heartml.pipeline import graph, recovery, run_stage
 from heartml.pipeline.graph import Plan, Stage
 from heartml.pipeline.run_stage import FinishedStage, StageFailed, StageKilled, StageTimedOut
@@ -93,7 +95,15 @@ def open_store() -> None:
     publish.close_stale_runs()
 
 
-@flow(name="retrain", persist_result=False)
+def _tasks() -> str:
+    """The tasks that are retrained; empty where params.yaml cannot be read, which the run itself will say."""
+    try:
+        return ", ".join(config.load().tasks)
+    except HeartMLError:
+        return ""
+
+
+@flow(name="retrain", flow_run_name=run_name("retrain", words=_tasks), persist_result=False)
 def retrain(wait: bool = True, force: bool = False, because: str = "") -> State[Any]:
     """Bring every stage up to date, register the model, and promote it if the gate agrees.
 

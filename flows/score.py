@@ -13,6 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
 from flows.support import one_line_errors, stale_runs
+from flows.support.run_names import run_name
 from heartml.inference import batch
 from heartml.inference.batch import ScoredBlock, ScoringPlan, ScoringSummary
 from heartml.inference.prediction_cache import PredictionCacheError
@@ -30,7 +31,7 @@ def score_block(plan: ScoringPlan, number: int) -> ScoredBlock:
     return batch.score_block(plan, number)
 
 
-@flow(name="score", persist_result=False)
+@flow(name="score", flow_run_name=run_name("score", "source"), persist_result=False)
 def score(source: Path, to: Path, model: str | None = None, task: str | None = None) -> ScoringSummary | State[Any]:
     """Score the recordings of a folder, or of a CSV with columns path, patient_id, location.
 

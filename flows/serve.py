@@ -110,11 +110,11 @@ def main(prefect_port: int, mlflow_port: int, webhook: str | None) -> None:
     \b
     python -m flows.serve                              # or: make serve
     export PREFECT_API_URL=http://127.0.0.1:4200/api   # in another terminal
-    prefect deployment run retrain/weekly --watch
+    prefect deployment run retrain/retrain-weekly --watch
     """
     with serving(prefect_port, mlflow_port, webhook=webhook, say=click.echo) as services:
         click.echo(f"In another terminal: export PREFECT_API_URL=http://{local_services.HOST}:{prefect_port}/api; "
-                   "prefect deployment run retrain/weekly\nCtrl-C ends all of it.")
+                   "prefect deployment run retrain/retrain-weekly\nCtrl-C ends all of it.")
         _wait(services)
 
 

@@ -78,9 +78,9 @@ def verbose() -> Iterator[None]:
 
 @contextmanager
 def _status_line(console: "Console") -> Iterator[None]:
-    with console.status("starting") as status:
-        with progress.every(1, lambda: status.update(_under_way() or "between stages")):
-            yield
+    status = console.status("starting")
+    with status, progress.every(1, lambda: status.update(_under_way() or "between stages")):
+        yield
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -21,9 +22,12 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from prefect.client.orchestration import SyncPrefectClient
 from support import small_project
 from support.small_project import TASK
 from support.workspaces import ROOT, Workspace
+
+from flows import deploy
 
 pytestmark = pytest.mark.timeout(1800)   # on a machine that does ten other things
 PATIENCE_S = 240.0
@@ -163,6 +167,8 @@ def served(
 def test_every_deployment_of_prefect_yaml_is_there(served: Served) -> None:
     found = {d["entrypoint"]: d for d in served.ask("/deployments/filter", {})}
     wanted = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    assert len({one["name"] for one in wanted}) == len(wanted)
+    assert {one["name"] for one in found.values()} == {one["name"] for one in wanted}
     assert {d.partition(":")[2] for d in found} == {"retrain", "ingest", "score", "monitor", "audit"}
     for one in wanted:
         there = found[one["entrypoint"]]
@@ -172,6 +178,19 @@ def test_every_deployment_of_prefect_yaml_is_there(served: Served) -> None:
         assert there["concurrency_options"]["collision_strategy"] == "ENQUEUE"
         crons = [(s["schedule"]["cron"], s["active"]) for s in there["schedules"]]
         assert crons == [(s["cron"], s.get("active", True)) for s in one.get("schedules", [])]
+
+
+def test_a_deployment_under_a_former_name_goes_and_another_project_s_stays(served: Served) -> None:
+    for entrypoint, tags in (("flows/retrain.py:retrain", ["heartml"]), ("flows/audit.py:audit", [])):
+        flow_id = served.deployment(entrypoint)["flow_id"]
+        served.ask("/deployments/", {"name": "weekly", "flow_id": flow_id, "tags": tags})
+    with SyncPrefectClient(f"{served.prefect}/api") as client:
+        deploy._remove_former(client)
+        deploy._remove_former(client)
+        left = [one for one in served.ask("/deployments/filter", {}) if one["name"] == "weekly"]
+        client.delete_deployment(left[0]["id"])
+    assert [one["flow_id"] for one in left] == [flow_id], "without our tag it is somebody else's"
+    assert served.deployment("flows/retrain.py:retrain")["name"] == "retrain-weekly"
 
 
 def test_a_schedule_retrains_through_the_worker_and_a_second_one_takes_its_turn(served: Served) -> None:
@@ -191,6 +210,7 @@ def test_a_schedule_retrains_through_the_worker_and_a_second_one_takes_its_turn(
     assert {first["created_by"]["type"], second["created_by"]["type"]} == {"SCHEDULE"}
     assert "AwaitingConcurrencySlot" in served.states(second["id"])
     assert second["start_time"] >= first["end_time"]
+    assert re.fullmatch(rf"retrain {TASK}, 20\d\d-\d\d-\d\d \d\d:\d\d", first["name"])
     assert first["state"]["message"] == f"{TASK}: promoted, version 1"
     assert second["state"]["message"] == f"{TASK}: nothing new, version 1"
     tasks = served.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [first["id"]]}}})
