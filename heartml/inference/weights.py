@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from heartml.core import paths
 from heartml.core.config import Params
 from heartml.core.system import machine_errors
@@ -118,6 +116,7 @@ def _track(folder: Path, meta: Mapping[str, Any]) -> None:
     """Let DVC track the folder, then write what was said of it into DVC's file."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
+    from dvc.utils.serialize import dump_yaml
 
     try:
         with Repo(".", _wait_for_lock=True) as repo:
@@ -131,9 +130,8 @@ def _track(folder: Path, meta: Mapping[str, Any]) -> None:
     outs = [{key: value for key, value in out.items() if key != "push"} for out in content["outs"]]
     if not meta["redistribute"]:
         outs = [{**out, "push": False} for out in outs]
-    with replacing(_pointer(folder)) as temporary:
-        temporary.write_text(yaml.safe_dump({**content, "outs": outs, "meta": dict(meta)}, sort_keys=False,
-                                            allow_unicode=True), encoding="utf-8")
+    with replacing(_pointer(folder)) as temporary:      # as DVC writes it, or `dvc exp run` would write it anew
+        dump_yaml(temporary, {**content, "outs": outs, "meta": dict(meta)})
 
 
 def _listed(pointer: Path) -> ListedWeights:

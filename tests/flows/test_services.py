@@ -1,6 +1,7 @@
 """Services of a platform: none outlives its owner, a busy port is named, and only promotions are told."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from support.workspaces import ROOT
 from flows import deploy, events
 from flows.support import local_services, supervisor
 from flows.support.private_server import ServerError
+from flows.support.run_names import run_name
 from heartml.release.publish import ReleaseOutcome
 
 STUBBORN = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(os.getpid(), flush=True); " \
@@ -102,6 +104,19 @@ def test_a_promotion_is_told_with_version_and_reason_and_nothing_else_is(
     assert told == [("heartml.promoted", {
         "prefect.resource.id": "heartml.model.circor-murmur", "prefect.resource.name": "circor-murmur",
         "heartml.version": "4", "heartml.reason": "it is better"})] * (state == "promoted")
+
+
+def test_a_flow_run_says_what_it_is_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.runtime import flow_run
+
+    given = {"source": "incoming", "tasks": ["a-murmur", "b-murmur"]}
+    monkeypatch.setattr(flow_run, "parameters", given, raising=False)
+    day = r", 20\d\d-\d\d-\d\d \d\d:\d\d"
+    assert re.fullmatch("score incoming" + day, run_name("score", "source")())
+    assert re.fullmatch("probe a-murmur, b-murmur" + day, run_name("probe", "tasks")())
+    assert re.fullmatch("audit" + day, run_name("audit", "model")())
+    assert re.fullmatch("retrain circor-murmur" + day, run_name("retrain", words=lambda: "circor-murmur")())
+    assert len(run_name("score", words=lambda: "")()) < 30
 
 
 def test_a_webhook_gets_json_and_any_other_block_the_text() -> None:

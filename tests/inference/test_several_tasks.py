@@ -19,7 +19,8 @@ from heartml.audio.sound_files import write_flac
 from heartml.cli import cli
 from heartml.core import config, paths
 from heartml.core.system import files
-from heartml.inference import several_output, several_tasks, training_recordings
+from heartml.inference import data_recordings, several_output, several_tasks, training_recordings
+from heartml.inference.data_recordings import DataRecording
 from heartml.inference.model_lookup import NoModel
 from heartml.models import encoders
 from heartml.models.fitted_model import Model
@@ -157,6 +158,8 @@ def test_a_recording_of_the_data_has_its_old_name_and_its_label_beside_the_answe
     assert [one["recordings"][0]["source_file"] for one in told] == ["ward/Ward 7.wav", None]
     assert "Ward 7.wav" in invoke(f"{key}.flac", "--task", "bmdhs").stdout, "with several tasks too"
     assert key not in invoke(f"{key}.flac").stdout
+    [known] = data_recordings.read({key, "1" * 64}, "elsewhere-unheard").values()
+    assert known == DataRecording("ward/Ward 7.wav", "bmdhs-p1", None), "a task that this project does not know"
 
 
 def test_what_could_not_be_scored_is_said_before_what_to_know(clinic: Path) -> None:
