@@ -1,9 +1,10 @@
 """Near-duplicates: pairs of recordings that have nearly the same waveform where they overlap.
 
-Waveforms `[time]` with their rates arrive, a table of pairs leaves. The search has two steps.
+Waveforms `[time]` with their rates arrive, a table of pairs leaves. Fingerprints say which pairs are worth comparing
+(heartml/audio/fingerprints.py); very short recordings are compared with all. The comparison has two steps.
 
 *Coarse*: the 30-75 Hz band of every recording is demodulated to 50 complex samples per second. Its amplitude is
-limited, so that a click does not decide. Each pair is correlated at every lag (by FFT), normalised by the energy of the
+limited, so that a click does not decide. A pair is correlated at every lag (by FFT), normalised by the energy of the
 overlap. The phase is part of it, so two hearts that beat at one rate do not look alike.
 
 *Fine*: each candidate is verified between 25 and 800 Hz, around the lag that was found. A heart repeats itself, so one
@@ -12,10 +13,9 @@ recording), and a longer overlap wins over a slightly higher correlation. Hum co
 found must explain far more than the lags beside it.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby, islice
-from math import gcd
 from operator import itemgetter
 from typing import Any, TypeVar
 
@@ -24,15 +24,17 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.fft
 
+from heartml.audio import fingerprints
+from heartml.audio.fingerprints import Fingerprint
+from heartml.audio.spectra import Complexes, Floats, band_limited, spectrum
 from heartml.core.system.progress import track
 
 T = TypeVar("T")
 R = TypeVar("R")
 Waveform = tuple[npt.NDArray[np.float32], int]
-Floats = npt.NDArray[np.float32]
-Complexes = npt.NDArray[np.complex64]
 Candidate = tuple[int, int, tuple[float | None, ...]]     # i < j, and the lag in s to verify for each threshold
 
+LEAST_THRESHOLD = 0.85        # from this correlation on, fingerprints find what comparing every pair finds
 COARSE_HZ, COARSE_BAND_HZ = 50, (30.0, 75.0)
 COARSE_LIMIT = 3.0            # times the median amplitude
 FINE_HZ, FINE_BAND_HZ = 2000, (25.0, 800.0)
@@ -58,6 +60,8 @@ def search(
     compared: Iterable[Collection[int]] = (),
     *,
     threads: int = 1,
+    known: Sequence[Fingerprint] | None = None,
+    exhaustive: bool = False,
 ) -> list[pd.DataFrame]:
     """For each threshold the pairs of recordings with at least that correlation over their overlap.
 
@@ -70,19 +74,23 @@ def search(
         thresholds: of the absolute normalised correlation, 0 to 1.
         compared: sets of positions within which every pair has been compared before; these pairs are left out.
         threads: how many compare at the same time.
+        known: the fingerprint of each recording; `None`: they are computed.
+        exhaustive: compare every pair, also those that fingerprints leave out. So it is for thresholds below
+            `LEAST_THRESHOLD`, at which fingerprints would miss pairs.
 
     Returns:
         A table for each threshold, in their order. Columns i < j (positions), correlation (negative: polarity
         reversed), lag_s (start of j on the time axis of i), overlap_s; in the order of i, j.
     """
+    memberships = _memberships(len(waveforms), compared)
+    limits = [threshold - COARSE_MARGIN for threshold in thresholds]
+    by_code = not exhaustive and min(thresholds, default=1.0) >= LEAST_THRESHOLD
     with ThreadPoolExecutor(threads) as executor:
-        coarse = executor.map(lambda position: _coarse(*waveforms[position]), range(len(waveforms)))
-        signals = list(track(coarse, "reading recordings", len(waveforms)))
-        memberships = _memberships(len(waveforms), compared)
-        limits = [threshold - COARSE_MARGIN for threshold in thresholds]
-        candidates = sorted(_candidates(signals, memberships, limits, executor), key=itemgetter(0, 1))
+        found = (_by_fingerprint if by_code else _exhaustive)(waveforms, memberships, limits, executor, known)
+        candidates = sorted(found, key=itemgetter(0, 1))
     rows: list[list[tuple[float, ...]]] = [[] for _ in thresholds]
-    for i, of_first in groupby(candidates, key=itemgetter(0)):
+    groups = [(i, list(of_first)) for i, of_first in groupby(candidates, key=itemgetter(0))]
+    for i, of_first in track(groups, "verifying", len(groups)):
         first = _fine(*waveforms[i])
         for _, j, lags in of_first:
             matches = _matches(first, _fine(*waveforms[j]), lags, thresholds)
@@ -90,6 +98,14 @@ def search(
                 if match:
                     own.append((i, j, *match))
     return [pd.DataFrame(own, columns=list(_COLUMNS)).astype(_COLUMNS) for own in rows]
+
+
+def fingerprint_all(waveforms: Sequence[Waveform], executor: ThreadPoolExecutor) -> list[Fingerprint]:
+    """The fingerprint of each recording, in their order."""
+    def one(position: int) -> Fingerprint:
+        return fingerprints.fingerprint(*waveforms[position])
+
+    return list(track(executor.map(one, range(len(waveforms))), "reading recordings", len(waveforms)))
 
 
 def _memberships(count: int, sets: Iterable[Collection[int]]) -> list[frozenset[int]]:
@@ -140,21 +156,16 @@ def merge_groups(groups: Sequence[str], pairs: pd.DataFrame) -> list[str]:
     return [root(name) for name in groups]
 
 
-def _spectrum(waveform: Floats, rate_hz: int, out_hz: int) -> tuple[Complexes, float]:
-    """Spectrum of a recording, zero-padded to a whole number of output samples, and its bin width in Hz."""
-    unit = rate_hz // gcd(rate_hz, out_hz)
-    length = unit * int(scipy.fft.next_fast_len(len(waveform) // unit + 1))
-    return scipy.fft.rfft(np.asarray(waveform, np.float32), length), rate_hz / length
-
-
 def _coarse(waveform: Floats, rate_hz: int) -> Complexes:
     """[time] -> complex baseband of COARSE_BAND_HZ at COARSE_HZ, amplitude limited, energy 1 (0 for silence)."""
-    spectrum, bin_hz = _spectrum(waveform, rate_hz, COARSE_HZ)
+    found, bin_hz = spectrum(waveform, rate_hz, COARSE_HZ)
     low, high = (round(f / bin_hz) for f in COARSE_BAND_HZ)
     band = np.zeros(round(COARSE_HZ / bin_hz), np.complex64)
-    taken = spectrum[low:high]
+    taken = found[low:high]
     band[: len(taken)] = taken * np.hanning(high - low)[: len(taken)].astype(np.float32)
     signal = scipy.fft.ifft(band)[: max(1, len(waveform) * COARSE_HZ // rate_hz)]
+    off_hz = low * bin_hz - COARSE_BAND_HZ[0]      # the nearest bin; recordings of other lengths have another one
+    signal = signal * np.exp(2j * np.pi * off_hz / COARSE_HZ * np.arange(len(signal)))
     amplitude = np.abs(signal)
     signal = signal * np.minimum(1, COARSE_LIMIT * np.median(amplitude) / np.maximum(amplitude, _TINY))
     return np.asarray(_unit_energy(signal), np.complex64)
@@ -162,12 +173,7 @@ def _coarse(waveform: Floats, rate_hz: int) -> Complexes:
 
 def _fine(waveform: Floats, rate_hz: int) -> Floats:
     """[time] -> FINE_BAND_HZ at FINE_HZ, energy 1 (0 for silence)."""
-    spectrum, bin_hz = _spectrum(waveform, rate_hz, FINE_HZ)
-    band = np.zeros(round(FINE_HZ / bin_hz) // 2 + 1, np.complex64)
-    low, high = (min(round(f / bin_hz), len(spectrum), len(band)) for f in FINE_BAND_HZ)
-    band[low:high] = spectrum[low:high]
-    signal = scipy.fft.irfft(band, round(FINE_HZ / bin_hz))[: max(1, len(waveform) * FINE_HZ // rate_hz)]
-    return np.asarray(_unit_energy(signal), np.float32)
+    return np.asarray(_unit_energy(band_limited(waveform, rate_hz, FINE_HZ, FINE_BAND_HZ)), np.float32)
 
 
 def _unit_energy(signal: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -180,25 +186,62 @@ def _least_overlap(first: int, second: int, rate_hz: int) -> int:
     return max(1, int(min(MIN_OVERLAP_S * rate_hz, MIN_OVERLAP_SHARE * min(first, second))))
 
 
-def _candidates(
-    signals: Sequence[Complexes], memberships: Sequence[frozenset[int]], limits: Sequence[float],
-    executor: ThreadPoolExecutor,
+def _exhaustive(
+    waveforms: Sequence[Waveform], memberships: Sequence[frozenset[int]], limits: Sequence[float],
+    executor: ThreadPoolExecutor, known: Sequence[Fingerprint] | None = None, only: Collection[int] | None = None,
 ) -> list[Candidate]:
     """Every pair that passes one of the limits in the coarse band and is in no set of compared recordings together.
 
     Recordings of similar length share a block, so that little padding is needed.
+
+    Args:
+        only: pairs of which at least one is among these; `None`: all pairs.
     """
+    coarse = executor.map(lambda position: _coarse(*waveforms[position]), range(len(waveforms)))
+    signals = list(track(coarse, "reading recordings", len(waveforms)))
     order = sorted(range(len(signals)), key=lambda k: (len(signals[k]), k))
-    blocks = [order[k : k + _ROWS] for k in range(0, len(order), _ROWS)]
+    wanted = set(order) if only is None else set(only)
+    parts = [[k for k in order if k in wanted], [k for k in order if k not in wanted]]
+    blocks = [part[k : k + _ROWS] for part in parts for k in range(0, len(part), _ROWS)]
+    first = len(range(0, len(parts[0]), _ROWS))      # blocks of recordings that are wanted
     shared = [frozenset.intersection(*(memberships[k] for k in block)) for block in blocks]
-    work = ((blocks[b], blocks[c]) for b, c in _pairs(len(blocks)) if shared[b].isdisjoint(shared[c]))
-    count = sum(shared[b].isdisjoint(shared[c]) for b, c in _pairs(len(blocks)))
+    work = ((blocks[b], blocks[c]) for b, c in _pairs(len(blocks), first) if shared[b].isdisjoint(shared[c]))
+    count = sum(shared[b].isdisjoint(shared[c]) for b, c in _pairs(len(blocks), first))
     found = _in_turn(lambda pair: _compare_blocks(signals, *pair, memberships, limits), work, executor)
     return [candidate for part in track(found, "comparing recordings", count) for candidate in part]
 
 
-def _pairs(blocks: int) -> Iterator[tuple[int, int]]:
-    return ((b, c) for b in range(blocks) for c in range(b + 1))
+def _by_fingerprint(
+    waveforms: Sequence[Waveform], memberships: Sequence[frozenset[int]], limits: Sequence[float],
+    executor: ThreadPoolExecutor, known: Sequence[Fingerprint] | None,
+) -> list[Candidate]:
+    """As `_exhaustive`, for the pairs that fingerprints name, and those with a recording too short for that."""
+    known = fingerprint_all(waveforms, executor) if known is None else known
+    short = [k for k, own in enumerate(known) if not own.sufficient and _may_have_new(k, memberships)]
+    found = _exhaustive(waveforms, memberships, limits, executor, None, short) if short else []
+    done = {(i, j) for i, j, _ in found}
+    partners: dict[int, set[int]] = {}
+    for pairs in track(fingerprints.candidates(known), "comparing fingerprints", fingerprints.TABLES):
+        for i, j in pairs.tolist():
+            if memberships[i].isdisjoint(memberships[j]) and (i, j) not in done:
+                partners.setdefault(i, set()).add(j)
+
+    def compare(i: int) -> list[Candidate]:
+        near = {k: _coarse(*waveforms[k]) for k in (i, *partners[i])}
+        return _compare_blocks(near, [i], sorted(partners[i]), memberships, limits)
+
+    compared = _in_turn(compare, iter(sorted(partners)), executor)
+    return found + [one for part in track(compared, "comparing recordings", len(partners)) for one in part]
+
+
+def _may_have_new(position: int, memberships: Sequence[frozenset[int]]) -> bool:
+    """Whether a recording may have partners that it was not compared with."""
+    return any(own.isdisjoint(memberships[position]) for own in set(memberships))
+
+
+def _pairs(blocks: int, first: int) -> Iterator[tuple[int, int]]:
+    """Pairs b >= c of blocks of which c is among the `first`."""
+    return ((b, c) for b in range(blocks) for c in range(min(b + 1, first)))
 
 
 def _in_turn(function: Callable[[T], R], items: Iterator[T], executor: ThreadPoolExecutor) -> Iterator[R]:
@@ -208,8 +251,8 @@ def _in_turn(function: Callable[[T], R], items: Iterator[T], executor: ThreadPoo
 
 
 def _compare_blocks(
-    signals: Sequence[Complexes], left: list[int], right: list[int], memberships: Sequence[frozenset[int]],
-    limits: Sequence[float],
+    signals: Sequence[Complexes] | Mapping[int, Complexes], left: list[int], right: list[int],
+    memberships: Sequence[frozenset[int]], limits: Sequence[float],
 ) -> list[Candidate]:
     """Candidates between two blocks of positions; within one block each pair once."""
     lengths = np.array([len(signals[j]) for j in right])

@@ -171,6 +171,7 @@ class SearchParams(PerTask):
     workers: Annotated[int, Field(ge=0)]
     pruning_startup_trials: Count
     heads: Annotated[tuple[str, ...], Field(min_length=1)]
+    most_recordings: dict[str, Count] = {}      # not in the params.yaml of versions registered before it
     poolings: dict[str, tuple[str, ...]]
     training: TrainingParams
     network_parameters: dict[str, dict[str, Any]]     # checked by the heads themselves, see heartml/models/heads

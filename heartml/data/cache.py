@@ -4,20 +4,26 @@ In: facts of decoded files; recordings to compare. Out: the same facts by checks
 addressed by content and by the version of the code that made them. They may be deleted at any time: they are made anew.
 """
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from heartml.audio import near_duplicates as duplicates
 from heartml.audio import sound_files
 from heartml.audio.entry_checks import Fault, FileFacts
+from heartml.audio.fingerprints import Fingerprint
 from heartml.core import paths
 from heartml.core.config import IngestParams, ValidateParams
-from heartml.core.system import code_hash, files
-from heartml.core.system.lazy import LazySequence
+from heartml.core.system import code_hash, files, hashing
+from heartml.core.system.lazy import LazySequence, select_rows
 
 _DIGITS = 16
 PAIR_COLUMNS = ("recording_id_a", "recording_id_b", "correlation")
@@ -80,7 +86,8 @@ def near_duplicates(sources: Sources, threshold: float, searched: Sequence[float
 
 
 def _pairs_file(searched: Sequence[float]) -> Path:
-    code = code_hash.fingerprint("audio/sound_files.py", "audio/near_duplicates.py")[:_DIGITS]
+    code = code_hash.fingerprint("audio/sound_files.py", "audio/near_duplicates.py", "audio/fingerprints.py",
+                                 "audio/spectra.py")[:_DIGITS]
     return paths.cache() / "ingest" / f"pairs-{'-'.join(map(str, searched))}-{code}.json"
 
 
@@ -92,13 +99,56 @@ def _with_new_pairs(
     position = {recording_id: k for k, recording_id in enumerate(order)}
     compared = [[position[i] for i in ids if i in position] for ids in known["compared"]]
     waveforms = _waveforms([sources[recording_id] for recording_id in order])
-    tables = duplicates.search(waveforms, searched, compared, threads=threads)
+    tables = duplicates.search(waveforms, searched, compared, threads=threads,
+                               known=_fingerprints(order, waveforms, threads))
     pairs = {
         str(threshold): sorted([*known["pairs"].get(str(threshold), ()), *_rows(table, order)])
         for threshold, table in zip(searched, tables, strict=True)
     }
     other = [ids for ids in known["compared"] if not sources.keys() >= {*ids}]
     return {"compared": [*other, order], "pairs": pairs}
+
+
+def _fingerprints(
+    order: Sequence[str], waveforms: LazySequence[duplicates.Waveform], threads: int
+) -> list[Fingerprint]:
+    """The fingerprints of recordings; those that are not stored yet are computed, and stored in a new file."""
+    code = code_hash.fingerprint("audio/sound_files.py", "audio/fingerprints.py", "audio/spectra.py")[:_DIGITS]
+    folder = paths.cache() / "ingest" / f"fingerprints-{code}"
+    wanted, found = set(order), dict[str, Fingerprint]()
+    for path in sorted(folder.glob("*.safetensors")):
+        with contextlib.suppress(SafetensorError):      # damaged: they are computed again
+            found |= _stored_fingerprints(path, wanted)
+    missing = np.array([k for k, recording_id in enumerate(order) if recording_id not in found], np.int64)
+    if len(missing):
+        with ThreadPoolExecutor(threads) as executor:
+            made = duplicates.fingerprint_all(select_rows(waveforms, missing), executor)
+        new = {order[k]: one for k, one in zip(missing, made, strict=True)}
+        name = hashing.sha256("".join(sorted(new)).encode())[:_DIGITS]
+        _store_fingerprints(folder / f"{name}.safetensors", new)
+        found |= new
+    return [found[recording_id] for recording_id in order]
+
+
+def _store_fingerprints(path: Path, made: Mapping[str, Fingerprint]) -> None:
+    arrays = {
+        "ids": np.frombuffer("\n".join(made).encode(), np.uint8),
+        "seconds": np.array([one.seconds for one in made.values()]),
+        "anchors": np.array([len(one.codes) for one in made.values()], np.int64),
+        "codes": np.concatenate([one.codes for one in made.values()]),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(path) as temporary:
+        save_file(arrays, temporary)
+
+
+def _stored_fingerprints(path: Path, wanted: Set[str]) -> dict[str, Fingerprint]:
+    stored = load_file(path)
+    ends = np.cumsum(stored["anchors"])
+    ids = stored["ids"].tobytes().decode().split("\n")
+    return {recording_id: Fingerprint(stored["codes"][end - count : end], float(seconds))
+            for recording_id, end, count, seconds in zip(ids, ends, stored["anchors"], stored["seconds"], strict=True)
+            if recording_id in wanted}
 
 
 def _rows(table: pd.DataFrame, order: Sequence[str]) -> list[list[object]]:

@@ -33,6 +33,8 @@ def run(name: str) -> None:
                                  search_run.result_file)
         for unfinished in folder.parent.glob(f"{name}-{'?' * KEY_DIGITS}"):     # also searches on older data
             shutil.rmtree(unfinished)
+        if search_run.left_out:
+            log.add(search_run.left_out)
         log.add(summary_line(data.train_set, pd.read_parquet(paths.search(name) / "trials.parquet")))
 
 

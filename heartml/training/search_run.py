@@ -97,8 +97,15 @@ class SearchRun:
 
     @property
     def search(self) -> SearchParams:
-        """The parameters of this task's search."""
-        return self.params.search.for_task(self.name)
+        """The parameters of this task's search, without heads that would take too long on so many recordings."""
+        return search_space.affordable(self.params.search.for_task(self.name), len(self.data.train_set.recording_ids))
+
+    @property
+    def left_out(self) -> str:
+        """Heads of params.yaml that are left out, in words; empty where all are used."""
+        heads = [head for head in self.params.search.for_task(self.name).heads if head not in self.search.heads]
+        recordings = len(self.data.train_set.recording_ids)
+        return f"{', '.join(heads)} left out: more than search.most_recordings ({recordings:,})" if heads else ""
 
     def run_batches(self, study: "Study", workers: Pool) -> None:
         """Ask for, evaluate and tell one batch after the other, until the plan is done.

@@ -51,6 +51,7 @@ def check(params: SearchParams, encoders: Sequence[str]) -> None:
     for encoder, names in params.poolings.items():
         _known(f"search.poolings.{encoder}", names, POOLINGS)
     _known("search.heads", params.heads, HEADS)
+    _known("search.most_recordings", params.most_recordings, HEADS)
     if set(network_heads(params)) == set(params.heads):
         raise SearchError("search.heads: at least one head that takes pooled vectors is needed")
     _known("search.network_trials", params.network_trials, [head for head in HEADS if HEADS[head]().TAKES == "frames"])
@@ -58,6 +59,20 @@ def check(params: SearchParams, encoders: Sequence[str]) -> None:
     _check_initial_trials(params)
     for head in network_heads(params):
         network_params(head, params).check()
+
+
+def affordable(params: SearchParams, recordings: int) -> SearchParams:
+    """The parameters without the heads that would take too long on so many recordings (`most_recordings`).
+
+    Raises:
+        SearchError: no head that takes pooled vectors is left.
+    """
+    kept = tuple(head for head in params.heads if recordings <= params.most_recordings.get(head, recordings))
+    left = params.model_copy(update={"heads": kept})
+    if set(network_heads(left)) == set(kept):
+        raise SearchError(f"search.heads: with {recordings:,} recordings search.most_recordings leaves no head that "
+                          "takes pooled vectors: add logistic or lightgbm")
+    return left
 
 
 def _check_encoders(params: SearchParams, encoders: Sequence[str]) -> None:

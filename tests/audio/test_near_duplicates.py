@@ -35,6 +35,16 @@ def test_a_copy_is_found_though_cut_fainter_and_noisier() -> None:
     assert found.at[0, "overlap_s"] == pytest.approx(5.0, abs=1e-2)
 
 
+@pytest.mark.parametrize("exhaustive", [False, True])
+def test_a_copy_is_found_wherever_it_was_cut(exhaustive: bool) -> None:
+    """Its spectrum has other bins than that of the original, so its band starts at another frequency."""
+    first = heart_sound(1, seconds=21)
+    for start, end in ((11_679, 54_015), (22_896, 68_688), (21_296, 63_888), (8896, 26_688)):
+        [found] = search([(first, RATE_HZ), (first[start:end], RATE_HZ)], [0.9], exhaustive=exhaustive)
+        assert found["correlation"].tolist() == pytest.approx([1], abs=0.01), (start, end)
+        assert found["lag_s"].tolist() == pytest.approx([start / RATE_HZ], abs=1e-3)
+
+
 def test_gain_changes_no_correlation() -> None:
     first, second = heart_sound(1), np.roll(heart_sound(1), 900)
     plain = near_duplicates([(first, RATE_HZ), (second, RATE_HZ)], 0.9)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +21,7 @@ from heartml.core.system.hashing import sha256_folder
 from heartml.core.tasks import TASKS
 from heartml.models.ensemble.candidate import CandidateSpec
 from heartml.stages import search
-from heartml.training import fold_fits, search_results, search_space, training_set
+from heartml.training import fold_fits, search_results, search_run, search_space, training_set
 from heartml.training import study as trials
 
 SEQUENCE = {"encoder": "logspec", "level": "recording", "pooling": None, "head": "sequence",
@@ -69,6 +71,26 @@ def test_every_network_head_has_as_many_trials_as_asked_and_no_more() -> None:
         assert found == {"sequence": 0, "resnet": 0, "fcnn": 0} | wanted
         assert all(one.network == one.initial.head for one in plan if one.network and one.initial)
         assert len(plan) == 20
+
+
+def test_a_head_that_would_take_too_long_leaves_the_search_and_is_named() -> None:
+    params = config.load(ROOT / "params.yaml")
+    most = params.search.most_recordings["svm_rbf"]
+
+    def with_recordings(count: int) -> search_run.SearchRun:
+        data: Any = SimpleNamespace(train_set=SimpleNamespace(recording_ids=range(count)))
+        return search_run.SearchRun(data, NAME, params, Path())
+
+    few, many = with_recordings(most), with_recordings(most + 1)
+    assert few.search.heads == params.search.heads and few.left_out == ""
+    assert set(params.search.heads) - set(many.search.heads) == {"svm_rbf"}
+    assert many.left_out == f"svm_rbf left out: more than search.most_recordings ({most + 1:,})"
+    plan = [planned for batch in search_space.plan(many.search, params.encoders) for planned in batch]
+    assert len(plan) == params.search.trials
+    assert all(one.initial is None or one.initial.head != "svm_rbf" for one in plan)
+    pooled = {head: 10 for head in params.search.heads if head != "sequence"}
+    with pytest.raises(search_space.SearchError, match="add logistic"):
+        search_space.affordable(params.search.model_copy(update={"most_recordings": pooled}), 11)
 
 
 def test_pooled_heads_never_draw_an_encoder_that_only_networks_use() -> None:
