@@ -90,15 +90,16 @@ def _intact(objects: Objects, wanted: Mapping[str, str], what: str) -> str:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         done = pool.map(partial(_fault, objects), files.values(), files)
         faults += list(track(done, what, len(files)))
+    count = len(files) + sum(md5.endswith(".dir") for md5 in wanted.values())
     wrong = [fault for fault in faults if fault]
     gone = [fault for fault in wrong if fault.endswith(_NOWHERE)]
     if len(wrong) > len(gone):
-        raise LinkBroken(f"{len(wrong) - len(gone)} of {len(files)} objects: "
+        raise LinkBroken(f"{len(wrong) - len(gone)} of {count} objects: "
                     + listed([fault for fault in wrong if fault not in gone]))
     if gone:
-        raise LinkMissing(f"{len(gone)} of {len(files)} objects: {listed(gone)}. `dvc fetch` brings them from a remote "
+        raise LinkMissing(f"{len(gone)} of {count} objects: {listed(gone)}. `dvc fetch` brings them from a remote "
                           "that has them, `heartml audit --reproduce` makes them again")
-    return f"{len(files)} objects hashed again"
+    return f"{count} objects hashed again"
 
 
 def _listing(objects: Objects, path: str, md5: str, files: dict[str, str]) -> str:

@@ -60,7 +60,8 @@ def score(source: Path, to: Path, wanted: str | None, task: str | None, as_json:
         click.echo(json.dumps(asdict(summary), indent=2))
     else:
         click.echo(f"{summary.table}: {summary.files} files, {summary.units} units ({summary.scored} scored now, "
-                   f"{summary.known} known from before), {summary.faults} files that cannot be scored\n"
+                   f"{summary.known} known from before), {summary.referred} referred to a human, "
+                   f"{summary.faults} files that cannot be scored\n"
                    f"Model: {summary.model}. {NOTICE}")
         for words in summary.cautions:
             click.echo(f"Caution: {words}")

@@ -22,7 +22,16 @@ from heartml.core import config, paths
 from heartml.core.config import Params
 from heartml.core.system import code_hash, files, hashing, locks, parallel, processes
 from heartml.core.system.progress import track
-from heartml.inference import inputs, model_lookup, model_set, murmur_words, predict, prediction_cache, score_table
+from heartml.inference import (
+    inputs,
+    model_lookup,
+    model_set,
+    murmur_words,
+    predict,
+    prediction_cache,
+    score_table,
+    training_recordings,
+)
 from heartml.inference.inputs import InputFile
 from heartml.inference.model_lookup import LocatedModel
 from heartml.inference.model_set import ModelSet
@@ -31,6 +40,7 @@ from heartml.inference.predict import AT_ONCE, ScoredRecording, UnitPrediction
 from heartml.inference.prediction_cache import NewPredictions, PredictionCache, StoredPrediction
 from heartml.inference.score_table import Row
 from heartml.models import encoders, pooling
+from heartml.models.fitted_model import REFER
 from heartml.models.shared_inputs import RatedWaveform, SharedInputs
 
 ReadRecording = tuple[ScoredRecording, RatedWaveform | None]     # the waveform is `None` where the file has a fault
@@ -46,6 +56,7 @@ class ScoringPlan:
         unit_of: the unit of each file `[n]`.
         blocks: positions of the files of each block; the files of one unit are always in one block.
         cautions: see `model_set.cautions`.
+        used: recordings that the model was trained or tested on.
         key: SHA-256 over everything that a prediction depends on, except the recordings.
     """
 
@@ -54,6 +65,7 @@ class ScoringPlan:
         self.unit_of = inputs.units(items, models.model.task.unit)
         self.blocks = inputs.blocks(self.unit_of, AT_ONCE)
         self.cautions = model_set.cautions(located, models, params.predict)
+        self.used = training_recordings.read(located.folds)
         self.key = _key(located, models)
 
     @property
@@ -94,6 +106,7 @@ class ScoringSummary:
         model: the model, in words.
         files, faults: number of files, and of those that could not be scored.
         units, scored, known: number of units, of those scored now, and of those whose prediction was in the cache.
+        referred: number of units that are left to a human.
         cautions: what to know about the models before the predictions are trusted.
         accepted_sources: see `ModelSet.accepted_sources`.
     """
@@ -105,6 +118,7 @@ class ScoringSummary:
     units: int
     scored: int
     known: int
+    referred: int = 0
     cautions: tuple[str, ...] = ()
     accepted_sources: tuple[str, ...] = ()
 
@@ -189,7 +203,8 @@ def score_block(plan: ScoringPlan, number: int) -> ScoredBlock:
                 new.units[key] = (found, _now())
             murmur = _murmur_words(found, [recording for recording, _ in usable], plan) if found else ""
             of_unit = [recording for recording, _ in read]
-            rows |= zip(positions, score_table.rows(unit_id, of_unit, key, found, murmur, plan.facts), strict=True)
+            of_files = score_table.rows(unit_id, of_unit, key, found, murmur, plan.facts, plan.used)
+            rows |= zip(positions, of_files, strict=True)
         cache.add(new)
     return ScoredBlock(tuple(rows[position] for position in sorted(rows)), len(new.units), known)
 
@@ -261,15 +276,17 @@ def write(plan: ScoringPlan, to: Path, blocks: Iterable[ScoredBlock], source: Pa
 
     The table appears when it is complete, or not at all.
     """
-    started, counts = _now(), [0, 0, 0]
+    started, counts = _now(), [0, 0, 0, 0]
     with score_table.writing(to, plan.facts) as add:
         for block in blocks:
             add(block.rows)
             faults = sum("fault" in row for row in block.rows)
-            counts = [total + more for total, more in zip(counts, (faults, block.scored, block.known), strict=True)]
-    faults, scored, known = counts
+            referred = len({row["unit_id"] for row in block.rows if row.get("decision") == REFER})
+            of_block = (faults, block.scored, block.known, referred)
+            counts = [total + more for total, more in zip(counts, of_block, strict=True)]
+    faults, scored, known, referred = counts
     summary = ScoringSummary(str(to), plan.located.description, len(plan.items), faults, scored + known, scored, known,
-                             plan.cautions, plan.models.accepted_sources)
+                             referred, plan.cautions, plan.models.accepted_sources)
     files.write_json(to.with_suffix(".run.json"), {
         **asdict(summary), "source": str(source), "model_sha256": plan.key, "started": started, "ended": _now(),
         "process": processes.own_name(), "table_sha256": hashing.sha256_file(to)})

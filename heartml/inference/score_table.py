@@ -22,6 +22,7 @@ The same files and the same model give the same bytes, as long as nothing become
 | model_sha256 | string | of everything that a prediction depends on except the recordings: models and encoders |
 | cautions | string | what to know about the model before its predictions are trusted; null where there is nothing |
 | reasons | string | why the decision is left to a human; null where it is not |
+| used_for | string | `trained` or `held out` where the model used this recording; null where it is new to it |
 | answer_key | string | SHA-256 over the unit's recordings; together with model_sha256 it identifies the prediction |
 
 A row with a fault has no prediction, even where its unit has one from other recordings. The file's metadata has a key
@@ -38,6 +39,7 @@ from typing import TYPE_CHECKING, Any
 from heartml.core.system.files import replacing
 from heartml.inference.predict import NOTICE, ScoredRecording
 from heartml.inference.prediction_cache import StoredPrediction
+from heartml.inference.training_recordings import NOTHING_KNOWN, KnownRecordings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,7 +62,7 @@ class ModelFacts:
 
 
 def rows(unit_id: str, recordings: Sequence[ScoredRecording], key: str, prediction: StoredPrediction | None,
-         murmur: str, facts: ModelFacts) -> list[Row]:
+         murmur: str, facts: ModelFacts, used: KnownRecordings = NOTHING_KNOWN) -> list[Row]:
     """One row for each file of a unit.
 
     Args:
@@ -68,8 +70,10 @@ def rows(unit_id: str, recordings: Sequence[ScoredRecording], key: str, predicti
         key: see `heartml.inference.prediction_cache.unit_key`.
         prediction: for the unit; `None` where none of its files is usable.
         murmur: the murmur in words, or nothing.
+        used: recordings that the model was trained or tested on.
     """
-    return [_row(unit_id, one, key, None if one.fault else prediction, murmur, facts) for one in recordings]
+    return [{**_row(unit_id, one, key, None if one.fault else prediction, murmur, facts),
+             "used_for": used.use_of(one.recording_id)} for one in recordings]
 
 
 def _row(unit_id: str, recording: ScoredRecording, key: str, prediction: StoredPrediction | None, murmur: str,
@@ -115,7 +119,7 @@ def schema(facts: ModelFacts) -> "pa.Schema":
              "confidence": pa.float64()}
     numbers = {f"{kind}_{name}": pa.float64() for kind in "cpr" for name in facts.classes}
     last = ("description", "warnings", "fault", "fault_detail", "model", "version", "model_sha256", "cautions",
-            "answer_key", "reasons")
+            "answer_key", "reasons", "used_for")
     columns = {**texts, **sizes, **numbers, "heart_rate_per_min": pa.float64(), **dict.fromkeys(last, pa.string())}
     known = {key: value for key, value in asdict(facts).items() if key != "cautions"}     # these have a column
     about = json.dumps({"format": FORMAT, "notice": NOTICE, **known}, sort_keys=True)

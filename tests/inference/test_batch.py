@@ -254,7 +254,7 @@ def test_the_command_scores_without_a_server(ward: Path) -> None:
     assert json.loads(done.stdout)["scored"] == 3
     assert not (ward / "prefect").exists()
     again = CliRunner().invoke(cli, ["score", "incoming", "--to", "out.parquet"])
-    assert "5 files, 3 units (0 scored now, 3 known from before), 1 files that cannot be scored" in again.stdout
+    assert "5 files, 3 units (0 scored now, 3 known from before), 0 referred to a human, 1 files that" in again.stdout
 
 
 def test_the_flow_writes_the_bytes_of_the_command(ward: Path, empty_history: Path) -> None:
@@ -265,7 +265,7 @@ def test_the_flow_writes_the_bytes_of_the_command(ward: Path, empty_history: Pat
             "print(score(Path('incoming'), Path('flow.parquet')).counts)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False,
                           env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert "{'files': 5, 'faults': 1, 'units': 3, 'scored': 3, 'known': 0}" in done.stdout, done.stderr
+    assert "{'files': 5, 'faults': 1, 'units': 3, 'scored': 3, 'known': 0, 'referred': 0}" in done.stdout, done.stderr
     score()
     whole = [pd.read_parquet(path) for path in (Path("flow.parquet"), TABLE)]
     assert whole[0].equals(whole[1])

@@ -13,6 +13,7 @@ from heartml.inference import score_table
 from heartml.inference.inputs import InputFile
 from heartml.inference.predict import NOTICE, ScoredRecording
 from heartml.inference.score_table import ModelFacts
+from heartml.inference.training_recordings import KnownRecordings
 
 FACTS = ModelFacts("simulated-murmur", "patient", ("Present", "Absent"), "simulated-murmur", "3", "ab" * 32)
 PREDICTION = {
@@ -51,6 +52,12 @@ def test_each_number_is_in_its_column_and_each_recording_has_its_own(tmp_path: P
         assert (row["description"], row["answer_key"], row["version"]) == ("a soft murmur", "key", "3")
     assert (first["r_Present"], second["r_Present"]) == (0.1, 0.7)
     assert (first["heart_rate_per_min"], pd.isna(second["heart_rate_per_min"])) == (90.0, True)
+
+
+def test_what_the_model_used_a_recording_for_stands_beside_it() -> None:
+    used = KnownRecordings(frozenset({"r1"}), frozenset({"r4"}))
+    rows = score_table.rows("p1", FILES, "key", PREDICTION, "", FACTS, used)
+    assert [row["used_for"] for row in rows] == ["trained", None, None, "held out"]
 
 
 def test_beside_a_fault_there_is_no_prediction(tmp_path: Path) -> None:
