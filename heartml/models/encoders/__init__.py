@@ -278,6 +278,7 @@ def fingerprint(spec: EncoderSpec) -> str:
     own = Path(__file__).parent
     names = [*spec.sections, *(("pretrained", "mel") if spec.pretrained else ())]
     sources = [own / f"{key}.py" for key in names]     # its own module, and those of what it needs
+    sources += [own.parent / f"{key}.py" for key in (spec.pretrained.SHARED if spec.pretrained else ())]
     for source in [Path(sound_files.__file__), Path(preprocessing.__file__), Path(__file__), *sources]:
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]

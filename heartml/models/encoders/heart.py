@@ -23,6 +23,7 @@ from heartml.core.config import AudioParams, Positive
 from heartml.models.encoders.logspec import Logspec, LogspecParams
 from heartml.models.encoders.pretrained import PretrainedEncoder, build, pinned
 from heartml.models.encoders.pretrained_params import Layer, PretrainedParams
+from heartml.models.residual_block import ResidualBlock
 
 RATE_HZ = 4000
 STATES = 4                       # the last columns of a frame: probabilities of S1, systole, S2 and diastole
@@ -39,6 +40,7 @@ class HeartParams(PretrainedParams):
     KIND: ClassVar[str] = "heart"
     LICENCE: ClassVar[str] = "as the recordings that it was trained on"
     CITATION: ClassVar[str] = "HeartML, heart encoder"
+    SHARED: ClassVar[tuple[str, ...]] = ("residual_block",)
 
     level: Positive = 1.0        # as in training, where sounds are prepared as for all encoders
 
@@ -54,15 +56,14 @@ NEEDS: tuple[str, ...] = ("logspec",)     # the module that makes the spectrogra
 class HeartTrunk(nn.Module):
     """`[batch, bands, frames] -> [batch, channels, frames / 2]`: the output of every block, and the last hidden layer.
 
-    Batch norm on bands, a convolution of width 5 with stride 2, residual blocks of a dilated convolution of width 3 and
-    one of width 1 (Bai et al., An empirical evaluation of generic convolutional and recurrent networks, 2018).
+    Batch norm on bands, a convolution of width 5 with stride 2, residual blocks.
     """
 
     def __init__(self, bands: int, channels: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.norm = nn.BatchNorm1d(bands)
         self.stem = nn.Conv1d(bands, channels, 5, stride=_STRIDE, padding=2)
-        self.blocks = nn.ModuleList([_Block(channels, dilation, dropout) for dilation in DILATIONS])
+        self.blocks = nn.ModuleList([ResidualBlock(channels, dilation, dropout) for dilation in DILATIONS])
         self.last = nn.BatchNorm1d(channels)
         self.frame = nn.Conv1d(channels, FRAME_CLASSES, 1)
 
@@ -79,18 +80,6 @@ class HeartTrunk(nn.Module):
         """The last hidden layer, and logits of the frame classes `[batch, 6, frames / 2]`."""
         _, hidden = self.hidden(x)
         return hidden, cast(Tensor, self.frame(hidden))
-
-
-class _Block(nn.Module):
-    def __init__(self, channels: int, dilation: int, dropout: float) -> None:
-        super().__init__()
-        self.first = nn.Conv1d(channels, channels, 3, dilation=dilation, padding=dilation, bias=False)
-        self.norm = nn.BatchNorm1d(channels)
-        self.second = nn.Conv1d(channels, channels, 1)
-        self.dropout = nn.Dropout1d(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + cast(Tensor, self.dropout(self.second(functional.relu(self.norm(self.first(x))))))
 
 
 class Heart(PretrainedEncoder):

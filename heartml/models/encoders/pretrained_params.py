@@ -38,6 +38,7 @@ class PretrainedParams(Section, abc.ABC):
     CITATION: ClassVar[str] = "not stated"
     REDISTRIBUTABLE: ClassVar[bool] = False
     LIBRARIES: ClassVar[tuple[str, ...]] = ()      # whose versions decide the frames, besides those of every encoder
+    SHARED: ClassVar[tuple[str, ...]] = ()         # modules of `heartml/models/` whose code decides the frames too
 
     weights: str
     sha256: Sha256

@@ -32,6 +32,7 @@ from heartml.models.heads.augmentation import Crops
 from heartml.models.heads.network_params import NetworkParams
 from heartml.models.heads.network_training import Recipe, centred, predict_chunks, repeated, split_chunks, train
 from heartml.models.heads.segment_features import FIRST_SYSTOLE, UNANNOTATED, soft_segments
+from heartml.models.residual_block import ResidualBlock
 
 NAME = "sequence"
 TAKES: Literal["vectors", "frames"] = "frames"
@@ -48,20 +49,6 @@ PARAMS = SequenceParams
 _DILATIONS = (1, 2, 4, 8, 2, 16)
 
 
-class _Block(nn.Module):
-    """Residual block: dilated convolution of width 3, norm, convolution of width 1."""
-
-    def __init__(self, channels: int, dilation: int, dropout: float) -> None:
-        super().__init__()
-        self.first = nn.Conv1d(channels, channels, 3, dilation=dilation, padding=dilation, bias=False)
-        self.norm = nn.BatchNorm1d(channels)
-        self.second = nn.Conv1d(channels, channels, 1)
-        self.dropout = nn.Dropout1d(dropout)     # whole channels: a fifth faster than single values
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + cast(Tensor, self.dropout(self.second(functional.relu(self.norm(self.first(x))))))
-
-
 class SequenceNetwork(nn.Module):
     """`[batch, dim, frames] -> [batch, classes], [batch, 4 + classes, frames / 2]`: logits of recordings and frames."""
 
@@ -69,7 +56,7 @@ class SequenceNetwork(nn.Module):
         super().__init__()
         self.norm = nn.BatchNorm1d(dim)
         self.stem = nn.Conv1d(dim, channels, 5, stride=2, padding=2)
-        self.blocks = nn.Sequential(*(_Block(channels, d, dropout) for d in _DILATIONS))
+        self.blocks = nn.Sequential(*(ResidualBlock(channels, d, dropout) for d in _DILATIONS))
         self.last = nn.BatchNorm1d(channels)
         self.attention = nn.Conv1d(channels, 2, 1)
         self.dropout = nn.Dropout(dropout)
