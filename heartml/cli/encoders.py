@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -193,39 +193,57 @@ def _show(done: "ListedWeights", *, as_json: bool) -> None:
 
 
 @click.command()
+@click.option("--method", type=click.Choice(["supervised", "masked", "contrastive"]), default="supervised",
+              show_default=True, help="How it learns: from labels, or without any.")
+@click.option("--start-from", metavar="WEIGHTS",
+              help="A checkpoint in M2D's format to go on from; with --method supervised labels then teach that "
+                   "transformer. `random`: from none.")
+@click.option("--general", "general_sound", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              metavar="FOLDER", help="A folder of other sounds, mixed in by `pretrain.vit.general_share`; not for the "
+                                     "heart encoder.")
 @click.option("--register", "tasks", multiple=True, metavar="TASK",
               help="Then probe the encoder on this task, ask its gate and register it; may be given several times.")
-def pretrain(tasks: tuple[str, ...]) -> None:
-    """Train the heart encoder on the recordings in data/ whose heart states and labels are known.
+def pretrain(method: Literal["supervised", "masked", "contrastive"], start_from: str | None,
+             general_sound: Path | None, tasks: tuple[str, ...]) -> None:
+    """Train an encoder on the recordings in data/.
 
     It hears all of them but the groups that a task of params.yaml is scored on, mixed with simulated hearts. The
     numbers are in section `pretrain` of params.yaml. A killed run goes on from its last checkpoint, to the same bytes.
-    `dvc repro` and `heartml retrain` run it too where `pretrain.enabled` is [heart].
+
+    Without options the heart encoder learns heart states and labels. `dvc repro` and `heartml retrain` run that too
+    where `pretrain.enabled` is [heart]. `--method masked` and `contrastive` need no labels and train a small
+    transformer, saved in M2D's format.
 
     Its gate needs tasks that it did not hear: there a probe of it has to be better than random weights of the same
     shape, never worse than `logspec`, and once better than that. What is registered is not used by itself: `heartml
     weights add` makes it an encoder of this project.
 
     \b
-    Reads        data/, artifacts/validation (run `heartml validate` first), params.yaml
-    Writes       artifacts/pretrain/heart: heart.safetensors, curves.csv, pretraining.json; with --register MLflow:
-                 a run with the loss curves, and a version of heartml-encoder-heart
+    Reads        data/, artifacts/validation (run `heartml validate` first), params.yaml, FOLDER
+    Writes       artifacts/pretrain/heart (masked, contrastive, supervised): weights, curves.csv, pretraining.json;
+                 with --register MLflow: a run with the curves, and a version of heartml-encoder-heart (masked, ...)
     Exit status  0: written; 1: it could not be done; 2: wrong usage
 
     \b
     Examples:
     heartml pretrain
     heartml pretrain --register pascal-sounds
+    heartml pretrain --method masked --general ~/sounds
     heartml weights add artifacts/pretrain/heart/heart.safetensors --kind heart --licence "ODC-By 1.0"
     """
     from heartml.stages import pretrain as stage
 
-    stage.run()
+    encoder: Literal["heart", "supervised", "masked", "contrastive"]
+    encoder = "heart" if method == "supervised" and start_from is None else method
+    if encoder == "heart" and general_sound is not None:
+        raise click.UsageError("--general: the heart encoder learns from labels, which general sound has none of; add "
+                               "--method masked, or --start-from WEIGHTS")
+    stage.run(encoder, start_from, general_sound)
     if tasks:
         from heartml.core import config
         from heartml.release import encoder_release
 
-        version, criteria = encoder_release.release(tasks, config.load())
+        version, criteria = encoder_release.release(tasks, config.load(), encoder)
         for one in criteria:
             click.echo(f"{one.name}: {'passed' if one.passed else 'failed'}, {one.words}")
         click.echo(f"{version.name}/{version.number}: {version.verdict}")

@@ -215,6 +215,50 @@ class EvaluateParams(Section):
     confounded_auc: Annotated[float, Field(ge=0.5, le=1)]
 
 
+class MaskedParams(Section):
+    steps: Count
+    share: Annotated[float, Field(gt=0, lt=1)]
+    momentum: Share
+    predictor_depth: Count
+
+
+class ContrastiveParams(Section):
+    steps: Count
+    batch: Annotated[int, Field(ge=2)]     # a view is told from those of other recordings
+    window_s: Positive
+    crop_s: Positive
+    temperature: Positive
+    projection: Count
+
+
+class VitParams(Section):
+    input_size: tuple[Count, Count]
+    patch_size: tuple[Count, Count]
+    width: Annotated[int, Field(ge=4, multiple_of=4)]     # positions are sines and cosines of rows and of columns
+    depth: Count
+    heads: Count
+    batch: Annotated[int, Field(ge=2)]
+    rate: Positive
+    weight_decay: Annotated[float, Field(ge=0)]
+    general_share: Annotated[float, Field(ge=0, lt=1)]
+    general_hours: Positive
+    snapshots: tuple[Annotated[float, Field(gt=0, lt=1)], ...]
+    mixed_precision: Literal["auto", "never"]
+    masked: MaskedParams
+    contrastive: ContrastiveParams
+    supervised_steps: Count
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if any(whole < part for whole, part in zip(self.input_size, self.patch_size, strict=True)):
+            raise ValueError("input_size: no patch of patch_size fits into it")
+        if self.width % self.heads:
+            raise ValueError(f"heads: {self.width} channels cannot be divided among {self.heads}")
+        if self.contrastive.crop_s > self.contrastive.window_s:
+            raise ValueError("contrastive.crop_s lies above window_s")
+        return self
+
+
 class PretrainParams(Section):
     enabled: tuple[Literal["heart"], ...]
     leave_out: Literal["scored", "held_out"]
@@ -229,6 +273,7 @@ class PretrainParams(Section):
     other_weight: Annotated[float, Field(ge=0)]
     checkpoint_s: Positive
     seed: Annotated[int, Field(ge=0)]
+    vit: VitParams | None = None           # not in the params.yaml of versions registered before it
 
 
 class RobustnessParams(Section):

@@ -86,6 +86,14 @@ def of(section: Mapping[str, Any], folder: Path | None = None) -> Heard:
         section: its `weights` and `sha256`; of an encoder without weights any other mapping.
         folder: of a model that may hold the weights.
     """
+    found: dict[str, set[str]] = {"recordings": set(), "groups": set()}
+    for key, hashes in arrays_of(section, folder).items():
+        found[key.split(".")[1]] |= {bytes(row).hex() for row in hashes}
+    return Heard(frozenset(found["recordings"]), frozenset(found["groups"]))
+
+
+def arrays_of(section: Mapping[str, Any], folder: Path | None = None) -> dict[str, Hashes]:
+    """What `of` reads, as `arrays` gave it."""
     digest = str(section.get("sha256", ""))
     places = [Path(str(section.get("weights", ""))), paths.cache() / "weights" / f"{digest}.safetensors"]
     if folder is not None:
@@ -93,18 +101,26 @@ def of(section: Mapping[str, Any], folder: Path | None = None) -> Heard:
     for number, place in enumerate(places):
         if place.suffix == ".safetensors" and place.is_file() and (number or sha256_file(place) == digest):
             return _read(place)
-    return Heard()
+    return {}
 
 
-def _read(file: Path) -> Heard:
+def _read(file: Path) -> dict[str, Hashes]:
     from safetensors import safe_open
 
-    found: dict[str, set[str]] = {"recordings": set(), "groups": set()}
     with safe_open(file, "np") as opened:
-        for key in opened.keys():  # noqa: SIM118 - it is no mapping
-            if key.startswith(PREFIX):
-                found[key.split(".")[1]] |= {bytes(row).hex() for row in opened.get_tensor(key)}
-    return Heard(frozenset(found["recordings"]), frozenset(found["groups"]))
+        return {key: opened.get_tensor(key) for key in opened.keys()  # noqa: SIM118 - it is no mapping
+                if key.startswith(PREFIX)}
+
+
+def united(first: Mapping[str, Hashes], second: Mapping[str, Hashes]) -> dict[str, Hashes]:
+    """What either was trained on, as `arrays` gives it.
+
+    >>> one = np.zeros((1, 16), np.uint8)
+    >>> {key: len(rows) for key, rows in united({"heard.groups.a": one}, {"heard.groups.a": one + 1}).items()}
+    {'heard.groups.a': 2}
+    """
+    return {key: np.unique(np.concatenate([own[key] for own in (first, second) if key in own]), axis=0)
+            for key in sorted({*first, *second})}
 
 
 def refuse(task: str, encoders: Mapping[str, Mapping[str, Any]], table: pd.DataFrame, folder: Path | None = None

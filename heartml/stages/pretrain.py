@@ -1,8 +1,11 @@
-"""Stage `pretrain`: recordings with heart states and labels in, the weights of the heart encoder out.
+"""Stage `pretrain`: recordings with heart states and labels in, the weights of an encoder out.
 
 In: recordings, annotations, the groups after validation joined near-duplicates, `params.yaml`. Out, in
 `artifacts/pretrain/heart/`: `heart.safetensors` (see `heartml.models.encoders.heart`), `curves.csv` (the losses) and
 `pretraining.json` (what was heard, under which licences). It is a stage of DVC only where `pretrain.enabled` names it.
+
+With another method than `heart` a transformer is trained (`heartml.training.pretraining.vit`), and the folder is
+`artifacts/pretrain/<method>/`. Such a training is no stage of DVC.
 
 Groups that a task is scored on are left out (`heartml.training.pretraining.selection`). The folds of the tasks are
 drawn here as the stage `split` draws them, so that this stage does not wait for that. Unfinished work is stored under
@@ -11,47 +14,181 @@ drawn here as the stage `split` draws them, so that this stage does not wait for
 
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from heartml.audio import sound_files
 from heartml.core import config, paths, tasks
-from heartml.core.config import Params, PretrainParams
+from heartml.core.config import Params, PretrainParams, VitParams
 from heartml.core.stage import StageError, stage
 from heartml.core.system import code_hash, files, hashing
+from heartml.core.system.progress import track
 from heartml.data.splitting.assign import assign_folds
 from heartml.data.splitting.published import read_published
 from heartml.data.splitting.units import label_units, without_rare
 from heartml.models import encoders, frame_cache
+from heartml.models import heard as heard_arrays
 from heartml.models.encoders import EncoderSpec
 from heartml.models.encoders.logspec import LogspecParams
 from heartml.models.frame_cache import Store
-from heartml.training.pretraining import corpus, fit, outputs, selection, targets
+from heartml.training.pretraining import corpus, fit, general, outputs, selection, targets
+from heartml.training.pretraining.corpus import Corpus
+from heartml.training.pretraining.vit import outputs as vit_outputs
+from heartml.training.pretraining.vit import start as starts
+from heartml.training.pretraining.vit import train as vit_train
+from heartml.training.pretraining.vit.start import LogMelPicture, Start
+from heartml.training.pretraining.vit.train import Method
 
 NAME = "heart"
 SPECTROGRAM = "logspec"
-_CODE = ("training/pretraining", "models/encoders/heart.py", "models/heads/augmentation.py", "models/heads/noise.py")
+RANDOM = "random"          # instead of a file: fresh weights
+_CODE = ("training/pretraining", "models/encoders/heart.py", "models/residual_block.py", "models/heads/augmentation.py",
+         "models/heads/noise.py")
+_VIT_CODE = (*_CODE, "models/encoders/m2d.py", "models/encoders/mel.py", "audio/preprocessing.py")
 _KEY_DIGITS = 16
+_DONE = "trained already on these recordings, with these parameters and this code"
 
 
-def run() -> None:
-    """Train the heart encoder on what may be heard.
+@dataclass(frozen=True)
+class Heard:
+    """What an encoder may hear.
+
+    Attributes:
+        recordings: schema.RECORDINGS with labels.
+        left_out: groups that are not among them, because a task is scored on them.
+        forbidden: recordings of these groups.
+    """
+
+    recordings: pd.DataFrame
+    left_out: int
+    forbidden: frozenset[str]
+
+
+def run(method: Method | Literal["heart"] = "heart", start_from: str | None = None, general_sound: Path | None = None
+        ) -> None:
+    """Train an encoder on what may be heard.
+
+    Args:
+        method: `heart`: the heart encoder; others: a transformer.
+        start_from: a checkpoint in M2D's format whose weights the transformer starts from, or `random`; `None`: random.
+        general_sound: a folder of other sounds for the transformer.
 
     Raises:
-        StageError: there is nothing to learn from, or params.yaml has no section `pretrain`.
+        StageError: there is nothing to learn from, params.yaml has no section `pretrain`, or nothing says the shape of
+            the weights to start from.
+        WeightsError: these weights cannot be used.
     """
     params = config.load()
     own = params.pretrain
-    if own is None:
-        raise StageError("params.yaml: no section `pretrain`; bring it back with `git checkout params.yaml`")
-    with stage("pretrain", encoder=NAME) as log:
-        recordings, groups = pd.read_parquet(paths.RECORDINGS), pd.read_parquet(paths.VALIDATION / "groups.parquet")
-        heard = selection.allowed(recordings, groups, _folds(recordings, groups, params), own.leave_out)
-        selection.need_something(heard, own.simulated_share)
-        spec = encoders.spec(SPECTROGRAM, params)
-        left_out = groups["group_id"].nunique() - heard["group_id"].nunique()
-        log.add(train(heard, left_out, spec, own, paths.pretrained(NAME)))
+    vit = own.vit if own else None
+    if own is None or (method != "heart" and vit is None):
+        raise StageError(f"params.yaml: no section `pretrain{'.vit' if own else ''}`; bring it back with "
+                         "`git checkout params.yaml`")
+    with stage("pretrain", encoder=method) as log:
+        heard = _allowed(params, own)
+        if method == "heart":
+            spec = encoders.spec(SPECTROGRAM, params)
+            log.add(train(heard.recordings, heard.left_out, spec, own, paths.pretrained(NAME)))
+        elif vit is not None:
+            log.add(_train_vit(_VitJob(method, _start(start_from, own, vit), general_sound, own, vit, params), heard))
+
+
+def _start(start_from: str | None, own: PretrainParams, vit: VitParams) -> Start:
+    if start_from in (None, RANDOM):
+        return starts.fresh(vit, own.seed)
+    try:
+        return starts.of_file(Path(str(start_from)))
+    except ValueError as error:
+        raise StageError(f"--start-from {start_from}: {error}") from None
+
+
+def _allowed(params: Params, own: PretrainParams) -> Heard:
+    recordings, groups = pd.read_parquet(paths.RECORDINGS), pd.read_parquet(paths.VALIDATION / "groups.parquet")
+    heard = selection.allowed(recordings, groups, _folds(recordings, groups, params), own.leave_out)
+    selection.need_something(heard, own.simulated_share)
+    return Heard(heard, groups["group_id"].nunique() - heard["group_id"].nunique(),
+                 frozenset(recordings["recording_id"]) - frozenset(heard["recording_id"]))
+
+
+@dataclass(frozen=True)
+class _VitJob:
+    method: Method
+    start: Start
+    general_sound: Path | None
+    own: PretrainParams
+    vit: VitParams
+    params: Params
+
+    def settings(self) -> dict[str, Any]:
+        """The parameters that the weights depend on."""
+        shared = self.own.model_dump(mode="json", include={
+            "leave_out", "simulated_children", "simulated_share", "dropout", "frame_weight", "other_weight", "seed"})
+        return {**shared, "method": self.method, "steps": vit_train.steps_of(self.method, self.vit),
+                "start_from": self.start.sha256 or RANDOM,
+                "shape": dict(self.start.shape),
+                **self.vit.model_dump(mode="json", exclude={"input_size", "patch_size", "heads"})}
+
+
+def _train_vit(job: _VitJob, heard: Heard) -> str:
+    """Train the transformer and write the outputs; the stage's line."""
+    to, own, table = paths.pretrained(job.method), job.own, heard.recordings
+    picture = LogMelPicture(job.start, job.params.audio)
+    other = None if job.general_sound is None else general.read(
+        job.general_sound, job.vit.general_hours, own.seed, picture, heard.forbidden, _say)
+    everything = table if other is None else pd.concat([table, other.table], ignore_index=True)
+    key = _vit_key(job, everything)
+    if _is_done(to, f"*/{vit_outputs.WEIGHTS}", key):
+        return f"{to}: {_DONE}"
+    folder = paths.STATE / "pretrain" / key
+    facts = vit_outputs.Facts(job.start.shape, heard_arrays.united(
+        job.start.heard, heard_arrays.arrays(everything)))
+
+    def keep(step: int, transformer: Any, stats: Any) -> None:
+        place = vit_outputs.folder_of(folder / vit_outputs.SNAPSHOTS / str(step), transformer, facts)
+        vit_outputs.write_weights(place / vit_outputs.WEIGHTS, transformer, stats, facts)
+
+    found = corpus.build(table, _pictures(table, picture), pd.read_parquet(paths.ANNOTATIONS), picture,
+                         simulated_children=own.simulated_children, seed=own.seed,
+                         general=() if other is None else other.frames)
+    trained = vit_train.train(job.method, job.start, found, own, job.vit, folder / "checkpoint.safetensors",
+                              snapshot=keep, say=_say, device=frame_cache.device())
+    words = {**outputs.describe(everything, heard.left_out, _labelled(found), own), "parameters": job.settings(),
+             "key": key}
+    with files.replacing_folder(to) as new:
+        weights = vit_outputs.write(new, trained, facts, words)
+        if (folder / vit_outputs.SNAPSHOTS).exists():
+            shutil.copytree(folder / vit_outputs.SNAPSHOTS, new / vit_outputs.SNAPSHOTS)
+    shutil.rmtree(folder)
+    count = sum(p.numel() for p in trained.transformer.parameters())
+    place = to / weights.relative_to(new)
+    return (f"{len(table)} recordings of {table['group_id'].nunique()} groups, {int(found.simulated.sum())} simulated "
+            f"ones and {int(found.general.sum())} general sounds in, {heard.left_out} groups left out because a task "
+            f"is scored on them, {count:,} weights out: {place}")
+
+
+def _pictures(table: pd.DataFrame, picture: LogMelPicture) -> list[np.ndarray[tuple[int, ...], np.dtype[np.float16]]]:
+    """Spectrograms of the recordings; they are made anew each time, in two seconds for an hour of sound."""
+    found = []
+    for recording_id in track([str(i) for i in table["recording_id"]], "pretrain: spectrograms", len(table)):
+        samples = sound_files.read_recording(paths.audio(recording_id), recording_id)
+        found.append(picture(samples.floats, samples.sample_rate_hz))
+    return found
+
+
+def _vit_key(job: _VitJob, table: pd.DataFrame) -> str:
+    """16 hex digits over all that the weights depend on, see `content_key`."""
+    values = [table.to_csv(index=False), hashing.sha256_file(paths.ANNOTATIONS), job.settings(),
+              job.params.audio.model_dump(mode="json"), frame_cache.device(), code_hash.fingerprint(*_VIT_CODE)]
+    return hashing.sha256(files.canonical_json(values).encode())[:_KEY_DIGITS]
+
+
+def _labelled(found: Corpus) -> dict[str, int]:
+    """Target -> number of recordings with a label."""
+    return {name: int((labels != targets.UNKNOWN).sum()) for name, labels in found.labels.items()}
 
 
 def train(heard: pd.DataFrame, left_out: int, spec: EncoderSpec, own: PretrainParams, to: Path) -> str:
@@ -67,16 +204,15 @@ def train(heard: pd.DataFrame, left_out: int, spec: EncoderSpec, own: PretrainPa
         The stage's line.
     """
     key = content_key(heard, spec, own)
-    if _is_done(to, key):
-        return f"{to}: trained already on these recordings, with these parameters and this code"
+    if _is_done(to, outputs.WEIGHTS, key):
+        return f"{to}: {_DONE}"
     folder = paths.STATE / "pretrain" / key
-    found = corpus.build(heard, _frames(heard, spec), pd.read_parquet(paths.ANNOTATIONS), spec,
+    found = corpus.build(heard, _frames(heard, spec), pd.read_parquet(paths.ANNOTATIONS), corpus.EncoderPicture(spec),
                          simulated_children=own.simulated_children, seed=own.seed)
     network, curves = fit.train(found, own, folder / "checkpoint.safetensors", say=_say)
-    labelled = {name: int((labels != targets.UNKNOWN).sum()) for name, labels in found.labels.items()}
     spectrogram = spec.sections[SPECTROGRAM]
     assert isinstance(spectrogram, LogspecParams)
-    facts = {**outputs.describe(heard, left_out, labelled, own), "key": key}
+    facts = {**outputs.describe(heard, left_out, _labelled(found), own), "key": key}
     with files.replacing_folder(to) as new:
         outputs.write(new, network.trunk, spectrogram, heard, curves, facts)
     shutil.rmtree(folder)
@@ -90,16 +226,16 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _is_done(folder: Path, key: str) -> bool:
+def _is_done(folder: Path, weights: str, key: str) -> bool:
     """Whether the outputs are those of this training, so that a registration need not repeat it."""
     facts = folder / outputs.FACTS
-    return facts.exists() and (folder / outputs.WEIGHTS).exists() and files.read_json(facts).get("key") == key
+    return facts.exists() and any(folder.glob(weights)) and files.read_json(facts).get("key") == key
 
 
 def content_key(heard: pd.DataFrame, spec: EncoderSpec, own: PretrainParams) -> str:
     """16 hex digits over all that the weights depend on: recordings and labels, parameters, code, libraries."""
     values = [heard.to_csv(index=False), hashing.sha256_file(paths.ANNOTATIONS), encoders.fingerprint(spec),
-              own.model_dump(mode="json", exclude={"enabled", "checkpoint_s"}), code_hash.fingerprint(*_CODE)]
+              own.model_dump(mode="json", exclude=outputs.NOT_LEARNT_FROM), code_hash.fingerprint(*_CODE)]
     return hashing.sha256(files.canonical_json(values).encode())[:_KEY_DIGITS]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner
 from support import probe_project, tiny_checkpoints
 from support.probe_project import TASK, UNITS, fold_table, names
@@ -16,6 +17,7 @@ from heartml.core.config import Params
 from heartml.evaluation import probe
 from heartml.evaluation.probe import ProbeError, controls, linear, record, summary, vectors
 from heartml.models import encoders, heard
+from heartml.models.encoders import weight_files
 from heartml.models.heard import HeardError
 from heartml.reporting import probe_page
 from heartml.training import training_set
@@ -82,6 +84,21 @@ def test_a_random_control_has_the_shape_and_nothing_of_what_was_learnt(params: P
     assert controls.random_weights(spec, 1) == control
     assert controls.random_weights(spec, 2) != control
     assert controls.random_weights(encoders.spec("logspec", params), 1) is None
+
+
+def test_of_a_random_transformer_positions_and_scale_stay(params: Params, tmp_path: Path) -> None:
+    """They are not learnt; a deviation of zero would make every frame infinite."""
+    file, _ = tiny_checkpoints.m2d(tmp_path, name="m2d_vit_tiny-32x64p16x16p4k-x")
+    tensors = {**weight_files.tensors_of(file), "norm_stats": torch.tensor([-6.0, 2.0])}
+    torch.save(tensors, file)
+    section = {"weights": str(file), "sha256": weight_files.hash_of(file)}
+    control = controls.random_weights(encoders.spec_of_weights("m2d", section, params), 1)
+    assert control is not None and control.pretrained is not None
+    drawn = weight_files.tensors_of(control.pretrained.path)
+    same = {name for name in tensors if torch.equal(tensors[name], drawn[name])}
+    assert same == {"norm_stats", "pos_embed"}
+    encoder = encoders.load(control)
+    assert np.isfinite(encoders.frames_of(encoder, control, np.ones(8000, np.float32), 4000)).all()
 
 
 def test_the_command_compares_stores_and_does_nothing_twice(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from heartml.core.stage import StageError
 from heartml.models import encoders, heard
 from heartml.models.encoders import heart, weight_files
 from heartml.models.encoders.logspec import LogspecParams
-from heartml.training.pretraining import corpus, fit, outputs, selection, targets
+from heartml.training.pretraining import corpus, fit, loop, outputs, selection, targets
 from heartml.training.pretraining.corpus import Corpus
 
 PARAMS = config.load(Path(__file__).parents[2] / "params.yaml")
@@ -37,7 +37,7 @@ def small(**changed: object) -> PretrainParams:
 
 @pytest.fixture(scope="module")
 def simulated() -> Corpus:
-    return corpus.build(NOTHING, [], ANNOTATIONS, SPEC, simulated_children=3, seed=5)
+    return corpus.build(NOTHING, [], ANNOTATIONS, corpus.EncoderPicture(SPEC), simulated_children=3, seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +65,12 @@ def test_a_stopped_training_ends_in_the_same_bytes(simulated: Corpus, whole: tup
     assert file.read_bytes() == whole[2]
 
 
-def test_the_order_of_the_curves_survives_a_checkpoint(simulated: Corpus, tmp_path: Path) -> None:
+def test_the_order_of_the_curves_survives_a_checkpoint(tmp_path: Path) -> None:
     """It is that of the columns of curves.csv."""
-    before, after = fit._begin(simulated, small()), fit._begin(simulated, small())
+    before, after = (loop.begin(torch.nn.Linear(2, 2), 0.1, 0.0) for _ in range(2))
     before.curves = {"murmur": [1.0], "diastolic_murmur_pitch": [2.0]}
-    fit._save(before, tmp_path / "checkpoint.safetensors")
-    fit._restore(after, tmp_path / "checkpoint.safetensors")
+    loop._save(before, tmp_path / "checkpoint.safetensors")
+    loop._restore(after, tmp_path / "checkpoint.safetensors")
     assert list(after.curves) == ["murmur", "diastolic_murmur_pitch"]
 
 
@@ -79,12 +79,12 @@ import sys, time
 from pathlib import Path
 from heartml.core import config
 from heartml.models import encoders
-from heartml.training.pretraining import corpus, fit
+from heartml.training.pretraining import corpus, fit, loop
 sys.path.insert(0, {tests!r})
 from training.test_pretraining import ANNOTATIONS, NOTHING, SPEC, small
-found = corpus.build(NOTHING, [], ANNOTATIONS, SPEC, simulated_children=3, seed=5)
-save = fit._save
-fit._save = lambda *given: (save(*given), time.sleep(0.3))
+found = corpus.build(NOTHING, [], ANNOTATIONS, corpus.EncoderPicture(SPEC), simulated_children=3, seed=5)
+save = loop._save
+loop._save = lambda *given: (save(*given), time.sleep(0.3))
 fit.train(found, small(checkpoint_s=1e-9), Path({file!r}))
 """
 
@@ -110,7 +110,7 @@ def test_checkpoints_are_written_while_it_trains(simulated: Corpus, tmp_path: Pa
     class StoppedError(RuntimeError):
         pass
 
-    real = fit._save
+    real = loop._save
 
     def save(*arguments: object) -> None:
         real(*arguments)  # type: ignore[arg-type]
@@ -118,12 +118,12 @@ def test_checkpoints_are_written_while_it_trains(simulated: Corpus, tmp_path: Pa
         if len(seen) == 2:
             raise StoppedError
 
-    fit._save = save
+    loop._save = save
     try:
         with pytest.raises(StoppedError):
             fit.train(simulated, small(checkpoint_s=1e-9), file)
     finally:
-        fit._save = real
+        loop._save = real
     assert file.exists() and len(load_file(file)) > 20
 
 

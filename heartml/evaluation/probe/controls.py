@@ -2,7 +2,8 @@
 
 In: the spec of an encoder. Out: one of the same kind and shape whose weights are drawn from a seed, as a file of
 weights in the cache. Convolutions and linear layers are drawn as He et al. (2015) do, norms do nothing, biases are
-zero. What is no weight of single precision (parameters of a spectrogram, what was heard) stays, or is left out.
+zero. What is no weight of single precision (parameters of a spectrogram, what was heard) stays, or is left out. So does
+what is not learnt: a table of positions, and the mean and deviation of a spectrogram.
 """
 
 from dataclasses import replace
@@ -18,6 +19,7 @@ from heartml.models import heard
 from heartml.models.encoders import EncoderSpec, weight_files
 
 SUFFIX = "_random"
+NOT_LEARNT = ("pos_embed", "norm_stats")
 WITHOUT = ("transformers", "onnx")      # read whole folders or graphs, whose weights cannot be exchanged here
 
 
@@ -45,7 +47,7 @@ def _write(file: Path, tensors: dict[str, Tensor], seed: int) -> None:
 
 
 def _drawn(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
-    if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+    if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16) or name.endswith(NOT_LEARNT):
         return tensor.clone()
     if tensor.ndim < 2:
         return torch.ones_like(tensor) if name.endswith(("weight", "running_var")) else torch.zeros_like(tensor)

@@ -4,6 +4,8 @@ Niizumi et al., Masked Modeling Duo, 2023 (arXiv 2210.14648); on heart sounds ar
 publisher's format can be read: plain, or with the prefix `backbone.` or `module.ar.runtime.backbone.`, at 16 kHz and at
 32 kHz, with or without a fine-tuned head, which is left out. The name of its folder says the shape:
 `m2d_vit_base-80x608p16x16p16k-...` is an input of 80 mel bands by 608 frames, patches of 16 by 16, and 16 kHz.
+Those at 4 kHz are our own (`heartml pretrain --method masked`): the bands lie where hearts are heard, and
+`vit_w128h4` is a width of 128 with 4 heads of attention.
 
 A longer recording is padded to whole patches and encoded in chunks of the input's length. A shorter last one has the
 first columns of the table of positions. Bands of patches are stacked, so frequency is kept. Layer `last` is the output
@@ -14,7 +16,7 @@ import functools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,14 +28,20 @@ from heartml.models.encoders.pretrained import PretrainedEncoder, at_least, buil
 from heartml.models.encoders.pretrained_params import Layer, PretrainedParams
 
 _SHAPE = re.compile(r"-(\d+)x(\d+)p(\d+)x(\d+)(?:p(\d+)k)?")
-_HEADS = re.compile(r"vit_(tiny|small|base|large|huge)")
+_HEADS = re.compile(r"vit_(?:(tiny|small|base|large|huge)|w\d+h(\d+))")
 _HEADS_OF = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16}
 _PREFIXES = ("module.ar.runtime.backbone.", "backbone.")
-_BANDS_HZ = {16000: (50.0, 8000.0), 32000: (50.0, 16000.0)}
+_FRONT_ENDS = {                  # rate -> samples in a transform and in a window, lowest and highest frequency
+    4000: (400, 200, (25.0, 800.0)),         # hearts; 50 ms as of `logspec`, padded, so that no band is empty
+    16000: (400, 400, (50.0, 8000.0)),
+    32000: (800, 800, (50.0, 16000.0)),
+}
 _HEAD_WIDTH = 64                 # of attention in vision transformers; narrower networks have three heads
 _LEAST_HEADS = 3
 _USUAL_KHZ = 16                  # of names that do not say it
-_NORM_STATS = (-7.1, 4.2)        # of checkpoints that do not say their own
+NORM_STATS = "norm_stats"        # float [2]: mean and deviation of the logarithms that the network was trained on
+_USUAL_STATS = (-7.1, 4.2)       # of checkpoints that do not say their own
+FRAMES_A_SECOND = 100            # of the spectrogram
 _AT_ONCE = 32                    # chunks
 
 
@@ -42,7 +50,7 @@ class M2dParams(PretrainedParams):
 
     Attributes:
         input_size: mel bands and frames of the input; `patch_size` likewise. `None`: as the folder's name says.
-        sample_rate_hz: 16000 or 32000; `None`: as the folder's name says.
+        sample_rate_hz: 4000, 16000 or 32000; `None`: as the folder's name says.
         heads: of attention; `None`: as the folder's name says (`vit_base`), or else as usual for the width.
     """
 
@@ -73,8 +81,8 @@ class M2dParams(PretrainedParams):
         if lacking:
             raise ValueError(f"{', '.join(lacking)}: write it here, the folder's name does not say it, as "
                              "m2d_vit_base-80x608p16x16p16k does")
-        if found.sample_rate_hz not in _BANDS_HZ:
-            raise ValueError(f"sample_rate_hz: {found.sample_rate_hz} is none of {', '.join(map(str, _BANDS_HZ))}")
+        if found.sample_rate_hz not in _FRONT_ENDS:
+            raise ValueError(f"sample_rate_hz: {found.sample_rate_hz} is none of {', '.join(map(str, _FRONT_ENDS))}")
         return found
 
 
@@ -93,33 +101,86 @@ def shape_of(path: str) -> dict[str, Any] | None:
         return None
     mels, frames, high, wide, khz = (int(number or _USUAL_KHZ) for number in found[-1])
     shape: dict[str, Any] = {"input_size": (mels, frames), "patch_size": (high, wide), "sample_rate_hz": khz * 1000}
-    return {**shape, "heads": _HEADS_OF[size[-1]]} if size else shape
+    return {**shape, "heads": _HEADS_OF[size[-1][0]] if size[-1][0] else int(size[-1][1])} if size else shape
 
 
-class _Transformer(nn.Module):
-    """Patches, positions, blocks and the final norm: `[batch, 1, mels, frames] -> layers of [batch, tokens, width]`."""
+def name_of(shape: Mapping[str, Any], width: int) -> str:
+    """The name of a folder from which `shape_of` reads the shape.
 
-    def __init__(self, tensors: Mapping[str, Tensor], heads: int | None) -> None:
+    >>> name_of({"input_size": (48, 608), "patch_size": (16, 8), "sample_rate_hz": 4000, "heads": 4}, 128)
+    'm2d_vit_w128h4-48x608p16x8p4k'
+    """
+    sizes = "p".join(f"{high}x{wide}" for high, wide in (shape["input_size"], shape["patch_size"]))
+    return f"m2d_vit_w{width}h{shape['heads']}-{sizes}p{shape['sample_rate_hz'] // 1000}k"
+
+
+class LogMel:
+    """Logarithms of mel energies, before they are scaled: `[batch, time] -> [batch, mels, 1 + time // hop]`.
+
+    The hop is a hundredth of a second at every rate.
+    """
+
+    def __init__(self, sample_rate_hz: int, mels: int) -> None:
+        size, width, band_hz = _FRONT_ENDS[sample_rate_hz]
+        self.mel = mel(sample_rate_hz, size, sample_rate_hz // FRAMES_A_SECOND, mels, band_hz, slaney=True, width=width)
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        return (self.mel.power(at_least(batch, self.mel.least_samples)) + torch.finfo(torch.float32).eps).log()
+
+    def describe(self) -> dict[str, Any]:
+        """The front end in the publisher's words, for tools that do not know this rate."""
+        rate = self.mel.hop * FRAMES_A_SECOND
+        low, high = _FRONT_ENDS[rate][2]
+        return {"sample_rate": rate, "n_fft": self.mel.size, "window_size": len(self.mel.window),
+                "hop_size": self.mel.hop, "n_mels": len(self.mel.bank), "f_min": low, "f_max": high}
+
+
+class Transformer(nn.Module):
+    """Patches, positions, blocks and the final norm.
+
+    Args:
+        patch: height and width of a patch.
+        positions: patches of the whole input.
+        ratio: hidden values of a block's perceptron for each channel.
+
+    Raises:
+        ValueError: the width cannot be divided among the heads.
+    """
+
+    def __init__(self, width: int, depth: int, heads: int, patch: tuple[int, int], positions: int, ratio: float
+                 ) -> None:
         from timm.models.vision_transformer import Block
 
         super().__init__()
-        width = tensors["cls_token"].shape[-1]
-        depth = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
-        if heads is None or width % heads:
-            heads = max(_LEAST_HEADS, width // _HEAD_WIDTH)
         if width % heads:
             raise ValueError(f"heads: {width} channels cannot be divided among {heads}; state it")
-        high, wide = tensors["patch_embed.proj.weight"].shape[-2:]
+        self.heads = heads
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
-        self.pos_embed = nn.Parameter(torch.empty(tensors["pos_embed"].shape))
-        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(1, width, (high, wide), (high, wide))})
-        ratio = tensors["blocks.0.mlp.fc1.weight"].shape[0] / width
+        self.pos_embed = nn.Parameter(torch.empty(1, 1 + positions, width))
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(1, width, patch, patch)})
         norm: Any = functools.partial(nn.LayerNorm, eps=1e-6)
         self.blocks = nn.ModuleList(Block(width, heads, ratio, qkv_bias=True, norm_layer=norm) for _ in range(depth))
         self.norm = norm(width)
 
-    def forward(self, image: Tensor, columns: int) -> list[Tensor]:
-        """Outputs of the blocks, then of the norm: `[batch, bands x frames, width]`, without the token of the class.
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], heads: int | None) -> Self:
+        """The network of a checkpoint's tensors, with these as weights.
+
+        Raises:
+            KeyError, ValueError, RuntimeError: they are those of another network, or of another shape.
+        """
+        width = tensors["cls_token"].shape[-1]
+        depth = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
+        if heads is None or width % heads:
+            heads = max(_LEAST_HEADS, width // _HEAD_WIDTH)
+        high, wide = tensors["patch_embed.proj.weight"].shape[-2:]
+        made = cls(width, depth, heads, (high, wide), tensors["pos_embed"].shape[1] - 1,
+                   tensors["blocks.0.mlp.fc1.weight"].shape[0] / width)
+        made.load_state_dict(dict(tensors))
+        return made
+
+    def tokens(self, image: Tensor, columns: int) -> Tensor:
+        """Patches with their positions: `[batch, 1, mels, frames] -> [batch, bands x frames, width]`.
 
         Args:
             columns: of the table of positions, which is that of the whole input.
@@ -127,13 +188,20 @@ class _Transformer(nn.Module):
         maps = self.patch_embed["proj"](image)
         bands, frames = maps.shape[2:]
         table = self.pos_embed[:, 1:].reshape(1, bands, columns, -1)[:, :, :frames]
-        x = maps.flatten(2).transpose(1, 2) + table.flatten(1, 2)
-        x = torch.cat([(self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1), x], dim=1)
+        return cast(Tensor, maps.flatten(2).transpose(1, 2) + table.flatten(1, 2))
+
+    def encode(self, tokens: Tensor) -> list[Tensor]:
+        """Outputs of the blocks, then of the norm: `[batch, n, width]` each, without the token of the class."""
+        x = torch.cat([(self.cls_token + self.pos_embed[:, :1]).expand(len(tokens), -1, -1), tokens], dim=1)
         found = []
         for block in self.blocks:
             x = block(x)
             found.append(x[:, 1:])
         return [*found, self.norm(x)[:, 1:]]
+
+    def forward(self, image: Tensor, columns: int) -> list[Tensor]:
+        """`encode` of the `tokens` of an image."""
+        return self.encode(self.tokens(image, columns))
 
 
 class M2d(PretrainedEncoder):
@@ -151,22 +219,22 @@ class M2d(PretrainedEncoder):
 
     def __init__(self, tensors: Mapping[str, Tensor], params: M2dParams) -> None:
         assert params.input_size is not None and params.patch_size is not None
-        own = _plain_names(tensors)
+        own = plain_names(tensors)
         (mels, self.chunk), (high, self.wide) = params.input_size, params.patch_size
         self.bands, self.columns = mels // high, self.chunk // self.wide
         _check_shape(own, params, self.bands * self.columns)
-        stats = own["norm_stats"].tolist() if "norm_stats" in own else _NORM_STATS
+        stats = own[NORM_STATS].tolist() if NORM_STATS in own else _USUAL_STATS
         self.mean, self.deviation = float(stats[0]), float(stats[1])
         with torch.random.fork_rng(devices=[]):
-            self.network = _Transformer(own, params.heads).eval()
-        self.network.load_state_dict({name: tensor for name, tensor in own.items() if name != "norm_stats"})
+            self.network = Transformer.of({name: tensor for name, tensor in own.items() if name != NORM_STATS},
+                                          params.heads).eval()
         depth = len(self.network.blocks)
         self.layers = [depth if layer == "last" else layer for layer in params.layers]
         if max(self.layers) > depth:
             raise ValueError(f"layers: there are 0 to {depth - 1} and last")
         self.sample_rate_hz = params.rate_hz()
-        size = self.sample_rate_hz // 40
-        self.mel = mel(self.sample_rate_hz, size, size * 2 // 5, mels, _BANDS_HZ[self.sample_rate_hz], slaney=True)
+        self.log_mel = LogMel(self.sample_rate_hz, mels)
+        self.mel = self.log_mel.mel
         self.frame_rate_hz = self.sample_rate_hz / self.mel.hop / self.wide
         self.dim = self.bands * len(self.layers) * own["cls_token"].shape[-1]
 
@@ -217,8 +285,7 @@ class M2d(PretrainedEncoder):
 
     def spectrogram(self, batch: Tensor) -> Tensor:
         """float32 `[batch, time] -> [batch, mels, frames]`: log mel energies, scaled as in training."""
-        logs = (self.mel.power(at_least(batch, self.mel.least_samples)) + torch.finfo(torch.float32).eps).log()
-        return (logs - self.mean) / self.deviation
+        return (self.log_mel(batch) - self.mean) / self.deviation
 
     def _frames(self, image: Tensor) -> Tensor:
         """Chunks `[chunks, mels, frames] -> [chunks, patches in time, bands x channels]`."""
@@ -228,13 +295,13 @@ class M2d(PretrainedEncoder):
         return tokens.reshape(len(tokens), self.bands, -1, tokens.shape[2]).transpose(1, 2).flatten(2)
 
 
-def _plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of the network alone, under timm's names; those of a fine-tuned head are left out."""
     prefix = next((prefix for prefix in _PREFIXES if f"{prefix}cls_token" in tensors), "")
     own = {name.removeprefix(prefix): tensor.float() for name, tensor in tensors.items() if name.startswith(prefix)}
-    if "norm_stats" in tensors:
-        own["norm_stats"] = tensors["norm_stats"]
-    wanted = ("cls_token", "pos_embed", "norm_stats", "patch_embed.proj.", "blocks.", "norm.")
+    if NORM_STATS in tensors:
+        own[NORM_STATS] = tensors[NORM_STATS]
+    wanted = ("cls_token", "pos_embed", NORM_STATS, "patch_embed.proj.", "blocks.", "norm.")
     return {name: tensor for name, tensor in own.items() if name.startswith(wanted)}
 
 

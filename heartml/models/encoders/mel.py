@@ -42,15 +42,17 @@ class Mel:
         return torch.matmul(self.bank, spectrum.real.square() + spectrum.imag.square())
 
 
-def mel(sample_rate_hz: int, size: int, hop: int, mels: int, band_hz: tuple[float, float], slaney: bool) -> Mel:
-    """The spectrogram of torchaudio: a periodic Hann window of `size`, triangles on the mel scale.
+def mel(sample_rate_hz: int, size: int, hop: int, mels: int, band_hz: tuple[float, float], slaney: bool,
+        width: int | None = None) -> Mel:
+    """The spectrogram of torchaudio: a periodic Hann window, triangles on the mel scale.
 
     Args:
         band_hz: lowest and highest frequency.
+        width: of the window, in samples; `None`: `size`.
         slaney: mel scale and area normalisation of Slaney's toolbox; otherwise HTK's scale without normalisation.
     """
     from torchaudio.functional import melscale_fbanks
 
     scale, norm = ("slaney", "slaney") if slaney else ("htk", None)
     bank = melscale_fbanks(size // 2 + 1, *band_hz, mels, sample_rate_hz, norm=norm, mel_scale=scale)
-    return Mel(size, hop, torch.hann_window(size), bank.T.contiguous())
+    return Mel(size, hop, torch.hann_window(width or size), bank.T.contiguous())

@@ -65,7 +65,14 @@ class Crops:
     def draw(
         self, rows: NDArray[np.int64], rng: np.random.Generator
     ) -> tuple[NDArray[np.float32], NDArray[np.int8] | None]:
-        """One random crop of each recording in `rows`: `[rows, size, dim]` and states `[rows, size]`.
+        """One random crop of each recording in `rows`, changed: `[rows, size, dim]` and states `[rows, size]`."""
+        crops, states = self.place(rows, rng)
+        return self.changed(crops, rows, rng), states
+
+    def place(
+        self, rows: NDArray[np.int64], rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[np.int8] | None]:
+        """One random crop of each recording in `rows`, changed in tempo alone, see `draw`.
 
         A recording that is shorter than a crop is repeated.
         """
@@ -79,11 +86,14 @@ class Crops:
         here = self.first[rows][:, None] + whole % length
         there = self.first[rows][:, None] + (whole + 1) % length
         crops = self.frames[here].astype(np.float32) * (1 - share) + self.frames[there].astype(np.float32) * share
+        return crops, None if self.states is None else self.states[here]
+
+    def changed(
+        self, crops: NDArray[np.float32], rows: NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """Crops `[rows, any size, dim]` of these recordings with everything changed but their tempo."""
         if self.noise is not None and self.loudness is not None:
             self.noise.add(crops, self.loudness[rows], rng)
-        return self._augmented(crops, rng), None if self.states is None else self.states[here]
-
-    def _augmented(self, crops: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
         batch, size, dim = crops.shape
         bands = np.clip(np.arange(dim)[None] + rng.integers(-1, 2, (batch, 1)), 0, dim - 1)
         crops = np.take_along_axis(crops, bands[:, None, :], axis=2)

@@ -1,7 +1,8 @@
-"""What the heart encoder is trained on: real and simulated recordings as frames, classes of frames, labels."""
+"""What encoders are trained on: recordings, simulated ones and general sound, as frames, classes of frames, labels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -13,13 +14,35 @@ from heartml.data.simulation import children, visits
 from heartml.data.simulation.physiology import SAMPLE_RATE_HZ
 from heartml.models import encoders
 from heartml.models.encoders import EncoderSpec
+from heartml.models.heads import Targets
 from heartml.training import training_set
 from heartml.training.pretraining import targets
 
 SEED_APART = 10**9           # added to the seed of simulated children, so that no demo corpus is heard
 _SECONDS = 10.0
 
-Frames = NDArray[np.float32]
+Frames = NDArray[np.floating[Any]]
+
+
+class Picture(Protocol):
+    """Makes the frames of a waveform."""
+
+    frame_rate_hz: float
+
+    def __call__(self, waveform: NDArray[np.float32], sample_rate_hz: int) -> Frames:
+        """Raw waveform `[time] -> [frames, bands]`."""
+        ...
+
+
+class EncoderPicture:
+    """The frames of an encoder, as the stage `features` makes them."""
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        self._spec, self._encoder = spec, encoders.load(spec)
+        self.frame_rate_hz = self._encoder.frame_rate_hz
+
+    def __call__(self, waveform: NDArray[np.float32], sample_rate_hz: int) -> Frames:
+        return encoders.frames_of(self._encoder, self._spec, waveform, sample_rate_hz).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -32,6 +55,7 @@ class Corpus:
         labels: target -> class of each recording `[r]`, `targets.UNKNOWN` where it has none.
         frame_rate_hz: of the frames.
         simulated: which recordings are simulated `[r]`.
+        general: which are general sound `[r]`, of which nothing is known.
     """
 
     frames: Sequence[Frames]
@@ -39,39 +63,50 @@ class Corpus:
     labels: Mapping[str, NDArray[np.int64]]
     frame_rate_hz: float
     simulated: NDArray[np.bool_]
+    general: NDArray[np.bool_]
+
+    @property
+    def targets(self) -> Targets:
+        """Classes of frames for crops; the class of a recording is not among them."""
+        count = len(self.frames)
+        return Targets(np.zeros(count, np.int64), 1, np.arange(count), self.classes, self.frame_rate_hz)
 
 
 def build(
-    recordings: pd.DataFrame, frames: Sequence[Frames], annotations: pd.DataFrame, spec: EncoderSpec, *,
-    simulated_children: int, seed: int,
+    recordings: pd.DataFrame, frames: Sequence[Frames], annotations: pd.DataFrame, picture: Picture, *,
+    simulated_children: int, seed: int, general: Sequence[Frames] = (),
 ) -> Corpus:
-    """The corpus of real recordings, and of simulated children who are recorded at each location.
+    """The corpus of real recordings, of simulated children who are recorded at each location, and of general sound.
 
     Args:
         recordings: `r` rows with `recording_id`, `seconds` and label columns.
         frames: of these recordings, `r` arrays `[frames, bands]`.
         annotations: schema.ANNOTATIONS.
-        spec: of the spectrogram.
+        picture: made the frames, and makes those of simulated recordings.
+        general: `g` arrays `[frames, bands]`.
     """
-    encoder = encoders.load(spec)
     made = [one for number in track(range(simulated_children), "pretrain: simulate", simulated_children)
             for one in _simulated(seed, number)]
     table = _labels(recordings, [labels for _, _, labels in made])
-    states = training_set.states(list(recordings["recording_id"]), [len(one) for one in frames], encoder.frame_rate_hz,
+    states = training_set.states(list(recordings["recording_id"]), [len(one) for one in frames], picture.frame_rate_hz,
                                  list(recordings["seconds"]), annotations)
     if states is None:
         states = [np.full(len(one), training_set.UNKNOWN, np.int8) for one in frames]
     heard = list(frames)
     for waveform, marks, _ in made:
-        one = encoders.frames_of(encoder, spec, waveform, SAMPLE_RATE_HZ).astype(np.float32)
+        one = picture(waveform, SAMPLE_RATE_HZ)
         heard.append(one)
-        states += training_set.states(["made"], [len(one)], encoder.frame_rate_hz, [len(waveform) / SAMPLE_RATE_HZ],
+        states += training_set.states(["made"], [len(one)], picture.frame_rate_hz, [len(waveform) / SAMPLE_RATE_HZ],
                                       marks) or []
+    heard += general
+    states += [np.full(len(one), training_set.UNKNOWN, np.int8) for one in general]
+    table = table.reindex(range(len(heard)))
     own = [{str(name).removeprefix(schema.LABEL_PREFIX): value for name, value in row.items()}
            for row in table.to_dict("records")]
     classes = [targets.frame_classes(of_frames, labels) for of_frames, labels in zip(states, own, strict=True)]
-    simulated = np.arange(len(heard)) >= len(frames)
-    return Corpus(heard, classes, targets.label_numbers(table), encoder.frame_rate_hz, simulated)
+    place, hearts = np.arange(len(heard)), len(heard) - len(general)
+    return Corpus(heard, classes, targets.label_numbers(table), picture.frame_rate_hz,
+                  (place >= len(frames)) & (place < hearts), place >= hearts)
 
 
 def _labels(recordings: pd.DataFrame, made: Sequence[Mapping[str, str]]) -> pd.DataFrame:

@@ -10,24 +10,27 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from heartml.models.encoders.heart import HeartTrunk
-
 _ATTENTIONS = 2
 
 
 class PretrainingNetwork(nn.Module):
-    """The trunk and its outputs; `classes`: target -> number of classes."""
+    """The trunk and its outputs.
 
-    def __init__(self, bands: int, channels: int, dropout: float, classes: Mapping[str, int]) -> None:
+    Args:
+        trunk: `[batch, bands, frames] -> [batch, channels, n], [batch, 6, m]`: a hidden layer, logits of frames.
+        classes: target -> number of classes.
+    """
+
+    def __init__(self, trunk: nn.Module, channels: int, dropout: float, classes: Mapping[str, int]) -> None:
         super().__init__()
-        self.trunk = HeartTrunk(bands, channels, dropout)
+        self.trunk = trunk
         self.attention = nn.Conv1d(channels, _ATTENTIONS, 1)
         self.dropout = nn.Dropout(dropout)
         width = (1 + _ATTENTIONS) * channels
         self.outputs = nn.ModuleDict({name: nn.Linear(width, count) for name, count in classes.items()})
 
     def forward(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Logits of each target, and of the frame's classes `[batch, 6, frames / 2]`."""
+        """Logits of each target, and of the frame's classes `[batch, 6, m]`."""
         hidden, frames = self.trunk(x)
         weights = torch.softmax(self.attention(hidden), dim=-1)
         attended = torch.einsum("bht,bct->bhc", weights, hidden).flatten(1)

@@ -7,23 +7,25 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import nn
 
 from heartml.core.config import PretrainParams
 from heartml.core.system import files
 from heartml.models import heard
 from heartml.models.encoders import heart
-from heartml.models.encoders.heart import HeartTrunk
 from heartml.models.encoders.logspec import LogspecParams
-from heartml.training.pretraining.fit import CURVE_STEPS
+from heartml.training.pretraining.loop import CURVE_STEPS
 
 WEIGHTS, CURVES, FACTS = "heart.safetensors", "curves.csv", "pretraining.json"
+NOT_LEARNT_FROM = {"enabled", "checkpoint_s", "vit"}      # keys of `pretrain` on which these weights do not depend
 
 
-def write(folder: Path, trunk: HeartTrunk, spectrogram: LogspecParams, recordings: pd.DataFrame,
+def write(folder: Path, trunk: nn.Module, spectrogram: LogspecParams, recordings: pd.DataFrame,
           curves: Mapping[str, list[float]], facts: Mapping[str, Any]) -> None:
     """Write the three files into `folder`.
 
     Args:
+        trunk: a `heart.HeartTrunk`.
         spectrogram: what the network was trained on.
         recordings: those that were heard: recording_id, group_id, dataset.
         curves: of `fit.train`.
@@ -38,11 +40,12 @@ def write(folder: Path, trunk: HeartTrunk, spectrogram: LogspecParams, recording
     with files.replacing(folder / WEIGHTS) as temporary:
         temporary.write_bytes(save(tensors))
     with files.replacing(folder / CURVES) as temporary:
-        temporary.write_text(_curves(curves), encoding="utf-8")
+        temporary.write_text(curves_text(curves), encoding="utf-8")
     files.write_json(folder / FACTS, facts)
 
 
-def _curves(curves: Mapping[str, list[float]]) -> str:
+def curves_text(curves: Mapping[str, list[float]]) -> str:
+    """Curves as CSV, a row for each point."""
     table = pd.DataFrame(curves)
     table.insert(0, "step", [CURVE_STEPS * (number + 1) for number in range(len(table))])
     text = io.StringIO()
@@ -66,4 +69,4 @@ def describe(recordings: pd.DataFrame, left_out: int, targets: Mapping[str, int]
         for name, rows in recordings.groupby("dataset")
     }
     return {"heard": datasets, "groups_left_out": left_out, "targets": dict(targets),
-            "parameters": params.model_dump(mode="json", exclude={"enabled", "checkpoint_s"})}
+            "parameters": params.model_dump(mode="json", exclude=NOT_LEARNT_FROM)}

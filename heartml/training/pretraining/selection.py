@@ -1,4 +1,4 @@
-"""Which recordings the heart encoder may hear: all, except the groups that a task is scored on. Pure.
+"""Which recordings an encoder may hear: all, except the groups that a task is scored on. Pure.
 
 `leave_out: scored` leaves out every group with a label for a task of `params.yaml`, because the folds are scored out of
 fold. `leave_out: held_out` leaves out the held-out part of each task only: such an encoder may be used for other tasks,
