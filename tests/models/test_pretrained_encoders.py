@@ -161,6 +161,7 @@ def test_byol_a_is_its_layers_one_after_the_other(tmp_path: Path) -> None:
     ("m2d_vit_base-80x608p16x16p16k-221006-mr7", ((80, 608), (16, 16), 16000, 12)),
     ("m2d_clap_vit_small-80x1001p16x8p32k-240128", ((80, 1001), (16, 8), 32000, 6)),
     ("msm_mae_vit_base-80x208p16x16", ((80, 208), (16, 16), 16000, 12)),
+    ("m2d_vit_w128h4-48x608p16x8p4k", ((48, 608), (16, 8), 4000, 4)),
 ])
 def test_the_folder_s_name_says_the_shape(name: str, expected: tuple[object, ...]) -> None:
     assert tuple((shape_of(f"weights/{name}/checkpoint-300.pth") or {}).values()) == expected
