@@ -102,10 +102,10 @@ def probe(tasks: tuple[str, ...], encoders: tuple[str, ...], poolings: tuple[str
           recorded: bool, to: Path | None, html: Path | None) -> None:
     """Compare encoders: how much of a TASK a linear probe reads from their frames.
 
-    Each encoder, layer and pooling is probed on the task's own folds, out of fold, and compared with `logspec` and
-    with random weights of the same shape. Several tasks rank the encoders by their mean rank. No encoder is scored on
-    groups that it was trained on. A probe that was stopped goes on; what is done is not computed again. With
-    PREFECT_API_URL this runs as the flow `probe` on that server.
+    Each encoder, layer and pooling is probed on the task's own folds, out of fold, and compared with `logspec`, with
+    random weights of the same shape, and with the encoder that is named first. Several tasks rank the encoders by
+    their mean rank. No encoder is scored on groups that it was trained on. A probe that was stopped goes on; what is
+    done is not computed again. With PREFECT_API_URL this runs as the flow `probe` on that server.
 
     \b
     Reads        data/, artifacts/TASK/folds.parquet (`heartml split`, `heartml retrain`), params.yaml, the weights

@@ -169,18 +169,21 @@ def probe(found: Mapping[str, Any]) -> None:
     for task, own in found["tasks"].items():
         table = Table(title=f"{task}: {own['units']} units of {own['groups']} groups", title_justify="left",
                       show_edge=False, pad_edge=False)
-        for name in ("encoder", "AUC", "UAR", "log loss", "AUC - logspec", "AUC - random weights", "s/h", "MB/h"):
+        against = {"AUC - logspec": "against_logspec", "AUC - random weights": "against_random"}
+        if first := found.get("first"):      # not in results of before it
+            against[f"AUC - {first}"] = "against_first"
+        for name in ("encoder", "AUC", "UAR", "log loss", *against, "s/h", "MB/h"):
             table.add_column(name, justify="left" if name == "encoder" else "right")
         for row in own["encoders"]:
             chosen = row["scores"]["chosen"]
-            changes = [_change(row[key]) for key in ("against_logspec", "against_random")]
+            changes = [_change(row[key]) for key in against.values()]
             table.add_row(row["encoder"], interval_text(chosen["macro_auc"]), f"{chosen['uar']['value']:.3f}",
                           f"{chosen['log_loss']['value']:.3f}", *changes, f"{row['cost']['seconds_an_hour']:.1f}",
                           f"{row['cost']['megabytes_an_hour']:.0f}")
             for name, scores in row["scores"].items():
                 if name != "chosen" and len(row["scores"]) > 2:
                     table.add_row(f"  {name}", interval_text(scores["macro_auc"]), f"{scores['uar']['value']:.3f}",
-                                  f"{scores['log_loss']['value']:.3f}", "", "", "", "", style="dim")
+                                  f"{scores['log_loss']['value']:.3f}", style="dim")
         console.print(table)
     if len(found["tasks"]) > 1:
         console.print("Mean rank: " + ", ".join(f"{row['encoder']} {row['mean_rank']:.1f}" for row in found["ranks"]),

@@ -124,6 +124,20 @@ def test_the_command_compares_stores_and_does_nothing_twice(params: Params, monk
     assert CliRunner().invoke(cli, arguments, catch_exceptions=False).output == done.output
 
 
+def test_of_several_encoders_each_is_compared_with_the_one_that_is_named_first(params: Params) -> None:
+    done = CliRunner().invoke(cli, ["probe", TASK, "--encoders", "random_conv ears", "--pooling", "mean", "--no-mlflow",
+                                    "--json", "out.json"], catch_exceptions=False)
+    found = json.loads(Path("out.json").read_text())
+    rows = {row["encoder"]: row for row in found["tasks"][TASK]["encoders"]}
+    assert found["first"] == "random_conv" and "AUC - random_conv" in done.output
+    assert rows["random_conv"]["against_first"] is None
+    auc = {name: row["scores"]["chosen"]["macro_auc"]["value"] for name, row in rows.items()}
+    for name in ("ears", "logspec", "ears_random"):
+        assert rows[name]["against_first"]["macro_auc"]["value"] == pytest.approx(auc[name] - auc["random_conv"])
+    assert rows["random_conv"]["against_logspec"]["macro_auc"]["value"] == pytest.approx(
+        -rows["logspec"]["against_first"]["macro_auc"]["value"])
+
+
 def test_a_run_has_the_scores_the_costs_and_the_differences(params: Params) -> None:
     plan = probe.plan([TASK], ["ears"], params, poolings=["mean"])
     found = probe.run(plan, [probe.probe_encoder(plan, *job) for job in plan.jobs])

@@ -36,8 +36,8 @@ def run_record(encoder: str, found: Mapping[str, Any]) -> RunRecord:
             place = task if pooling == CHOSEN else f"{task}/{pooling}"
             metrics |= {f"{place}/{name}": value["value"] for name, value in scores.items()}
         metrics |= {f"{task}/{name}": value for name, value in row["cost"].items()}
-        for against in ("against_logspec", "against_random"):
-            for name, difference in (row[against] or {}).items():
+        for against in ("against_logspec", "against_random", "against_first"):
+            for name, difference in (row.get(against) or {}).items():
                 metrics |= {f"{task}/{against}/{name}_{end}": difference[end] for end in ("value", "low", "high")}
     rank = next(row["mean_rank"] for row in found["ranks"] if row["encoder"] == encoder)
     tags = {"heartml.probe": encoder, "mlflow.source.name": "heartml probe"}

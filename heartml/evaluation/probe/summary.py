@@ -37,22 +37,26 @@ def summarise(tables: Mapping[str, pd.DataFrame], control_of: Mapping[str, str],
     Returns:
         `tasks`: task -> `units`, `groups`, `classes` and `encoders`: rows sorted by the AUC of `chosen`, each with
         `encoder`, `scores` (name of a pooling or `chosen` -> metric -> value, low, high), `features`, `cost`,
-        `against_logspec` and `against_random` (metric -> value, low, high, p; null where there is none). `ranks`:
+        `against_logspec`, `against_random` and, where several encoders were asked for, `against_first` (metric ->
+        value, low, high, p; null where there is none). `first`: the one that was named first, or null. `ranks`:
         `encoder`, `mean_rank` and `ranks` by task, best first, by the AUC of `chosen`.
     """
     recordings = pd.read_parquet(paths.RECORDINGS)
+    named = list(dict.fromkeys(one.encoder for one in found
+                               if one.encoder != REFERENCE and one.encoder not in control_of.values()))
+    first = named[0] if len(named) > 1 else None
     tasks: dict[str, dict[str, Any]] = {}
     for task, table in tables.items():
         of_task = {one.encoder: one for one in found if one.task == task}
         train_set = training_set.build(task, table, recordings)
-        rows = [_row(one, of_task, control_of, train_set, params) for one in of_task.values()]
+        rows = [_row(one, of_task, control_of, first, train_set, params) for one in of_task.values()]
         rows.sort(key=lambda row: -row["scores"][CHOSEN]["macro_auc"]["value"])
         tasks[task] = {"units": len(train_set.unit_ids), "groups": len(set(train_set.group_ids)),
                        "recordings": len(train_set.recording_ids), "classes": list(train_set.task.classes),
                        "encoders": rows}
     return {"tasks": tasks, "ranks": ranks({task: [row["encoder"] for row in own["encoders"]]
                                             for task, own in tasks.items()}),
-            "confidence": params.evaluate.confidence}
+            "confidence": params.evaluate.confidence, "first": first}
 
 
 def ranks(ordered: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
@@ -73,17 +77,18 @@ def ranks(ordered: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
 
 
 def _row(one: "ProbedEncoder", of_task: Mapping[str, "ProbedEncoder"], control_of: Mapping[str, str],
-         train_set: TrainingSet, params: Params) -> dict[str, Any]:
+         first: str | None, train_set: TrainingSet, params: Params) -> dict[str, Any]:
     own = one.probed
     choices = {CHOSEN: own.chosen(train_set.parts), **own.probabilities}
     metrics = [METRICS[name] for name in METRIC_NAMES]
     scores = {name: metric_intervals(metrics, predictions(one, p, train_set), p, params.evaluate, params.seed)
               for name, p in choices.items()}
-    reference, control = of_task.get(REFERENCE), of_task.get(control_of.get(one.encoder, ""))
+    others = {"against_logspec": REFERENCE, "against_random": control_of.get(one.encoder, ""), "against_first": first}
+    differences = {key: None if other is None or other == one.encoder or other not in of_task
+                   else _difference(one, of_task[other], train_set, params)
+                   for key, other in others.items() if key != "against_first" or first is not None}
     return {"encoder": one.encoder, "scores": scores, "features": dict(one.features), "cost": asdict(one.cost),
-            "against_logspec": None if reference is None or one is reference
-            else _difference(one, reference, train_set, params),
-            "against_random": None if control is None else _difference(one, control, train_set, params)}
+            **differences}
 
 
 def predictions(one: "ProbedEncoder", p: Floats, train_set: TrainingSet) -> LabelledPredictions:
