@@ -138,6 +138,21 @@ def test_what_is_masked_is_not_seen_and_what_is_seen_is_not_the_target(monkeypat
     assert not torch.equal(wanted["as it is"][0], wanted["visible"][0])
 
 
+def test_the_order_within_what_is_seen_and_within_what_is_masked_says_nothing() -> None:
+    """So each mask stands at the place of the patch that is asked for."""
+    vit, rng = tiny_vit.vit(), np.random.default_rng(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = MaskedNetwork(starts.fresh(vit, 1), STATS, 1).eval()
+    picture = torch.randn(1, 24, 64, generator=torch.Generator().manual_seed(0))
+    order = permutations(1, 24, rng)
+    mixed = np.concatenate([rng.permutation(order[:, :7], axis=1), rng.permutation(order[:, 7:], axis=1)], axis=1)
+    losses = [float(network(picture, torch.from_numpy(one), 7).detach())
+              for one in (order, mixed, mixed[:, ::-1].copy())]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert losses[0] != pytest.approx(losses[2], abs=1e-3)
+
+
 def filled(picture: torch.Tensor, places: torch.Tensor, grid: starts.Grid) -> torch.Tensor:
     """The picture with other values in some of its patches."""
     found = picture.clone()
@@ -166,13 +181,20 @@ def test_the_target_encoder_only_follows_and_positions_stay(hearts: Corpus) -> N
     assert bytes_of(network.target) == last, "at the end it stands still"
 
 
-def test_two_views_of_a_recording_are_crops_of_one_window(hearts: Corpus) -> None:
-    own = learner(ContrastiveLearner, hearts)
+def test_two_views_of_a_recording_are_changed_crops_of_that_recording() -> None:
+    levels = (-9.0, -6.0, -3.0, 0.0)
+    frames = [np.full((90, 24), level, np.float16) for level in levels]
+    nobody = np.zeros(4, np.bool_)
+    plain = Corpus(frames, [np.zeros(90, np.int8)] * 4, {}, 100.0, nobody, nobody)
+    own = learner(ContrastiveLearner, plain)
     seen: list[torch.Tensor] = []
     own.network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     own.losses_of(0)
     assert [tuple(one.shape) for one in seen] == [(4, 24, 24), (4, 24, 24)], "0.3 s in whole patches"
+    first, second = (one.mean((1, 2)).numpy() for one in seen)
     assert not torch.equal(*seen)
+    assert len(np.unique(np.round(first / 3))) > 1
+    np.testing.assert_array_equal(np.round(first / 3), np.round(second / 3))
 
 
 def test_classes_of_frames_stand_under_their_patch(hearts: Corpus) -> None:
