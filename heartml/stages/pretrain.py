@@ -41,7 +41,7 @@ from heartml.training.pretraining.vit import outputs as vit_outputs
 from heartml.training.pretraining.vit import start as starts
 from heartml.training.pretraining.vit import train as vit_train
 from heartml.training.pretraining.vit.start import LogMelPicture, Start
-from heartml.training.pretraining.vit.train import Method
+from heartml.training.pretraining.vit.train import Method, Trained
 
 NAME = "heart"
 SPECTROGRAM = "logspec"
@@ -103,7 +103,8 @@ def _start(start_from: str | None, own: PretrainParams, vit: VitParams) -> Start
     try:
         return starts.of_file(Path(str(start_from)))
     except ValueError as error:
-        raise StageError(f"--start-from {start_from}: {error}") from None
+        raise StageError(f"--start-from {start_from}: {error}. Name its folder so, or let `heartml weights add "
+                         f"{start_from} --kind m2d --set KEY=VALUE` keep it") from None
 
 
 def _allowed(params: Params, own: PretrainParams) -> Heard:
@@ -128,9 +129,9 @@ class _VitJob:
         shared = self.own.model_dump(mode="json", include={
             "leave_out", "simulated_children", "simulated_share", "dropout", "frame_weight", "other_weight", "seed"})
         return {**shared, "method": self.method, "steps": vit_train.steps_of(self.method, self.vit),
-                "start_from": self.start.sha256 or RANDOM,
-                "shape": dict(self.start.shape),
-                **self.vit.model_dump(mode="json", exclude={"input_size", "patch_size", "heads"})}
+                "start_from": self.start.sha256 or RANDOM, "shape": dict(self.start.shape),
+                "width": self.start.width, "depth": len(self.start.transformer.blocks),
+                **self.vit.model_dump(mode="json", exclude={"input_size", "patch_size", "heads", "width", "depth"})}
 
 
 def _train_vit(job: _VitJob, heard: Heard) -> str:
@@ -158,20 +159,25 @@ def _train_vit(job: _VitJob, heard: Heard) -> str:
                               snapshot=keep, say=_say, device=frame_cache.device())
     words = {**outputs.describe(everything, heard.left_out, _labelled(found), own), "parameters": job.settings(),
              "key": key}
-    with files.replacing_folder(to) as new:
-        weights = vit_outputs.write(new, trained, facts, words)
-        if (folder / vit_outputs.SNAPSHOTS).exists():
-            shutil.copytree(folder / vit_outputs.SNAPSHOTS, new / vit_outputs.SNAPSHOTS)
-    shutil.rmtree(folder)
+    place = _put(to, folder, trained, facts, words)
     count = sum(p.numel() for p in trained.transformer.parameters())
-    place = to / weights.relative_to(new)
     return (f"{len(table)} recordings of {table['group_id'].nunique()} groups, {int(found.simulated.sum())} simulated "
             f"ones and {int(found.general.sum())} general sounds in, {heard.left_out} groups left out because a task "
             f"is scored on them, {count:,} weights out: {place}")
 
 
+def _put(to: Path, unfinished: Path, trained: Trained, facts: vit_outputs.Facts, words: dict[str, Any]) -> Path:
+    """Write the outputs with the snapshots of an `unfinished` training, which is removed; the file of weights."""
+    with files.replacing_folder(to) as new:
+        weights = vit_outputs.write(new, trained, facts, words)
+        if (unfinished / vit_outputs.SNAPSHOTS).exists():
+            shutil.copytree(unfinished / vit_outputs.SNAPSHOTS, new / vit_outputs.SNAPSHOTS)
+    shutil.rmtree(unfinished)
+    return to / weights.relative_to(new)
+
+
 def _pictures(table: pd.DataFrame, picture: LogMelPicture) -> list[np.ndarray[tuple[int, ...], np.dtype[np.float16]]]:
-    """Spectrograms of the recordings; they are made anew each time, in two seconds for an hour of sound."""
+    """Spectrograms of the recordings; they are made anew each time."""
     found = []
     for recording_id in track([str(i) for i in table["recording_id"]], "pretrain: spectrograms", len(table)):
         samples = sound_files.read_recording(paths.audio(recording_id), recording_id)

@@ -54,7 +54,7 @@ class Crops:
         noise: Noise | None = None,
     ) -> Self:
         """Collect recordings `[frames, dim]` and, where there are any, their heart states; crops last `chunk_s`."""
-        halves = [one.astype(np.float16) for one in frames]
+        halves = [one.astype(np.float16, copy=False) for one in frames]
         length = np.array([len(f) for f in halves])
         states = None if targets.states is None else np.concatenate(list(targets.states))
         rate = targets.frame_rate_hz
