@@ -18,7 +18,7 @@ from heartml.audit.git_tree import CommitTree
 from heartml.audit.links import LinkBroken, LinkMissing
 from heartml.core import paths
 from heartml.core.system.errors import HeartMLError
-from heartml.core.tasks import Task, resolve
+from heartml.core.tasks import Task, of_stored
 from heartml.lineage import capture
 from heartml.lineage.dvc_objects import Objects
 from heartml.registry import model_files, signing, tracking
@@ -28,6 +28,7 @@ from heartml.registry.versions import Version
 
 _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)      # ten times as fast, if PyYAML was built with it
 _WAY_OUT = "a backup of the tracking store has it"
+_SCORED = "evaluation/metrics.json"
 
 
 def _yaml(text: str) -> Any:
@@ -51,8 +52,9 @@ class Evidence:
 
     @cached_property
     def task(self) -> Task:
-        """The task that the model was trained for."""
-        return resolve(self.name).task
+        """The task that the model was trained for, as its evaluation says or as its name means."""
+        scored = self.values(_SCORED) if (self.run_files / _SCORED).is_file() else {}
+        return of_stored(scored, self.name)
 
     @cached_property
     def run(self) -> Run:

@@ -68,7 +68,7 @@ def ingest(dataset: str, folder: Path | None, download: bool, into: Path | None,
 
     generic stands for any labelled collection: a CSV with one row for each recording and a mapping file, both in one
     folder. The name of the mapping file is the name of the data set. The file must have title, citation, licence,
-    table, columns.path and labels.
+    table, columns.path, and labels or tasks. `heartml init FOLDER` writes one.
 
     \b
     title: Heart sounds of our clinic         # clinic.yaml
@@ -79,6 +79,8 @@ def ingest(dataset: str, folder: Path | None, download: bool, into: Path | None,
     values: {location: {apex: MV}, sex: {w: Female}}        # '' is nothing; see docs/collections.md
     labels:
       murmur: {column: diagnosis, classes: {systolic murmur: Present, normal: Absent}}     # a task, its classes
+    tasks:                                                  # or a task of your own, with any classes
+      pedal: {column: finding, classes: [click, rumble, none], positive: rumble}
     """
     from flows.support.private_server import configured
     from heartml.cli import tables

@@ -26,6 +26,8 @@ def ingest(outcome: "IngestOutcome") -> None:
         table.add_row(name, str(number))
     console = Console()
     console.print(table)
+    for words in outcome.notes:
+        console.print(printable(words), markup=False, highlight=False, soft_wrap=True)
     if outcome.persons:
         console.print(outcome.persons, markup=False, highlight=False, soft_wrap=True)
     if outcome.first_refused:

@@ -12,6 +12,7 @@ ANNOTATIONS = DATA / "annotations.parquet"
 QUARANTINE = DATA / "quarantine.parquet"
 WITHDRAWN = DATA / "withdrawn.parquet"     # exists once somebody has withdrawn consent
 COLLECTIONS = DATA / "collections"   # one mapping file for each data set in a layout of its own
+DECLARED_TASKS = DATA / "tasks"      # one file for each of these data sets that declares tasks of its own
 ARTIFACTS = Path("artifacts")
 REPORTS = Path("reports")          # the finished pages, with the registry's verdict; written by the flow
 VALIDATION = ARTIFACTS / "validation"
@@ -34,6 +35,11 @@ def enclosing_project(folder: Path) -> Path | None:
 def collection(dataset: str) -> Path:
     """The mapping file of a data set that was ingested as `generic`."""
     return COLLECTIONS / f"{dataset}.yaml"
+
+
+def declared_tasks(dataset: str) -> Path:
+    """The tasks that a data set declares in its mapping file, as ingest found them."""
+    return DECLARED_TASKS / f"{dataset}.json"
 
 
 def audio(recording_id: str, folder: Path = DATA / "audio") -> Path:

@@ -1,64 +1,23 @@
 """What is predicted: label, classes in order, unit, the metric that decides and the metrics that are reported.
 
-A task's full name is `<data set>-<task>`, for instance `circor-murmur`; several data sets are joined with `+`.
+A task's full name is `<data set>-<task>`, for instance `circor-murmur`; several data sets are joined with `+`. The
+tasks of published data sets stand here. A collection of a user's own may declare tasks in its mapping file: those are
+read from `data/tasks/<data set>.json`, which `heartml ingest` writes.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
-from heartml.core.system.errors import HeartMLError
+from heartml.core import paths
+from heartml.core.system.files import read_json
 from heartml.core.system.text import did_you_mean
+from heartml.core.task_definition import OFFICIAL, CoarseClasses, Declared, Task, TaskError, differences
 
-
-@dataclass(frozen=True)
-class CoarseClasses:
-    """Some of a task's classes joined, to compare with studies that do not separate them. The decisions stay the same.
-
-    Attributes:
-        name: key in `metrics.json`.
-        title: for people.
-        classes: coarse class, in order -> the task's classes that it joins; each class of the task is in exactly one.
-    """
-
-    name: str
-    title: str
-    classes: Mapping[str, tuple[str, ...]]
-
-
-@dataclass(frozen=True)
-class Task:
-    """One thing to predict.
-
-    Attributes:
-        name: key in `TASKS`.
-        label: name of the unit's label (column `label_<name>` of the recordings table).
-        classes: in order; probabilities have shape [units, len(classes)].
-        unit: `recording`, or `patient` (all recordings of one patient are one case).
-        metric: key of `heartml.metrics.METRICS`; search, decision rule and gate optimise it.
-        official: further metrics that are reported, in the order of the table.
-        recording_label: label of the single recording, where the publisher gives one (a murmur is audible at some
-            locations only); `None`: the unit's label.
-        positive: the class whose recall and predictive value clinicians ask for, or `None`.
-        rare: what happens to a class with too few groups in all the data (see `estimable_classes`). `kept`: models are
-            trained on it and it enters the means, but it has no score of its own. `left out`: its units are in no fold,
-            no fit and no score, and the report names them. The reason: a class of one to nine people is in the training
-            data of some folds only, and in a mean over classes it would count as much as a class of fifty. Such a mean
-            would depend on chance. The task then predicts the remaining classes only.
-        coarse_classes: joined classes that are scored as well.
-    """
-
-    name: str
-    label: str
-    classes: tuple[str, ...]
-    unit: Literal["recording", "patient"]
-    metric: str
-    official: tuple[str, ...]
-    recording_label: str | None = None
-    positive: str | None = None
-    rare: Literal["kept", "left out"] = "kept"
-    coarse_classes: tuple[CoarseClasses, ...] = ()
-
+__all__ = [
+    "DISEASES", "GROUPS", "LABELS", "TASKS", "Assignment", "CoarseClasses", "Declared", "Task", "TaskError",
+    "datasets_of", "declared", "declared_by", "estimable_classes", "expand_groups", "of_stored", "present_classes",
+    "resolve", "stored_definition",
+]
 
 _SHAPES = ("Crescendo", "Decrescendo", "Diamond", "Plateau")
 _PITCHES = ("Low", "Medium", "High")
@@ -76,7 +35,6 @@ _DESCRIPTORS = {                 # features of CirCor's murmurs, in the order in
     "diastolic_quality": _QUALITIES,
 }
 DISEASES = ("aortic_stenosis", "aortic_regurgitation", "mitral_regurgitation", "mitral_stenosis")
-_OFFICIAL = ("uar", "macro_auc", "accuracy", "macro_f1")
 _FOUR_SOUNDS = CoarseClasses("four_classes", "Four classes: an extra sound and an extra beat are one", {
     "artifact": ("artifact",), "extra": ("extrahls", "extrastole"), "murmur": ("murmur",), "normal": ("normal",)})
 
@@ -106,11 +64,11 @@ TASKS = {
         ),
         *(_descriptor(name, classes) for name, classes in _DESCRIPTORS.items()),
         Task(   # UAR is the MAcc of PhysioNet 2016 (mean of sensitivity and specificity) without its terms for quality
-            "normal", "normal", ("Abnormal", "Normal"), "recording", "uar", _OFFICIAL, None, "Abnormal",
+            "normal", "normal", ("Abnormal", "Normal"), "recording", "uar", OFFICIAL, None, "Abnormal",
         ),
-        Task("valves", "valve", ("AS", "MR", "MS", "MVP", "N"), "recording", "uar", _OFFICIAL),
-        Task("disease", "disease", ("Diseased", "Normal"), "patient", "uar", _OFFICIAL, None, "Diseased"),
-        *(Task(name, name, ("Present", "Absent"), "patient", "uar", _OFFICIAL, None, "Present") for name in DISEASES),
+        Task("valves", "valve", ("AS", "MR", "MS", "MVP", "N"), "recording", "uar", OFFICIAL),
+        Task("disease", "disease", ("Diseased", "Normal"), "patient", "uar", OFFICIAL, None, "Diseased"),
+        *(Task(name, name, ("Present", "Absent"), "patient", "uar", OFFICIAL, None, "Present") for name in DISEASES),
     )
 }
 LABELS: Mapping[str, tuple[str, ...]] = {     # label of a unit or a recording -> its classes, in order
@@ -119,10 +77,6 @@ LABELS: Mapping[str, tuple[str, ...]] = {     # label of a unit or a recording -
 # Several tasks under one name. Where a case has several labels at once (the descriptors of a murmur, several diseases),
 # each label is a task with its own search, interval and decision. A missing label then costs only its own task.
 GROUPS: dict[str, tuple[str, ...]] = {"descriptors": tuple(_DESCRIPTORS), "diseases": DISEASES}
-
-
-class TaskError(HeartMLError):
-    """There is no such task; the message says how to list the tasks."""
 
 
 @dataclass(frozen=True)
@@ -140,11 +94,20 @@ class Assignment:
     task: Task
 
 
+def datasets_of(name: str) -> tuple[str, ...]:
+    """The data sets in a task's full name, whatever the task.
+
+    >>> datasets_of("clinic+ward-pedal")
+    ('clinic', 'ward')
+    """
+    return tuple(filter(None, name.rpartition("-")[0].split("+")))
+
+
 def resolve(name: str) -> Assignment:
-    """The task behind `<data set>[+<data set>...]-<task>`.
+    """The task behind `<data set>[+<data set>...]-<task>`: a published one, or one that each of the data sets declares.
 
     Raises:
-        TaskError: the name has another form, or there is no such task.
+        TaskError: the name has another form, there is no such task, or the data sets declare different ones.
 
     >>> found = resolve("circor-murmur")
     >>> found.datasets, found.task.classes
@@ -154,11 +117,100 @@ def resolve(name: str) -> Assignment:
     if datasets and task in GROUPS:
         several = ", ".join(f"{datasets}-{one}" for one in GROUPS[task])
         raise TaskError(f"{name!r} is several tasks: `heartml tasks --use {name}` writes {several} into params.yaml")
-    if not datasets or task not in TASKS:
-        near = did_you_mean(name, (f"{datasets}-{one}" for one in (*TASKS, *GROUPS))) if datasets else ""
-        raise TaskError(f"no task {name!r}, which would be <data set>-<task>, for instance circor-murmur.{near} "
-                        "`heartml tasks` lists those that the data allow")
-    return Assignment(name, tuple(datasets.split("+")), TASKS[task])
+    names = tuple(datasets.split("+"))
+    if datasets and task in TASKS:
+        return Assignment(name, names, TASKS[task])
+    own = {dataset: declared(dataset) for dataset in names if datasets}
+    if not any(task in tasks for tasks in own.values()):
+        raise TaskError(_unknown(name, own))
+    return Assignment(name, names, _joined(name, task, own))
+
+
+def _unknown(name: str, own: Mapping[str, Mapping[str, Declared]]) -> str:
+    """The message for a task that is neither published nor declared."""
+    datasets, _, _ = name.rpartition("-")
+    known = (*TASKS, *GROUPS, *(one for tasks in own.values() for one in tasks))
+    near = did_you_mean(name, (f"{datasets}-{one}" for one in known)) if datasets else ""
+    where = "" if paths.DATA.exists() else f" There is no {paths.DATA}/ here: `dvc pull data.dvc` brings it."
+    return (f"no task {name!r}, which would be <data set>-<task>, for instance circor-murmur.{near} "
+            f"`heartml tasks` lists those that the data allow.{where}")
+
+
+def _joined(name: str, task: str, own: Mapping[str, Mapping[str, Declared]]) -> Task:
+    """The one task that all data sets of `own` declare, without classes that no recording of any of them has.
+
+    Raises:
+        TaskError: one declares another task under this name or none, or fewer than two classes have a recording.
+    """
+    without = [dataset for dataset, tasks in own.items() if task not in tasks]
+    if without:
+        raise TaskError(f"{name}: {' and '.join(without)} declares no task {task}. Add it to that mapping file and "
+                        "ingest that collection again")
+    (first, one), *others = ((dataset, tasks[task]) for dataset, tasks in own.items())
+    for dataset, other in others:
+        if words := differences(one.task, other.task):
+            raise TaskError(f"{name}: {first} and {dataset} declare different tasks: {words}. Declare the same in both "
+                            "mapping files and ingest again, or train each alone")
+    absent = set(one.absent).intersection(*(other.absent for _, other in others))
+    found = present_classes(Declared(one.task, tuple(absent)))
+    if len(found.classes) < 2:
+        raise TaskError(f"{name}: only {' and '.join(found.classes) or 'no class'} has recordings; a task needs two "
+                        "classes. Ingest recordings of another one, or take the task out of `tasks` in params.yaml")
+    return found
+
+
+def present_classes(one: Declared) -> Task:
+    """The task without the classes that no recording has.
+
+    >>> task = Task("pedal", "pedal", ("click", "rumble", "none"), "recording", "uar", OFFICIAL, None, "rumble")
+    >>> present_classes(Declared(task, ("rumble",))).classes, present_classes(Declared(task, ("rumble",))).positive
+    (('click', 'none'), None)
+    """
+    classes = tuple(name for name in one.task.classes if name not in one.absent)
+    return replace(one.task, classes=classes, positive=one.task.positive if one.task.positive in classes else None)
+
+
+def declared(dataset: str) -> dict[str, Declared]:
+    """The tasks that a data set of `data/` declares, by name; none for a published data set.
+
+    Raises:
+        TaskError: the file of the declarations is damaged.
+    """
+    path = paths.declared_tasks(dataset)
+    if not dataset.isidentifier() or not path.is_file():
+        return {}
+    try:
+        return {str(name): Declared.from_json(saved) for name, saved in read_json(path).items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TaskError(f"{path}: damaged ({type(error).__name__}). `{paths.RESTORE_DATA}` puts it back") from None
+
+
+def declared_by(datasets: Iterable[str]) -> dict[str, tuple[Task, ...]]:
+    """Data set -> the tasks that it declares, without classes that no recording has; only data sets that declare one.
+
+    Raises:
+        TaskError: see `declared`.
+    """
+    found = {dataset: tuple(map(present_classes, declared(dataset).values())) for dataset in sorted(set(datasets))}
+    return {dataset: own for dataset, own in found.items() if own}
+
+
+def of_stored(saved: Mapping[str, object], name: str) -> Task:
+    """The task of a stored model or evaluation: its own definition where it has one, else the task that `name` means.
+
+    Args:
+        saved: `model.json` or `metrics.json`. Those of published tasks, and older ones, have no key `definition`.
+
+    Raises:
+        TaskError: see `resolve`.
+    """
+    own = saved.get("definition")
+    return Task.from_json(own) if isinstance(own, Mapping) else resolve(name).task
+
+
+def stored_definition(task: Task) -> dict[str, object]:
+    """What a stored model or evaluation says of its task besides the published keys: nothing for a published task."""
+    return {} if TASKS.get(task.name) == task else {"definition": task.to_json()}
 
 
 def estimable_classes(task: Task, groups: Mapping[str, int], min_groups: int) -> tuple[str, ...]:

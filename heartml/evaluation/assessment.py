@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from heartml.core.schema import label_column
-from heartml.core.tasks import Assignment, Task
+from heartml.core.tasks import Assignment, Task, stored_definition
 from heartml.evaluation import baselines
 from heartml.evaluation.coarse_classes import coarse_classes
 from heartml.evaluation.parts import AssessedPart, AssessmentRules
@@ -107,7 +107,7 @@ def assess(parts: Mapping[str, AssessedPart], task: Task, rules: AssessmentRules
         "min_groups": rules.min_groups, "confounded_auc": rules.params.confounded_auc,
         "floor_order": rules.params.baselines,
         "floor_titles": {name: baselines.BASELINES[name].title for name in rules.params.baselines},
-        **{name: values["scores"] for name, values in found.items()},
+        **{name: values["scores"] for name, values in found.items()}, **stored_definition(task),
         "floors": found[HELD_OUT]["floors"], "floors_out_of_fold": found[OUT_OF_FOLD]["floors"],
         **gathered, **confounded_classes(parts[OUT_OF_FOLD], task, rules), "views": coarse_classes(parts, task, rules),
     }

@@ -15,6 +15,13 @@ from heartml.metrics.scores import (
     roc_curves,
 )
 
+_NAMES = {"actual": "str", "predicted": "str", "class": "str", "part": "str"}      # a class may be called 1, or NA
+
+
+def read_plot(file: Path) -> pd.DataFrame:
+    """One table that `write_plots` wrote; names of classes stay as they are written."""
+    return pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=_NAMES)
+
 
 def write_plots(folder: Path, scored: Mapping[str, LabelledPredictions], task: Task, min_groups: int) -> None:
     """Write one CSV a plot; the rows of all parts follow each other, the column `part` tells which is which.

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heartml.core import tasks
 from heartml.core.config import Params
 from heartml.core.schema import STATES
 from heartml.core.system.files import read_json
@@ -27,7 +26,7 @@ def facts(located: LocatedModel, model: Model, params: Params) -> dict[str, Any]
     return {
         "format": exported.FORMAT, "notice": NOTICE, "name": model.assignment_name, "version": located.version,
         "model": located.description, "unit": model.task.unit, "classes": list(model.task.classes),
-        "positive": model.task.positive, "title": tasks.resolve(model.assignment_name).task.name,
+        "positive": model.task.positive, "title": model.task.name,
         "checks": list(CHECKS), "quality": list(QUALITY), "states": list(STATES),
         "reasons": {**applicability.WORDS, "unsure": f"less sure than {model.refer_below:.0%}"},
         "signal_limits": asdict(checks.signal) if checks else {},
@@ -39,6 +38,7 @@ def facts(located: LocatedModel, model: Model, params: Params) -> dict[str, Any]
         "refer_below": model.refer_below, "cautions": list(located.cautions),
         "model_sha256": sha256_folder(located.folder), "heartml": importlib.metadata.version("heartml"),
         "licence": importlib.metadata.metadata("heartml")["License-Expression"], **_origin(located),
+        **({"own_classes": True} if model.own_task else {}),     # names that nobody has translated
     }
 
 

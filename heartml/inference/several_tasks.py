@@ -12,7 +12,7 @@ from heartml.core import config
 from heartml.core.config import Params
 from heartml.core.system import parallel
 from heartml.core.system.progress import track
-from heartml.core.tasks import GROUPS, expand_groups, resolve
+from heartml.core.tasks import GROUPS, expand_groups
 from heartml.inference import inputs, model_lookup, model_set, predict, training_recordings
 from heartml.inference.inputs import InputFile
 from heartml.inference.model_lookup import LocatedModel, NoModel
@@ -64,8 +64,8 @@ def asked(named: str | None, tasks: Sequence[str]) -> tuple[str, ...]:
         found = tuple(task for task in tasks if datasets[task] == named)
     else:
         found = expand_groups([named]) if named.rpartition("-")[2] in GROUPS else ()
-    if any(resolve(task).task.name == MURMUR for task in found):
-        found = tuple(task for task in found if resolve(task).task.name not in GROUPS["descriptors"])
+    if any(task.rpartition("-")[2] == MURMUR for task in found):
+        found = tuple(task for task in found if task.rpartition("-")[2] not in GROUPS["descriptors"])
     return found if len(found) > 1 or (named is not None and named not in tasks) else ()
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from heartml.audio.quality import Quality
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import read_json, replacing, write_json
-from heartml.core.tasks import Task, resolve
+from heartml.core.tasks import Task, of_stored, resolve, stored_definition
 from heartml.models import applicability, held_weights
 from heartml.models.applicability import Applicability, Finding
 from heartml.models.ensemble.calibration import Calibration
@@ -113,6 +113,7 @@ class Model:
         encoder_specs: encoder -> its `heartml.models.encoders.EncoderSpec` as JSON, with `frame_rate_hz` and `dim`.
         refer_below: see `Predictions`; 0 in models that were saved before it existed: they refer nothing.
         applicability: what the model accepts; `None` in models that were saved before it existed: they accept all.
+        own_task: the task that a collection declares; `None` for a published task, which the name tells.
     """
 
     assignment_name: str
@@ -121,11 +122,12 @@ class Model:
     encoder_specs: Mapping[str, Mapping[str, Any]]
     refer_below: float = 0.0
     applicability: Applicability | None = None
+    own_task: Task | None = None
 
     @property
     def task(self) -> Task:
         """The task: label, classes, unit, metric."""
-        return resolve(self.assignment_name).task
+        return self.own_task or resolve(self.assignment_name).task
 
     @property
     def encoders(self) -> tuple[str, ...]:
@@ -136,12 +138,18 @@ class Model:
     def assemble(
         cls, name: str, specs: Mapping[int, CandidateSpec], heads: Mapping[int, Sequence[HeadState]],
         ensemble: FittedEnsemble, encoder_specs: Mapping[str, Mapping[str, Any]], refer_below: float = 0.0,
-        applicability: Applicability | None = None,
+        applicability: Applicability | None = None, task: Task | None = None,
     ) -> Self:
-        """Make a model from saved heads, trial -> one or more; so a new model predicts exactly as a loaded one."""
+        """Make a model from saved heads, trial -> one or more; so a new model predicts exactly as a loaded one.
+
+        Args:
+            task: where it is not the one that `name` means in this folder.
+        """
+        task = task or resolve(name).task
         members = {trial: Member(spec, tuple(spec.head_module.load(state) for state in heads[trial]))
                    for trial, spec in specs.items()}
-        return cls(name, members, ensemble, encoder_specs, refer_below, applicability)
+        return cls(name, members, ensemble, encoder_specs, refer_below, applicability,
+                   task if stored_definition(task) else None)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -168,7 +176,8 @@ class Model:
             own = {key.removeprefix(_CHECKS): array for key, array in arrays.items() if key.startswith(_CHECKS)}
             return cls.assemble(saved["assignment"], specs, heads, _ensemble_from(saved, arrays), saved["encoders"],
                                 float(saved.get("refer_below", 0.0)),
-                                Applicability.load(checks, own) if checks else None)
+                                Applicability.load(checks, own) if checks else None,
+                                of_stored(saved, saved["assignment"]))
         except HeartMLError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the libraries raise for damaged or foreign files
@@ -199,6 +208,7 @@ class Model:
             "classes": self.task.classes, "unit": self.task.unit, "members": members,
             "encoders": held_weights.save(folder, self.encoder_specs), "refer_below": self.refer_below,
             **_ensemble_json(self.ensemble), **({"applicability": checks.to_json()} if checks else {}),
+            **stored_definition(self.task),
         })
 
     def predict(

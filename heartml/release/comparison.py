@@ -21,7 +21,7 @@ from heartml.core.config import GateParams, Params, migrate_keys
 from heartml.core.schema import TEST
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import read_json, temporary_folder
-from heartml.core.tasks import Task, resolve
+from heartml.core.tasks import Task, of_stored
 from heartml.evaluation import assessment
 from heartml.metrics import METRICS, Metric, bootstrap_interval, paired_bootstrap
 from heartml.metrics.scores import JsonInterval, LabelledPredictions, json_number, task_metrics
@@ -45,6 +45,7 @@ class Side:
     """One of the two versions and what its run keeps.
 
     Attributes:
+        task: as it was when the version was evaluated.
         predictions: about its held-out units.
         folds: schema.FOLDS, what it was trained on and what was held out.
         units: of each held-out unit (source, age group, sex), indexed by unit_id; empty if the run does not keep it.
@@ -53,6 +54,7 @@ class Side:
     """
 
     version: Version
+    task: Task
     predictions: LabelledPredictions
     folds: pd.DataFrame
     units: pd.DataFrame
@@ -71,13 +73,13 @@ def load(client: "Client", version: Version) -> Side:
     Raises:
         Incomparable: its run does not keep what is needed.
     """
-    task = resolve(version.name).task
     with temporary_folder() as folder:
         there = tracking.list_files(client, version.run_id)
         lacking = [name for name in ("evaluation", "folds.parquet", "params.yaml", "lineage.json") if name not in there]
         if lacking:
             raise Incomparable(f"{version.name} version {version.number}: its run does not keep {', '.join(lacking)}")
         table = pd.read_parquet(tracking.fetch(client, version.run_id, "evaluation/predictions.parquet", folder))
+        scored = read_json(tracking.fetch(client, version.run_id, "evaluation/metrics.json", folder))
         folds = pd.read_parquet(tracking.fetch(client, version.run_id, "folds.parquet", folder))
         params = yaml.safe_load(tracking.fetch(client, version.run_id, "params.yaml", folder).read_text("utf-8"))
         facts = read_json(tracking.fetch(client, version.run_id, "lineage.json", folder))
@@ -86,7 +88,8 @@ def load(client: "Client", version: Version) -> Side:
             units = pd.read_csv(tracking.fetch(client, version.run_id, gate_inputs.UNITS_FILE, folder), dtype="string",
                                 index_col="unit_id", keep_default_na=False, na_values=[""])
     flat = flatten(migrate_keys(params))     # a key that was only renamed since is no difference
-    return Side(version, LabelledPredictions.from_table(table, task.classes), folds, units, flat, facts)
+    task = of_stored(scored, version.name)
+    return Side(version, task, LabelledPredictions.from_table(table, task.classes), folds, units, flat, facts)
 
 
 def compare(first: Side, second: Side, params: Params) -> dict[str, Any]:
@@ -95,7 +98,7 @@ def compare(first: Side, second: Side, params: Params) -> dict[str, Any]:
     Raises:
         Incomparable: they predict different classes or units.
     """
-    one, other = (resolve(side.version.name).task for side in (first, second))
+    one, other = first.task, second.task
     if (one.classes, one.unit) != (other.classes, other.unit):
         raise Incomparable(f"{first.version.name} and {second.version.name} are different tasks: {one.unit}s into "
                            f"{', '.join(one.classes)}; {other.unit}s into {', '.join(other.classes)}")
@@ -306,5 +309,5 @@ def with_local_units(side: Side) -> Side:
         return side
     recordings = pd.read_parquet(paths.RECORDINGS, columns=["recording_id", *assessment.DESCRIPTION_COLUMNS])
     joined = side.folds[side.folds["part"] == TEST].merge(recordings, on="recording_id")
-    return Side(side.version, side.predictions, side.folds,
+    return Side(side.version, side.task, side.predictions, side.folds,
                 joined.groupby("unit_id")[list(assessment.DESCRIPTION_COLUMNS)].first(), side.params, side.lineage)

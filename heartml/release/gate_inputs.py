@@ -192,7 +192,7 @@ def load_champion(
         stored = {path: tracking.fetch(client, champion.run_id, path, folder)
                   for path in ("evaluation/predictions.parquet", "folds.parquet")}
         table, folds = (pd.read_parquet(path) for path in stored.values())
-        if not {f"p_{name}" for name in task.classes} <= set(table):
+        if {f"p_{name}" for name in task.classes} != {column for column in map(str, table) if column.startswith("p_")}:
             return Champion(champion.number, None, folds)
         if "out_of_fold.parquet" in tracking.list_files(client, champion.run_id):
             out_of_fold = tracking.fetch(client, champion.run_id, "out_of_fold.parquet", folder)

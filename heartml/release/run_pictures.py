@@ -14,6 +14,7 @@ import pandas as pd
 
 from heartml.core import paths
 from heartml.core.system.files import canonical_json, read_json
+from heartml.evaluation import plot_tables
 from heartml.reporting.task_report import charts
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def of(name: str) -> dict[str, bytes]:
     for plot, draw in _plots(metrics).items():
         file = tables / f"{plot}.csv"
         if file.exists():
-            table = pd.read_csv(file, keep_default_na=False, na_values=[""])
+            table = plot_tables.read_plot(file)
             parts = {part: rows for part, rows in table.groupby("part", sort=False) if len(rows)}
             found[f"{FOLDER}/{plot}.png"] = _picture([partial(draw, part=str(part), table=rows)
                                                       for part, rows in parts.items()])

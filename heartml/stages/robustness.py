@@ -14,7 +14,7 @@ from pathlib import Path
 from heartml.core import config, folds, paths, tasks
 from heartml.core.schema import TEST
 from heartml.core.stage import stage
-from heartml.core.system.files import replacing, write_json
+from heartml.core.system.files import read_json, replacing, write_json
 from heartml.evaluation.robustness import (
     Condition,
     RobustnessRules,
@@ -40,7 +40,8 @@ def run(name: str) -> None:
         conditions = [Condition(k, x) for k, levels in params.robustness.conditions.items() for x in levels]
         subset = RobustnessSet(Path.cwd(), name, tuple(chosen["recording_id"]), tuple(chosen["unit_id"]),
                                params.seed)
-        rules = RobustnessRules(tasks.resolve(name).task, params.evaluate, params.seed)
+        task = tasks.of_stored(read_json(paths.model(name) / "model.json"), name)
+        rules = RobustnessRules(task, params.evaluate, params.seed)
         found = {"assignment": name, "held_out_units": int(table.loc[table["part"] == TEST, "unit_id"].nunique()),
                  **compare_conditions(predict_all(subset, conditions), conditions, chosen, rules)}
         write_json(paths.robustness(name), found)

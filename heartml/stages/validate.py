@@ -19,6 +19,7 @@ from heartml.core.stage import StageError, stage
 from heartml.core.system import files
 from heartml.core.system.parallel import available_workers
 from heartml.core.system.progress import track
+from heartml.core.tasks import declared_by
 from heartml.data import cache
 from heartml.data.validation import expectations, run_suites
 from heartml.data.validation import page as validation_page
@@ -40,8 +41,11 @@ def run() -> None:
         signal = measure(recordings)
         pairs = near_duplicates(signal, params)
         groups = validation_tables.joined_groups(recordings.drop_duplicates("recording_id"), pairs)
-        tables = validation_tables.suite_tables(recordings, annotations, quarantine, signal, pairs, groups, params)
+        own = declared_by(recordings["dataset"])
+        tables = validation_tables.suite_tables(recordings, annotations, quarantine, signal, pairs, groups, params,
+                                                own)
         expected = expectations.suites(params.ingest, params.validate_, validation_tables.label_columns(recordings),
+                                       [task for tasks in own.values() for task in tasks],
                                        numbered="numbered" in tables)
         result = summarise(tables, groups, run_suites.check(tables, expected))
         folder = paths.VALIDATION if result["success"] else FAILED

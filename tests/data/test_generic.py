@@ -15,7 +15,7 @@ from heartml.core import paths
 from heartml.core.system import untrusted
 from heartml.core.tasks import TASKS
 from heartml.data import datasets, ingest
-from heartml.data.datasets import Layout, LayoutError, generic
+from heartml.data.datasets import Layout, LayoutError, generic, mapping_file
 from heartml.data.ingest import available_tasks
 
 
@@ -215,7 +215,7 @@ def test_the_command_takes_the_mapping_file_and_says_what_is_wrong(here: Workspa
 
 def test_the_help_names_every_key_of_a_mapping_file(here: Workspace) -> None:
     told = here.run("ingest", "--help").stdout
-    keys = {*generic.CollectionMapping.model_fields, *generic.Columns.model_fields} - {"publisher"}
+    keys = {*mapping_file.CollectionMapping.model_fields, *mapping_file.Columns.model_fields} - {"publisher"}
     assert all(f"{key}:" in told for key in keys), sorted(key for key in keys if f"{key}:" not in told)
 
 

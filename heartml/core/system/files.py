@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,10 +189,22 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def write_parquet(path: Path, table: "pd.DataFrame") -> None:
-    """Write a table without its index, whole or not at all; the same table gives the same bytes."""
+def write_parquet(path: Path, table: "pd.DataFrame", metadata: Mapping[str, str] | None = None) -> None:
+    """Write a table without its index, whole or not at all; the same table gives the same bytes.
+
+    Args:
+        metadata: is kept in the file beside the table, for instance a hash of what the table was made with.
+    """
     with replacing(path) as temporary:
-        table.to_parquet(temporary, index=False, compression="zstd")
+        if not metadata:
+            table.to_parquet(temporary, index=False, compression="zstd")
+            return
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        whole = pa.Table.from_pandas(table, preserve_index=False)
+        pq.write_table(whole.replace_schema_metadata({**whole.schema.metadata, **metadata}), temporary,
+                       compression="zstd")
 
 
 def write_array(path: Path, array: "npt.NDArray[Any]") -> None:

@@ -22,42 +22,48 @@ collections live in one `data/`. `heartml ingest generic DIR/clinic.yaml` (or DI
       murmur:
         column: diagnosis
         classes: {systolic murmur: Present, normal: Absent}     # not needed where the column has the task's own words
+    tasks:                             # a task of your own: any name, any classes
+      pedal:
+        column: finding
+        classes: [click, rumble, none]      # in the words of the column; or {word of the column: class}, '' is no label
+        unit: recording                # or patient; this and the following may be left out
+        positive: rumble               # the class whose recall and predictive value are of interest
+        metric: uar                    # what is optimised: uar, accuracy, macro_f1 or accuracy_and_uar
 
 Columns are found whatever their case and spacing. An empty cell, or a word for it (`nan`, `NA`, `N/A`, `#N/A`, `null`,
 `none`, `-`), is no label and no patient, unless the mapping gives it a meaning. A value that is no class of the task,
 an age with a unit, an id in two spellings (`12` and `12.0`), a file that is not there and a file that no row names go
-into quarantine, each with its reason. A label that no task has yet needs one: an entry in `heartml/core/tasks.py`.
-The mapping file goes into `data/collections/`, and so into every version of the data.
+into quarantine, each with its reason. The mapping file goes into `data/collections/`, and the tasks that it declares
+into `data/tasks/`, and so into every version of the data.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Annotated
-
-import yaml
-from pydantic import Field, ValidationError
 
 from heartml.audio.containers import SUFFIXES
-from heartml.core.config import Section
 from heartml.core.schema import LOCATIONS, label_column
 from heartml.core.system import cells, untrusted
 from heartml.core.system.cells import CellError
 from heartml.core.system.tables import Row
 from heartml.core.system.text import short
-from heartml.core.system.untrusted import DocumentError
 from heartml.core.tasks import LABELS as ALL_LABELS
 from heartml.core.tasks import TASKS as ALL_TASKS
+from heartml.core.tasks import Task
 from heartml.data.datasets import (
     DATASETS,
+    Dataset,
     Layout,
     LayoutError,
     PublisherFolder,
     Remote,
     checksums,
     leaves_folder,
+    mapping_file,
 )
+from heartml.data.datasets.mapping_file import CollectionMapping
 from heartml.data.datasets.nearby import Nearby
 
 NAME = "generic"
@@ -72,47 +78,6 @@ LABELS = ALL_LABELS
 _SUFFIX = ".yaml"
 _NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]*")     # `+` and `-` mean something in a task's name
 _UNKNOWN_SOURCE = "not given"
-
-
-class Columns(Section):
-    """Which column of the CSV holds what."""
-
-    path: str
-    patient: str | None = None
-    group: str | None = None
-    location: str | None = None
-    age: str | None = None
-    sex: str | None = None
-    source: str | None = None
-
-
-class Values(Section):
-    """What a column's values mean."""
-
-    location: dict[str, str] = Field(default_factory=dict)
-    age: dict[str, str] = Field(default_factory=dict)
-    sex: dict[str, str] = Field(default_factory=dict)
-    source: dict[str, str] = Field(default_factory=dict)
-
-
-class LabelColumn(Section):
-    """The column with a task's labels, and which class each of its values means."""
-
-    column: str
-    classes: dict[str, str] = Field(default_factory=dict)
-
-
-class CollectionMapping(Section):
-    """The content of a mapping file."""
-
-    title: str
-    citation: str
-    licence: str
-    publisher: str | None = None
-    table: str
-    columns: Columns
-    values: Values = Values()
-    labels: Annotated[dict[str, LabelColumn], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -145,12 +110,18 @@ class Collection:
 
     @property
     def TASKS(self) -> tuple[str, ...]:  # noqa: N802
-        return tuple(self.description.labels)
+        return (*self.description.labels, *self.description.tasks)
+
+    @cached_property
+    def own_tasks(self) -> Mapping[str, Task]:
+        """The tasks that the mapping file declares, with all of their classes."""
+        return {name: own.task(name) for name, own in self.description.tasks.items()}
 
     @property
     def LABELS(self) -> Mapping[str, tuple[str, ...]]:  # noqa: N802
         """Classes by label: for each task its label, and its label of a single recording where it has one."""
-        return {label: ALL_TASKS[name].classes for name in self.TASKS for label in _labels_of(name)}
+        tasks = [task_of(self, name) for name in self.TASKS]
+        return {label: task.classes for task in tasks for label in _labels_of(task)}
 
     def read(self, folder: Path) -> Layout:
         """Read the collection whose files lie in `folder`.
@@ -209,35 +180,21 @@ def read_collection(path: Path) -> Collection:
     if not _NAME_PATTERN.fullmatch(name) or (name in DATASETS and name != NAME):
         taken = ", ".join(other for other in DATASETS if other != NAME)
         raise LayoutError(f"{path.name}: its name is the data set's: small letters, digits and _, and not {taken}")
-    try:
-        text = untrusted.read_text(path, max_bytes=untrusted.MAX_YAML_BYTES)
-        values = untrusted.parse_yaml(text, yaml.BaseLoader)    # all text: `yes` and 1 are words of the CSV, not values
-        description = CollectionMapping.model_validate(values)
-    except DocumentError as error:
-        raise LayoutError(f"{path}: {error}") from None
-    except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc'])) or 'the whole'}: {e['msg']}" for e in error.errors()[:5]]
-        raise LayoutError(f"{path.name}: " + "; ".join(lines)[:1000]) from None
-    _check_labels(path.name, description)
+    text, description = mapping_file.read(path)
     return Collection(name, text, description)
 
 
-def _check_labels(file: str, description: CollectionMapping) -> None:
-    """Check that every label belongs to a task, has its classes, and that patients are known where it needs them."""
-    for name, mapped in description.labels.items():
-        if name not in ALL_TASKS:
-            raise LayoutError(f"{file}: labels.{name[:80]}: no such task, there are {', '.join(ALL_TASKS)}")
-        task = ALL_TASKS[name]
-        unknown = [value for value in mapped.classes.values() if value not in task.classes]
-        if unknown:
-            raise LayoutError(f"{file}: labels.{name}.classes: {short(unknown[0])} is none of "
-                              f"{', '.join(task.classes)}")
-        if task.unit == "patient" and description.columns.patient is None:
-            raise LayoutError(f"{file}: columns.patient: labels.{name} is about patients, so a column must name them")
+def own_tasks(source: Dataset) -> Mapping[str, Task]:
+    """The tasks that a data set declares itself, with all classes of its mapping file; none of a published data set."""
+    return source.own_tasks if isinstance(source, Collection) else {}
 
 
-def _labels_of(task: str) -> tuple[str, ...]:
-    found = ALL_TASKS[task]
+def task_of(source: Dataset, name: str) -> Task:
+    """One of a data set's `TASKS`, published or its own."""
+    return own_tasks(source).get(name) or ALL_TASKS[name]
+
+
+def _labels_of(found: Task) -> tuple[str, ...]:
     return (found.label,) if found.recording_label is None else (found.label, found.recording_label)
 
 
@@ -252,6 +209,7 @@ def _rows(source: PublisherFolder, of: Collection) -> list[Row]:
         raise LayoutError(f"{of.NAME}{_SUFFIX}: table: no file {description.table[:200]} in {source.root}")
     wanted = {f"columns.{key}": column for key, column in description.columns.model_dump().items() if column}
     wanted |= {f"labels.{name}.column": mapped.column for name, mapped in description.labels.items()}
+    wanted |= {f"tasks.{name}.column": own.column for name, own in description.tasks.items()}
 
     def check(columns: Sequence[str]) -> None:
         missing = [f"{key}: {short(column)}" for key, column in wanted.items() if column not in columns]
@@ -359,12 +317,14 @@ def _location(of: Collection, row: Row) -> str | None:
 
 def _labels(of: Collection, row: Row) -> Iterator[tuple[str, str | None]]:
     """Label columns and their values. A value that is no class stays as it is; ingest then refuses it by name."""
-    for name, mapped in of.description.labels.items():
-        cell = row[mapped.column]
-        named = cells.choice(cell, mapped.classes)
-        value = mapped.classes[named] if named is not None else cells.present(cell)
-        for label in _labels_of(name):
-            yield label_column(label), value and (cells.choice(value, ALL_TASKS[name].classes) or value)
+    columns = {name: (mapped.column, mapped.classes) for name, mapped in of.description.labels.items()}
+    columns |= {name: (own.column, own.meanings) for name, own in of.description.tasks.items()}
+    for name, (column, meanings) in columns.items():
+        cell, task = row[column], task_of(of, name)
+        named = cells.choice(cell, meanings)
+        value = meanings[named] or None if named is not None else cells.present(cell)
+        for label in _labels_of(task):
+            yield label_column(label), value and (cells.choice(value, task.classes) or value)
 
 
 def _refuse_files_without_a_row(source: PublisherFolder, recordings: list[dict[str, object]]) -> None:

@@ -23,11 +23,12 @@ from heartml.core.schema import label_column
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.parallel import available_workers, pool
 from heartml.core.system.progress import track
-from heartml.core.tasks import TASKS, resolve
+from heartml.core.tasks import datasets_of, declared
 from heartml.data import cache, persons
 from heartml.data.datasets import Dataset, Layout, open_dataset
-from heartml.data.datasets.generic import Collection
-from heartml.data.ingest import demo, version
+from heartml.data.datasets.generic import Collection, own_tasks, task_of
+from heartml.data.datasets.mapping_file import TO_BE_FILLED_IN
+from heartml.data.ingest import declared_tasks, demo, version
 from heartml.data.ingest import tables as ingest_tables
 from heartml.data.ingest.version import DatasetTables
 from heartml.pipeline import graph
@@ -59,6 +60,7 @@ class IngestOutcome:
         persons: a sentence where recordings name no person, with what follows from it; else empty.
         refused: of a dry run all of these lines, since it writes no table of them; else empty.
         demo_left: recordings of the demo corpus that left `data/`; after a dry run, that would leave it.
+        notes: sentences about the tasks that the mapping file declares, and about what is not filled in in it.
     """
 
     dataset: str
@@ -76,6 +78,7 @@ class IngestOutcome:
     persons: str = ""
     refused: tuple[str, ...] = ()
     demo_left: int = 0
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
         """For `--json`."""
@@ -109,11 +112,13 @@ def run(
         VersionError: `data/` is not the version that `data.dvc` names.
     """
     source, root = open_dataset(dataset, folder)
+    own = own_tasks(source)
     with graph.hold_pipeline(command="heartml ingest"):
         params = config.load()     # as they are after the wait
         layout = source.read(root)
         version.restore()
         former = version.read()
+        changes = declared_tasks.changes(source.NAME, declared(source.NAME), own, replace=replace)
         retained = ingest_tables.retained_rows(former, source.NAME, layout, replace=replace)
         facts = _examine(layout, root, params.ingest)
         admitted = ingest_tables.admit(source, layout, facts, retained, params.ingest)
@@ -128,11 +133,13 @@ def run(
         demo_left = source.NAME != demo.NAME and demo.is_alone() and not demo.is_used(tasks)
         if demo_left:
             tables = ingest_tables.next_tables(source, layout, admitted, pairs, demo.without(former), retained)
-        changed = _publish(version.build(tables, _FLAC, _mapping(source)), dry_run=dry_run)
+        notes = (*changes, *_about_declared(source, tables), *_unfilled(source))
+        built = version.build(tables, _FLAC, _mapping(source), {source.NAME: own})
+        changed = _publish(built, dry_run=dry_run)
         if tasks != params.tasks and not dry_run:
             config.set_tasks(tasks)
     found = _outcome(source, former, tables, changed, tasks, tasks != params.tasks, dry_run)
-    return replaced(found, demo_left=len(former.recordings)) if demo_left else found
+    return replaced(found, notes=notes, demo_left=len(former.recordings) if demo_left else 0)
 
 
 def _publish(built: Path, *, dry_run: bool) -> bool:
@@ -176,6 +183,30 @@ def _mapping(source: Dataset) -> dict[str, str]:
     return {source.NAME: source.text} if isinstance(source, Collection) else {}
 
 
+def _about_declared(source: Dataset, tables: DatasetTables) -> tuple[str, ...]:
+    """The classes of the tasks that the data set declares, in words.
+
+    Raises:
+        DeclarationError: fewer than two classes of one have a recording.
+    """
+    own = tables.recordings[tables.recordings["dataset"] == source.NAME]
+    found = declared_tasks.find(own_tasks(source), own)
+    try:
+        declared_tasks.refuse_one_class(source.NAME, found)
+    except HeartMLError:
+        shutil.rmtree(version.BUILD, ignore_errors=True)
+        raise
+    return declared_tasks.in_words(source.NAME, found, own)
+
+
+def _unfilled(source: Dataset) -> tuple[str, ...]:
+    """What the mapping file leaves to be filled in. It is no error: a trial on one's own machine needs no licence."""
+    keys = [key for key in ("title", "citation", "licence") if isinstance(source, Collection)
+            and getattr(source.description, key) == TO_BE_FILLED_IN]
+    return (f"{source.NAME}.yaml: {' and '.join(keys)} {'is' if len(keys) == 1 else 'are'} still {TO_BE_FILLED_IN!r}. "
+            "Report, model card and lineage show that; fill it in before a model leaves your machine.",) if keys else ()
+
+
 def _samples(recording_id: str) -> Path:
     """The file with the samples of a recording: in the current version, or decoded just now."""
     current = paths.audio(recording_id)
@@ -207,10 +238,10 @@ def _examine(layout: Layout, folder: Path, params: IngestParams) -> dict[str, Fi
 
 def _tasks(source: Dataset, tasks: tuple[str, ...], tables: DatasetTables) -> tuple[str, ...]:
     """`tasks`; where none of them uses this data set, the first task that its labels allow."""
-    if any(source.NAME in resolve(task).datasets for task in tasks):
+    if any(source.NAME in datasets_of(task) for task in tasks):
         return tasks
     own = tables.recordings[tables.recordings["dataset"] == source.NAME]
-    allowed = [name for name in source.TASKS if own[label_column(TASKS[name].label)].nunique() > 1]
+    allowed = [name for name in source.TASKS if own[label_column(task_of(source, name).label)].nunique() > 1]
     return (f"{source.NAME}-{allowed[0]}",) if allowed else tasks
 
 

@@ -3,7 +3,8 @@
 In: schema.RECORDINGS with label columns. Out: `AvailableTask`s, or full names of tasks.
 """
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -70,16 +71,26 @@ def find_available(recordings: pd.DataFrame) -> list[AvailableTask]:
     have labels, on all of them together.
     """
     present = set(recordings["dataset"])
-    single = [_count((dataset,), recordings, TASKS[name])
-              for dataset in [*(name for name in DATASETS if name in present), *sorted(present - set(DATASETS))]
-              for name in load(dataset).TASKS]
+    names = [f"{dataset}-{name}"
+             for dataset in [*(name for name in DATASETS if name in present), *sorted(present - set(DATASETS))]
+             for name in load(dataset).TASKS]
+    single = [_count(dataset, recordings, task) for dataset, task in _known(names)]
     users: dict[str, list[str]] = {}
-    for task in single:
-        if any(entry.units for entry in task.classes):
-            dataset, _, name = task.name.partition("-")
+    for available in single:
+        if any(entry.units for entry in available.classes):
+            dataset, _, name = available.name.partition("-")
             users.setdefault(name, []).append(dataset)
-    together = [_count(datasets, recordings, TASKS[name]) for name, datasets in users.items() if len(datasets) > 1]
-    return [task for task in (*single, *together) if _trainable(task, 1)]
+    joint = [f"{'+'.join(datasets)}-{name}" for name, datasets in users.items() if len(datasets) > 1]
+    together = [_count(datasets, recordings, task) for datasets, task in _known(joint)]
+    return [available for available in (*single, *together) if _trainable(available, 1)]
+
+
+def _known(names: Iterable[str]) -> Iterator[tuple[tuple[str, ...], Task]]:
+    """Data sets and task of each name; not of declared tasks that the data sets do not share, or of too few classes."""
+    for name in names:
+        with contextlib.suppress(TaskError):
+            found = resolve(name)
+            yield found.datasets, found.task
 
 
 def select_tasks(names: Iterable[str], min_groups: int) -> tuple[str, ...]:
@@ -149,8 +160,8 @@ def is_trainable(task: AvailableTask, min_groups: int) -> bool:
 
     One group is enough, or `min_groups` where the task leaves rare classes out.
     """
-    rare = TASKS[task.name.rpartition("-")[2]].rare
-    return _trainable(task, min_groups if rare == "left out" else 1)
+    published = TASKS.get(task.name.rpartition("-")[2])     # a declared task keeps its rare classes
+    return _trainable(task, min_groups if published and published.rare == "left out" else 1)
 
 
 def _is_trainable_name(name: str, recordings: pd.DataFrame, min_groups: int) -> bool:

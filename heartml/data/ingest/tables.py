@@ -16,6 +16,7 @@ from heartml.core.schema import LABEL_PREFIX, OPTIONAL, QUARANTINE, RECORDINGS, 
 from heartml.core.system.text import short
 from heartml.core.tasks import TASKS
 from heartml.data.datasets import Dataset, Layout
+from heartml.data.datasets.generic import own_tasks, task_of
 from heartml.data.ingest import grouping, withdrawn
 from heartml.data.ingest.version import DatasetTables
 
@@ -136,9 +137,11 @@ def next_tables(
     """
     others = former.recordings[~_of(former.recordings, source.NAME)]
     candidates = admitted.candidates
-    compared = [label_column(TASKS[t].recording_label or TASKS[t].label) for t in source.TASKS]
+    own = [task_of(source, name) for name in source.TASKS]
+    compared = [label_column(task.recording_label or task.label) for task in own]
     faults = grouping.contradictions(candidates, pairs, compared)
-    of_patients = sorted({label_column(t.label) for t in TASKS.values() if t.unit == "patient"} & set(candidates))
+    every = (*TASKS.values(), *own_tasks(source).values())
+    of_patients = sorted({label_column(task.label) for task in every if task.unit == "patient"} & set(candidates))
     faults |= grouping.patient_contradictions(
         candidates.drop(index=list(faults)), of_patients, _refused_but_stated(source, layout, candidates))
     single = candidates.drop(index=list(faults))

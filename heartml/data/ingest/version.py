@@ -18,6 +18,8 @@ import pandas as pd
 from heartml.core import paths, schema
 from heartml.core.system import files, hashing, machine_errors
 from heartml.core.system.errors import HeartMLError
+from heartml.core.tasks import Task, declared
+from heartml.data.ingest import declared_tasks
 from heartml.pipeline import dvc_log_errors, verify_outputs
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ _TABLES: Mapping[str, tuple[Path, Mapping[str, str]]] = {
     "withdrawn": (paths.WITHDRAWN, schema.WITHDRAWN),
 }
 _OPTIONAL = ("withdrawn",)      # written where it has rows
+TASKS_DIGEST = "heartml.declared_tasks"     # in the metadata of the table of recordings
 
 
 class VersionError(HeartMLError):
@@ -134,23 +137,32 @@ def _drop_half_written_pointer() -> None:
         POINTER.unlink(missing_ok=True)
 
 
-def build(tables: DatasetTables, flac_folder: Path, mappings: Mapping[str, str]) -> Path:
+def build(
+    tables: DatasetTables, flac_folder: Path, mappings: Mapping[str, str],
+    own_tasks: Mapping[str, Mapping[str, Task]] | None = None,
+) -> Path:
     """Write a whole version into a folder beside `data/`. Audio is linked from the former version where it has it.
 
     Args:
         tables: of the new version.
         flac_folder: has the other audio as `<x>/<recording_id>.flac`; it is moved.
         mappings: data set -> text of its mapping file; mapping files of other data sets stay.
+        own_tasks: data set -> the tasks that its mapping file declares; those of other data sets stay.
 
     Returns:
         The folder.
     """
     folder = BUILD / "data"
+    former_tasks = {dataset: declared(dataset) for dataset in declared_tasks.stems(paths.DECLARED_TASKS)}
+    declarations = declared_tasks.next_declarations(former_tasks, own_tasks or {}, tables.recordings)
+    # Stages depend on the table of recordings: with the digest in it they notice that a task means something else.
+    beside = {TASKS_DIGEST: digest} if (digest := declared_tasks.digest(declarations)) else None
     for name, (path, columns) in _TABLES.items():
         table = schema.conform(getattr(tables, name), columns, str(path))
         if name in _OPTIONAL and table.empty:
             continue
-        files.write_parquet(folder / path.relative_to(paths.DATA), table)
+        files.write_parquet(folder / path.relative_to(paths.DATA), table, beside if name == "recordings" else None)
+    declared_tasks.write(folder, declarations)
     former_mappings = {path.stem: path.read_text(encoding="utf-8") for path in paths.COLLECTIONS.glob("*.yaml")}
     for dataset, text in (former_mappings | dict(mappings)).items():
         with files.replacing(folder / paths.collection(dataset).relative_to(paths.DATA)) as temporary:
@@ -213,7 +225,10 @@ def _record() -> None:
 
 
 def is_in_place(first: Path) -> bool:
-    """Whether `data/` has the tables and mapping files of a built version. The tables name the audio by its content."""
+    """Whether `data/` has the tables and mapping files of a built version.
+
+    The tables name the audio by its content, and declared tasks by their digest.
+    """
     second = paths.DATA
     mappings = (first / paths.COLLECTIONS.relative_to(paths.DATA)).glob("*.yaml")
     tables = (path.relative_to(paths.DATA) for path, _ in _TABLES.values())

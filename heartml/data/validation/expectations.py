@@ -5,7 +5,7 @@ In: the limits of `params.yaml`. Out: for each table of `tables.suite_tables` a 
 that a person reads. `meta["way_out"]` says what to do where the expectation does not hold.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from great_expectations import expectations as gxe
@@ -13,7 +13,7 @@ from great_expectations.expectations.expectation import Expectation
 
 from heartml.core import paths, schema
 from heartml.core.config import IngestParams, ValidateParams
-from heartml.core.tasks import LABELS
+from heartml.core.tasks import LABELS, Task
 
 Suites = Mapping[str, Sequence[Expectation]]
 
@@ -30,7 +30,8 @@ def _expect(kind: type[Expectation], severity: str, description: str, way_out: s
 
 
 def suites(
-    ingest: IngestParams, params: ValidateParams, labels: Sequence[str], *, numbered: bool = True
+    ingest: IngestParams, params: ValidateParams, labels: Sequence[str], own: Iterable[Task] = (), *,
+    numbered: bool = True,
 ) -> Suites:
     """The expectations for each table, by the table's name.
 
@@ -38,10 +39,11 @@ def suites(
         ingest: the limits of ingest.
         params: the limits of validation.
         labels: the label columns of the recordings table.
+        own: the tasks that data sets declare.
         numbered: whether there is a table of runs of numbered files. Where all persons are known there is none.
     """
     return {
-        "recordings": _of_recordings(ingest, labels),
+        "recordings": _of_recordings(ingest, labels, own),
         "annotations": _of_annotations(),
         "signals": _of_signals(ingest, params),
         "pairs": _of_pairs(ingest, params),
@@ -73,8 +75,11 @@ def _of_numbered() -> Expectation:
         column="groups", max_value=1)
 
 
-def _of_recordings(ingest: IngestParams, labels: Sequence[str]) -> list[Expectation]:
+def _of_recordings(ingest: IngestParams, labels: Sequence[str], own: Iterable[Task]) -> list[Expectation]:
     allowed = {schema.label_column(name): classes for name, classes in LABELS.items()}
+    for task in own:    # several data sets may declare one name; each row was checked against its own at ingest
+        column = schema.label_column(task.label)
+        allowed[column] = tuple(dict.fromkeys((*allowed.get(column, ()), *task.classes)))
     return [
         _expect(gxe.ExpectTableRowCountToBeBetween, "critical", "There are recordings",
                 "Run `heartml ingest`, or `dvc pull data.dvc`.", min_value=1),

@@ -4,7 +4,7 @@ In: recordings (schema.RECORDINGS and label columns), the quality of each signal
 for each thing that is checked (signals, patients, pairs, classes ...), with the columns that let a person find a row.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 
 import pandas as pd
@@ -13,10 +13,12 @@ from heartml.audio import near_duplicates, quality, sound_files
 from heartml.audio.quality import Quality
 from heartml.core import paths, schema
 from heartml.core.config import Params
-from heartml.core.tasks import LABELS, TASKS
+from heartml.core.tasks import LABELS, TASKS, Task
 from heartml.data import persons
 
 NAME_COLUMNS = ("recording_id", "patient_id", "source_file")     # the columns by which a person finds a recording
+OwnTasks = Mapping[str, tuple[Task, ...]]      # data set -> the tasks that it declares
+NO_OWN_TASKS: OwnTasks = {}
 ROUNDING_S = 0.1        # publishers round the times of heart states
 
 
@@ -75,7 +77,9 @@ def joined_groups(recordings: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame
     return table.astype("string").sort_values("recording_id", ignore_index=True)
 
 
-def pair_table(recordings: pd.DataFrame, pairs: pd.DataFrame, same_audio: float) -> pd.DataFrame:
+def pair_table(
+    recordings: pd.DataFrame, pairs: pd.DataFrame, same_audio: float, own: OwnTasks = NO_OWN_TASKS
+) -> pd.DataFrame:
     """One row a pair of near-duplicates: both recordings, the groups that it joins, labels that contradict each other.
 
     Args:
@@ -87,7 +91,8 @@ def pair_table(recordings: pd.DataFrame, pairs: pd.DataFrame, same_audio: float)
         `NAME_COLUMNS`, the same with the prefix `other_`, correlation, joins ("pascal-103 + pascal-146" where groups
         differ), contradiction (two labels, the same audio), ambiguity (two labels, nearly the same audio).
     """
-    known = recordings[[*NAME_COLUMNS, "group_id", *_compared_labels(recordings)]].copy()
+    compared = _compared_labels(recordings, own)
+    known = recordings[[*NAME_COLUMNS, "group_id", *compared]].copy()
     known["place"] = recordings["dataset"] + " " + recordings["source_file"] + " " + recordings["recording_id"]
     turned = pairs.rename(columns={"recording_id_a": "recording_id_b", "recording_id_b": "recording_id_a"})
     table = pd.concat([pairs, turned]).merge(known, left_on="recording_id_a", right_on="recording_id").merge(
@@ -95,7 +100,7 @@ def pair_table(recordings: pd.DataFrame, pairs: pd.DataFrame, same_audio: float)
     )
     table = table[table["place"] < table["other_place"]]         # each pair once, the first file first
     same = table["correlation"] >= same_audio
-    words = _different_labels(table, _compared_labels(recordings))
+    words = _different_labels(table, compared)
     apart = table["group_id"] != table["other_group_id"]
     joins = (table["group_id"] + " + " + table["other_group_id"]).where(apart).astype("string")
     named = table[[*NAME_COLUMNS, *(f"other_{c}" for c in NAME_COLUMNS), "correlation"]]
@@ -103,9 +108,10 @@ def pair_table(recordings: pd.DataFrame, pairs: pd.DataFrame, same_audio: float)
     return result.sort_values(["source_file", "other_source_file"], ignore_index=True)
 
 
-def _compared_labels(recordings: pd.DataFrame) -> list[str]:
+def _compared_labels(recordings: pd.DataFrame, own: OwnTasks) -> list[str]:
     """Label columns that are about one recording, not only about its patient."""
-    names = {schema.label_column(task.recording_label or task.label) for task in TASKS.values()}
+    every = (*TASKS.values(), *(task for tasks in own.values() for task in tasks))
+    names = {schema.label_column(task.recording_label or task.label) for task in every}
     return sorted(names & set(recordings))
 
 
@@ -119,7 +125,7 @@ def _different_labels(table: pd.DataFrame, columns: list[str]) -> "pd.Series[str
     return words
 
 
-def patient_table(recordings: pd.DataFrame) -> pd.DataFrame:
+def patient_table(recordings: pd.DataFrame, own: OwnTasks = NO_OWN_TASKS) -> pd.DataFrame:
     """One row a patient: patient_id, dataset, number of recordings and groups, a source file, differing labels.
 
     A label of a task whose unit is the patient can have one value only: more are in words in `contradiction`. A label
@@ -130,11 +136,16 @@ def patient_table(recordings: pd.DataFrame) -> pd.DataFrame:
         dataset=("dataset", "first"), recordings=("recording_id", "size"), groups=("group_id", "nunique"),
         source_file=("source_file", "min"),
     )
-    of_patient = {schema.label_column(t.label) for t in TASKS.values() if t.unit == "patient"} & set(recordings)
-    of_recording = {schema.label_column(t.label) for t in TASKS.values() if t.unit == "recording"} & set(recordings)
-    table["contradiction"] = _several_values(known, sorted(of_patient)).reindex(table.index)
-    table["several_labels"] = _several_values(known, sorted(of_recording)).reindex(table.index)
+    for column, unit in (("contradiction", "patient"), ("several_labels", "recording")):
+        found = [_several_values(of, _label_columns_of(unit, own.get(str(dataset), ()), of))
+                 for dataset, of in known.groupby("dataset")]
+        table[column] = pd.concat(found).reindex(table.index) if found else pd.Series(dtype="string")
     return table.reset_index()
+
+
+def _label_columns_of(unit: str, own: Iterable[Task], recordings: pd.DataFrame) -> list[str]:
+    """The label columns of one data set's tasks, published and its own, whose unit is `unit`, sorted."""
+    return sorted({schema.label_column(t.label) for t in (*TASKS.values(), *own) if t.unit == unit} & set(recordings))
 
 
 def session_table(recordings: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
@@ -164,7 +175,7 @@ def label_columns(recordings: pd.DataFrame) -> list[str]:
     return sorted(column for column in map(str, recordings) if column.startswith(schema.LABEL_PREFIX))
 
 
-def class_table(recordings: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
+def class_table(recordings: pd.DataFrame, groups: pd.DataFrame, own: OwnTasks = NO_OWN_TASKS) -> pd.DataFrame:
     """One row for each value of each label in each data set: number of recordings, patients and groups after joining.
 
     The classes of a task have a row even where no recording has them.
@@ -172,18 +183,20 @@ def class_table(recordings: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
     Args:
         recordings: schema.RECORDINGS and label columns, each recording once.
         groups: recording_id and group_id after joining.
+        own: the tasks that data sets declare.
 
     Returns:
         dataset, label, value, recordings, patients, groups.
     """
     known = recordings.drop(columns="group_id").merge(groups, on="recording_id", validate="1:1")
     rows = []
-    for dataset, own in known.groupby("dataset"):
-        for column in (c for c in label_columns(own) if own[c].notna().any()):
+    for dataset, rows_of in known.groupby("dataset"):
+        declared = {task.label: task.classes for task in own.get(str(dataset), ())}
+        for column in (c for c in label_columns(rows_of) if rows_of[c].notna().any()):
             label = column.removeprefix(schema.LABEL_PREFIX)
-            of_task = LABELS.get(label, ())
-            for value in [*of_task, *sorted(set(own[column].dropna()) - {*of_task})]:
-                has = own[own[column] == value]
+            of_task = LABELS.get(label, declared.get(label, ()))
+            for value in [*of_task, *sorted(set(rows_of[column].dropna()) - {*of_task})]:
+                has = rows_of[rows_of[column] == value]
                 rows.append((dataset, label, value, len(has), has["patient_id"].nunique(),
                              has["group_id"].nunique()))
     return pd.DataFrame(rows, columns=["dataset", "label", "value", "recordings", "patients", "groups"])
@@ -200,7 +213,7 @@ def classes_to_warn_of(classes: pd.DataFrame) -> pd.DataFrame:
 
 def suite_tables(
     recordings: pd.DataFrame, annotations: pd.DataFrame, quarantine: pd.DataFrame, signal: pd.DataFrame,
-    pairs: pd.DataFrame, groups: pd.DataFrame, params: Params,
+    pairs: pd.DataFrame, groups: pd.DataFrame, params: Params, own: OwnTasks = NO_OWN_TASKS,
 ) -> dict[str, pd.DataFrame]:
     """The table of each suite by the suite's name, and `labels`: every class of every label.
 
@@ -214,17 +227,18 @@ def suite_tables(
         pairs: recording_id_a, recording_id_b, correlation.
         groups: of `joined_groups`.
         params: `ingest.duplicate_correlation` says which pairs are the same audio.
+        own: the tasks that data sets declare.
     """
     unique = recordings.drop_duplicates("recording_id")
-    labels = class_table(unique, groups)
+    labels = class_table(unique, groups, own)
     ends = annotations.merge(unique[[*NAME_COLUMNS, "seconds"]], on="recording_id", how="left")
     numbered = persons.numbered_runs(unique, groups)
     return {
         "recordings": recordings,
         "annotations": ends.assign(recording_end_s=ends["seconds"] + ROUNDING_S).drop(columns="seconds"),
         "signals": unique[[*NAME_COLUMNS, "source"]].merge(signal, on="recording_id"),
-        "pairs": pair_table(unique, pairs, params.ingest.duplicate_correlation),
-        "patients": patient_table(recordings),
+        "pairs": pair_table(unique, pairs, params.ingest.duplicate_correlation, own),
+        "patients": patient_table(recordings, own),
         "sessions": session_table(unique, groups),
         "labels": labels,
         "classes": classes_to_warn_of(labels),

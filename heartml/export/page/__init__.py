@@ -58,7 +58,7 @@ def write(export: Path, to: Path, runtime: Path | None = None) -> Path:
         (temporary / "ort").mkdir()
         for name in RUNTIME:
             shutil.copyfile(brought / name, temporary / "ort" / name)
-        _write_examples(temporary / "examples")
+        _write_examples(temporary / "examples", known=not statement.get("own_classes", False))
         _write_icons(temporary)
         _write_list(temporary)
     return to
@@ -109,8 +109,12 @@ def fetch_runtime() -> Path:
     return folder
 
 
-def _write_examples(folder: Path) -> None:
-    """Write recordings of a few simulated children, and `examples.json`, which names them."""
+def _write_examples(folder: Path, *, known: bool) -> None:
+    """Write recordings of a few simulated children, and `examples.json`, which names them.
+
+    Args:
+        known: whether their murmur says something of the model's task. A user's own task has other classes.
+    """
     folder.mkdir()
     found: dict[str, dict[str, object]] = {}
     number = 0
@@ -123,7 +127,8 @@ def _write_examples(folder: Path) -> None:
         for recording in visits.record(visit, _EXAMPLE_SECONDS):
             names.append(f"{recording.name}.wav")
             (folder / names[-1]).write_bytes(corpus.wav_bytes(recording.pcm))
-        found[visit.label] = {"patient": str(visit.patient_id), "label": visit.label, "files": names}
+        found[visit.label] = {"patient": str(visit.patient_id), "label": visit.label if known else None,
+                              "files": names}
     (folder / "examples.json").write_text(json.dumps([found[name] for name in _EXAMPLES_OF if name in found]),
                                           encoding="utf-8")
 

@@ -62,14 +62,14 @@ def gather(name: str) -> dict[str, Any]:
     Args:
         name: the task, for instance `circor-murmur`.
     """
-    assignment, model = tasks.resolve(name), read_json(paths.model(name) / "model.json")
+    model = read_json(paths.model(name) / "model.json")
     recordings = pd.read_parquet(paths.RECORDINGS)
     folds = pd.read_parquet(paths.folds(name))[["recording_id", "unit_id", "group_id", "part"]]
     used = recordings.drop(columns="group_id").merge(folds, on="recording_id", validate="1:1")
     quarantine = pd.read_parquet(paths.QUARANTINE)
     return {
         "collections": [_collection(of, used[used["dataset"] == of], quarantine[quarantine["dataset"] == of])
-                        for of in assignment.datasets],
+                        for of in tasks.datasets_of(name)],
         "people": {column: used.drop_duplicates("unit_id")[column].fillna("not given").value_counts().sort_index()
                    .to_dict() for column in ("age_group", "sex")},
         "sample_rates_hz": sorted(used["sample_rate_hz"].unique().tolist()),
@@ -115,10 +115,11 @@ def text(client: "Client", version: Version) -> str:
 
 def render(version: Version, stored: StoredResults, history: list[champions.Entry]) -> str:
     """The card's text. The same inputs give the same bytes."""
-    assignment, found = tasks.resolve(version.name), stored.evaluation
-    opening = headline.performance(found, _what(stored), _titles(stored, assignment.datasets)) if found else None
+    found, used = stored.evaluation, tasks.datasets_of(version.name)
+    task = tasks.of_stored(found or {}, version.name)
+    opening = headline.performance(found, _what(stored), _titles(stored, used)) if found else None
     facts = {
-        "version": version, "stored": stored, "task": assignment.task, "datasets": assignment.datasets, "found": found,
+        "version": version, "stored": stored, "task": task, "datasets": used, "found": found,
         "opening": " ".join(opening) if opening else None, "status": status(version, history),
         "cautions": version_cautions.of(version, history),
         "history": [e for e in history if version.number in (e.decision.version, e.decision.before)],
@@ -207,7 +208,7 @@ def front_matter(version: Version, stored: StoredResults) -> dict[str, Any]:
         results = [{"type": name, "value": round(number["value"], 4)}
                    for name, number in stored.evaluation["held_out"].items() if number["value"] is not None]
         task = {"type": "audio-classification", "name": version.name}
-        data = {"type": "held-out", "name": _titles(stored, tasks.resolve(version.name).datasets)}
+        data = {"type": "held-out", "name": _titles(stored, tasks.datasets_of(version.name))}
         found["model-index"] = [{"name": f"{version.name} version {version.number}",
                                  "results": [{"task": task, "dataset": data, "metrics": results}]}]
     return found

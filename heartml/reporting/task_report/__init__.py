@@ -17,6 +17,7 @@ from heartml.core.config import Params
 from heartml.core.system.files import read_json
 from heartml.core.system.hashing import sha256_file, sha256_folder
 from heartml.data import datasets
+from heartml.evaluation import plot_tables
 from heartml.evaluation.assessment import HELD_OUT, PARTS
 from heartml.reporting.environment import environment
 from heartml.reporting.outline import Lineage
@@ -73,7 +74,7 @@ def part_section(found: Json, part: str, comparison: Json | None) -> dict[str, A
     folder = paths.evaluation(found["assignment"]) / "plots"
 
     def plot(kind: str) -> pd.DataFrame:
-        table = pd.read_csv(folder / f"{kind}.csv", keep_default_na=False, na_values=[""])
+        table = plot_tables.read_plot(folder / f"{kind}.csv")
         return table[table["part"] == part]
 
     classes = found["classes"]

@@ -2,7 +2,7 @@
 import * as model from "./model.js";
 import * as picture from "./picture.js";
 import * as sound from "./sound.js";
-import {LANGUAGES, className, current, number, percent, say, use} from "./texts.js";
+import {LANGUAGES, className, current, keepClasses, number, percent, say, use} from "./texts.js";
 
 const LOCATIONS = ["AV", "PV", "TV", "MV", "Phc"];
 const $ = (id) => document.getElementById(id);
@@ -34,6 +34,7 @@ async function start() {
   };
   tell("loading");
   facts = await model.load();
+  keepClasses(facts.own_classes === true);
   show();
   await model.warmUp();
   if (status[0] === "loading") tell("ready");
@@ -66,7 +67,8 @@ function begin() {
 async function listExamples() {
   const known = await (await fetch("examples/examples.json")).json().catch(() => []);
   $("examples").replaceChildren(...known.flatMap((one, i) => [i ? ", " : "", make("button", {
-    type: "button", className: "text", textContent: say("truth", {patient: one.patient, label: className(one.label)}),
+    type: "button", className: "text", 
+    textContent: one.label === null ? one.patient : say("truth", {patient: one.patient, label: className(one.label)}),
     onclick: async () => {
       begin();
       show();

@@ -1,7 +1,7 @@
 // Every word of the page. A translation is one more file in texts/ and one more line here.
 
 export const LANGUAGES = {en: "English", de: "Deutsch"};
-let texts = {}, language = "en";
+let texts = {}, language = "en", ownClasses = false;
 
 export async function use(wanted) {
   language = Object.hasOwn(LANGUAGES, wanted) ? wanted : "en";
@@ -14,6 +14,8 @@ export async function use(wanted) {
 
 export const current = () => language;
 export const say = (key, values = {}) => (texts[key] ?? key).replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
-export const className = (name) => texts[`class.${name}`] ?? name.replaceAll("_", " ");
+export const className = (name) => ownClasses ? name : texts[`class.${name}`] ?? name.replaceAll("_", " ");
+// A task of somebody's own may have a class with a translated name and another meaning.
+export const keepClasses = (own) => { ownClasses = own; };
 export const percent = (share) => new Intl.NumberFormat(language, {style: "percent", maximumFractionDigits: 0}).format(share);
 export const number = (value, digits) => new Intl.NumberFormat(language, {minimumFractionDigits: digits, maximumFractionDigits: digits}).format(value);
