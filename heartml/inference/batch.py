@@ -159,8 +159,8 @@ def _key(located: LocatedModel, models: ModelSet) -> str:
     return hashing.sha256(files.canonical_json({
         "models": list(map(hashing.sha256_folder, folders)), "encoders": sorted(frames), "sources": _sources(models),
         "code": code_hash.fingerprint("models/heads", "models/ensemble", "models/pooling.py",
-                                      "models/fitted_model.py", "models/shared_inputs.py", "models/segmentation.py",
-                                      "models/applicability"),
+                                      "models/residual_block.py", "models/fitted_model.py", "models/shared_inputs.py",
+                                      "models/segmentation.py", "models/applicability"),
     }).encode())
 
 
