@@ -4,7 +4,10 @@ A file is addressed by the encoder's fingerprint, the device and the recording's
 """
 
 import functools
+import itertools
 import json
+import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,7 @@ from heartml.audio import sound_files
 from heartml.core import paths
 from heartml.core.frame_store import Frames
 from heartml.core.system import parallel
+from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import write_array
 from heartml.core.system.lazy import LazySequence
 from heartml.core.system.progress import track
@@ -26,8 +30,14 @@ from heartml.models.encoders import Encoder, EncoderSpec
 GPU_BATCH = 32
 GPU_BUCKET_S = 5.0              # rows of one batch differ by less than this in length
 MOST_WITHOUT_WORKERS = 400      # so many recordings are encoded before worker processes would have started
+SAMPLED = 8                     # recordings by which the space for all of them is estimated
+TOLD_BYTES = 500_000_000        # from here on the space is told
 
 FloatFrames = npt.NDArray[np.float16]
+
+
+class NoSpace(HeartMLError):  # noqa: N818 - reads as what is the case
+    """The disk has too little space for the frames; the message says how much they need."""
 
 
 def device() -> str:
@@ -80,8 +90,11 @@ class _View(Mapping[str, FloatFrames]):
 def encode(recording_ids: Sequence[str], spec: EncoderSpec, store: Store, device: str) -> None:
     """Compute the frames of `recording_ids` and put them into `store`.
 
+    After the first few the space that all will take is known, and told where it is much.
+
     Raises:
         AudioError, OtherSamplesError: a recording cannot be read, or its samples are not those of its id.
+        NoSpace: the disk has too little space for the rest.
     """
     count = 1 if len(recording_ids) <= MOST_WITHOUT_WORKERS else parallel.available_workers(0)
     with parallel.pool(count) as pool:
@@ -90,8 +103,26 @@ def encode(recording_ids: Sequence[str], spec: EncoderSpec, store: Store, device
         else:
             waveforms = pool.map(functools.partial(_prepared, spec), recording_ids)
             work = _encode_in_batches(encoders.load(spec).to(device), waveforms, store, device)
-        for _ in track(work, spec.name, len(recording_ids)):
-            pass
+        for number, _ in enumerate(track(work, spec.name, len(recording_ids)), 1):
+            if number == SAMPLED:
+                _tell_space(recording_ids, spec, store)
+
+
+def _tell_space(recording_ids: Sequence[str], spec: EncoderSpec, store: Store) -> None:
+    """Say how much space the frames of `recording_ids` will take, by those that are there.
+
+    Raises:
+        NoSpace: there is less than that.
+    """
+    there = [store.path(i).stat().st_size for i in itertools.islice((i for i in recording_ids if i in store), SAMPLED)]
+    left = (len(recording_ids) - len(there)) * sum(there) // len(there)
+    free = shutil.disk_usage(store.folder).free
+    words = (f"{spec.name}: frames of {len(recording_ids):,} recordings, about {left / 1e9:.2f} GB in {store.folder}, "
+             f"and as much in artifacts/ and in DVC's cache; {free / 1e9:.1f} GB are free")
+    if left > free:
+        raise NoSpace(f"{words}. Free some, or name another disk: HEARTML_CACHE_DIR")
+    if left >= TOLD_BYTES:
+        print(words, file=sys.stderr, flush=True)
 
 
 def open_frames(task: str, spec: EncoderSpec, recording_ids: Sequence[str]) -> Sequence[npt.NDArray[np.float32]]:

@@ -11,6 +11,7 @@ import sys
 import time
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -62,6 +63,26 @@ def declare_checkpoints(project: Path) -> None:
 
 def output(encoder: str = "logspec") -> str:
     return hashing.sha256_folder(paths.features(TASK, encoder))
+
+
+def test_the_space_that_frames_take_is_told_before_it_is_used(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features.run(TASK, "logspec")
+    assert "are free" not in capsys.readouterr().err, "little is not told"
+    shutil.rmtree(paths.cache() / "features")
+    monkeypatch.setattr(frame_cache, "TOLD_BYTES", 1)
+    free = SimpleNamespace(free=2_000_000_000)
+    monkeypatch.setattr("heartml.models.frame_cache.shutil.disk_usage", lambda _: free)
+    features.run(TASK, "logspec")
+    told = capsys.readouterr().err
+    assert "logspec: frames of 12 recordings, about 0.00 GB" in told and "2.0 GB are free" in told
+    shutil.rmtree(paths.cache() / "features")
+    free.free = 1000
+    with pytest.raises(frame_cache.NoSpace, match="HEARTML_CACHE_DIR"):
+        features.run(TASK, "logspec")
+    left = list((paths.cache() / "features").rglob("*.npy"))
+    assert len(left) == frame_cache.SAMPLED, "the rest was not begun"
 
 
 @pytest.mark.parametrize("encoder", sorted(encoders.ENCODERS))
