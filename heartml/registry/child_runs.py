@@ -25,7 +25,8 @@ class ChildRun:
 
     Attributes:
         kind: what it is about: `trial`, `network fit`, `encoder`.
-        metrics: name -> values, step by step from 0; a metric without steps has one value.
+        metrics: name -> values, one after the other; a metric without steps has one value.
+        curves: name -> values after each `curve_steps` steps of a training.
         children: runs below this one.
     """
 
@@ -34,6 +35,8 @@ class ChildRun:
     params: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, Sequence[float]] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    curve_steps: int = 1
     children: Sequence["ChildRun"] = ()
 
 
@@ -52,6 +55,8 @@ def _log(client: "MlflowClient", experiment: str, parent: str, child: ChildRun) 
     now = int(time.time() * 1000)
     metrics = [Metric(valid_key(name), value, now, step)
                for name, values in child.metrics.items() for step, value in enumerate(values)]
+    metrics += [Metric(valid_key(name), value, now, step * child.curve_steps)
+                for name, values in child.curves.items() for step, value in enumerate(values, 1)]
     params = [Param(valid_key(name), value[:6000]) for name, value in child.params.items()]
     for some_metrics, some_params in batches(metrics, params):
         client.log_batch(run_id, metrics=some_metrics, params=some_params)

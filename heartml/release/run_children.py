@@ -60,15 +60,21 @@ def _trials(name: str, trials: pd.DataFrame, model: Mapping[str, Any]) -> Iterat
         tags = {"heartml.trial": str(number), "heartml.trial_state": "pruned" if pruned else "complete",
                 "heartml.member": str(number in chosen).lower()}
         yield ChildRun(f"trial {number}: {row['head']} on {row['encoder']}{' (pruned)' * pruned}", "trial", params,
-                       metrics, tags, _fits(name, number, params, aucs))
+                       metrics, tags, children=_fits(name, number, params, aucs))
 
 
 def _fits(name: str, trial: int, params: Mapping[str, str], aucs: Mapping[str, float]) -> list[ChildRun]:
-    """One run for each fit of a network trial whose network the search kept."""
+    """One run for each fit of a network trial whose network the search kept, with its learning curve."""
     kept = sorted((paths.search(name) / "heads").glob(f"{trial}-*.safetensors"))
-    names = [path.stem.rpartition("-")[2] for path in kept]
+    if not kept:
+        return []
+    from heartml.models.heads.network_training import CURVE_STEPS  # torch
+    from heartml.training import fold_fits
+
+    files = {path.stem.rpartition("-")[2]: path for path in kept}
     return [ChildRun(f"trial {trial}, without fold {fold}", "network fit", {**params, "left_out_fold": fold},
-                     {AUC: [aucs[fold]]} if fold in aucs else {}, {"heartml.trial": str(trial)}) for fold in names]
+                     {AUC: [aucs[fold]]} if fold in aucs else {}, {"heartml.trial": str(trial)},
+                     fold_fits.read_curves(path), CURVE_STEPS) for fold, path in files.items()]
 
 
 def _as_metric(value: float, task: Task) -> float:

@@ -2,7 +2,7 @@
 
 The file is safetensors. It holds `log_p` `[cases, k]` and, where the head has any, `details`. Where a stacker is fitted
 to noisy inputs, it holds both once more with noise added (`noisy.<array>`). Of a network it also holds the fitted head
-(`head.<array>`), because fitting it again would take long.
+(`head.<array>`), because fitting it again would take long, and its learning curve (`curve.loss`, `curve.rate`).
 """
 
 import functools
@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import cast
 
 import numpy as np
@@ -28,6 +29,7 @@ from heartml.training import training_set
 from heartml.training.training_set import TrainingSet
 
 NOISY = "noisy."
+CURVE = "curve."
 
 
 @dataclass(frozen=True)
@@ -126,17 +128,27 @@ def fit_fold(wanted: FoldFit) -> None:
         return
     data = training_data(wanted.name, wanted.encoders, wanted.root)
     here = data.train_set.parts == wanted.fold
-    fitted = data.fit(wanted.spec, ~here, wanted.seed)
-    write_result(wanted.file, *data.predict_with_noise(fitted, wanted.spec, here, here),
-                 fitted.state() if wanted.spec.head_module.TAKES == "frames" else None)
+    if wanted.spec.head_module.TAKES == "frames":
+        from heartml.models.heads.network_training import learning_curve
+
+        with learning_curve() as curve:
+            fitted = data.fit(wanted.spec, ~here, wanted.seed)
+        curves = {f"{CURVE}{name}": np.array(values, np.float32) for name, values in vars(curve).items()}
+        state = fitted.state()
+    else:
+        fitted, state, curves = data.fit(wanted.spec, ~here, wanted.seed), None, {}
+    write_result(wanted.file, *data.predict_with_noise(fitted, wanted.spec, here, here), state, curves)
 
 
-def write_result(file: Path, prediction: HeadPrediction, noisy: HeadPrediction | None = None,
-                 state: HeadState | None = None) -> None:
+def write_result(
+    file: Path, prediction: HeadPrediction, noisy: HeadPrediction | None = None, state: HeadState | None = None,
+    curves: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
+) -> None:
     """Write predictions and, if given, the head that made them; the file is complete or not there at all."""
     from safetensors.numpy import save
 
-    arrays: dict[str, NDArray[np.generic]] = {**prediction_arrays(prediction), **prediction_arrays(noisy, NOISY)}
+    arrays: dict[str, NDArray[np.generic]] = {**prediction_arrays(prediction), **prediction_arrays(noisy, NOISY),
+                                              **curves}
     metadata = {}
     if state is not None:
         arrays |= {f"head.{key}": value for key, value in state.arrays.items()}
@@ -167,6 +179,11 @@ def read_noisy_prediction(file: Path) -> HeadPrediction | None:
 def _prediction(arrays: Mapping[str, NDArray[np.float64]], prefix: str) -> HeadPrediction:
     details = arrays.get(f"{prefix}details")
     return HeadPrediction(arrays[f"{prefix}log_p"], None if details is None else details.astype(np.float64))
+
+
+def read_curves(file: Path) -> dict[str, list[float]]:
+    """The learning curve in a result file: `loss` and `rate`; empty where there is none."""
+    return {key.removeprefix(CURVE): array.tolist() for key, array in _arrays(file) if key.startswith(CURVE)}
 
 
 def read_state(file: Path) -> HeadState:

@@ -18,7 +18,15 @@ from heartml.core.config import ParamsError, SearchParams
 from heartml.core.system.parallel import single_thread
 from heartml.models.heads import HEADS, Targets
 from heartml.models.heads.network_params import network_params, training_params
-from heartml.models.heads.network_training import Recipe, classification_loss, rate_share, split_chunks, train
+from heartml.models.heads.network_training import (
+    CURVE_STEPS,
+    Recipe,
+    classification_loss,
+    learning_curve,
+    rate_share,
+    split_chunks,
+    train,
+)
 from heartml.models.heads.resnet import ResnetError, ResnetParams
 from heartml.models.heads.resnet import check as check_resnet
 from heartml.training import search_space
@@ -87,6 +95,18 @@ def test_every_setting_changes_what_is_learnt(name: str) -> None:
         return network.classify.weight.detach().cpu().numpy()
 
     assert not np.allclose(run(), run(**{name: SETTINGS[name]}), atol=1e-6)
+
+
+def test_the_learning_curve_says_loss_and_rate_and_changes_nothing() -> None:
+    plain = trained(steps=35)
+    with learning_curve() as curve:
+        assert np.array_equal(trained(steps=35), plain)
+    assert len(curve.loss) == len(curve.rate) == 35 // CURVE_STEPS
+    assert curve.loss[-1] < curve.loss[0] and all(rate > 0 for rate in curve.rate)
+    with learning_curve() as empty:
+        pass
+    assert empty.loss == [] and np.array_equal(trained(steps=35), plain), "outside of the block none is kept"
+    assert len(curve.loss) == 35 // CURVE_STEPS
 
 
 def test_three_accumulated_batches_are_one_batch_three_times_as_long() -> None:

@@ -10,9 +10,12 @@ from support.published_project import publish_model
 from heartml.core import config, paths
 from heartml.core.system import files
 from heartml.core.system.files import read_json
+from heartml.models.heads import HeadPrediction, HeadState
+from heartml.models.heads.network_training import CURVE_STEPS
 from heartml.registry import child_runs, tracking
 from heartml.release import publish, run_children, run_pictures, run_record
 from heartml.release.publish import NOTHING_NEW
+from heartml.training import fold_fits
 
 
 def runs_below(client, parent: str) -> list:
@@ -36,7 +39,9 @@ def write_probabilities() -> None:
 def test_each_trial_and_encoder_is_a_run_below_that_of_the_version_and_only_once(project) -> None:
     write_probabilities()
     (paths.search(TASK) / "heads").mkdir()
-    (paths.search(TASK) / "heads" / "0-2.safetensors").touch()
+    curves = {"curve.loss": np.array([1.5, 0.75, 0.5], np.float32), "curve.rate": np.array([3, 2, 1], np.float32)}
+    fold_fits.write_result(paths.search(TASK) / "heads" / "0-2.safetensors", HeadPrediction(np.zeros((2, 3))), None,
+                           HeadState({}, {}), curves)
     outcome, client = publish_model(), tracking.connect()
     below = runs_below(client, outcome.run_id or "")
     trials = pd.read_parquet(paths.search(TASK) / "trials.parquet").set_index("trial")
@@ -56,6 +61,10 @@ def test_each_trial_and_encoder_is_a_run_below_that_of_the_version_and_only_once
     [fit] = runs_below(client, stored[0].info.run_id)
     assert (fit.data.tags["heartml.kind"], fit.data.params["left_out_fold"]) == ("network fit", "2")
     assert fit.data.metrics["macro_auc"] == values[2]
+    loss = sorted(client.get_metric_history(fit.info.run_id, "loss"), key=lambda point: point.step)
+    assert [(point.step, point.value) for point in loss] == [
+        (CURVE_STEPS, 1.5), (2 * CURVE_STEPS, 0.75), (3 * CURVE_STEPS, 0.5)]
+    assert fit.data.metrics["rate"] == 1
     encoders = {run.info.run_name for run in below if run.data.tags["heartml.kind"] == "encoder"}
     assert encoders == {f"encoder {name}" for name in read_json(paths.model(TASK) / "model.json")["encoders"]}
     assert publish_model().state == NOTHING_NEW

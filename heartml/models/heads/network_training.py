@@ -7,7 +7,9 @@ from Optuna.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol, Self, TypeVar, cast
 
@@ -22,6 +24,8 @@ from heartml.models.heads import Hyperparameters, Targets
 from heartml.models.heads.noise import Noise
 
 SHORTEST_FRAMES = 100     # shorter recordings are repeated; the receptive field of `sequence` is 130 frames
+
+CURVE_STEPS = 10          # steps between two points of a learning curve
 
 Network = TypeVar("Network", bound=nn.Module)
 FrameLoss = Callable[[Tensor, NDArray[np.int8], NDArray[np.int64]], Tensor]
@@ -46,6 +50,33 @@ class Recipe(TrainingParams):
     def inference_frames(self, frame_rate_hz: float) -> int | None:
         """`inference_chunk_s` in frames; `None` where recordings are predicted whole."""
         return None if self.inference_chunk_s is None else max(1, round(self.inference_chunk_s * frame_rate_hz))
+
+
+@dataclass
+class LearningCurve:
+    """How a training went: one point for each `CURVE_STEPS` steps.
+
+    Attributes:
+        loss: mean over these steps.
+        rate: learning rate of the last of them.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    rate: list[float] = field(default_factory=list)
+
+
+_curve: ContextVar[LearningCurve | None] = ContextVar("learning curve", default=None)
+
+
+@contextmanager
+def learning_curve() -> Iterator[LearningCurve]:
+    """Yield the curve of the network that is trained in the block; it stays empty where none is trained."""
+    found = LearningCurve()
+    before = _curve.set(found)
+    try:
+        yield found
+    finally:
+        _curve.reset(before)
 
 
 class Source(Protocol):
@@ -97,14 +128,20 @@ def _loop(network: nn.Module, setup: _Setup, rng: np.random.Generator) -> None:
     optimiser = _optimiser(network, recipe)
     schedule = _schedule(optimiser, recipe)
     batches = _batches(len(setup.labels), recipe.batch, recipe.steps * recipe.accumulation, rng)
-    for _ in range(recipe.steps):
+    curve, total = _curve.get(), torch.zeros((), device=setup.weights.device)
+    for step in range(1, recipe.steps + 1):
         optimiser.zero_grad(set_to_none=True)
         for rows in islice(batches, recipe.accumulation):
             loss = _loss(network, setup, rows, rng) / recipe.accumulation
             loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
         if recipe.gradient_clip is not None:
             nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clip)
         optimiser.step()
+        if curve is not None and step % CURVE_STEPS == 0:
+            curve.loss.append(float(total) / CURVE_STEPS)
+            curve.rate.append(float(optimiser.param_groups[0]["lr"]))
+            total.zero_()
         schedule.step()
 
 
