@@ -26,7 +26,8 @@ SLOW = ("survival", "ingest_faults", "protocols", "structure", "leave_out", "fau
         "ingest_command", "ingest_real", "ingest_versions", "ingest_quarantine", "ingest", "fault_bench_dvc",
         "model_card", "comparison", "published_model", "run_children", "pipeline", "murmur_pages", "search", "fuzz",
         "serving", "monitoring", "batch", "chain", "validation", "champions", "retirement", "assessment",
-        "available_tasks", "versions", "withdrawal", "robustness", "ensemble", "generic", "task_report",
+        "available_tasks", "versions", "withdrawal", "robustness", "ensemble", "generic", "declared_tasks",
+        "own_data", "task_report",
         "report_tables", "report_browser", "evaluation_inputs", "download", "frame_cache", "trace", "user_errors",
         "services", "stage_helpers", "parallel", "mlflow_store", "files", "ways_out")
 _ORDER = {f"test_{name}": number for number, name in enumerate(SLOW)}

@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from heartml.cli import audit, data, encoders, evaluation, export, inference, lineage, models, stages
+from heartml.cli import audit, data, encoders, evaluation, export, inference, init, lineage, models, stages
 from heartml.core.command import run
 from heartml.core.system.processes import collect_garbage_less_often, die_with_dvc
 
@@ -20,7 +20,7 @@ def cli() -> None:
     """From stethoscope recordings to an audited, registered heart-sound model. Not a medical device.
 
     \b
-    Bring data in           simulate, ingest, tasks
+    Bring data in           simulate, init, ingest, tasks
     Train and release       retrain, models, promote, rollback, retire, compare, card
     Use a model             predict, score, monitor, validate-source
     Out of the project      export, serve
@@ -40,10 +40,11 @@ def cli() -> None:
     \b
     Example, the demo data:      make run
     Example, your own download:  heartml ingest pascal DIR && heartml retrain
+    Example, your own classes:   heartml init DIR && heartml ingest generic DIR && heartml retrain
     """
 
 
-for _module in (data, stages, models, evaluation, lineage, audit, inference, encoders, export):
+for _module in (data, init, stages, models, evaluation, lineage, audit, inference, encoders, export):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from heartml.core.system import processes
-from heartml.registry.tracking import batches, valid_key
+from heartml.registry.mlflow_keys import valid_key
+from heartml.registry.tracking import batches
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

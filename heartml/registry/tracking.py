@@ -9,7 +9,6 @@ and a folder under `.heartml`. Beside this module only versions, champions and m
 import contextlib
 import logging
 import os
-import re
 import shutil
 import sqlite3
 import time
@@ -23,6 +22,7 @@ from heartml.core import paths
 from heartml.core.system import processes
 from heartml.core.system.files import canonical_json, temporary_folder
 from heartml.registry import addresses, mlflow_store
+from heartml.registry.mlflow_keys import valid_key, valid_keys
 from heartml.registry.mlflow_store import sqlite_file, tracking_uri
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ _left_open: set[str] = set()
 _BATCH_SIZE = 100   # params in one log_batch: the server's limit
 _METRICS_AT_ONCE = 1000   # metrics in one log_batch: the server's limit
 _KIND_TAG, _KIND = "mlflow.experimentKind", "custom_model_development"     # the pages open for machine learning
-_NOT_IN_A_KEY = re.compile(r"[^\w\-. :/]", re.ASCII)
 _QUIET = {"MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
           "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}   # stdout is the command's
 _NOISY_LOGGER = "mlflow.store.db.utils"      # logs each database error with its traceback, and then raises it as well
@@ -209,17 +208,13 @@ def _experiment(client: "MlflowClient", name: str) -> str:
         return str(found.experiment_id)
 
 
-def valid_key(name: str) -> str:
-    """A key that MLflow accepts, like `seconds/split/circor.simulated-murmur`. The `+` of data sets is not allowed."""
-    return _NOT_IN_A_KEY.sub("_", name.replace("+", "."))
-
-
 def log(client: "MlflowClient", run_id: str, record: RunRecord) -> None:
     """Store all params, metrics and tags in as few calls as the server allows."""
     from mlflow.entities import Metric, Param, RunTag
 
     now = int(time.time() * 1000)
-    metrics = [Metric(valid_key(name), value, now, 0) for name, value in record.metrics.items()]
+    keys = valid_keys(record.metrics)
+    metrics = [Metric(keys[name], value, now, 0) for name, value in record.metrics.items()]
     params = [Param(valid_key(name), value[:6000]) for name, value in record.params.items()]
     tags = [RunTag(valid_key(name), value[:5000]) for name, value in record.tags.items()]
     for some_metrics, some_params, some_tags in batches(metrics, params, tags):
