@@ -144,8 +144,8 @@ def _joined(name: str, task: str, own: Mapping[str, Mapping[str, Declared]]) -> 
     """
     without = [dataset for dataset, tasks in own.items() if task not in tasks]
     if without:
-        raise TaskError(f"{name}: {' and '.join(without)} declares no task {task}. Add it to that mapping file and "
-                        "ingest that collection again")
+        raise TaskError(f"{name}: {' and '.join(without)} declares no task {task}. A collection with a mapping file "
+                        "can: add the task there and ingest it again")
     (first, one), *others = ((dataset, tasks[task]) for dataset, tasks in own.items())
     for dataset, other in others:
         if words := differences(one.task, other.task):

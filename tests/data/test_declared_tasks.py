@@ -200,6 +200,10 @@ def test_collections_that_declare_different_tasks_of_one_name_are_not_joined(her
         tasks.resolve("clinic-pedals")
     with pytest.raises(TaskError, match="pascal declares no task pedal"):
         tasks.resolve("clinic+pascal-pedal")
+    with pytest.raises(TaskError, match=r"no pascal in data/: `heartml ingest pascal DIR` brings it"):
+        available_tasks.select_tasks(["clinic+pascal-pedal"], 10)
+    with pytest.raises(TaskError, match=r"tiny-pedal: no tiny in data/, where there are clinic, ward"):
+        available_tasks.select_tasks(["tiny-pedal"], 10)
     own = tasks.declared_by(["clinic", "ward"])
     found = tables.patient_table(pd.read_parquet(paths.RECORDINGS).assign(
         label_pedal=["yes", "no"] * 4), own).set_index("dataset")

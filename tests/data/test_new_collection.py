@@ -105,6 +105,12 @@ def test_a_pattern_that_is_not_plain_is_no_patient(tmp_path: Path, names: list[s
     assert any("nobody knows the patients: each recording is a group of its own" in note for note in made.notes)
 
 
+def test_a_pattern_that_has_the_class_in_it_is_no_patient(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "x", *(f"{name}/{name}_{k}.wav" for name in ("S3", "S4") for k in range(2)),
+                   *(f"S3/p{k}_{take}.wav" for k in range(4) for take in "ab"))
+    assert not new_collection.plan(folder, {}).patients
+
+
 def test_two_columns_that_could_be_the_label_are_named(tmp_path: Path) -> None:
     lines = ["file,rhythm,finding,loudness", *(f"r{k}.wav,{'ab'[k % 2]},{'xyz'[k % 3]},0.{k}" for k in range(12))]
     folder = table(tmp_path / "c", lines)

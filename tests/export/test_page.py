@@ -236,6 +236,25 @@ def test_examples_play_and_the_keyboard_reaches_everything(site: Site, browser) 
     context.close()
 
 
+def test_classes_of_somebodys_own_keep_their_names(site: Site, browser) -> None:
+    """`Present` is a murmur for a published task alone, and the examples' murmurs say nothing of another one."""
+    context = browser.new_context(locale="en-GB", service_workers="block")
+    facts = json.loads((site.folder / "export.json").read_text())
+    context.route("**/export.json", lambda route: route.fulfill(json={**facts, "own_classes": True}))
+    tab = opened(context, site.address)
+    drop(tab, site.sounds / "2530_AV.wav")
+    assert list(shares(tab)) == facts["classes"]
+    assert set(facts["classes"]) == set(ENGLISH)
+    assert tab.faults == []
+    context.close()
+
+
+def test_examples_of_another_task_tell_no_murmur(tmp_path: Path) -> None:
+    page._write_examples(tmp_path / "examples", known=False)
+    found = json.loads((tmp_path / "examples" / "examples.json").read_text())
+    assert [one["label"] for one in found] == [None, None, None]
+
+
 def test_a_translation_has_every_text_and_every_value_in_it() -> None:
     texts = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (STATIC / "texts").glob("*.json")}
     assert set(texts) == {"en", "de"}

@@ -24,7 +24,7 @@ from heartml.models.fitted_model import Model
 from heartml.reporting.task_report import charts, tables
 
 SEVEN = ("none", "click", "1", "2", "Clic mésosystolique, |tardif|", "N/A", "<b>=1+1")
-KINDS = [SEVEN[:2], SEVEN[:3], SEVEN]
+KINDS = [("1", "2"), SEVEN[:3], SEVEN]
 
 
 def declare(classes: tuple[str, ...], absent: tuple[str, ...] = ()) -> Task:
@@ -58,6 +58,7 @@ def test_a_model_predicts_in_a_folder_that_does_not_know_its_task(
     assert (again / "model.json").read_bytes() == (folder / "model.json").read_bytes()
     known = facts(LocatedModel(folder, "a folder", None, None, ()), model, tiny_models.PARAMS)
     assert (known["title"], known["classes"], known["positive"]) == ("pedal", list(classes), classes[-1])
+    assert known["own_classes"] is True
 
 
 def test_models_of_published_tasks_are_stored_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from heartml.core import paths
 from heartml.core.schema import label_column
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.text import did_you_mean
-from heartml.core.tasks import GROUPS, TASKS, Task, TaskError, expand_groups, resolve
+from heartml.core.tasks import GROUPS, TASKS, Task, TaskError, datasets_of, expand_groups, resolve
 from heartml.data.datasets import DATASETS, load
 
 
@@ -130,7 +130,7 @@ def select_from(names: Iterable[str], recordings: pd.DataFrame, min_groups: int)
 
 
 def _refuse_absent(name: str, present: Sequence[str]) -> None:
-    for dataset in resolve(expand_groups([name])[0]).datasets:
+    for dataset in datasets_of(name):
         if dataset not in present:
             way_out = (f": `heartml ingest {dataset} DIR` brings it" if dataset in DATASETS else
                        f", where there are {', '.join(present)}.{did_you_mean(dataset, present)}")
