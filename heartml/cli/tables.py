@@ -167,7 +167,7 @@ def probe(found: Mapping[str, Any]) -> None:
 
     console = Console()
     if not console.is_terminal:      # a file is not as narrow as rich takes it to be
-        console = Console(width=_WIDE)
+        console = Console(width=_WIDE + _WIDE // 4)
     for task, own in found["tasks"].items():
         table = Table(title=f"{task}: {own['units']} units of {own['groups']} groups", title_justify="left",
                       show_edge=False, pad_edge=False)

@@ -85,8 +85,8 @@ def release(tasks: Sequence[str], params: Params, encoder: str = HEART) -> tuple
     steps = {f"{name}_{step}": step for step in own.snapshots}
     files = {name: own.weights, **{f"{name}_{step}": file for step, file in own.snapshots.items()}}
     plan = probe.plan(tasks, list(files), _with_encoders(params, own.kind, files))
-    late = {plan.control_of.get(snapshot) for snapshot in steps}      # one control is enough, that of the end
-    found = probe.run(plan, (probe.probe_encoder(plan, *job) for job in plan.jobs if job[1] not in late))
+    left_out = {plan.control_of.get(one) for one in steps} - {plan.control_of.get(name)}     # that of the end is enough
+    found = probe.run(plan, (probe.probe_encoder(plan, *job) for job in plan.jobs if job[1] not in left_out))
     criteria = judge(name, found)
     return _register(encoder, digest, found, criteria, {**steps, name: None}), criteria
 

@@ -101,6 +101,19 @@ def test_of_a_random_transformer_positions_and_scale_stay(params: Params, tmp_pa
     assert np.isfinite(encoders.frames_of(encoder, control, np.ones(8000, np.float32), 4000)).all()
 
 
+def test_encoders_of_one_shape_share_their_control(params: Params, tmp_path: Path) -> None:
+    more = {}
+    for number, letter in enumerate("ef", 1):
+        file = tiny_checkpoints.heart(tmp_path / f"{number}.safetensors", pd.DataFrame(
+            {"recording_id": [letter * 64], "group_id": [f"other-{letter}"], "dataset": ["other"]}))[0]
+        more[f"ears_{number}"] = {"kind": "heart", "weights": str(file), "sha256": weight_files.hash_of(file)}
+    other = tiny_checkpoints.heart(tmp_path / "4.safetensors", channels=4)[0]
+    more["narrow"] = {"kind": "heart", "weights": str(other), "sha256": weight_files.hash_of(other)}
+    plan = probe.plan([TASK], [*more], tiny_checkpoints.with_sections(params, more), poolings=["mean"])
+    assert plan.control_of == {"ears_1": "ears_1_random", "ears_2": "ears_1_random", "narrow": "narrow_random"}
+    assert set(plan.specs) == {"logspec", *more, "ears_1_random", "narrow_random"}
+
+
 def test_the_command_compares_stores_and_does_nothing_twice(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["probe", TASK, "--encoders", "ears", "--pooling", "mean, states", "--no-mlflow", "--json", "out.json",
                  "--html", "out.html"]

@@ -98,7 +98,9 @@ def plan(tasks: Sequence[str], names: Sequence[str], params: Params, *, poolings
         specs[name] = encoders.spec(name, params)
         chosen[name] = _poolings(name, poolings, params)
         if (control := controls.random_weights(specs[name], params.seed)) is not None:
-            specs[control.name], control_of[name], chosen[control.name] = control, control.name, chosen[name]
+            control_of[name] = _same(control, chosen[name], specs, chosen) or control.name
+            specs.setdefault(control_of[name], control)
+            chosen.setdefault(control_of[name], chosen[name])
     sections = [spec.to_json()["sections"][spec.kind] for spec in specs.values()]
     known = [heard.of(section) for section in sections]
     tables = {}
@@ -109,6 +111,13 @@ def plan(tasks: Sequence[str], names: Sequence[str], params: Params, *, poolings
         heard.refuse(task, {name: spec.to_json() for name, spec in specs.items()}, table)
         tables[task] = _usable(task, table[table["part"] != folds.TEST].reset_index(drop=True))
     return Plan(specs, control_of, chosen, tables)
+
+
+def _same(control: EncoderSpec, poolings: tuple[str, ...], specs: Mapping[str, EncoderSpec],
+          chosen: Mapping[str, tuple[str, ...]]) -> str | None:
+    """The name of an encoder with the same weights and poolings: one shape has one control."""
+    return next((name for name, spec in specs.items()
+                 if spec.identity() == control.identity() and chosen[name] == poolings), None)
 
 
 def _poolings(name: str, asked: Sequence[str], params: Params) -> tuple[str, ...]:
