@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 from heartml.core.system import cells
 from heartml.core.system.errors import HeartMLError
-from heartml.core.system.text import short
+from heartml.core.system.text import short, would_be_calculated
 
 Unit = Literal["recording", "patient"]
 
@@ -149,6 +149,8 @@ def classes_fault(classes: Sequence[str]) -> str:
     for name in classes:
         if not name.strip() or len(name) > _LONGEST_CLASS or not name.isprintable():
             return f"{short(name)} is no class's name: 1 to {_LONGEST_CLASS} printable characters in one line"
+        if would_be_calculated(name):
+            return f"{short(name)} begins like a formula, which a spreadsheet would calculate: name the class otherwise"
         if name.casefold() == _REFER:
             return f"{short(name)} stands for a decision that is left to a human: name the class otherwise"
     for name, others in cells.other_spellings(classes).items():

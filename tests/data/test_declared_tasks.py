@@ -71,6 +71,7 @@ def test_none_is_a_class_where_the_mapping_says_so_and_an_empty_class_is_no_labe
     ("pedal", {"classes": ["yes", "yes"]}, r"tasks\.pedal\.classes: .*'yes' is there twice"),
     ("pedal", {"classes": ["yes", "Yes"]}, "'yes' and 'Yes' are one class in two spellings"),
     ("pedal", {"classes": ["yes", "REFER"]}, "'REFER' stands for a decision that is left to a human"),
+    ("pedal", {"classes": ["yes", "=1+1"]}, "'=1\\+1' begins like a formula, which a spreadsheet would calculate"),
     ("pedal", {"classes": ["yes", "n" * 61]}, "is no class's name: 1 to 60 printable characters"),
     ("pedal", {"classes": ["yes", "no\nline"]}, "is no class's name"),
     ("pedal", {"classes": None}, r"tasks\.pedal\.classes: Field required"),

@@ -133,6 +133,7 @@ def test_none_is_a_class_only_where_no_cell_is_empty() -> None:
     ("Click click none", {"Click": 24, "none": 12}),
     ("0 1", {"1": 12, "0": 12}),
     ("a b c d e f g", dict.fromkeys("abcdefg", 12)),
+    ("+ -", {"positive": 12, "negative": 12}),
 ])
 def test_what_is_written_is_read_as_it_was_meant(tmp_path: Path, classes: str, expected: dict[str, int]) -> None:
     made = new_collection.plan(plain(tmp_path / "clinic", classes), {})
@@ -154,7 +155,7 @@ def test_no_word_breaks_the_mapping_file(tmp_path: Path, words: tuple[str, str])
             new_collection.plan(folder, {"label": "find: #ing"})
         return
     collection, root = generic.open_collection(new_collection.write(new_collection.plan(folder, {})))
-    assert set(collection.read(root).recordings["label_find_ing"]) == set(expected)
+    assert set(collection.read(root).recordings["label_find_ing"]) == {word.removeprefix("- ") for word in expected}
 
 
 def test_what_costs_something_is_said(tmp_path: Path) -> None:

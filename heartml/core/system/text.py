@@ -40,7 +40,16 @@ def csv_cell(value: object) -> str:
     ("'=1+1", 'normal')
     """
     text = printable(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if would_be_calculated(text) else text
+
+
+def would_be_calculated(text: str) -> bool:
+    """Whether a spreadsheet takes a cell with this text for a formula.
+
+    >>> would_be_calculated("=1+1"), would_be_calculated("normal")
+    (True, False)
+    """
+    return text.startswith(_FORMULA)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -43,6 +43,7 @@ _SEX_WORDS = {"w": "Female", "weiblich": "Female", "woman": "Female", "girl": "F
               "maennlich": "Male", "man": "Male", "boy": "Male", "d": "Diverse", "divers": "Diverse"}
 _HEALTHY = ("none", "normal", "absent", "healthy", "negative", "no", "0", "gesund", "keine", "kein", "ohne", "nein",
             "unauffällig", "aucun", "sain")
+_FORMULA_SIGNS = "=+-@＝＋－＠ "
 _SEPARATOR = re.compile(r"[_\-. ]+")
 
 
@@ -197,19 +198,28 @@ def classes_of(words: Sequence[str]) -> tuple[dict[str, str], dict[str, int]]:
     """Word -> class for the words of a label column, and class -> number of rows; healthy classes come last.
 
     Spellings that differ in case only are one class. `none` is a class where no cell is empty: then it is an answer.
+    So is `-` beside `+`.
 
     >>> classes_of(["Click", "none", "click", "click"])
     ({'click': 'click', 'none': 'none'}, {'click': 3, 'none': 1})
+    >>> classes_of(["+", "-", "+"])
+    ({'+': 'positive', '-': 'negative'}, {'positive': 2, 'negative': 1})
     """
     missing = {word for word in words if not word or cells.is_missing(word)}
     answers = {word for word in missing if word.casefold() == "none"} if "" not in words else set()
+    answers |= missing & {"-"} if "+" in words else set()
     spellings: dict[str, Counter[str]] = {}
     for word in words:
         if word not in missing or word in answers:
             spellings.setdefault(cells.spelling_key(word), Counter())[class_name(word)] += 1
     counts = {most_common(of): of.total() for of in spellings.values()}
-    order = sorted(counts, key=lambda name: (name.casefold() in _HEALTHY, -counts[name], name))
-    return {name: name for name in order}, {name: counts[name] for name in order}
+    order = sorted(counts, key=lambda word: (_named(word).casefold() in _HEALTHY, -counts[word], word))
+    return {word: _named(word) for word in order}, {_named(word): counts[word] for word in order}
+
+
+def _named(word: str) -> str:
+    """A class's name for a word of the table: without signs in front, which a spreadsheet would calculate."""
+    return {"+": "positive", "-": "negative"}.get(word) or word.lstrip(_FORMULA_SIGNS) or word
 
 
 def most_common(spellings: Counter[str]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import yaml
 
+from heartml.core.system.text import csv_cell
 from heartml.data.datasets.mapping_file import TO_BE_FILLED_IN
 from heartml.data.new_collection.guesses import Plan
 from heartml.data.new_collection.survey import MARK, PATIENT, WRITTEN
@@ -30,7 +31,7 @@ def table(plan: Plan) -> str | None:
         return None
     columns = [*survey.columns, *([_patient_column(plan)] if plan.patients else [])]
     rows = ([*(row[column] for column in survey.columns),
-             *([plan.patients[row[survey.path]]] if plan.patients else [])] for row in survey.rows)
+             *([csv_cell(plan.patients[row[survey.path]])] if plan.patients else [])] for row in survey.rows)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
