@@ -13,6 +13,7 @@ recording), and a longer overlap wins over a slightly higher correlation. Hum co
 found must explain far more than the lags beside it.
 """
 
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby, islice
@@ -44,6 +45,7 @@ COARSE_MARGIN = 0.25          # a candidate may correlate this much less in the 
 RIVAL_S = (0.06, 0.2)         # lags to compare with the best one: past the heart sound, before the next one
 RIVAL_MARGIN = 0.5            # the best lag leaves at most this share of the energy unexplained that those leave
 _ROWS = 64                    # recordings in one block, to fit the processor's cache
+_FINE_KEPT = 256              # recordings whose fine signal waits for another partner
 _AT_ONCE = 4096               # pairs of blocks that wait for a thread
 _TINY = 1e-12
 _COLUMNS = {"i": "int64", "j": "int64", "correlation": "float64", "lag_s": "float64", "overlap_s": "float64"}
@@ -89,11 +91,12 @@ def search(
         found = (_by_fingerprint if by_code else _exhaustive)(waveforms, memberships, limits, executor, known)
         candidates = sorted(found, key=itemgetter(0, 1))
     rows: list[list[tuple[float, ...]]] = [[] for _ in thresholds]
+    fine = functools.lru_cache(maxsize=_FINE_KEPT)(lambda position: _fine(*waveforms[position]))
     groups = [(i, list(of_first)) for i, of_first in groupby(candidates, key=itemgetter(0))]
     for i, of_first in track(groups, "verifying", len(groups)):
-        first = _fine(*waveforms[i])
+        first = fine(i)
         for _, j, lags in of_first:
-            matches = _matches(first, _fine(*waveforms[j]), lags, thresholds)
+            matches = _matches(first, fine(j), lags, thresholds)
             for own, match in zip(rows, matches, strict=True):
                 if match:
                     own.append((i, j, *match))

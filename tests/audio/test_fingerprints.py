@@ -81,8 +81,35 @@ def test_gain_polarity_and_silence() -> None:
     assert codes.shape[1] == fingerprints.WORDS and 8 <= len(codes) <= 80
     np.testing.assert_array_equal(fingerprint(np.float32(-8) * sound, RATE_HZ).codes, codes)
     assert len(fingerprint(np.zeros(20_000, np.float32), RATE_HZ).codes) == 0
-    assert len(fingerprint(sound[: int(1.5 * RATE_HZ)], RATE_HZ).codes) == 0
     assert not fingerprint(sound[: int(2.5 * RATE_HZ)], RATE_HZ).sufficient
+
+
+@pytest.mark.parametrize(("before", "length", "other"), [(2, 1.4, 1.5), (1.5, 1.5, 1.7), (4, 0.8, 4.2)])
+@pytest.mark.parametrize("level", [0, 1e-3])
+def test_a_sound_near_the_end_is_found_behind_other_silence(
+    before: float, length: float, other: float, level: float
+) -> None:
+    rng = np.random.default_rng(1)
+    for seed in range(6):
+        sound = heart_sound(seed)[: int(length * RATE_HZ)]
+        both = [np.concatenate([level * rng.normal(size=int(quiet * RATE_HZ)), sound]).astype(np.float32)
+                for quiet in (before, other)]
+        waveforms = [(one, RATE_HZ) for one in both]
+        expected = near_duplicates.search(waveforms, [0.9], exhaustive=True)[0]
+        assert len(near_duplicates.search(waveforms, [0.9])[0]) == len(expected)
+
+
+def test_many_windows_of_hum_are_not_compared_each_with_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    time_s = np.arange(30 * RATE_HZ) / RATE_HZ
+    hums = [np.sin(2 * np.pi * 50 * time_s + phase).astype(np.float32) for phase in np.arange(20)]
+    prints = [fingerprint(hum, RATE_HZ) for hum in hums]
+    checked: list[int] = []
+    count = np.bitwise_count
+    monkeypatch.setattr(np, "bitwise_count", lambda codes: checked.append(len(codes)) or count(codes))
+    assert {(int(i), int(j)) for pairs in fingerprints.candidates(prints) for i, j in pairs} == {
+        (i, j) for i in range(20) for j in range(i + 1, 20)}, "each pair, by few windows"
+    windows = sum(len(one.codes) for one in prints)
+    assert sum(checked) < fingerprints.TABLES * windows**2 / 2 / 10
 
 
 def test_more_recordings_use_longer_keys_and_the_checks_are_the_same_in_any_portion(
