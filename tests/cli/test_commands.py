@@ -7,9 +7,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from heartml.cli import audit, cli, data, encoders, evaluation, export, inference, lineage, models, stages
+from heartml.cli import audit, cli, data, encoders, evaluation, export, inference, init, lineage, models, stages
 
-MODULES = (audit, data, encoders, evaluation, export, inference, lineage, models, stages)
+MODULES = (audit, data, encoders, evaluation, export, inference, init, lineage, models, stages)
 
 
 def test_every_command_is_in_one_module_and_the_group_has_no_other() -> None:
