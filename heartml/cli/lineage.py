@@ -1,6 +1,7 @@
 """Commands about where data and models come from: lineage, trace, withdraw."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,7 +112,7 @@ def trace(name: str, as_json: bool) -> None:
     from heartml.registry import tracking
 
     found = tracing.find(tracking.connect_to_existing(), name)
-    click.echo(json.dumps(found.as_dict(), indent=2) if as_json else "\n".join(tracing.lines(found)))
+    click.echo(json.dumps(found.as_dict(), indent=2) if as_json else _printable(tracing.lines(found)))
 
 
 @click.command()
@@ -151,16 +152,24 @@ def withdraw(patient: str, reason: str | None, dry_run: bool, yes: bool, as_json
     found = withdrawal.preview(client, patient)
     if dry_run:
         planned = withdrawal.plan(found)
-        click.echo(json.dumps(planned.as_dict(), indent=2) if as_json else "\n".join(withdrawal.planned_lines(planned)))
+        told = json.dumps(planned.as_dict(), indent=2) if as_json else _printable(withdrawal.planned_lines(planned))
+        click.echo(told)
         return
     assert reason
     if not yes:
         from heartml.lineage import trace as tracing
 
-        click.echo("\n".join(tracing.lines(found)), err=True)
+        click.echo(_printable(tracing.lines(found)), err=True)
         click.confirm("Remove these recordings from the next version of the data?", abort=True, err=True)
     done = withdrawal.run(client, found, reason)
-    click.echo(json.dumps(done.as_dict(), indent=2) if as_json else "\n".join(withdrawal.lines(done)))
+    click.echo(json.dumps(done.as_dict(), indent=2) if as_json else _printable(withdrawal.lines(done)))
+
+
+def _printable(lines: Iterable[str]) -> str:
+    """Lines with names from data, none of which can control the terminal."""
+    from heartml.core.system.text import printable
+
+    return "\n".join(map(printable, lines))
 
 
 COMMANDS = (lineage, trace, withdraw)

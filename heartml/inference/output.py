@@ -4,7 +4,7 @@ import csv
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from heartml.models.segmentation import Segmentation
 
 _NAMED = 3      # recordings in one line
 _WIDE = 160     # columns
+_MOST_NAME, _MOST_DECISION, _MOST_CELL, _MOST_WORD, _NUMBER = 40, 30, 24, 14, 5      # columns of the table's parts
 _COLUMNS = {    # beyond the model's answer, shown where any unit has something in them
     "label": "what data/ says", "used": "what the model used the recordings for", "bpm": "heart rate per minute",
     "signal": "warnings, in full below",
@@ -40,7 +41,8 @@ def show(result: PredictResult) -> None:
         print_faults(result)
         return
     console = console_for_tables()
-    console.print(_table(result))
+    fits = _class_columns_fit(result, console.width)
+    console.print(_table(result, with_classes=fits))
     print_faults(result)
     named = list(zip(_names(result), result.predictions, strict=True))
     murmurs = [f"{name}: {one.description.phrase_with_confidence}"
@@ -48,7 +50,8 @@ def show(result: PredictResult) -> None:
     warnings = [f"{name}: {'; '.join(one.warnings)}" for name, one in named if one.warnings]
     referred = [f"{name}: {'; '.join(one.reasons)}" for name, one in named if one.reasons]
     referred += [WHAT_TO_DO] if any(one.outside for one in result.predictions) else []
-    sections = (("Caution", list(result.cautions)), ("Referred to a human", referred),
+    probabilities = [f"{name}: {_probabilities(one)}" for name, one in named if not fits and not one.outside]
+    sections = (("Caution", list(result.cautions)), ("Probabilities", probabilities), ("Referred to a human", referred),
                 ("Training data", known_lines(result, named=False)),
                 ("Murmurs, each feature with its confidence", murmurs), ("Signal quality", warnings))
     listed = [line for title, lines in sections if lines for line in (title, *(f"  {line}" for line in lines), "")]
@@ -93,24 +96,46 @@ def _first(names: Sequence[str]) -> str:
     return f" ({', '.join(names[:_NAMED])}{', ...' * (len(names) > _NAMED)})"
 
 
-def _table(result: PredictResult) -> "Table":
+def _class_columns_fit(result: PredictResult, width: int) -> bool:
+    """Whether a table with a column for each class is no wider than `width`, so that no name or number is cut."""
+    others = [_longest(_names(result), _MOST_NAME), _longest(map(decision_text, result.predictions), _MOST_DECISION),
+              *(_longest([title, *cells], _MOST_CELL) for title, cells in _more_columns(result).items())]
+    widths = [*others, *map(_class_width, result.classes)]
+    return sum(widths) + 2 * len(widths) + 2 <= width
+
+
+def _longest(cells: Iterable[str], most: int) -> int:
+    return min(most, max(map(len, cells), default=0))
+
+
+def _class_width(name: str) -> int:
+    """Columns for the numbers of a class: its longest word, which is folded where it is very long."""
+    return min(_MOST_WORD, max(_NUMBER, *map(len, printable(name).split() or [""])))
+
+
+def _probabilities(prediction: UnitPrediction) -> str:
+    return ", ".join(f"{name} {probability:.3f}" for name, probability in prediction.calibrated.items())
+
+
+def _table(result: PredictResult, *, with_classes: bool = True) -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     several = any(len(one.recordings) > 1 for one in result.predictions)
     table = Table(title=result.task, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(f"{result.unit} (recordings)" if several else result.unit, overflow="fold")
-    table.add_column("decision", no_wrap=True)
-    for name in result.classes:
-        table.add_column(printable(name), justify="right", no_wrap=True)
+    table.add_column(f"{result.unit} (recordings)" if several else result.unit, overflow="fold", max_width=_MOST_NAME)
+    table.add_column("decision", overflow="fold", max_width=_MOST_DECISION)
+    for name in result.classes if with_classes else ():
+        table.add_column(Text(printable(name)), justify="right", overflow="fold", width=_class_width(name))
     more = _more_columns(result)
     for title in more:
-        table.add_column(title, justify="right" if title == "bpm" else "left")
+        table.add_column(title, justify="right" if title == "bpm" else "left", overflow="fold", max_width=_MOST_CELL)
     for row, (unit, one) in enumerate(zip(_names(result), result.predictions, strict=True)):
         usable = sum(recording.fault is None for recording in one.recordings)
         first = printable(unit) + (f" ({usable})" if several else "")
         numbers = ["-" if one.outside else f"{probability:.3f}" for probability in one.calibrated.values()]
+        numbers = numbers if with_classes else []
         further = [printable(cells[row]) for cells in more.values()]
         table.add_row(*map(Text, [first, decision_text(one), *numbers, *further]))
     return table

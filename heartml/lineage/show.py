@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from heartml.core.system.text import printable
 from heartml.reporting.outline import Node
 
 if TYPE_CHECKING:
@@ -67,14 +68,14 @@ def _line(node: Node) -> "Text":
 def _name(node: Node) -> "Text":
     from rich.text import Text
 
-    return Text(node.name, style="bold red" if node.bad else "bold")
+    return Text(printable(node.name), style="bold red" if node.bad else "bold")
 
 
 def _words(node: Node) -> "Text":
     from rich.text import Text
 
     digest = Text(short(node.digest), style="cyan") if node.digest else Text()
-    words = Text(node.words, style="red" if node.bad else "")
+    words = Text(printable(node.words), style="red" if node.bad else "")
     return Text(" ", overflow="fold").join(part for part in (digest, words) if part)
 
 

@@ -72,6 +72,22 @@ def test_a_stage_of_a_retraining_marks_its_lines_and_the_console_shows_the_last(
     assert console._under_way() == ""
 
 
+def test_where_stderr_is_closed_nothing_is_printed_anywhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "EVERY_S", 0.01)
+    monkeypatch.setattr(sys, "stderr", None)
+    for _ in progress.track("a", "letters", 1):
+        time.sleep(0.05)
+    assert capsys.readouterr().out == "", "a program reads JSON there"
+
+
+@pytest.mark.parametrize("period", ["soon", "0", "-1", "nan", "inf"])
+def test_a_period_that_is_none_is_not_taken(period: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(progress.PERIOD, period)
+    assert progress._period_s() == progress.EVERY_S
+
+
 def test_on_a_terminal_bars_show_outer_and_inner_work_and_go() -> None:
     leader, follower = pty.openpty()
     with subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, stderr=follower, text=True) as process:

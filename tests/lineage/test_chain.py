@@ -14,11 +14,13 @@ import pandas as pd
 import pytest
 import yaml
 from prov.model import ProvActivity, ProvDocument, ProvEntity
+from rich.console import Console
 from support import small_project
 from support.small_project import TASK
 from support.workspaces import Workspace
 
 from heartml import cli
+from heartml.cli import lineage as commands
 from heartml.core import paths
 from heartml.core.schema import TEST
 from heartml.core.system import files
@@ -281,6 +283,14 @@ def test_ten_lines_name_the_parts_and_what_is_missing_below_them(found: Chain) -
     assert f"of {found.recordings['patient_id'].nunique()} patients (simulated)" in dict(whole)["Data"]
     damaged = rows(dataclasses.replace(found, missing=("folds.parquet: gone",)))
     assert damaged[-2:] == [("Missing", "1 links"), ("missing", "folds.parquet: gone")]
+
+
+def test_no_name_controls_the_terminal() -> None:
+    table = show.summary(Node("task", "version 1", under=(Node("Run\x1b[2J", "by \x1b]0;title\x07"),)))
+    drawn = io.StringIO()
+    Console(file=drawn, width=100).print(table)
+    assert "\x1b" not in drawn.getvalue() and "\\x1b[2J" in drawn.getvalue()
+    assert commands._printable(["P\x1b]0;title\x070"]) == "P\\x1b]0;title\\x070"
 
 
 def test_a_user_s_mistake_is_one_line(project: Workspace) -> None:

@@ -97,16 +97,27 @@ def _to_terminal() -> bool:
 
 @contextlib.contextmanager
 def _in_lines() -> Iterator[None]:
+    if sys.stderr is None:      # closed by whoever started this
+        yield
+        return
     marked = PERIOD in os.environ
-    period = float(os.environ.get(PERIOD, EVERY_S))
 
     def write() -> None:
         line = f"{MARK * marked}{'; '.join(map(str, list(_shown)))}"
         with contextlib.suppress(OSError, ValueError):      # nobody listens any more
             print(line, file=sys.stderr, flush=True)
 
-    with every(period, write):
+    with every(_period_s(), write):
         yield
+
+
+def _period_s() -> float:
+    """Seconds between two lines: those in the environment, if that is a number above zero."""
+    try:
+        wanted = float(os.environ.get(PERIOD, EVERY_S))
+    except ValueError:
+        return EVERY_S
+    return wanted if 0 < wanted < threading.TIMEOUT_MAX else EVERY_S
 
 
 @contextlib.contextmanager
