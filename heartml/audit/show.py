@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from heartml.audit.reproduce import Reproduction
 
 _WIDE = 120        # columns
-# What the links are about; the second name is that of the link whose finding stands for them all.
+# What the links are about: the links whose findings stand for them all, and all of them.
 AREAS = {
-    "Signature": ("signature", ("export", "signature", "record", "no_pickle")),
-    "Code": ("commit", ("commit", "difference", "stage_code", "model_code", "pipeline", "parameters", "packages")),
-    "Data": ("data", ("data_version", "data", "data_here", "validation", "groups")),
-    "Stages": ("outputs", ("lock", "stages", "outputs", "reproduced")),
-    "Model": ("model", ("model", "weights", "results")),
-    "Scores": ("metrics", ("metrics", "decisions")),
-    "Release": ("gate", ("gate", "alias")),
-    "Consent": ("withdrawn", ("withdrawn",)),
+    "Signature": (("signature",), ("export", "signature", "record", "no_pickle")),
+    "Code": (("commit",), ("commit", "difference", "stage_code", "model_code", "pipeline", "parameters", "packages")),
+    "Data": (("data",), ("data_version", "data", "data_here", "validation", "groups")),
+    "Stages": (("outputs",), ("lock", "stages", "outputs", "reproduced")),
+    "Model": (("model",), ("model", "weights", "results")),
+    "Scores": (("metrics",), ("metrics", "decisions")),
+    "Release": (("gate", "alias"), ("gate", "alias")),
+    "Consent": (("withdrawn",), ("withdrawn",)),
 }
 _STYLES = {HOLDS: "green", BROKEN: "bold red", MISSING: "bold yellow"}
 
@@ -40,7 +40,7 @@ def summary(audit: Audit, console: "Console") -> None:
             continue
         bad = [link for link in own if link.state != HOLDS]
         state = bad[0].state if bad else HOLDS
-        found = next((link.found for link in own if link.name == first), own[0].found)
+        found = "; ".join([link.found for link in own if link.name in first] or [own[0].found])
         lines.add_row(Text(area, "bold"), Text(state, _STYLES[state]), f"{len(own)} link{'s' * (len(own) > 1)}",
                       "" if bad else Text(printable(found)))
         for link in bad:

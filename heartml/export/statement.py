@@ -35,7 +35,7 @@ def facts(located: LocatedModel, model: Model, params: Params) -> dict[str, Any]
                      "clipped_share": params.validate_.clipped_share, "dc_offset": params.validate_.dc_offset,
                      "bandwidth_hz": params.validate_.bandwidth_hz, "contrast_db": params.validate_.contrast_db},
         "accepts": {"min_seconds": params.ingest.min_seconds, "silence_peak": params.ingest.silence_peak},
-        "refer_below": model.refer_below, "cautions": list(located.cautions),
+        "refer_below": model.refer_below, "cautions": list(located.public_cautions or located.cautions),
         "model_sha256": sha256_folder(located.folder), "heartml": importlib.metadata.version("heartml"),
         "licence": importlib.metadata.metadata("heartml")["License-Expression"], **_origin(located),
         **({"own_classes": True} if model.own_task else {}),     # names that nobody has translated

@@ -46,6 +46,7 @@ class LocatedModel:
         version: the registry's number; `None` outside the registry.
         cautions: what to know before its predictions are trusted, one line each (heartml/registry/version_cautions.py).
         folds: the table of the recordings that it was trained and tested on; `None` where it is not known.
+        public_cautions: those of a registered version without the names of people, for what leaves the project.
     """
 
     folder: Path
@@ -54,6 +55,7 @@ class LocatedModel:
     version: str | None
     cautions: tuple[str, ...] = ()
     folds: Path | None = None
+    public_cautions: tuple[str, ...] = ()
 
 
 def locate(wanted: str | None, task: str | None, tasks: Sequence[str], *, verified: bool = True) -> LocatedModel:
@@ -169,7 +171,7 @@ def _from_registry(name: str, which: str, *, required: bool, verified: bool = Tr
         model_files.verify(Path(known["stored"]), name, version, known["run_id"])
     description = f"{name} version {version}" + (", the champion" if which == "@champion" else "") + known["consent"]
     return LocatedModel(Path(known["folder"]), description, name, version, tuple(known["cautions"]),
-                        Path(known["folds"]) if known["folds"] else None)
+                        Path(known["folds"]) if known["folds"] else None, tuple(known["public_cautions"]))
 
 
 def _reply(question: str, ask: Callable[[], Reply]) -> Reply:
@@ -188,7 +190,7 @@ def _reply(question: str, ask: Callable[[], Reply]) -> Reply:
 def _if_usable(known: Reply) -> Reply | None:
     if "folder" not in known:
         return known
-    whole = {"stored", "run_id", "consent", "cautions", "folds"} <= set(known)     # replies of earlier versions are not
+    whole = {"stored", "run_id", "consent", "public_cautions", "folds"} <= set(known)     # earlier versions' are not
     return known if whole and (Path(known["folder"]) / "model.json").is_file() else None
 
 
@@ -237,7 +239,7 @@ def _ask_registry(name: str, which: str) -> Reply:
     withdrawn = " (consent for some of its data was withdrawn since: retrain)" if consent.describe(version) else ""
     return {"version": version.number, "run_id": version.run_id, "stored": str(folder),
             "folder": str(model_files.ensemble_folder(folder)), "consent": withdrawn,
-            "cautions": version_cautions.of(version, champions.read(client, name)), "folds": folds}
+            **_cautions(version, champions.read(client, name)), "folds": folds}
 
 
 def _copied_folds(client: tracking.Client, run_id: str, to: Path) -> str:
@@ -254,7 +256,7 @@ def _ask_about_content(name: str, key: str) -> Reply:
     """The cautions of the registered version with this content key; nothing if there is none."""
     client = tracking.connect_to_existing()
     version = registry.find_by_key(client, name, key)
-    return {"cautions": version_cautions.of(version, champions.read(client, name))} if version else {}
+    return _cautions(version, champions.read(client, name)) if version else {}
 
 
 def _ask_about_model(name: str, digest: str) -> Reply:
@@ -263,5 +265,10 @@ def _ask_about_model(name: str, digest: str) -> Reply:
     for version in reversed(registry.list_versions(client, name)):
         run = tracking.read_run(client, version.run_id)
         if run and run.tags.get(MODEL_TAG) == digest:
-            return {"cautions": version_cautions.of(version, champions.read(client, name))}
+            return _cautions(version, champions.read(client, name))
     return {}
+
+
+def _cautions(version: registry.Version, history: Sequence[champions.Entry]) -> dict[str, Any]:
+    return {"cautions": version_cautions.of(version, history),
+            "public_cautions": version_cautions.of(version, history, named=False)}

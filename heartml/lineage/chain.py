@@ -113,6 +113,7 @@ class Chain:
         requirements: requirements.lock.
         missing: what could not be found, and what can be done; empty if the chain is complete.
         retirement: the decision that took the version out of service; `None` if it was not retired.
+        decision: the decision of a person that made it the champion; `None` where the gate decided.
     """
 
     version: Version
@@ -132,6 +133,7 @@ class Chain:
     requirements: str | None
     missing: tuple[str, ...]
     retirement: Entry | None = None
+    decision: Entry | None = None
 
 
 class StoredFiles:
@@ -209,7 +211,10 @@ def read(client: Client, version: Version, objects: Objects | None = None) -> Ch
             missing.append(f"run {version.run_id}: {gone}; a backup of the tracking store has it")
         files = StoredFiles(client, version.run_id, folder, missing) if run else None
         found = _read(version, run, files, missing, objects or Objects())
-    return replace(found, retirement=champions.retired(champions.read(client, version.name), version.number))
+    history = champions.read(client, version.name)
+    decided = champions.newest(history, version.number)
+    by_person = decided if decided and decided.decision.kind in (champions.PERSON, champions.ROLLBACK) else None
+    return replace(found, retirement=champions.retired(history, version.number), decision=by_person)
 
 
 def _read(version: Version, run: Run | None, files: StoredFiles | None, missing: list[str], objects: Objects) -> Chain:

@@ -32,8 +32,9 @@ def outline(chain: Chain, keep: int | None = None) -> Node:
     version = chain.version
     state = ", ".join([f"version {version.number}", *version.aliases, *([version.verdict] if version.verdict else [])])
     return Node(version.name, state, under=(
-        *_withdrawn(chain), *_retired(chain), _gate(chain), _run(chain), _code(chain), _lock(chain), _params(chain),
-        *_weights(chain), _validation(chain), _folds(chain), _data(chain, keep), _environment(chain), _missing(chain),
+        *_withdrawn(chain), *_retired(chain), *_decided(chain), _gate(chain), _run(chain), _code(chain), _lock(chain),
+        _params(chain), *_weights(chain), _validation(chain), _folds(chain), _data(chain, keep), _environment(chain),
+        _missing(chain),
     ), open=True)
 
 
@@ -64,6 +65,10 @@ def _withdrawn(chain: Chain) -> list[Node]:
 
 def _retired(chain: Chain) -> list[Node]:
     return [Node("Retired", chain.retirement.in_words(), bad=True)] if chain.retirement else []
+
+
+def _decided(chain: Chain) -> list[Node]:
+    return [Node("Decision", chain.decision.in_words(), bad=True)] if chain.decision else []
 
 
 def _gate(chain: Chain) -> Node:

@@ -30,17 +30,18 @@ class CautionedModel(HeartMLError):  # noqa: N818 - names what is the case
     """There is a caution about the model, and `params.yaml` forbids predictions with such a model."""
 
 
-def of(version: Version, history: Sequence[Entry]) -> tuple[str, ...]:
+def of(version: Version, history: Sequence[Entry], *, named: bool = True) -> tuple[str, ...]:
     """The cautions of a version, each with its name and number; empty if there are none.
 
     Args:
         history: the journal of champions of the model, `champions.read`.
+        named: whether the people who decided are named; not in what leaves the project.
     """
     retired = champions.retired(history, version.number)
     found = (
         f"consent for data in it was withdrawn: {gone}" if (gone := consent.describe(version)) else "",
-        _gate(version, champions.newest(history, version.number)),
-        f"retired on {retired.when} by {retired.decision.who}: {retired.decision.reason}" if retired else "",
+        _gate(version, champions.newest(history, version.number), named=named),
+        f"retired on {retired.when} by {_who(retired, named)}: {retired.decision.reason}" if retired else "",
     )
     return tuple(f"{version.name} version {version.number}: {one_line(words)}" for words in found if words)
 
@@ -97,7 +98,11 @@ def _beside(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.cautions.json")
 
 
-def _gate(version: Version, entry: Entry | None) -> str:
+def _who(entry: Entry, named: bool) -> str:
+    return entry.decision.who if named else "a person"
+
+
+def _gate(version: Version, entry: Entry | None, *, named: bool) -> str:
     if version.verdict == PROMOTED:
         return ""
     chosen = entry if entry and entry.decision.kind in _HOW else None
@@ -108,8 +113,8 @@ def _gate(version: Version, entry: Entry | None) -> str:
     words = f"{judged} ({_shortened(reason)})" if reason else judged
     if chosen is None:
         return words
-    decision = chosen.decision
-    return f"{words}; {_HOW[decision.kind]} {decision.who} on {chosen.when} all the same: {_shortened(decision.reason)}"
+    decision, who = chosen.decision, _who(chosen, named)
+    return f"{words}; {_HOW[decision.kind]} {who} on {chosen.when} all the same: {_shortened(decision.reason)}"
 
 
 def _left_to_a_person(version: Version) -> bool:

@@ -27,6 +27,7 @@ from heartml.core.system import files
 from heartml.lineage import chain, dvc_objects, export_openlineage, export_prov, page, show, tree
 from heartml.lineage.chain import Chain
 from heartml.registry import tracking, versions
+from heartml.registry.champions import NONE, PERSON, Decision, Entry
 from heartml.reporting.outline import Node
 
 HOSTILE = "<script>alert('x')</script>&\"quoted\".wav"
@@ -281,6 +282,9 @@ def test_ten_lines_name_the_parts_and_what_is_missing_below_them(found: Chain) -
         "Gate", "Run", "Code", "dvc.lock", "params.yaml", "Validation", "Folds", "Data", "Environment", "Missing"]
     assert f" UTC by {getpass.getuser()}, " in dict(whole)["Run"]
     assert f"of {found.recordings['patient_id'].nunique()} patients (simulated)" in dict(whole)["Data"]
+    by_hand = Decision(PERSON, "1", NONE, "I listened to its errors", "Ada")
+    promoted = rows(dataclasses.replace(found, decision=Entry(1, by_hand, 0, True, True)))
+    assert promoted[0][0] == "Decision" and "promoted by Ada" in promoted[0][1]
     damaged = rows(dataclasses.replace(found, missing=("folds.parquet: gone",)))
     assert damaged[-2:] == [("Missing", "1 links"), ("missing", "folds.parquet: gone")]
 

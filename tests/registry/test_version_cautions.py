@@ -64,6 +64,13 @@ def test_each_caution_is_one_line_with_the_versions_name(name: str) -> None:
     assert all(len(line.splitlines()) == 1 for line in found)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_what_leaves_the_project_names_nobody(name: str) -> None:
+    tags, history, expected = CASES[name]
+    found = version_cautions.of(version(**tags), history, named=False)
+    assert list(found) == [TITLE + words.replace(ADA, "a person") for words in expected]
+
+
 def test_long_reasons_are_cut_and_cannot_write_on_a_terminal() -> None:
     tags = {**REFUSAL, "heartml.reason": "refused: \x1b[2J " + "so many words " * 300}
     [found] = version_cautions.of(version(**tags), [entry(PERSON, "1", "2", "because " * 300)])
