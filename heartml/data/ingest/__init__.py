@@ -28,7 +28,7 @@ from heartml.data import cache, persons
 from heartml.data.datasets import Dataset, Layout, open_dataset
 from heartml.data.datasets.generic import Collection, own_tasks, task_of
 from heartml.data.datasets.mapping_file import TO_BE_FILLED_IN
-from heartml.data.ingest import declared_tasks, demo, version
+from heartml.data.ingest import declared_tasks, demo, earlier, version
 from heartml.data.ingest import tables as ingest_tables
 from heartml.data.ingest.version import DatasetTables
 from heartml.pipeline import graph
@@ -109,6 +109,7 @@ def run(
     Raises:
         NothingPassedError: no file of the folder passed; `data/` and `params.yaml` are as they were.
         LayoutError: the folder is not this data set.
+        EarlierRecordingsError: earlier recordings would be lost, or their labels; `data/` is as it was.
         VersionError: `data/` is not the version that `data.dvc` names.
     """
     source, root = open_dataset(dataset, folder)
@@ -120,7 +121,11 @@ def run(
         former = version.read()
         changes = declared_tasks.changes(source.NAME, declared(source.NAME), own, replace=replace)
         retained = ingest_tables.retained_rows(former, source.NAME, layout, replace=replace)
+        own_before = former.recordings[former.recordings["dataset"] == source.NAME]
+        earlier.refuse_lost_labels(source.NAME, retained.recordings, source.LABELS)
         facts = _examine(layout, root, params.ingest)
+        if isinstance(source, Collection) and not replace:
+            _refuse_another_collection(source.NAME, own_before, facts)
         admitted = ingest_tables.admit(source, layout, facts, retained, params.ingest)
         samples = {i: _samples(i) for i in admitted.candidates["recording_id"]}
         searched = cache.thresholds(params.ingest, params.validate_)
@@ -133,7 +138,9 @@ def run(
         demo_left = source.NAME != demo.NAME and demo.is_alone() and not demo.is_used(tasks)
         if demo_left:
             tables = ingest_tables.next_tables(source, layout, admitted, pairs, demo.without(former), retained)
-        notes = (*changes, *_about_declared(source, tables), *_unfilled(source))
+        own_now = tables.recordings[tables.recordings["dataset"] == source.NAME]
+        lost = earlier.said(source.NAME, own_before, own_now, layout.recordings, source.LABELS)
+        notes = (*changes, *lost, *_about_declared(source, tables), *_unfilled(source))
         built = version.build(tables, _FLAC, _mapping(source), {source.NAME: own})
         changed = _publish(built, dry_run=dry_run)
         if tasks != params.tasks and not dry_run:
@@ -149,6 +156,14 @@ def _publish(built: Path, *, dry_run: bool) -> bool:
     changed = not version.is_in_place(built)
     shutil.rmtree(version.BUILD)
     return changed
+
+
+def _refuse_another_collection(dataset: str, own: pd.DataFrame, facts: Mapping[str, FileFacts]) -> None:
+    try:
+        earlier.refuse_another_collection(dataset, own, facts)
+    except HeartMLError:
+        shutil.rmtree(version.BUILD, ignore_errors=True)
+        raise
 
 
 def _refuse_nothing(source: Dataset, folder: Path, layout: Layout, tables: DatasetTables) -> None:
@@ -227,7 +242,7 @@ def _examine(layout: Layout, folder: Path, params: IngestParams) -> dict[str, Fi
         if old and (entry_checks.first_fault(old, published[file], params) or paths.audio(old.recording_id).exists()):
             facts[file] = old
     jobs = {file: DecodingJob(folder / file, _FLAC) for file in published if file not in facts}
-    if jobs and not sys.stderr.isatty():    # where no bar shows it
+    if jobs and sys.stderr is not None and not sys.stderr.isatty():    # where no bar shows it
         print(f"{folder}: decoding {len(jobs)} of {len(published)} files", file=sys.stderr, flush=True)
     with pool(available_workers(0) if len(jobs) >= _NO_WORKERS_BELOW else 1) as workers:
         found = track(workers.map(entry_checks.examine, jobs.values()), "decoding", len(jobs))
