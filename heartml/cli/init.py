@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.option("--label", metavar="COLUMN", help="The column with the classes.")
 @click.option("--patient", metavar="COLUMN", help="The column with the patients; - for none.")
 @click.option("--yes", is_flag=True, help="Ask nothing, take the guesses.")
-@click.option("--force", is_flag=True, help="Overwrite what an earlier `heartml init` wrote.")
+@click.option("--force", is_flag=True, help="Overwrite what an earlier `heartml init` wrote; never your own files.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, and ask nothing.")
 def init(folder: Path, name: str | None, table: str | None, label: str | None, patient: str | None, yes: bool,
          force: bool, as_json: bool) -> None:
@@ -26,7 +26,8 @@ def init(folder: Path, name: str | None, table: str | None, label: str | None, p
 
     FOLDER holds a CSV with one row for each recording, or one folder for each class. What the columns mean is guessed
     from their names and cells; on a terminal each guess can be corrected. The guesses stand in the file with their
-    reasons. Sound files are not read, and none of yours is changed.
+    reasons. No file of yours is changed. Where data/ has a data set of that name from another folder, another name is
+    guessed.
 
     \b
     Reads        FOLDER
@@ -55,21 +56,26 @@ def _on_a_terminal() -> bool:
 
 
 def _ask(made: "Plan", chosen: dict[str, str | None], table: str | None) -> "Plan":
-    """The plan after a person has said yes or something else to each guess; a table's columns only."""
+    """The plan after a person has said yes or something else to each guess; a table's columns only.
+
+    An answer that cannot be is asked for again at once.
+    """
     from heartml.core.system.text import printable
     from heartml.data import new_collection
     from heartml.data.new_collection import NOTHING, ROLES
 
-    folder, columns = made.survey.folder, [printable(column) for column in made.survey.columns]
+    columns = [printable(column) for column in made.survey.columns]
     click.echo(f"{made.survey.table or 'folders'}: {len(made.survey.rows)} recordings. Enter takes the guess.")
-    said = {**chosen, "name": click.prompt("name of the data set", default=made.name)}
+    said = dict(chosen)
+    _prompt("name of the data set", made, said, "name", made.name)
     if made.survey.table is not None:
         click.echo(f"columns: {', '.join(columns)}; {NOTHING} is none")
-        said["label"] = click.prompt(f"column with the classes ({made.label.reason})", default=made.label.column)
+        _prompt(f"column with the classes ({made.label.reason})", made, said, "label", str(made.label.column))
+        _ask_about_none(made, said)
         for role in ROLES:
             guess = made.columns[role]
             if guess.column is not None or role == "patient":
-                said[role] = click.prompt(f"column with the {role} ({guess.reason})", default=guess.column or NOTHING)
+                _prompt(f"column with the {role} ({guess.reason})", made, said, role, guess.column or NOTHING)
     if said.get("patient") == NOTHING and made.patients and chosen.get("patient") is None:
         file, person = next(iter(made.patients.items()))
         if click.confirm(f"is {printable(person)} the patient of {printable(file)}?", default=True):
@@ -78,7 +84,34 @@ def _ask(made: "Plan", chosen: dict[str, str | None], table: str | None) -> "Pla
         file, person = next(iter(made.patients.items()))
         if not click.confirm(f"is {printable(person)} the patient of {printable(file)}?", default=True):
             said["patient"] = NOTHING
-    return new_collection.plan(folder, said, table)
+    return new_collection.plan_of(made.survey, said)
+
+
+def _prompt(question: str, made: "Plan", said: dict[str, str | None], key: str, guess: str) -> None:
+    """Ask until the answer is one with which there is a plan, and keep it in `said`."""
+    from heartml.data import new_collection
+
+    def checked(answer: str) -> str:
+        try:
+            new_collection.plan_of(made.survey, {**said, key: answer})
+        except new_collection.CollectionFolderError as error:
+            raise click.UsageError(str(error)) from None
+        return answer
+
+    said[key] = click.prompt(question, default=guess, value_proc=checked)
+
+
+def _ask_about_none(made: "Plan", said: dict[str, str | None]) -> None:
+    """Where cells are empty and others have the word `none`, a person says whether that is a class."""
+    from heartml.data import new_collection
+
+    label = new_collection.plan_of(made.survey, said).label.column or ""
+    both = new_collection.empty_and_none(made.survey.cells_with_nothing(label))
+    if all(both):
+        empty, none = both
+        answer = click.confirm(f"{none} rows have the word none, and {empty} are empty: is none a class?",
+                               default=none > empty)
+        said["none"] = "none" if answer else new_collection.NOTHING
 
 
 def _show(made: "Plan") -> None:

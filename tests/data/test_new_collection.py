@@ -10,6 +10,7 @@ from heartml.cli.init import init
 from heartml.data import new_collection
 from heartml.data.datasets import generic
 from heartml.data.new_collection import CollectionFolderError, guesses, mapping_text, survey
+from heartml.data.new_collection.words import classes_of
 
 GERMAN = ["Datei;Patienten-ID;Befund;Ort;Alter;Geschlecht;Gerät",
           *(f"töne/{p}_{ort}.wav;P{p};{'Mitralklick' if p % 2 else 'unauffällig'};{ort};{20 + p};{'wm'[p % 2]};Littmann"
@@ -123,9 +124,9 @@ def test_two_columns_that_could_be_the_label_are_named(tmp_path: Path) -> None:
 
 
 def test_none_is_a_class_only_where_no_cell_is_empty() -> None:
-    assert guesses.classes_of(["none", "a", "a"])[1] == {"a": 2, "none": 1}
-    assert guesses.classes_of(["none", "a", "a", "b", ""])[1] == {"a": 2, "b": 1}
-    assert guesses.classes_of(["N/A", "a", "b"])[1] == {"a": 1, "b": 1}
+    assert classes_of(["none", "a", "a"])[1] == {"a": 2, "none": 1}
+    assert classes_of(["none", "a", "a", "b", ""])[1] == {"a": 2, "b": 1}
+    assert classes_of(["N/A", "a", "b"])[1] == {"a": 1, "b": 1}
 
 
 @pytest.mark.parametrize(("classes", "expected"), [
@@ -230,11 +231,13 @@ def test_a_folder_that_is_no_collection_gets_a_way_out(tmp_path: Path, kind: str
 def test_nothing_is_overwritten_without_force(tmp_path: Path) -> None:
     folder = plain(tmp_path / "clinic")
     assert run(folder)[0] == 0
-    (folder / "clinic.yaml").write_text("my corrections")
+    written = (folder / "clinic.yaml").read_text()
+    (folder / "clinic.yaml").write_text(written + "# my corrections\n")
     code, said = run(folder)
     assert (code, "nothing is overwritten without --force" in said) == (1, True)
-    assert (folder / "clinic.yaml").read_text() == "my corrections"
+    assert (folder / "clinic.yaml").read_text().endswith("# my corrections\n")
     assert run(folder, "--force")[0] == 0
+    assert (folder / "clinic.yaml").read_text() == written
     assert run(folder, "--name", "Other")[1].startswith("--name 'Other': small letters")
     assert run(folder, "--name", "pascal")[0] == 1
     assert run(tmp_path / "gone")[1].endswith("gone: no such folder. Name the one with your sound files")

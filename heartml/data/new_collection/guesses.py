@@ -7,17 +7,18 @@ name of a column first, and what is in its cells second. Where nothing is plain,
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from heartml.core.schema import LOCATIONS
 from heartml.core.system import cells
 from heartml.core.system.cells import CellError, header_key
 from heartml.core.system.text import short
-from heartml.core.task_definition import class_name, classes_fault
+from heartml.core.task_definition import classes_fault
 from heartml.core.tasks import GROUPS, LABELS, TASKS
 from heartml.data.datasets import DATASETS
 from heartml.data.new_collection.survey import CLASS, CollectionFolderError, Survey, stems
+from heartml.data.new_collection.words import classes_of, positive, words_in_words
 
 NOTHING = "-"          # what a person answers for "no column"
 MOST_CLASSES = 30
@@ -41,9 +42,6 @@ _LOCATION_WORDS = {"AV": ("aortic", "aorta", "aortal", "a"), "PV": ("pulmonary",
                    "TV": ("tricuspid", "trikuspidal", "t"), "MV": ("mitral", "apex", "apical", "apikal", "m")}
 _SEX_WORDS = {"w": "Female", "weiblich": "Female", "woman": "Female", "girl": "Female", "männlich": "Male",
               "maennlich": "Male", "man": "Male", "boy": "Male", "d": "Diverse", "divers": "Diverse"}
-_HEALTHY = ("none", "normal", "absent", "healthy", "negative", "no", "0", "gesund", "keine", "kein", "ohne", "nein",
-            "unauffällig", "aucun", "sain")
-_FORMULA_SIGNS = "=+-@＝＋－＠ "
 _SEPARATOR = re.compile(r"[_\-. ]+")
 
 
@@ -91,15 +89,18 @@ def plan(survey: Survey, chosen: Mapping[str, str | None], *, from_names: bool =
     """Guess everything that `chosen` does not say.
 
     Args:
-        chosen: `name`, `label` or one of `ROLES` -> what a person says; `None` or `NOTHING`: no column.
+        chosen: `name`, `label` or one of `ROLES` -> what a person says; `None` or `NOTHING`: no column. `none` says
+            whether the word `none` is a class: `NOTHING` is no, another answer yes.
         from_names: take patients from the names of files where no column has them and a pattern is plain.
 
     Raises:
         CollectionFolderError: no column can be the label, a chosen one is not there, or its words can be no classes.
     """
     label = _label(survey, chosen)
-    classes, counts = classes_of(survey.cells_with_nothing(label.column or ""))
-    fault = classes_fault(list(counts))
+    words, answered = survey.cells_with_nothing(label.column or ""), chosen.get("none")
+    none = None if answered is None else answered != NOTHING
+    classes, counts = classes_of(words, none=none)
+    fault = classes_fault(list(counts)) or _no_label(survey, label.column or "", counts)
     if fault:
         raise CollectionFolderError(f"{survey.folder}: column {label.column} holds no classes: {fault}. Name another "
                                     "column with --label")
@@ -159,6 +160,14 @@ def _label(survey: Survey, chosen: Mapping[str, str | None]) -> Guess:
                  "the first of several columns whose words repeat", tuple(free[1:]))
 
 
+def _no_label(survey: Survey, column: str, counts: Mapping[str, int]) -> str:
+    """Why a column that a person names cannot be the label, whatever its words; else empty."""
+    if column == survey.path and survey.table is not None:
+        return "it names the sound files"
+    alone = len(counts) > 2 and max(counts.values()) == 1
+    return "each row has another word, so that no class has two recordings" if alone else ""
+
+
 def _may_be_label(survey: Survey, column: str) -> bool:
     """Whether a column has a few words, each in several rows on average, that are no decimal numbers."""
     words = Counter(cells.spelling_key(cell) for cell in survey.cells_with_nothing(column) if cell)
@@ -192,49 +201,6 @@ def _role(role: str, survey: Survey, chosen: Mapping[str, str | None], taken: se
         return Guess(None, "no column has such a name")
     distinct = len(set(survey.cells(able[0])))
     return Guess(able[0], f"its name; {distinct} different values in {len(survey.rows)} rows", tuple(able[1:]))
-
-
-def classes_of(words: Sequence[str]) -> tuple[dict[str, str], dict[str, int]]:
-    """Word -> class for the words of a label column, and class -> number of rows; healthy classes come last.
-
-    Spellings that differ in case only are one class. `none` is a class where no cell is empty: then it is an answer.
-    So is `-` beside `+`.
-
-    >>> classes_of(["Click", "none", "click", "click"])
-    ({'click': 'click', 'none': 'none'}, {'click': 3, 'none': 1})
-    >>> classes_of(["+", "-", "+"])
-    ({'+': 'positive', '-': 'negative'}, {'positive': 2, 'negative': 1})
-    """
-    missing = {word for word in words if not word or cells.is_missing(word)}
-    answers = {word for word in missing if word.casefold() == "none"} if "" not in words else set()
-    answers |= missing & {"-"} if "+" in words else set()
-    spellings: dict[str, Counter[str]] = {}
-    for word in words:
-        if word not in missing or word in answers:
-            spellings.setdefault(cells.spelling_key(word), Counter())[class_name(word)] += 1
-    counts = {most_common(of): of.total() for of in spellings.values()}
-    order = sorted(counts, key=lambda word: (_named(word).casefold() in _HEALTHY, -counts[word], word))
-    return {word: _named(word) for word in order}, {_named(word): counts[word] for word in order}
-
-
-def _named(word: str) -> str:
-    """A class's name for a word of the table: without signs in front, which a spreadsheet would calculate."""
-    return {"+": "positive", "-": "negative"}.get(word) or word.lstrip(_FORMULA_SIGNS) or word
-
-
-def most_common(spellings: Counter[str]) -> str:
-    """The most frequent spelling; of equal ones the first in the alphabet."""
-    return min(spellings, key=lambda name: (-spellings[name], name))
-
-
-def positive(classes: Sequence[str]) -> str | None:
-    """The class of interest, where all but one are healthy.
-
-    >>> positive(["click", "none"]), positive(["click", "thud"])
-    ('click', None)
-    """
-    ill = [name for name in classes if name.casefold() not in _HEALTHY]
-    return ill[0] if len(ill) == 1 else None
 
 
 def patients_from_names(survey: Survey, classes: Iterable[str]) -> dict[str, str]:
@@ -297,9 +263,7 @@ def _notes(
     if label.others:
         yield (f"{' and '.join((str(label.column), *label.others))} could all be the label. {label.column} is taken: "
                f"{label.reason}; --label {label.others[0]} takes another")
-    unlabelled = len(survey.rows) - sum(counts.values())
-    if unlabelled:
-        yield f"rows without a label: {unlabelled}. They are ingested, and no model is trained on them"
+    yield from words_in_words(survey.cells_with_nothing(label.column or ""), classes, folders=survey.table is None)
     few = [f"{name} ({count})" for name, count in counts.items() if count < FEW]
     if few:
         yield (f"few recordings of {', '.join(few)}: a class with fewer than {FEW} persons has no score of its own, "

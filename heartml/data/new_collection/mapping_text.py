@@ -13,7 +13,7 @@ import yaml
 from heartml.core.system.text import csv_cell
 from heartml.data.datasets.mapping_file import TO_BE_FILLED_IN
 from heartml.data.new_collection.guesses import Plan
-from heartml.data.new_collection.survey import MARK, PATIENT, WRITTEN
+from heartml.data.new_collection.survey import MARK, MARK_WITH_TABLE, PATIENT, WRITTEN
 
 
 def table_name(plan: Plan) -> str:
@@ -51,7 +51,8 @@ def mapping(plan: Plan) -> str:
     """The text of the mapping file."""
     patient = _patient_column(plan) if plan.patients else plan.columns["patient"].column
     lines = [
-        f"{MARK} What follows a # is the reason for a guess: correct what is wrong.",
+        MARK if table(plan) is None else MARK_WITH_TABLE,
+        "# What follows a # is the reason for a guess: correct what is wrong.",
         "# All keys are in docs/collections.md.",
         f"title: {plan_value(plan.name)}",
         f"citation: {TO_BE_FILLED_IN}",

@@ -13,7 +13,7 @@ from heartml.audio.containers import SUFFIXES
 from heartml.core.system import cells, tables, untrusted
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.tables import Row
-from heartml.core.system.text import short
+from heartml.core.system.text import printable, short
 from heartml.core.system.untrusted import DocumentError
 from heartml.data.datasets.nearby import Nearby
 
@@ -22,6 +22,7 @@ _PARTS_OF_A_SPLIT = frozenset({"train", "training", "test", "testing", "val", "v
 FILE, CLASS, PATIENT = "file", "class", "patient"      # the columns of a table that is written for folders
 WRITTEN = "_recordings.csv"       # behind the data set's name: the table that is written
 MARK = "# Written by `heartml init`."      # the beginning of a mapping file that is written
+MARK_WITH_TABLE = f"{MARK} So was its table."
 _ENOUGH = 0.5             # of a column's cells have to name files
 
 
@@ -108,13 +109,21 @@ def _tables(folder: Path) -> list[str]:
     sheets = [path.name for path in folder.iterdir() if path.suffix.lower() in _SPREADSHEETS]
     if sheets and not found:
         raise CollectionFolderError(f"{folder / sheets[0]}: a spreadsheet, which is not read: save it as CSV UTF-8")
-    return [name for name in found if not (name.endswith(WRITTEN) and _is_ours(folder, name.removesuffix(WRITTEN)))]
+    return [name for name in found if not (name.endswith(WRITTEN) and wrote_table(folder, name.removesuffix(WRITTEN)))]
 
 
-def _is_ours(folder: Path, name: str) -> bool:
+def is_ours(folder: Path, name: str) -> bool:
     """Whether there is a mapping file of this name that `heartml init` wrote."""
-    path = folder / f"{name}.yaml"
-    return untrusted.is_file(path) and path.read_bytes()[: len(MARK)] == MARK.encode()
+    return _begins_with(folder / f"{name}.yaml", MARK)
+
+
+def wrote_table(folder: Path, name: str) -> bool:
+    """Whether `heartml init` wrote the table beside the mapping file of this name, and did not only read it."""
+    return _begins_with(folder / f"{name}.yaml", MARK_WITH_TABLE)
+
+
+def _begins_with(path: Path, mark: str) -> bool:
+    return untrusted.is_file(path) and path.read_bytes().startswith(mark.encode())
 
 
 def _sounds(folder: Path) -> list[str]:
@@ -178,8 +187,17 @@ def _class_folders(sounds: Sequence[str]) -> list[str]:
     return sorted({sound.split("/")[0] for sound in sounds if "/" in sound})
 
 
+def _refuse_undecodable(folder: Path, sounds: Sequence[str]) -> None:
+    """Refuse names that are not UTF-8: no table can hold them."""
+    wrong = next((sound for sound in sounds if any("\ud800" <= letter <= "\udfff" for letter in sound)), None)
+    if wrong is not None:
+        raise CollectionFolderError(f"{folder}: the name {printable(wrong)} is not UTF-8: rename the file or its "
+                                    "folder, as in `convmv -f latin1 -t utf8`")
+
+
 def _of_folders(folder: Path, sounds: Sequence[str]) -> Survey:
     """One row for each sound file below a class's folder."""
+    _refuse_undecodable(folder, sounds)
     names = _class_folders(sounds)
     if len(names) < 2:
         there = f"all sound files lie in {names[0]}/" if names else "its sound files lie side by side"
