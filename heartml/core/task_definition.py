@@ -151,7 +151,7 @@ def classes_fault(classes: Sequence[str]) -> str:
             return f"{short(name)} is no class's name: 1 to {_LONGEST_CLASS} printable characters in one line"
         if would_be_calculated(name):
             return f"{short(name)} begins like a formula, which a spreadsheet would calculate: name the class otherwise"
-        if name.casefold() == _REFER:
+        if cells.spelling_key(name) == _REFER:
             return f"{short(name)} stands for a decision that is left to a human: name the class otherwise"
     for name, others in cells.other_spellings(classes).items():
         return f"{short(name)} and {short(others[0])} are one class in two spellings"
@@ -168,7 +168,12 @@ def metric_fault(metric: str, official: Sequence[str]) -> tuple[str, str]:
     if metric not in DECIDING:
         return "metric", f"{short(metric)} is none of {', '.join(DECIDING)}, which suit any classes"
     wrong = next((name for name in official if name not in REPORTED), None)
-    return ("official", f"{short(wrong)} is none of {', '.join(REPORTED)}") if wrong is not None else ("", "")
+    if wrong is not None:
+        return "official", f"{short(wrong)} is none of {', '.join(REPORTED)}"
+    if not official:
+        return "official", f"there is none: name one of {', '.join(REPORTED)}, or leave the key out"
+    twice = next((name for name in official if list(official).count(name) > 1), None)
+    return ("official", f"{short(twice)} is there twice") if twice is not None else ("", "")
 
 
 def class_name(text: str) -> str:

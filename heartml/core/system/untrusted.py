@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from heartml.core.system.errors import HeartMLError
+from heartml.core.system.text import short
 
 MAX_TABLE_BYTES = 1 << 29        # a million rows take a fifth of it
 MAX_YAML_BYTES = 1 << 18
@@ -91,7 +92,8 @@ def parse_yaml(content: str, loader: type[yaml.SafeLoader] | type[yaml.BaseLoade
         loader: `SafeLoader`, or `BaseLoader`, which reads every value as text.
 
     Raises:
-        DocumentError: it is too large or too deep, is not YAML, or has an alias or an impossible value (a 45th day).
+        DocumentError: it is too large or too deep, is not YAML, or has an alias, a key twice or an impossible value
+            (a 45th day).
 
     >>> parse_yaml("folds: 5", yaml.SafeLoader), parse_yaml("folds: 5", yaml.BaseLoader)
     ({'folds': 5}, {'folds': '5'})
@@ -107,7 +109,8 @@ def parse_yaml(content: str, loader: type[yaml.SafeLoader] | type[yaml.BaseLoade
 
 
 def _check_structure(content: str) -> None:
-    """Refuse aliases and deep nesting before any object is made."""
+    """Refuse aliases, deep nesting and a key that is there twice before any object is made."""
+    keys = _Keys()
     depth = 0
     for event in yaml.parse(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):     # libyaml if installed
         line = event.start_mark.line + 1 if event.start_mark else 0
@@ -116,3 +119,37 @@ def _check_structure(content: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise DocumentError(f"line {line}: more than {MAX_DEPTH} levels deep")
+        keys.see(event, line)
+
+
+class _Keys:
+    """The keys of the mappings that are open, with their lines. YAML allows a key once; PyYAML takes the last one."""
+
+    def __init__(self) -> None:
+        self.open: list[dict[str, int] | None] = []     # `None`: a sequence
+        self.at_key: list[bool] = []
+
+    def see(self, event: yaml.Event, line: int) -> None:
+        """Follow the next event.
+
+        Raises:
+            DocumentError: it is a key that its mapping has already.
+        """
+        if isinstance(event, yaml.CollectionEndEvent):
+            self.open.pop()
+            self.at_key.pop()
+        elif isinstance(event, yaml.NodeEvent):
+            self._see_node(event, line)
+
+    def _see_node(self, event: yaml.NodeEvent, line: int) -> None:
+        if self.open:
+            keys = self.open[-1]
+            if keys is not None and self.at_key[-1] and isinstance(event, yaml.ScalarEvent):
+                if event.value in keys:
+                    raise DocumentError(f"line {line}: the key {short(event.value)} is there twice, first in line "
+                                        f"{keys[event.value]}; keep one")
+                keys[event.value] = line
+            self.at_key[-1] = not self.at_key[-1]
+        if isinstance(event, yaml.CollectionStartEvent):
+            self.open.append({} if isinstance(event, yaml.MappingStartEvent) else None)
+            self.at_key.append(True)

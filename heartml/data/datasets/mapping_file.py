@@ -12,7 +12,7 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError
 
 from heartml.core.config import Section
-from heartml.core.system import untrusted
+from heartml.core.system import cells, untrusted
 from heartml.core.system.text import short
 from heartml.core.system.untrusted import DocumentError
 from heartml.core.task_definition import OFFICIAL, Task, Unit, class_name, classes_fault, metric_fault, name_fault
@@ -54,10 +54,13 @@ def _meanings(value: Any) -> Any:
     """A list of classes as words of the table that mean themselves.
 
     Raises:
-        ValueError: one is there twice.
+        ValueError: one is there twice, or is no word.
     """
     if not isinstance(value, list):
         return value
+    nested = next((name for name in value if not isinstance(name, str)), None)
+    if nested is not None:
+        raise ValueError(f"{short(nested)} is no word: write a list of words, or word: class")
     twice = next((name for name in value if value.count(name) > 1), None)
     if twice is not None:
         raise ValueError(f"{short(twice)} is there twice")
@@ -119,11 +122,25 @@ def read(path: Path) -> tuple[str, CollectionMapping]:
         lines = [f"{'.'.join(map(str, e['loc'])) or 'the whole'}: {e['msg']}" for e in error.errors()[:5]]
         raise LayoutError(f"{path.name}: " + "; ".join(lines)[:1000]) from None
     published = {name: own for name, own in description.tasks.items() if name in TASKS}
-    for fault in (*_label_faults(description), *_own_faults(description), *_published_faults(published)):
+    faults = (*_label_faults(description), *_own_faults(description), *_published_faults(published),
+              *_spelling_faults(description))
+    for fault in faults:
         raise LayoutError(f"{path.name}: {fault}")
     labels = {name: LabelColumn(column=own.column, classes=own.meanings) for name, own in published.items()}
     own = {name: one for name, one in description.tasks.items() if name not in published}
     return text, description.model_copy(update={"labels": {**description.labels, **labels}, "tasks": own})
+
+
+def _spelling_faults(description: CollectionMapping) -> Iterator[str]:
+    """Words of which a table cannot tell one from another, and which have two meanings."""
+    meanings = {f"labels.{name[:80]}.classes": mapped.classes for name, mapped in description.labels.items()}
+    meanings |= {f"tasks.{name[:80]}.classes": own.meanings for name, own in description.tasks.items()}
+    meanings |= {f"values.{role}": getattr(description.values, role) for role in Values.model_fields}
+    for key, of in meanings.items():
+        for word, others in cells.other_spellings(of).items():
+            if other := next((other for other in others if of[other] != of[word]), None):
+                yield (f"{key}: {short(word)} and {short(other)} are one word in two spellings, and mean "
+                       f"{short(of[word])} and {short(of[other])}")
 
 
 def _label_faults(description: CollectionMapping) -> Iterator[str]:
