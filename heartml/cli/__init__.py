@@ -6,6 +6,7 @@ ours.
 
 import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -56,6 +57,13 @@ def main() -> None:
     collect_garbage_less_often()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")   # numpy reads these when it is imported
+    give_a_stderr()
     sys.exit(run(cli))
+
+
+def give_a_stderr() -> None:
+    """Send messages to nowhere where stderr is closed (`2>&-`): Python then has none, and libraries write to it."""
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the process ends
 
 

@@ -1,13 +1,14 @@
 """Every command: defined once, described with an example or its outputs, listed in the help of `heartml`."""
 
 import re
+import sys
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from heartml.cli import audit, cli, data, encoders, evaluation, export, inference, init, lineage, models, stages
+from heartml.cli import audit, cli, data, encoders, evaluation, export, inference, init, lineage, main, models, stages
 
 MODULES = (audit, data, encoders, evaluation, export, inference, init, lineage, models, stages)
 
@@ -40,6 +41,16 @@ def test_help_says_what_the_command_is_for_and_every_option_what_it_does(name: s
     lacking = [option.name for option in command.params if isinstance(option, click.Option) and not option.help]
     assert not lacking
     assert CliRunner().invoke(cli, [name, "--no-such-option"]).exit_code == 2
+
+
+def test_a_command_with_a_closed_stderr_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    monkeypatch.setattr("sys.argv", ["heartml", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    assert sys.stderr is not None
+    print("a message", file=sys.stderr)
+    sys.stderr.close()
 
 
 def test_a_stage_takes_its_task_and_the_divided_ones_a_part() -> None:

@@ -242,7 +242,7 @@ def _examine(layout: Layout, folder: Path, params: IngestParams) -> dict[str, Fi
         if old and (entry_checks.first_fault(old, published[file], params) or paths.audio(old.recording_id).exists()):
             facts[file] = old
     jobs = {file: DecodingJob(folder / file, _FLAC) for file in published if file not in facts}
-    if jobs and sys.stderr is not None and not sys.stderr.isatty():    # where no bar shows it
+    if jobs and not sys.stderr.isatty():    # where no bar shows it
         print(f"{folder}: decoding {len(jobs)} of {len(published)} files", file=sys.stderr, flush=True)
     with pool(available_workers(0) if len(jobs) >= _NO_WORKERS_BELOW else 1) as workers:
         found = track(workers.map(entry_checks.examine, jobs.values()), "decoding", len(jobs))
