@@ -10,7 +10,7 @@ from heartml.cli.init import init
 from heartml.core.system.hashing import sha256
 from heartml.data import new_collection
 from heartml.data.datasets import generic
-from heartml.data.new_collection import CollectionFolderError
+from heartml.data.new_collection import CollectionFolderError, names
 
 
 def folder_of(folder: Path, labels: list[str], table: str = "t.csv", **files: str) -> Path:
@@ -110,6 +110,8 @@ def test_a_name_of_another_folder_is_not_taken(tmp_path: Path, monkeypatch: pyte
     assert made.name == "paris_recordings"
     assert "another data set recordings, whose files are not those of this folder, so this one is" in made.notes[0]
     assert "data/ has a data set recordings already" in new_collection.plan(paris, {"name": "recordings"}).notes[0]
+    survey = new_collection.plan(paris, {}).survey
+    assert [names.of_another_folder(name, survey) for name in ("recordings", "paris_recordings")] == [True, False]
     assert not any("data/" in note for note in new_collection.plan(berlin, {"name": "recordings"}).notes)
 
 
