@@ -102,8 +102,8 @@ def _files(folder: Path, encoder: str) -> _Files:
     else:
         found, kind = sorted(folder.glob(f"*/{vit_outputs.WEIGHTS}")), vit_outputs.KIND
     if not found or not found[0].exists():
-        method = "" if encoder == HEART else f" --method {encoder}"
-        raise EncoderReleaseError(f"{(found or [folder])[0]}: not here. `heartml pretrain{method}` trains it")
+        command = "`heartml pretrain`" if encoder == HEART else f"`heartml pretrain --method {encoder}`"
+        raise EncoderReleaseError(f"{(found or [folder])[0]}: not here. {command} trains it")
     places = folder.glob(f"{vit_outputs.SNAPSHOTS}/*/*/{vit_outputs.WEIGHTS}")
     snapshots = {int(file.parent.parent.name): file for file in places}
     return _Files(kind, found[0], dict(sorted(snapshots.items())))
