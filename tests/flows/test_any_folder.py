@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 from support.small_project import TASK
 from support.workspaces import Workspace
 
@@ -30,6 +31,8 @@ def test_a_moved_project_is_read_in_a_folder_of_any_name(retrained: Workspace, t
     assert f"{TASK}/1" in models and "promoted" in models
     assert "nothing: every link was found" in lineage
     assert "links hold" in audit and "broken" not in audit and "missing" not in audit
-    assert sound.name in predicted and f"{TASK} version 1" in predicted
+    recordings = pd.read_parquet(project / "data/recordings.parquet").set_index("recording_id")
+    assert Path(recordings.at[sound.stem, "source_file"]).name in predicted and sound.stem not in predicted
+    assert f"{TASK} version 1" in predicted
     assert [path.name for path in tmp_path.iterdir()] == [NAME]
     assert {path.name for path in project.root.iterdir()} == before

@@ -133,7 +133,8 @@ def test_a_reply_that_was_cached_before_there_were_cautions_is_asked_for_again(t
     whole = {"folder": str(paths.model(MURMUR)), "stored": "x", "run_id": "0", "consent": "", "version": "1"}
     assert model_lookup._if_usable(whole) is None
     assert model_lookup._if_usable({**whole, "cautions": []}) is None, "nor before it named the training data"
-    now = {**whole, "cautions": [], "folds": ""}
+    assert model_lookup._if_usable({**whole, "cautions": [], "folds": ""}) is None, "nor before nobody was named"
+    now = {**whole, "cautions": [], "public_cautions": [], "folds": ""}
     assert model_lookup._if_usable(now) == now
 
 

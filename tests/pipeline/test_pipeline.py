@@ -206,7 +206,7 @@ def test_weights_that_were_not_pulled_are_in_the_way_of_no_stage_that_does_not_r
     ("tasks", "[mumur]", "no task 'mumur'.*for instance circor-murmur. `heartml tasks` lists"),
     ("tasks", "[pascl-sounds]", "tasks: pascl-sounds: data set 'pascl' is none of .*Did you mean pascal[?]"),
     ("seeed", "1", "seeed: Extra inputs"),
-    ("flow", "", "flow"),
+    ("flow", "", r"line \d+: the key 'flow' is there twice"),
 ])
 def test_a_name_that_is_none_is_told_before_anything_runs(toy: Path, key: str, value: str, words: str) -> None:
     (toy / "data").mkdir()
