@@ -208,6 +208,7 @@ def test_a_disk_that_is_read_only_or_fills_up_while_retraining_costs_nothing_tha
     assert "RUNNING" not in small_project.run_states(after)
 
 
+@pytest.mark.skipif(not THOROUGH, reason="left out: it takes half a minute; make test-thorough")
 def test_a_clock_that_jumps_by_hours_and_days_changes_nothing(
     mine: Workspace, retrained: Workspace, empty_store: Path, tmp_path: Path
 ) -> None:
