@@ -193,10 +193,8 @@ def _file_name(recording: ScoredRecording, result: PredictResult) -> str:
 def _heart_rate(prediction: UnitPrediction) -> str:
     """`104`, or `98 to 107` over several recordings; empty where no recording has a heart rate."""
     found = [one.heart.heart_rate_per_min for one in prediction.recordings if one.heart and not one.findings]
-    rates = sorted(rate for rate in found if rate is not None)
-    if not rates:
-        return ""
-    return f"{rates[0]:.0f}" if len(rates) == 1 else f"{rates[0]:.0f} to {rates[-1]:.0f}"
+    rates = sorted(round(rate) for rate in found if rate is not None)
+    return " to ".join(map(str, dict.fromkeys(rates[:1] + rates[-1:])))
 
 
 def fault_line(recording: ScoredRecording) -> str:

@@ -2,7 +2,9 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -10,6 +12,7 @@ from heartml.inference import output
 from heartml.inference.inputs import InputFile
 from heartml.inference.model_lookup import LocatedModel
 from heartml.inference.predict import PredictResult, ScoredRecording, UnitPrediction
+from heartml.models.segmentation import Segmentation
 
 DISEASES = ("Aortic regurgitation", "Aortic stenosis", "Mitral regurgitation", "Mitral stenosis", "Normal")
 GRADES = tuple(f"Systolic click at the apex grade {grade}" for grade in (1, 2, 3))
@@ -27,6 +30,15 @@ def result(classes: tuple[str, ...]) -> PredictResult:
 
     return PredictResult(LocatedModel(Path(), "a model", None, None), "own-task", "recording", classes,
                          tuple(unit(number) for number in range(3)), ())
+
+
+@pytest.mark.parametrize(("rates", "words"), [
+    ([], ""), ([None], ""), ([103.6], "104"), ([123.6, None, 124.4], "124"), ([106.9, 98.2, 101.0], "98 to 107")])
+def test_the_heart_rate_is_a_number_or_from_the_least_to_the_most(rates: list[float | None], words: str) -> None:
+    hearts = [Segmentation(np.zeros(0), (), 9.0) if rate is None else SimpleNamespace(heart_rate_per_min=rate)
+              for rate in rates]
+    recordings = tuple(SimpleNamespace(heart=heart, findings=()) for heart in hearts)
+    assert output._heart_rate(SimpleNamespace(recordings=recordings)) == words      # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("classes", [("Present", "Unknown", "Absent"), DISEASES, GRADES, MANY], ids=len)
