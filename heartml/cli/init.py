@@ -76,14 +76,10 @@ def _ask(made: "Plan", chosen: dict[str, str | None], table: str | None) -> "Pla
             guess = made.columns[role]
             if guess.column is not None or role == "patient":
                 _prompt(f"column with the {role} ({guess.reason})", made, said, role, guess.column or NOTHING)
-    if said.get("patient") == NOTHING and made.patients and chosen.get("patient") is None:
+    if made.patients and said.get("patient") in (None, NOTHING) and chosen.get("patient") is None:
         file, person = next(iter(made.patients.items()))
-        if click.confirm(f"is {printable(person)} the patient of {printable(file)}?", default=True):
-            said["patient"] = None
-    elif made.survey.table is None and made.patients:
-        file, person = next(iter(made.patients.items()))
-        if not click.confirm(f"is {printable(person)} the patient of {printable(file)}?", default=True):
-            said["patient"] = NOTHING
+        taken = click.confirm(f"is {printable(person)} the patient of {printable(file)}?", default=True)
+        said["patient"] = None if taken else NOTHING
     return new_collection.plan_of(made.survey, said)
 
 
@@ -98,7 +94,9 @@ def _prompt(question: str, made: "Plan", said: dict[str, str | None], key: str, 
             raise click.UsageError(str(error)) from None
         return answer
 
-    said[key] = click.prompt(question, default=guess, value_proc=checked)
+    answer = click.prompt(question, default=guess, value_proc=checked)
+    if answer != guess:                    # a guess that is taken keeps its reason
+        said[key] = answer
 
 
 def _ask_about_none(made: "Plan", said: dict[str, str | None]) -> None:

@@ -6,6 +6,7 @@ same with every weight 1. The functions behind the metrics, with worked examples
 A task that leaves out its rare classes (`Task.rare`) has no units of them. Its means are over the other classes.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -51,6 +52,7 @@ class Metric:
         weighted: (labels, probabilities, decisions, classes, weights [b, n]) -> values [b].
         kind: what it is made from: counts of `decisions`, `ranks` of probabilities, or `means` over units. It tells
             whether its interval takes pseudo-groups (`heartml.metrics.bootstrap`).
+        span: distance between its best and its worst value; infinite for one without bounds.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Metric:
     greater_is_better: bool
     weighted: Weighted
     kind: Kind = "means"
+    span: float = 1.0
 
     def function(self, labels: Ints, probabilities: Floats, decisions: Ints, classes: Classes) -> float:
         """The metric on all units, each counted once.
@@ -116,13 +119,14 @@ METRICS: dict[str, Metric] = {
         Metric("macro_auc", "Macro AUC", True, functions.macro_auc, "ranks"),
         Metric("weighted_accuracy", "Weighted accuracy", True, _of_confusion(functions.weighted_accuracy),
                "decisions"),
-        Metric("outcome_cost", "Outcome cost a patient", False, _of_confusion(functions.outcome_cost), "decisions"),
+        Metric("outcome_cost", "Outcome cost a patient", False, _of_confusion(functions.outcome_cost), "decisions",
+               math.inf),
         Metric("weighted_accuracy_and_uar", "Mean of weighted accuracy and UAR", True,
                _of_confusion(_mean(functions.weighted_accuracy, functions.uar)), "decisions"),
         Metric("accuracy_and_uar", "Mean of accuracy and UAR", True,
                _of_confusion(_mean(functions.accuracy, functions.uar)), "decisions"),
         Metric("ece", "Calibration error (ECE)", False, functions.ece),
-        Metric("brier", "Brier score", False, functions.brier),
-        Metric("log_loss", "Log loss", False, functions.log_loss),
+        Metric("brier", "Brier score", False, functions.brier, span=2.0),
+        Metric("log_loss", "Log loss", False, functions.log_loss, span=-math.log(functions.LEAST_PROBABILITY)),
     )
 }

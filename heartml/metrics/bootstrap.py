@@ -13,7 +13,7 @@ rare class. Three things mend that; `benchmarks/coverage.py` measures what it is
 2. Wider quantiles. With n groups the quantile is Student's with n - 1 degrees of freedom, and the exponential weights
    spread a mean less than it varies, by (n - 1) / (n + 1).
 3. A difference may be asked for at a confidence that the resamples cannot resolve (`heartml.release.looks`). Then its
-   ends are moved outwards in the proportion of the quantiles.
+   ends are moved outwards in the proportion of the quantiles, no further than two values of the metric can differ.
 
 Sources: Rubin, The Bayesian Bootstrap, Ann. Statist. 9 (1981); Brown, Cai & DasGupta, Interval estimation for a
 binomial proportion, Statist. Sci. 16 (2001) on priors of part of a unit; Hesterberg, What teachers should know about
@@ -193,10 +193,11 @@ def paired_bootstrap(
     differences = np.concatenate(blocks)
     value = metric.function(labels, *first, classes) - metric.function(labels, *second, classes)
     interval = _interval(value, differences, confidence, _count(groups), least=_LEAST_TAIL)
+    low, high = max(interval.low, -metric.span), min(interval.high, metric.span)
     defined = differences[~np.isnan(differences)]
     gains = defined if metric.greater_is_better else -defined
     p = (1 + int((gains <= 0).sum())) / (1 + len(defined))
-    return Difference(interval.value, interval.low, interval.high, p)
+    return Difference(interval.value, low, high, p)
 
 
 def _right_and_wrong(labels: Ints, groups: Groups, k: int) -> _Pseudo:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from heartml.core.config import GateParams
 from heartml.data.persons import unknown_in_words
 from heartml.metrics import Metric
 from heartml.metrics.bootstrap import Difference
@@ -100,22 +101,33 @@ def percent(confidence: float) -> str:
     return f"{100 * confidence:.{digits}f}".rstrip("0").rstrip(".") + "%"
 
 
-def first_model_calibrated(error: Mapping[str, float | None], limit: float) -> Criterion:
+def first_model_calibrated(error: Mapping[str, float | None], groups: int, params: GateParams) -> Criterion:
     """For a first model: the interval of its calibration error (ECE) does not lie wholly above the limit.
 
     The lower end of the interval decides, because with few units even a well calibrated model has an error. Of well
     calibrated models 1 % are refused with 50 held-out groups and 6 % with 20 (1 % and 14 % if the decision rule often
-    prefers another class than the likeliest; 200 simulated draws).
+    prefers another class than the likeliest; 200 simulated draws). With fewer groups than `gate.min_groups` the
+    resamples are much alike, and their interval says nothing (with one group it has no width). Then a person decides.
 
     Args:
         error: {value, low, high}; null where it is not defined.
+        groups: held-out groups that it was measured on.
 
-    >>> first_model_calibrated({"value": 0.2, "low": 0.1, "high": 0.3}, 0.15).passed
+    >>> from types import SimpleNamespace
+    >>> params = SimpleNamespace(calibration_limit=0.15, min_groups=5)
+    >>> first_model_calibrated({"value": 0.2, "low": 0.1, "high": 0.3}, 20, params).passed
     True
-    >>> first_model_calibrated({"value": 0.3, "low": 0.2, "high": 0.4}, 0.15).passed
+    >>> first_model_calibrated({"value": 0.3, "low": 0.2, "high": 0.4}, 20, params).passed
     False
+    >>> first_model_calibrated({"value": 0.2, "low": 0.2, "high": 0.2}, 1, params).words
+    'the calibration error cannot be estimated from 1 held-out group, at least 5 are needed: `heartml promote` decides'
     """
     value, low, high = (error[key] for key in ("value", "low", "high"))
+    limit = params.calibration_limit
+    if groups < params.min_groups:
+        return Criterion("calibration", False, float(groups), float(params.min_groups), "the calibration error cannot "
+                         f"be estimated from {groups} held-out group{'s' * (groups != 1)}, at least "
+                         f"{params.min_groups} are needed: `heartml promote` decides")
     if value is None or low is None or high is None:
         return Criterion("calibration", False, None, limit, "the calibration error is not defined")
     return Criterion("calibration", low <= limit, low, limit, f"calibration error {value:.3f} [{low:.3f}, {high:.3f}], "

@@ -106,7 +106,8 @@ def _on_its_own(
 ) -> list[Criterion]:
     evaluation = challenger.evaluation
     calibrated = [] if champion else [
-        gate.first_model_calibrated(evaluation["held_out"]["ece"], params.gate.calibration_limit)]
+        gate.first_model_calibrated(evaluation["held_out"]["ece"], evaluation["counts"]["held_out"]["groups"],
+                                    params.gate)]
     passed, result = capture.validation()
     return [
         *calibrated,

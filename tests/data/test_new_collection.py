@@ -173,6 +173,13 @@ def test_what_costs_something_is_said(tmp_path: Path) -> None:
     assert made.columns["age"].reason == "age has '0y', and an age is years without a unit"
 
 
+def test_few_persons_are_counted_not_recordings(tmp_path: Path) -> None:
+    """Forty recordings of two persons with one class each: nobody can be tested on whom nobody was trained on."""
+    lines = ["file,finding,patient", *(f"r{k}.wav,{'Xy'[k % 2]},p{k % 2}" for k in range(40)), "r40.wav,x,p0"]
+    notes = "\n".join(new_collection.plan(table(tmp_path / "c", lines), {}).notes)
+    assert "few patients of X (1), y (1)" in notes
+
+
 def broken(folder: Path, kind: str) -> Path:
     folder.mkdir()
     if kind == "no sounds":
@@ -263,6 +270,7 @@ def test_on_a_terminal_each_guess_can_be_corrected(tmp_path: Path, monkeypatch: 
     assert (found.columns.patient, list(found.tasks)) == ("who", ["rhythm"])
     code, said = run(folder, ask="other\n\n\nn\n")
     assert "is p0 the patient of p0_0.wav? [Y/n]" in said
+    assert "you named it" not in said              # a guess that Enter takes keeps its reason
     assert generic.read_collection(folder / "other.yaml").description.columns.patient is None
 
 

@@ -273,6 +273,18 @@ def test_units_of_one_group_widen_the_interval():
     assert width(rows) > 3 * width(np.arange(len(rows)))
 
 
+@pytest.mark.parametrize("name", [name for name in METRICS if math.isfinite(METRICS[name].span)])
+@pytest.mark.parametrize("n", [2, 3, 6])
+def test_no_interval_of_a_difference_is_wider_than_the_metric(name, n):
+    """Six groups at the confidence of a late look: the ends are computed beyond the resamples, and stay possible."""
+    labels = np.arange(n) % 2
+    models = [(np.eye(2)[decisions], decisions) for decisions in (labels, 1 - labels)]
+    first, second = models if METRICS[name].greater_is_better else models[::-1]
+    found = paired_bootstrap(METRICS[name], labels, first, second, OUTCOME, list(range(n)), resamples=200,
+                             confidence=0.9999, rng=np.random.default_rng(0))
+    assert -METRICS[name].span <= found.low <= found.value <= found.high <= METRICS[name].span
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_a_model_does_not_differ_from_itself(name):
     labels, probabilities, decisions, groups = draw(11)

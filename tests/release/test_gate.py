@@ -181,9 +181,18 @@ def test_equal_confidence_is_rarely_refused_and_over_confidence_is_nearly_always
     ({"value": 0.08, "low": 0.05, "high": 0.2}, True), ({"value": 0.3, "low": 0.12, "high": 0.4}, True),
     ({"value": 0.3, "low": 0.21, "high": 0.4}, False), ({"value": None, "low": None, "high": None}, False)])
 def test_a_first_model_must_not_be_shown_to_be_far_from_what_it_says(error: dict, passed: bool) -> None:
-    criterion = gate.first_model_calibrated(error, PARAMS.calibration_limit)
+    criterion = gate.first_model_calibrated(error, 20, PARAMS)
     assert criterion.passed is passed
     assert criterion.value == error["low"]
+
+
+@pytest.mark.parametrize("low", [0.0, 0.3])
+def test_the_calibration_of_a_handful_of_groups_is_left_to_a_person(low: float) -> None:
+    """Resamples of one group are one resample, so the interval has no width and would pass or refuse by accident."""
+    criterion = gate.first_model_calibrated({"value": 0.3, "low": low, "high": 0.3}, PARAMS.min_groups - 1, PARAMS)
+    assert not criterion.passed
+    assert (criterion.value, criterion.required) == (PARAMS.min_groups - 1, PARAMS.min_groups)
+    assert "cannot be estimated" in criterion.words
 
 
 def test_a_missing_link_of_the_lineage_is_named() -> None:

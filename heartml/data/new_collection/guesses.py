@@ -255,6 +255,23 @@ def _usable_age(survey: Survey, guess: Guess) -> Guess:
     return Guess(None, f"{guess.column} has {short(wrong)}, and an age is years without a unit", (str(guess.column),))
 
 
+def _persons_of(
+    survey: Survey, label: Guess, classes: Mapping[str, str], counts: Mapping[str, int], patient: str | None,
+    patients: Mapping[str, str],
+) -> tuple[Mapping[str, int], str]:
+    """Class -> number of its patients, and the word for them; of its recordings where nobody knows the patients."""
+    if patient is None and not patients:
+        return counts, "recordings"
+    found: dict[str, set[str]] = {name: set() for name in counts}
+    of_key = {cells.spelling_key(word): name for word, name in classes.items()}
+    for row in survey.rows:
+        name = of_key.get(cells.spelling_key(row[label.column or ""]), "")
+        person = row[patient] if patient else patients.get(row[survey.path], "")
+        if name in found and person:
+            found[name].add(person)
+    return {name: len(persons) for name, persons in found.items()}, "patients"
+
+
 def _notes(
     survey: Survey, label: Guess, classes: Mapping[str, str], counts: Mapping[str, int], columns: Mapping[str, Guess],
     patients: Mapping[str, str],
@@ -264,9 +281,10 @@ def _notes(
         yield (f"{' and '.join((str(label.column), *label.others))} could all be the label. {label.column} is taken: "
                f"{label.reason}; --label {label.others[0]} takes another")
     yield from words_in_words(survey.cells_with_nothing(label.column or ""), classes, folders=survey.table is None)
-    few = [f"{name} ({count})" for name, count in counts.items() if count < FEW]
+    persons, whom = _persons_of(survey, label, classes, counts, columns["patient"].column, patients)
+    few = [f"{name} ({count})" for name, count in persons.items() if count < FEW]
     if few:
-        yield (f"few recordings of {', '.join(few)}: a class with fewer than {FEW} persons has no score of its own, "
+        yield (f"few {whom} of {', '.join(few)}: a class with fewer than {FEW} persons has no score of its own, "
                "and one with a single person can be in training or in test, not in both")
     if patients:
         yield (f"patients are taken from the names of files, as in {next(iter(patients))} -> "
