@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from support import fork_server, made_once, workspaces
 from support import small_project as small
+from support.fault_injection import THOROUGH
 from support.workspaces import ROOT, Workspace
 
 from heartml.core.system.processes import collect_garbage_less_often
@@ -54,6 +55,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.stem in _ORDER or item.get_closest_marker("real"):
             item.add_marker("slow")
+        thorough = item.get_closest_marker("thorough")
+        if thorough and not THOROUGH:
+            item.add_marker(pytest.mark.skip(f"left out: {thorough.args[0]}; make test-thorough"))
 
 
 @pytest.fixture(autouse=True, scope="module")

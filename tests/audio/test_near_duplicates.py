@@ -137,6 +137,7 @@ def test_what_was_compared_as_a_whole_is_not_compared_again(
     assert search(crowd, [0.9], [range(len(crowd))])[0].empty
 
 
+@pytest.mark.thorough("half a minute")
 def test_several_thresholds_have_each_the_pairs_of_a_search_of_their_own(crowd: list[Waveform]) -> None:
     for thresholds in ([0.9, 0.95], [0.95, 0.9], [0.5, 0.9, 0.99]):
         for threshold, found in zip(thresholds, search(crowd, thresholds), strict=True):
@@ -182,6 +183,7 @@ def read(folder: Path) -> tuple[list[str], list[Waveform]]:
     return [path.stem for path in paths], [(s.floats, s.sample_rate_hz) for s in samples]
 
 
+@pytest.mark.thorough("tests/data/test_ingest_real.py finds them with all others")
 @pytest.mark.real
 def test_pascal_gives_up_its_copies(real_pascal: Path) -> None:
     names, waveforms = read(real_pascal)

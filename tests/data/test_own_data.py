@@ -11,13 +11,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from support import example_scripts, small_project
-from support.fault_injection import THOROUGH
 from support.workspaces import ROOT, Workspace
 
 from heartml.core.system.files import read_json
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800),
-              pytest.mark.skipif(not THOROUGH, reason="left out: it trains three models; make test-thorough")]
+              pytest.mark.thorough("it trains three models; the parts have tests of their own")]
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])

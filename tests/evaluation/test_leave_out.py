@@ -128,6 +128,7 @@ def found(left: Workspace, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict]:
     return {one["value"]: one for one in json.loads(Path("out.json").read_text())["left_out"]}
 
 
+@pytest.mark.thorough("half a minute")
 def test_several_collections_are_learnt_together(learnt: Workspace) -> None:
     table = pd.read_parquet(learnt / "artifacts" / NAME / "folds.parquet")
     assert {unit.split("-")[0] for unit in table["unit_id"]} == {"clinic", "ward"}

@@ -49,7 +49,7 @@ from heartml.core.system import hashing
 
 DISK_MIB = 400
 NAMES = ("ingest", "monitor", "audit", *["score"] * THOROUGH)      # a monitor scores
-FLOWS = ("score", *["monitor", "audit"] * THOROUGH)
+FLOWS = ("score", "monitor", "audit")
 pytestmark = pytest.mark.timeout(1800)      # on a machine that does ten other things
 
 
@@ -178,6 +178,7 @@ def assert_one_line(command: ForkedCommand, *words: str) -> None:
     assert any(word in told[0] for word in words), said
 
 
+@pytest.mark.thorough("a minute; the short commands meet the same disks")
 @pytest.mark.parametrize("seed", fault_injection.seeds())
 def test_a_disk_that_is_read_only_or_fills_up_while_retraining_costs_nothing_that_was_done(
     retrained: Workspace, tmp_path: Path, seed: int
@@ -208,7 +209,7 @@ def test_a_disk_that_is_read_only_or_fills_up_while_retraining_costs_nothing_tha
     assert "RUNNING" not in small_project.run_states(after)
 
 
-@pytest.mark.skipif(not THOROUGH, reason="left out: it takes half a minute; make test-thorough")
+@pytest.mark.thorough("half a minute")
 def test_a_clock_that_jumps_by_hours_and_days_changes_nothing(
     mine: Workspace, retrained: Workspace, empty_store: Path, tmp_path: Path
 ) -> None:
@@ -255,6 +256,7 @@ def audit_flow() -> None:
         audit(TASK)
 
 
+@pytest.mark.thorough("a minute; test_survival.py kills a flow on a server of its own")
 @pytest.mark.parametrize("seed", fault_injection.seeds())
 @pytest.mark.parametrize("name", FLOWS)
 def test_a_flow_killed_on_a_server_is_closed_by_the_next_run(

@@ -93,6 +93,7 @@ def test_a_stage_that_fails_says_its_own_line(mine: Workspace) -> None:
     assert small.registered_versions(mine) == [(1, "promoted", "champion")]
 
 
+@pytest.mark.thorough("tests/pipeline/test_pipeline.py has it with small stages, test_deployments.py with a worker")
 def test_of_two_at_once_one_waits_and_finds_nothing_left_to_do(mine: Workspace, retrained: Workspace) -> None:
     small.forget_stage(mine, f"report@{TASK}")
     first = mine.start("retrain")

@@ -107,6 +107,7 @@ def test_the_model_is_registered_in_the_database_and_lies_on_s3(
     assert not (shared / "mlruns").exists()
 
 
+@pytest.mark.thorough("tests/inference/test_serving.py reads a champion in a process that knows nothing")
 def test_a_folder_that_never_saw_the_training_predicts_through_an_mlflow_server(
     shared: Workspace, database: Database, s3: dict[str, str], tmp_path: Path
 ) -> None:

@@ -15,7 +15,6 @@ import psutil
 import pytest
 from support import fault_injection
 from support import small_project as small
-from support.fault_injection import THOROUGH
 from support.held_stages import MOMENTS, Holds
 from support.small_project import STAGES, TASK
 from support.workspaces import Workspace
@@ -23,7 +22,6 @@ from support.workspaces import Workspace
 GONE_S = 60.0       # a killed flow's processes follow it at once; this is only the end of the wait for them
 SEARCH = f"search@{TASK}"
 REPORT = f"report@{TASK}"
-KILLED = STAGES if THOROUGH else (REPORT,)   # all stages go the same way; the search is killed below
 pytestmark = pytest.mark.timeout(1800)   # on a machine that does ten other things
 
 
@@ -67,11 +65,12 @@ def start_and_hold(
     return flow, holds
 
 
+@pytest.mark.thorough("tests/pipeline/test_pipeline.py kills small stages")
 def test_every_stage_killed_once_is_tried_again_and_the_bytes_are_the_same(
     mine: Workspace, retrained: Workspace, tmp_path: Path
 ) -> None:
     holds = Holds(tmp_path / "holds", mine.root)
-    for number, stage in enumerate(KILLED):
+    for number, stage in enumerate(STAGES):
         small.forget_stage(mine, stage)
         holds.set(stage, MOMENTS[number % 2])
     flow = mine.start("retrain", **holds.environment)
@@ -83,13 +82,14 @@ def test_every_stage_killed_once_is_tried_again_and_the_bytes_are_the_same(
         time.sleep(0.05)
     said = flow.communicate()[0]
     assert flow.returncode == 0, said
-    assert sorted(killed) == sorted(KILLED), "each waits until it is killed, and is not held a second time"
+    assert sorted(killed) == sorted(STAGES), "each waits until it is killed, and is not held a second time"
     assert small.canonical_lock(mine) == small.canonical_lock(retrained)
     assert small.output_checksums(mine) == small.output_checksums(retrained)
     assert small.registered_versions(mine) == [(1, "promoted", "champion")]
 
 
-@pytest.mark.parametrize(("stage", "moment"), [(SEARCH, "late"), *[(STAGES[2], "early")] * THOROUGH])
+@pytest.mark.parametrize(("stage", "moment"), [
+    (SEARCH, "late"), pytest.param(STAGES[2], "early", marks=pytest.mark.thorough("the search is killed"))])
 def test_a_flow_killed_in_a_stage_takes_all_with_it_and_the_next_one_finishes(
     mine: Workspace, retrained: Workspace, tmp_path: Path, stage: str, moment: str
 ) -> None:
@@ -121,7 +121,11 @@ def is_champion(project: Workspace) -> bool:
     return any(alias == "champion" for _, _, alias in small.registered_versions(project))
 
 
-@pytest.mark.parametrize("moment", [run_exists, version_exists, is_judged, is_champion])
+OTHER_MOMENTS = pytest.mark.thorough("tests/release/test_publish_gate.py dies at every write")
+
+
+@pytest.mark.parametrize("moment", [is_judged, *(pytest.param(moment, marks=OTHER_MOMENTS) for moment in (
+    run_exists, version_exists, is_champion))])
 def test_a_run_killed_while_it_registers_is_finished_by_the_next(
     mine: Workspace, empty_store: Path, moment: Callable[[Workspace], bool]
 ) -> None:
@@ -193,7 +197,7 @@ def test_a_private_server_that_dies_is_started_again(mine: Workspace, retrained:
     assert small.flow_states(mine) == ["COMPLETED", "COMPLETED"]
 
 
-@pytest.mark.skipif(not THOROUGH, reason="left out: tests/audit reproduces every stage; make test-thorough")
+@pytest.mark.thorough("tests/audit reproduces every stage")
 def test_two_forced_reproductions_give_the_same_bytes(mine: Workspace, retrained: Workspace) -> None:
     again = [sys.executable, "-m", "dvc", "repro", "-q", "--force"]
     subprocess.run(again, cwd=mine.root, env=mine.environment, check=True)

@@ -17,6 +17,7 @@ def project(retrained: Workspace, tmp_path: Path) -> Workspace:
     return copy
 
 
+@pytest.mark.thorough("it trains three times")
 def test_every_line_of_the_page_does_what_it_says(project: Workspace) -> None:
     block = re.search(r"```bash\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert block

@@ -61,6 +61,7 @@ def test_weights_curves_and_verdict_are_registered_once(tmp_path: Path, monkeypa
     assert versions.model_names(client) == [], "encoders are no classifiers"
 
 
+@pytest.mark.thorough("half a minute")
 def test_snapshots_on_the_way_are_probed_and_the_run_has_their_scores_by_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
 ) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 import pytest
 from support import finished_project
-from support.fault_injection import THOROUGH
 from support.small_project import TASK
 from support.workspaces import Done, Workspace
 
@@ -136,7 +135,7 @@ def test_a_task_that_cannot_be_estimated_is_no_hindrance_to_another(retrained: W
     assert f"{TASK}: nothing new, version 1" in done.stdout
 
 
-@pytest.mark.skipif(not THOROUGH, reason="left out: it trains a second task; make test-thorough")
+@pytest.mark.thorough("it trains a second task")
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_other_tasks_of_the_same_retraining_are_trained(retrained: Workspace, tmp_path: Path) -> None:
