@@ -6,7 +6,7 @@ What each key means is written beside it in `params.yaml`.
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,6 +15,7 @@ from heartml.core import paths
 from heartml.core.system import untrusted
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import replacing
+from heartml.core.task_definition import HEART, Organ
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -99,6 +100,29 @@ class AudioParams(Section):
     sample_rate_hz: Count
     highpass_hz: Positive
     resample_filter_width: Count
+
+
+class OrganParams(Section):
+    """What differs between organs; the sections replace keys of the sections of the same names, for its tasks."""
+
+    SECTIONS: ClassVar[tuple[str, ...]] = ("audio", "encoder_parameters", "robustness", "validate_")
+
+    band_hz: tuple[Positive, Positive]
+    heart_states: bool
+    audio: dict[str, Any] = {}
+    encoder_parameters: dict[str, dict[str, Any]] = {}
+    robustness: dict[str, Any] = {}
+    validate_: Annotated[dict[str, Any], Field(alias="validate")] = {}
+
+    @model_validator(mode="after")
+    def _band_is_in_order(self) -> Self:
+        if self.band_hz[0] >= self.band_hz[1]:
+            raise ValueError("band_hz: the first does not lie below the second")
+        return self
+
+
+# Of a params.yaml without `organs`, as of versions registered before there were others.
+ONLY_HEARTS: Mapping[Organ, OrganParams] = {HEART: OrganParams(band_hz=(25, 800), heart_states=True)}
 
 
 class TrainingParams(Section):
@@ -344,6 +368,7 @@ class Params(Section):
     validate_: Annotated[ValidateParams, Field(alias="validate")]
     split: SplitParams
     audio: AudioParams
+    organs: Mapping[Organ, OrganParams] = ONLY_HEARTS
     encoder_parameters: dict[str, dict[str, Any]]     # checked by the encoders themselves, see heartml/models/encoders
     pretrain: PretrainParams | None = None     # not in the params.yaml of versions registered before it
     search: SearchParams
@@ -361,6 +386,42 @@ class Params(Section):
     audit: AuditParams
     monitor: MonitorParams
     flow: FlowParams
+
+    def organ(self, organ: Organ) -> OrganParams:
+        """What differs for the tasks of an organ.
+
+        Raises:
+            ParamsError: there is no section for it.
+        """
+        if organ not in self.organs:
+            raise ParamsError(f"{paths.PARAMS}: no section organs.{organ}, which a task about the {organ} needs; "
+                              "docs/settings.md has one to copy")
+        return self.organs[organ]
+
+    def for_organ(self, organ: Organ) -> Self:
+        """The parameters for a task of this organ, with what its section replaces.
+
+        Raises:
+            ParamsError: there is no section for it.
+        """
+        return self.model_copy(update=self._replaced(self.organ(organ)))
+
+    def _replaced(self, organ: OrganParams) -> dict[str, Any]:
+        """Field -> the section with what the organ replaces in it; sections that it leaves alone are not there."""
+        found: dict[str, Any] = {}
+        for field, own in ((field, getattr(organ, field)) for field in OrganParams.SECTIONS):
+            current = getattr(self, field)
+            if own and isinstance(current, Section):
+                found[field] = type(current).model_validate(_merged(current.model_dump(), own))
+            elif own:
+                found[field] = _merged(current, own)
+        return found
+
+    @model_validator(mode="after")
+    def _every_organ_is_valid(self) -> Self:
+        for organ in self.organs.values():
+            self._replaced(organ)
+        return self
 
 
 def load(path: Path = paths.PARAMS) -> Params:

@@ -15,6 +15,8 @@ from heartml.core.system.errors import HeartMLError
 from heartml.core.system.text import short, would_be_calculated
 
 Unit = Literal["recording", "patient"]
+Organ = Literal["heart", "lung"]
+HEART: Organ = "heart"
 
 OFFICIAL = ("uar", "macro_auc", "accuracy", "macro_f1")
 # A declared task may be optimised for these: metrics of decisions that suit any classes.
@@ -67,6 +69,8 @@ class Task:
             data of some folds only, and in a mean over classes it would count as much as a class of fifty. Such a mean
             would depend on chance. The task then predicts the remaining classes only.
         coarse_classes: joined classes that are scored as well.
+        organ: whose sounds are judged; `lung` also stands for coughs and breath. `organs` in `params.yaml` says what
+            differs between organs: the band, the sample rate, whether there are heart states.
     """
 
     name: str
@@ -79,11 +83,13 @@ class Task:
     positive: str | None = None
     rare: Literal["kept", "left out"] = "kept"
     coarse_classes: tuple[CoarseClasses, ...] = ()
+    organ: Organ = HEART
 
     def to_json(self) -> dict[str, Any]:
-        """The definition of a declared task; the label has the task's name."""
-        return {"name": self.name, "classes": list(self.classes), "unit": self.unit, "metric": self.metric,
-                "official": list(self.official), "positive": self.positive}
+        """The definition of a declared task; the label has the task's name. An organ that is not named is the heart."""
+        found = {"name": self.name, "classes": list(self.classes), "unit": self.unit, "metric": self.metric,
+                 "official": list(self.official), "positive": self.positive}
+        return found if self.organ == HEART else {**found, "organ": self.organ}
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Self:
@@ -94,7 +100,7 @@ class Task:
         True
         """
         return cls(str(saved["name"]), str(saved["name"]), tuple(saved["classes"]), saved["unit"], str(saved["metric"]),
-                   tuple(saved["official"]), None, saved["positive"])
+                   tuple(saved["official"]), None, saved["positive"], organ=saved.get("organ", HEART))
 
 
 @dataclass(frozen=True)
@@ -197,7 +203,7 @@ def differences(first: Task, second: Task) -> str:
     parts = []
     if set(first.classes) != set(second.classes):
         parts.append(f"classes {', '.join(first.classes)} and {', '.join(second.classes)}")
-    for key in ("unit", "metric", "positive"):
+    for key in ("unit", "metric", "positive", "organ"):
         one, other = getattr(first, key), getattr(second, key)
         if one != other:
             parts.append(f"{key} {one or 'not given'} and {other or 'not given'}")

@@ -15,7 +15,17 @@ from heartml.core.config import Section
 from heartml.core.system import cells, untrusted
 from heartml.core.system.text import short
 from heartml.core.system.untrusted import DocumentError
-from heartml.core.task_definition import OFFICIAL, Task, Unit, class_name, classes_fault, metric_fault, name_fault
+from heartml.core.task_definition import (
+    HEART,
+    OFFICIAL,
+    Organ,
+    Task,
+    Unit,
+    class_name,
+    classes_fault,
+    metric_fault,
+    name_fault,
+)
 from heartml.core.tasks import GROUPS, LABELS, TASKS
 from heartml.data.datasets import LayoutError
 
@@ -79,6 +89,7 @@ class OwnTask(Section):
     positive: str | None = None
     metric: str = OFFICIAL[0]
     official: tuple[str, ...] = OFFICIAL
+    organ: Organ = HEART
 
     @property
     def meanings(self) -> dict[str, str]:
@@ -89,7 +100,7 @@ class OwnTask(Section):
         """The task, with all classes in the order in which they are first named."""
         classes = tuple(dict.fromkeys(filter(None, self.meanings.values())))
         positive = class_name(self.positive) if self.positive else None
-        return Task(name, name, classes, self.unit, self.metric, self.official, None, positive)
+        return Task(name, name, classes, self.unit, self.metric, self.official, None, positive, organ=self.organ)
 
 
 class CollectionMapping(Section):
@@ -184,7 +195,7 @@ def _published_faults(published: dict[str, OwnTask]) -> Iterator[str]:
         if set(task.classes) - set(known.classes):
             yield (f"tasks.{name}: this name is a published task's, with the classes {', '.join(known.classes)}. Give "
                    f"yours another name, or give its words these classes")
-        for key in own.model_fields_set & {"unit", "metric", "positive", "official"}:
+        for key in own.model_fields_set & {"unit", "metric", "positive", "official", "organ"}:
             said, stands = getattr(task, key), getattr(known, key)
             if said != stands:
                 yield (f"tasks.{name}.{key}: {short(said)}, but {name} is a published task with {short(stands)}. "
