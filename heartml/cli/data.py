@@ -49,11 +49,12 @@ def ingest(dataset: str, folder: Path | None, download: bool, into: Path | None,
            keep_tasks: bool, replace: bool, dry_run: bool, as_json: bool) -> None:
     """Check a data set and make it part of the next version of the data.
 
-    DATASET is simulated, circor, pascal, bmdhs, physionet2016, yaseen or generic. FOLDER holds it in its publisher's
-    layout. A recording that fails the entry checks goes into quarantine with its reason. Recordings with near-duplicate
-    audio join one group. Other data sets, and files that were ingested earlier, are kept. The same FOLDER again changes
-    nothing, nor does a FOLDER of which no recording passes. With a Prefect server (PREFECT_API_URL) this runs there as
-    the flow `ingest`; a dry run always runs here.
+    DATASET is simulated, circor, pascal, bmdhs, physionet2016, yaseen or generic, or of lungs, coughs and breath icbhi,
+    sprsound, kauh, coswara or coughvid. FOLDER holds it in its publisher's layout. A recording that fails the entry
+    checks goes into quarantine with its reason. Recordings with near-duplicate audio join one group. Other data sets,
+    and files that were ingested earlier, are kept. The same FOLDER again changes nothing, nor does a FOLDER of which no
+    recording passes. With a Prefect server (PREFECT_API_URL) this runs there as the flow `ingest`; a dry run always
+    runs here.
 
     \b
     Reads        FOLDER, or the publisher's server (--download)

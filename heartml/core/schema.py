@@ -37,7 +37,7 @@ ANNOTATIONS: Mapping[str, str] = {
     "recording_id": "string",
     "start_s": "float64",
     "end_s": "float64",
-    "state": "string",            # S1 systole S2 diastole, or unannotated
+    "state": "string",            # S1 systole S2 diastole, or unannotated; of lungs one of `BREATH_EVENTS`
 }
 QUARANTINE: Mapping[str, str] = {
     "dataset": "string",
@@ -63,6 +63,10 @@ FOLDS: Mapping[str, str] = {
 TEST = "test"                     # the part in `FOLDS` that is held out
 LOCATIONS = ("AV", "PV", "TV", "MV", "Phc")
 STATES = ("S1", "systole", "S2", "diastole")
+UNANNOTATED = "unannotated"
+# What a breath, or an event within it, sounds like, where a publisher of lung sounds marks it.
+BREATH_EVENTS = ("normal", "crackle", "wheeze", "crackle and wheeze", "fine crackle", "coarse crackle", "rhonchi",
+                 "stridor")
 
 
 class SchemaError(HeartMLError):
@@ -91,6 +95,11 @@ def conform(table: "pd.DataFrame", columns: Mapping[str, str], name: str) -> "pd
     if typed[key].isna().any():
         raise SchemaError(f"{name}: {key} is null in row {int(typed[key].isna().to_numpy().argmax())}")
     return typed.reset_index(drop=True)
+
+
+def of_heart(annotations: "pd.DataFrame") -> "pd.DataFrame":
+    """The rows of `ANNOTATIONS` that are about a heart: those that are no event of a breath."""
+    return annotations[~annotations["state"].isin(BREATH_EVENTS)]
 
 
 def label_column(name: str) -> str:

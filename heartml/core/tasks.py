@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from heartml.core import paths
+from heartml.core.lung_tasks import LUNG_TASKS
 from heartml.core.system.files import read_json
 from heartml.core.system.text import did_you_mean
 from heartml.core.task_definition import OFFICIAL, CoarseClasses, Declared, Task, TaskError, differences
@@ -69,6 +70,7 @@ TASKS = {
         Task("valves", "valve", ("AS", "MR", "MS", "MVP", "N"), "recording", "uar", OFFICIAL),
         Task("disease", "disease", ("Diseased", "Normal"), "patient", "uar", OFFICIAL, None, "Diseased"),
         *(Task(name, name, ("Present", "Absent"), "patient", "uar", OFFICIAL, None, "Present") for name in DISEASES),
+        *LUNG_TASKS,
     )
 }
 LABELS: Mapping[str, tuple[str, ...]] = {     # label of a unit or a recording -> its classes, in order

@@ -21,6 +21,7 @@ from heartml.metrics.class_gains import class_gains
 
 Floats = NDArray[np.float64]
 NOT_GIVEN = "not given"
+PERSONAL = ("age_group", "sex")
 NUISANCE = ("level_db", "dc", "seconds", "bandwidth_hz", "clipped_share")
 PRIOR_POWERS = (0.0, 0.5, 1.0)   # 0: the likeliest class; 1: every class counts the same
 BINS = 5                         # of a signal column, at its quantiles: its effect need not be linear
@@ -96,7 +97,7 @@ def predict(
         probabilities [n, k], decisions [n] in the order of `units`.
     """
     baseline = BASELINES[name]
-    columns = baseline.columns(recordings).reindex(units["unit_id"]).to_numpy(float)
+    columns = baseline.columns(_without_label(recordings, task)).reindex(units["unit_id"]).to_numpy(float)
     labels, parts = units["label"].to_numpy(int), units["part"].to_numpy(str)
     probabilities = np.zeros((len(units), len(task.classes)))
     decisions = np.zeros(len(units), dtype=np.int64)
@@ -105,6 +106,11 @@ def predict(
         rule = _fit(columns[fit], labels[fit], task, baseline.binned)
         probabilities[on], decisions[on] = rule(columns[on])
     return probabilities, decisions
+
+
+def _without_label(recordings: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """The columns without the one that a task predicts: who is asked for a patient's sex does not know it."""
+    return recordings.assign(**{task.label: None}) if task.label in PERSONAL else recordings
 
 
 def _fit(

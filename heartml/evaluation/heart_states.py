@@ -68,7 +68,7 @@ def states_table(recording_id: str, found: Segmentation) -> pd.DataFrame:
 
 def _annotated(recording_ids: set[str]) -> dict[str, Segmentation]:
     """recording_id -> its annotated stretches; annotations of a single point in time are left out."""
-    table = pd.read_parquet(paths.ANNOTATIONS).sort_values("start_s")
+    table = schema.of_heart(pd.read_parquet(paths.ANNOTATIONS)).sort_values("start_s")
     own = table[table["recording_id"].isin(recording_ids) & (table["end_s"] > table["start_s"])]
     return {str(recording_id): from_annotation(list(rows["start_s"]), list(rows["end_s"]), list(rows["state"]))
             for recording_id, rows in own.groupby("recording_id")}

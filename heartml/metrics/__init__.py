@@ -119,6 +119,7 @@ METRICS: dict[str, Metric] = {
         Metric("macro_auc", "Macro AUC", True, functions.macro_auc, "ranks"),
         Metric("weighted_accuracy", "Weighted accuracy", True, _of_confusion(functions.weighted_accuracy),
                "decisions"),
+        Metric("icbhi_score", "ICBHI score", True, _of_confusion(functions.icbhi_score), "decisions"),
         Metric("outcome_cost", "Outcome cost a patient", False, _of_confusion(functions.outcome_cost), "decisions",
                math.inf),
         Metric("weighted_accuracy_and_uar", "Mean of weighted accuracy and UAR", True,

@@ -23,6 +23,7 @@ Classes = tuple[str, ...]
 # PLOS Digital Health 2(9): e0000324 (2023): weights of the weighted accuracy, referral and costs of the outcome metric.
 _CLASS_WEIGHTS = {"Present": 5.0, "Unknown": 3.0, "Absent": 1.0, "Abnormal": 5.0, "Normal": 1.0}
 _REFERRED = {"Present", "Unknown", "Abnormal"}
+_HEALTHY = ("normal", "Normal", "Healthy", "Absent", "N")      # how tasks call the class without a finding
 _COST_ALGORITHM, _COST_TREATMENT, _COST_ERROR = 10.0, 10_000.0, 50_000.0
 ECE_BINS = 10   # equal widths, as in Guo et al., On calibration of modern neural networks (2017), with fewer bins
 
@@ -116,6 +117,27 @@ def outcome_cost(matrix: Floats, classes: Classes) -> Floats:
     missed = ratio(matrix[:, sick][:, :, ~sick].sum(axis=(1, 2)), patients)
     expert = 25 + 397 * referred - 1718 * referred**2 + 11296 * referred**4
     return _COST_ALGORITHM + expert + _COST_TREATMENT * treated + _COST_ERROR * missed
+
+
+def icbhi_score(matrix: Floats, classes: Classes) -> Floats:
+    """Mean of sensitivity and specificity (ICBHI 2017 challenge).
+
+    Specificity is the share of healthy units that are called healthy. Sensitivity is the share of all other units,
+    taken together, that get their own class: a wheeze that is called a crackle is not found.
+
+    Raises:
+        MetricError: not exactly one of the classes is a healthy one.
+
+    >>> matrix = np.array([[[8.0, 1.0, 1.0], [0.0, 2.0, 1.0], [1.0, 0.0, 0.0]]])      # 8 of 10 healthy, 2 of 4 others
+    >>> icbhi_score(matrix, ("normal", "crackle", "wheeze")).round(3).tolist()
+    [0.65]
+    """
+    healthy = np.array([name in _HEALTHY for name in classes])
+    if healthy.sum() != 1:
+        raise MetricError(f"icbhi_score needs one class among {', '.join(_HEALTHY)}, not {', '.join(classes)}")
+    right, units = np.diagonal(matrix, axis1=1, axis2=2), matrix.sum(axis=2)
+    shares = [ratio(right[:, own].sum(axis=1), units[:, own].sum(axis=1)) for own in (healthy, ~healthy)]
+    return np.asarray((shares[0] + shares[1]) / 2)
 
 
 def class_recall(matrix: Floats, c: int) -> Floats:

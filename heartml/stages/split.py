@@ -1,8 +1,8 @@
 """Stage `split`: a task's recordings become stratified, grouped folds and a held-out test part.
 
 In: recordings with labels, and the groups after validation joined near-duplicates. Out: `folds.parquet`
-(schema.FOLDS). A published split (a CSV of patient_id,part) replaces the draw of the test part. Where the task leaves
-rare classes out (`Task.rare`), their units are in no fold, and the log names them.
+(schema.FOLDS). A published split (a CSV of patients, recordings or sources and their part) replaces the draw of the
+test part. Where the task leaves rare classes out (`Task.rare`), their units are in no fold, and the log names them.
 """
 
 import pandas as pd

@@ -46,7 +46,7 @@ def run() -> None:
                                                 own)
         expected = expectations.suites(params.ingest, params.validate_, validation_tables.label_columns(recordings),
                                        [task for tasks in own.values() for task in tasks],
-                                       numbered="numbered" in tables)
+                                       numbered="numbered" in tables, breaths="breaths" in tables)
         result = summarise(tables, groups, run_suites.check(tables, expected))
         folder = paths.VALIDATION if result["success"] else FAILED
         write(folder, result, tables, groups, params)

@@ -100,8 +100,9 @@ def states(
         int8 `[frames]` of each recording: index into `schema.STATES`, `UNANNOTATED` between annotations, `UNKNOWN` in
         recordings without any.
     """
-    lasting = annotations["end_s"] > annotations["start_s"]     # points in time tell the state of no frame
-    known = annotations[lasting & annotations["recording_id"].isin(recording_ids)]
+    own = schema.of_heart(annotations)
+    lasting = own["end_s"] > own["start_s"]     # points in time tell the state of no frame
+    known = own[lasting & own["recording_id"].isin(recording_ids)]
     if not len(known):
         return None
     of_recording = dict(tuple(known.groupby("recording_id")))

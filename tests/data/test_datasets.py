@@ -8,7 +8,7 @@ from support import publisher_files
 from support.publisher_files import Child
 from support.publisher_layouts import BUILDERS
 
-from heartml.core.schema import QUARANTINE, STATES, label_column
+from heartml.core.schema import BREATH_EVENTS, QUARANTINE, STATES, UNANNOTATED, label_column
 from heartml.core.tasks import TASKS
 from heartml.data import datasets
 from heartml.data.datasets import ANNOTATION_COLUMNS, DATASETS, FILE_COLUMNS, Layout, LayoutError, circor, pascal
@@ -57,7 +57,7 @@ def test_a_member_reads_its_publishers_layout(name: str, tmp_path: Path) -> None
         assert set(table[label_column(label)].dropna()) <= set(allowed)
     assert list(layout.annotations) == list(ANNOTATION_COLUMNS)
     assert set(layout.annotations["source_file"]) <= set(table["source_file"])
-    assert set(layout.annotations["state"]) <= {*STATES, "unannotated"}
+    assert set(layout.annotations["state"]) <= {*STATES, UNANNOTATED, *BREATH_EVENTS}
     assert (layout.annotations["start_s"] <= layout.annotations["end_s"]).all()
     assert list(layout.refused) == list(QUARANTINE)
 

@@ -53,6 +53,13 @@ def slow_outcome_cost(labels, decisions, classes):
     return total / n
 
 
+def slow_icbhi_score(labels, decisions, classes):
+    """Counted unit by unit, as the challenge's page writes it: (sensitivity + specificity) / 2."""
+    healthy = [t == d for t, d in zip(labels, decisions, strict=True) if classes[t] == "Absent"]
+    ill = [t == d for t, d in zip(labels, decisions, strict=True) if classes[t] != "Absent"]
+    return (sum(healthy) / len(healthy) + sum(ill) / len(ill)) / 2
+
+
 def slow_ece(labels, probabilities, decisions):
     """Guo et al. (2017), equation 3, bin by bin, of the decisions."""
     answers = [(float(p[d]), t == d) for t, p, d in zip(labels, probabilities, decisions, strict=True)]
@@ -82,6 +89,7 @@ def test_each_metric_equals_an_independent_implementation(seed):
         "weighted_accuracy": weighted,
         "outcome_cost": slow_outcome_cost(labels, decisions, MURMUR),
         "weighted_accuracy_and_uar": (weighted + recalls) / 2,
+        "icbhi_score": slow_icbhi_score(labels, decisions, MURMUR),
         "accuracy_and_uar": (accuracy + recalls) / 2,
         "ece": slow_ece(labels, probabilities, decisions),
         "log_loss": -np.log(probabilities[np.arange(len(labels)), labels].clip(0.001)).mean(),

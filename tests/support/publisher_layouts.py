@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from support import publisher_files
+from support import lung_layouts, publisher_files
 from support.publisher_files import wav_bytes
 
 from heartml.data.simulation import visits
@@ -216,4 +216,4 @@ def generic(folder: Path, name: str = "generic", *, patients: int = 6, first: in
 
 
 BUILDERS = {**publisher_files.BUILDERS, "bmdhs": bmdhs, "physionet2016": physionet2016, "yaseen": yaseen,
-            "generic": generic}
+            **lung_layouts.BUILDERS, "generic": generic}

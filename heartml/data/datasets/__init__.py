@@ -28,7 +28,7 @@ FILE_COLUMNS = (
     "group",            # what must be in one part, before ids of one person are joined: the patient, or the day
     "session",          # what was recorded on one occasion: a day of one clinic; null where the publisher does not tell
     "source",           # part with its own sensor or campaign: set_a, CC2015
-    "location",         # AV PV TV MV Phc, null where unknown
+    "location",         # AV PV TV MV Phc; a place on the chest, or the kind of a cough or breath; null where unknown
     "age_group",
     "sex",
     PUBLISHER_QUALITY,  # `good` or `poor`, null where the publisher does not say
@@ -46,7 +46,7 @@ class Layout:
 
     Attributes:
         recordings: one row a source file: `FILE_COLUMNS`, and `label_<name>` columns (null: unlabelled).
-        annotations: `ANNOTATION_COLUMNS`: heart states where the publisher gives them, times in s.
+        annotations: `ANNOTATION_COLUMNS`: heart states or breaths where the publisher gives them, times in s.
         refused: rows for the quarantine (`schema.QUARANTINE`), for files that never become a recording.
         same_person: sets of patient ids that the publisher says are one person.
         stated: `source_file`, `patient_id` and `label_<name>` of refused rows that say something of a patient all the
@@ -111,6 +111,11 @@ DATASETS: dict[str, Callable[[], Dataset]] = family.members(__name__, [
     "bmdhs",
     "physionet2016",
     "yaseen",
+    "icbhi",
+    "sprsound",
+    "kauh",
+    "coswara",
+    "coughvid",
     "generic",
 ])
 

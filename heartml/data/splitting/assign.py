@@ -10,6 +10,7 @@ from heartml.core.config import SplitParams
 from heartml.core.folds import TEST
 from heartml.core.stage import StageError
 from heartml.data.splitting import group_split
+from heartml.data.splitting.published import UNUSED, parts_of
 
 
 def assign_folds(
@@ -21,7 +22,7 @@ def assign_folds(
         units: of `label_units`.
         params: number of folds, share of the held-out part.
         seed: another seed gives another draw.
-        published: patient id -> `train`, `validation` or `test`; None: the held-out part is drawn.
+        published: of `published.read_parts`; None: the held-out part is drawn.
 
     Returns:
         schema.FOLDS. With `published` it lacks the units that are not held out but share a group with one that is.
@@ -39,8 +40,10 @@ def assign_folds(
     >>> folds.groupby("part").size().to_dict()
     {'0': 2, '1': 2, '2': 2, 'test': 2}
     """
-    held_out = _draw_test(units, params, seed) if published is None else _published_test(units, published)
-    return draw_folds(units, held_out, params, seed)
+    if published is None:
+        return draw_folds(units, _draw_test(units, params, seed), params, seed)
+    part = parts_of(units, published)
+    return draw_folds(units[part != UNUSED], units[part == TEST], params, seed)
 
 
 def draw_folds(units: pd.DataFrame, held_out: pd.DataFrame, params: SplitParams, seed: int) -> pd.DataFrame:
@@ -75,14 +78,3 @@ def _draw_test(units: pd.DataFrame, params: SplitParams, seed: int) -> pd.DataFr
     shares = {TEST: params.test_share, "rest": 1 - params.test_share}
     drawn = group_split.draw(group_split.group_table(units), shares, seed, held_out=TEST)
     return units[units["group_id"].map(drawn) == TEST]
-
-
-def _published_test(units: pd.DataFrame, published: "pd.Series[str]") -> pd.DataFrame:
-    """The held-out units of a published split. Patient ids may stand there without the data set's name."""
-    own_id = units["patient_id"].str.partition("-")[2]
-    part = units["patient_id"].map(published).fillna(own_id.map(published))
-    if part.isna().any():
-        missing = sorted(units.loc[part.isna(), "patient_id"].fillna("(no patient id)").unique())
-        raise StageError(f"{len(missing)} patients are not in the published split: {', '.join(missing[:5])}. "
-                         "Add them to the file (part `train`), or set `split.published` to null.")
-    return units[part == TEST]

@@ -20,8 +20,8 @@ def label_units(recordings: pd.DataFrame, groups: pd.DataFrame, assignment: Assi
         assignment: the task and its data sets.
 
     Returns:
-        recording_id, unit_id, group_id, label, patient_id, source, in the order of unit_id and recording_id. `unit_id`
-        is the patient_id or the recording_id, whichever the task predicts.
+        recording_id, unit_id, group_id, label, patient_id, source, source_file, in the order of unit_id and
+        recording_id. `unit_id` is the patient_id or the recording_id, whichever the task predicts.
 
     Raises:
         StageError: there are no recordings, a label is unknown, or a patient has two labels where the patient is the
@@ -30,6 +30,7 @@ def label_units(recordings: pd.DataFrame, groups: pd.DataFrame, assignment: Assi
     >>> from heartml.core.tasks import resolve
     >>> recordings = pd.DataFrame({
     ...     "recording_id": ["r1", "r2", "r3", "r4"], "dataset": "circor", "source": "CC2014", "group_id": "before",
+    ...     "source_file": ["1.wav", "2.wav", "3.wav", "4.wav"],
     ...     "patient_id": ["p1", "p1", "p2", "p3"], "label_murmur": ["Present", "Present", "Absent", None]})
     >>> groups = pd.DataFrame({"recording_id": ["r1", "r2", "r3", "r4"], "group_id": ["g1", "g1", "g2", "g3"]})
     >>> units = label_units(recordings, groups, resolve("circor-murmur"))
@@ -51,7 +52,7 @@ def label_units(recordings: pd.DataFrame, groups: pd.DataFrame, assignment: Assi
     label = _patient_labels(table, column) if task.unit == "patient" else table[column]
     units = table.assign(unit_id=table[unit], label=label.astype("string")).dropna(subset=["unit_id", "label"])
     _check_labels(units, assignment)
-    columns = ["recording_id", "unit_id", "group_id", "label", "patient_id", "source"]
+    columns = ["recording_id", "unit_id", "group_id", "label", "patient_id", "source", "source_file"]
     return units[columns].sort_values(["unit_id", "recording_id"], ignore_index=True)
 
 

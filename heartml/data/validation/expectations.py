@@ -31,7 +31,7 @@ def _expect(kind: type[Expectation], severity: str, description: str, way_out: s
 
 def suites(
     ingest: IngestParams, params: ValidateParams, labels: Sequence[str], own: Iterable[Task] = (), *,
-    numbered: bool = True,
+    numbered: bool = True, breaths: bool = True,
 ) -> Suites:
     """The expectations for each table, by the table's name.
 
@@ -41,6 +41,7 @@ def suites(
         labels: the label columns of the recordings table.
         own: the tasks that data sets declare.
         numbered: whether there is a table of runs of numbered files. Where all persons are known there is none.
+        breaths: whether there is a table of marked breaths. Hearts have none.
     """
     return {
         "recordings": _of_recordings(ingest, labels, own),
@@ -60,6 +61,7 @@ def suites(
             column="groups", min_value=params.min_class_groups,
         )],
         **({"numbered": [_of_numbered()]} if numbered else {}),
+        **({"breaths": _of_times("Breaths and their events")} if breaths else {}),
         "quarantine": [_expect(
             gxe.ExpectTableRowCountToEqual, "info", "No file was refused at ingest",
             "data/quarantine.parquet gives each file's reason.", value=0,
@@ -99,10 +101,16 @@ def _of_recordings(ingest: IngestParams, labels: Sequence[str], own: Iterable[Ta
 def _of_annotations() -> list[Expectation]:
     return [
         _expect(gxe.ExpectColumnValuesToBeInSet, "warning", "Heart states are S1, systole, S2, diastole or unannotated",
-                _TIMES, column="state", value_set=[*schema.STATES, "unannotated"]),
-        _expect(gxe.ExpectColumnPairValuesAToBeGreaterThanB, "warning", "Heart states end after they start", _TIMES,
+                _TIMES, column="state", value_set=[*schema.STATES, schema.UNANNOTATED]),
+        *_of_times("Heart states"),
+    ]
+
+
+def _of_times(what: str) -> list[Expectation]:
+    return [
+        _expect(gxe.ExpectColumnPairValuesAToBeGreaterThanB, "warning", f"{what} end after they start", _TIMES,
                 column_A="end_s", column_B="start_s", or_equal=True),
-        _expect(gxe.ExpectColumnPairValuesAToBeGreaterThanB, "warning", "Heart states lie inside their recording",
+        _expect(gxe.ExpectColumnPairValuesAToBeGreaterThanB, "warning", f"{what} lie inside their recording",
                 _TIMES, column_A="recording_end_s", column_B="end_s", or_equal=True),
     ]
 

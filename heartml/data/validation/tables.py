@@ -217,7 +217,8 @@ def suite_tables(
 ) -> dict[str, pd.DataFrame]:
     """The table of each suite by the suite's name, and `labels`: every class of every label.
 
-    `numbered` is there only where a recording without a person has a numbered neighbour.
+    `numbered` is there only where a recording without a person has a numbered neighbour, `breaths` only where breaths
+    are marked.
 
     Args:
         recordings: schema.RECORDINGS and label columns.
@@ -232,10 +233,12 @@ def suite_tables(
     unique = recordings.drop_duplicates("recording_id")
     labels = class_table(unique, groups, own)
     ends = annotations.merge(unique[[*NAME_COLUMNS, "seconds"]], on="recording_id", how="left")
+    ends = ends.assign(recording_end_s=ends["seconds"] + ROUNDING_S).drop(columns="seconds")
+    of_heart = schema.of_heart(ends)
     numbered = persons.numbered_runs(unique, groups)
     return {
         "recordings": recordings,
-        "annotations": ends.assign(recording_end_s=ends["seconds"] + ROUNDING_S).drop(columns="seconds"),
+        "annotations": of_heart.reset_index(drop=True),
         "signals": unique[[*NAME_COLUMNS, "source"]].merge(signal, on="recording_id"),
         "pairs": pair_table(unique, pairs, params.ingest.duplicate_correlation, own),
         "patients": patient_table(recordings, own),
@@ -244,4 +247,5 @@ def suite_tables(
         "classes": classes_to_warn_of(labels),
         "quarantine": quarantine,
         **({"numbered": numbered} if len(numbered) else {}),
+        **({"breaths": ends.drop(index=of_heart.index).reset_index(drop=True)} if len(of_heart) < len(ends) else {}),
     }

@@ -22,6 +22,8 @@ _MEANINGS = {
                          "Absent, or Abnormal five times as much as Normal (Reyna et al., PhysioNet Challenge 2022).",
     "outcome_cost": "Mean cost a patient of screening, expert referral, treatment and missed treatment "
                     "(Reyna et al., PhysioNet Challenge 2022).",
+    "icbhi_score": "The mean of specificity and sensitivity, where a finding counts as found if it gets its own class "
+                   "(ICBHI 2017 challenge).",
     "uar": "The mean over classes of the share that is found. Guessing reaches one over the number of classes.",
     "macro_auc": "The mean over classes of the chance that a case is ranked above another. Guessing reaches 0.5.",
     "accuracy": "Share of right decisions.",
