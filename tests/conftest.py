@@ -15,7 +15,7 @@ import pytest
 from support import fork_server, made_once, workspaces
 from support import small_project as small
 from support.fault_injection import THOROUGH
-from support.workspaces import ROOT, Workspace
+from support.workspaces import REAL_DATA, ROOT, Workspace
 
 from heartml.core.system.processes import collect_garbage_less_often
 
@@ -34,7 +34,6 @@ SLOW = ("survival", "ingest_faults", "protocols", "structure", "leave_out", "fau
 _ORDER = {f"test_{name}": number for number, name in enumerate(SLOW)}
 # Random moments are drawn once, before the workers start, so that all of them collect the same tests.
 os.environ.setdefault("HEARTML_FAULT_SEED", str(random.SystemRandom().randrange(1, 10**6)))
-REAL_DATA = Path(os.environ.get("HEARTML_REAL_DATA") or ROOT.parent / "shared" / "datasets")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -70,6 +70,9 @@ TASKS = {
         Task("valves", "valve", ("AS", "MR", "MS", "MVP", "N"), "recording", "uar", OFFICIAL),
         Task("disease", "disease", ("Diseased", "Normal"), "patient", "uar", OFFICIAL, None, "Diseased"),
         *(Task(name, name, ("Present", "Absent"), "patient", "uar", OFFICIAL, None, "Present") for name in DISEASES),
+        Task("heart_sounds", "heart_sound", (
+            "Normal", "Early Systolic Murmur", "Mid Systolic Murmur", "Late Systolic Murmur", "Late Diastolic Murmur",
+            "Atrial Fibrillation", "AV Block", "Tachycardia", "S3", "S4"), "recording", "uar", OFFICIAL),
         *LUNG_TASKS,
     )
 }

@@ -137,4 +137,38 @@ def _ogg(pcm: np.ndarray) -> bytes:
     return written.getvalue()
 
 
-BUILDERS = {"icbhi": icbhi, "sprsound": sprsound, "kauh": kauh, "coswara": coswara, "coughvid": coughvid}
+# HLS-CMDS: as in the real files, LS.csv calls crackles G and C, one id has a space, and Mix.csv names samples twice
+HLS_HEARTS = (("F", "Normal", "N", "RC"), ("M", "S3", "S3", "Apex"), ("F", "Early Systolic Murmur", "ESM", "LUSB"),
+              ("M", "Normal", "N", "LLSB"), ("F", "S3", "S3", "LUSB"))
+HLS_LUNGS = (("F", "Normal", "N", "LUA"), ("M", "Wheezing", "W", "LMA"), ("M", "Coarse Crackles", "CC", "RLA"),
+             ("F", "Fine Crackles", "FC", "RUA"), ("M", "Normal", "N", "RMA"))
+HLS_MIXED = (("F", "S3", "Wheezing", "LUA"), ("M", "S3", "Normal", "RC"))
+_IN_THE_TABLE = {"CC": "G", "FC": "C"}
+
+
+def hls_cmds(folder: Path) -> Path:
+    """Write both kinds of sounds and two mixtures; the heart of the second is that of the first."""
+    seeds = count(1000)
+    for part, kind, rows in (("HS", "Heart", HLS_HEARTS), ("LS", "Lung", HLS_LUNGS)):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        lines = [f"Gender,{kind} Sound Type,Location,{kind} Sound ID"]
+        for sex, sort, letters, place in rows:
+            short = "A" if place == "Apex" else place
+            space = " " if letters == "W" else ""
+            lines.append(f"{sex},{sort},{place},{space}{sex}_{_IN_THE_TABLE.get(letters, letters)}_{short}")
+            sound = wav_bytes(beating_noise(next(seeds), 1.3))
+            (folder / part / f"{sex}_{letters}_{short}.wav").write_bytes(sound)
+        (folder / f"{part}.csv").write_text("\n".join(lines))
+    (folder / "Mix").mkdir(exist_ok=True)
+    lines = ["Gender,Heart Sound Type,Lung Sound Type,Location,Heart Sound ID,Lung Sound ID,Mixed Sound ID"]
+    for number, (sex, heart, lung, place) in enumerate(HLS_MIXED, 1):
+        names = [f"{letter}{number:04d}" for letter in "HLM"]
+        lines.append(",".join((sex, heart, lung, place, *names)))
+        for name, seed in zip(names, (1100, 1101 + number, 1201 + number), strict=True):
+            (folder / "Mix" / f"{name}.wav").write_bytes(wav_bytes(beating_noise(seed, 1.3)))
+    (folder / "Mix.csv").write_text("\r\n".join(lines) + "\r\n")
+    return folder
+
+
+BUILDERS = {"icbhi": icbhi, "sprsound": sprsound, "kauh": kauh, "coswara": coswara, "coughvid": coughvid,
+            "hls-cmds": hls_cmds}

@@ -11,6 +11,7 @@ from pathlib import Path
 from support import fork_server
 
 ROOT = Path(__file__).parents[2]
+REAL_DATA = Path(os.environ.get("HEARTML_REAL_DATA") or ROOT.parent / "shared" / "datasets")
 _FILES = ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/plots.html", "pyproject.toml",
           "splits/README.md", "requirements.lock")
 _GIT = ("git", "-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")

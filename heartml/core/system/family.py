@@ -13,11 +13,11 @@ def members(package: str, names: Sequence[str]) -> dict[str, Callable[[], Any]]:
 
     Args:
         package: the family's package; pass `__name__`.
-        names: the modules of `package` that are members.
+        names: the modules of `package` that are members; a hyphen stands for the underscore of the module's name.
 
     >>> sorted(members("json", ["decoder", "encoder"]))
     ['decoder', 'encoder']
     >>> members("json", ["decoder"])["decoder"]().__name__
     'json.decoder'
     """
-    return {name: functools.partial(importlib.import_module, f"{package}.{name}") for name in names}
+    return {name: functools.partial(importlib.import_module, f"{package}.{name.replace('-', '_')}") for name in names}

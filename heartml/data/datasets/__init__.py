@@ -116,6 +116,7 @@ DATASETS: dict[str, Callable[[], Dataset]] = family.members(__name__, [
     "kauh",
     "coswara",
     "coughvid",
+    "hls-cmds",
     "generic",
 ])
 

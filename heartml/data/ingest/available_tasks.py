@@ -78,7 +78,7 @@ def find_available(recordings: pd.DataFrame) -> list[AvailableTask]:
     users: dict[str, list[str]] = {}
     for available in single:
         if any(entry.units for entry in available.classes):
-            dataset, _, name = available.name.partition("-")
+            dataset, _, name = available.name.rpartition("-")
             users.setdefault(name, []).append(dataset)
     joint = [f"{'+'.join(datasets)}-{name}" for name, datasets in users.items() if len(datasets) > 1]
     together = [_count(datasets, recordings, task) for datasets, task in _known(joint)]

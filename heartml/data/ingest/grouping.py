@@ -90,7 +90,7 @@ def patient_key(patient_id: str) -> str:
     >>> patient_key("clinic-12.0") == patient_key("clinic-0012"), patient_key("ward-12") == patient_key("clinic-12")
     (True, False)
     """
-    dataset, _, name = patient_id.partition("-")      # the name of a data set has no hyphen
+    dataset, _, name = patient_id.partition("-")      # of data sets with patients no name has a hyphen
     return f"{dataset}-{cells.spelling_key(name)}"
 
 
