@@ -7,6 +7,11 @@ from typing import Any
 import click
 
 
+def _names(_: click.Context, option: click.Parameter, given: Sequence[str]) -> tuple[str, ...]:
+    """Names given one by one, or several in one with commas or spaces between them."""
+    return tuple(name for words in given for name in words.replace(",", " ").split())
+
+
 @click.group()
 def protocol() -> None:
     """Score our models by the protocol of a published study."""
@@ -49,6 +54,40 @@ def circor_m2d(named: tuple[Path, ...], first: Path, seeds: int, to: Path | None
         files.write_json(to, found)
 
 
+@protocol.command("opera")
+@click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--encoders", "encoders", multiple=True, required=True, callback=_names, metavar="NAMES",
+              help="Encoders of params.yaml, \"logspec mn04\"; may be given several times.")
+@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Number of fits of each probe.")
+@click.option("--json", "to", type=click.Path(path_type=Path, dir_okay=False), help="Write all numbers to this file.")
+def opera(folder: Path, encoders: tuple[str, ...], seeds: int, to: Path | None) -> None:
+    """Respiratory sounds by the probe of the OPERA benchmark (arXiv 2406.16148).
+
+    DIR holds icbhi/, kauh/, coswara/ or coughvid/, each in its publisher's layout; tasks whose folder is missing are
+    named and left out. Each encoder gets the benchmark's linear probe, pooled over time and bands, and over time alone.
+    The published split is used where its file lies in DIR; else parts are drawn by persons. Beside these tasks stands
+    ICBHI 2017's own, each breath in four classes. After a kill, the same command goes on.
+
+    \b
+    Reads        DIR, params.yaml (run it in a project), the weights
+    Writes       pooled vectors in .heartml/protocol; with --json all numbers
+    Exit status  0: done; 1: it could not be done; 2: wrong usage
+
+    \b
+    Example:
+    heartml protocol opera DIR --encoders "logspec mn04" --json opera.json
+    """
+    from heartml.core import config
+    from heartml.core.system import files
+    from heartml.evaluation.protocols import opera as study
+    from heartml.evaluation.protocols.opera import table
+
+    found = study.run(folder, encoders, config.load(), seeds)
+    if to:
+        files.write_json(to, found)
+    table.show(found)
+
+
 @click.command("leave-out")
 @click.argument("task")
 @click.option("--by", type=click.Choice(["dataset", "source"]), default="dataset", show_default=True,
@@ -79,11 +118,6 @@ def leave_out(task: str, by: str, to: Path | None) -> None:
     if to:
         write_json(to, found)
     tables.leave_out(found)
-
-
-def _names(_: click.Context, option: click.Parameter, given: Sequence[str]) -> tuple[str, ...]:
-    """Names given one by one, or several in one with commas or spaces between them."""
-    return tuple(name for words in given for name in words.replace(",", " ").split())
 
 
 @click.command()

@@ -131,6 +131,30 @@ def coughvid(folder: Path, *, table: bool = True) -> Path:
     return folder
 
 
+def breath_or_wheeze(seed: int, *, wheezes: bool) -> np.ndarray:
+    """Samples int16 [time] at 4 kHz of a noise, with a tone of 400 Hz where it wheezes."""
+    pcm = beating_noise(seed, 1.3).astype(float)
+    tone = 9000.0 * np.sin(2 * np.pi * 400 * np.arange(len(pcm)) / 4000)
+    return np.clip(pcm * 0.6 + tone * wheezes, -32768, 32767).astype(np.int16)
+
+
+def icbhi_cohort(folder: Path, patients: int = 20) -> Path:
+    """The layout of the publisher's archive: every second patient has COPD and wheezes in the second of two breaths."""
+    sounds = folder / "ICBHI_final_database"
+    sounds.mkdir(parents=True, exist_ok=True)
+    diagnoses = []
+    for number in range(patients):
+        ill = number % 2 == 0
+        diagnoses.append(f"{200 + number}\t{'COPD' if ill else 'Healthy'}\n")
+        for take in (1, 2):
+            name = f"{200 + number}_{take}b1_Al_sc_Meditron"
+            pcm = breath_or_wheeze(2000 + 2 * number + take, wheezes=ill)
+            (sounds / f"{name}.wav").write_bytes(wav_bytes(pcm))
+            (sounds / f"{name}.txt").write_text(f"0.0\t0.6\t{number % 4 // 2}\t0\n0.6\t1.2\t0\t{int(ill)}\n")
+    (folder / "ICBHI_Challenge_diagnosis.txt").write_text("".join(diagnoses))
+    return folder
+
+
 def _ogg(pcm: np.ndarray) -> bytes:
     written = io.BytesIO()
     soundfile.write(written, pcm, 8000, format="OGG")
