@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -86,6 +86,40 @@ def opera(folder: Path, encoders: tuple[str, ...], seeds: int, to: Path | None) 
     if to:
         files.write_json(to, found)
     table.show(found)
+
+
+@protocol.command("regression")
+@click.argument("table", metavar="TABLE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--encoders", "encoders", multiple=True, required=True, callback=_names, metavar="NAMES",
+              help="Encoders of params.yaml, \"logspec mn04\"; may be given several times.")
+@click.option("--organ", type=click.Choice(["heart", "lung"]), default="lung", show_default=True,
+              help="Section of `organs` in params.yaml: rate and band of the encoders.")
+@click.option("--json", "to", type=click.Path(path_type=Path, dir_okay=False), help="Write all numbers to this file.")
+def regression(table: Path, encoders: tuple[str, ...], organ: Literal["heart", "lung"], to: Path | None) -> None:
+    """A number for each recording, such as lung function or a breathing rate, predicted from encoders.
+
+    TABLE is a CSV with the columns path, patient_id and value, beside the recordings. Ridge regression on pooled
+    vectors predicts each person by a fit on all others. It prints the mean absolute error, in units and in percent, and
+    the difference to the error of the others' mean, each with its interval over persons. There is no search and no
+    model for numbers. After a kill, the same command goes on.
+
+    \b
+    Reads        TABLE, the recordings, params.yaml (run it in a project), the weights
+    Writes       pooled vectors in .heartml/protocol; with --json all numbers
+    Exit status  0: done; 1: it could not be done; 2: wrong usage
+
+    \b
+    Example:
+    heartml protocol regression spirometry.csv --encoders "logspec mn04"
+    """
+    from heartml.core import config
+    from heartml.core.system import files
+    from heartml.evaluation.protocols import regression as study
+
+    found = study.run(table, encoders, config.load(), organ)
+    if to:
+        files.write_json(to, found)
+    study.show(found)
 
 
 @click.command("leave-out")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from heartml.core.config import Section
 from heartml.core.system import cells, untrusted
@@ -77,6 +77,20 @@ def _meanings(value: Any) -> Any:
     return {name: name for name in value}
 
 
+def _classification(kind: str) -> str:
+    """The kind of a task.
+
+    Raises:
+        ValueError: it is another one than classification.
+    """
+    if kind == "regression":
+        raise ValueError("search, ensemble and gate decide between classes, and a number has none. `heartml protocol "
+                         "regression TABLE` tells how well encoders predict it; or declare ranges of it as classes")
+    if kind != "classification":
+        raise ValueError(f"{short(kind)} is no kind of task: classification")
+    return kind
+
+
 class OwnTask(Section):
     """A task that the collection declares: the column with its labels, its classes, and how it is scored.
 
@@ -90,6 +104,7 @@ class OwnTask(Section):
     metric: str = OFFICIAL[0]
     official: tuple[str, ...] = OFFICIAL
     organ: Organ = HEART
+    kind: Annotated[str, AfterValidator(_classification)] = "classification"
 
     @property
     def meanings(self) -> dict[str, str]:
@@ -130,7 +145,8 @@ def read(path: Path) -> tuple[str, CollectionMapping]:
     except DocumentError as error:
         raise LayoutError(f"{path}: {error}") from None
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc'])) or 'the whole'}: {e['msg']}" for e in error.errors()[:5]]
+        lines = [f"{'.'.join(map(str, e['loc'])) or 'the whole'}: {e['msg'].removeprefix('Value error, ')}"
+                 for e in error.errors()[:5]]
         raise LayoutError(f"{path.name}: " + "; ".join(lines)[:1000]) from None
     published = {name: own for name, own in description.tasks.items() if name in TASKS}
     faults = (*_label_faults(description), *_own_faults(description), *_published_faults(published),
