@@ -44,6 +44,18 @@ def test_no_floor_sees_the_labels_of_the_part_that_it_predicts(floor, part):
     assert np.array_equal(before[1][here], after[1][here])
 
 
+def test_what_a_task_predicts_is_no_metadata_of_it():
+    table, units = draw_labelled_recordings()
+    task = replace(TASKS["sex"], classes=("Female", "Male", "Other"))
+    label = units.set_index("unit_id")["label"].map(dict(enumerate(task.classes)))
+    known = table.assign(sex=table["unit_id"].map(label), age_group="20-29", location="cough")
+    _, decisions = baselines.predict("metadata", known, units, task)
+    assert (decisions == units["label"]).mean() < 0.9
+    other = replace(task, label="smoker")
+    _, decisions = baselines.predict("metadata", known, units, other)
+    assert (decisions == units["label"]).all()
+
+
 def test_held_out_labels_do_not_reach_any_fold():
     table, units = draw_labelled_recordings()
     swapped = units.assign(label=np.where(units["part"] == "test", (units["label"] + 1) % 3, units["label"]))
