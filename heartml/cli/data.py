@@ -11,9 +11,12 @@ import click
 @click.option("--children", type=int, help="Number of children; one in twenty has a second id as well.")
 @click.option("--seed", type=int, help="The same seed gives the same bytes.")
 @click.option("--seconds", type=float, help="Length of a recording in seconds, plus or minus a fifth.")
-@click.option("--faults/--no-faults", default=True, show_default=True, help="Add faults for the checks to find.")
-def simulate(folder: Path, children: int | None, seed: int | None, seconds: float | None, faults: bool) -> None:
-    """Write recordings of simulated children to FOLDER, in CirCor's layout.
+@click.option("--faults/--no-faults", default=None, help="Add faults for the checks to find (hearts: yes).")
+@click.option("--organ", type=click.Choice(["hearts", "lungs"]), default="hearts", show_default=True,
+              help="What is heard: hearts in CirCor's layout, or lungs.")
+def simulate(folder: Path, children: int | None, seed: int | None, seconds: float | None, faults: bool | None,
+             organ: str) -> None:
+    """Write recordings of simulated children to FOLDER: of their hearts in CirCor's layout, or of their lungs.
 
     \b
     Reads        section `simulate` of params.yaml, for numbers that are not given
@@ -23,16 +26,19 @@ def simulate(folder: Path, children: int | None, seed: int | None, seconds: floa
     \b
     Example:
     heartml simulate demo && heartml ingest simulated demo
+    heartml simulate breaths --organ lungs && heartml ingest simulated-lungs breaths
     """
     from heartml.core import config
-    from heartml.data.simulation import corpus as simulator
+    from heartml.data.simulation import corpus, lung_corpus
 
     params = config.load().simulate
-    corpus = simulator.run(
-        folder, count=params.children if children is None else children, seed=params.seed if seed is None else seed,
-        seconds=params.seconds if seconds is None else seconds, faults=faults,
-    )
-    click.echo("\n".join(corpus.lines()))
+    count, seed = params.children if children is None else children, params.seed if seed is None else seed
+    seconds = params.seconds if seconds is None else seconds
+    if organ == "lungs" and faults:
+        raise click.UsageError("--faults: none are planted among lungs")
+    made = (lung_corpus.run(folder, count=count, seed=seed, seconds=seconds) if organ == "lungs" else
+            corpus.run(folder, count=count, seed=seed, seconds=seconds, faults=faults is not False))
+    click.echo("\n".join(made.lines()))
 
 
 @click.command()
@@ -50,11 +56,11 @@ def ingest(dataset: str, folder: Path | None, download: bool, into: Path | None,
     """Check a data set and make it part of the next version of the data.
 
     DATASET is simulated, circor, pascal, bmdhs, physionet2016, yaseen or generic, or of lungs, coughs and breath icbhi,
-    sprsound, kauh, coswara or coughvid. FOLDER holds it in its publisher's layout. A recording that fails the entry
-    checks goes into quarantine with its reason. Recordings with near-duplicate audio join one group. Other data sets,
-    and files that were ingested earlier, are kept. The same FOLDER again changes nothing, nor does a FOLDER of which no
-    recording passes. With a Prefect server (PREFECT_API_URL) this runs there as the flow `ingest`; a dry run always
-    runs here.
+    sprsound, kauh, coswara, coughvid, hls-cmds or simulated-lungs. FOLDER holds it in its publisher's layout. A
+    recording that fails the entry checks goes into quarantine with its reason. Recordings with near-duplicate audio
+    join one group. Other data sets, and files that were ingested earlier, are kept. The same FOLDER again changes
+    nothing, nor does a FOLDER of which no recording passes. With a Prefect server (PREFECT_API_URL) this runs there as
+    the flow `ingest`; a dry run always runs here.
 
     \b
     Reads        FOLDER, or the publisher's server (--download)

@@ -20,6 +20,7 @@ from heartml.core.task_definition import HEART, Organ
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Band = tuple[Positive, Positive]
 Perturbation = Literal["white_snr_db", "room_snr_db", "speech_snr_db", "friction_snr_db", "lowpass_hz", "highpass_hz",
                        "gain_db", "clipped_share", "clock_share"]
 
@@ -107,7 +108,9 @@ class OrganParams(Section):
 
     SECTIONS: ClassVar[tuple[str, ...]] = ("audio", "encoder_parameters", "robustness", "validate_")
 
-    band_hz: tuple[Positive, Positive]
+    band_hz: Band
+    muffled_hz: Band
+    thin_hz: Band
     heart_states: bool
     audio: dict[str, Any] = {}
     encoder_parameters: dict[str, dict[str, Any]] = {}
@@ -115,14 +118,17 @@ class OrganParams(Section):
     validate_: Annotated[dict[str, Any], Field(alias="validate")] = {}
 
     @model_validator(mode="after")
-    def _band_is_in_order(self) -> Self:
-        if self.band_hz[0] >= self.band_hz[1]:
-            raise ValueError("band_hz: the first does not lie below the second")
+    def _bands_are_in_order(self) -> Self:
+        for key in ("band_hz", "muffled_hz", "thin_hz"):
+            low_hz, high_hz = getattr(self, key)
+            if low_hz >= high_hz:
+                raise ValueError(f"{key}: the first does not lie below the second")
         return self
 
 
 # Of a params.yaml without `organs`, as of versions registered before there were others.
-ONLY_HEARTS: Mapping[Organ, OrganParams] = {HEART: OrganParams(band_hz=(25, 800), heart_states=True)}
+ONLY_HEARTS: Mapping[Organ, OrganParams] = {
+    HEART: OrganParams(band_hz=(25, 800), muffled_hz=(110, 280), thin_hz=(100, 250), heart_states=True)}
 
 
 class TrainingParams(Section):

@@ -20,9 +20,9 @@ from heartml.data.simulation.stethoscope import Scene
 Floats = NDArray[np.float64]
 Waveform = NDArray[np.float32]
 Noise = Callable[[int, int, np.random.Generator], Floats]
-Apply = Callable[[Waveform, int, float, np.random.Generator], Waveform]
+Band = tuple[float, float]
+Apply = Callable[[Waveform, int, float, np.random.Generator, Band], Waveform]
 
-BAND_HZ = (25.0, 800.0)     # where hearts and murmurs are: signal-to-noise ratios are measured there
 WINDOW_S = 0.5              # the signal power is the median over such windows, so that a knock does not count
 ORDER = 4                   # of the band limits, Butterworth
 
@@ -34,7 +34,8 @@ class Perturbation:
     Attributes:
         title: its name on pages, stored in `robustness.json`.
         level_format: how a person reads a level, for `str.format`; `scale` times the level goes in.
-        apply: (waveform [time], rate in Hz, level, generator) -> waveform [time'].
+        apply: (waveform [time], rate in Hz, level, generator, band in Hz) -> waveform [time']. The band is where the
+            sounds of the organ are (`organs` in `params.yaml`): signal-to-noise ratios are measured there.
     """
 
     title: str
@@ -49,29 +50,29 @@ class Perturbation:
 
 def _added(noise: Noise) -> Apply:
     """Adds the noise at a signal-to-noise ratio in dB; an infinite ratio adds nothing."""
-    def apply(waveform: Waveform, rate_hz: int, snr_db: float, rng: np.random.Generator) -> Waveform:
+    def apply(waveform: Waveform, rate_hz: int, snr_db: float, rng: np.random.Generator, band_hz: Band) -> Waveform:
         drawn = noise(len(waveform), rate_hz, rng)
-        power = float(np.mean(in_band(drawn, rate_hz) ** 2))
+        power = float(np.mean(in_band(drawn, rate_hz, band_hz) ** 2))
         if power == 0 or np.isinf(snr_db):
             return waveform
-        gain = np.sqrt(signal_power(waveform, rate_hz) / power) * 10 ** (-snr_db / 20)
+        gain = np.sqrt(signal_power(waveform, rate_hz, band_hz) / power) * 10 ** (-snr_db / 20)
         return np.asarray(waveform + gain * drawn, np.float32)
 
     return apply
 
 
-def signal_power(waveform: Waveform, rate_hz: int) -> float:
-    """Median power of half-second windows between 25 and 800 Hz; the mean power where the recording is shorter."""
-    power = in_band(waveform, rate_hz) ** 2
+def signal_power(waveform: Waveform, rate_hz: int, band_hz: Band) -> float:
+    """Median power of half-second windows in the band; the mean power where the recording is shorter."""
+    power = in_band(waveform, rate_hz, band_hz) ** 2
     window = round(WINDOW_S * rate_hz)
     whole = len(power) // window
     return float(np.median(power[: whole * window].reshape(whole, window).mean(axis=1)) if whole else power.mean())
 
 
-def in_band(waveform: NDArray[np.floating], rate_hz: int) -> Floats:
-    """The part of a waveform [time] between 25 and 800 Hz, [time]."""
+def in_band(waveform: NDArray[np.floating], rate_hz: int, band_hz: Band) -> Floats:
+    """The part of a waveform [time] in the band, [time]."""
     def response(hz: Floats) -> Floats:
-        return np.asarray((hz >= BAND_HZ[0]) & (hz <= BAND_HZ[1]), np.float64)
+        return np.asarray((hz >= band_hz[0]) & (hz <= band_hz[1]), np.float64)
 
     return _filtered(waveform, rate_hz, response)
 
@@ -113,7 +114,7 @@ def _scene(rng: np.random.Generator) -> Scene:
     )
 
 
-def _lowpass(waveform: Waveform, rate_hz: int, corner_hz: float, _: np.random.Generator) -> Waveform:
+def _lowpass(waveform: Waveform, rate_hz: int, corner_hz: float, _: np.random.Generator, __: Band) -> Waveform:
     """A sensor, or a thick shirt, that stops high frequencies."""
     def response(hz: Floats) -> Floats:
         return np.asarray(1 / np.sqrt(1 + (hz / corner_hz) ** (2 * ORDER)))
@@ -121,7 +122,7 @@ def _lowpass(waveform: Waveform, rate_hz: int, corner_hz: float, _: np.random.Ge
     return _filtered(waveform, rate_hz, response).astype(np.float32)
 
 
-def _highpass(waveform: Waveform, rate_hz: int, corner_hz: float, _: np.random.Generator) -> Waveform:
+def _highpass(waveform: Waveform, rate_hz: int, corner_hz: float, _: np.random.Generator, __: Band) -> Waveform:
     """A microphone that does not record low frequencies, as a telephone's."""
     def response(hz: Floats) -> Floats:
         return np.asarray(1 / np.sqrt(1 + (corner_hz / hz) ** (2 * ORDER)))
@@ -129,18 +130,18 @@ def _highpass(waveform: Waveform, rate_hz: int, corner_hz: float, _: np.random.G
     return _filtered(waveform, rate_hz, response).astype(np.float32)
 
 
-def _gain(waveform: Waveform, _: int, gain_db: float, __: np.random.Generator) -> Waveform:
+def _gain(waveform: Waveform, _: int, gain_db: float, __: np.random.Generator, ___: Band) -> Waveform:
     return waveform * np.float32(10 ** (gain_db / 20))
 
 
-def _clip(waveform: Waveform, _: int, share: float, __: np.random.Generator) -> Waveform:
+def _clip(waveform: Waveform, _: int, share: float, __: np.random.Generator, ___: Band) -> Waveform:
     """An amplifier that overloads: the loudest `share` of the samples is cut to the level below them."""
     limit = np.quantile(np.abs(waveform), 1 - share, method="lower")
     return np.clip(waveform, -limit, limit)
 
 
-def _clock(waveform: Waveform, _: int, share: float, __: np.random.Generator) -> Waveform:
-    """A clock that is fast by `share`: a second has more samples than the rate says, so the heart seems slower."""
+def _clock(waveform: Waveform, _: int, share: float, __: np.random.Generator, ___: Band) -> Waveform:
+    """A clock that is fast by `share`: a second has more samples than the rate says, so all seems slower."""
     samples = max(1, round(len(waveform) * (1 + share)))
     return waveform if samples == len(waveform) else np.asarray(scipy.signal.resample(waveform, samples), np.float32)
 

@@ -41,7 +41,7 @@ class Condition:
 class RobustnessSet:
     """What is evaluated: the model of `task` in the project `root`, on recordings [r]; `unit_of`: the unit of each [r].
 
-    `seed` is that of the noise.
+    `seed` is that of the noise; `band_hz` is where its ratio to the signal is measured.
     """
 
     root: Path
@@ -49,6 +49,7 @@ class RobustnessSet:
     recording_ids: tuple[str, ...]
     unit_of: tuple[str, ...]
     seed: int
+    band_hz: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -94,17 +95,17 @@ def predict_under(subset: RobustnessSet, condition: Condition | None) -> Predict
     model, recordings = _load(subset)
     if condition is None:
         return model.predict_audio(recordings, subset.unit_of)
-    degraded = [(degrade(waveform, rate, condition, recording_id, subset.seed), rate)
+    degraded = [(degrade(waveform, rate, condition, recording_id, subset), rate)
                 for (waveform, rate), recording_id in zip(recordings, subset.recording_ids, strict=True)]
     return model.predict_audio(degraded, subset.unit_of)
 
 
 def degrade(
-    waveform: sound_files.Waveform, rate_hz: int, condition: Condition, recording_id: str, seed: int
+    waveform: sound_files.Waveform, rate_hz: int, condition: Condition, recording_id: str, subset: RobustnessSet
 ) -> sound_files.Waveform:
     """Apply a condition: waveform [time] -> [time']. Its noise depends on seed, recording and kind alone."""
-    rng = np.random.default_rng(int(sha256(f"{seed} {recording_id} {condition.kind}".encode())[:32], 16))
-    return perturbations.PERTURBATIONS[condition.kind].apply(waveform, rate_hz, condition.level, rng)
+    rng = np.random.default_rng(int(sha256(f"{subset.seed} {recording_id} {condition.kind}".encode())[:32], 16))
+    return perturbations.PERTURBATIONS[condition.kind].apply(waveform, rate_hz, condition.level, rng, subset.band_hz)
 
 
 @functools.lru_cache(maxsize=1)

@@ -16,6 +16,7 @@ from heartml.core import config, frame_store, paths
 from heartml.core.stage import stage
 from heartml.core.system.files import replacing_folder
 from heartml.core.system.parallel import Part
+from heartml.core.tasks import resolve
 from heartml.models import encoders, heard
 from heartml.models.encoders import EncoderSpec
 from heartml.models.frame_cache import Store, device, encode
@@ -29,7 +30,7 @@ def run(task: str, encoder: str) -> None:
         HeardError: the encoder was trained on a group of the task.
     """
     with stage("features", task=task, encoder=encoder) as log:
-        spec = encoders.spec(encoder, config.load())
+        spec = encoders.spec(encoder, config.load().for_organ(resolve(task).task.organ))
         recording_ids = _recording_ids(task, spec)
         store = Store.of(spec, device())
         missing = [i for i in recording_ids if i not in store]
@@ -44,7 +45,7 @@ def run(task: str, encoder: str) -> None:
 def run_part(task: str, encoder: str, part: Part) -> None:
     """Put one part of the frames into the cache. Several machines can do so; the stage then finds all of them there."""
     with stage("features", task=task, encoder=f"{encoder}.{part.number}") as log:
-        spec = encoders.spec(encoder, config.load())
+        spec = encoders.spec(encoder, config.load().for_organ(resolve(task).task.organ))
         store = Store.of(spec, device())
         missing = [i for i in part.of(_recording_ids(task, spec)) if i not in store]
         encode(missing, spec, store, device())

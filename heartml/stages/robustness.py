@@ -34,13 +34,13 @@ def run(name: str) -> None:
         OtherSamplesError: the samples of a recording are not those that it is named after.
     """
     with stage("robustness", task=name) as log:
-        params = config.load()
+        task = tasks.of_stored(read_json(paths.model(name) / "model.json"), name)
+        params = config.load().for_organ(task.organ)
         table = folds.load(paths.folds(name))
         chosen = sample(table[table["part"] == TEST], params.robustness.max_recordings, params.seed)
         conditions = [Condition(k, x) for k, levels in params.robustness.conditions.items() for x in levels]
         subset = RobustnessSet(Path.cwd(), name, tuple(chosen["recording_id"]), tuple(chosen["unit_id"]),
-                               params.seed)
-        task = tasks.of_stored(read_json(paths.model(name) / "model.json"), name)
+                               params.seed, params.organ(task.organ).band_hz)
         rules = RobustnessRules(task, params.evaluate, params.seed)
         found = {"assignment": name, "held_out_units": int(table.loc[table["part"] == TEST, "unit_id"].nunique()),
                  **compare_conditions(predict_all(subset, conditions), conditions, chosen, rules)}

@@ -22,6 +22,7 @@ from heartml.data.datasets import (
     icbhi,
     kauh,
     side_files,
+    simulated_lungs,
     sprsound,
 )
 from heartml.data.splitting.assign import assign_folds
@@ -46,7 +47,7 @@ def told(table: pd.DataFrame, column: str) -> dict[str, str | None]:
     return {str(key): None if pd.isna(value) else value for key, value in table[column].items()}
 
 
-LUNGS = (icbhi, sprsound, kauh, coswara, coughvid, hls_cmds)
+LUNGS = (icbhi, sprsound, kauh, coswara, coughvid, hls_cmds, simulated_lungs)
 
 
 def test_every_task_about_lungs_has_a_data_set() -> None:

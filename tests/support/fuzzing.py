@@ -238,7 +238,8 @@ TARGETS: dict[str, Callable[[random.Random, Path], str]] = {
     "sound": fuzz_sound, "mapping": fuzz_mapping, "parameters": fuzz_parameters, "inputs": fuzz_inputs,
     "request": fuzz_request,
     **{name: fuzz_adapter(name) for name in ("circor", "pascal", "bmdhs", "physionet2016", "yaseen", "icbhi",
-                                             "sprsound", "kauh", "coswara", "coughvid", "hls-cmds", "generic")},
+                                             "sprsound", "kauh", "coswara", "coughvid", "hls-cmds",
+                                             "simulated-lungs", "generic")},
 }
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import soundfile
 from support.publisher_files import beating_noise, wav_bytes
 
+from heartml.data.simulation import lung_corpus
+
 # ICBHI: recording -> breaths (crackles, wheezes); 101 has a second device, 104 both signs in different breaths
 ICBHI = {
     "101_1b1_Al_sc_Meditron": ((0, 0), (0, 0)), "101_1b1_Pr_sc_Litt3200": ((0, 1), (0, 0)),
@@ -194,5 +196,11 @@ def hls_cmds(folder: Path) -> Path:
     return folder
 
 
+def simulated_lungs(folder: Path) -> Path:
+    """Write what `heartml simulate --organ lungs` does."""
+    lung_corpus.run(folder, count=4, seed=1, seconds=1.0)
+    return folder
+
+
 BUILDERS = {"icbhi": icbhi, "sprsound": sprsound, "kauh": kauh, "coswara": coswara, "coughvid": coughvid,
-            "hls-cmds": hls_cmds}
+            "hls-cmds": hls_cmds, "simulated-lungs": simulated_lungs}

@@ -117,6 +117,7 @@ DATASETS: dict[str, Callable[[], Dataset]] = family.members(__name__, [
     "coswara",
     "coughvid",
     "hls-cmds",
+    "simulated-lungs",
     "generic",
 ])
 

@@ -70,7 +70,10 @@ def run(folder: Path, *, count: int, seed: int, seconds: float, faults: bool) ->
     Raises:
         SimulateError: `folder` is not empty, or a number is out of its range.
     """
-    _check(folder, count, seed, seconds, faults)
+    check(folder, count, seed, seconds)
+    if faults and count < planted_faults.AMONG:
+        raise SimulateError(f"faults need {planted_faults.AMONG} children: --children {planted_faults.AMONG} or more, "
+                            "or --no-faults")
     patients = _patients(count, seed, seconds)
     found: tuple[PlantedFault, ...] = ()
     if faults:
@@ -80,7 +83,12 @@ def run(folder: Path, *, count: int, seed: int, seconds: float, faults: bool) ->
         return _write(temporary, track(patients, "simulate", count), found)
 
 
-def _check(folder: Path, count: int, seed: int, seconds: float, faults: bool) -> None:
+def check(folder: Path, count: int, seed: int, seconds: float) -> None:
+    """Check the arguments of a corpus.
+
+    Raises:
+        SimulateError: `folder` is not empty, or a number is out of its range.
+    """
     if not folder.name:
         raise SimulateError(f"{folder}: name a folder that is new, or an empty one that is not the one you are in")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -89,9 +97,6 @@ def _check(folder: Path, count: int, seed: int, seconds: float, faults: bool) ->
         raise SimulateError(f"--children {count}, --seed {seed}: 1 to {MAX_CHILDREN} children, a seed from 0 on")
     if not 1 <= seconds <= 600:
         raise SimulateError(f"--seconds {seconds:g}: a recording has 1 to 600 seconds")
-    if faults and count < planted_faults.AMONG:
-        raise SimulateError(f"faults need {planted_faults.AMONG} children: --children {planted_faults.AMONG} or more, "
-                            "or --no-faults")
 
 
 def _patients(count: int, seed: int, seconds: float) -> Iterator[Patient]:
