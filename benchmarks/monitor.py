@@ -117,7 +117,7 @@ def write(recording_id: str, how: tuple[str, float] | None, folder: Path) -> Non
     if how:
         kind, level = how
         rng = np.random.default_rng(int(recording_id[:8], 16))
-        waveform = PERTURBATIONS[kind].apply(samples.floats, samples.sample_rate_hz, level, rng)
+        waveform = PERTURBATIONS[kind].apply(samples.floats, samples.sample_rate_hz, level, rng, (25, 800))
         samples = Samples(np.clip(np.rint(waveform * 2**15), -(2**15), 2**15 - 1).astype(np.int16),
                           samples.sample_rate_hz)
     sound_files.write_flac(folder / f"{recording_id}.flac", samples)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from heartml.core.config import ValidateParams
+from heartml.core.task_definition import HEART, Organ
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,8 @@ class Quality:
         clipped_share: share of clipped samples.
         bandwidth_hz: 99 % of the energy is below it (without DC).
         silent_share: share of 50 ms frames below -80 dBFS.
-        contrast_db: 90th less 10th percentile of the frames' level: how far heart sounds rise above what is between.
+        contrast_db: 90th less 10th percentile of the frames' level: how far heart sounds (or breath)
+            rise above what is between.
         heard_bandwidth_hz: 99.9 % of the energy above RUMBLE_HZ is below it. Rumble decides where 99 % of all energy
             is, and heart sounds alone may have 99 % below 100 Hz; a sensor that is muffled leaves nothing above.
     """
@@ -85,8 +87,13 @@ def measure(waveform: npt.NDArray[np.float32], sample_rate_hz: int) -> Quality:
     )
 
 
-def warnings(quality: Quality, params: ValidateParams) -> dict[str, str]:
-    """Warnings for people, the worst first: a word for a table -> a sentence; empty for a good recording."""
+def warnings(quality: Quality, params: ValidateParams, organ: Organ = HEART) -> dict[str, str]:
+    """Warnings for people, the worst first: a word for a table -> a sentence; empty for a good recording.
+
+    Args:
+        params: the limits for this organ, see `Params.for_organ`.
+        organ: what is heard.
+    """
     rules = [
         (quality.silent_share >= 0.5, "silent", f"{quality.silent_share:.0%} of it is silent"),
         (quality.seconds < params.short_seconds, "short", f"only {quality.seconds:.2f} s long"),
@@ -96,8 +103,8 @@ def warnings(quality: Quality, params: ValidateParams) -> dict[str, str]:
         (abs(quality.dc) > params.dc_offset, "offset", f"DC offset of {quality.dc:+.2f} of full scale"),
         (quality.heard_bandwidth_hz < params.bandwidth_hz, "muffled",
          f"muffled: above {quality.heard_bandwidth_hz:.0f} Hz there is next to nothing"),
-        (quality.contrast_db < params.contrast_db, "no heart sounds",
-         f"no heart sounds stand out: loud and quiet moments differ by {quality.contrast_db:.1f} dB"),
+        (quality.contrast_db < params.contrast_db, f"no {organ} sounds",
+         f"no {organ} sounds stand out: loud and quiet moments differ by {quality.contrast_db:.1f} dB"),
     ]
     return {word: sentence for applies, word, sentence in rules if applies}
 

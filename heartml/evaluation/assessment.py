@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from heartml.core.schema import label_column
+from heartml.core.task_definition import HEART, Organ
 from heartml.core.tasks import Assignment, Task, stored_definition
 from heartml.evaluation import baselines
 from heartml.evaluation.coarse_classes import coarse_classes
@@ -108,6 +109,7 @@ def assess(parts: Mapping[str, AssessedPart], task: Task, rules: AssessmentRules
         "floor_order": rules.params.baselines,
         "floor_titles": {name: baselines.BASELINES[name].title for name in rules.params.baselines},
         **{name: values["scores"] for name, values in found.items()}, **stored_definition(task),
+        **({"organ": task.organ} if task.organ != HEART else {}),
         "floors": found[HELD_OUT]["floors"], "floors_out_of_fold": found[OUT_OF_FOLD]["floors"],
         **gathered, **confounded_classes(parts[OUT_OF_FOLD], task, rules), "views": coarse_classes(parts, task, rules),
     }
@@ -176,7 +178,7 @@ def confounded_classes(part: AssessedPart, task: Task, rules: AssessmentRules) -
         }
         confounded += [
             {"class": name, "floor": baseline, "heard": baselines.BASELINES[baseline].cue, "auc": auc,
-             "words": confounded_in_words(name, baseline, auc)}
+             "words": confounded_in_words(name, baseline, auc, task.organ)}
             for name, auc in by_baseline[baseline].items() if (auc["low"] or 0) >= rules.params.confounded_auc
         ]
     return {"floor_auc": by_baseline, "confounded": confounded}
@@ -187,11 +189,11 @@ def _auc_within(scored: LabelledPredictions, c: int) -> Metric:
     return Metric("auc", "AUC", True, lambda y, p, _, __, w: stratified_class_auc(p[:, c], y == c, w, scored.parts))
 
 
-def confounded_in_words(name: str, baseline: str, auc: JsonInterval) -> str:
+def confounded_in_words(name: str, baseline: str, auc: JsonInterval, organ: Organ) -> str:
     """One sentence on class `name` for `metrics.json`: a stored text, so its wording stays."""
     return (f"{name} is confounded: it can be told from {baselines.BASELINES[baseline].title.lower()} "
             f"(AUC {auc['value']:.2f}, {auc['low']:.2f} to {auc['high']:.2f}). "
-            f"A model may have learnt {baselines.BASELINES[baseline].cue}, not the heart.")
+            f"A model may have learnt {baselines.BASELINES[baseline].cue}, not the {organ}.")
 
 
 def score_locations(recordings: pd.DataFrame, task: Task, rules: AssessmentRules) -> dict[str, Any]:

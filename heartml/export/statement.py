@@ -9,6 +9,7 @@ from heartml.core.config import Params
 from heartml.core.schema import STATES
 from heartml.core.system.files import read_json
 from heartml.core.system.hashing import sha256_file, sha256_folder
+from heartml.core.task_definition import HEART
 from heartml.inference import exported
 from heartml.inference.model_lookup import LocatedModel
 from heartml.inference.predict import NOTICE
@@ -20,25 +21,26 @@ if TYPE_CHECKING:
 
 def facts(located: LocatedModel, model: Model, params: Params) -> dict[str, Any]:
     """Everything that is known before the files are written."""
-    from heartml.export.graph import CHECKS, QUALITY
+    from heartml.export.graph import QUALITY, check_names
 
-    checks = model.applicability
+    checks, limits = model.applicability, params.for_organ(model.task.organ).validate_
     return {
         "format": exported.FORMAT, "notice": NOTICE, "name": model.assignment_name, "version": located.version,
         "model": located.description, "unit": model.task.unit, "classes": list(model.task.classes),
         "positive": model.task.positive, "title": model.task.name,
-        "checks": list(CHECKS), "quality": list(QUALITY), "states": list(STATES),
-        "reasons": {**applicability.WORDS, "unsure": f"less sure than {model.refer_below:.0%}"},
+        "checks": list(check_names(model.task.organ)), "quality": list(QUALITY), "states": list(STATES),
+        "reasons": {**applicability.words(model.task.organ), "unsure": f"less sure than {model.refer_below:.0%}"},
         "signal_limits": asdict(checks.signal) if checks else {},
         "references": checks.to_json()["references"] if checks else [],
-        "warnings": {"short_seconds": params.validate_.short_seconds, "quiet_peak": params.validate_.quiet_peak,
-                     "clipped_share": params.validate_.clipped_share, "dc_offset": params.validate_.dc_offset,
-                     "bandwidth_hz": params.validate_.bandwidth_hz, "contrast_db": params.validate_.contrast_db},
+        "warnings": {"short_seconds": limits.short_seconds, "quiet_peak": limits.quiet_peak,
+                     "clipped_share": limits.clipped_share, "dc_offset": limits.dc_offset,
+                     "bandwidth_hz": limits.bandwidth_hz, "contrast_db": limits.contrast_db},
         "accepts": {"min_seconds": params.ingest.min_seconds, "silence_peak": params.ingest.silence_peak},
         "refer_below": model.refer_below, "cautions": list(located.public_cautions or located.cautions),
         "model_sha256": sha256_folder(located.folder), "heartml": importlib.metadata.version("heartml"),
         "licence": importlib.metadata.metadata("heartml")["License-Expression"], **_origin(located),
         **({"own_classes": True} if model.own_task else {}),     # names that nobody has translated
+        **({"organ": model.task.organ} if model.task.organ != HEART else {}),
     }
 
 

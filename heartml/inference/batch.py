@@ -189,11 +189,11 @@ def score_block(plan: ScoringPlan, number: int) -> ScoredBlock:
     for position in plan.blocks[number]:
         units.setdefault(plan.unit_of[position], []).append(position)
     rows: dict[int, Row] = {}
-    new = NewPredictions()
+    new, organ = NewPredictions(), plan.models.model.task.organ
     known = 0
     with PredictionCache.open(plan.cache_file) as cache:
         for unit_id, positions in units.items():
-            read = [predict.read_recording(plan.items[i], plan.params) for i in positions]
+            read = [predict.read_recording(plan.items[i], plan.params, organ) for i in positions]
             usable = _distinct(read)
             key = prediction_cache.unit_key([recording.recording_id for recording, _ in usable])
             found = new.units[key][0] if key in new.units else cache.prediction(key) if usable else None

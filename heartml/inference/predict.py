@@ -17,6 +17,7 @@ from heartml.core import config
 from heartml.core.config import Params
 from heartml.core.system import parallel
 from heartml.core.system.progress import track
+from heartml.core.task_definition import HEART, Organ
 from heartml.inference import (
     data_recordings,
     exported,
@@ -223,7 +224,7 @@ def predict_block(
     Returns:
         One prediction for each unit with a usable recording, and the recordings that cannot be scored.
     """
-    recordings, waveforms = zip(*(read_recording(item, params) for item in items), strict=True)
+    recordings, waveforms = zip(*(read_recording(item, params, models.model.task.organ) for item in items), strict=True)
     usable = [i for i, waveform in enumerate(waveforms) if waveform is not None]
     refused = [recording for recording in recordings if recording.fault]
     if not usable:
@@ -267,8 +268,14 @@ def _murmur_at(recordings: Sequence[ScoredRecording], models: ModelSet) -> list[
     return [(one.item.location, one.probabilities[present]) for one in recordings if one.fault is None]
 
 
-def read_recording(item: InputFile, params: Params) -> tuple[ScoredRecording, tuple[sound_files.Waveform, int] | None]:
-    """Read and check one file; returns it with its waveform and rate in Hz, or with `None` where it has a fault."""
+def read_recording(
+    item: InputFile, params: Params, organ: Organ = HEART
+) -> tuple[ScoredRecording, tuple[sound_files.Waveform, int] | None]:
+    """Read and check one file; returns it with its waveform and rate in Hz, or with `None` where it has a fault.
+
+    Args:
+        organ: what the model is about; warnings of the signal have its limits and words.
+    """
     try:
         samples = sound_files.read(item.path)
     except sound_files.AudioError as error:
@@ -279,7 +286,7 @@ def read_recording(item: InputFile, params: Params) -> tuple[ScoredRecording, tu
         return ScoredRecording(item, samples.seconds, fault, (), {}, None, samples.recording_id,
                                samples.sample_rate_hz), None
     measured = quality.measure(waveform, samples.sample_rate_hz)
-    warnings = quality.warnings(measured, params.validate_)
+    warnings = quality.warnings(measured, params.for_organ(organ).validate_, organ)
     rate_hz = samples.sample_rate_hz
     usable = ScoredRecording(item, samples.seconds, None, tuple(warnings.values()), {}, None, samples.recording_id,
                              rate_hz, measured, short_warnings=tuple(warnings))

@@ -18,6 +18,7 @@ from heartml.core.system import hashing
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import write_json
 from heartml.core.system.progress import track
+from heartml.core.task_definition import HEART
 from heartml.inference import exported, inputs, model_lookup, murmur_words, predict, training_recordings
 from heartml.inference.exported import Answer, ExportedModel, RecordingAnswer
 from heartml.inference.inputs import InputFile
@@ -25,7 +26,7 @@ from heartml.inference.model_lookup import LocatedModel
 from heartml.inference.model_set import MURMUR
 from heartml.inference.predict import PredictResult, ScoredRecording, UnitPrediction
 from heartml.models import applicability
-from heartml.models.applicability import CONDITIONS, UNLIKE, WORDS, Finding
+from heartml.models.applicability import UNLIKE, Finding, conditions, words
 from heartml.models.applicability.signal_limits import SignalLimits
 from heartml.models.segmentation import Segmentation
 from heartml.registry import signing, version_cautions
@@ -108,7 +109,7 @@ def predict_files(
 
 def answer(item: InputFile, model: ExportedModel, params: Params) -> tuple[ScoredRecording, RecordingAnswer | None]:
     """Read, check and answer one file; without an answer where it has a fault."""
-    recording, waveform = predict.read_recording(item, params)
+    recording, waveform = predict.read_recording(item, params, model.statement.get("organ", HEART))
     if waveform is None:
         return recording, None
     found = model.recording(*waveform)
@@ -126,15 +127,16 @@ def findings(recording: ScoredRecording, found: RecordingAnswer, facts: Any) -> 
     assert recording.quality
     signal = SignalLimits(**facts["signal_limits"])
     of_signal = [Finding(*one) for one in signal.findings(recording.quality)]
-    return (*of_signal, *(_of_sound(found, name, facts["references"]) for name in found.own_checks
-                          if name in (*CONDITIONS[1:], UNLIKE)))
+    organ = facts.get("organ", HEART)
+    return (*of_signal, *(_of_sound(found, name, facts["references"], words(organ)[name]) for name in found.own_checks
+                          if name in (*conditions(organ)[1:], UNLIKE)))
 
 
-def _of_sound(found: RecordingAnswer, check: str, references: Sequence[Any]) -> Finding:
+def _of_sound(found: RecordingAnswer, check: str, references: Sequence[Any], told: str) -> Finding:
     nearest = int(np.argmin([d / one["farthest"] for d, one in zip(found.distances, references, strict=True)]))
     if check == UNLIKE:
-        return Finding(check, WORDS[check], float(found.distances[nearest]), references[nearest]["farthest"])
-    return Finding(check, WORDS[check], found.unusual, references[nearest]["most_unusual"])
+        return Finding(check, told, float(found.distances[nearest]), references[nearest]["farthest"])
+    return Finding(check, told, found.unusual, references[nearest]["most_unusual"])
 
 
 def _prediction(unit_id: str, found: Answer, recordings: tuple[ScoredRecording, ...], facts: Any,

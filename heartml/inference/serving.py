@@ -31,6 +31,7 @@ from heartml.audio.sound_files import Waveform
 from heartml.core import config
 from heartml.core.config import Params
 from heartml.core.system import parallel
+from heartml.core.task_definition import Organ
 from heartml.models.fitted_model import Model
 from heartml.models.shared_inputs import RatedWaveform
 from heartml.registry import signing, version_cautions
@@ -109,7 +110,7 @@ def predict_table(model: Model, params: Params, table: pd.DataFrame, cautions: S
         **{f"p_{name}": found.probabilities[:, k] for k, name in enumerate(found.classes)},
         "leaning": found.top_classes,
     }
-    warnings = _warnings(waveforms, unit_of, params)
+    warnings = _warnings(waveforms, unit_of, params, model.task.organ)
     return pd.DataFrame({**columns, "warnings": ["; ".join([*cautions, *warnings[unit]]) for unit in found.unit_ids],
                          "reasons": ["; ".join(reasons) for reasons in found.refer_reasons]})
 
@@ -145,11 +146,14 @@ def _check(row: int, waveform: Waveform, rate: int, params: Params) -> None:
         raise _refused(f"row {row}: {fault.detail} [{fault.reason}]")
 
 
-def _warnings(waveforms: Sequence[RatedWaveform], unit_of: Sequence[str], params: Params) -> dict[str, list[str]]:
+def _warnings(
+    waveforms: Sequence[RatedWaveform], unit_of: Sequence[str], params: Params, organ: Organ
+) -> dict[str, list[str]]:
     """Unit -> warnings about the signal of its recordings."""
+    limits = params.for_organ(organ).validate_
     warnings: dict[str, list[str]] = {unit: [] for unit in unit_of}
     for unit, waveform in zip(unit_of, waveforms, strict=True):
-        warnings[unit] += quality.warnings(quality.measure(*waveform), params.validate_).values()
+        warnings[unit] += quality.warnings(quality.measure(*waveform), limits, organ).values()
     return warnings
 
 

@@ -100,8 +100,9 @@ def predict_files(items: Sequence[InputFile], found: Sequence[TaskModel], params
     unit_of = {kind: inputs.units(items, kind) for kind in sorted({one.models.model.task.unit for one in found})}
     blocks = inputs.blocks(unit_of.get("patient") or unit_of["recording"], predict.AT_ONCE)
     faults: list[ScoredRecording] = []
+    organ = found[0].models.model.task.organ     # the tasks of one collection share it
     for block in track(blocks, "predict", len(blocks)):
-        recordings, waveforms = zip(*(predict.read_recording(items[i], params) for i in block), strict=True)
+        recordings, waveforms = zip(*(predict.read_recording(items[i], params, organ) for i in block), strict=True)
         usable = [i for i, waveform in enumerate(waveforms) if waveform is not None]
         faults += [recording for recording in recordings if recording.fault]
         for kind, units in unit_of.items() if usable else ():

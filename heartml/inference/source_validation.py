@@ -80,7 +80,8 @@ def run(name: str, table: Path, wanted: str | None, task: str | None) -> Outcome
                           "with `applicability` in params.yaml")
     items = inputs.gather([table])
     labels = inputs.read_labels(table, model.task.classes)
-    read = [predict.read_recording(item, params) for item in track(items, "validate-source", len(items))]
+    read = [predict.read_recording(item, params, model.task.organ)
+            for item in track(items, "validate-source", len(items))]
     used = training_recordings.read(located.folds)
     usable = [(one, waveform) for one, waveform in read if waveform is not None and not used.use_of(one.recording_id)]
     left_out = [_why(one, used) for one, _ in read if one.fault or used.use_of(one.recording_id)]

@@ -142,7 +142,7 @@ def _baselines(
     assignment: Assignment, scored: LabelledPredictions, params: Params
 ) -> Mapping[str, LabelledPredictions]:
     """Each baseline's predictions for the same units, from fits to other folds, as the stage `evaluate` makes them."""
-    recordings = inputs.read_recordings(assignment.name, params.validate_)
+    recordings = inputs.read_recordings(assignment.name, params.for_organ(assignment.task.organ).validate_)
     tables = {"all": pd.concat(_tables(assignment.name))}
     return assessment.assessed_parts(tables, recordings, assignment.task, params.evaluate.baselines)["all"].baselines
 

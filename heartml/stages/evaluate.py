@@ -49,7 +49,8 @@ def run(name: str) -> None:
         HeardError: an encoder of the model was trained on a group of the task.
     """
     with stage("evaluate", task=name) as log:
-        params, task = config.load(), tasks.resolve(name).task
+        task = tasks.resolve(name).task
+        params = config.load().for_organ(task.organ)
         recordings = read_recordings(name, params.validate_)
         held_out = recordings[recordings["part"] == TEST]
         heart = heart_states.segment_held_out(name, held_out)

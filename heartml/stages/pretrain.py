@@ -27,6 +27,8 @@ from heartml.core.config import Params, PretrainParams, VitParams
 from heartml.core.stage import StageError, stage
 from heartml.core.system import code_hash, files, hashing
 from heartml.core.system.progress import track
+from heartml.core.task_definition import HEART
+from heartml.data import organs
 from heartml.data.splitting.assign import assign_folds
 from heartml.data.splitting.published import read_published
 from heartml.data.splitting.units import label_units, without_rare
@@ -109,7 +111,8 @@ def _start(start_from: str | None, own: PretrainParams, vit: VitParams) -> Start
 
 def _allowed(params: Params, own: PretrainParams) -> Heard:
     recordings, groups = pd.read_parquet(paths.RECORDINGS), pd.read_parquet(paths.VALIDATION / "groups.parquet")
-    heard = selection.allowed(recordings, groups, _folds(recordings, groups, params), own.leave_out)
+    hearts = recordings[organs.of_recordings(recordings) == HEART]
+    heard = selection.allowed(hearts, groups, _folds(recordings, groups, params), own.leave_out)
     selection.need_something(heard, own.simulated_share)
     return Heard(heard, groups["group_id"].nunique() - heard["group_id"].nunique(),
                  frozenset(recordings["recording_id"]) - frozenset(heard["recording_id"]))

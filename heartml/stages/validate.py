@@ -46,7 +46,8 @@ def run() -> None:
                                                 own)
         expected = expectations.suites(params.ingest, params.validate_, validation_tables.label_columns(recordings),
                                        [task for tasks in own.values() for task in tasks],
-                                       numbered="numbered" in tables, breaths="breaths" in tables)
+                                       numbered="numbered" in tables, breaths="breaths" in tables,
+                                       lungs=params.for_organ("lung").validate_ if "lung_signals" in tables else None)
         result = summarise(tables, groups, run_suites.check(tables, expected))
         folder = paths.VALIDATION if result["success"] else FAILED
         write(folder, result, tables, groups, params)
@@ -97,7 +98,7 @@ def write(
     folder: Path, result: Result, tables: Mapping[str, pd.DataFrame], groups: pd.DataFrame, params: Params
 ) -> None:
     """Write all outputs into `folder`, or none."""
-    signals = tables["signals"]
+    signals = pd.concat([tables["signals"], tables["lung_signals"]]) if "lung_signals" in tables else tables["signals"]
     signal = signals.drop(columns=["fault", "source", "patient_id", "source_file"])
     with files.replacing_folder(folder) as temporary:
         files.write_json(temporary / "validation.json", result)

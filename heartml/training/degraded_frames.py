@@ -13,7 +13,6 @@ from heartml.models.encoders.logspec import FLOOR
 from heartml.models.heads.noise import add_noise_power, loudness, noise_spectra
 
 NOISE_SNR_DB = (-6.0, 1.0)                 # below what networks are trained on (search.training)
-LOW_PASS_HZ, HIGH_PASS_HZ = (110.0, 280.0), (100.0, 250.0)
 ORDERS = (2, 5)                            # of the filters, Butterworth
 TILT_DB = 13.0                             # deviation of a random equaliser at each of its five knots
 BURSTS_PER_S, BURST_S = (1.0, 6.0), (0.01, 0.4)
@@ -25,10 +24,17 @@ Frames = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Bands:
-    """Centres of the bands in Hz `[bands]`, and frames per second."""
+    """Centres of the bands in Hz `[bands]`, frames per second, and what a sensor may not stop.
+
+    Attributes:
+        muffled_hz, thin_hz: between these lies the corner of a low pass, or of a high pass, that makes an organ's
+            recording useless (`organs` in `params.yaml`).
+    """
 
     centres_hz: NDArray[np.float64]
     frame_rate_hz: float
+    muffled_hz: tuple[float, float]
+    thin_hz: tuple[float, float]
 
 
 def equalised(frames: Frames, rng: np.random.Generator) -> Frames:
@@ -39,7 +45,7 @@ def equalised(frames: Frames, rng: np.random.Generator) -> Frames:
 
 
 def noisy(frames: Frames, bands: Bands, rng: np.random.Generator) -> Frames:
-    """With noise in which the heart drowns: white or of a room, steady, or in half in bursts as of rubs and voices."""
+    """With noise in which everything drowns: white or of a room, steady, or in half in bursts as of rubs and voices."""
     before = loudness(frames, bands.frame_rate_hz)
     power = before * 10 ** (-rng.uniform(*NOISE_SNR_DB) / 10) * noise_spectra(1, frames.shape[1], rng)
     noise = add_noise_power(np.full_like(frames[None], _NOTHING), power.astype(np.float32), rng)[0]
@@ -64,9 +70,9 @@ def narrow(frames: Frames, bands: Bands, rng: np.random.Generator) -> Frames:
     power = np.maximum(np.exp(frames.astype(np.float64)) - FLOOR, 1e-12)
     twice_order = 2 * rng.integers(*ORDERS, endpoint=True)
     if rng.random() < _LOW_PASSES:
-        ratio = bands.centres_hz / np.exp(rng.uniform(*np.log(LOW_PASS_HZ)))
+        ratio = bands.centres_hz / np.exp(rng.uniform(*np.log(bands.muffled_hz)))
     else:
-        ratio = np.exp(rng.uniform(*np.log(HIGH_PASS_HZ))) / bands.centres_hz
+        ratio = np.exp(rng.uniform(*np.log(bands.thin_hz))) / bands.centres_hz
     passed = power / (1 + ratio**twice_order)
     level = loudness(np.log(power), bands.frame_rate_hz) / loudness(np.log(passed), bands.frame_rate_hz)
     return np.asarray(np.log(passed * level + FLOOR), np.float32)

@@ -21,8 +21,13 @@ def heart(rate_hz: int = 4000, samples: int = 13_001, seed: int = 0) -> np.ndarr
     return np.interp(time_s, np.arange(len(pcm)) / 4000, pcm / 32768).astype(np.float32)
 
 
-def spoilt(kind: str, level: float, waveform: np.ndarray, rate_hz: int = 4000, seed: int = 1) -> np.ndarray:
-    return perturbations.PERTURBATIONS[kind].apply(waveform, rate_hz, level, np.random.default_rng(seed))
+HEART_HZ, LUNG_HZ = (25.0, 800.0), (60.0, 2500.0)
+
+
+def spoilt(
+    kind: str, level: float, waveform: np.ndarray, rate_hz: int = 4000, seed: int = 1, band_hz: tuple = HEART_HZ
+) -> np.ndarray:
+    return perturbations.PERTURBATIONS[kind].apply(waveform, rate_hz, level, np.random.default_rng(seed), band_hz)
 
 
 def test_the_parameters_name_the_kinds_that_there_are() -> None:
@@ -52,8 +57,8 @@ def test_every_kind_gives_finite_samples_at_any_rate_and_length(kind: str, rate_
 @pytest.mark.parametrize("snr_db", [20.0, 0.0])
 def test_a_signal_to_noise_ratio_is_what_it_says(kind: str, rate_hz: int, snr_db: float) -> None:
     clean = heart(rate_hz, 3 * rate_hz + 1)
-    noise = perturbations.in_band(spoilt(kind, snr_db, clean, rate_hz).astype(float) - clean, rate_hz)
-    found_db = 10 * np.log10(perturbations.signal_power(clean, rate_hz) / np.mean(noise**2))
+    noise = perturbations.in_band(spoilt(kind, snr_db, clean, rate_hz).astype(float) - clean, rate_hz, HEART_HZ)
+    found_db = 10 * np.log10(perturbations.signal_power(clean, rate_hz, HEART_HZ) / np.mean(noise**2))
     assert found_db == pytest.approx(snr_db, abs=0.1)
 
 
@@ -61,7 +66,8 @@ def test_a_knock_does_not_make_the_heart_louder() -> None:
     clean = heart(samples=80_000)
     knocked = clean.copy()
     knocked[4000:4100] += 3 * np.sin(np.arange(100) / 3)
-    assert perturbations.signal_power(knocked, 4000) == pytest.approx(perturbations.signal_power(clean, 4000), rel=0.05)
+    power = perturbations.signal_power(clean, 4000, HEART_HZ)
+    assert perturbations.signal_power(knocked, 4000, HEART_HZ) == pytest.approx(power, rel=0.05)
     assert np.mean(knocked**2) > 1.2 * np.mean(clean**2)
 
 
@@ -104,3 +110,12 @@ def test_a_fast_clock_makes_a_tone_lower_and_longer() -> None:
     found = spoilt("clock_share", 0.02, tone)
     assert len(found) == 16_320
     assert np.fft.rfftfreq(len(found), 1 / 4000)[np.abs(np.fft.rfft(found)).argmax()] == pytest.approx(100, abs=0.2)
+
+
+def test_the_ratio_is_that_of_the_band_of_the_organ() -> None:
+    clean = heart(rate_hz=8000, samples=24_000)
+    noise = [spoilt("white_snr_db", 0.0, clean, 8000, band_hz=band_hz) - clean for band_hz in (HEART_HZ, LUNG_HZ)]
+    powers = [float(np.mean(np.square(one, dtype=np.float64))) for one in noise]
+    assert powers[0] > 3 * powers[1], "a heart is in its own band, and a wider one holds more of the noise"
+    in_lungs = perturbations.in_band(noise[1], 8000, LUNG_HZ)
+    assert np.mean(in_lungs**2) == pytest.approx(perturbations.signal_power(clean, 8000, LUNG_HZ), rel=1e-3)

@@ -46,7 +46,7 @@ def held_out() -> pd.DataFrame:
 
 
 def asked(chosen: pd.DataFrame, root: Path, seed: int = 3) -> RobustnessSet:
-    return RobustnessSet(root, TASK, tuple(chosen["recording_id"]), tuple(chosen["unit_id"]), seed)
+    return RobustnessSet(root, TASK, tuple(chosen["recording_id"]), tuple(chosen["unit_id"]), seed, (25.0, 800.0))
 
 
 def judged(root: Path, *conditions: Condition) -> dict:
@@ -101,9 +101,10 @@ def test_a_drowned_heart_is_not_heard_and_worse_never_helps_beyond_chance(projec
 def test_the_noise_depends_on_seed_recording_and_kind_alone(project: Path) -> None:
     waveform = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
     loud = Condition("white_snr_db", 0.0)
-    first = robustness.degrade(waveform, 4000, loud, "a" * 64, 1)
-    assert np.array_equal(first, robustness.degrade(waveform, 4000, loud, "a" * 64, 1))
-    for other in (("b" * 64, 1), ("a" * 64, 2)):
+    one, other_seed = (asked(held_out(), project, seed) for seed in (1, 2))
+    first = robustness.degrade(waveform, 4000, loud, "a" * 64, one)
+    assert np.array_equal(first, robustness.degrade(waveform, 4000, loud, "a" * 64, one))
+    for other in (("b" * 64, one), ("a" * 64, other_seed)):
         assert not np.array_equal(first, robustness.degrade(waveform, 4000, loud, *other))
     rows = held_out()
     alone = rows[rows["unit_id"] == rows["unit_id"].iloc[-1]]

@@ -72,7 +72,7 @@ def test_every_probability_of_two_hundred_recordings_is_the_models(answers) -> N
 def test_every_decision_and_every_reason_to_refer_is_the_models(answers) -> None:
     for own, _, out in answers:
         assert out["decision"] == own.decisions[0]
-        named = {name for name, yes in zip(graph.CHECKS, out["reasons"], strict=True) if yes}
+        named = {name for name, yes in zip(graph.check_names("heart"), out["reasons"], strict=True) if yes}
         unsure = {graph.UNSURE} if own.confidence[0] < own.refer_below else set()
         assert named == {one.check for one in own.reasons[0]} | unsure
         assert bool(out["refer"]) == (own.verdicts[0] == "refer")
@@ -114,7 +114,7 @@ def test_recordings_of_one_patient_are_answered_together(model: Model, graphs: g
         out = run(of_unit, features=np.stack(features))
         np.testing.assert_allclose(out["probabilities"], own.probabilities[0], atol=1e-4)
         np.testing.assert_allclose(out["calibrated"], own.calibrated[0], atol=1e-4)
-        named = {name for name, yes in zip(graph.CHECKS, out["reasons"], strict=True) if yes}
+        named = {name for name, yes in zip(graph.check_names("heart"), out["reasons"], strict=True) if yes}
         assert named - {graph.UNSURE} == {one.check for one in own.reasons[0]}
 
 

@@ -46,7 +46,7 @@ def test_findings_of_a_recording(farthest: float) -> None:
         x = argument(Tensor(np.float32, ("frames", 48)))
         made = checks.findings(domain, x, 50.0, 48, given)
         found = run({"x": x}, {"marks": made.marks, "distances": made.distances}, {"x": frames})
-    named = [name for name, mark in zip(checks.NAMES, found["marks"], strict=True) if mark]
+    named = [name for name, mark in zip(checks.names(), found["marks"], strict=True) if mark]
     assert named == [one.check for one in domain.judge([frames], 50.0, [measured])[0]]
     assert named[:4] == ["short", "quiet", "clipped", "silent"]
 

@@ -14,10 +14,10 @@ from heartml.inference import output, predict, serving
 from heartml.inference.inputs import InputFile
 from heartml.inference.model_lookup import LocatedModel
 from heartml.inference.model_set import ModelSet
-from heartml.models.applicability import WORDS
+from heartml.models.applicability import words
 from heartml.models.fitted_model import Model
 
-UNLIKE = WORDS["unlike"]
+UNLIKE = words()["unlike"]
 
 
 @pytest.fixture(scope="module")

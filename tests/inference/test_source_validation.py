@@ -16,7 +16,7 @@ from heartml.cli import cli
 from heartml.core import paths
 from heartml.inference import source_validation, validated_sources
 from heartml.inference.training_recordings import KnownRecordings
-from heartml.models.applicability import WORDS
+from heartml.models.applicability import words
 from heartml.models.fitted_model import Model
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +63,7 @@ def accept(*names: str) -> None:
 
 def test_a_source_is_refused_then_validated_then_accepted(ward: Path) -> None:
     before = json.loads(invoke("predict", "0.flac", "--model", MODEL, "--json").output)["answers"][0]
-    assert (before["decision"], before["reasons"]) == ("refer", [WORDS["unlike"]])
+    assert (before["decision"], before["reasons"]) == ("refer", [words()["unlike"]])
     done = invoke("validate-source", "ward-3", "ward.csv", "--model", MODEL)
     assert done.exit_code == 0, done.output
     assert "ward-3: passed. To accept its recordings, add ward-3 to `predict.accepted_sources`" in done.output

@@ -240,7 +240,7 @@ def family_members(module: str) -> set[str]:
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)
              and ast.unparse(node.func) == "family.members"]
     assert all(ast.unparse(call.args[0]) == "__name__" for call in calls), module
-    return {f"{module}.{name}" for call in calls for name in ast.literal_eval(call.args[1])}
+    return {f"{module}.{name.replace('-', '_')}" for call in calls for name in ast.literal_eval(call.args[1])}
 
 
 def import_closure(graph: grimp.ImportGraph, module: str) -> set[str]:

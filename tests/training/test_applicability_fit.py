@@ -6,7 +6,7 @@ from support.tiny_models import PARAMS, draw_sound
 
 from heartml.audio import quality
 from heartml.core.config import ApplicabilityParams, Params
-from heartml.data.simulation import children, other_sounds, visits
+from heartml.data.simulation import children, lungs, other_sounds, visits
 from heartml.evaluation.perturbations import PERTURBATIONS
 from heartml.models import encoders
 from heartml.models.applicability import TRAINING, UNLIKE, Applicability
@@ -63,7 +63,7 @@ def test_what_is_no_heart_is_outside(fitted: tuple[Applicability, list]) -> None
 def test_a_muffled_or_drowned_heart_cannot_be_judged(fitted: tuple[Applicability, list]) -> None:
     own = hearts(200, 8)
     muffled, drowned = (
-        checks_of(fitted[0], [PERTURBATIONS[kind].apply(w, 4000, level, np.random.default_rng(n))
+        checks_of(fitted[0], [PERTURBATIONS[kind].apply(w, 4000, level, np.random.default_rng(n), (25, 800))
                               for n, w in enumerate(own)])
         for kind, level in (("lowpass_hz", 150.0), ("white_snr_db", -8.0)))
     assert sum(map(bool, muffled)) >= 7 and sum("narrow" in one for one in muffled) >= 4
@@ -106,3 +106,27 @@ def test_a_recording_of_any_length_is_judged(fitted: tuple[Applicability, list])
     for seconds in (0.05, 0.3, 1.0):
         short = hearts(0, 1)[0][: int(4000 * seconds)]
         assert "short" in checks_of(fitted[0], [short])[0]
+
+
+def test_of_lungs_a_heart_is_outside_and_other_peoples_lungs_are_inside() -> None:
+    params = FEW.for_organ("lung")
+    spec = encoders.spec("logspec", params)
+    encoder = encoders.load(spec)
+
+    def lungs_of(first: int, count: int) -> list[np.ndarray]:
+        return [np.asarray(lungs.record(5, lungs.draw_patient(5, n), 3.0)[n % 4].pcm / 32768, np.float32)
+                for n in range(first, first + count)]
+
+    def frames(waveforms: list[np.ndarray]) -> list[np.ndarray]:
+        return [encoders.frames_of(encoder, spec, w, 4000).astype(np.float32) for w in waveforms]
+
+    known = lungs_of(0, 24)
+    as_json = {**spec.to_json(), "frame_rate_hz": encoder.frame_rate_hz, "dim": encoder.dim}
+    checks, _ = applicability_fit.fit(frames(known), np.arange(24) % 4, [quality.measure(w, 4000) for w in known],
+                                      as_json, params, "lung")
+    others = [other_sounds.make(kind, 6, np.random.default_rng(99)) for kind in other_sounds.of_no("lung")]
+    found = checks.judge(frames([*others, *hearts(300, 2)]), encoder.frame_rate_hz)
+    assert sum(map(bool, found)) >= len(found) - 1
+    assert {one.words for of_one in found for one in of_one if one.check == "no_lung"} == {"no lung sounds found"}
+    assert sum(map(bool, checks.judge(frames(lungs_of(100, 10)), encoder.frame_rate_hz))) <= 3
+    assert Applicability.load(checks.to_json(), checks.arrays()).organ == "lung"

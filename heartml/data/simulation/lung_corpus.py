@@ -2,7 +2,8 @@
 
 In: number of people, seed, seconds. Out, in DIR: `recordings.csv` (one row a recording: file, patient, place, sound,
 age, sex), `breaths.csv` (file, start_s, end_s, sound; where a recording holds whole breaths), `LICENSE.txt`,
-`SHA256SUMS.txt`, and `audio/<patient>_<n>.wav` (4 kHz, 16 bit, mono). The same arguments give the same bytes. Person k does not depend on the number of people.
+`SHA256SUMS.txt`, and `audio/<patient>_<n>.wav` (4 kHz, 16 bit, mono). The same arguments give the same bytes. Person k
+does not depend on the number of people.
 
 The model and its sources are in `heartml.data.simulation`: `breath` (sounds), `lungs` (people, places), `stethoscope`.
 """

@@ -1,4 +1,4 @@
-"""Sounds of a stethoscope that are no heart, made up for models to learn what to refer. Pure.
+"""Sounds of a stethoscope that are no heart (or no lung), made up for models to learn what to refer. Pure.
 
 In: a kind, a length in seconds, a generator. Out: float32 `[time]` at 4 kHz, full scale 1, through the simulator's
 sensor where the sound comes through the air. The kinds are families: every draw has its own pitch, rhythm and level.
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from heartml.core.task_definition import HEART, Organ
 from heartml.data.simulation import stethoscope
 from heartml.data.simulation.physiology import SAMPLE_RATE_HZ, Array, sample_times, shaped_noise, spectrum_hz
 from heartml.data.simulation.stethoscope import Scene
@@ -36,6 +37,15 @@ def make(kind: str, seconds: float, rng: np.random.Generator) -> NDArray[np.floa
     level = 10 ** rng.uniform(-1.6, -0.1) if loudest > 0 else 0.0
     noise = 10 ** rng.uniform(-4.5, -2.5) * rng.normal(size=len(time))
     return np.clip(level * sound / max(loudest, 1e-12) + noise, -1, 1).astype(np.float32)
+
+
+def of_no(organ: Organ) -> tuple[str, ...]:
+    """The kinds that are not of this organ.
+
+    >>> "breath" in of_no("heart"), "breath" in of_no("lung"), "hum" in of_no("lung")
+    (True, False, True)
+    """
+    return tuple(kind for kind in OTHER_SOUNDS if organ == HEART or kind != "breath")
 
 
 def _through_sensor(sound: Array) -> Array:

@@ -31,7 +31,7 @@ def _expect(kind: type[Expectation], severity: str, description: str, way_out: s
 
 def suites(
     ingest: IngestParams, params: ValidateParams, labels: Sequence[str], own: Iterable[Task] = (), *,
-    numbered: bool = True, breaths: bool = True,
+    numbered: bool = True, breaths: bool = True, lungs: ValidateParams | None = None,
 ) -> Suites:
     """The expectations for each table, by the table's name.
 
@@ -42,11 +42,13 @@ def suites(
         own: the tasks that data sets declare.
         numbered: whether there is a table of runs of numbered files. Where all persons are known there is none.
         breaths: whether there is a table of marked breaths. Hearts have none.
+        lungs: limits of warnings about recordings of lungs; `None` where there are none.
     """
     return {
         "recordings": _of_recordings(ingest, labels, own),
         "annotations": _of_annotations(),
-        "signals": _of_signals(ingest, params),
+        "signals": _of_signals(ingest, params, "Heart"),
+        **({"lung_signals": _of_signals(ingest, lungs, "Lung")} if lungs else {}),
         "pairs": _of_pairs(ingest, params),
         "patients": _of_patients(),
         "sessions": [_expect(
@@ -115,7 +117,7 @@ def _of_times(what: str) -> list[Expectation]:
     ]
 
 
-def _of_signals(ingest: IngestParams, params: ValidateParams) -> list[Expectation]:
+def _of_signals(ingest: IngestParams, params: ValidateParams, organ: str) -> list[Expectation]:
     def between(severity: str, description: str, column: str, **bounds: float) -> Expectation:
         way_out = _INGEST if severity == "critical" else _LISTEN
         return _expect(gxe.ExpectColumnValuesToBeBetween, severity, description, way_out, column=column, **bounds)
@@ -137,7 +139,7 @@ def _of_signals(ingest: IngestParams, params: ValidateParams) -> list[Expectatio
                 min_value=-params.dc_offset, max_value=params.dc_offset),
         between("warning", f"Not muffled: there is sound above {params.bandwidth_hz:g} Hz", "heard_bandwidth_hz",
                 min_value=params.bandwidth_hz),
-        between("warning", f"Heart sounds stand out: {params.contrast_db:g} dB from quiet to loud moments",
+        between("warning", f"{organ} sounds stand out: {params.contrast_db:g} dB from quiet to loud moments",
                 "contrast_db", min_value=params.contrast_db),
     ]
 

@@ -13,8 +13,9 @@ from heartml.audio import near_duplicates, quality, sound_files
 from heartml.audio.quality import Quality
 from heartml.core import paths, schema
 from heartml.core.config import Params
+from heartml.core.task_definition import HEART
 from heartml.core.tasks import LABELS, TASKS, Task
-from heartml.data import persons
+from heartml.data import organs, persons
 
 NAME_COLUMNS = ("recording_id", "patient_id", "source_file")     # the columns by which a person finds a recording
 OwnTasks = Mapping[str, tuple[Task, ...]]      # data set -> the tasks that it declares
@@ -218,7 +219,7 @@ def suite_tables(
     """The table of each suite by the suite's name, and `labels`: every class of every label.
 
     `numbered` is there only where a recording without a person has a numbered neighbour, `breaths` only where breaths
-    are marked.
+    are marked, and `lung_signals`, of which `signals` then has none, only where recordings are about lungs.
 
     Args:
         recordings: schema.RECORDINGS and label columns.
@@ -236,10 +237,15 @@ def suite_tables(
     ends = ends.assign(recording_end_s=ends["seconds"] + ROUNDING_S).drop(columns="seconds")
     of_heart = schema.of_heart(ends)
     numbered = persons.numbered_runs(unique, groups)
+    signals = unique[[*NAME_COLUMNS, "source"]].merge(signal, on="recording_id")
+    declared = [task for tasks in own.values() for task in tasks]
+    of_lungs = signals["recording_id"].isin(
+        unique.loc[organs.of_recordings(unique, declared) != HEART, "recording_id"])
     return {
         "recordings": recordings,
         "annotations": of_heart.reset_index(drop=True),
-        "signals": unique[[*NAME_COLUMNS, "source"]].merge(signal, on="recording_id"),
+        "signals": signals[~of_lungs].reset_index(drop=True),
+        **({"lung_signals": signals[of_lungs].reset_index(drop=True)} if of_lungs.any() else {}),
         "pairs": pair_table(unique, pairs, params.ingest.duplicate_correlation, own),
         "patients": patient_table(recordings, own),
         "sessions": session_table(unique, groups),

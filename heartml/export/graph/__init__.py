@@ -15,6 +15,7 @@ import spox.opset.ai.onnx.v18 as op
 from spox import Tensor, Var, argument, build
 
 from heartml.core.system.errors import HeartMLError
+from heartml.core.task_definition import Organ
 from heartml.export.graph import checks, encoders, heads, networks, ops, pooling, signal
 from heartml.export.graph.ops import double, f64, i64, part, single
 from heartml.models.encoders import EncoderSpec
@@ -27,11 +28,15 @@ from heartml.models.pooling import Grid, pool
 UNSURE = "unsure"
 QUALITY = ("seconds", "peak", "level_db", "dc", "clipped_share", "bandwidth_hz", "silent_share", "contrast_db",
            "heard_bandwidth_hz")
-CHECKS = (*checks.NAMES, UNSURE)
 
 
 class CannotExport(HeartMLError):  # noqa: N818 - names what is the case
     """The model has a part that cannot be written as a graph; the message names it."""
+
+
+def check_names(organ: Organ) -> tuple[str, ...]:
+    """What the graphs may say against a decision, in their order."""
+    return (*checks.names(organ), UNSURE)
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ def _recording(model: Model, samples: Var, rate_hz: Var) -> tuple[dict[str, Var]
                                 int(own["dim"]), measured)
     else:
         found = checks.nothing()
-    layout.add(("checks",), found.marks, len(checks.NAMES))
+    layout.add(("checks",), found.marks, checks.COUNT)
     features = op.concat(layout.parts, axis=0)
     alone = _unit(model, layout, ops.row(features))
     alone["recording_probabilities"] = single(_of_recording(model, layout, ops.row(features), alone["probabilities"]))

@@ -1,6 +1,6 @@
 """What a model can judge, as an ONNX graph: frames and signal measures of one recording in, findings out.
 
-It is `heartml.models.applicability` once more; the names of the findings are `NAMES`, in this order.
+It is `heartml.models.applicability` once more; the names of the findings are `names(organ)`, in this order.
 """
 
 import math
@@ -11,13 +11,20 @@ import numpy as np
 import spox.opset.ai.onnx.v18 as op
 from spox import Var
 
+from heartml.core.task_definition import HEART, Organ
 from heartml.export.graph import heads, ops, pooling
 from heartml.export.graph.ops import count, double, f64, i64, length, numbers
 from heartml.models import applicability
-from heartml.models.applicability import CONDITIONS, UNLIKE, Applicability, heart_evidence
+from heartml.models.applicability import CONDITION_COUNT, UNLIKE, Applicability, conditions, heart_evidence
 
-NAMES = ("short", "quiet", "clipped", "silent", *CONDITIONS[1:], UNLIKE)
+_SIGNAL = ("short", "quiet", "clipped", "silent")
+COUNT = len(_SIGNAL) + CONDITION_COUNT
 _ENCODER = applicability.ENCODER
+
+
+def names(organ: Organ = HEART) -> tuple[str, ...]:
+    """What may speak against judging a recording `[COUNT]`: measures of the signal, conditions, `unlike`."""
+    return (*_SIGNAL, *conditions(organ)[1:], UNLIKE)
 
 
 @dataclass(frozen=True)
@@ -25,8 +32,8 @@ class Findings:
     """What the checks say of a recording, in double precision.
 
     Attributes:
-        marks: which of `NAMES` speak against judging it: `[checks]`, one for yes and zero for no.
-        unusual: probability of any condition but a heart as the model knows it.
+        marks: which of `names` speak against judging it: `[checks]`, one for yes and zero for no.
+        unusual: probability of any condition but a recording as the model knows it.
         distances: from each reference `[references]`.
     """
 
@@ -37,7 +44,7 @@ class Findings:
 
 def nothing() -> Findings:
     """The findings of a model without checks."""
-    return Findings(f64(np.zeros(len(NAMES))), f64(0.0), f64(np.zeros(0)))
+    return Findings(f64(np.zeros(COUNT)), f64(0.0), f64(np.zeros(0)))
 
 
 def findings(checks: Applicability, frames: Var, frame_rate_hz: float, dim: int, measured: dict[str, Var]) -> Findings:
@@ -59,9 +66,9 @@ def findings(checks: Applicability, frames: Var, frame_rate_hz: float, dim: int,
     outside = op.equal(ops.greatest(op.cast(inside, to=np.int64), 0), i64(0))
     nearest = op.arg_min(distances / farthest, axis=0, keepdims=0)
     odd = op.greater(unusual, op.gather(most_unusual, nearest))
-    condition = op.arg_max(op.slice(probabilities, i64([1]), i64([len(CONDITIONS)]), i64([0])), axis=0, keepdims=0)
+    condition = op.arg_max(op.slice(probabilities, i64([1]), i64([CONDITION_COUNT]), i64([0])), axis=0, keepdims=0)
     of_sound = [op.and_(outside, op.and_(odd, op.equal(condition, i64(number))))
-                for number in range(len(CONDITIONS) - 1)]
+                for number in range(CONDITION_COUNT - 1)]
     found = [*of_signal, *of_sound, op.and_(outside, op.not_(odd))]
     return Findings(op.concat([op.reshape(double(one), i64([1])) for one in found], axis=0), unusual, distances)
 

@@ -2,8 +2,9 @@
 
 A classifier answers every input, also a mains hum. So a model carries three questions of its own:
 
-- Is it a heart, and can it be judged? A forest tells recordings as the model knows them from sounds that are no heart,
-  from noise in which the heart drowns, and from a sensor that passes too few frequencies. It hears `heart_evidence`.
+- Is it the organ that the task is about, and can it be judged? A forest tells recordings as the model knows them from
+  sounds that are no heart (or no lung), from noise in which it drowns, and from a sensor that passes too few
+  frequencies. It hears `heart_evidence`, whatever the organ.
 - Is it like what was learnt? The Mahalanobis distance to the training recordings, or to those of a source that was
   validated since, in the space of the bands' means and deviations.
 - Is the signal long, loud and clean enough? Limits of the signal's measures, see `signal_limits`.
@@ -20,23 +21,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartml.audio.quality import Quality
+from heartml.core.task_definition import HEART, Organ
 from heartml.models.applicability.heart_evidence import evidence
 from heartml.models.applicability.signal_limits import SignalLimits
 from heartml.models.heads import FittedHead, HeadState, extra_trees
 
 ENCODER = "logspec"                 # the checks hear its frames, whatever the model's members hear
-CONDITIONS = ("as_recorded", "no_heart", "noisy", "narrow")      # classes of the forest
 UNLIKE = "unlike"
-WORDS = {
-    "no_heart": "no heart sounds found",
-    "noisy": "too noisy to judge",
-    "narrow": "muffled or thin: too few frequencies to judge",
-    UNLIKE: "recorded unlike anything the model was trained or validated on",
-}
 TRAINING = "training"
+CONDITION_COUNT = 4
 
 Vector = NDArray[np.float64]
 Frames = Sequence[NDArray[np.float32]]
+
+
+def conditions(organ: Organ = HEART) -> tuple[str, ...]:
+    """The classes of the forest `[CONDITION_COUNT]`: as the model knows recordings, and why it cannot judge one.
+
+    >>> conditions(), conditions("lung")[1]
+    (('as_recorded', 'no_heart', 'noisy', 'narrow'), 'no_lung')
+    """
+    return "as_recorded", f"no_{organ}", "noisy", "narrow"
+
+
+def words(organ: Organ = HEART) -> dict[str, str]:
+    """Check -> the sentence for people, for all of `conditions` but the first, and `unlike`."""
+    return {
+        f"no_{organ}": f"no {organ} sounds found",
+        "noisy": "too noisy to judge",
+        "narrow": "muffled or thin: too few frequencies to judge",
+        UNLIKE: "recorded unlike anything the model was trained or validated on",
+    }
 
 
 @dataclass(frozen=True)
@@ -44,7 +59,7 @@ class Finding:
     """One reason why a recording cannot be judged.
 
     Attributes:
-        check: `no_heart`, `noisy`, `narrow`, `unlike`, or a measure of the signal, see `signal_limits`.
+        check: one of `conditions`, `unlike`, or a measure of the signal, see `signal_limits`.
         words: the sentence for people.
         value, limit: what was measured, and where it would have passed.
     """
@@ -102,17 +117,19 @@ class Applicability:
     """What a model accepts.
 
     Attributes:
-        conditions: the forest over `CONDITIONS`.
+        conditions: the forest over `conditions(organ)`.
         references: what the model was trained or validated on.
         signal: limits of the signal's measures.
+        organ: what the task is about.
     """
 
     conditions: FittedHead
     references: tuple[Reference, ...]
     signal: SignalLimits
+    organ: Organ = HEART
 
     def probabilities(self, evidences: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Probabilities of `CONDITIONS` `[n, 4]` from vectors of evidence `[n, f]`."""
+        """Probabilities of the conditions `[n, 4]` from vectors of evidence `[n, f]`."""
         return np.exp(self.conditions.predict_proba(evidences).log_p)
 
     def judge(
@@ -132,7 +149,7 @@ class Applicability:
     def findings(
         self, probabilities: NDArray[np.float64], distances: NDArray[np.float64], qualities: Sequence[Quality] | None
     ) -> tuple[tuple[Finding, ...], ...]:
-        """As `judge`, from the probabilities of `CONDITIONS` `[r, 4]` and the distances `[r, references]`."""
+        """As `judge`, from the probabilities of the conditions `[r, 4]` and the distances `[r, references]`."""
         signals = [self.signal.findings(one) for one in qualities] if qualities else [[] for _ in probabilities]
         return tuple(
             (*(Finding(*found) for found in of_signal), *self._of_sound(p, d))
@@ -148,17 +165,18 @@ class Applicability:
         nearest = int(np.argmin([d / r.farthest for r, d in zip(self.references, distances, strict=True)]))
         reference = self.references[nearest]
         if unusual > reference.most_unusual:
-            check = CONDITIONS[1 + int(probabilities[1:].argmax())]
-            return [Finding(check, WORDS[check], unusual, reference.most_unusual)]
-        return [Finding(UNLIKE, WORDS[UNLIKE], float(distances[nearest]), reference.farthest)]
+            check = conditions(self.organ)[1 + int(probabilities[1:].argmax())]
+            return [Finding(check, words(self.organ)[check], unusual, reference.most_unusual)]
+        return [Finding(UNLIKE, words(self.organ)[UNLIKE], float(distances[nearest]), reference.farthest)]
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the arrays, as plain JSON values."""
-        return {
+        """Everything but the arrays, as plain JSON values; an organ that is not named is the heart."""
+        found = {
             "encoder": ENCODER, "conditions": dict(self.conditions.state().scalars), "signal": asdict(self.signal),
             "references": [{"name": r.name, "farthest": r.farthest, "most_unusual": r.most_unusual}
                            for r in self.references],
         }
+        return found if self.organ == HEART else {**found, "organ": self.organ}
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """The arrays by name."""
@@ -177,7 +195,8 @@ class Applicability:
                       np.asarray(arrays[f"reference.{r['name']}.precision"], np.float64), float(r["farthest"]),
                       float(r["most_unusual"]))
             for r in saved["references"])
-        return cls(extra_trees.load(HeadState(own, saved["conditions"])), references, SignalLimits(**saved["signal"]))
+        return cls(extra_trees.load(HeadState(own, saved["conditions"])), references, SignalLimits(**saved["signal"]),
+                   saved.get("organ", HEART))
 
 
 def reasons(findings: Sequence[Sequence[Finding]]) -> tuple[Finding, ...]:

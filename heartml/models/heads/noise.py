@@ -4,7 +4,7 @@ For Gaussian noise, a band of the encoder `logspec` is close to the mean of the 
 normal variables that neighbouring bands share. The logarithm of white noise's power has a standard deviation of 1.0, a
 correlation of .66 with the next band, of .19 with the one after it, and of .1 with the next frame. The noise made here
 has .9, .6, .1 and none. Signal-to-noise ratios are those of `heartml.evaluation.perturbations`: against the median
-power of half-second windows, between 25 and 800 Hz.
+power of half-second windows, in the band of the spectrogram, which is that of the organ.
 """
 
 import hashlib
@@ -76,7 +76,8 @@ def loudness(frames: NDArray[np.floating], frame_rate_hz: float) -> float:
 def noise_spectra(count: int, dim: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Random noise spectra `[count, dim]` with mean power one: white, or falling with a power of the frequency.
 
-    Bands are evenly spaced. The first lies at one and a half times their distance, as it does from 25 to 800 Hz.
+    Bands are evenly spaced. The first lies at one and a half times their distance, as it does from 25 to 800 Hz in 48
+    bands, and from 60 to 2500 Hz in 64.
     """
     slope = np.maximum(rng.uniform(*_SLOPES, (count, 1)), 0)
     falling = (np.arange(dim) + 1.5) ** -slope

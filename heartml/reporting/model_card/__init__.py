@@ -16,6 +16,7 @@ import yaml
 
 from heartml.core import paths, tasks
 from heartml.core.system.files import read_json, temporary_folder
+from heartml.core.task_definition import HEART
 from heartml.data import datasets
 from heartml.registry import champions, consent, tracking, version_cautions, versions
 from heartml.registry.versions import Version
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 FILE, CARD = "card.json", "model_card.md"
 Json = Mapping[str, Any]
+_TAGS = {"heart": ["heart-sounds", "phonocardiogram"], "lung": ["lung-sounds", "respiratory-sounds"]}
 _LONGEST_EXCERPT = 3000      # characters; a description holds 5,000
 
 
@@ -202,7 +204,8 @@ def front_matter(version: Version, stored: StoredResults) -> dict[str, Any]:
     found: dict[str, Any] = {
         "library_name": "heartml", "license": str((stored.facts or {}).get("licence") or "unknown").lower(),
         "pipeline_tag": "audio-classification",
-        "tags": ["heart-sounds", "phonocardiogram", "not-a-medical-device"], "data_licences": licences,
+        "tags": [*_TAGS[(stored.evaluation or {}).get("organ", HEART)], "not-a-medical-device"],
+        "data_licences": licences,
     }
     if stored.evaluation:
         results = [{"type": name, "value": round(number["value"], 4)}

@@ -16,6 +16,7 @@ from heartml.core import config, paths, tasks
 from heartml.core.config import Params
 from heartml.core.system.files import read_json
 from heartml.core.system.hashing import sha256_file, sha256_folder
+from heartml.core.task_definition import HEART, Organ
 from heartml.data import datasets
 from heartml.evaluation import plot_tables
 from heartml.evaluation.assessment import HELD_OUT, PARTS
@@ -36,16 +37,18 @@ def render(name: str, comparison: Json | None, lineage: Lineage | None, card: st
         lineage: of the registered version (heartml/lineage); `None` where none is registered.
         card: the model card as HTML with headings from <h3> on; `None` where no version is registered.
     """
-    params, found = config.load(), read_json(paths.evaluation(name) / "metrics.json")
+    found = read_json(paths.evaluation(name) / "metrics.json")
+    organ = found.get("organ", HEART)
+    params = config.load().for_organ(organ)
     model = read_json(paths.model(name) / "model.json")
     page = environment().get_template("report.html.jinja")
     return page.render(
-        name=name, found=found, comparison=comparison,
+        name=name, found=found, comparison=comparison, organ=organ, band_hz=params.organ(organ).band_hz,
         **first_screen(name, found, model, comparison),
         parts=[part_section(found, part, comparison) for part in PARTS],
         locations=tables.locations(found), baseline_classes=tables.baseline_classes(found),
         calibration=tables.calibration(found, PARTS), referral=tables.referral(found, PARTS),
-        robustness=robustness_section(name),
+        robustness=robustness_section(name, organ),
         heart_states=tables.heart_states(read_json(paths.heart_states(name) / "measures.json")),
         worst_errors=worst_errors_section(name, found, params), data=data_section(name),
         search=search_section(name, found), members=members_table(model),
@@ -97,10 +100,10 @@ def confusion(counts: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
     return [[(count, round(100 * count / max(1, sum(row)))) for count in row] for row in counts]
 
 
-def robustness_section(name: str) -> dict[str, Any]:
+def robustness_section(name: str, organ: Organ) -> dict[str, Any]:
     """The held-out scores on degraded recordings."""
     found = read_json(paths.robustness(name))
-    return {"found": found, "charts": charts.noise(found), "table": tables.robustness(found)}
+    return {"found": found, "charts": charts.noise(found, organ), "table": tables.robustness(found)}
 
 
 def worst_errors_section(name: str, found: Json, params: Params) -> list[worst_errors.WorstError]:
@@ -115,9 +118,11 @@ def worst_errors_section(name: str, found: Json, params: Params) -> list[worst_e
     recordings = units.merge(places, on="recording_id").merge(alone, on="recording_id", how="left")
     signal = pd.read_parquet(paths.VALIDATION / "signal.parquet").set_index("recording_id")
 
+    organ = found.get("organ", HEART)
+
     def warnings(recording_id: str) -> list[str]:
-        found = Quality(**signal.loc[recording_id, list(Quality.__annotations__)])
-        return list(quality.warnings(found, params.validate_).values())
+        measured = Quality(**signal.loc[recording_id, list(Quality.__annotations__)])
+        return list(quality.warnings(measured, params.validate_, organ).values())
 
     def load(recording_id: str) -> tuple[Any, int]:
         samples = sound_files.read(paths.audio(recording_id))
@@ -125,7 +130,8 @@ def worst_errors_section(name: str, found: Json, params: Params) -> list[worst_e
 
     annotations = pd.read_parquet(paths.ANNOTATIONS)
     states = pd.read_parquet(paths.heart_states(name) / "states.parquet")
-    return worst_errors.prepare(chosen, recordings, found["classes"], annotations, states, warnings, load)
+    return worst_errors.prepare(chosen, recordings, found["classes"], annotations, states, warnings, load,
+                                round(params.organ(organ).band_hz[1]))
 
 
 def data_section(name: str) -> dict[str, Any]:

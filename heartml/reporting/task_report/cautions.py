@@ -6,6 +6,7 @@ In: `metrics.json` of the evaluation. Out: plain sentences, no markup.
 from collections.abc import Mapping
 from typing import Any
 
+from heartml.core.task_definition import HEART
 from heartml.data.persons import unknown_in_words
 from heartml.evaluation.assessment import HELD_OUT, OUT_OF_FOLD
 from heartml.metrics import METRICS
@@ -92,7 +93,7 @@ def _confounded(found: Found) -> list[str]:
                          for entry in flagged])
         if flagged:
             words.append(f"Confounded: {named} can be told from {found['floor_titles'][baseline].lower()}. "
-                         f"A model may have learnt {flagged[0]['heard']}, not the heart.")
+                         f"A model may have learnt {flagged[0]['heard']}, not the {found.get('organ', HEART)}.")
     return words
 
 

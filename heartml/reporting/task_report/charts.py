@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from heartml.core.task_definition import HEART, Organ
 from heartml.reporting.svg import Line, chart, domain, strip
 from heartml.reporting.task_report.headline import TITLES
 
@@ -81,7 +82,7 @@ def abstention(table: pd.DataFrame, metric: str, referral: Mapping[str, Any]) ->
     return Figure("Deciding only when confident", caption, svg, _legend(lines))
 
 
-def noise(found: Mapping[str, Any]) -> list[Figure]:
+def noise(found: Mapping[str, Any], organ: Organ = HEART) -> list[Figure]:
     """The metric, the AUC and the mean confidence against the signal-to-noise ratio, one line a kind of noise."""
     def draw(title: str, caption: str, of: Callable[[Mapping[str, Any]], float | None]) -> Figure | None:
         points: dict[str, list[tuple[float, float]]] = {}
@@ -93,7 +94,7 @@ def noise(found: Mapping[str, Any]) -> list[Figure]:
 
     metric = found["metric"]
     wanted = {TITLES[name]: _score(name) for name in dict.fromkeys((metric, "macro_auc"))}
-    figures = [draw(title, "From right to left the noise grows; at 0 dB it is as loud as the heart.", of)
+    figures = [draw(title, f"From right to left the noise grows; at 0 dB it is as loud as the {organ}.", of)
                for title, of in wanted.items()]
     confidence = draw("Confidence", "Mean confidence of the decisions: it should fall as the scores do.",
                       lambda entry: entry["sureness"])

@@ -6,6 +6,7 @@ In: `metrics.json` of the evaluation, and from the flow the gate's verdict. Out:
 from collections.abc import Mapping
 from typing import Any
 
+from heartml.core.task_definition import HEART
 from heartml.evaluation.assessment import HELD_OUT, OUT_OF_FOLD
 from heartml.metrics import METRICS
 from heartml.reporting.number_format import figure, signed, signed_span, span
@@ -37,6 +38,7 @@ _MEANINGS = {
 
 def meanings(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(word, meaning) of the eight glossary terms that the page needs most, then of this task's metrics."""
+    organ = found.get("organ", HEART)
     return [
         ("Group", "A person, however many ids that person has, with all near-duplicate audio. Where persons are "
                   "unknown it is a day or a single recording. A group is never split between training and test."),
@@ -44,13 +46,13 @@ def meanings(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Out of fold", "A prediction for a unit by models that were not trained on the unit's fold. This holds for "
                         "the model, the selection, the stacking, the decision rule and the calibration. It is often "
                         "called cross-fitted."),
-        ("Baseline", "What a trivial predictor scores that uses no heart sound: the majority class, or a regression "
+        ("Baseline", f"What a trivial predictor scores that uses no {organ} sound: the majority class, or a regression "
                      "on the data source, on age, sex and location, or on level, length and bandwidth."),
         ("Interval", f"A range that is meant to hold the true value in {100 * found['confidence']:g} % of cases. Whole "
                      "groups are weighed again and again at random (bootstrap), with allowance for classes of few "
                      "groups."),
         ("Confounded", "A class that a baseline can already tell from the others. A good score on it may say "
-                       "something about the device or the patient's age, not about the heart."),
+                       f"something about the device or the patient's age, not about the {organ}."),
         ("Referred, top class", "A decision is referred to a human when its confidence is below the model's limit. "
                                 "The class that the rule chose is still given: it is the top class."),
         ("Stacking view", "One way to turn a trial's predictions about recordings into one prediction about a unit: "

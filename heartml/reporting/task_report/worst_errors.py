@@ -61,6 +61,7 @@ def most_convincing(recordings: pd.DataFrame, unit_id: str, decision: str) -> pd
 def prepare(
     wrong: pd.DataFrame, recordings: pd.DataFrame, classes: Sequence[str], annotations: pd.DataFrame,
     found_states: pd.DataFrame, warnings: Callable[[str], Sequence[str]], load: Load,
+    highest_hz: int = listening.HIGHEST_HZ,
 ) -> list[WorstError]:
     """Prepare each row of `worst` for the page.
 
@@ -69,20 +70,21 @@ def prepare(
         annotations, found_states: heart states of the publisher, and of the model's network.
         warnings: recording_id -> its quality warnings.
         load: recording_id -> waveform [time], rate in Hz.
+        highest_hz: upper end of the spectrograms.
     """
-    found = []
+    found, rate_hz = [], listening.rate_for(highest_hz)
     for row in wrong.to_dict("records"):
         recording = most_convincing(recordings, row["unit_id"], row["decision"])
         recording_id = str(recording["recording_id"])
-        excerpt = listening.excerpt(*load(recording_id))
-        seconds = len(excerpt) / listening.RATE_HZ
+        excerpt = listening.excerpt(*load(recording_id), rate_hz)
+        seconds = len(excerpt) / rate_hz
         place = recording["location"]
         found.append(WorstError(
             "Out of fold" if row["out_of_fold"] else "Held out", row["unit_id"], row["label"], row["decision"],
             _confidence(row, classes), recording_id,
             "" if pd.isna(place) else str(place),
-            listening.data_address("image/png", listening.spectrogram_png(excerpt)),
-            listening.data_address("audio/flac", listening.flac(excerpt)),
+            listening.data_address("image/png", listening.spectrogram_png(excerpt, highest_hz)),
+            listening.data_address("audio/flac", listening.flac(excerpt, rate_hz)),
             seconds, states_within(annotations[annotations["recording_id"] == recording_id], seconds),
             states_within(found_states[found_states["recording_id"] == recording_id], seconds),
             tuple(warnings(recording_id)),

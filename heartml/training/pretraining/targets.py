@@ -1,9 +1,9 @@
 """What the heart encoder learns: labels of recordings, and the class of every frame.
 
-In: the recordings table and heart states of frames. Out: class numbers. Every label that a task knows and the data have
-is a target of the recording (murmur, timing, grading, ...). The frame's classes are the heart states, with systole
-divided by whether a murmur is heard in it: all of systole for a holosystolic murmur, its part for an early, middle or
-late one.
+In: the recordings table and heart states of frames. Out: class numbers. Every label that a task about hearts knows and
+the data have is a target of the recording (murmur, timing, grading, ...). The frame's classes are the heart states,
+with systole divided by whether a murmur is heard in it: all of systole for a holosystolic murmur, its part for an
+early, middle or late one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from heartml.core import schema
-from heartml.core.tasks import LABELS
+from heartml.core.task_definition import HEART
+from heartml.core.tasks import LABELS, TASKS
 from heartml.data.simulation.physiology import TIMING
 
 UNKNOWN = -1
 S1, DIASTOLE, S2, UNANNOTATED, CLEAN, MURMUR = range(6)     # the frame's classes, as in `models.encoders.heart`
 SYSTOLE = schema.STATES.index("systole")
+_OF_HEARTS = {label for task in TASKS.values() if task.organ == HEART for label in (task.label, task.recording_label)}
 _CODES = np.array([S1, CLEAN, S2, DIASTOLE, UNANNOTATED, UNKNOWN])      # of `schema.STATES`, then unannotated, unknown
 _TIMING = "systolic_murmur_timing"
 _HERE, _MURMUR = "murmur_here", "murmur"
@@ -39,7 +41,8 @@ def label_numbers(labels: pd.DataFrame) -> dict[str, Ints]:
     >>> label_numbers(table)
     {}
     """
-    own = {name: labels[column] for name in LABELS if (column := schema.label_column(name)) in labels}
+    own = {name: labels[column] for name in LABELS
+           if name in _OF_HEARTS and (column := schema.label_column(name)) in labels}
     if _HERE in own:
         own[_MURMUR] = own[_HERE].where(own[_HERE].notna(), own.get(_MURMUR, own[_HERE]))
         heard = own[_MURMUR] == "Present"
