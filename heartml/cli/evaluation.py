@@ -22,14 +22,22 @@ def protocol() -> None:
 @click.option("--splits", "first", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
               metavar="CSV...", help="One or several CSVs of patient_id,part (train, validation, test).")
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Number of runs of each split.")
+@click.option("--system", "systems", multiple=True, type=click.Choice(["single", "ensemble", "finetune"]),
+              default=["single", "ensemble"], show_default=True, help="What is scored; may be given several times.")
+@click.option("--encoder", metavar="NAME", help="For the system finetune: an encoder of params.yaml.")
+@click.option("--recipe", metavar="NAME", default="m2d_circor", show_default=True,
+              help="For the system finetune: m2d_circor, ast_circor or small_vit; `params`: what params.yaml has in "
+                   "search.network_parameters.finetune.")
 @click.option("--json", "to", type=click.Path(path_type=Path, dir_okay=False), help="Write all numbers to this file.")
-def circor_m2d(named: tuple[Path, ...], first: Path, seeds: int, to: Path | None) -> None:
+def circor_m2d(named: tuple[Path, ...], first: Path, seeds: int, systems: tuple[str, ...], encoder: str | None,
+               recipe: str, to: Path | None) -> None:
     """CirCor murmurs by the protocol of the M2D study (arXiv 2404.17107).
 
     DIR is CirCor in the publisher's layout, or a part of it. For each split it trains one network with the paper's
     decision rule, and the ensemble. It prints weighted accuracy, UAR and recalls on the test patients, the same without
-    patients whose second id is in the development part, and the outcome cost of the 2022 challenge. After a kill, the
-    same command goes on.
+    patients whose second id is in the development part, and the outcome cost of the 2022 challenge. The system finetune
+    trains a pre-trained encoder and its head by the study's own recipe; whoever has M2D's file declares it in
+    params.yaml (docs/encoders.md). After a kill, the same command goes on.
 
     \b
     Reads        DIR, the CSVs, params.yaml (run it in a project)
@@ -37,18 +45,25 @@ def circor_m2d(named: tuple[Path, ...], first: Path, seeds: int, to: Path | None
     Exit status  0: done; 1: it could not be done; 2: wrong usage
 
     \b
-    Example:
+    Examples:
     heartml protocol circor-m2d DIR --splits split1.csv split2.csv split3.csv --json out.json
+    heartml protocol circor-m2d DIR --splits split1.csv split2.csv split3.csv --system finetune --encoder m2d
     """
     from heartml.core import config
     from heartml.core.system import files
     from heartml.evaluation.protocols import circor_m2d as study
-    from heartml.evaluation.protocols import table
+    from heartml.evaluation.protocols import table, tuned
 
     folders, more = [p for p in named if p.is_dir()], [p for p in named if not p.is_dir()]
     if len(folders) != 1:
         raise click.UsageError(f"name one folder, not {len(folders)}")
-    found = study.run(folders[0], [first, *more], config.load(), seeds)
+    params, wanted = config.load(), None
+    if "finetune" in systems:
+        search = params.search.for_task(study.MURMUR)
+        wanted = tuned.of(encoder, None if recipe == "params" else recipe, search, params)
+    elif encoder:
+        raise click.UsageError("--encoder is for the system finetune: add --system finetune")
+    found = study.run(folders[0], [first, *more], params, seeds, systems, wanted)
     table.show(found)
     if to:
         files.write_json(to, found)

@@ -54,7 +54,9 @@ class Grid:
         """
         dim, kind = int(encoder["dim"]), str(encoder.get("kind", encoder["name"]))
         if "bands" in encoder:
-            return cls(int(encoder["bands"]), dim // int(encoder["bands"]), states=STATES if kind == "heart" else 0)
+            bands = int(encoder["bands"])
+            has_states = kind == "heart" and bands == 1      # its layer `input` has the bands of a spectrogram
+            return cls(bands, dim // bands, states=STATES if has_states else 0)
         if kind == "random_conv":
             channels = int(encoder["sections"][kind]["channels"])
             return cls(dim // channels, channels, bands_first=False)

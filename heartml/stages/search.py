@@ -7,6 +7,7 @@ value so far is too low is pruned. Unfinished work is stored under `.heartml/sea
 """
 
 import shutil
+import sys
 
 import pandas as pd
 
@@ -26,7 +27,10 @@ def run(name: str) -> None:
         search_run = open_search(name, params)
         data, folder = search_run.data, search_run.folder
         study = trials.open_study(folder / "optuna.journal", folder.name)
-        with parallel.pool(parallel.available_workers(search_run.search.workers)) as workers:
+        count = parallel.available_workers(search_run.search.workers)
+        for line in search_run.memory(count):
+            print(f"search {name}: {line}", file=sys.stderr, flush=True)
+        with parallel.pool(count) as workers:
             search_run.run_batches(study, workers)
         with files.replacing_folder(paths.search(name)) as outputs:
             search_results.write(outputs, data.train_set, list(trials.finished_trials(study)), search_run.predictions,

@@ -55,10 +55,16 @@ class TrainingData:
         return training_set.states(self.train_set.recording_ids, counts, frames.frame_rate_hz, self.seconds,
                                    self.annotations)
 
-    def fit(self, spec: CandidateSpec, units: NDArray[np.bool_], seed: int) -> FittedHead:
-        """Fit a spec to the units where `units` `[u]` holds."""
+    def fit(self, spec: CandidateSpec, units: NDArray[np.bool_], seed: int,
+            validation: NDArray[np.bool_] | None = None) -> FittedHead:
+        """Fit a spec to the units where `units` `[u]` holds.
+
+        Args:
+            validation: units `[u]` among them that a head may choose by; `None`: it draws its own where it needs some.
+        """
         states = self.states(spec.encoder) if spec.head_module.TAKES == "frames" else None
-        return fit_candidate(spec, self.train_set, self.feature_set, units, seed, states)
+        return fit_candidate(spec, self.train_set, self.feature_set, units, seed, states,
+                             self.encoders[spec.encoder].encoder, validation)
 
     def predict_proba(self, fitted: FittedHead, spec: CandidateSpec, units: NDArray[np.bool_]) -> HeadPrediction:
         """Predict the recordings of the units where `units` `[u]` holds; at level `unit`, the units themselves."""
@@ -79,9 +85,9 @@ class TrainingData:
     def predict_in_noise(self, fitted: FittedHead, spec: CandidateSpec,
                          units: NDArray[np.bool_]) -> HeadPrediction | None:
         """As `predict_proba`, with such noise added as the head was trained on; `None` where it was trained on none."""
-        from heartml.models.heads.network_training import Recipe
+        from heartml.models.heads.network_training import noise_of
 
-        noise = Recipe.of(spec.hyperparameters).noise() if spec.head_module.TAKES == "frames" else None
+        noise = noise_of(spec.hyperparameters) if spec.head_module.TAKES == "frames" else None
         if noise is None:
             return None
         rows = self.train_set.recordings_of(units)
@@ -204,12 +210,14 @@ def _arrays(file: Path) -> Iterator[tuple[str, NDArray[np.float64]]]:
 
 def fit_candidate(
     spec: CandidateSpec, train_set: TrainingSet, feature_set: FeatureSet, units: NDArray[np.bool_], seed: int,
-    states: Sequence[NDArray[np.int8]] | None = None,
+    states: Sequence[NDArray[np.int8]] | None = None, encoder: Mapping[str, object] | None = None,
+    validation: NDArray[np.bool_] | None = None,
 ) -> FittedHead:
     """Fit a spec's head to the units where `units` `[u]` holds.
 
     Args:
         states: heart states of every recording, see `training_set.states`.
+        encoder, validation: see `heartml.models.heads.Targets`; `validation` of units `[u]`.
     """
     of_recordings = spec.level == "recording"
     rows = train_set.recordings_of(units) if of_recordings else np.flatnonzero(units)
@@ -219,5 +227,7 @@ def fit_candidate(
         groups=(train_set.groups[train_set.unit] if of_recordings else train_set.groups)[rows],
         states=None if states is None or spec.pooling is not None else [states[row] for row in rows],
         frame_rate_hz=feature_set.rates_hz[spec.encoder],
+        encoder=encoder,
+        validation=None if validation is None else (validation[train_set.unit] if of_recordings else validation)[rows],
     )
     return spec.head_module.fit(feature_set.inputs(spec, rows), targets, spec.hyperparameters, seed)

@@ -24,7 +24,8 @@ from heartml.models import heard
 from heartml.models.ensemble.candidate import CandidateSpec
 from heartml.models.ensemble.selection import EnsembleTerms, out_of_fold
 from heartml.models.ensemble.stacking import StackingView, stacking_features, view_kinds
-from heartml.models.heads import HeadPrediction
+from heartml.models.heads import HEADS, HeadPrediction
+from heartml.models.heads.network_params import network_params
 from heartml.training import fold_fits, search_space
 from heartml.training import study as trials
 from heartml.training.fold_fits import FoldFit, TrainingData
@@ -39,7 +40,8 @@ KEY_DIGITS = 16
 
 _NETWORK_COST = 20     # fits of other heads that one fit of a network takes as long as; for the time left
 SINGLE_TRIAL = EnsembleParams(rounds=1, max_members=1)     # the ensemble that a trial is scored as
-CODE = ("metrics", "models/heads", "models/ensemble", "models/pooling.py", "models/residual_block.py", "training",
+CODE = ("metrics", "models/heads", "models/ensemble", "models/pooling.py", "models/residual_block.py", "models/trunks",
+        "models/encoders/heart.py", "models/encoders/m2d.py", "models/encoders/transformers.py", "training",
         "core/folds.py", "core/frame_store.py", "core/schema.py", "core/system/lazy.py")
 LIBRARIES = ("lightgbm", "numpy", "optuna", "scikit-learn", "scipy", "timm", "torch")
 REPORTING_FIELDS = ("official", "positive", "coarse_classes")     # of a task: they change pages, and no fit
@@ -106,6 +108,22 @@ class SearchRun:
         heads = [head for head in self.params.search.for_task(self.name).heads if head not in self.search.heads]
         recordings = len(self.data.train_set.recording_ids)
         return f"{', '.join(heads)} left out: more than search.most_recordings ({recordings:,})" if heads else ""
+
+    def memory(self, at_once: int) -> list[str]:
+        """One line for each network that tells its memory in advance, on each of its encoders.
+
+        Raises:
+            MemoryRefused: a training would need more than is free.
+        """
+        found = []
+        for head in search_space.network_heads(self.search):
+            tell = getattr(HEADS[head](), "told_in_advance", None)
+            if tell is None or not self.search.network_trials.get(head):
+                continue
+            fixed = search_space.fixed_hyperparameters(self.search, head)
+            found += [tell(self.data.encoders[encoder].encoder, len(self.data.train_set.task.classes), fixed, at_once)
+                      for encoder in network_params(head, self.search).encoders if encoder in self.data.encoders]
+        return found
 
     def run_batches(self, study: "Study", workers: Pool) -> None:
         """Ask for, evaluate and tell one batch after the other, until the plan is done.

@@ -14,13 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from numpy.typing import NDArray
+from support import tiny_checkpoints
 from support.workspaces import ROOT
 
 from heartml import cli
 from heartml.core import command, config, frame_store
-from heartml.core.system import locks
-from heartml.evaluation.protocols import circor_m2d, cohort, fits, scoring
+from heartml.core.system import hashing, locks
+from heartml.data.splitting import published
+from heartml.evaluation.protocols import circor_m2d, cohort, fits, scoring, splits, tuned
 from heartml.evaluation.protocols.scoring import paper_columns, paper_rule
+from heartml.models.heads import finetune
 
 PRESENT, UNKNOWN, ABSENT = range(3)
 
@@ -161,11 +165,90 @@ def test_no_fit_answers_for_patients_that_it_saw(project: Path, found: dict) -> 
     params = config.load(project / "params.yaml")
     specs = fits.specs_of("circor-murmur", "murmur", params, 100, networks=True)
     table = next((project / ".heartml/protocol").glob("m2d-*/circor-murmur-*.parquet"))
-    of_split = fits.Fits(cohorts[0], table, "circor-murmur", specs, None, 2, 1, project)
+    of_split = fits.Fits(cohorts[0], table, "circor-murmur", specs, {}, 2, 1, project)
     for job in of_split.planned():
         assert set(job.about) <= set(job.without)
         assert of_split.folds in job.without
         assert of_split.folds not in job.stacked and set(job.stacked) <= set(job.about)
+
+
+@pytest.fixture(scope="module")
+def with_ear(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project with a tiny encoder in M2D's format, and a split with a validation part."""
+    root = tmp_path_factory.mktemp("ear")
+    shutil.copytree(project / "circor", root / "circor")
+    file, _ = tiny_checkpoints.m2d(root)
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["encoder_parameters"]["ear"] = {"kind": "m2d", "weights": str(file), "sha256": hashing.sha256_file(file)}
+    params["search"]["network_parameters"]["finetune"] = {
+        "encoders": ["ear"], "recipe": "m2d_circor", "epochs": 2, "batch": 16, "training": {"chunk_s": 1.0}}
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    trained = iter(range(10**6))
+    lines = [line.replace(",train", ",validation") if line.endswith(",train") and next(trained) % 4 == 0 else line
+             for line in (project / "a.csv").read_text().splitlines()]
+    (root / "c.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_a_fine_tuned_encoder_is_scored_by_the_paper_s_rule_with_one_command(with_ear: Path) -> None:
+    arguments = ("circor", "--splits", "c.csv", "--system", "finetune", "--encoder", "ear", "--recipe", "params")
+    _, said = here(with_ear, *arguments, "--json", "out.json")
+    assert "finetune on ear: 0.0 GB of memory" in said and "for each of 1 trainings at once" in said
+    found = json.loads((with_ear / "out.json").read_text())
+    assert 0 <= found["finetune"]["uar"] <= 1 and not {"single", "ensemble"} & set(found)
+    assert set(found["pooled"]) == {"patients", "finetune"}
+    assert {row["finetune"] for row in found["splits"][0]["predictions"]} <= {"Present", "Unknown", "Absent"}
+    [file] = (with_ear / ".heartml/protocol").glob("m2d-*/*/*.safetensors")
+    made = file.read_bytes()
+    file.unlink()
+    here(with_ear, *arguments, "--json", "again.json")
+    assert file.read_bytes() == made and (with_ear / "again.json").read_bytes() == (with_ear / "out.json").read_bytes()
+
+
+def test_the_epoch_of_a_fine_tuned_network_is_chosen_by_the_published_validation_part(
+    with_ear: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(with_ear)
+    params = config.load()
+    finetuned = tuned.of("ear", None, params.search, params)
+    assert finetuned.encoder.pretrained is not None and finetuned.encoder.pretrained.takes_input
+    assert finetuned.network.hyperparameters["inference_chunk_s"] == fits.CHUNK_S
+    made, _ = cohort.prepare(Path("circor"), params, [finetuned.encoder])
+    split = splits.read_split(Path("c.csv"), published.read_parts(Path("c.csv")), made, params, 0)
+    systems = circor_m2d._Systems(("single", "finetune"), finetuned)
+    [own] = circor_m2d._fits(split, made, params, 0, with_ear / "fits", systems)
+    planned = {fit.spec.head: fit for fit in own.planned()}
+    assert planned["sequence"].validation == frozenset() and len(planned["finetune"].validation) > 5
+    data = fits.training_data(made.folder, own.table, own.name)
+    developed = {data.train_set.unit_ids[u] for u in np.flatnonzero(data.train_set.parts != own.folds)}
+    assert planned["finetune"].validation < developed
+    given: list[NDArray[np.bool_]] = []
+    monkeypatch.setattr(finetune, "fit", lambda _inputs, targets, *_more: given.append(targets.validation))
+    ids = np.array(data.train_set.unit_ids)
+    data.fit(finetuned.network, data.train_set.parts != own.folds, 0, np.isin(ids, list(split.validation)))
+    unit = data.train_set.unit[data.train_set.recordings_of(data.train_set.parts != own.folds)]
+    assert set(ids[unit[given[0]]]) == split.validation and not set(ids[unit[~given[0]]]) & split.validation
+
+
+def test_the_paper_s_own_recipe_is_the_one_that_is_used_unasked(with_ear: Path, monkeypatch) -> None:
+    monkeypatch.chdir(with_ear)
+    params = config.load()
+    numbers = tuned.of("ear", tuned.RECIPE, params.search, params).network.hyperparameters
+    assert (numbers["recipe"], numbers["epochs"], numbers["batch"], numbers["rate"]) == ("m2d_circor", 50, 32, 2.5e-4)
+
+
+@pytest.mark.parametrize(("arguments", "words", "status"), [
+    (("--system", "finetune"), "needs an encoder: --encoder NAME", 1),
+    (("--system", "finetune", "--encoder", "logspec"), "kind logspec cannot be fine-tuned", 1),
+    (("--system", "finetune", "--encoder", "ear", "--recipe", "m2d"), "'m2d' is none of m2d_circor", 1),
+    (("--encoder", "ear"), "add --system finetune", 2),
+])
+def test_what_cannot_be_fine_tuned_is_named_in_one_line(
+    with_ear: Path, arguments: tuple[str, ...], words: str, status: int
+) -> None:
+    found, said = here(with_ear, "circor", "--splits", "c.csv", *arguments, check=False)
+    assert found == status and words in said
+    assert status == 2 or said.count("\n") == 1
 
 
 def test_of_two_that_want_the_same_cohort_one_makes_it(

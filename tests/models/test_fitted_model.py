@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support import tiny_models
 from support.small_heads import HYPERPARAMETERS
+from support.small_tuning import with_encoder
 
 from heartml.core.system.hashing import sha256_folder
 from heartml.models import encoders
@@ -132,7 +133,8 @@ def test_every_head_survives_the_model_s_files(name: str, folder: Path, tmp_path
     head, rng = HEADS[name](), np.random.default_rng(0)
     pooling = None if head.TAKES == "frames" else "moments"
     cases = rng.normal(size=(40, 3 * 48)) if pooling else [rng.normal(size=(90, 48)).astype(np.float32)] * 40
-    fitted = head.fit(cases, Targets(np.arange(40) % 3, 3, np.arange(40)), HYPERPARAMETERS[name], 0)
+    targets = with_encoder(name, Targets(np.arange(40) % 3, 3, np.arange(40)), bands=48)
+    fitted = head.fit(cases, targets, HYPERPARAMETERS[name], 0)
     member = Member(CandidateSpec("logspec", name, "recording", pooling, HYPERPARAMETERS[name]), (fitted, fitted))
     other = Model(model.assignment_name, {0: member}, model.ensemble, model.encoder_specs)
     (tmp_path / "model").mkdir()

@@ -19,4 +19,6 @@ HYPERPARAMETERS = {
                "dropout": 0.1, "rate": 3e-3, "strength": 0.2},
     "fcnn": {**search_space.fixed_hyperparameters(PARAMS, "fcnn"), "steps": 40, "batch": 16, "dropout": 0.3,
              "rate": 3e-3},
+    "finetune": {**search_space.fixed_hyperparameters(PARAMS, "finetune"), "epochs": 12, "batch": 12, "rate": 2e-2,
+                 "chunk_s": 2.0, "inference_chunk_s": 2.0, "layer_decay": 1.0, "mask_bands": 2, "mask_frames": 10},
 }

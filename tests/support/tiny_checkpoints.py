@@ -67,13 +67,13 @@ def byol_a(file: Path, dim: int = 16) -> tuple[Path, nn.Module]:
     return file, net.eval()
 
 
-def heart(file: Path, heard: pd.DataFrame | None = None, channels: int = 8) -> tuple[Path, HeartTrunk]:
+def heart(file: Path, heard: pd.DataFrame | None = None, channels: int = 8, bands: int = 12) -> tuple[Path, HeartTrunk]:
     """A network of our own, and what it is said to have heard: recording_id, group_id, dataset."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        trunk = HeartTrunk(12, channels)
+        trunk = HeartTrunk(bands, channels)
         randomise(trunk)
-    spectrogram = LogspecParams(bands=12, low_hz=25, high_hz=800, window_s=0.05, hop_s=0.02)
+    spectrogram = LogspecParams(bands=bands, low_hz=25, high_hz=800, window_s=0.05, hop_s=0.02)
     outputs.write(file.parent, trunk, spectrogram, pd.DataFrame(columns=["recording_id", "group_id", "dataset"])
                   if heard is None else heard, {}, {})
     (file.parent / outputs.WEIGHTS).rename(file)

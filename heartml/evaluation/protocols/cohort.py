@@ -6,6 +6,7 @@ addressed by content. So a second run finds it, and worker processes can open it
 
 import functools
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,9 +50,9 @@ class Cohort:
     annotations: pd.DataFrame
 
     @functools.cached_property
-    def frames(self) -> Frames:
-        """Frames of every recording."""
-        return Frames.open(self.folder / ENCODER)
+    def frames(self) -> Mapping[str, Frames]:
+        """Encoder -> frames of every recording."""
+        return {path.parent.name: Frames.open(path.parent) for path in sorted(self.folder.glob("*/encoder.json"))}
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,11 @@ class DecodedFile:
     reason: str
 
 
-def prepare(folder: Path, params: Params) -> tuple[Cohort, dict[str, int]]:
+def prepare(folder: Path, params: Params, more: Sequence[EncoderSpec] = ()) -> tuple[Cohort, dict[str, int]]:
     """Read CirCor's layout in `folder`.
+
+    Args:
+        more: encoders whose frames are needed besides those of `ENCODER`.
 
     Returns:
         The cohort, and how many files were refused for each reason.
@@ -74,26 +78,27 @@ def prepare(folder: Path, params: Params) -> tuple[Cohort, dict[str, int]]:
         ProtocolError: none of its files can be used.
     """
     layout = circor.read(folder)
-    spec = encoders.spec(ENCODER, params)
-    decoded = _decode_all(layout, folder, spec)
+    specs = (encoders.spec(ENCODER, params), *more)
+    decoded = _decode_all(layout, folder, specs)
     reasons = Counter(one.reason for one in decoded.values() if one.reason) + Counter(layout.refused["reason"])
     recordings = _recordings(layout, decoded)
     if not len(recordings):
         raise ProtocolError(f"{folder}: no recording can be used ({dict(reasons)})")
     annotations = _annotations(layout, recordings)
     key = hashing.sha256(recordings.to_csv(index=False).encode() + annotations.to_csv(index=False).encode())
-    target = FOLDER / f"cohort-{key[:16]}-{encoders.fingerprint(spec)}"
+    target = FOLDER / "-".join(["cohort", key[:16], *map(encoders.fingerprint, specs)])
     with locks.exclusive(FOLDER / f".{target.name}.lock", on_wait=f"{target}: waiting for another run that makes it"):
         if not target.exists():
-            _write(target, recordings, annotations, spec)
+            _write(target, recordings, annotations, specs)
     return open_cohort(target), dict(sorted(reasons.items()))
 
 
-def _write(target: Path, recordings: pd.DataFrame, annotations: pd.DataFrame, spec: EncoderSpec) -> None:
+def _write(target: Path, recordings: pd.DataFrame, annotations: pd.DataFrame, specs: Sequence[EncoderSpec]) -> None:
     with files.replacing_folder(target) as building:
-        rate_hz = encoders.load(spec).frame_rate_hz
-        own = Store.of(spec, DEVICE).view(list(recordings["recording_id"]))
-        frame_store.write(building / ENCODER, own, rate_hz, spec.to_json())
+        for spec in specs:
+            encoder = encoders.load_once(spec)
+            own = Store.of(spec, DEVICE).view(list(recordings["recording_id"]))
+            frame_store.write(building / spec.name, own, encoder.frame_rate_hz, encoders.describe(spec, encoder))
         files.write_parquet(building / "recordings.parquet", recordings)
         files.write_parquet(building / "annotations.parquet", annotations)
 
@@ -105,19 +110,19 @@ def open_cohort(folder: Path) -> Cohort:
                   pd.read_parquet(folder / "annotations.parquet"))
 
 
-def _decode_all(layout: Layout, folder: Path, spec: EncoderSpec) -> dict[str, DecodedFile]:
-    """Decode and check every file and put its frames into the store: source_file -> result."""
+def _decode_all(layout: Layout, folder: Path, specs: Sequence[EncoderSpec]) -> dict[str, DecodedFile]:
+    """Decode and check every file and put its frames into the stores: source_file -> result."""
     stated = layout.recordings
     audio_files = [folder / str(file) for file in stated["source_file"]]
     checksums = [None if pd.isna(c) else str(c) for c in stated["file_sha256"]]
-    work = functools.partial(_decode, spec_to_text(spec), Store.of(spec, DEVICE), folder)
+    work = functools.partial(_decode, [(spec_to_text(spec), Store.of(spec, DEVICE)) for spec in specs], folder)
     with pool(available_workers(0)) as workers:
         given = zip(audio_files, checksums, strict=True)
         found = list(track(workers.map(work, given), "reading recordings", len(audio_files)))
     return dict(zip(stated["source_file"], found, strict=True))
 
 
-def _decode(text: str, store: Store, root: Path, given: tuple[Path, str | None]) -> DecodedFile:
+def _decode(stores: Sequence[tuple[str, Store]], root: Path, given: tuple[Path, str | None]) -> DecodedFile:
     path, checksum = given
     if fault := entry_checks.path_fault(root, path):
         return DecodedFile("", 0.0, fault.reason)
@@ -127,9 +132,10 @@ def _decode(text: str, store: Store, root: Path, given: tuple[Path, str | None])
         samples = sound_files.read(path)
     except sound_files.AudioError as error:
         return DecodedFile("", 0.0, error.reason)
-    if samples.recording_id not in store:
-        spec, encoder = encoder_from_text(text)
-        store.put(samples.recording_id, encoders.frames_of(encoder, spec, samples.floats, samples.sample_rate_hz))
+    for text, store in stores:
+        if samples.recording_id not in store:
+            spec, encoder = encoder_from_text(text)
+            store.put(samples.recording_id, encoders.frames_of(encoder, spec, samples.floats, samples.sample_rate_hz))
     return DecodedFile(samples.recording_id, samples.seconds, "")
 
 

@@ -23,16 +23,17 @@ from heartml.training import fold_fits, search_space, training_set
 from heartml.training.fold_fits import TrainingData
 from heartml.training.training_set import TrainingSet
 
-SINGLE = "single"
+SINGLE, FINETUNE = "single", "finetune"      # systems that are one network with the paper's rule
 CHUNK_S = 5.0          # arXiv 2404.17107: logits of 5 s chunks are averaged over a recording
-Key = int | str        # number of a trial, or `SINGLE`
+Key = int | str        # number of a trial, or the name of such a system
 
 
 @dataclass(frozen=True)
 class ProtocolFit:
     """One fit: fit `spec` for task `name` without the parts `without`, predict the parts `about`, write to `file`.
 
-    Stackers are fitted to the parts `stacked` of these, so these are predicted with noise added, too.
+    Stackers are fitted to the parts `stacked` of these, so these are predicted with noise added, too. An epoch may be
+    chosen by the units `validation`, where there are any.
     """
 
     cohort: Path
@@ -44,6 +45,7 @@ class ProtocolFit:
     stacked: tuple[int, ...]
     seed: int
     file: Path
+    validation: frozenset[str] = frozenset()
 
 
 def fit_part(wanted: ProtocolFit) -> None:
@@ -51,7 +53,8 @@ def fit_part(wanted: ProtocolFit) -> None:
     if wanted.file.exists():
         return
     data = training_data(wanted.cohort, wanted.folds, wanted.name)
-    fitted = data.fit(wanted.spec, ~np.isin(data.train_set.parts, wanted.without), wanted.seed)
+    chosen_by = np.isin(data.train_set.unit_ids, list(wanted.validation)) if wanted.validation else None
+    fitted = data.fit(wanted.spec, ~np.isin(data.train_set.parts, wanted.without), wanted.seed, chosen_by)
     about, stacked = (np.isin(data.train_set.parts, parts) for parts in (wanted.about, wanted.stacked))
     fold_fits.write_result(wanted.file, *data.predict_with_noise(fitted, wanted.spec, about, stacked))
 
@@ -65,7 +68,7 @@ def training_data(cohort: Path, folds: Path, name: str) -> TrainingData:
     rows = np.array([row[recording_id] for recording_id in found.recording_ids])
     seconds = source.recordings["seconds"].to_numpy()[rows]
     feature_set = _all_recordings(cohort).subset(rows, found.unit)
-    return TrainingData(found, feature_set, {ENCODER: source.frames}, source.annotations, tuple(seconds))
+    return TrainingData(found, feature_set, source.frames, source.annotations, tuple(seconds))
 
 
 @functools.lru_cache(maxsize=1)
@@ -73,8 +76,10 @@ def _all_recordings(cohort: Path) -> FeatureSet:
     """All recordings of a cohort, so that each is pooled once for all splits."""
     source = open_cohort(cohort)
     ids, frames = tuple(source.recordings["recording_id"]), source.frames
-    grids = {ENCODER: Grid.of(frames.encoder)}
-    return FeatureSet({ENCODER: frames.of(ids)}, {ENCODER: frames.frame_rate_hz}, grids, np.arange(len(ids)))
+    grids = {encoder: Grid.of(stored.encoder) for encoder, stored in frames.items()}
+    of_encoder = {encoder: stored.of(ids) for encoder, stored in frames.items()}
+    rates_hz = {encoder: stored.frame_rate_hz for encoder, stored in frames.items()}
+    return FeatureSet(of_encoder, rates_hz, grids, np.arange(len(ids)))
 
 
 @dataclass(frozen=True)
@@ -84,18 +89,20 @@ class Fits:
     Attributes:
         table: file with the folds of the split.
         specs: trial -> spec.
-        single: the network of the system `single`, if this task has one.
+        networks: systems that are one network with the paper's rule -> its spec.
         folds: number of inner folds.
+        validation: units that `finetune` may choose an epoch by.
     """
 
     cohort: Path
     table: Path
     name: str
     specs: Mapping[int, CandidateSpec]
-    single: CandidateSpec | None
+    networks: Mapping[str, CandidateSpec]
     folds: int
     seed: int
     folder: Path
+    validation: frozenset[str] = frozenset()
 
     @property
     def train_set(self) -> TrainingSet:
@@ -105,8 +112,8 @@ class Fits:
     def planned(self) -> Iterator[ProtocolFit]:
         """All fits. Networks of all inner folds predict the test part; of other heads one more fit does."""
         test = self.folds
-        if self.single:
-            yield self._fit(SINGLE, self.single, (test,), (test,))
+        for system, spec in self.networks.items():
+            yield self._fit(system, spec, (test,), (test,))
         for trial, spec in self.specs.items():
             bagged = spec.head_module.TAKES == "frames"
             for fold in range(self.folds):
@@ -118,10 +125,10 @@ class Fits:
         self, key: Key, spec: CandidateSpec, without: tuple[int, ...], about: tuple[int, ...],
         stacked: tuple[int, ...] = (),
     ) -> ProtocolFit:
-        number = len(self.specs) if key == SINGLE else int(key)
+        number = len(self.specs) if isinstance(key, str) else key
         seed = search_space.derive_seed(self.seed, number, without[0])
         return ProtocolFit(self.cohort, self.table, self.name, spec, without, about, stacked, seed,
-                           self._file(key, without))
+                           self._file(key, without), self.validation if key == FINETUNE else frozenset())
 
     def _file(self, key: Key, without: Sequence[int]) -> Path:
         return self.folder / f"{self.name}-{self.seed}-{key}-{'-'.join(map(str, without))}.safetensors"
@@ -141,9 +148,9 @@ class Fits:
                 found[trial] = _placed(noisy, self._parts(spec))
         return found
 
-    def single_prediction(self) -> HeadPrediction:
-        """Prediction of the single network for the recordings of the test part."""
-        return fold_fits.read_prediction(self._file(SINGLE, (self.folds,)))
+    def prediction_of(self, system: str) -> HeadPrediction:
+        """Prediction of one of `networks` for the recordings of the test part."""
+        return fold_fits.read_prediction(self._file(system, (self.folds,)))
 
     def _parts(self, spec: CandidateSpec) -> NDArray[np.int64]:
         """The part of every case (recording or unit) that a spec predicts."""

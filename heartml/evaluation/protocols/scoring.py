@@ -13,7 +13,7 @@ from heartml.evaluation.protocols.cohort import Cohort
 from heartml.metrics import METRICS
 from heartml.metrics.bootstrap import bootstrap_interval
 
-SYSTEMS = ("single", "ensemble")
+SYSTEMS = ("single", "ensemble", "finetune")
 COLUMNS = (("w_acc", "weighted_accuracy"), ("uar", "uar"))
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -76,7 +76,7 @@ def pooled(results: Sequence[Mapping[str, Any]], cohort: Cohort, params: Params)
     group = cohort.recordings.drop_duplicates("patient_id").set_index("patient_id")["group_id"]
     labels, groups = np.array([code[label] for label in first["label"]]), first["patient_id"].map(group).to_numpy(str)
     found: dict[str, Any] = {"patients": len(first)}
-    for system in SYSTEMS:
+    for system in [one for one in SYSTEMS if one in results[0]]:
         decisions = np.array([code[name] for name in first[system]])
         for short, name in COLUMNS:
             interval = bootstrap_interval(

@@ -24,6 +24,7 @@ class Split:
         twins: patients of the test part whose child has another patient id among the development patients.
         unknown: number of patients of the file that the cohort lacks.
         patients: number of patients in each published part.
+        validation: patients of the published validation part.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Split:
     twins: frozenset[str]
     unknown: int
     patients: Mapping[str, int]
+    validation: frozenset[str] = frozenset()
 
 
 def read_split(path: Path, published: "pd.Series[str]", cohort: Cohort, params: Params, seed: int) -> Split:
@@ -56,4 +58,5 @@ def read_split(path: Path, published: "pd.Series[str]", cohort: Cohort, params: 
     ordered = schema.conform(folds[list(schema.FOLDS)].sort_values("recording_id"), schema.FOLDS, "folds")
     patients = {name: int(table.loc[part == name, "patient_id"].nunique()) for name in PARTS}
     not_here = len(ids.keys() - set(cohort.recordings["patient_id"]))
-    return Split(path.name, ordered, frozenset(twins), not_here, patients)
+    validation = frozenset(table.loc[part == "validation", "patient_id"])
+    return Split(path.name, ordered, frozenset(twins), not_here, patients, validation)

@@ -1,4 +1,4 @@
-"""What `heartml protocol` prints: the paper's columns for both systems, below the numbers that the paper reports."""
+"""What `heartml protocol` prints: the paper's columns for every system, below the numbers that the paper reports."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,8 @@ from heartml.core.tasks import TASKS
 PAPER = (("M2D, published (arXiv 2404.17107)", ".832", ".713"), ("its ensemble of best W.acc", ".837", ".716"),
          ("its ensemble of best UAR", ".832", ".733"))
 CLASSES = TASKS["murmur"].classes
-TITLES = {"single": "one network, the paper's rule", "ensemble": "ensemble, stacked per patient"}
+TITLES = {"single": "one network, the paper's rule", "ensemble": "ensemble, stacked per patient",
+          "finetune": "fine-tuned, the paper's rule"}
 
 
 def show(found: Mapping[str, Any]) -> None:
@@ -22,7 +23,7 @@ def show(found: Mapping[str, Any]) -> None:
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for title, w_acc, uar in PAPER:
         table.add_row(title, w_acc, uar, style="dim")
-    for system, title in TITLES.items():
+    for system, title in _titles(found):
         row, sd = found[system], found[system]["sd"]
         cells = [_cell(row.get(key), sd.get(key)) for key in ("w_acc", "uar")]
         cells += [_cell(row["recall"].get(name), sd["recall"].get(name)) for name in CLASSES]
@@ -35,6 +36,11 @@ def show(found: Mapping[str, Any]) -> None:
         console.print(line, markup=False)
 
 
+def _titles(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The systems that were scored, and their titles."""
+    return [(system, title) for system, title in TITLES.items() if system in found]
+
+
 def remarks(found: Mapping[str, Any]) -> list[str]:
     """Lines below the table: counts of the data and of each split, pooled scores, a warning about other splits."""
     data = found["data"]
@@ -45,10 +51,10 @@ def remarks(found: Mapping[str, Any]) -> list[str]:
         lacking = f", {one['not_here']} of its patients are not in this folder" if one["not_here"] else ""
         lines.append(f"{one['split']}, seed {one['seed']}: {parts} patients, {one['twins']} test patients are children "
                      f"with another id in development{lacking}")
-    for system in TITLES if found["pooled"] else ():
+    for system, title in _titles(found) if found["pooled"] else ():
         numbers = ", ".join(f"{name} {value:.3f} [{low:.3f}, {high:.3f}]"
                             for name, (value, low, high) in found["pooled"][system].items())
-        lines.append(f"all {found['pooled']['patients']} test patients together, {TITLES[system]}: {numbers}")
+        lines.append(f"all {found['pooled']['patients']} test patients together, {title}: {numbers}")
     if not all(one["patients"]["test"] == 236 for one in found["splits"]):
         lines.append("These are not the paper's test parts: the published rows are for orientation only.")
     return lines

@@ -83,7 +83,7 @@ Memory = dict[tuple[Any, ...], Var]      # what encoders share: prepared wavefor
 
 def can(spec: EncoderSpec) -> bool:
     """Whether this encoder can be written as a graph."""
-    return spec.kind in GRAPHS
+    return spec.kind in GRAPHS and not (spec.pretrained and spec.pretrained.takes_input)
 
 
 def frames(samples: Var, rate_hz: Var, spec: EncoderSpec, memory: Memory) -> Var:

@@ -181,7 +181,7 @@ class Efficientat(PretrainedEncoder):
 
     def __init__(self, tensors: Mapping[str, Tensor], params: EfficientatParams) -> None:
         assert params.hop_ms is not None and params.mels is not None and params.strides is not None
-        self.layers = [_LAST if layer == "last" else layer for layer in params.layers]
+        self.layers = [layer if isinstance(layer, int) else _LAST for layer in params.layers]
         if max(self.layers) > _LAST:
             raise ValueError(f"layers: there are 0 to {_LAST - 1} and last")
         strides = {0: 2, **dict(zip(_STRIDED, params.strides, strict=True))}

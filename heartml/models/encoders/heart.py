@@ -41,6 +41,7 @@ class HeartParams(PretrainedParams):
     LICENCE: ClassVar[str] = "as the recordings that it was trained on"
     CITATION: ClassVar[str] = "HeartML, heart encoder"
     SHARED: ClassVar[tuple[str, ...]] = ("residual_block",)
+    TUNABLE: ClassVar[bool] = True
 
     level: Positive = 1.0        # as in training, where sounds are prepared as for all encoders
 
@@ -83,7 +84,7 @@ class HeartTrunk(nn.Module):
 
 
 class Heart(PretrainedEncoder):
-    """The encoder, see the module; its layers are `last` and the numbers of its blocks.
+    """The encoder, see the module; its layers are `last`, the numbers of its blocks, and `input`, the spectrogram.
 
     Raises:
         KeyError, ValueError, RuntimeError: the tensors are those of another network, or there is no such layer.
@@ -91,21 +92,21 @@ class Heart(PretrainedEncoder):
 
     name = "heart"
     sample_rate_hz = RATE_HZ
-    bands = 1
 
     def __init__(self, tensors: Mapping[str, Tensor], params: HeartParams, audio: AudioParams) -> None:
-        unknown = [layer for layer in params.layers if layer != "last" and int(layer) >= len(DILATIONS)]
+        unknown = [layer for layer in params.layers if isinstance(layer, int) and layer >= len(DILATIONS)]
         if unknown:
             raise ValueError(f"layers: there are `last` and 0 to {len(DILATIONS) - 1}, not {unknown[0]}")
-        self.layers = params.layers
+        self.layers, self.takes_input = params.layers, params.takes_input
         own = audio.model_copy(update={"sample_rate_hz": RATE_HZ})
         self.spectrogram = Logspec(own, spectrogram_of(tensors))
-        self.frame_rate_hz = self.spectrogram.frame_rate_hz / _STRIDE
+        self.frame_rate_hz = self.spectrogram.frame_rate_hz / (1 if self.takes_input else _STRIDE)
+        self.bands = self.spectrogram.dim if self.takes_input else 1
         channels = len(tensors["stem.bias"])
         self.trunk = HeartTrunk(self.spectrogram.dim, channels).eval()
         self.trunk.load_state_dict({name: tensor.to(torch.int64 if name.endswith("tracked") else torch.float32)
                                     for name, tensor in tensors.items() if name in self.trunk.state_dict()})
-        self.dim = channels * len(self.layers) + STATES
+        self.dim = self.spectrogram.dim if self.takes_input else channels * len(self.layers) + STATES
 
     @classmethod
     def from_pretrained(cls, path: Path, sha256: str | None = None, layers: Sequence[Layer] = ("last",)) -> "Heart":
@@ -125,12 +126,14 @@ class Heart(PretrainedEncoder):
         return self
 
     def frames_in(self, samples: int) -> int:
-        """Every second frame of the spectrogram; at least one."""
-        return -(-self.spectrogram.frames_in(samples) // _STRIDE)
+        """Every second frame of the spectrogram; at least one. Of layer `input`, its frames."""
+        return -(-self.spectrogram.frames_in(samples) // (1 if self.takes_input else _STRIDE))
 
     def forward(self, batch: Tensor) -> Tensor:
         """float32 `[batch, time] -> [batch, frames, dim]`: hidden layers, then probabilities of the heart states."""
         frames = self.spectrogram.encode(batch)
+        if self.takes_input:
+            return frames
         count = -(-frames.shape[1] // _STRIDE)
         frames = (frames - frames.mean((1, 2), keepdim=True)).repeat(1, -(-SHORTEST_FRAMES // frames.shape[1]), 1)
         with torch.no_grad():

@@ -9,7 +9,7 @@ Those at 4 kHz are our own (`heartml pretrain --method masked`): the bands lie w
 
 A longer recording is padded to whole patches and encoded in chunks of the input's length. A shorter last one has the
 first columns of the table of positions. Bands of patches are stacked, so frequency is kept. Layer `last` is the output
-of the final norm, `0`, `1`, ... are the outputs of the blocks.
+of the final norm, `0`, `1`, ... are the outputs of the blocks. Layer `input` is the spectrogram, scaled.
 """
 
 import functools
@@ -58,6 +58,7 @@ class M2dParams(PretrainedParams):
     LICENCE: ClassVar[str] = "NTT: evaluation only"
     CITATION: ClassVar[str] = "Niizumi et al., Masked Modeling Duo, 2023, arXiv 2210.14648"
     LIBRARIES: ClassVar[tuple[str, ...]] = ("timm",)
+    TUNABLE: ClassVar[bool] = True
 
     input_size: tuple[Count, Count] | None = None
     patch_size: tuple[Count, Count] | None = None
@@ -221,22 +222,24 @@ class M2d(PretrainedEncoder):
         assert params.input_size is not None and params.patch_size is not None
         own = plain_names(tensors)
         (mels, self.chunk), (high, self.wide) = params.input_size, params.patch_size
-        self.bands, self.columns = mels // high, self.chunk // self.wide
-        _check_shape(own, params, self.bands * self.columns)
+        self.rows, self.columns = mels // high, self.chunk // self.wide
+        _check_shape(own, params, self.rows * self.columns)
         stats = own[NORM_STATS].tolist() if NORM_STATS in own else _USUAL_STATS
         self.mean, self.deviation = float(stats[0]), float(stats[1])
         with torch.random.fork_rng(devices=[]):
             self.network = Transformer.of({name: tensor for name, tensor in own.items() if name != NORM_STATS},
                                           params.heads).eval()
         depth = len(self.network.blocks)
-        self.layers = [depth if layer == "last" else layer for layer in params.layers]
+        self.layers = [layer if isinstance(layer, int) else depth for layer in params.layers]
         if max(self.layers) > depth:
             raise ValueError(f"layers: there are 0 to {depth - 1} and last")
         self.sample_rate_hz = params.rate_hz()
         self.log_mel = LogMel(self.sample_rate_hz, mels)
         self.mel = self.log_mel.mel
-        self.frame_rate_hz = self.sample_rate_hz / self.mel.hop / self.wide
-        self.dim = self.bands * len(self.layers) * own["cls_token"].shape[-1]
+        self.takes_input = params.takes_input
+        self.bands = mels if self.takes_input else self.rows
+        self.frame_rate_hz = self.sample_rate_hz / self.mel.hop / (1 if self.takes_input else self.wide)
+        self.dim = mels if self.takes_input else self.rows * len(self.layers) * own["cls_token"].shape[-1]
 
     @classmethod
     def from_pretrained(cls, path: Path, sha256: str | None = None, layers: Sequence[Layer] = ("last",)) -> "M2d":
@@ -256,8 +259,11 @@ class M2d(PretrainedEncoder):
         return self
 
     def frames_in(self, samples: int) -> int:
-        """The patches that a spectrogram fills, chunk by chunk; at least one."""
-        whole, rest = self._chunks(1 + max(samples, self.mel.least_samples) // self.mel.hop)
+        """The patches that a spectrogram fills, chunk by chunk; at least one. Of layer `input`, its frames."""
+        frames = 1 + max(samples, self.mel.least_samples) // self.mel.hop
+        if self.takes_input:
+            return frames
+        whole, rest = self._chunks(frames)
         return whole * self.columns + rest // self.wide
 
     def _chunks(self, frames: int) -> tuple[int, int]:
@@ -273,12 +279,16 @@ class M2d(PretrainedEncoder):
     def forward(self, batch: Tensor) -> Tensor:
         """float32 `[batch, time] -> [batch, frames, bands x channels]`."""
         picture = self.spectrogram(batch)
+        return picture.transpose(1, 2) if self.takes_input else self.of_picture(picture)
+
+    def of_picture(self, picture: Tensor) -> Tensor:
+        """A scaled spectrogram `[batch, mels, frames] -> [batch, patches in time, rows of patches x channels]`."""
         whole, rest = self._chunks(picture.shape[2])
         picture = functional.pad(picture, (0, max(0, whole * self.chunk + rest - picture.shape[2])))
         parts = []
         if whole:
             chunks = torch.stack(picture[:, :, : whole * self.chunk].chunk(whole, dim=2), dim=1).flatten(0, 1)
-            parts.append(self._frames(chunks).reshape(len(batch), whole * self.columns, self.dim))
+            parts.append(self._frames(chunks).reshape(len(picture), whole * self.columns, -1))
         if rest >= self.wide:
             parts.append(self._frames(picture[:, :, whole * self.chunk : whole * self.chunk + rest]))
         return torch.cat(parts, dim=1)
@@ -292,7 +302,7 @@ class M2d(PretrainedEncoder):
         found = [self.network(image[first : first + _AT_ONCE, None], self.columns)
                  for first in range(0, len(image), _AT_ONCE)]
         tokens = torch.cat([torch.cat([of[number] for number in self.layers], dim=2) for of in found])
-        return tokens.reshape(len(tokens), self.bands, -1, tokens.shape[2]).transpose(1, 2).flatten(2)
+        return tokens.reshape(len(tokens), self.rows, -1, tokens.shape[2]).transpose(1, 2).flatten(2)
 
 
 def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

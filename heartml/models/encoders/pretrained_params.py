@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from heartml.core.config import Positive, Section
 from heartml.models.encoders import weight_files
 
-Layer = Literal["last"] | Annotated[int, Field(ge=0)]
+Layer = Literal["last", "input"] | Annotated[int, Field(ge=0)]
+INPUT: tuple[Layer, ...] = ("input",)      # the layers of an encoder whose frames are what its network takes
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _NOT_IN_FRAMES = {"weights", "hold", "licence", "redistribute", "citation"}
 
@@ -25,7 +26,8 @@ class PretrainedParams(Section, abc.ABC):
     Attributes:
         weights: the publisher's file (of kind `transformers`: folder), relative to the project.
         sha256: its hash, as `heartml weights add` prints it.
-        layers: whose outputs are a frame's values, one after the other; `last` is the network's own output.
+        layers: whose outputs are a frame's values, one after the other; `last` is the network's own output. `input`,
+            alone, is what the network takes: the head `finetune` is trained on that.
         level: the waveform's level before it is encoded, as `preprocessing.prepare` measures it. The sounds that such
             networks were trained on lie at about a tenth of full scale.
         hold: whether a registered model holds the weights. Otherwise it names them, and needs the file to be loaded.
@@ -39,6 +41,7 @@ class PretrainedParams(Section, abc.ABC):
     REDISTRIBUTABLE: ClassVar[bool] = False
     LIBRARIES: ClassVar[tuple[str, ...]] = ()      # whose versions decide the frames, besides those of every encoder
     SHARED: ClassVar[tuple[str, ...]] = ()         # modules of `heartml/models/` whose code decides the frames too
+    TUNABLE: ClassVar[bool] = False                # whether the layer `input` is there, see `heartml.models.trunks`
 
     weights: str
     sha256: Sha256
@@ -48,6 +51,19 @@ class PretrainedParams(Section, abc.ABC):
     licence: str | None = None
     citation: str | None = None
     redistribute: bool | None = None
+
+    @model_validator(mode="after")
+    def _input_is_there_and_alone(self) -> Self:
+        if "input" in self.layers and not self.TUNABLE:
+            raise ValueError(f"layers: an encoder of kind {self.KIND} has no layer `input`")
+        if "input" in self.layers and self.layers != INPUT:
+            raise ValueError("layers: `input` stands alone")
+        return self
+
+    @property
+    def takes_input(self) -> bool:
+        """Whether a frame is what the network takes."""
+        return self.layers == INPUT
 
     @property
     def path(self) -> Path:

@@ -6,7 +6,8 @@ makes the input. Nothing is downloaded, pickled weights are not read, and no cod
 
 Networks on the waveform take a recording as a whole. The others take windows of one length (AST about 10 s, CLAP 10 s,
 Whisper 30 s); a longer recording is encoded window by window, and of the last one those frames are kept that the sound
-reaches. Where the network has patches (AST) or bands (CLAP), these are stacked, so frequency is kept.
+reaches. Where the network has patches (AST) or bands (CLAP), these are stacked, so frequency is kept. Layer `input` is
+what the feature extractor of AST, wav2vec2, HuBERT and WavLM makes: log-mel bands, or the samples of a waveform.
 """
 
 import json
@@ -28,6 +29,8 @@ _NEEDED = ("config.json", "preprocessor_config.json")
 _UNUSED = ("masked_spec_embed",)      # weights of training alone, which some folders do not have
 _LEAST_S = 0.025                      # a window of the feature extractors
 _AST_FRAMES_HZ = 100                  # of its spectrogram
+WAVES = ("wav2vec2", "hubert", "wavlm")
+_WITH_INPUT = ("audio-spectrogram-transformer", *WAVES)
 
 
 class TransformersParams(PretrainedParams):
@@ -39,6 +42,7 @@ class TransformersParams(PretrainedParams):
 
     KIND: ClassVar[str] = "transformers"
     LIBRARIES: ClassVar[tuple[str, ...]] = ("transformers",)
+    TUNABLE: ClassVar[bool] = True
 
     sample_rate_hz: Count | None = None
 
@@ -108,7 +112,9 @@ class Transformers(PretrainedEncoder):
         self.device = "cpu"
         self.windows = self._windows()
         self.bands = self.windows.bands
-        if max([layer for layer in params.layers if layer != "last"], default=-1) >= self.windows.layers:
+        if params.takes_input:
+            self._give_input()
+        if max([layer for layer in params.layers if isinstance(layer, int)], default=-1) >= self.windows.layers:
             raise WeightsError(f"{folder}: layers: there is `last`" + (f" and 0 to {self.windows.layers - 1}"
                                                                        if self.windows.layers else " alone"))
         self.dim = int(self._window(torch.zeros(self._least_samples)).shape[1])
@@ -135,7 +141,7 @@ class Transformers(PretrainedEncoder):
             found = _Windows(samples, frames, bands, 2, depth)
             self.frame_rate_hz = _AST_FRAMES_HZ / config.time_stride
             return found
-        if self.type in ("wav2vec2", "hubert", "wavlm"):
+        if self.type in WAVES:
             self.frame_rate_hz = self.sample_rate_hz / float(torch.tensor(config.conv_stride).prod())
             return _Windows(None, 0, 1, 0, depth)
         samples = int(self.extractor.nb_max_samples if self.type.startswith("clap") else self.extractor.n_samples)
@@ -143,6 +149,21 @@ class Transformers(PretrainedEncoder):
         bands, frames = (maps.shape[2], maps.shape[3]) if maps.ndim == 4 else (1, maps.shape[1])
         self.frame_rate_hz = frames * self.sample_rate_hz / samples
         return _Windows(samples, frames, bands, 0, depth if self.type == "whisper" else 0)
+
+    def _give_input(self) -> None:
+        """Make a frame what the network takes.
+
+        Raises:
+            WeightsError: what it takes cannot be cut into parts of a recording.
+        """
+        if self.type not in _WITH_INPUT:
+            raise WeightsError(f"{self.folder}: a network of type {self.type!r} has no layer `input`; "
+                               f"{', '.join(_WITH_INPUT)} have")
+        wave = self.type in WAVES
+        self.frame_rate_hz = float(self.sample_rate_hz if wave else _AST_FRAMES_HZ)
+        self.bands = 1 if wave else int(self.network.config.num_mel_bins)
+        self.windows = _Windows(self.windows.samples, 0 if wave else int(self.network.config.max_length), self.bands,
+                                0, self.windows.layers)
 
     def to(self, device: str) -> "Transformers":
         """The same encoder on another device; the feature extractor stays on the CPU."""
@@ -157,6 +178,8 @@ class Transformers(PretrainedEncoder):
     def frames_in(self, samples: int) -> int:
         """What the network gives for so many samples; at least one."""
         samples = max(samples, self._least_samples)
+        if self.windows.samples is None and self.params.takes_input:
+            return samples
         if self.windows.samples is None:
             return int(self.network._get_feat_extract_output_lengths(samples))
         whole, rest = divmod(samples, self.windows.samples)
@@ -170,8 +193,11 @@ class Transformers(PretrainedEncoder):
 
     def _window(self, wave: Tensor) -> Tensor:
         """`[time] -> [frames, bands x channels]`: the frames that the sound reaches, of the chosen layers."""
+        if self.params.takes_input:
+            values = self._taken(wave)["input_values"][0]
+            return values.reshape(len(values), -1)[: self.frames_in(len(wave))]
         last, hidden = self._run(wave)
-        chosen = [last if layer == "last" else hidden[layer + 1] for layer in self.params.layers]
+        chosen = [last if layer == "last" else hidden[int(layer) + 1] for layer in self.params.layers]
         maps = torch.cat([self._bands(one) for one in chosen], dim=1)
         return stacked(maps)[0, : self.frames_in(len(wave))]
 
@@ -184,14 +210,18 @@ class Transformers(PretrainedEncoder):
 
     def _run(self, wave: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         """The network's own output, and the outputs of all layers, for one window `[time]`."""
-        made = self.extractor(wave.numpy(), sampling_rate=self.sample_rate_hz, return_tensors="pt")
-        keys = ("input_values", "input_features", "is_longer")
-        taken = {key: made[key].to(self.device) for key in keys if key in made}
+        taken = self._taken(wave)
         if self.type.startswith("qwen2_audio"):
             taken["attention_mask"] = self._reach(len(wave), taken["input_features"])
         with torch.inference_mode():
             found = self.network(**taken, output_hidden_states=self.params.layers != ("last",))
         return found.last_hidden_state, found.hidden_states or ()
+
+    def _taken(self, wave: Tensor) -> dict[str, Tensor]:
+        """What the feature extractor makes of `[time]`."""
+        made = self.extractor(wave.numpy(), sampling_rate=self.sample_rate_hz, return_tensors="pt")
+        keys = ("input_values", "input_features", "is_longer")
+        return {key: made[key].to(self.device) for key in keys if key in made}
 
     def _reach(self, samples: int, features: Tensor) -> Tensor:
         """Where Qwen2-Audio may look: `[1, 1, tokens, tokens]`, minus infinity behind the end of the sound."""

@@ -32,6 +32,8 @@ class Targets:
             more than the last index between annotations, -1 where nothing is known. `None` where the data set has no
             annotations. Only heads that take frames use it.
         frame_rate_hz: of the frames, or of the frames that were pooled.
+        encoder: spec of the encoder as JSON (`EncoderSpec.to_json`); for a head that trains the encoder too.
+        validation: cases `[cases]` that a head may choose by and is not trained on; `None`: it draws its own.
     """
 
     labels: NDArray[np.int64]
@@ -39,6 +41,8 @@ class Targets:
     groups: NDArray[np.int64]
     states: Sequence[NDArray[np.int8]] | None = None
     frame_rate_hz: float = 50.0
+    encoder: Mapping[str, object] | None = None
+    validation: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -122,4 +126,5 @@ HEADS: dict[str, Callable[[], Head]] = family.members(__name__, [
     "sequence",
     "resnet",
     "fcnn",
+    "finetune",
 ])

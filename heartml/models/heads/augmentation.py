@@ -104,12 +104,12 @@ class Crops:
         mean = crops.mean(axis=(1, 2))
         for row in range(batch):
             for _ in range(2):
-                _mask(crops[row], mean[row], size, round(self.mask * self.strength), rng)
-                _mask(crops[row].T, mean[row], dim, round(_MASK_BANDS * self.strength), rng)
+                mask(crops[row], mean[row], size, round(self.mask * self.strength), rng)
+                mask(crops[row].T, mean[row], dim, round(_MASK_BANDS * self.strength), rng)
         return crops
 
 
-def _mask(values: NDArray[np.float32], value: np.float32, size: int, widest: int, rng: np.random.Generator) -> None:
+def mask(values: NDArray[np.float32], value: np.float32, size: int, widest: int, rng: np.random.Generator) -> None:
     """Overwrite up to `widest` neighbouring rows of `values` in place."""
     width = int(rng.integers(0, widest + 1))
     first = int(rng.integers(0, max(1, size - width)))

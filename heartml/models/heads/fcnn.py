@@ -35,12 +35,12 @@ from heartml.models.heads import (
     Suggester,
     Targets,
 )
-from heartml.models.heads.network_params import NetworkParams
+from heartml.models.heads.network_params import SteppedParams
 from heartml.models.heads.network_training import Recipe, predict_chunks, split_chunks, train
 
 NAME = "fcnn"
 TAKES: Literal["vectors", "frames"] = "frames"
-PARAMS = NetworkParams
+PARAMS = SteppedParams
 
 _HIDDEN = (64, 32, 16)
 

@@ -16,17 +16,15 @@ NOISE_ENCODER = "logspec"      # noise is added to log powers, which other encod
 
 
 class NetworkParams(Section):
-    """What a network is trained on, and for how long.
+    """What every network is trained on.
 
     Attributes:
         encoders: those whose frames it can be trained on.
-        steps: number of steps of the optimiser.
-        batch: recordings in each step.
+        batch: recordings in each step of the optimiser.
         training: keys of `search.training` that this network replaces.
     """
 
     encoders: Annotated[tuple[str, ...], Field(min_length=1)]
-    steps: Count
     batch: Annotated[int, Field(ge=2)]     # batch norm needs two recordings
     training: dict[str, Any] = Field(default_factory=dict)
 
@@ -36,6 +34,12 @@ class NetworkParams(Section):
         Raises:
             HeartMLError: a value cannot be used; the message names the key.
         """
+
+
+class SteppedParams(NetworkParams):
+    """A network that is trained for a number of `steps` of the optimiser."""
+
+    steps: Count
 
 
 class NetworkModule(Protocol):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol, Self, TypeVar, cast
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -45,11 +45,22 @@ class Recipe(TrainingParams):
 
     def noise(self) -> Noise | None:
         """The noise that is added to crops; `None` for none."""
-        return Noise(self.noise_share, self.noise_snr_low_db, self.noise_snr_high_db) if self.noise_share else None
+        return _noise(self)
 
     def inference_frames(self, frame_rate_hz: float) -> int | None:
         """`inference_chunk_s` in frames; `None` where recordings are predicted whole."""
         return None if self.inference_chunk_s is None else max(1, round(self.inference_chunk_s * frame_rate_hz))
+
+
+def _noise(params: TrainingParams) -> Noise | None:
+    if not params.noise_share:
+        return None
+    return Noise(params.noise_share, params.noise_snr_low_db, params.noise_snr_high_db)
+
+
+def noise_of(hyperparameters: Hyperparameters) -> Noise | None:
+    """The noise in a head's hyperparameters; `None` for none."""
+    return _noise(TrainingParams.model_validate({key: hyperparameters.get(key) for key in TrainingParams.model_fields}))
 
 
 @dataclass
@@ -89,9 +100,25 @@ class Source(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Tuning:
+    """What the training of a pre-trained network does besides.
+
+    Attributes:
+        groups: the network -> groups of weights that learn, each with its share of the learning rate.
+        least_rate: the schedule ends at this rate and not at zero.
+        after: called with the network, in evaluation mode, after every `every` steps.
+    """
+
+    groups: Callable[[nn.Module], Sequence[tuple[Sequence[nn.Parameter], float]]]
+    least_rate: float = 0.0
+    every: int = 1
+    after: Callable[[nn.Module], None] | None = None
+
+
 def train(
     build: Callable[[], Network], source: Source, targets: Targets, recipe: Recipe, seed: int,
-    frame_loss: FrameLoss | None = None,
+    frame_loss: FrameLoss | None = None, tuning: Tuning | None = None,
 ) -> Network:
     """Train a network for `recipe.steps` steps, on the GPU where there is one.
 
@@ -100,11 +127,12 @@ def train(
     Args:
         build: makes the untrained network.
         frame_loss: logits of frames, heart states and labels -> a loss that is added to that of the recordings.
+        tuning: of a network that is pre-trained; `None`: every weight learns, and at the same rate.
     """
     with torch.random.fork_rng(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         torch.manual_seed(seed)
         network = build().to("cuda" if torch.cuda.is_available() else "cpu")
-        setup = _Setup(source, targets.labels, _weights(network, targets, recipe), recipe, frame_loss)
+        setup = _Setup(source, targets.labels, _weights(network, targets, recipe), recipe, frame_loss, tuning)
         _loop(network.train(), setup, np.random.default_rng(seed))
     return network.eval()
 
@@ -116,6 +144,7 @@ class _Setup:
     weights: Tensor
     recipe: Recipe
     frame_loss: FrameLoss | None
+    tuning: Tuning | None
 
 
 def _weights(network: nn.Module, targets: Targets, recipe: Recipe) -> Tensor:
@@ -124,9 +153,9 @@ def _weights(network: nn.Module, targets: Targets, recipe: Recipe) -> Tensor:
 
 
 def _loop(network: nn.Module, setup: _Setup, rng: np.random.Generator) -> None:
-    recipe = setup.recipe
-    optimiser = _optimiser(network, recipe)
-    schedule = _schedule(optimiser, recipe)
+    recipe, tuning = setup.recipe, setup.tuning
+    optimiser = _optimiser(network, recipe, tuning)
+    schedule = _schedule(optimiser, recipe, 0.0 if tuning is None else tuning.least_rate)
     batches = _batches(len(setup.labels), recipe.batch, recipe.steps * recipe.accumulation, rng)
     curve, total = _curve.get(), torch.zeros((), device=setup.weights.device)
     for step in range(1, recipe.steps + 1):
@@ -140,9 +169,12 @@ def _loop(network: nn.Module, setup: _Setup, rng: np.random.Generator) -> None:
         optimiser.step()
         if curve is not None and step % CURVE_STEPS == 0:
             curve.loss.append(float(total) / CURVE_STEPS)
-            curve.rate.append(float(optimiser.param_groups[0]["lr"]))
+            curve.rate.append(float(optimiser.param_groups[-1]["lr"]))
             total.zero_()
         schedule.step()
+        if tuning is not None and tuning.after is not None and step % tuning.every == 0:
+            tuning.after(network.eval())
+            network.train()
 
 
 def _loss(network: nn.Module, setup: _Setup, rows: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
@@ -189,8 +221,11 @@ def class_weights(targets: Targets, power: float) -> NDArray[np.float64]:
     return np.asarray((len(targets.labels) / (targets.classes * np.maximum(counts, 1))) ** power)
 
 
-def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    weights, decay = network.parameters(), recipe.weight_decay
+def _optimiser(network: nn.Module, recipe: Recipe, tuning: Tuning | None) -> torch.optim.Optimizer:
+    weights: Any = network.parameters()
+    if tuning is not None:
+        weights = [{"params": list(own), "lr": recipe.rate * share} for own, share in tuning.groups(network)]
+    decay = recipe.weight_decay
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(weights, recipe.rate, momentum=recipe.sgd_momentum, weight_decay=decay)
     if recipe.optimiser == "adam":
@@ -198,13 +233,16 @@ def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(weights, recipe.rate, weight_decay=decay)
 
 
-def _schedule(optimiser: torch.optim.Optimizer, recipe: Recipe) -> torch.optim.lr_scheduler.LRScheduler:
+def _schedule(optimiser: torch.optim.Optimizer, recipe: Recipe, least_rate: float
+              ) -> torch.optim.lr_scheduler.LRScheduler:
     """One cycle (Smith and Topin, 2019), or a linear warm-up before a half cosine or a constant rate."""
     if recipe.schedule == "one_cycle":
         total = recipe.steps + 1
         warm = recipe.warmup_share if recipe.warmup_share * total > 1 else 0.0     # torch divides by zero below that
-        return torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=total, pct_start=warm)
-    return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_share(step, recipe))
+        highest = [float(group["lr"]) for group in optimiser.param_groups]
+        return torch.optim.lr_scheduler.OneCycleLR(optimiser, highest, total_steps=total, pct_start=warm)
+    least = least_rate / recipe.rate
+    return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: least + (1 - least) * rate_share(step, recipe))
 
 
 def rate_share(step: int, recipe: Recipe) -> float:

@@ -31,7 +31,7 @@ from heartml.models.heads import (
     Targets,
 )
 from heartml.models.heads.augmentation import Crops
-from heartml.models.heads.network_params import NetworkParams
+from heartml.models.heads.network_params import SteppedParams
 from heartml.models.heads.network_training import Recipe, centred, predict_chunks, repeated, split_chunks, train
 
 NAME = "resnet"
@@ -39,7 +39,7 @@ _WHERE = "search.network_parameters.resnet"
 TAKES: Literal["vectors", "frames"] = "frames"
 
 
-class ResnetParams(NetworkParams):
+class ResnetParams(SteppedParams):
     """A network of timm that gives a feature map, its pooling, and the file of weights that it starts from."""
 
     backbone: str

@@ -29,7 +29,7 @@ from heartml.models.heads import (
     Targets,
 )
 from heartml.models.heads.augmentation import Crops
-from heartml.models.heads.network_params import NetworkParams
+from heartml.models.heads.network_params import SteppedParams
 from heartml.models.heads.network_training import Recipe, centred, predict_chunks, repeated, split_chunks, train
 from heartml.models.heads.segment_features import FIRST_SYSTOLE, UNANNOTATED, soft_segments
 from heartml.models.residual_block import ResidualBlock
@@ -38,7 +38,7 @@ NAME = "sequence"
 TAKES: Literal["vectors", "frames"] = "frames"
 
 
-class SequenceParams(NetworkParams):
+class SequenceParams(SteppedParams):
     """`channels`: of every convolution."""
 
     channels: Count
