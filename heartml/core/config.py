@@ -208,12 +208,22 @@ class SearchParams(PerTask):
     initial_trials: tuple[InitialTrialParams, ...]
 
 
+class StackingTreesParams(Section):
+    from_units: Count
+    trees: Count
+    leaves: Annotated[int, Field(ge=2)]
+    rate: Positive
+    columns: Annotated[float, Field(gt=0, le=1)]
+    least_cases: Count
+
+
 class StackingParams(Section):
     stack_c: Positive
     segments_c: Positive
     rule_temperature: Positive
     rule_ridge: Positive
     calibration_ridge: Positive
+    trees: StackingTreesParams | None = None     # not in the params.yaml of versions registered before it
 
 
 class ProtocolParams(Section):

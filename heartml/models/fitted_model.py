@@ -315,7 +315,9 @@ def _head_state(
 
 
 def _ensemble_json(ensemble: FittedEnsemble) -> dict[str, Any]:
-    views = [{"trials": view.trials, "kind": view.kind, "weight": weight} for view, weight in ensemble.weights.items()]
+    views = [{"trials": view.trials, "kind": view.kind, "weight": weight,
+              **({} if (stacker := ensemble.stackers[view].kind) == "logistic" else {"stacker": stacker})}
+             for view, weight in ensemble.weights.items()]
     return {"readings": views, "rule": {"biases": ensemble.rule.biases},
             "calibration": ensemble.calibration.to_json()}
 

@@ -20,7 +20,7 @@ from heartml.metrics import METRICS
 from heartml.models.applicability import Finding, checks_column
 from heartml.models.ensemble.candidate import CandidateSpec
 from heartml.models.ensemble.selection import EnsemblePrediction, FittedEnsemble
-from heartml.models.ensemble.stacking import StackingView
+from heartml.models.ensemble.stacking import StackerKind, StackingView
 from heartml.models.heads import HeadState
 from heartml.training import fold_fits, search_results, search_space
 from heartml.training.fold_fits import TrainingData
@@ -89,12 +89,15 @@ def summary_line(
     """`16 trials in, 0.3 x sequence on logspec (trial 0, stack), ... out, uar 0.710 out of fold`."""
     metric = METRICS[train_set.task.metric]
     found = metric.function(train_set.labels, np.exp(prediction.log_p), prediction.decisions, train_set.task.classes)
-    members = ", ".join(describe_member(view, weight, specs) for view, weight in ensemble.weights.items())
+    members = ", ".join(describe_member(view, weight, specs, ensemble.stackers[view].kind)
+                        for view, weight in ensemble.weights.items())
     return f"{len(specs)} trials in, {members} out, {metric.name} {found:.3f} out of fold"
 
 
-def describe_member(view: StackingView, weight: float, specs: Mapping[int, CandidateSpec]) -> str:
-    """`0.3 x sequence on logspec (trial 0, stack)`."""
+def describe_member(view: StackingView, weight: float, specs: Mapping[int, CandidateSpec],
+                    stacker: StackerKind = "logistic") -> str:
+    """`0.3 x sequence on logspec (trial 0, stack)`; `stack, trees` where the stacker is no logistic regression."""
     spec, trials = specs[view.trials[0]], view.trials
+    by = "" if stacker == "logistic" else f", {stacker}"
     which = f"trial {trials[0]}" if len(trials) == 1 else f"trials {', '.join(map(str, trials))}"
-    return f"{weight:g} x {spec.head} on {spec.encoder} ({which}, {view.kind})"
+    return f"{weight:g} x {spec.head} on {spec.encoder} ({which}, {view.kind}{by})"

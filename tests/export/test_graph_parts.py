@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support import many_heads, tiny_checkpoints, tiny_models
+from support import many_heads, small_tuning, tiny_checkpoints, tiny_models
 from support.input_checks import checks as made_checks
 
 from heartml.audio import preprocessing, quality
@@ -10,6 +10,7 @@ from heartml.core.config import Params
 from heartml.core.system.hashing import sha256_file
 from heartml.models import encoders as own_encoders
 from heartml.models.applicability import heart_evidence
+from heartml.models.ensemble import stacking
 from heartml.models.heads.softmax import Softmax
 
 pytest.importorskip("spox", reason="left out: the extra `export` is not installed")
@@ -75,6 +76,24 @@ def test_frames_of_an_encoder(name: str, seconds: float, params: Params) -> None
     assert (np.abs(found - expected) / step).max() <= 2.0, "more than a rounding step of half precision apart"
     assert np.mean(found == expected) > 0.9
     assert preprocessing.prepare(one.floats, one.sample_rate_hz, spec.audio).shape == one.floats.shape
+
+
+@pytest.mark.parametrize("kind", stacking.STACKER_KINDS)
+def test_a_stacker_of_any_kind_is_the_same_graph(kind: stacking.StackerKind) -> None:
+    rng = np.random.default_rng(0)
+    columns, labels = rng.normal(size=(90, 12)), np.arange(90) % 3
+    fitted = stacking.Stacker.fit("stack", stacking.StackingFeatures(columns), labels, np.ones(3),
+                                  tiny_models.PARAMS.stacking, kind)
+    assert fitted.kind == kind
+    with ops.operators():
+        x = argument(Tensor(np.float64, ("cases", 12)))
+        found = run({"x": x}, {"y": heads.stacker(x, fitted)}, {"x": columns})["y"]
+    np.testing.assert_allclose(found, fitted.predict_log_proba(columns), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["heart", "m2d"])
+def test_an_encoder_whose_frames_are_its_input_is_not_exported(kind: str) -> None:
+    assert not encoders.can(small_tuning.spec(kind))
 
 
 def test_a_class_that_training_lacked_has_the_smallest_probability() -> None:

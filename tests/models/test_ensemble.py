@@ -1,6 +1,8 @@
 """Stacking, selection, decision rule and calibration; and the stage that makes the model of them."""
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +32,11 @@ from heartml.models.ensemble.stacking import (
     stacking_features,
     view_kinds,
 )
+from heartml.models.fitted_model import Model
 from heartml.models.heads import HeadPrediction
 from heartml.models.heads.log_probabilities import normalise
+from heartml.models.heads.softmax import Softmax
+from heartml.reporting import task_report
 from heartml.stages import ensemble, search
 
 PARAMS = config.load(ROOT / "params.yaml")
@@ -215,6 +220,95 @@ def test_a_stacker_fitted_with_noise_is_better_in_noise_and_as_good_without() ->
 
     assert right(with_noise, noisy) > right(without, noisy) + 0.1
     assert right(with_noise, clean) > right(without, clean) - 0.03
+
+
+def bent(n: int, seed: int = 0) -> tuple[dict[StackingView, StackingFeatures], np.ndarray, np.ndarray]:
+    """A view whose class depends on how far a column lies from zero, which no linear score sees; labels and folds."""
+    rng = np.random.default_rng(seed)
+    columns = rng.normal(size=(n, 4 * K))
+    labels = (np.abs(columns[:, 0]) > 0.67).astype(np.int64)
+    labels[rng.choice(n, n // 12, replace=False)] = 2
+    return {StackingView((0,), "stack"): StackingFeatures(columns)}, labels, np.arange(n) % 5
+
+
+def terms_from(units_needed: int) -> EnsembleTerms:
+    assert PARAMS.stacking.trees is not None
+    trees = PARAMS.stacking.trees.model_copy(update={"from_units": units_needed})
+    return replace(TERMS, stacking=PARAMS.stacking.model_copy(update={"trees": trees}))
+
+
+def test_the_likelihood_chooses_the_stacker_and_few_units_have_no_choice() -> None:
+    (features, labels, parts), groups = bent(300), np.arange(300)
+    [view] = features
+    fitted = {n: selection.fit(features, labels, groups, parts, terms_from(n)).stackers[view] for n in (300, 301)}
+    assert {n: one.kind for n, one in fitted.items()} == {300: "trees", 301: "logistic"}
+    unseen, truth, _ = bent(600, seed=9)
+    right = {n: (one.predict_log_proba(unseen[view].clean).argmax(1) == truth).mean() for n, one in fitted.items()}
+    assert right[300] > right[301] + 0.15
+    known, _, log_p, _ = units(300)
+    plain = {view: StackingFeatures(np.tile(log_p, (1, 4)))}      # the columns are log-probabilities: a linear score
+    assert selection.fit(plain, known, groups, parts, terms_from(300)).stackers[view].kind != "trees"
+
+
+def test_the_mean_of_both_stackers_is_chosen_where_it_is_better_and_is_that_mean(monkeypatch) -> None:
+    (features, labels, parts), groups = bent(60), np.arange(60)
+    [view] = features
+    asked: list[np.ndarray] = []
+
+    def loss(log_p: np.ndarray, *_given: object) -> float:
+        asked.append(log_p)
+        return -float(len(asked) == 4)       # once for the selection; then logistic, trees, mean
+
+    monkeypatch.setattr(selection, "loss", loss)
+    terms = terms_from(60)
+    terms = replace(terms, ensemble=terms.ensemble.model_copy(update={"rounds": 1}))
+    stacker = selection.fit(features, labels, groups, parts, terms).stackers[view]
+    assert stacker.kind == "mean" and stacker.softmax is not None and stacker.trees is not None
+    columns = features[view].clean
+    both = stacker.softmax.predict_log_proba(columns) + stacker.trees.predict_proba(columns).log_p
+    np.testing.assert_allclose(stacker.predict_log_proba(columns), normalise(both / 2))
+    np.testing.assert_allclose(asked[3], normalise((asked[1] + asked[2]) / 2))
+    own = Stacker.from_arrays({key: np.array(value) for key, value in stacker.arrays().items()})
+    np.testing.assert_array_equal(own.predict_log_proba(columns), stacker.predict_log_proba(columns))
+    with pytest.raises(KeyError):
+        Softmax.from_arrays(stacker.arrays())      # as a version before this one reads it
+
+
+def test_trees_of_a_fold_never_saw_its_labels_and_the_choice_is_that_of_all_units(monkeypatch) -> None:
+    features, labels, parts = bent(120)
+    [view] = features
+    turned = np.where(parts == 0, 1 - labels.clip(0, 1), labels)
+    first, second = (out_of_fold_log_p("stack", features[view], given, parts, np.ones(K), terms_from(1).stacking,
+                                       "trees") for given in (labels, turned))
+    np.testing.assert_array_equal(first[parts == 0], second[parts == 0])
+    tried: list[bool] = []
+    fit = selection.fit
+    monkeypatch.setattr(selection, "fit", lambda *given, trees: (tried.append(trees), fit(*given, trees=trees))[1])
+    selection.out_of_fold(features, labels, np.arange(120), parts, terms_from(120))
+    assert tried == [True] * 5, "although a fold leaves fewer than 120"
+
+
+def test_an_ensemble_with_trees_is_saved_read_and_told(built: Path, tmp_path: Path) -> None:
+    model = Model.load(built / paths.model(NAME))
+    view = next(view for view in model.ensemble.weights if view.kind != "direct")
+    size = len(model.ensemble.stackers[view].softmax.scale.mean)
+    rng = np.random.default_rng(0)
+    stacker = Stacker.fit(view.kind, StackingFeatures(rng.normal(size=(90, size))), np.arange(90) % K, np.ones(K),
+                          terms_from(1).stacking, "mean")
+    changed = replace(model, ensemble=replace(model.ensemble, stackers={**model.ensemble.stackers, view: stacker}))
+    (tmp_path / "model").mkdir()
+    changed.save(tmp_path / "model")
+    again = Model.load(tmp_path / "model")
+    columns = rng.normal(size=(7, size))
+    np.testing.assert_array_equal(again.ensemble.stackers[view].predict_log_proba(columns),
+                                  stacker.predict_log_proba(columns))
+    saved = json.loads((tmp_path / "model/model.json").read_text())
+    rows = [one for one in saved["readings"] if "stacker" in one]
+    assert [(tuple(one["trials"]), one["stacker"]) for one in rows] == [(view.trials, "mean")]
+    assert any("by logistic regression and trees" in cell for row in task_report.members_table(saved)["rows"]
+               for cell in row)
+    assert not any("stacker" in one for one in json.loads((built / paths.model(NAME) / "model.json").read_text())[
+        "readings"])
 
 
 def test_features_with_noise_are_made_for_stacked_views_and_not_for_direct_ones() -> None:

@@ -309,7 +309,8 @@ def test_the_search_tells_the_memory_of_every_encoder_that_is_fine_tuned() -> No
         "network_parameters": {**SEARCH.network_parameters,
                                "finetune": {"encoders": ["tuned", "other"], "recipe": "m2d_circor"}}})
     train_set = SimpleNamespace(recording_ids=("a",), task=SimpleNamespace(classes=("Present", "Absent")))
-    data: Any = SimpleNamespace(train_set=train_set, encoders={"tuned": SimpleNamespace(encoder=described(spec("m2d")))})
+    stored_frames = {"tuned": SimpleNamespace(encoder=described(spec("m2d")))}
+    data: Any = SimpleNamespace(train_set=train_set, encoders=stored_frames)
     [line] = SearchRun(data, "some-task", PARAMS.model_copy(update={"search": own}), Path()).memory(3)
     assert line.startswith("finetune on tuned: ") and "for each of 3 trainings at once" in line
     without = own.model_copy(update={"network_trials": {"sequence": 1}})

@@ -246,12 +246,11 @@ def _view(model: Model, layout: _Layout, features: Var, view: StackingView) -> V
     log_p = _log_p_of(model, layout, features, view.trials)
     if view.kind == "direct":
         return log_p
-    stacker = model.ensemble.stackers[view].softmax
-    assert stacker is not None
+    stacker = model.ensemble.stackers[view]
     columns = [_summary(log_p), _two_highest(log_p)]
     if view.kind == "segments":
         columns.append(_summary(_average([layout.of(("details", trial), features) for trial in view.trials])))
-    return heads.softmax(ops.row(op.concat(columns, axis=0)), stacker)
+    return heads.stacker(ops.row(op.concat(columns, axis=0)), stacker)
 
 
 def _summary(values: Var) -> Var:

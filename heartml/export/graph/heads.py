@@ -9,6 +9,7 @@ from spox import Var
 
 from heartml.export.graph import ops, trees
 from heartml.export.graph.ops import double, f64, stored
+from heartml.models.ensemble.stacking import Stacker
 from heartml.models.heads.linear import Scale
 from heartml.models.heads.log_probabilities import SMALLEST
 from heartml.models.heads.softmax import Softmax
@@ -33,6 +34,13 @@ def _with_absent_classes(log_p: Var, present: "np.ndarray[Any, np.dtype[np.int64
         whole = op.concat([log_p, spread], axis=1)
         log_p = op.gather(whole, ops.i64([column.get(which, len(present)) for which in range(classes)]), axis=1)
     return ops.normalised(log_p, SMALLEST)
+
+
+def stacker(vectors: Var, fitted: Stacker) -> Var:
+    """See `heartml.models.ensemble.stacking.Stacker.predict_log_proba`."""
+    found = [] if fitted.softmax is None else [softmax(vectors, fitted.softmax)]
+    found += [] if fitted.trees is None else [_lightgbm(vectors, fitted.trees)]
+    return found[0] if len(found) == 1 else ops.normalised((found[0] + found[1]) * 0.5)
 
 
 def _logistic(vectors: Var, head: Any) -> Var:

@@ -3,7 +3,8 @@
 A view is one way to do this. `direct`: the predictions are about units already and are taken as they are. `stack`:
 logistic regression on mean, maximum, minimum and mean of the two highest log-probabilities over a patient's recordings.
 `segments`: the same with the soft segments of the sequence head as further columns. On CirCor, stacking for each
-patient is worth .03 of mean recall over any fixed rule.
+patient is worth .03 of mean recall over any fixed rule. With many patients boosted trees, or their mean with logistic
+regression, can be better on the same columns; `heartml.models.ensemble.selection` chooses.
 
 Some networks are trained on noisy crops. Their stackers are fitted to the predictions for each unit as recorded, and
 once more to those with noise added, so that they learn how such a network predicts noisy recordings.
@@ -18,14 +19,20 @@ from numpy.typing import NDArray
 
 from heartml.core.config import StackingParams
 from heartml.core.tasks import Task
+from heartml.models.ensemble import stacking_trees
 from heartml.models.ensemble.candidate import CandidateSpec, mean_prediction
 from heartml.models.heads import HeadPrediction
+from heartml.models.heads.lightgbm import FittedBoosting
+from heartml.models.heads.log_probabilities import normalise
 from heartml.models.heads.softmax import Softmax
 from heartml.models.pooling import rows_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 ViewKind = Literal["direct", "stack", "segments"]
+StackerKind = Literal["logistic", "trees", "mean"]
+STACKER_KINDS: tuple[StackerKind, ...] = ("logistic", "trees", "mean")
+_BOOSTER, _SOFTMAX = "booster", "softmax."      # names of stored arrays
 VIEW_KINDS: tuple[ViewKind, ...] = ("direct", "stack", "segments")
 
 
@@ -135,36 +142,70 @@ def _summary(values: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Stacker:
-    """The fitted model of one view; `softmax` is `None` for `direct`, which has nothing to fit."""
+    """The fitted model of one view: logistic regression, trees, or both, whose log-probabilities are averaged.
+
+    Both are `None` for `direct`, which has nothing to fit.
+    """
 
     softmax: Softmax | None
+    trees: FittedBoosting | None = None
+
+    @property
+    def kind(self) -> StackerKind:
+        """Which of `STACKER_KINDS` it is; `logistic` also where there is nothing to fit."""
+        if self.trees is None:
+            return "logistic"
+        return "trees" if self.softmax is None else "mean"
 
     @classmethod
     def fit(cls, kind: ViewKind, features: StackingFeatures, labels: Ints, gains: Floats,
-            params: StackingParams) -> "Stacker":
+            params: StackingParams, model: StackerKind = "logistic") -> "Stacker":
         """Fit to features of `n` units with labels `[n]`; a unit weighs as much as the gain `[k]` of its class."""
         if kind == "direct":
             return cls(None)
         c = params.stack_c if kind == "stack" else params.segments_c
         rows, classes = features.training_rows(labels)
-        return cls(Softmax.fit(rows, classes, len(gains), gains[classes], c))
+        softmax = None if model == "trees" else Softmax.fit(rows, classes, len(gains), gains[classes], c)
+        if model == "logistic" or params.trees is None:
+            return cls(softmax)
+        return cls(softmax, stacking_trees.fit(rows, classes, gains, params.trees))
 
     def predict_log_proba(self, columns: Floats) -> Floats:
         """Stacking features `[n, columns]` -> log-probabilities `[n, k]`."""
-        return columns if self.softmax is None else self.softmax.predict_log_proba(columns)
+        found = [] if self.softmax is None else [self.softmax.predict_log_proba(columns)]
+        found += [] if self.trees is None else [self.trees.predict_proba(columns).log_p]
+        if not found:
+            return columns
+        return found[0] if len(found) == 1 else mean_of_stackers(*found)
 
     def arrays(self) -> Mapping[str, NDArray[np.generic]]:
-        """The fitted arrays, for saving; `from_arrays` reads them."""
-        return {} if self.softmax is None else self.softmax.arrays()
+        """The fitted arrays, for saving; `from_arrays` reads them.
+
+        Where there are trees, those of the logistic regression have other names, so that an older version of this
+        project refuses the model instead of reading half of it.
+        """
+        own = {} if self.softmax is None else self.softmax.arrays()
+        if self.trees is None:
+            return own
+        return {_BOOSTER: stacking_trees.as_array(self.trees), **{f"{_SOFTMAX}{key}": one for key, one in own.items()}}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> "Stacker":
         """The stacker that `arrays` was called on."""
-        return cls(Softmax.from_arrays(arrays) if arrays else None)
+        if _BOOSTER not in arrays:
+            return cls(Softmax.from_arrays(arrays) if arrays else None)
+        own = {key.removeprefix(_SOFTMAX): one for key, one in arrays.items() if key.startswith(_SOFTMAX)}
+        return cls(Softmax.from_arrays(own) if own else None, stacking_trees.from_array(arrays[_BOOSTER]))
+
+
+def mean_of_stackers(logistic: Floats, trees: Floats) -> Floats:
+    """The mean of two stackers' log-probabilities `[n, k]`, normalised."""
+    return normalise((logistic + trees) / 2)
 
 
 def out_of_fold_log_p(
-    kind: ViewKind, features: StackingFeatures, labels: Ints, parts: Ints, gains: Floats, params: StackingParams
+    kind: ViewKind, features: StackingFeatures, labels: Ints, parts: Ints, gains: Floats, params: StackingParams,
+    model: StackerKind = "logistic",
 ) -> Floats:
     """Log-probabilities `[n, k]` of units as recorded; each fold `parts` `[n]` by a stacker fitted on the others."""
     if kind == "direct":
@@ -172,6 +213,6 @@ def out_of_fold_log_p(
     log_p = np.zeros((len(labels), len(gains)))
     for part in np.unique(parts):
         here = parts == part
-        fitted = Stacker.fit(kind, features.subset(~here), labels[~here], gains, params)
+        fitted = Stacker.fit(kind, features.subset(~here), labels[~here], gains, params, model)
         log_p[here] = fitted.predict_log_proba(features.clean[here])
     return log_p

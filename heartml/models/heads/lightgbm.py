@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from heartml.models.heads import FittedHead, HeadPrediction, HeadState, Hyperparameters, Inputs, Suggester, Targets
-from heartml.models.heads.linear import case_weights, vectors_of
+from heartml.models.heads.linear import Floats, case_weights, vectors_of
 from heartml.models.heads.log_probabilities import SMALLEST, normalise
 
 NAME = "lightgbm"
@@ -47,12 +48,18 @@ def space(trial: Suggester) -> Hyperparameters:
 
 def fit(inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed: int) -> FittedHead:
     """Hyperparameters: `trees`, `leaves`, `rate`, `columns`, `least_cases`, `balance`; see `Head.fit`."""
+    weights = case_weights(targets, float(hyperparameters["balance"]))
+    return boosted(vectors_of(inputs), targets.labels, targets.classes, weights, hyperparameters, seed)
+
+
+def boosted(vectors: Floats, labels: NDArray[np.int64], classes: int, weights: Floats,
+            hyperparameters: Hyperparameters, seed: int) -> FittedBoosting:
+    """Fit to vectors `[cases, features]` with labels and weights `[cases]`; hyperparameters as in `fit`."""
     import lightgbm
 
-    weights = case_weights(targets, float(hyperparameters["balance"]))
-    data = lightgbm.Dataset(vectors_of(inputs), targets.labels, weight=weights, free_raw_data=True,
+    data = lightgbm.Dataset(vectors, labels, weight=weights, free_raw_data=True,
                             params={"max_bin": _FIXED["max_bin"], "feature_pre_filter": False, "verbosity": -1})
-    params = {**_FIXED, "num_class": targets.classes, "num_leaves": int(hyperparameters["leaves"]),
+    params = {**_FIXED, "num_class": classes, "num_leaves": int(hyperparameters["leaves"]),
               "learning_rate": float(hyperparameters["rate"]), "feature_fraction": float(hyperparameters["columns"]),
               "min_data_in_leaf": int(hyperparameters["least_cases"]), "seed": seed % 2**31}
     return FittedBoosting(lightgbm.train(params, data, int(hyperparameters["trees"])))

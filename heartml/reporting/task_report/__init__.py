@@ -173,6 +173,9 @@ def trials_table(trials: pd.DataFrame, metric: str) -> dict[str, Any]:
     return {"columns": ("Trial", value, "Folds", "Encoder", "Pooling", "Head", "Level"), "rows": rows}
 
 
+STACKERS = {"trees": " by trees", "mean": " by logistic regression and trees"}     # else by logistic regression
+
+
 def members_table(model: Json) -> dict[str, Any]:
     """The members of the ensemble: one row a stacking view of a member, with its weight.
 
@@ -183,8 +186,9 @@ def members_table(model: Json) -> dict[str, Any]:
     rows = []
     for view in model["readings"]:
         member = by_trial[view["trials"][0]]
+        kind = f"{view['kind']}{STACKERS.get(view.get('stacker', ''), '')}"
         rows.append((", ".join(map(str, view["trials"])), member["encoder"], member["pooling"] or "", member["head"],
-                     f"{member['level']}s", view["kind"], f"{view['weight']:g}"))
+                     f"{member['level']}s", kind, f"{view['weight']:g}"))
     return {"columns": ("Trial", "Encoder", "Pooling", "Head", "Level", "View", "Weight"), "rows": rows}
 
 
