@@ -2,7 +2,7 @@
 
 python benchmarks/predict_cold_start.py [--model MODEL] [--rounds 5] [--json FILE]
 
-Run it in a repository with a trained model, or name one with --model (a folder, NAME/VERSION).
+Run it in a repository with a trained model, or name one with --model (a folder, NAME/VERSION, an exported folder).
 """
 
 import argparse
@@ -62,7 +62,8 @@ def main() -> None:
 def run(command: list[str]) -> tuple[float, float]:
     """Wall and CPU seconds of one process."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={
+        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"})     # as users have it
     wall = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:

@@ -131,10 +131,32 @@ def _spectrum(
     centred: npt.NDArray[np.float32], sample_rate_hz: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """Power [frequencies] from 0 Hz to half the rate, and which of them lie above the rumble."""
-    import scipy.fft
-
-    power = np.abs(scipy.fft.rfft(centred, scipy.fft.next_fast_len(len(centred), real=True))) ** 2
+    power = np.abs(np.fft.rfft(centred, fast_length(len(centred)))) ** 2
     return power, np.linspace(0, sample_rate_hz / 2, len(power)) >= RUMBLE_HZ
+
+
+def fast_length(length: int) -> int:
+    """The smallest number from `length` on that only 2, 3 and 5 divide: a Fourier transform of it is quick.
+
+    SciPy's `next_fast_len(length, real=True)` is the same; importing it takes longer than predicting for a recording.
+
+    >>> fast_length(7), fast_length(4001), fast_length(92_001)
+    (8, 4050, 92160)
+    """
+    best = _with_twos(1, length)
+    fives = 1
+    while fives < best:
+        odd = fives
+        while odd < best:
+            best = min(best, _with_twos(odd, length))
+            odd *= 3
+        fives *= 5
+    return best
+
+
+def _with_twos(odd: int, length: int) -> int:
+    """`odd` times the smallest power of two that reaches `length`."""
+    return odd << max(0, (-(-length // odd) - 1).bit_length())
 
 
 def _reached_hz(power: npt.NDArray[np.float32], share: float, sample_rate_hz: int) -> float:

@@ -57,6 +57,7 @@ def main() -> None:
     collect_garbage_less_often()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")   # numpy reads these when it is imported
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")     # it would look for some in every package: 0.1 s
     give_a_stderr()
     sys.exit(run(cli))
 

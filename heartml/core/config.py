@@ -5,6 +5,7 @@ What each key means is written beside it in `params.yaml`.
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -449,14 +450,19 @@ def load(path: Path = paths.PARAMS) -> Params:
     try:
         if not untrusted.is_file(path):
             raise ParamsError(f"{path}: not found. Run heartml in the root of the repository.")
-        values = untrusted.parse_yaml(untrusted.read_text(path, max_bytes=untrusted.MAX_YAML_BYTES), yaml.SafeLoader)
-        if not isinstance(values, dict):
-            raise ParamsError(f"{path}: no sections in it. Bring it back: `git checkout {path}`")
-        return Params.model_validate(migrate_keys(values))
+        return _parsed(untrusted.read_text(path, max_bytes=untrusted.MAX_YAML_BYTES))
     except untrusted.DocumentError as error:
         raise ParamsError(f"{path}: {error}") from None
     except ValidationError as error:
         raise ParamsError(f"{path}: {_describe(error)}") from None
+
+
+@lru_cache(maxsize=4)      # a command asks several times
+def _parsed(text: str) -> Params:
+    values = untrusted.parse_yaml(text, yaml.SafeLoader)
+    if not isinstance(values, dict):
+        raise untrusted.DocumentError(f"no sections in it. Bring it back: `git checkout {paths.PARAMS}`")
+    return Params.model_validate(migrate_keys(values))
 
 
 def validate_section(kind: type[AnySection], values: Mapping[str, Any], where: str) -> AnySection:

@@ -148,13 +148,15 @@ def _made(located: LocatedModel, params: Params, folder: Path, *, int8: bool, re
 def write_graphs(model: Model, folder: Path, facts: dict[str, Any], *, int8: bool) -> list[str]:
     """Write the ONNX files of a model into an existing folder; returns their names, the one for a recording first."""
     from heartml.export import graph
+    from heartml.export.graph.folding import folded
     from heartml.export.graph.int8 import with_eight_bits
 
     graphs = graph.of_model(model)
     made = {exported.RECORDING: graphs.recording, exported.UNIT: graphs.unit}
     if int8:
         made[exported.SMALL] = with_eight_bits(graphs.recording)
-    for name, proto in made.items():
+    for name, whole in made.items():
+        proto = folded(whole)
         statement.add_metadata(proto, facts)
         (folder / name).write_bytes(proto.SerializeToString(deterministic=True))
     return list(made)

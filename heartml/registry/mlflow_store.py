@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heartml.core import paths
-from heartml.core.system import health
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.locks import exclusive
 from heartml.registry import addresses, store_file
@@ -140,6 +139,8 @@ def _check(variable: str, what: str, *, create: bool) -> None:
         with _connected(variable):
             pass
     if _is_server(address):
+        from heartml.core.system import health  # its HTTP client takes longer to import than most commands need
+
         try:
             health.check(address, _HEALTHY)
         except health.ServerNotFound as error:
@@ -188,6 +189,8 @@ def _lock(connection: "Connection", purpose: str, on_wait: str) -> None:
 def _connected(variable: str = VARIABLE) -> Iterator["Connection"]:
     from sqlalchemy import NullPool, create_engine
     from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+    from heartml.core.system import health
 
     try:
         engine = create_engine(_address(variable), poolclass=NullPool, isolation_level="AUTOCOMMIT",

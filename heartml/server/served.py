@@ -90,7 +90,7 @@ class Holder:
         params = config.load()
         folder = exported_copy(located)
         predict_exported.verify(folder)
-        model = ExportedModel.load(folder)
+        model = ExportedModel.load(folder, lasting=True)
         model.read_whole()
         made, why = self._page(folder, str(model.statement["model_sha256"]))
         return Served(located, model, folder, made, why, params, datetime.now(UTC).isoformat(timespec="seconds"))

@@ -104,6 +104,18 @@ def test_predict_answers_the_same_from_the_export(project: Path) -> None:
     assert "exported to" not in plain["model"]["source"]
 
 
+def test_predict_from_an_export_waits_for_no_library_that_it_does_not_need(project: Path) -> None:
+    code = ("import sys; sys.argv = ['heartml', 'predict', 'sounds/other.wav', '--model', 'exported']\n"
+            "from heartml.cli import main\n"
+            "try: main()\n"
+            "finally: print(*sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "onnxruntime" in loaded
+    slow = {"torch", "sklearn", "scipy", "pandas", "mlflow", "prefect", "dvc", "lightgbm", "optuna", "sqlalchemy"}
+    assert not slow & loaded
+
+
 def test_predict_takes_the_model_itself_where_the_export_is_gone(project: Path) -> None:
     Path("exported").rename("elsewhere")
     try:

@@ -22,6 +22,7 @@ from spox import Tensor, argument, build
 from heartml.export import graph
 from heartml.export.graph import CannotExport, int8, networks, ops, signal, trees
 from heartml.export.graph import pooling as pooling_graph
+from heartml.export.graph.folding import LARGE_BYTES, folded
 
 RATES_HZ = (4000, 2000, 8000, 11025, 16000, 44100, 48000, 11127)
 RECORDINGS = 200
@@ -51,7 +52,7 @@ def graphs(model: Model) -> graph.Graphs:
 @pytest.fixture(scope="module")
 def answers(model: Model, graphs: graph.Graphs):
     """The model's prediction and heart states, and the outputs of the graph, for each of the recordings."""
-    of_recording, found = session(graphs.recording), []
+    of_recording, found = session(folded(graphs.recording)), []      # as it is written
     for number in range(RECORDINGS):
         rate = RATES_HZ[number % len(RATES_HZ)] if number % 2 else 4000
         one = many_heads.sound(number, 0.6 + 2.4 * (number % 17) / 16, rate)
@@ -191,6 +192,27 @@ def test_prepared_samples_and_quality_are_those_of_the_pipeline(rate_hz: int) ->
     for name in graph.QUALITY:
         np.testing.assert_allclose(found[name], getattr(measured, name), rtol=1e-4,
                                    atol=2 * step_hz if name.endswith("_hz") else 1e-4, err_msg=name)
+
+
+def test_what_is_constant_is_worked_out_and_large_weights_stay_as_they_are_stored(graphs: graph.Graphs) -> None:
+    for whole in (graphs.recording, int8.with_eight_bits(graphs.recording)):
+        found = folded(whole)
+        onnx.checker.check_model(found)
+        assert len(found.graph.node) < len(whole.graph.node) / 2
+        assert [one.name for one in found.graph.input] == [one.name for one in whole.graph.input]
+        assert [one.name for one in found.graph.output] == [one.name for one in whole.graph.output]
+        assert found.opset_import == whole.opset_import
+        assert _large(found) == _large(whole)
+        assert folded(whole).SerializeToString(deterministic=True) == found.SerializeToString(deterministic=True)
+
+
+def _large(model: onnx.ModelProto) -> list[tuple[str, tuple[int, ...]]]:
+    """Type and shape of each large constant that is stored in half precision or in eight bits, sorted."""
+    constants = [one.attribute[0].t for one in model.graph.node
+                 if one.op_type == "Constant" and one.attribute[0].name == "value"]
+    arrays = [onnx.numpy_helper.to_array(one) for one in (*constants, *model.graph.initializer)]
+    return sorted((str(one.dtype), one.shape) for one in arrays
+                  if one.nbytes >= LARGE_BYTES and one.dtype in (np.float16, np.int8))
 
 
 def test_a_value_at_a_threshold_goes_left_as_in_the_forest() -> None:

@@ -102,17 +102,22 @@ def parse_yaml(content: str, loader: type[yaml.SafeLoader] | type[yaml.BaseLoade
         raise DocumentError(f"more than {MAX_YAML_BYTES:,} characters")
     try:
         _check_structure(content)
-        return yaml.load(content, Loader=loader)
+        return yaml.load(content, Loader=_in_c(loader))
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
         # PyYAML's constructors raise these for an impossible date or number
         raise DocumentError(f"not valid YAML: {str(error)[:500]}") from None
+
+
+def _in_c(loader: type[yaml.SafeLoader] | type[yaml.BaseLoader]) -> Any:
+    """The same loader with libyaml's parser, where that is installed: ten times as fast."""
+    return getattr(yaml, f"C{loader.__name__}", loader)
 
 
 def _check_structure(content: str) -> None:
     """Refuse aliases, deep nesting and a key that is there twice before any object is made."""
     keys = _Keys()
     depth = 0
-    for event in yaml.parse(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):     # libyaml if installed
+    for event in yaml.parse(content, Loader=_in_c(yaml.SafeLoader)):
         line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.AliasEvent):
             raise DocumentError(f"line {line}: *{str(event.anchor)[:50]} is an alias; write it out")
