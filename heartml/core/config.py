@@ -112,7 +112,6 @@ class OrganParams(Section):
     band_hz: Band
     muffled_hz: Band
     thin_hz: Band
-    heart_states: bool
     audio: dict[str, Any] = {}
     encoder_parameters: dict[str, dict[str, Any]] = {}
     robustness: dict[str, Any] = {}
@@ -129,7 +128,7 @@ class OrganParams(Section):
 
 # Of a params.yaml without `organs`, as of versions registered before there were others.
 ONLY_HEARTS: Mapping[Organ, OrganParams] = {
-    HEART: OrganParams(band_hz=(25, 800), muffled_hz=(110, 280), thin_hz=(100, 250), heart_states=True)}
+    HEART: OrganParams(band_hz=(25, 800), muffled_hz=(110, 280), thin_hz=(100, 250))}
 
 
 class TrainingParams(Section):

@@ -45,6 +45,9 @@ def policy(
     if others is None:
         return Policy(BETTER, "no refresh: the champion's run keeps no parameters")
     other = [f"`{section}`" for section in RECIPE if own.get(section) != others.get(section)]
+    both = [params.get("organs") for params in (own, others)]
+    if all(both) and both[0] != both[1]:      # versions from before there were organs have heard hearts as they are now
+        other.append("`organs`")
     if other:
         return Policy(BETTER, f"no refresh: other parameters in {', '.join(other)}")
     more = int((folds["part"] != TEST).sum()) - int((other_folds["part"] != TEST).sum())

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from support.workspaces import ROOT
@@ -10,7 +11,9 @@ from heartml.core import config
 from heartml.core.config import ParamsError
 from heartml.core.task_definition import OFFICIAL, Declared, Task, differences
 from heartml.core.tasks import TASKS, of_stored
+from heartml.evaluation import probe
 from heartml.models import encoders
+from heartml.release import refresh
 
 LUNGS = Task("rhonchi", "rhonchi", ("yes", "no"), "recording", "uar", OFFICIAL, organ="lung")
 
@@ -73,3 +76,18 @@ def test_an_organ_that_replaces_what_is_not_there_is_refused(tmp_path: Path, cha
     with pytest.raises(ParamsError) as refused:
         config.load(changed(tmp_path, values))
     assert words in str(refused.value)
+
+
+def test_encoders_are_probed_for_one_organ_at_a_time() -> None:
+    assert probe._organ(["hls-cmds-lung_sounds"]) == "lung"
+    with pytest.raises(probe.ProbeError, match="about heart and lung"):
+        probe._organ(["circor-murmur", "hls-cmds-lung_sounds"])
+
+
+def test_another_band_is_another_recipe_and_a_version_from_before_is_none(params: config.Params) -> None:
+    few, more = (pd.DataFrame({"recording_id": ids, "part": "0"}) for ids in (["a"], ["a", "b"]))
+    own = {"organs": {"lung": {"band_hz": [60, 2500]}}}
+    assert refresh.policy("not_worse", own, {}, more, few).kind == "not_worse"
+    assert refresh.policy("not_worse", own, own, more, few).kind == "not_worse"
+    changed_band = refresh.policy("not_worse", own, {"organs": {"lung": {"band_hz": [60, 2000]}}}, more, few)
+    assert changed_band.why == "no refresh: other parameters in `organs`"

@@ -114,15 +114,15 @@ def test_of_lungs_a_heart_is_outside_and_other_peoples_lungs_are_inside() -> Non
     encoder = encoders.load(spec)
 
     def lungs_of(first: int, count: int) -> list[np.ndarray]:
-        return [np.asarray(lungs.record(5, lungs.draw_patient(5, n), 3.0)[n % 4].pcm / 32768, np.float32)
+        return [np.asarray(lungs.record(5, lungs.draw_patient(5, n), 5.0)[n % 4].pcm / 32768, np.float32)
                 for n in range(first, first + count)]
 
     def frames(waveforms: list[np.ndarray]) -> list[np.ndarray]:
         return [encoders.frames_of(encoder, spec, w, 4000).astype(np.float32) for w in waveforms]
 
-    known = lungs_of(0, 24)
+    known = lungs_of(0, 32)
     as_json = {**spec.to_json(), "frame_rate_hz": encoder.frame_rate_hz, "dim": encoder.dim}
-    checks, _ = applicability_fit.fit(frames(known), np.arange(24) % 4, [quality.measure(w, 4000) for w in known],
+    checks, _ = applicability_fit.fit(frames(known), np.arange(32) % 4, [quality.measure(w, 4000) for w in known],
                                       as_json, params, "lung")
     others = [other_sounds.make(kind, 6, np.random.default_rng(99)) for kind in other_sounds.of_no("lung")]
     found = checks.judge(frames([*others, *hearts(300, 2)]), encoder.frame_rate_hz)

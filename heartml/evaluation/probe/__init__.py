@@ -21,6 +21,8 @@ from heartml.core import config, folds, paths
 from heartml.core.config import Params
 from heartml.core.system import code_hash, files, hashing
 from heartml.core.system.errors import HeartMLError
+from heartml.core.task_definition import HEART, Organ
+from heartml.core.tasks import resolve
 from heartml.evaluation.probe import controls, linear, vectors
 from heartml.evaluation.probe.linear import Probed
 from heartml.models import encoders, heard
@@ -91,6 +93,7 @@ def plan(tasks: Sequence[str], names: Sequence[str], params: Params, *, poolings
         HeardError: an encoder was trained on a group of a task, and `leave_out_heard` is false.
         EncoderError, ParamsError, WeightsError: see `encoders.spec`.
     """
+    params = params.for_organ(_organ(tasks))
     specs: dict[str, EncoderSpec] = {}
     control_of: dict[str, str] = {}
     chosen: dict[str, tuple[str, ...]] = {}
@@ -111,6 +114,19 @@ def plan(tasks: Sequence[str], names: Sequence[str], params: Params, *, poolings
         heard.refuse(task, {name: spec.to_json() for name, spec in specs.items()}, table)
         tables[task] = _usable(task, table[table["part"] != folds.TEST].reset_index(drop=True))
     return Plan(specs, control_of, chosen, tables)
+
+
+def _organ(tasks: Sequence[str]) -> Organ:
+    """What all the tasks are about.
+
+    Raises:
+        ProbeError: they are about different organs, for which an encoder of one name is two.
+    """
+    organs = sorted({resolve(task).task.organ for task in tasks})
+    if len(organs) > 1:
+        raise ProbeError(f"{', '.join(tasks)} are about {' and '.join(organs)}, for which `logspec` is not the same: "
+                         "probe them one after the other")
+    return organs[0] if organs else HEART
 
 
 def _same(control: EncoderSpec, poolings: tuple[str, ...], specs: Mapping[str, EncoderSpec],

@@ -34,6 +34,9 @@ async function start() {
   };
   tell("loading");
   facts = await model.load();
+  const title = document.querySelector("h1");
+  title.dataset.text = ofOrgan("title");
+  title.textContent = say(title.dataset.text);
   keepClasses(facts.own_classes === true);
   show();
   await model.warmUp();
@@ -224,6 +227,10 @@ function reason(name, of = null) {
   return say(`check.${name}`, {seconds: number(worst.seconds ?? 0, 2), limit: limit ? limit() : ""});
 }
 
+function ofOrgan(key) {      // the words of a model that is not about hearts
+  return facts.organ ? `${key}.${facts.organ}` : key;
+}
+
 function warnings({silent_share, seconds, clipped_share, peak, dc, heard_bandwidth_hz, contrast_db}) {
   const limits = facts.warnings;
   return [
@@ -234,7 +241,7 @@ function warnings({silent_share, seconds, clipped_share, peak, dc, heard_bandwid
     [Math.abs(dc) > limits.dc_offset, "dc", number(dc, 2)],
     [heard_bandwidth_hz < limits.bandwidth_hz, "heard_bandwidth_hz", number(heard_bandwidth_hz, 0)],
     [contrast_db < limits.contrast_db, "contrast_db", number(contrast_db, 1)],
-  ].filter(([applies]) => applies).map(([, name, value]) => say(`warning.${name}`, {value}));
+  ].filter(([applies]) => applies).map(([, name, value]) => say(name === "contrast_db" ? ofOrgan(`warning.${name}`) : `warning.${name}`, {value}));
 }
 
 function item(one) {
@@ -261,7 +268,7 @@ function item(one) {
     show();
     (document.querySelectorAll("li.recording button.text")[Math.min(place, left.length - 1)] ?? $("files")).focus();
   }});
-  const lines = judgeable ? [make("p", {textContent: answer.heartRate ? say("rate", {rate: number(answer.heartRate, 0)}) : say("rate.none")})] : [];
+  const lines = judgeable && !facts.organ ? [make("p", {textContent: answer.heartRate ? say("rate", {rate: number(answer.heartRate, 0)}) : say("rate.none")})] : [];
   const own = answer.ownChecks.map((check) => reason(check, one));
   if (judgeable)
     lines.push(make("p", {className: "soft alone", textContent: say("alone", {list: Object.entries(answer.recordingProbabilities).map(([name, share]) => `${className(name)} ${percent(share)}`).join(", ")})}));
