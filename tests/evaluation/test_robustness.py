@@ -131,7 +131,7 @@ def test_the_stage_writes_what_it_measured_and_the_same_bytes_twice(
     shutil.copytree(root, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
     text = Path("params.yaml").read_text()
-    start, end = text.index("robustness:"), text.index("report:")
+    start, end = text.index("\nrobustness:") + 1, text.index("report:")
     few = "robustness:\n  max_recordings: 12\n  conditions: {room_snr_db: [10, 0], clock_share: [0.02]}\n\n"
     Path("params.yaml").write_text(text[:start] + few + text[end:])
     written = []
