@@ -229,5 +229,6 @@ def fit_candidate(
         frame_rate_hz=feature_set.rates_hz[spec.encoder],
         encoder=encoder,
         validation=None if validation is None else (validation[train_set.unit] if of_recordings else validation)[rows],
+        task=train_set.task,
     )
     return spec.head_module.fit(feature_set.inputs(spec, rows), targets, spec.hyperparameters, seed)

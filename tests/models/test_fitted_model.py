@@ -124,7 +124,7 @@ def test_only_plain_files_and_no_pickle(folder: Path) -> None:
     assert {"trial", "encoder", "pooling", "head"} <= set(saved["members"][0])
 
 
-@pytest.mark.parametrize("name", sorted(HEADS))
+@pytest.mark.parametrize("name", sorted(set(HEADS) - {"describe"}))      # of that: test_describe.py
 def test_every_head_survives_the_model_s_files(name: str, folder: Path, tmp_path: Path, waveforms) -> None:
     from heartml.core.system.parallel import single_thread
 

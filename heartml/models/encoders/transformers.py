@@ -7,7 +7,8 @@ makes the input. Nothing is downloaded, pickled weights are not read, and no cod
 Networks on the waveform take a recording as a whole. The others take windows of one length (AST about 10 s, CLAP 10 s,
 Whisper 30 s); a longer recording is encoded window by window, and of the last one those frames are kept that the sound
 reaches. Where the network has patches (AST) or bands (CLAP), these are stacked, so frequency is kept. Layer `input` is
-what the feature extractor of AST, wav2vec2, HuBERT and WavLM makes: log-mel bands, or the samples of a waveform.
+what the feature extractor of AST, wav2vec2, HuBERT, WavLM and Qwen2-Audio makes: log-mel bands, or the samples of a
+waveform. Of Qwen2-Audio no weight is read for that: the head `describe` trains it.
 """
 
 import json
@@ -30,7 +31,8 @@ _UNUSED = ("masked_spec_embed",)      # weights of training alone, which some fo
 _LEAST_S = 0.025                      # a window of the feature extractors
 _AST_FRAMES_HZ = 100                  # of its spectrogram
 WAVES = ("wav2vec2", "hubert", "wavlm")
-_WITH_INPUT = ("audio-spectrogram-transformer", *WAVES)
+SPEAKING = "qwen2_audio"              # a whole language model that hears
+_WITH_INPUT = ("audio-spectrogram-transformer", *WAVES, SPEAKING)
 
 
 class TransformersParams(PretrainedParams):
@@ -107,13 +109,16 @@ class Transformers(PretrainedEncoder):
                                "`save_pretrained`, which writes it")
         self.sample_rate_hz = params.rate_hz()
         self.extractor = _extractor(folder)
-        self.network: Any = _NETWORKS[self.type](folder)
-        self.network.eval()
+        self.network: Any = None
         self.device = "cpu"
-        self.windows = self._windows()
-        self.bands = self.windows.bands
-        if params.takes_input:
-            self._give_input()
+        if params.takes_input and self.type == SPEAKING:
+            self._give_mel()
+        else:
+            self.network = _NETWORKS[self.type](folder).eval()
+            self.windows = self._windows()
+            self.bands = self.windows.bands
+            if params.takes_input:
+                self._give_input()
         if max([layer for layer in params.layers if isinstance(layer, int)], default=-1) >= self.windows.layers:
             raise WeightsError(f"{folder}: layers: there is `last`" + (f" and 0 to {self.windows.layers - 1}"
                                                                        if self.windows.layers else " alone"))
@@ -165,9 +170,16 @@ class Transformers(PretrainedEncoder):
         self.windows = _Windows(self.windows.samples, 0 if wave else int(self.network.config.max_length), self.bands,
                                 0, self.windows.layers)
 
+    def _give_mel(self) -> None:
+        """Make a frame what Whisper's feature extractor gives; the network is not there."""
+        samples, hop = int(self.extractor.n_samples), int(self.extractor.hop_length)
+        self.frame_rate_hz, self.bands = self.sample_rate_hz / hop, int(self.extractor.feature_size)
+        self.windows = _Windows(samples, samples // hop, self.bands, 0, 0)
+
     def to(self, device: str) -> "Transformers":
         """The same encoder on another device; the feature extractor stays on the CPU."""
-        self.network.to(device)
+        if self.network is not None:
+            self.network.to(device)
         self.device = device
         return self
 
@@ -194,7 +206,8 @@ class Transformers(PretrainedEncoder):
     def _window(self, wave: Tensor) -> Tensor:
         """`[time] -> [frames, bands x channels]`: the frames that the sound reaches, of the chosen layers."""
         if self.params.takes_input:
-            values = self._taken(wave)["input_values"][0]
+            taken = self._taken(wave)
+            values = taken["input_values"][0] if "input_values" in taken else taken["input_features"][0].T
             return values.reshape(len(values), -1)[: self.frames_in(len(wave))]
         last, hidden = self._run(wave)
         chosen = [last if layer == "last" else hidden[int(layer) + 1] for layer in self.params.layers]

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heartml.core.system import family
+from heartml.core.tasks import Task
 
 Inputs = NDArray[np.float64] | Sequence[NDArray[np.float32]]
 HyperparameterValue = float | int | str | bool
@@ -34,6 +35,7 @@ class Targets:
         frame_rate_hz: of the frames, or of the frames that were pooled.
         encoder: spec of the encoder as JSON (`EncoderSpec.to_json`); for a head that trains the encoder too.
         validation: cases `[cases]` that a head may choose by and is not trained on; `None`: it draws its own.
+        task: what is predicted; for a head that is asked about it in words.
     """
 
     labels: NDArray[np.int64]
@@ -43,6 +45,7 @@ class Targets:
     frame_rate_hz: float = 50.0
     encoder: Mapping[str, object] | None = None
     validation: NDArray[np.bool_] | None = None
+    task: Task | None = None
 
 
 @dataclass(frozen=True)
@@ -127,4 +130,5 @@ HEADS: dict[str, Callable[[], Head]] = family.members(__name__, [
     "resnet",
     "fcnn",
     "finetune",
+    "describe",
 ])

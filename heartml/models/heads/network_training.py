@@ -108,16 +108,19 @@ class Tuning:
         groups: the network -> groups of weights that learn, each with its share of the learning rate.
         least_rate: the schedule ends at this rate and not at zero.
         after: called with the network, in evaluation mode, after every `every` steps.
+        loss: the network, numbers of the batch's cases, and weights of all classes -> the loss of the batch, where it
+            is none of classes; then there is no source.
     """
 
     groups: Callable[[nn.Module], Sequence[tuple[Sequence[nn.Parameter], float]]]
     least_rate: float = 0.0
     every: int = 1
     after: Callable[[nn.Module], None] | None = None
+    loss: Callable[[nn.Module, NDArray[np.int64], Tensor], Tensor] | None = None
 
 
 def train(
-    build: Callable[[], Network], source: Source, targets: Targets, recipe: Recipe, seed: int,
+    build: Callable[[], Network], source: Source | None, targets: Targets, recipe: Recipe, seed: int,
     frame_loss: FrameLoss | None = None, tuning: Tuning | None = None,
 ) -> Network:
     """Train a network for `recipe.steps` steps, on the GPU where there is one.
@@ -139,7 +142,7 @@ def train(
 
 @dataclass(frozen=True)
 class _Setup:
-    source: Source
+    source: Source | None
     labels: NDArray[np.int64]
     weights: Tensor
     recipe: Recipe
@@ -180,13 +183,17 @@ def _loop(network: nn.Module, setup: _Setup, rng: np.random.Generator) -> None:
 def _loss(network: nn.Module, setup: _Setup, rows: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
     """Loss of one batch. Mix-up weights the losses of two recordings as it mixes their frames (Zhang et al., 2018)."""
     device = next(network.parameters()).device
+    half = setup.recipe.mixed_precision == "auto" and device.type == "cuda"
+    if setup.source is None:
+        assert setup.tuning is not None and setup.tuning.loss is not None
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            return setup.tuning.loss(network, rows, setup.weights)
     x, states = setup.source.draw(rows, rng)
     share, partner = 1.0, np.arange(len(rows))
     if setup.recipe.mixup:
         share, partner = float(rng.beta(setup.recipe.mixup, setup.recipe.mixup)), rng.permutation(len(rows))
         x = (share * x + (1 - share) * x[partner]).astype(np.float32)
     labels = setup.labels[rows]
-    half = setup.recipe.mixed_precision == "auto" and device.type == "cuda"
     with torch.autocast(device.type, torch.bfloat16, enabled=half):
         outputs = network(torch.from_numpy(x).to(device).transpose(1, 2))
         own = _one_loss(outputs, labels, states, setup)

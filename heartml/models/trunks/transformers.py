@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from heartml.models.encoders import Encoder
-from heartml.models.encoders.transformers import WAVES, Transformers
-from heartml.models.trunks import Trunk
+from heartml.models.encoders.transformers import SPEAKING, WAVES, Transformers
+from heartml.models.trunks import Trunk, TrunkError
 
 _SPECIAL = 2        # tokens before the patches of AST
 
@@ -77,4 +77,6 @@ class AstTrunk(_OfLibrary):
 def make(encoder: Encoder) -> Trunk:
     """See `TrunkModule.make`."""
     own = cast(Transformers, encoder)
+    if own.type == SPEAKING:
+        raise TrunkError("finetune: Qwen2-Audio is a language model, which the head `describe` trains")
     return WaveTrunk(own) if own.type in WAVES else AstTrunk(own)
