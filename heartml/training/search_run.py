@@ -40,7 +40,8 @@ KEY_DIGITS = 16
 
 _NETWORK_COST = 20     # fits of other heads that one fit of a network takes as long as; for the time left
 SINGLE_TRIAL = EnsembleParams(rounds=1, max_members=1)     # the ensemble that a trial is scored as
-CODE = ("metrics", "models/heads", "models/ensemble", "models/pooling.py", "models/residual_block.py", "models/trunks",
+CODE = ("metrics", "models/heads", "models/ensemble", "models/pooling.py", "models/residual_block.py",
+        "models/segmentation.py", "models/trunks",
         "models/encoders/heart.py", "models/encoders/m2d.py", "models/encoders/transformers.py", "training",
         "core/folds.py", "core/frame_store.py", "core/schema.py", "core/system/lazy.py")
 LIBRARIES = ("lightgbm", "numpy", "optuna", "scikit-learn", "scipy", "timm", "torch")

@@ -1,4 +1,4 @@
-"""How much memory the head `describe` needs, told before it starts, from the sizes in `config.json`; in GB.
+"""What the head `describe` needs, told before it starts, from the sizes in `config.json`: memory in GB, operations.
 
 The weights are counted on a network without numbers. Activations are an estimate: what a transformer keeps of every
 token for the way back, 16 values of its width and 4 of its inner layer, and twice the logits. The part that hears keeps
@@ -34,13 +34,33 @@ def needed(config: Any, hyperparameters: Hyperparameters, bytes_each: int) -> Me
     count, adapted = parameters(config, hyperparameters)
     own, tower = config.text_config, config.audio_config
     batch = int(hyperparameters["batch"])
-    tokens = _PROMPT_TOKENS + min(int(hyperparameters["cycles"]) * _CYCLE_FRAMES // 4, tower.max_source_positions // 2)
+    tokens = _tokens(config, hyperparameters)
     kept = tokens * own.num_hidden_layers * (_OF_WIDTH * own.hidden_size + _OF_INNER * own.intermediate_size)
     kept += 2 * tokens * own.vocab_size * (4 // bytes_each)
     if hyperparameters["adapt_audio"]:
         kept += tower.max_source_positions * tower.encoder_layers * (
             _OF_WIDTH * tower.d_model + _OF_INNER * tower.encoder_ffn_dim)
     return Memory(count * bytes_each / _GB, adapted * _LEARNING_BYTES / _GB, batch * kept * bytes_each / _GB)
+
+
+def _tokens(config: Any, hyperparameters: Hyperparameters) -> int:
+    heard = int(hyperparameters["cycles"]) * _CYCLE_FRAMES // 4
+    return _PROMPT_TOKENS + min(heard, int(config.audio_config.max_source_positions) // 2)
+
+
+def operations(config: Any, hyperparameters: Hyperparameters, words: int) -> tuple[float, float]:
+    """Operations of one training, and of one recording that is described by so many words.
+
+    A weight costs two for each token forward, and two more on the way back to an adapter. The part that hears takes
+    its whole window however short the sound is.
+    """
+    every, adapted = parameters(config, hyperparameters)
+    tower = config.audio_config
+    hears = tower.encoder_layers * (4 * tower.d_model**2 + 2 * tower.d_model * tower.encoder_ffn_dim)
+    heard = 2.0 * hears * tower.max_source_positions
+    spoken = 2.0 * (every + adapted - hears) * _tokens(config, hyperparameters)
+    cases = int(hyperparameters["steps"]) * int(hyperparameters["batch"]) * int(hyperparameters["accumulation"])
+    return cases * (2 * spoken + (2 if hyperparameters["adapt_audio"] else 1) * heard), words * (spoken + heard)
 
 
 def parameters(config: Any, hyperparameters: Hyperparameters) -> tuple[int, int]:
