@@ -4,7 +4,7 @@ Trials are tried in batches. They are fitted fold by fold and scored on out-of-f
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -45,6 +45,7 @@ CODE = ("metrics", "models/heads", "models/ensemble", "models/pooling.py", "mode
         "models/encoders/heart.py", "models/encoders/m2d.py", "models/encoders/transformers.py", "training",
         "core/folds.py", "core/frame_store.py", "core/schema.py", "core/system/lazy.py")
 LIBRARIES = ("lightgbm", "numpy", "optuna", "scikit-learn", "scipy", "timm", "torch")
+LIBRARIES_OF_HEADS = {"finetune": ("peft", "transformers"), "describe": ("peft", "transformers")}     # optional ones
 REPORTING_FIELDS = ("official", "positive", "coarse_classes")     # of a task: they change pages, and no fit
 
 
@@ -75,7 +76,8 @@ def content_key(name: str, params: Params) -> str:
     search = params.search.for_task(name)
     poolings = {encoder: search_space.poolings_of(encoder, search) for encoder in params.encoders}
     values = [search.model_dump(exclude={"workers"}), params.stacking.model_dump(), params.seed, poolings]
-    parts = [name, task_definition(name), tables, frames, values, code_hash.fingerprint(*CODE), library_versions()]
+    parts = [name, task_definition(name), tables, frames, values, code_hash.fingerprint(*CODE),
+             library_versions(search.heads)]
     return hashing.sha256(files.canonical_json(parts).encode())
 
 
@@ -84,9 +86,21 @@ def task_definition(name: str) -> dict[str, Any]:
     return {key: value for key, value in asdict(resolve(name).task).items() if key not in REPORTING_FIELDS}
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of the libraries whose computations a trial's value depends on."""
-    return {library: metadata.version(library) for library in LIBRARIES}
+def library_versions(heads: Iterable[str] = ()) -> dict[str, str | None]:
+    """Versions of the libraries whose computations a trial's value depends on; `None` for one that is not installed.
+
+    Args:
+        heads: those that are enabled, some of which need more.
+    """
+    found: dict[str, str | None] = {library: metadata.version(library) for library in LIBRARIES}
+    return found | {library: _version(library) for head in heads for library in LIBRARIES_OF_HEADS.get(head, ())}
+
+
+def _version(library: str) -> str | None:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,15 @@ from heartml.core.system.parallel import single_thread
 from heartml.core.tasks import TASKS
 from heartml.models import encoders
 from heartml.models.encoders import EncoderSpec, weight_files
-from heartml.models.heads import HeadState, Targets, describe, describe_beats, describe_memory, describe_text
+from heartml.models.heads import (
+    HeadState,
+    Targets,
+    describe,
+    describe_beats,
+    describe_memory,
+    describe_network,
+    describe_text,
+)
 from heartml.models.heads.describe import FittedDescribe
 from heartml.models.heads.describe_network import Answering, pattern, shared
 from heartml.models.heads.describe_params import DescribeError
@@ -174,6 +182,19 @@ def test_the_pattern_says_whether_what_hears_learns_too(spec: EncoderSpec) -> No
         assert any("audio_tower" in name for name in names) == adapt_audio
         assert any("language_model" in name for name in names)
     assert pattern(adapt_audio=False) != pattern(adapt_audio=True)
+
+
+def test_adapters_learn_in_single_precision_beside_weights_of_half_of_it(spec: EncoderSpec, monkeypatch: Any) -> None:
+    """As on a GPU."""
+    monkeypatch.setattr(describe_network, "numbers", lambda: torch.bfloat16)
+    frames, targets = data(spec)
+    with learning_curve() as curve:
+        fitted = describe.fit(frames, targets, {**QUICK, "steps": 30}, 1)
+    assert curve.loss[-1] < 0.7 * curve.loss[0]
+    answering = network(spec)
+    assert {weight.dtype for weight in answering.learning()} == {torch.float32}
+    assert {weight.dtype for weight in answering.parameters()} == {torch.float32, torch.bfloat16}
+    np.testing.assert_allclose(np.exp(fitted.predict_proba(frames[:2]).log_p).sum(1), 1, atol=1e-9)
 
 
 def test_the_surest_whole_cycles_are_taken() -> None:

@@ -133,6 +133,21 @@ def test_another_version_of_a_library_is_another_search(project: Path, monkeypat
     assert key() != before
 
 
+def test_optional_libraries_count_where_a_head_needs_them(monkeypatch) -> None:
+    monkeypatch.setattr(search_run.metadata, "version", lambda name: f"9 of {name}")
+    plain = search_run.library_versions(["logistic", "sequence"])
+    assert plain == search_run.library_versions() and "peft" not in plain
+    more = search_run.library_versions(["logistic", "describe"])
+    assert more == {**plain, "peft": "9 of peft", "transformers": "9 of transformers"}
+
+    def missing(name: str) -> str:
+        raise search_run.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(search_run, "LIBRARIES", ())
+    monkeypatch.setattr(search_run.metadata, "version", missing)
+    assert search_run.library_versions(["finetune"]) == {"peft": None, "transformers": None}
+
+
 def test_every_module_that_the_search_imports_is_covered() -> None:
     command = ("import sys, heartml.training.search_run; from heartml.models.heads import HEADS; "
                "[one() for one in HEADS.values()]; "

@@ -135,11 +135,16 @@ def shared(section: Mapping[str, Any], rank: int, alpha: int, adapt_audio: bool)
         DescribeError: it is no Qwen2-Audio, or a library is missing.
     """
     place = weight_files.place_of(Path(section["weights"]), str(section["sha256"]))
-    return _shared(place.absolute(), str(section["sha256"]), rank, alpha, adapt_audio)
+    return _shared(place.absolute(), str(section["sha256"]), rank, alpha, adapt_audio, numbers())
+
+
+def numbers() -> torch.dtype:
+    """Of the weights that do not learn: half as long on a GPU."""
+    return torch.bfloat16 if torch.cuda.is_available() else torch.float32
 
 
 @functools.lru_cache(maxsize=1)
-def _shared(folder: Path, _sha256: str, rank: int, alpha: int, adapt_audio: bool) -> Answering:
+def _shared(folder: Path, _sha256: str, rank: int, alpha: int, adapt_audio: bool, kind: torch.dtype) -> Answering:
     check_libraries()
     if (found := read_json(folder, "config.json").get("model_type")) != SPEAKING:
         raise DescribeError(f"{folder}: the head describe needs a Qwen2-Audio, and this is a network of type {found!r}")
@@ -148,7 +153,6 @@ def _shared(folder: Path, _sha256: str, rank: int, alpha: int, adapt_audio: bool
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    kind = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     with torch.random.fork_rng(devices=[]):
         try:
             tokenizer = transformers.Qwen2AudioProcessor.from_pretrained(folder, local_files_only=True).tokenizer
@@ -160,4 +164,7 @@ def _shared(folder: Path, _sha256: str, rank: int, alpha: int, adapt_audio: bool
         network.requires_grad_(False)
         adapters = LoraConfig(r=rank, lora_alpha=alpha, target_modules=pattern(adapt_audio))
         inject_adapter_in_model(adapters, network)
+    for weight in network.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()      # small steps are lost in bfloat16
     return Answering(network.eval(), tokenizer)
