@@ -33,8 +33,10 @@ _IGNORED = -100
 def pattern(adapt_audio: bool) -> str:
     """Names of the layers beside which adapters stand: attention of the language model, or also of what hears.
 
-    >>> pattern(adapt_audio=False) in pattern(adapt_audio=True)
-    True
+    >>> import re
+    >>> hears = "model.audio_tower.layers.0.self_attn.q_proj"
+    >>> [bool(re.fullmatch(pattern(adapt_audio), hears)) for adapt_audio in (False, True)]
+    [False, True]
     """
     return f"({_SPEAKS}|{_HEARS})" if adapt_audio else f"({_SPEAKS})"
 
