@@ -19,7 +19,7 @@ from heartml.core.system.hashing import sha256_file, sha256_folder
 from heartml.core.tasks import TASKS
 from heartml.metrics import METRICS
 from heartml.metrics.class_gains import class_gains
-from heartml.models.ensemble import selection
+from heartml.models.ensemble import selection, stacking_trees
 from heartml.models.ensemble.calibration import Calibration
 from heartml.models.ensemble.candidate import CandidateSpec
 from heartml.models.ensemble.decision_rule import Rule
@@ -248,6 +248,17 @@ def test_the_likelihood_chooses_the_stacker_and_few_units_have_no_choice() -> No
     known, _, log_p, _ = units(300)
     plain = {view: StackingFeatures(np.tile(log_p, (1, 4)))}      # the columns are log-probabilities: a linear score
     assert selection.fit(plain, known, groups, parts, terms_from(300)).stackers[view].kind != "trees"
+
+
+def test_trees_are_kept_as_bytes_and_answer_alike() -> None:
+    (features, labels, _), params = bent(120), PARAMS.stacking.trees
+    assert params is not None
+    [columns] = features.values()
+    fitted = stacking_trees.fit(columns.clean, labels, np.ones(K), params)
+    stored = stacking_trees.as_array(fitted)
+    again = stacking_trees.from_array(stored)
+    assert np.array_equal(again.predict_proba(columns.clean).log_p, fitted.predict_proba(columns.clean).log_p)
+    assert np.array_equal(stacking_trees.as_array(again), stored)
 
 
 def test_the_mean_of_both_stackers_is_chosen_where_it_is_better_and_is_that_mean(monkeypatch) -> None:
