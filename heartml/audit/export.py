@@ -43,7 +43,8 @@ def check(folder: Path, evidence: Evidence) -> str:
     for key, expected in known.items():
         if facts[key] != expected:
             raise LinkBroken(f"{folder}: {key} is {facts[key]}, and that of the registered version is {expected}")
-    return f"{len(facts['files'])} files as signed, made of model {str(facts['model_sha256'])[:16]}"
+    made = "by a student of" if facts.get("student") else "of"
+    return f"{len(facts['files'])} files as signed, made {made} model {str(facts['model_sha256'])[:16]}"
 
 
 def _statement(folder: Path) -> dict[str, Any]:

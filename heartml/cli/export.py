@@ -12,6 +12,8 @@ import click
               help="The folder to write; an export that is there is replaced when the new one is complete.")
 @click.option("--task", help="The task whose champion is exported, where params.yaml names several tasks.")
 @click.option("--int8", is_flag=True, help="Also write model.int8.onnx, with network weights of eight bits.")
+@click.option("--distil", is_flag=True, help="Train one small network on the ensemble's out-of-fold predictions and "
+                                              "export it in the ensemble's place, with what it loses.")
 @click.option("--page", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
               help="Also write a page to this folder that runs the model in a browser.")
 @click.option("--runtime", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR",
@@ -20,7 +22,7 @@ import click
               help="On how many recordings the files are compared with the model.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 def export(model: str | None, to: Path | None, task: str | None, int8: bool, page: Path | None, runtime: Path | None,
-           recordings: int, as_json: bool) -> None:
+           recordings: int, as_json: bool, distil: bool) -> None:
     """Write a model as ONNX files, which run without this project: on a phone, in a browser, in any language.
 
     model.onnx takes the samples of one recording and their rate; it answers with probabilities, decision, calibrated
@@ -31,6 +33,10 @@ def export(model: str | None, to: Path | None, task: str | None, int8: bool, pag
     The files are compared with the model on held-out recordings, or on simulated ones where data/ is not here. They are
     refused where a decision or a reason differs, or where probabilities differ by more than 0.0001 on more than one
     recording in twenty. Not a medical device.
+
+    --distil is for a model that is too large, or that has a part which cannot be exported. The student is fitted here,
+    from data/ and artifacts/, which takes as long as a few trials of the search. `heartml predict` uses it only where
+    its folder is named.
 
     --page writes static files for any web server. The page takes sound files or the microphone, shows waveform,
     spectrogram, heart states and the answer, in English or German. It loads nothing from elsewhere, sends nothing
@@ -45,6 +51,7 @@ def export(model: str | None, to: Path | None, task: str | None, int8: bool, pag
     Examples:
     heartml export simulated-murmur --to exported
     heartml export circor-murmur/3 --to phone --int8
+    heartml export circor-murmur --to student --distil
     heartml export simulated-murmur --page site
     heartml predict recording.wav --model exported
     """
@@ -52,7 +59,8 @@ def export(model: str | None, to: Path | None, task: str | None, int8: bool, pag
         raise click.UsageError("name a folder with --to or --page, or both")
     from heartml import export as exporting
 
-    found = exporting.run(model, task, to, int8=int8, recordings=recordings, page=page, runtime=runtime)
+    found = exporting.run(model, task, to, int8=int8, recordings=recordings, page=page, runtime=runtime,
+                          distil=distil)
     if as_json:
         click.echo(json.dumps(found.as_json(), indent=2))
         return
@@ -62,8 +70,11 @@ def export(model: str | None, to: Path | None, task: str | None, int8: bool, pag
     click.echo(f"model.onnx and the model: {found.comparison.words}")
     if found.small:
         click.echo(f"model.int8.onnx and the model: {found.small.words}")
+    for words in found.lost:
+        click.echo(words)
     if found.bytes["model.onnx"] > exporting.AIM_BYTES:
-        click.echo(f"model.onnx is larger than {exporting.AIM_BYTES / 1e6:.0f} MB; --int8 makes a smaller one")
+        click.echo(f"model.onnx is larger than {exporting.AIM_BYTES / 1e6:.0f} MB; --int8 makes a smaller one, "
+                   "--distil a much smaller student")
     for words in found.cautions:
         click.echo(f"Caution: {words}")
     if page:

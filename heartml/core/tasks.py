@@ -123,9 +123,10 @@ def resolve(name: str) -> Assignment:
         several = ", ".join(f"{datasets}-{one}" for one in GROUPS[task])
         raise TaskError(f"{name!r} is several tasks: `heartml tasks --use {name}` writes {several} into params.yaml")
     names = tuple(datasets.split("+"))
-    if datasets and task in TASKS:
-        return Assignment(name, names, TASKS[task])
     own = {dataset: declared(dataset) for dataset in names if datasets}
+    stored = bool(own) and all(task in tasks for tasks in own.values())     # before its name was a published one
+    if datasets and task in TASKS and not stored:
+        return Assignment(name, names, TASKS[task])
     if not any(task in tasks for tasks in own.values()):
         raise TaskError(_unknown(name, own))
     return Assignment(name, names, _joined(name, task, own))

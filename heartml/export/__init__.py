@@ -42,6 +42,8 @@ class Exported:
         bytes: name -> size of each file.
         comparison: the answers of `model.onnx` beside those of the model.
         small: the same for `model.int8.onnx`; `None` where it was not asked for.
+        lost: what a student loses beside its ensemble, one line for each part of the data; empty where the ensemble
+            itself was exported.
         cautions: what to know about the model before its answers are trusted.
     """
 
@@ -51,16 +53,17 @@ class Exported:
     comparison: Comparison
     small: Comparison | None
     cautions: tuple[str, ...]
+    lost: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Everything as plain values."""
         return {"folder": str(self.folder) if self.folder else None, "model": self.description, "bytes": self.bytes,
                 "comparison": self.comparison.as_json(), "small": self.small.as_json() if self.small else None,
-                "cautions": list(self.cautions)}
+                "cautions": list(self.cautions), "lost": list(self.lost)}
 
 
 def run(wanted: str | None, task: str | None, to: Path | None, *, int8: bool = False, recordings: int = 40,
-        page: Path | None = None, runtime: Path | None = None) -> Exported:
+        page: Path | None = None, runtime: Path | None = None, distil: bool = False) -> Exported:
     """Export a model into the folder `to`, and its page into the folder `page`.
 
     Args:
@@ -68,8 +71,10 @@ def run(wanted: str | None, task: str | None, to: Path | None, *, int8: bool = F
         int8: also write the file with eight-bit weights.
         recordings: how many recordings the files are compared on.
         runtime: see `heartml.export.page.write`.
+        distil: export a student in the place of the ensemble, see `heartml.export.student`.
 
     Raises:
+        CannotDistil: see `heartml.export.student.make`.
         PageError: see there.
         ExportRefused: the files do not answer as the model does, a library is missing, or `to` exists already.
         CannotExport: the model has a part that cannot be written as a graph.
@@ -91,7 +96,7 @@ def run(wanted: str | None, task: str | None, to: Path | None, *, int8: bool = F
     version_cautions.check(located.cautions, params.predict)
     lock = exclusive(paths.LOCKS / "export.lock", on_wait="heartml export: waiting for another export")
     with lock, temporary_folder() as place:
-        made = _made(located, params, place / "export", int8=int8, recordings=recordings)
+        made = _made(located, params, place / "export", int8=int8, recordings=recordings, distil=distil)
         try:
             if page:
                 pages.write(place / "export", page, runtime)
@@ -100,7 +105,7 @@ def run(wanted: str | None, task: str | None, to: Path | None, *, int8: bool = F
                     shutil.copytree(place / "export", temporary, dirs_exist_ok=True)
         except OSError as error:
             raise ExportRefused(f"{error.filename or to or page}: cannot be written: {error.strerror}") from None
-        if to:
+        if to and not distil:       # a student does not answer in the place of its ensemble unless it is named
             predict_exported.remember(to)
     return replace(made, folder=to)
 
@@ -128,9 +133,15 @@ def write(located: LocatedModel, to: Path, recordings: int = 10) -> None:
         _made(located, config.load(), temporary, int8=False, recordings=recordings)
 
 
-def _made(located: LocatedModel, params: Params, folder: Path, *, int8: bool, recordings: int) -> Exported:
-    model = Model.load(located.folder)
-    facts = statement.facts(located, model, params)
+def _made(located: LocatedModel, params: Params, folder: Path, *, int8: bool, recordings: int,
+          distil: bool = False) -> Exported:
+    model, learnt = Model.load(located.folder), None
+    if distil:
+        from heartml.export import student
+
+        learnt = student.make(located, model, params)
+        located, model = replace(located, description=f"a student of {located.description}"), learnt.model
+    facts = {**statement.facts(located, model, params), **({"student": learnt.as_json()} if learnt else {})}
     folder.mkdir(exist_ok=True)
     written = write_graphs(model, folder, facts, int8=int8)
     sounds = comparison.sounds(located, recordings)
@@ -142,7 +153,8 @@ def _made(located: LocatedModel, params: Params, folder: Path, *, int8: bool, re
         **facts, "compared": compared.as_json(), "compared_int8": small.as_json() if small else None,
         "files": {name: statement.file_facts(folder / name) for name in written}})
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    return Exported(folder, located.description, sizes, compared, small, located.cautions)
+    return Exported(folder, located.description, sizes, compared, small, located.cautions,
+                    tuple(learnt.in_words()) if learnt else ())
 
 
 def write_graphs(model: Model, folder: Path, facts: dict[str, Any], *, int8: bool) -> list[str]:

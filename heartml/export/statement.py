@@ -79,7 +79,7 @@ def add_metadata(model: "onnx.ModelProto", known: dict[str, Any]) -> None:
     import json
 
     wanted = ("notice", "name", "version", "run_id", "data", "commit", "model_sha256", "licence", "data_licences",
-              "classes", "checks", "quality", "states", "unit")
+              "classes", "checks", "quality", "states", "unit", "student")
     for key in wanted:
         if known.get(key) is not None:
             entry = model.metadata_props.add()

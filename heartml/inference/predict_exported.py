@@ -52,7 +52,8 @@ def run(named: Sequence[Path], folder: Path, params: Params, of: LocatedModel | 
     located = LocatedModel(folder, f"{facts['model']}, exported to {folder}", str(facts["name"]), facts["version"],
                            tuple(facts["cautions"]))
     if of is not None:
-        located = replace(of, description=f"{of.description}, exported to {folder}")
+        which = f"a student of {of.description}" if facts.get("student") else of.description
+        located = replace(of, description=f"{which}, exported to {folder}")
     version_cautions.check(located.cautions, params.predict)
     return predict_files(items, model, located, params)
 
@@ -177,12 +178,13 @@ def remember(folder: Path) -> None:
 
 
 def of_model(located: LocatedModel) -> Path | None:
-    """The folder that a model was exported to, if it is still there and holds this model; else `None`."""
+    """The folder that a model was exported to, if it is still there and holds this model, no student; else `None`."""
     note = _note(hashing.sha256_folder(located.folder))
     try:
         folder = Path(json.loads(note.read_text(encoding="utf-8"))["folder"])
         statement = json.loads((folder / exported.STATEMENT).read_text(encoding="utf-8"))
         same = (statement["model_sha256"], statement["version"]) == (note.stem, located.version)
+        same = same and not statement.get("student")
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return folder if same else None

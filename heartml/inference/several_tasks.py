@@ -95,12 +95,19 @@ def run(named: Sequence[Path], tasks: Sequence[str]) -> SeveralResults:
 
 
 def predict_files(items: Sequence[InputFile], found: Sequence[TaskModel], params: Params) -> tuple[PredictResult, ...]:
-    """Predict for files `[n]` with every model, block by block."""
+    """Predict for files `[n]` with every model, block by block; models of one organ together. Ordered as `found`."""
+    by_organ: dict[str, list[TaskModel]] = {}
+    for one in found:
+        by_organ.setdefault(one.models.model.task.organ, []).append(one)
+    if len(by_organ) > 1:       # warnings about a recording are those of an organ
+        results = {id(one): result for own in by_organ.values()
+                   for one, result in zip(own, predict_files(items, own, params), strict=True)}
+        return tuple(results[id(one)] for one in found)
     cautions = [model_set.cautions(one.located, one.models, params.predict) for one in found]
     unit_of = {kind: inputs.units(items, kind) for kind in sorted({one.models.model.task.unit for one in found})}
     blocks = inputs.blocks(unit_of.get("patient") or unit_of["recording"], predict.AT_ONCE)
     faults: list[ScoredRecording] = []
-    organ = found[0].models.model.task.organ     # the tasks of one collection share it
+    organ = found[0].models.model.task.organ
     for block in track(blocks, "predict", len(blocks)):
         recordings, waveforms = zip(*(predict.read_recording(items[i], params, organ) for i in block), strict=True)
         usable = [i for i, waveform in enumerate(waveforms) if waveform is not None]

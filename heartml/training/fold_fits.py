@@ -56,15 +56,17 @@ class TrainingData:
                                    self.annotations)
 
     def fit(self, spec: CandidateSpec, units: NDArray[np.bool_], seed: int,
-            validation: NDArray[np.bool_] | None = None) -> FittedHead:
+            validation: NDArray[np.bool_] | None = None,
+            probabilities: NDArray[np.float64] | None = None) -> FittedHead:
         """Fit a spec to the units where `units` `[u]` holds.
 
         Args:
             validation: units `[u]` among them that a head may choose by; `None`: it draws its own where it needs some.
+            probabilities: of every unit `[u, k]`, in the place of its label; see `Targets`.
         """
         states = self.states(spec.encoder) if spec.head_module.TAKES == "frames" else None
         return fit_candidate(spec, self.train_set, self.feature_set, units, seed, states,
-                             self.encoders[spec.encoder].encoder, validation)
+                             self.encoders[spec.encoder].encoder, validation, probabilities)
 
     def predict_proba(self, fitted: FittedHead, spec: CandidateSpec, units: NDArray[np.bool_]) -> HeadPrediction:
         """Predict the recordings of the units where `units` `[u]` holds; at level `unit`, the units themselves."""
@@ -211,16 +213,17 @@ def _arrays(file: Path) -> Iterator[tuple[str, NDArray[np.float64]]]:
 def fit_candidate(
     spec: CandidateSpec, train_set: TrainingSet, feature_set: FeatureSet, units: NDArray[np.bool_], seed: int,
     states: Sequence[NDArray[np.int8]] | None = None, encoder: Mapping[str, object] | None = None,
-    validation: NDArray[np.bool_] | None = None,
+    validation: NDArray[np.bool_] | None = None, probabilities: NDArray[np.float64] | None = None,
 ) -> FittedHead:
     """Fit a spec's head to the units where `units` `[u]` holds.
 
     Args:
         states: heart states of every recording, see `training_set.states`.
-        encoder, validation: see `heartml.models.heads.Targets`; `validation` of units `[u]`.
+        encoder, validation, probabilities: see `heartml.models.heads.Targets`; the last two of units `[u]`.
     """
     of_recordings = spec.level == "recording"
     rows = train_set.recordings_of(units) if of_recordings else np.flatnonzero(units)
+    unit = (train_set.unit if of_recordings else np.arange(len(train_set.unit_ids)))[rows]
     targets = Targets(
         labels=(train_set.recording_labels if of_recordings else train_set.labels)[rows],
         classes=len(train_set.task.classes),
@@ -228,7 +231,8 @@ def fit_candidate(
         states=None if states is None or spec.pooling is not None else [states[row] for row in rows],
         frame_rate_hz=feature_set.rates_hz[spec.encoder],
         encoder=encoder,
-        validation=None if validation is None else (validation[train_set.unit] if of_recordings else validation)[rows],
+        validation=None if validation is None else validation[unit],
         task=train_set.task,
+        probabilities=None if probabilities is None else probabilities[unit],
     )
     return spec.head_module.fit(feature_set.inputs(spec, rows), targets, spec.hyperparameters, seed)

@@ -12,7 +12,8 @@ import yaml
 from support.workspaces import Workspace
 
 from heartml.core import config, paths, tasks
-from heartml.core.task_definition import DECIDING, REPORTED
+from heartml.core.system.files import write_json
+from heartml.core.task_definition import DECIDING, REPORTED, Declared, Task
 from heartml.core.tasks import TaskError
 from heartml.data import datasets, ingest
 from heartml.data.datasets import LayoutError, generic
@@ -110,6 +111,26 @@ def test_a_published_task_with_its_own_classes_stays_the_published_one(tmp_path:
     folder = made.generic(tmp_path, labels={}, tasks={"normal": {**own, "metric": "accuracy"}})
     with pytest.raises(LayoutError, match=r"tasks\.normal\.metric: 'accuracy', but normal is a published task"):
         read(folder)
+
+
+def test_a_task_about_hearts_does_not_become_one_about_lungs_by_its_name(tmp_path: Path) -> None:
+    """`sex` of a collection of hearts: its encoders and limits would be those of lungs, without a word."""
+    own = {"column": "murmur", "classes": {"yes": "Female", "no": "Male"}, "unit": "recording"}
+    with pytest.raises(LayoutError, match=r"tasks\.sex\.organ: 'heart', but sex .* Write `organ: lung`, or give"):
+        read(made.generic(tmp_path / "a", labels={}, tasks={"sex": own}))
+    folder = made.generic(tmp_path / "b", labels={}, tasks={"sex": {**own, "organ": "lung"}})
+    assert datasets.open_dataset("generic", folder)[0].TASKS == ("sex",)
+
+
+def test_what_was_declared_before_its_name_was_published_stays_what_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = Task("sex", "sex", ("F", "M", "X"), "patient", "accuracy", tasks.TASKS["sex"].official)
+    stored = Declared(own)
+    write_json(paths.declared_tasks("clinic"), {"sex": stored.to_json()})
+    assert tasks.resolve("clinic-sex").task == own
+    assert tasks.resolve("coswara-sex").task.organ == "lung"
 
 
 def test_metrics_of_declared_tasks_are_metrics_of_decisions() -> None:

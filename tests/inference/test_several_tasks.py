@@ -17,9 +17,9 @@ from support.workspaces import ROOT
 from heartml.audio import sound_files
 from heartml.audio.sound_files import write_flac
 from heartml.cli import cli
-from heartml.core import config, paths
+from heartml.core import config, paths, tasks
 from heartml.core.system import files
-from heartml.inference import data_recordings, several_output, several_tasks, training_recordings
+from heartml.inference import data_recordings, predict, several_output, several_tasks, training_recordings
 from heartml.inference.data_recordings import DataRecording
 from heartml.inference.model_lookup import NoModel
 from heartml.models import encoders
@@ -92,6 +92,18 @@ def test_a_decision_that_is_left_to_a_human_says_why_for_its_own_task(clinic: Pa
         [row] = csv.DictReader(file)
     assert (row[f"{FIRST} decision"], row[f"{THIRD} reasons"]) == ("refer", "")
     assert row[f"{FIRST} reasons"] and f"visit.flac, {FIRST}: {row[f'{FIRST} reasons']}" in done.stdout
+
+
+def test_warnings_are_those_of_each_organ(clinic: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = files.read_json(paths.model(THIRD) / "model.json")
+    definition = {**tasks.resolve(THIRD).task.to_json(), "organ": "lung"}
+    files.write_json(paths.model(THIRD) / "model.json", {**own, "definition": definition})
+    asked, whole = [], predict.read_recording
+    monkeypatch.setattr(predict, "read_recording", lambda item, params, organ: asked.append(organ) or whole(
+        item, params, organ))
+    done = invoke("visit.flac")
+    assert done.exit_code == 0, done.output
+    assert sorted(asked) == ["heart", "lung"]
 
 
 def test_no_cell_is_a_formula(clinic: Path) -> None:

@@ -211,8 +211,10 @@ def _published_faults(published: dict[str, OwnTask]) -> Iterator[str]:
         if set(task.classes) - set(known.classes):
             yield (f"tasks.{name}: this name is a published task's, with the classes {', '.join(known.classes)}. Give "
                    f"yours another name, or give its words these classes")
-        for key in own.model_fields_set & {"unit", "metric", "positive", "official", "organ"}:
+        # The organ is compared where it is not written, too: a collection of hearts may call a task `sex`.
+        for key in sorted(own.model_fields_set & {"unit", "metric", "positive", "official"} | {"organ"}):
             said, stands = getattr(task, key), getattr(known, key)
             if said != stands:
+                way = f"Write `organ: {stands}`" if key == "organ" else "Leave it out"
                 yield (f"tasks.{name}.{key}: {short(said)}, but {name} is a published task with {short(stands)}. "
-                       "Leave it out, or give your task another name")
+                       f"{way}, or give your task another name")

@@ -93,9 +93,10 @@ def check(model: Model) -> None:
         head = member.spec.head
         if head not in heads.OF_VECTORS and head not in networks.EXPORTED:
             raise CannotExport(f"the head {head} (trial {trial}) cannot be written as a graph yet; those that can: "
-                               f"{', '.join([*heads.OF_VECTORS, *networks.EXPORTED])}. Train without it")
+                               f"{', '.join([*heads.OF_VECTORS, *networks.EXPORTED])}. Train without it, or `--distil`")
         if any(getattr(one, "shape", {}).get("inference_frames") for one in member.heads):
-            raise CannotExport(f"trial {trial} predicts in chunks (inference: chunks), which a graph cannot yet")
+            raise CannotExport(f"trial {trial} predicts in chunks (inference: chunks), which a graph cannot yet; "
+                               "`--distil` can")
 
 
 def of_model(model: Model) -> Graphs:

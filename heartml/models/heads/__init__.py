@@ -36,6 +36,8 @@ class Targets:
         encoder: spec of the encoder as JSON (`EncoderSpec.to_json`); for a head that trains the encoder too.
         validation: cases `[cases]` that a head may choose by and is not trained on; `None`: it draws its own.
         task: what is predicted; for a head that is asked about it in words.
+        probabilities: of the classes of each case `[cases, classes]`, which a network learns in the place of the labels
+            (Hinton et al., Distilling the knowledge in a neural network, 2015); `None`: it learns the labels.
     """
 
     labels: NDArray[np.int64]
@@ -46,6 +48,7 @@ class Targets:
     encoder: Mapping[str, object] | None = None
     validation: NDArray[np.bool_] | None = None
     task: Task | None = None
+    probabilities: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,8 @@ def train(
     with torch.random.fork_rng(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         torch.manual_seed(seed)
         network = build().to("cuda" if torch.cuda.is_available() else "cpu")
-        setup = _Setup(source, targets.labels, _weights(network, targets, recipe), recipe, frame_loss, tuning)
+        setup = _Setup(source, targets.labels, _weights(network, targets, recipe), recipe, frame_loss, tuning,
+                       targets.probabilities)
         _loop(network.train(), setup, np.random.default_rng(seed))
     return network.eval()
 
@@ -148,6 +149,7 @@ class _Setup:
     recipe: Recipe
     frame_loss: FrameLoss | None
     tuning: Tuning | None
+    probabilities: NDArray[np.float64] | None
 
 
 def _weights(network: nn.Module, targets: Targets, recipe: Recipe) -> Tensor:
@@ -193,21 +195,24 @@ def _loss(network: nn.Module, setup: _Setup, rows: NDArray[np.int64], rng: np.ra
     if setup.recipe.mixup:
         share, partner = float(rng.beta(setup.recipe.mixup, setup.recipe.mixup)), rng.permutation(len(rows))
         x = (share * x + (1 - share) * x[partner]).astype(np.float32)
-    labels = setup.labels[rows]
     with torch.autocast(device.type, torch.bfloat16, enabled=half):
         outputs = network(torch.from_numpy(x).to(device).transpose(1, 2))
-        own = _one_loss(outputs, labels, states, setup)
+        own = _one_loss(outputs, rows, states, setup)
         if share == 1.0:
             return own
-        other = _one_loss(outputs, labels[partner], None if states is None else states[partner], setup)
+        other = _one_loss(outputs, rows[partner], None if states is None else states[partner], setup)
         return share * own + (1 - share) * other
 
 
 def _one_loss(
-    outputs: tuple[Tensor, Tensor | None], labels: NDArray[np.int64], states: NDArray[np.int8] | None, setup: _Setup
+    outputs: tuple[Tensor, Tensor | None], rows: NDArray[np.int64], states: NDArray[np.int8] | None, setup: _Setup
 ) -> Tensor:
     logits, frame_logits = outputs
-    loss = classification_loss(logits, torch.from_numpy(labels).to(logits.device), setup.weights, setup.recipe)
+    labels = setup.labels[rows]
+    if setup.probabilities is None:
+        loss = classification_loss(logits, torch.from_numpy(labels).to(logits.device), setup.weights, setup.recipe)
+    else:
+        loss = functional.cross_entropy(logits, torch.from_numpy(setup.probabilities[rows]).to(logits))
     if states is None or setup.frame_loss is None or frame_logits is None:
         return loss
     return loss + setup.frame_loss(frame_logits, states, labels)
