@@ -107,6 +107,24 @@ def test_every_breath_is_a_case_of_its_own(tmp_path: Path) -> None:
     assert len({case.name for case in read}) == len(read) == 12
 
 
+def test_a_breath_ends_with_its_sound_and_one_that_begins_later_is_counted(tmp_path: Path) -> None:
+    [breaths] = made.icbhi(tmp_path).rglob("104_1b1_Ar*.txt")
+    breaths.write_text("0.0\t0.4\t1\t0\n0.9\t60.0\t0\t1\n5.0\t6.0\t1\t0\n")
+    read, left_out = cases.read(BREATHS, tmp_path)
+    own = [case for case in read if "104_1b1_Ar" in case.source_file]
+    assert [case.label for case in own] == ["crackle", "wheeze"]
+    assert own[1].span_s == (0.9, 1.3) and left_out == {"breath after the end of the sound": 1}
+
+
+def test_one_sound_with_two_labels_is_no_case(tmp_path: Path) -> None:
+    made.kauh(tmp_path)
+    labels = {case.path: case.label for case in cases.read(KAUH, tmp_path)[0]}
+    one, two = next((a, b) for a in labels for b in labels if labels[a] != labels[b])
+    two.write_bytes(one.read_bytes())
+    read, left_out = cases.read(KAUH, tmp_path)
+    assert not {one, two} & {case.path for case in read} and left_out == {"one sound with two labels or persons": 1}
+
+
 def test_a_file_that_cannot_be_read_is_counted(tmp_path: Path) -> None:
     (made.icbhi(tmp_path) / "audio_and_txt_files" / "102_1b1_Ar_sc_Meditron.wav").write_bytes(b"no sound")
     read, refused = cases.read(COPD, tmp_path)

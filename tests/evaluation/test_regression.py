@@ -104,6 +104,11 @@ def test_a_table_becomes_errors_beside_the_mean(tmp_path: Path, monkeypatch: pyt
     (["r0.wav,p0,1", "../table.csv,p1,2"], "line 3: path '../table.csv': a link that leads out"),
     (["none.wav,p0,1"], "line 2: path 'none.wav': not a file"), (["table.csv,p0,1"], "line 2: "),
     (["r0.wav,unknown,1"], "line 2: 'unknown' is no id"), (["r0.wav,p0,1", "r1.wav,p1,2"], "2 persons, and at least 5"),
+    (["r0.wav,p1,1", "r1.wav,P1,2"], "line 2: id 'p1' here, 'P1' at line 3: perhaps one person"),
+    (["r0.wav,7,1", "r1.wav,07,2"], "line 2: id '7' here, '07' at line 3"),
+    (["r0.wav,p0,1", "r0.wav,p1,2"], "line 3: 'r0.wav' has the samples of line 2"),
+    (["r0.wav,p0,1", "r0.wav,,1"], "line 3: 'r0.wav' has the samples of line 2"),
+    (["r0.wav,p0,1e300"], "line 2: value '1e300' is no number"),
 ])
 def test_a_line_that_cannot_be_used_is_named(tmp_path: Path, lines: list[str], words: str) -> None:
     table = clinic(tmp_path, lines)

@@ -35,6 +35,7 @@ from heartml.metrics.scores import json_number
 from heartml.models import encoders
 
 POOLINGS = ("average", "mean")
+_LARGEST = 1e100       # squares of larger numbers are no numbers
 COLUMNS = ("path", "patient_id", "value")
 
 
@@ -101,7 +102,26 @@ def _cases(path: Path) -> tuple[list[Case], Floats]:
             pairs.append((_case(path.parent, row), _number(row["value"])))
         except (CellError, sound_files.AudioError) as error:
             raise ProtocolError(f"{path} line {row.line}: {error}") from None
+    _refuse_one_person_as_two(path, rows, [case for case, _ in pairs])
     return [case for case, _ in pairs], np.array([value for _, value in pairs])
+
+
+def _refuse_one_person_as_two(path: Path, rows: Sequence[Row], read: Sequence[Case]) -> None:
+    """Refuse other spellings of an id, and one sound in two lines: a person would be in training and in test.
+
+    Raises:
+        ProtocolError: there is one; the message names the line.
+    """
+    persons = [row["patient_id"] for row in rows]
+    line_of = {person: row.line for person, row in reversed(list(zip(persons, rows, strict=True)))}
+    for person, others in cells.other_spellings(filter(None, persons)).items():
+        where = {other: f"line {line_of[other]}" for other in others}
+        raise ProtocolError(f"{path} line {line_of[person]}: {cells.spelling_fault(person, where)}")
+    seen: dict[str, int] = {}
+    for row, case in zip(rows, read, strict=True):
+        if (before := seen.setdefault(case.recording_id, row.line)) != row.line:
+            raise ProtocolError(f"{path} line {row.line}: {short(row['path'])} has the samples of line {before}. Keep "
+                                "one of the two lines")
 
 
 def _case(folder: Path, row: Row) -> Case:
@@ -124,7 +144,7 @@ def _number(cell: str) -> float:
         found = float(cell)
     except ValueError:
         found = math.nan
-    if not math.isfinite(found):
+    if not math.isfinite(found) or abs(found) > _LARGEST:
         raise CellError(f"value {short(cell)} is no number: write one with a point, or leave the line out")
     return found
 

@@ -72,17 +72,31 @@ def read(task: BenchmarkTask, place: Path) -> tuple[list[Case], dict[str, int]]:
         raise LeftOutError(str(error)) from None
     wanted = _breaths(task, layout) if task.per_breath else _recordings(task, layout)
     reasons = Counter(str(reason) for reason in layout.refused["reason"])
-    found, ids = [], dict[str, str]()
-    for file, label, group, span_s in wanted:
-        if file not in ids:
-            ids[file], reason = _recording_id(place, place / file)
+    found, known = [], dict[str, tuple[str, float]]()
+    for file, label, group, listed_s in wanted:
+        if file not in known:
+            recording_id, seconds, reason = _facts(place, place / file)
+            known[file] = recording_id, seconds
             reasons.update([reason] if reason else [])
-        if ids[file]:
-            found.append(Case(place / file, file, ids[file], span_s, label, group))
-    unique = list({case.name: case for case in found}.values())
+        recording_id, seconds = known[file]
+        span_s = listed_s and (listed_s[0], min(listed_s[1], seconds))     # a list may go on after the sound's end
+        if recording_id and span_s is not None and span_s[1] - span_s[0] < _SHORTEST_BREATH_S:
+            reasons["breath after the end of the sound"] += 1
+        elif recording_id:
+            found.append(Case(place / file, file, recording_id, span_s, label, group))
+    unique = _without_contradictions(found, reasons)
     if not unique:
         raise LeftOutError(f"{place}: no recording has a label for it ({dict(reasons) or 'none refused'})")
-    return unique, dict(sorted(reasons.items()))
+    return unique, dict(sorted((+reasons).items()))
+
+
+def _without_contradictions(found: Sequence[Case], reasons: Counter[str]) -> list[Case]:
+    """Each sound once; one that is there with two labels or of two persons is left out, and counted in `reasons`."""
+    said: dict[str, set[tuple[str, str]]] = {}
+    for case in found:
+        said.setdefault(case.name, set()).add((case.label, case.group))
+    reasons.update({"one sound with two labels or persons": sum(len(one) > 1 for one in said.values())})
+    return list({case.name: case for case in found if len(said[case.name]) == 1}.values())
 
 
 Wanted = list[tuple[str, str, str, tuple[float, float] | None]]      # source file, label, group, span
@@ -102,14 +116,15 @@ def _breaths(task: BenchmarkTask, layout: Layout) -> Wanted:
     return [(file, label, group, (start, end)) for file, label, group, start, end in columns.itertuples(index=False)]
 
 
-def _recording_id(root: Path, path: Path) -> tuple[str, str]:
-    """Hash of the samples, or why the file cannot be used."""
+def _facts(root: Path, path: Path) -> tuple[str, float, str]:
+    """Hash of the samples and their length in s, or why the file cannot be used."""
     if fault := entry_checks.path_fault(root, path):
-        return "", fault.reason
+        return "", 0.0, fault.reason
     try:
-        return sound_files.read(path).recording_id, ""
+        sound = sound_files.read(path)
+        return sound.recording_id, sound.seconds, ""
     except sound_files.AudioError as error:
-        return "", error.reason
+        return "", 0.0, error.reason
 
 
 def table(kept: Sequence[Case], parts: Mapping[Case, str]) -> pd.DataFrame:
