@@ -140,6 +140,45 @@ def test_sprsound_refuses_a_recording_without_json(tmp_path: Path) -> None:
 # KAUH
 
 
+def test_of_several_json_files_the_nearest_with_a_label_counts_and_two_labels_are_none(tmp_path: Path) -> None:
+    """The publisher has one JSON file for each challenge beside the same recording; some have no label of it."""
+    folder = made.sprsound(tmp_path)
+    before = sprsound.read(folder).recordings
+    for text in list(folder.rglob("*.json")):
+        other = folder / "Detection" / "train_detection_json" / text.name
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.write_text(json.dumps({"event_annotation": []}))
+    pd.testing.assert_frame_equal(sprsound.read(folder).recordings, before)
+    other = folder / "Detection/train_detection_json/40001_3.4_1_p1_2.json"
+    other.write_text(json.dumps({"record_annotation": "DAS", "event_annotation": []}))
+    after = sprsound.read(folder)
+    assert len(after.recordings) == len(before) - 1
+    assert after.refused["reason"].iloc[0] == "contradiction"
+    assert "40001_3.4_1_p1_2.json says DAS" in after.refused["detail"].iloc[0]
+
+
+def test_two_lines_that_differ_about_one_person_are_a_contradiction(tmp_path: Path) -> None:
+    folder = made.icbhi(tmp_path / "icbhi")
+    [diagnoses] = folder.rglob("patient_diagnosis.csv")
+    patient, first = diagnoses.read_text().splitlines()[0].split(",")
+    diagnoses.write_text(diagnoses.read_text().rstrip("\n") + f"\n{patient},{first}\n{patient},Pneumonia\n")
+    layout = icbhi.read(folder)
+    own = layout.refused[layout.refused["patient_id"] == f"icbhi-{patient}"]
+    assert len(own) and set(own["reason"]) == {"contradiction"}
+    assert f"icbhi-{patient}" not in set(layout.recordings["patient_id"])
+    folder = made.coswara(tmp_path / "coswara")
+    [table] = folder.rglob("combined_data.csv")
+    header, line, *_ = table.read_text().splitlines()
+    names, values = header.split(","), line.split(",")
+    other = [{"healthy": "positive_mild"}.get(value, "healthy") if name == "covid_status" else value
+             for name, value in zip(names, values, strict=True)]
+    table.write_text(table.read_text().rstrip("\n") + "\n" + line + "\n" + ",".join(other) + "\n")
+    layout = coswara.read(folder)
+    person = f"coswara-{values[names.index('id')]}"
+    assert set(layout.refused.loc[layout.refused["patient_id"] == person, "reason"]) == {"contradiction"}
+    assert person not in set(layout.recordings["patient_id"])
+
+
 def test_kauh_three_filters_are_one_patient(tmp_path: Path) -> None:
     table = kauh.read(made.kauh(tmp_path)).recordings
     assert table.groupby("group").size().to_dict() == {f"kauh-P{n}": 3 for n in (1, 2, 3, 4)}

@@ -6,7 +6,7 @@ and counting are voices, and are not. The kind stands in the place of the auscul
 `annotations/<kind>_labels.csv`, where it is there, says how good a recording is: 0 is poor.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from heartml.core import tasks
@@ -32,6 +32,8 @@ KINDS = ("breathing-deep", "breathing-shallow", "cough-heavy", "cough-shallow")
 _TABLE = "combined_data.csv"
 _SOURCE = "own device"
 _SMOKERS = {"y": "Smoker", "true": "Smoker", "n": "Non-smoker", "false": "Non-smoker"}
+_POSITIVE = ("positive_mild", "positive_moderate", "positive_asymp")
+_NEITHER = ("recovered_full", "no_resp_illness_exposed", "resp_illness_not_identified", "under_validation")
 _PERSON_COLUMNS = ("id", "a", "g", "smoker", "covid_status")
 _QUALITIES = {"0": "poor", "1": "good", "2": "good"}
 
@@ -45,7 +47,9 @@ def read(folder: Path) -> Layout:
     source = PublisherFolder(folder, NAME, checksums(folder / "SHA256SUMS.txt"))
     if not (folder / _TABLE).is_file():
         raise LayoutError(f"{folder}: no {_TABLE}. Name the folder that holds it and the recordings by date.")
-    persons = {row["id"]: row for row in source.table(folder / _TABLE, _PERSON_COLUMNS, ("id", "g", "smoker"))}
+    persons: dict[str, list[Row]] = {}
+    for line in source.table(folder / _TABLE, _PERSON_COLUMNS, ("id", "g", "smoker")):
+        persons.setdefault(line["id"], []).append(line)
     qualities = {name: quality for kind in KINDS for name, quality in _qualities(source, kind).items()}
     files = [path for path in sorted(folder.rglob("*")) if path.stem in KINDS and path.suffix]
     recordings = [row for path in files if (row := _recording(source, path, persons, qualities)) is not None]
@@ -55,10 +59,15 @@ def read(folder: Path) -> Layout:
 def covid(status: str) -> str | None:
     """The label of a status: any positive one, or healthy; recovered, exposed and unknown people have none.
 
-    >>> covid("positive_mild"), covid("healthy"), covid("recovered_full")
-    ('COVID-19', 'Healthy', None)
+    A status that is not known is given back, so that the recording is refused with it.
+
+    >>> covid("positive_mild"), covid("Healthy "), covid("recovered_full"), covid("positiv")
+    ('COVID-19', 'Healthy', None, 'positiv')
     """
-    return "COVID-19" if status.startswith("positive") else "Healthy" if status == "healthy" else None
+    word = cells.trimmed(status).casefold()
+    if word in _POSITIVE or word == "healthy":
+        return "Healthy" if word == "healthy" else "COVID-19"
+    return None if word in _NEITHER or cells.is_missing(word) else status
 
 
 def _qualities(source: PublisherFolder, kind: str) -> dict[str, str | None]:
@@ -68,14 +77,19 @@ def _qualities(source: PublisherFolder, kind: str) -> dict[str, str | None]:
 
 
 def _recording(
-    source: PublisherFolder, path: Path, persons: Mapping[str, Row], qualities: Mapping[str, str | None]
+    source: PublisherFolder, path: Path, persons: Mapping[str, Sequence[Row]], qualities: Mapping[str, str | None]
 ) -> dict[str, object] | None:
     """One row of the layout, or `None` after it was refused."""
     relative, name = source.relative(path), path.parent.name
     if name not in persons:
         source.refuse(relative, None, "missing_row", f"{_TABLE} has no row for {name}")
         return None
-    person, patient_id = persons[name], f"{NAME}-{name}"
+    (person, *more), patient_id = persons[name], f"{NAME}-{name}"
+    other = next((row for row in more if any(row[key] != person[key] for key in _PERSON_COLUMNS)), None)
+    if other is not None:
+        detail = f"{_TABLE}: lines {person.line} and {other.line} say different things of {name}"
+        source.refuse(relative, patient_id, "contradiction", detail)
+        return None
     try:
         age_group, sex = cells.age_group(person["a"]), None if person["g"] == "pnts" else cells.sex(person["g"])
     except CellError as error:

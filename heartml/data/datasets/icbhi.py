@@ -53,7 +53,10 @@ def read(folder: Path) -> Layout:
         LayoutError: there is no list of diagnoses.
     """
     source = PublisherFolder(folder, NAME, checksums(folder / "SHA256SUMS.txt"))
-    diagnoses = {line[0]: line[1] for line in _list(source, _DIAGNOSES) if len(line) > 1}
+    diagnoses: dict[str, set[str]] = {}
+    for line in _list(source, _DIAGNOSES):
+        if len(line) > 1:
+            diagnoses.setdefault(line[0], set()).add(" ".join(line[1:]))
     if not diagnoses:
         raise LayoutError(f"{folder}: no {' or '.join(_DIAGNOSES)}. Name the folder that holds it and the recordings.")
     persons = {line[0]: line[1:] for line in _list(source, _PERSONS)}
@@ -90,7 +93,7 @@ def _may_be_a_recording(path: Path) -> bool:
 
 
 def _recording(
-    source: PublisherFolder, path: Path, diagnoses: Mapping[str, str], persons: Mapping[str, Sequence[str]]
+    source: PublisherFolder, path: Path, diagnoses: Mapping[str, set[str]], persons: Mapping[str, Sequence[str]]
 ) -> dict[str, object] | None:
     """One row of the layout without its label of breaths, or `None` after it was refused."""
     relative, match = source.relative(path), _NAME_PATTERN.fullmatch(path.stem)
@@ -99,7 +102,11 @@ def _recording(
         source.refuse(relative, None, "missing_row", detail)
         return None
     patient_id, about = f"{NAME}-{match['id']}", persons.get(match["id"], ())
-    diagnosis = cells.choice(diagnoses[match["id"]], LABELS["lung_disease"]) or diagnoses[match["id"]]
+    said = sorted(diagnoses[match["id"]])
+    if len(said) > 1:
+        source.refuse(relative, patient_id, "contradiction", f"the diagnoses say {' and '.join(said)}")
+        return None
+    diagnosis = cells.choice(said[0], LABELS["lung_disease"]) or cells.present(said[0])
     try:
         age_group, sex = cells.age_group(about[0] if about else ""), cells.sex(about[1] if len(about) > 1 else "")
     except CellError as error:

@@ -10,8 +10,9 @@ in training), `test2022-intra` (children who are), `test2023`. It is read from t
 """
 
 import math
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +59,42 @@ def read(folder: Path) -> Layout:
     """
     source = PublisherFolder(folder, NAME, checksums(folder / "SHA256SUMS.txt"))
     found = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
-    texts = {path.stem: path for path in found if path.suffix == ".json" and _NAME_PATTERN.fullmatch(path.stem)}
+    texts: dict[str, list[Path]] = {}
+    for path in found:
+        if path.suffix == ".json" and _NAME_PATTERN.fullmatch(path.stem):
+            texts.setdefault(path.stem, []).append(path)
     if not texts:
         raise LayoutError(f"{folder}: no JSON file named patient_age_sex_location_number. Name the folder that holds "
                           "the JSON files and the recordings.")
     recordings, events = [], []
     for path in (path for path in found if path.parent.name.endswith("wav") or path.suffix.lower() == ".wav"):
-        patient = path.stem.split("_")[0]
-        said = side_files.json_object(source, texts[path.stem], f"{NAME}-{patient}") if path.stem in texts else {}
-        if (row := _recording(source, path, texts.get(path.stem), said)) is not None:
+        text, said = _text_of(source, path, texts.get(path.stem, ()))
+        if (row := _recording(source, path, text, said)) is not None and text is not None:
             recordings.append(row)
-            events += list(_events(source, texts[path.stem], row, said))
+            events += list(_events(source, text, row, said))
     return source.layout(recordings, events, LABELS)
+
+
+def _text_of(source: PublisherFolder, path: Path, texts: Sequence[Path]) -> tuple[Path | None, Mapping[str, Any]]:
+    """The JSON file of a recording and what it says; of several (each challenge has its own) the nearest with a label.
+
+    Nearest is the one that shares most folders with the recording. Where two say different labels, what is returned is
+    empty, and the recording is refused.
+    """
+    patient = f"{NAME}-{path.stem.split('_')[0]}"
+    near = sorted(texts, key=lambda one: (-len(Path(os.path.commonpath([one, path])).parts), str(one)))
+    said = {one: side_files.json_object(source, one, patient) for one in near}
+    labels = {one: _label(own) for one, own in said.items() if _label(own)}
+    if len(set(labels.values())) > 1:
+        detail = " and ".join(f"{source.relative(one)} says {label}" for one, label in labels.items())
+        source.refuse(source.relative(path), patient, "contradiction", detail)
+        return near[0], {}
+    text = next(iter(labels), near[0] if near else None)
+    return text, {} if text is None else said[text]
+
+
+def _label(said: Mapping[str, Any]) -> str:
+    return str(next((said[key] for key in _RECORD_KEYS if key in said), ""))
 
 
 def part_of(path: Path) -> str:
@@ -100,7 +125,7 @@ def _recording(
         source.refuse(relative, None, "missing_row", detail)
         return None
     patient_id = f"{NAME}-{match['id']}"
-    label = str(next((said[key] for key in _RECORD_KEYS if key in said), ""))
+    label = _label(said)
     try:
         age_group = cells.age_group(match["age"])
     except CellError as error:
