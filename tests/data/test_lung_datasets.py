@@ -177,6 +177,11 @@ def test_two_lines_that_differ_about_one_person_are_a_contradiction(tmp_path: Pa
     person = f"coswara-{values[names.index('id')]}"
     assert set(layout.refused.loc[layout.refused["patient_id"] == person, "reason"]) == {"contradiction"}
     assert person not in set(layout.recordings["patient_id"])
+    folder = made.coughvid(tmp_path / "coughvid")
+    [table] = folder.rglob("metadata_compiled.csv")
+    other = table.read_text().splitlines()[1].replace("healthy", "COVID-19")
+    table.write_text(table.read_text().rstrip("\n") + "\n" + other)
+    assert list(coughvid.read(folder).refused["reason"]) == ["contradiction"]
 
 
 def test_kauh_three_filters_are_one_patient(tmp_path: Path) -> None:

@@ -266,6 +266,9 @@ def test_own_numbers_replace_those_of_a_recipe_and_what_contradicts_is_refused()
                            ({"recipe": "small_vit", "epochs": 3, "steps": 7}, "write one of them"),
                            ({"recipe": "small_vit", "from_scratch": True, "lora_rank": 2}, "adapters beside random"),
                            ({"recipe": "m2d_circor", "validation_share": 0.0}, "validation_share"),
+                           ({"recipe": ["m2d_circor"]}, "is none of m2d_circor"),
+                           ({"recipe": "m2d_circor", "training": None}, "training: write keys"),
+                           ({"recipe": "m2d_circor", "batch": 1}, "batch"),
                            ({"recipe": "m2d_circor", "frozen": 1}, "frozen")):
         with pytest.raises(ParamsError, match=words):
             own_params(**section)

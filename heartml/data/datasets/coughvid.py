@@ -7,7 +7,7 @@ that the publisher names, the recording's quality is poor. What doctors said of 
 disagree.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +50,23 @@ def read(folder: Path) -> Layout:
         raise LayoutError(f"{folder}: no {_TABLE} and no JSON file beside a recording. Name the folder that holds "
                           "them.")
     rows = source.table(table, _COLUMNS, ("uuid", "status")) if table is not None else []
-    said: dict[str, Mapping[str, Any]] = {row["uuid"]: row for row in rows}
+    said: dict[str, list[Mapping[str, Any]]] = {}
+    for line in rows:
+        said.setdefault(line["uuid"], []).append(line)
     recordings = [row for path in files if (row := _recording(source, path, said)) is not None]
     return source.layout(recordings, [], LABELS)
 
 
 def _recording(
-    source: PublisherFolder, path: Path, said: Mapping[str, Mapping[str, Any]]
+    source: PublisherFolder, path: Path, said: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> dict[str, object] | None:
     """One row of the layout, or `None` after it was refused."""
     relative = source.relative(path)
-    about = said.get(path.stem) or side_files.json_object(source, path.with_suffix(".json"), None)
+    lines = said.get(path.stem) or [side_files.json_object(source, path.with_suffix(".json"), None)]
+    about = lines[0]
+    if any(line[key] != about[key] for line in lines[1:] for key in _COLUMNS):
+        source.refuse(relative, None, "contradiction", f"{_TABLE} has {len(lines)} lines for it, and they differ")
+        return None
     if not about:
         source.refuse(relative, None, "missing_row", "it has neither a row in the table nor a JSON file of its name")
         return None

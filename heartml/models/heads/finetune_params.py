@@ -78,8 +78,10 @@ class FinetuneParams(NetworkParams):
         name = value.get("recipe") if isinstance(value, Mapping) else None
         if name is None:
             return value
-        if name not in RECIPES:
+        if not isinstance(name, str) or name not in RECIPES:
             raise ValueError(f"recipe: {name!r} is none of {', '.join(RECIPES)}")
+        if not isinstance(value.get("training", {}), Mapping):
+            raise ValueError("training: write keys and values below it, or leave it out")
         known = RECIPES[name]
         if "steps" in value:
             known = {key: own for key, own in known.items() if key != "epochs"}
