@@ -14,7 +14,7 @@ from typing import Any
 from heartml.audio.containers import SUFFIXES
 from heartml.core import tasks
 from heartml.core.schema import PUBLISHER_QUALITY, label_column
-from heartml.core.system import cells
+from heartml.core.system import cells, untrusted
 from heartml.core.system.cells import CellError
 from heartml.data.datasets import Layout, LayoutError, PublisherFolder, Remote, checksums, side_files
 
@@ -46,7 +46,7 @@ def read(folder: Path) -> Layout:
     source = PublisherFolder(folder, NAME, checksums(folder / "SHA256SUMS.txt"))
     files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]
     table = next(iter(sorted(folder.rglob(_TABLE))), None)
-    if table is None and not any(path.with_suffix(".json").is_file() for path in files):
+    if table is None and not any(untrusted.is_file(path.with_suffix(".json")) for path in files):
         raise LayoutError(f"{folder}: no {_TABLE} and no JSON file beside a recording. Name the folder that holds "
                           "them.")
     rows = source.table(table, _COLUMNS, ("uuid", "status")) if table is not None else []

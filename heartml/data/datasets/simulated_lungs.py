@@ -5,7 +5,7 @@ from pathlib import Path
 
 from heartml.core import tasks
 from heartml.core.schema import label_column
-from heartml.core.system import cells
+from heartml.core.system import cells, untrusted
 from heartml.core.system.cells import CellError
 from heartml.core.system.tables import Row
 from heartml.core.system.text import short
@@ -52,7 +52,7 @@ def _recording(source: PublisherFolder, row: Row) -> dict[str, object] | None:
     patient_id = f"{NAME}-{row['patient']}" if row["patient"] else None
     if leaves_folder(file):
         source.refuse(file, patient_id, "outside", f"{where}: it leads out of the folder")
-    elif not (source.root / file).is_file():
+    elif not untrusted.is_file(source.root / file):
         source.refuse(file, patient_id, "missing_file", f"{where} names it, but there is no such file")
     elif cells.choice(row["sound"], LABELS[_LABEL]) is None:
         source.refuse(file, patient_id, "unknown_label", f"{where}: sound is {short(row['sound'])}")
