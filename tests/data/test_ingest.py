@@ -44,7 +44,8 @@ def test_the_tables_follow_the_schema_and_carry_every_file(here: Workspace, tmp_
         assert row.source_sha256 == hashing.sha256_file(folder / row.source_file)
     assert_data_is_whole()
     assert outcome.recordings == outcome.new == len(table)
-    assert not outcome.quarantined
+    # two mixtures of HLS-CMDS have one heart, in two files
+    assert outcome.quarantined == ({"duplicate": 1} if name == "hls-cmds" else {})
     assert outcome.changed
 
 

@@ -94,7 +94,8 @@ def test_the_gate_reads_the_counts_of_the_evaluation(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(gate_inputs.capture, "validation", lambda: (True, {}))
     monkeypatch.setattr(gate_inputs.capture, "gather", lambda _: {"missing": []})
     monkeypatch.setattr(gate_inputs, "_beats_baselines", lambda *_: gate.no_problems("floors", [], "beaten"))
-    evaluation = {"held_out": {"ece": dict.fromkeys(("value", "low", "high"), 0.1)}}
+    evaluation = {"held_out": {"ece": dict.fromkeys(("value", "low", "high"), 0.1)},
+                  "counts": {"held_out": {"groups": 40}}}
     for counts, said in ((ALONE, True), (KNOWN, False), (None, False)):
         challenger = SimpleNamespace(evaluation={**evaluation, **({"persons": counts} if counts else {})},
                                      predictions=None)

@@ -241,14 +241,14 @@ def test_declared_encoders_pass_the_check_before_a_retraining(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "params.yaml").read_text()
     declared = "encoder_parameters:\n  ear: {kind: byol_a, weights: none.pth, sha256: " + "ab" * 32 + "}\n"
-    (tmp_path / "params.yaml").write_text(text.replace("encoder_parameters:  ", declared + "  #"))
+    (tmp_path / "params.yaml").write_text(text.replace("\nencoder_parameters:  ", f"\n{declared}  #"))
     check_parameters.check_families(check_parameters.read())      # declared and not used: no file is needed
     (tmp_path / "params.yaml").write_text((tmp_path / "params.yaml").read_text().replace(
         "encoders: [logspec", "encoders: [ear, logspec"))
     with pytest.raises(WeightsError, match=r"none\.pth: no such file"):
         check_parameters.check_families(check_parameters.read())
     misspelt = declared.replace("byol_a", "byol")
-    (tmp_path / "params.yaml").write_text(text.replace("encoder_parameters:  ", f"{misspelt}  #"))
+    (tmp_path / "params.yaml").write_text(text.replace("\nencoder_parameters:  ", f"\n{misspelt}  #"))
     with pytest.raises(ParamsError, match=r"encoder_parameters.ear.kind: 'byol' is none of .*Did you mean"):
         check_parameters.read()
 

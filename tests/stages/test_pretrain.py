@@ -34,7 +34,8 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     ids = [f"{number:02d}" * 32 for number in range(32)]
     dataset = ["clinic"] * 24 + ["other"] * 8
     table = pd.DataFrame({
-        "recording_id": ids, "dataset": dataset, "source": "ward", "patient_id": ids, "group_id": ids,
+        "source_file": ids, "recording_id": ids,
+        "dataset": dataset, "source": "ward", "patient_id": ids, "group_id": ids,
         "seconds": SECONDS, "licence": "CC0-1.0", "label_outcome": ["Abnormal", "Normal"] * 16,
         "label_murmur": ["Present", "Absent", "Absent", "Present"] * 8})
     paths.VALIDATION.mkdir(parents=True)

@@ -39,7 +39,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     ids = [f"{number:02d}" * 32 for number in range(16)]
     table = pd.DataFrame({
         "recording_id": ids, "dataset": ["clinic"] * 12 + ["other"] * 4, "source": "ward", "patient_id": ids,
-        "group_id": ids, "seconds": 8.0, "licence": "CC0-1.0", "label_outcome": ["Abnormal", "Normal"] * 8})
+        "group_id": ids, "source_file": ids,
+        "seconds": 8.0, "licence": "CC0-1.0", "label_outcome": ["Abnormal", "Normal"] * 8})
     paths.VALIDATION.mkdir(parents=True)
     paths.DATA.mkdir()
     table.to_parquet(paths.RECORDINGS)

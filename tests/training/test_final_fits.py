@@ -12,7 +12,7 @@ from heartml.models.ensemble.calibration import Calibration
 from heartml.models.ensemble.candidate import CandidateSpec
 from heartml.models.ensemble.decision_rule import Rule
 from heartml.models.ensemble.selection import EnsemblePrediction, FittedEnsemble
-from heartml.models.ensemble.stacking import StackingView
+from heartml.models.ensemble.stacking import Stacker, StackingView
 from heartml.training import final_fits
 from heartml.training.training_set import TrainingSet
 
@@ -55,7 +55,8 @@ def test_a_member_is_named_by_weight_head_encoder_trials_and_view() -> None:
 
 def test_the_line_counts_trials_and_has_the_score_of_the_decisions() -> None:
     views = {StackingView((0,), "stack"): 0.75, StackingView((3,), "direct"): 0.25}
-    ensemble = FittedEnsemble(views, {}, Rule(np.zeros(3)), Calibration(1.0, np.zeros(3)))
+    stackers = dict.fromkeys(views, Stacker(None))
+    ensemble = FittedEnsemble(views, stackers, Rule(np.zeros(3)), Calibration(1.0, np.zeros(3)))
     line = final_fits.summary_line(training_set(), SPECS, ensemble, prediction())
     assert line.startswith("2 trials in, 0.75 x sequence on logspec (trial 0, stack), 0.25 x logistic")
     metric = METRICS[TASK.metric]

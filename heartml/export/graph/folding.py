@@ -21,11 +21,22 @@ def folded(model: onnx.ModelProto) -> onnx.ModelProto:
     kept = _as_inputs(guarded.graph)
     found = _optimised(guarded)
     own = [one for one in found.graph.input if one.name not in kept]
+    used = _used(found.graph)
+    stored = [one for one in found.graph.initializer if one.name in used]      # a runtime warns of the others
+    del found.graph.initializer[:]
+    found.graph.initializer.extend(stored)
     del found.graph.input[:], found.opset_import[:]
     found.graph.input.extend(own)
     found.opset_import.extend(model.opset_import)      # the optimiser names every domain that it knows
     found.producer_name, found.producer_version = model.producer_name, model.producer_version
     return found
+
+
+def _used(graph: onnx.GraphProto) -> set[str]:
+    """Names that a node of the graph, or of a graph within it, reads, and the graph's outputs."""
+    within = [one.g for node in graph.node for one in node.attribute if one.type == onnx.AttributeProto.GRAPH]
+    names = {name for node in graph.node for name in node.input} | {one.name for one in graph.output}
+    return names.union(*map(_used, within))
 
 
 def _as_inputs(graph: onnx.GraphProto) -> set[str]:
