@@ -75,7 +75,7 @@ def test_a_server_of_the_model_has_every_package_that_the_model_imports() -> Non
     served = {"heartml.inference.serving", *graph.find_descendants("heartml.models")}     # a family is imported by name
     own = set().union(*map(graph.find_upstream_modules, served)) - set(sys.stdlib_module_names)
     of_kinds = {library for kind in encoders.PRETRAINED for library in encoders.libraries(kind)}   # added where used
-    of_heads = {"peft", "transformers"}        # of `finetune` with adapters and of `describe`, which import them late
+    of_heads = {"peft", "transformers", "psutil"}     # of `finetune` with adapters, of `describe`, and of trainings
     imported = {name for name in own if name.partition(".")[0] != "heartml"} - (
         (of_kinds | of_heads) - set(publish._SERVING))
     assert {"torch", "lightgbm", "timm"} <= imported
