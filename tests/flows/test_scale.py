@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from support import local_services, small_project
+from support.fault_injection import THOROUGH
 from support.local_services import BUCKET, Database
 from support.small_project import TASK
 from support.workspaces import ROOT, Workspace
@@ -57,6 +58,8 @@ def shared(
     retrained: Workspace, everywhere: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Workspace:
     """The small project, features and search made again with every service shared. Do not write here."""
+    if not THOROUGH:
+        pytest.skip("left out: a retraining on two workers takes minutes; make test-thorough")
     project = retrained.copy(tmp_path_factory.mktemp("shared") / "project")
     for address in DIVIDED:
         small_project.forget_stage(project, address)
