@@ -135,7 +135,8 @@ def first_fault(facts: FileFacts, stated: PublishedFacts, params: IngestParams) 
     if stated.samples is not None and facts.samples < stated.samples:
         return Fault("truncated", f"{facts.samples} of the {stated.samples} samples that its header file states")
     if facts.peak < params.silence_peak:
-        return Fault("silent", f"peak {facts.peak:.6f} of full scale, below {params.silence_peak:g}")
+        return Fault("silent", f"no sample is further than {facts.peak:.6f} of full scale from their mean; a recording "
+                               f"has at least {params.silence_peak:g}")
     if facts.seconds < params.min_seconds:
         return Fault("short", f"{facts.seconds:.3f} s, less than {params.min_seconds:g} s")
     return None

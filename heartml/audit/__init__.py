@@ -89,6 +89,7 @@ CHECKS = (
     LinkCheck("withdrawn", "Consent", registry_claims.withdrawn, REGISTRY),
 )
 
+SOURCES = LinkCheck("sources", "Validated sources", registry_claims.sources, REGISTRY)          # where there are any
 WEIGHTS = LinkCheck("weights", "Pre-trained weights", stored_bytes.weights, CONTENT)     # where there are any
 
 
@@ -140,7 +141,7 @@ def _run(model: str, checks: tuple[LinkCheck, ...], tolerance: float | None) -> 
     with temporary_folder() as place:
         evidence = Evidence(client, version, place)
         links = [_check(_of_export(folder), evidence)] if folder else []
-        links += [_check(check, evidence) for check in (*checks, *_of_weights(checks, evidence))]
+        links += [_check(check, evidence) for check in (*checks, *_where_there_are_any(checks, evidence))]
         if tolerance is not None:
             links.append(_check(LinkCheck("reproduced", "Reproduction", reproduced, RECOMPUTED), evidence))
     audit = Audit(version, tuple(links), time.monotonic() - started)
@@ -156,9 +157,12 @@ def _of_export(folder: Path) -> LinkCheck:
     return LinkCheck("export", "Exported files", exported_files, f"{SIGNATURE}, and {CONTENT}")
 
 
-def _of_weights(checks: tuple[LinkCheck, ...], evidence: Evidence) -> list[LinkCheck]:
-    """One link more for a model that has weights which this project did not train."""
-    return [WEIGHTS] if checks is CHECKS and stored_bytes.has_weights(evidence) else []
+def _where_there_are_any(checks: tuple[LinkCheck, ...], evidence: Evidence) -> list[LinkCheck]:
+    """A link more for a version that was validated on other sources, and for one with weights not trained here."""
+    if checks is not CHECKS:
+        return []
+    found = ((SOURCES, registry_claims.has_sources(evidence)), (WEIGHTS, stored_bytes.has_weights(evidence)))
+    return [check for check, there in found if there]
 
 
 def _check(check: LinkCheck, evidence: Evidence) -> AuditLink:

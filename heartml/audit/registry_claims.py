@@ -8,6 +8,8 @@ from heartml.audit.evidence import Evidence
 from heartml.audit.links import LinkBroken, LinkMissing, listed, require_same, short
 from heartml.core import paths
 from heartml.core.system.errors import HeartMLError
+from heartml.core.system.hashing import sha256_file
+from heartml.inference import validated_sources
 from heartml.registry import champions, consent, sealing, signing
 from heartml.registry.signing import content, keys
 from heartml.registry.versions import CHAMPION, PROMOTED, REFUSED
@@ -121,6 +123,23 @@ def validation(evidence: Evidence) -> str:
         raise LinkBroken(f"validation.json: the data did not pass ({listed(list(map(str, result.get('errors', []))))})")
     require_same({"validation.json": "passed", "the run's tag": evidence.run.tags.get("heartml.validation")})
     return f"passed, {len(result.get('warnings', []))} warnings"
+
+
+def has_sources(evidence: Evidence) -> bool:
+    """Whether the version was validated on another source (`heartml validate-source`)."""
+    return any(tag.startswith(validated_sources.TAG) for tag in evidence.version.tags)
+
+
+def sources(evidence: Evidence) -> str:
+    """The evidence of each source that this version was validated on is the file that the registry noted."""
+    noted = {tag.removeprefix(validated_sources.TAG): digest for tag, digest in evidence.version.tags.items()
+             if tag.startswith(validated_sources.TAG)}
+    here = {name: validated_sources.FOLDER / f"{name}.json" for name in sorted(noted)}
+    if missing := [str(path) for path in here.values() if not path.is_file()]:
+        raise LinkMissing(f"not here: {listed(missing)}. Bring it back from git")
+    if other := [str(path) for name, path in here.items() if sha256_file(path) != noted[name]]:
+        raise LinkBroken(f"changed since the validation: {listed(other)}. `heartml validate-source` makes it anew")
+    return f"as noted: {listed(list(map(str, here.values())))}"
 
 
 def withdrawn(evidence: Evidence) -> str:

@@ -9,7 +9,10 @@ import click
 
 def _names(_: click.Context, option: click.Parameter, given: Sequence[str]) -> tuple[str, ...]:
     """Names given one by one, or several in one with commas or spaces between them."""
-    return tuple(name for words in given for name in words.replace(",", " ").split())
+    names = tuple(name for words in given for name in words.replace(",", " ").split())
+    if given and not names:
+        raise click.BadParameter("no name in it", param=option)
+    return names
 
 
 @click.group()

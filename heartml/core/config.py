@@ -435,8 +435,11 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _every_organ_is_valid(self) -> Self:
-        for organ in self.organs.values():
+        for name, organ in self.organs.items():
             self._replaced(organ)
+            for encoder, own in organ.encoder_parameters.items():
+                if encoder not in self.encoder_parameters and "kind" not in own:
+                    raise ValueError(f"organs.{name}.encoder_parameters: `encoder_parameters` has no {encoder}")
         return self
 
 

@@ -102,7 +102,7 @@ def run(name: str, table: Path, wanted: str | None, task: str | None) -> Outcome
     }
     path = validated_sources.write(content, reference)
     if located.name and located.version:
-        tag = f"heartml.validated_source.{name}"
+        tag = f"{validated_sources.TAG}{name}"
         tracking.connect().set_model_version_tag(located.name, located.version, tag, sha256_file(path))
     return Outcome(content, path)
 

@@ -22,6 +22,7 @@ from heartml.models.applicability import Reference
 from heartml.models.fitted_model import Model
 
 FOLDER = Path("sources")
+TAG = "heartml.validated_source."      # of the registry, with the name of the source: SHA-256 of its evidence
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 
 

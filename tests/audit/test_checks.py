@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -229,3 +230,21 @@ def test_table_rows_and_page_show_every_link_and_expectations_of_what_does_not_h
     page = show.page(found)
     assert "&lt;script&gt;" in page and "<script>" not in page
     assert page.count("Data") >= 1 and "1 broken and 1 missing of 3 links" in page
+
+
+def test_the_evidence_of_a_validated_source_is_the_file_that_the_registry_noted(
+    evidence: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert not registry_claims.has_sources(evidence)
+    noted = hashlib.sha256(b"{}").hexdigest()
+    evidence.__dict__["version"] = replace(VERSION, tags={"heartml.validated_source.ward": noted})
+    assert registry_claims.has_sources(evidence)
+    with pytest.raises(LinkMissing, match=r"not here: sources/ward.json"):
+        registry_claims.sources(evidence)
+    Path("sources").mkdir()
+    Path("sources/ward.json").write_text("{}")
+    assert registry_claims.sources(evidence) == "as noted: sources/ward.json"
+    Path("sources/ward.json").write_text('{"validated": true}')
+    with pytest.raises(LinkBroken, match=r"changed since the validation: sources/ward.json"):
+        registry_claims.sources(evidence)

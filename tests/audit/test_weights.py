@@ -49,16 +49,16 @@ def specs_in(stored: Path) -> dict[str, Any]:
 def test_weights_that_are_as_noted_hold(evidence: Evidence) -> None:
     assert stored_bytes.has_weights(evidence)
     assert "byol.pth, SHA-256" in stored_bytes.weights(evidence)
-    assert [check.name for check in audit._of_weights(audit.CHECKS, evidence)] == ["weights"]
+    assert [check.name for check in audit._where_there_are_any(audit.CHECKS, evidence)] == ["weights"]
 
 
 def test_a_model_without_such_weights_has_no_such_link(evidence: Evidence) -> None:
     logspec = {"logspec": {"name": "logspec", "sections": {"logspec": {"bands": 48}}}}
     (evidence.stored_model / "ensemble/model.json").write_text(json.dumps({"encoders": logspec}))
     evidence.__dict__["facts"] = {}
-    assert audit._of_weights(audit.CHECKS, evidence) == []
+    assert audit._where_there_are_any(audit.CHECKS, evidence) == []
     (evidence.stored_model / "MLmodel").unlink()
-    assert audit._of_weights(audit.CHECKS, evidence) == []
+    assert audit._where_there_are_any(audit.CHECKS, evidence) == []
 
 
 def test_other_weights_than_noted_are_found(evidence: Evidence) -> None:

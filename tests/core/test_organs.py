@@ -69,6 +69,7 @@ def test_parameters_without_organs_know_the_heart_alone(params: config.Params, t
     ({"audio": {"rate": 8000}}, "Extra inputs are not permitted"),
     ({"robustness": {"conditions": {"lowpass": [1]}}}, "conditions"),
     ({"colour": "pink"}, "organs.lung.colour: Extra inputs"),
+    ({"encoder_parameters": {"logspek": {"bands": 8}}}, "`encoder_parameters` has no logspek"),
 ])
 def test_an_organ_that_replaces_what_is_not_there_is_refused(tmp_path: Path, change: dict, words: str) -> None:
     values = yaml.safe_load((ROOT / "params.yaml").read_text())

@@ -32,10 +32,11 @@ def test_the_same_audio_under_two_labels_contradicts_on_both_sides_and_names_the
 def test_of_copies_the_one_with_the_most_labels_stays_then_the_first_by_name() -> None:
     table = candidates(("b.wav", "1", None, "g"), ("c.wav", "1", "normal", "g"), ("a.wav", "2", "normal", "g"),
                        ("A.wav", "2", "normal", "g"), ("d.wav", "3", "normal", "g"))
-    found = grouping.copies(table, ["label"], taken=["3"])
+    others = pd.DataFrame({"recording_id": ["3"], "dataset": ["clinic"], "source_file": ["x/1.wav"]})
+    found = grouping.copies(table, ["label"], others)
     assert {table["source_file"][row]: fault.detail for row, fault in found.items()} == {
         "b.wav": "the same samples as c.wav", "a.wav": "the same samples as A.wav",
-        "d.wav": "the same samples as a recording of another data set"}
+        "d.wav": "the same samples as x/1.wav of the data set clinic"}
 
 
 def test_the_same_audio_and_ids_of_one_person_join_groups_under_the_smallest_name() -> None:

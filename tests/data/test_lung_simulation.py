@@ -24,7 +24,7 @@ BREATHS = breath.Breaths(np.array([0.0, 4.0]), np.array([1.6, 5.6]), np.array([4
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six people, one of each kind. Do not write here."""
     made = tmp_path_factory.mktemp("lungs") / "corpus"
-    lung_corpus.run(made, count=6, seed=3, seconds=4.0)
+    lung_corpus.run(made, count=6, seed=3, seconds=6.0)
     return made
 
 
@@ -91,13 +91,13 @@ def test_a_person_does_not_depend_on_the_number_of_people_and_every_kind_is_in_e
     for block in (patients[:6], patients[6:]):
         assert {one.kind for one in block} == set(lungs.KINDS) == set(TASKS["lung_sounds"].classes)
     assert all(one.heard_at if one.kind != "Normal" else not one.heard_at for one in patients)
-    again = lungs.record(3, patients[5], 4.0)
+    again = lungs.record(3, patients[5], 6.0)
     first = (folder / "audio" / "00005_1.wav").read_bytes()[44:]
     assert first == again[0].pcm.tobytes()
 
 
 def test_the_same_arguments_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    numbers = ["--children", "6", "--seed", "3", "--seconds", "4"]
+    numbers = ["--children", "6", "--seed", "3", "--seconds", "6"]
     done = CliRunner().invoke(cli, ["simulate", str(tmp_path / "again"), "--organ", "lungs", *numbers])
     assert done.exit_code == 0
     assert done.output.startswith("6 people, 24 recordings: ")
@@ -109,6 +109,8 @@ def test_what_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine" / "file").touch()
     with pytest.raises(SimulateError, match="not empty"):
         lung_corpus.run(tmp_path / "mine", count=1, seed=1, seconds=2.0)
+    with pytest.raises(SimulateError, match="6 seconds at least, because a shorter one may end before the sound"):
+        lung_corpus.run(tmp_path / "short", count=1, seed=1, seconds=5.9)
     refused = CliRunner().invoke(cli, ["simulate", str(tmp_path / "new"), "--organ", "lungs", "--faults"])
     assert refused.exit_code == 2
     assert "none are planted among lungs" in refused.output

@@ -178,6 +178,9 @@ def test_few_persons_are_counted_not_recordings(tmp_path: Path) -> None:
     lines = ["file,finding,patient", *(f"r{k}.wav,{'Xy'[k % 2]},p{k % 2}" for k in range(40)), "r40.wav,x,p0"]
     notes = "\n".join(new_collection.plan(table(tmp_path / "c", lines), {}).notes)
     assert "few patients of X (1), y (1)" in notes
+    lines[1] = "r0.wav,X,NA"                                    # nobody, and no second person
+    notes = "\n".join(new_collection.plan(table(tmp_path / "d", lines), {}).notes)
+    assert "few patients of X (1), y (1)" in notes
 
 
 def broken(folder: Path, kind: str) -> Path:

@@ -179,11 +179,38 @@ def test_the_benchmarks_own_arrays_are_a_published_split(tmp_path: Path) -> None
     (np.array(["train", "test"] * 4), "8 parts of 9 recordings"),
     (np.array(["train", "test", "held out"] * 3), "'held out' is none of"),
     (np.array([["train"], None] * 4 + [None], object), "no array of texts"),
+    ({"parts": np.array(["train"])}, "no array of texts"),
 ])
-def test_arrays_that_are_no_split_leave_the_task_out(tmp_path: Path, parts: np.ndarray, words: str) -> None:
-    place, read = kauh_split(tmp_path, parts)
+def test_arrays_that_are_no_split_leave_the_task_out(
+    tmp_path: Path, parts: np.ndarray | dict[str, np.ndarray], words: str
+) -> None:
+    place, read = kauh_split(tmp_path, parts if isinstance(parts, np.ndarray) else np.array(["train"] * 9))
+    if not isinstance(parts, np.ndarray):
+        with (tmp_path / "feature/kauh_eval/train_test_split.npy").open("wb") as file:      # an archive by another name
+            np.savez(file, **parts)
     with pytest.raises(LeftOutError, match=words):
         splits.of(KAUH, tmp_path, place, read, 42)
+
+
+def test_a_recording_that_the_arrays_name_twice_is_in_one_part(tmp_path: Path) -> None:
+    place, read = kauh_split(tmp_path, np.array(["train", "val", "test"] * 3))
+    names = tmp_path / "feature/kauh_eval/sound_dir_loc_subset.npy"
+    listed = np.load(names)
+    np.save(names, np.array([listed[0], listed[0], *listed[2:]]))
+    with pytest.raises(LeftOutError, match="is in two parts, train and validation"):
+        splits.of(KAUH, tmp_path, place, read, 42)
+
+
+def test_what_a_list_calls_unused_is_no_training(tmp_path: Path) -> None:
+    place = made.icbhi_cohort(tmp_path / "icbhi")
+    read, _ = cases.read(COPD, place)
+    write_official(place, read, ("200_", "201_", "202_1"))
+    official = place / "ICBHI_challenge_train_test.txt"
+    official.write_text("".join(line.replace("train", "unused") if line.startswith("202_") else line
+                                for line in official.read_text().splitlines(keepends=True)))
+    split = splits.of(COPD, tmp_path, place, read, 42)
+    assert split.crossing == frozenset()
+    assert set(split.parts.values()) == {"train", "validation", "test"}
 
 
 # All of it

@@ -268,6 +268,7 @@ def test_own_numbers_replace_those_of_a_recipe_and_what_contradicts_is_refused()
                            ({"recipe": "m2d_circor", "validation_share": 0.0}, "validation_share"),
                            ({"recipe": ["m2d_circor"]}, "is none of m2d_circor"),
                            ({"recipe": "m2d_circor", "training": None}, "training: write keys"),
+                           ({"recipe": "small_vit", "rate": 1e-7}, "is above the rate 1e-07"),
                            ({"recipe": "m2d_circor", "batch": 1}, "batch"),
                            ({"recipe": "m2d_circor", "frozen": 1}, "frozen")):
         with pytest.raises(ParamsError, match=words):

@@ -198,7 +198,7 @@ def hls_cmds(folder: Path) -> Path:
 
 def simulated_lungs(folder: Path) -> Path:
     """Write what `heartml simulate --organ lungs` does."""
-    lung_corpus.run(folder, count=4, seed=1, seconds=1.0)
+    lung_corpus.run(folder, count=4, seed=1, seconds=6.0)
     return folder
 
 

@@ -137,6 +137,15 @@ def load(name: str) -> Dataset:
     return DATASETS[name]()
 
 
+def cautions(names: Iterable[str]) -> list[str]:
+    """What whoever reads a score must know of these data sets, a sentence each: `CAUTION` of the members that have one.
+
+    >>> cautions(["circor", "hls-cmds"])[0][:45]
+    'Recordings of hls-cmds are of a manikin, whic'
+    """
+    return [words for name in names if name in DATASETS and (words := getattr(DATASETS[name](), "CAUTION", ""))]
+
+
 def open_dataset(name: str, path: Path) -> tuple[Dataset, Path]:
     """The data set, and the folder of its files.
 

@@ -28,6 +28,8 @@ CITATION = (
     "Torabi Y., Shirani S., Reilly J.P. Descriptor: Heart and Lung Sounds Dataset Recorded from a Clinical Manikin "
     "using Digital Stethoscope (HLS-CMDS). IEEE Data Descriptions (2025), doi:10.1109/IEEEDATA.2025.3566012"
 )
+CAUTION = ("Recordings of hls-cmds are of a manikin, which replays one sound of each type: a score on them says "
+           "nothing about patients.")
 LICENCE = "CC-BY-4.0"
 PUBLISHER = "https://doi.org/10.17632/8972jxbpmp"
 REMOTES: tuple[Remote, ...] = ()     # archives without checksums

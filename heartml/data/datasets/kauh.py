@@ -27,6 +27,7 @@ LICENCE = "CC-BY-4.0"
 PUBLISHER = "https://data.mendeley.com/datasets/jwyy9np4gv/3"
 REMOTES: tuple[Remote, ...] = ()     # one archive without checksums
 TASKS = ("obstructive",)
+_DENIED = {"no", "not", "non", "without", "never", "excluded"}
 LABELS: Mapping[str, tuple[str, ...]] = {"obstructive": tasks.TASKS["obstructive"].classes}
 
 _NAME_PATTERN = re.compile(r"(?P<filter>[BDE])P(?P<id>\d+)_(?P<diagnosis>[^,]*),(?P<sound>[^,]*),(?P<place>[^,]*),"
@@ -53,13 +54,15 @@ def read(folder: Path) -> Layout:
 def obstruction(diagnosis: str) -> str | None:
     """The label of a diagnosis: asthma and COPD, also beside others, obstruct; N is healthy; others have no label.
 
-    >>> [obstruction(word) for word in ("Asthma", "Heart Failure + COPD", "N", "pneumonia")]
-    ['Obstructive', 'Obstructive', 'Healthy', None]
+    A diagnosis that is denied ("no asthma") has no label: what the person has instead is not said.
+
+    >>> [obstruction(word) for word in ("Asthma", "Heart Failure + COPD", "N", "pneumonia", "No asthma")]
+    ['Obstructive', 'Obstructive', 'Healthy', None, None]
     """
-    word = diagnosis.strip().casefold()
-    if "asthma" in word or "copd" in word:
+    named = [part.split() for part in re.split(r"[+,;/&]|\band\b", diagnosis.casefold())]
+    if any({"asthma", "copd"} & set(words) and not _DENIED & set(words) for words in named):
         return "Obstructive"
-    return "Healthy" if word == "n" else None
+    return "Healthy" if named == [["n"]] else None
 
 
 def place(text: str) -> str | None:

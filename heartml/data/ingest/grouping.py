@@ -94,20 +94,21 @@ def patient_key(patient_id: str) -> str:
     return f"{dataset}-{cells.spelling_key(name)}"
 
 
-def copies(candidates: pd.DataFrame, labels: Sequence[str], taken: Iterable[str]) -> dict[int, Fault]:
+def copies(candidates: pd.DataFrame, labels: Sequence[str], others: pd.DataFrame) -> dict[int, Fault]:
     """Every source file whose samples another one has. The one with the most labels stays, then the first by name.
 
     Args:
         candidates: `source_file`, `recording_id` and the columns `labels`.
         labels: label columns.
-        taken: recording ids of other data sets.
+        others: `recording_id`, `dataset`, `source_file` of the recordings of other data sets.
 
     Returns:
         Row of `candidates` -> fault.
     """
     order = candidates.assign(known=candidates[list(labels)].notna().sum(axis=1))
     order = order.sort_values(["known", "source_file"], ascending=[False, True])
-    first: dict[str, str] = dict.fromkeys(taken, "a recording of another data set")
+    first = {recording_id: f"{source_file} of the data set {dataset}" for recording_id, dataset, source_file
+             in zip(others["recording_id"], others["dataset"], others["source_file"], strict=True)}
     faults: dict[int, Fault] = {}
     for row, recording_id, source_file in zip(order.index, order["recording_id"], order["source_file"], strict=True):
         if recording_id in first:

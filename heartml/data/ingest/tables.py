@@ -145,7 +145,7 @@ def next_tables(
     faults |= grouping.patient_contradictions(
         candidates.drop(index=list(faults)), of_patients, _refused_but_stated(source, layout, candidates))
     single = candidates.drop(index=list(faults))
-    faults |= grouping.copies(single, _labels(candidates), others["recording_id"])
+    faults |= grouping.copies(single, _labels(candidates), others)
     same = [*layout.same_person, *_known_before(retained.recordings)]
     grouped = candidates.assign(group_id=grouping.groups(candidates, pairs, same))
     accepted = grouped.drop(index=list(faults), columns="group")

@@ -266,7 +266,7 @@ def _persons_of(
     of_key = {cells.spelling_key(word): name for word, name in classes.items()}
     for row in survey.rows:
         name = of_key.get(cells.spelling_key(row[label.column or ""]), "")
-        person = row[patient] if patient else patients.get(row[survey.path], "")
+        person = cells.present(row[patient]) if patient else patients.get(row[survey.path])
         if name in found and person:
             found[name].add(person)
     return {name: len(persons) for name, persons in found.items()}, "patients"

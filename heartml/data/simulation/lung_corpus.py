@@ -18,11 +18,13 @@ from pathlib import Path
 from heartml.core.system import files, hashing
 from heartml.core.system.progress import track
 from heartml.data.simulation import corpus, lungs
+from heartml.data.simulation.corpus import SimulateError
 from heartml.data.simulation.lungs import LungPatient, LungRecording
 
 RECORDINGS, BREATHS, AUDIO = "recordings.csv", "breaths.csv", "audio"
 RECORDING_COLUMNS = ("file", "patient", "place", "sound", "age", "sex")
 BREATH_COLUMNS = ("file", "start_s", "end_s", "sound")
+SHORTEST_S = 6.0        # a breath takes up to five: each recording holds what it is said to sound like
 _LICENCE = """\
 Simulated lung sounds, made by `heartml simulate --organ lungs`. Nobody was recorded; ids and illnesses are invented.
 Licence: Apache-2.0, as the program that made them (https://www.apache.org/licenses/LICENSE-2.0).
@@ -56,6 +58,9 @@ def run(folder: Path, *, count: int, seed: int, seconds: float) -> LungCorpus:
         SimulateError: `folder` is not empty, or a number is out of its range.
     """
     corpus.check(folder, count, seed, seconds)
+    if seconds < SHORTEST_S:
+        raise SimulateError(f"--seconds {seconds:g}: a recording of lungs has {SHORTEST_S:g} seconds at least, because "
+                            "a shorter one may end before the sound that it is labelled with")
     with files.replacing_folder(folder) as temporary:
         return _write(temporary, count, seed, seconds)
 

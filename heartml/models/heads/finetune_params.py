@@ -93,6 +93,9 @@ class FinetuneParams(NetworkParams):
             raise ValueError("epochs or steps: write one of them")
         if self.from_scratch and self.lora_rank:
             raise ValueError("from_scratch: adapters beside random weights learn little; set lora_rank to 0")
+        if self.rate is not None and self.least_rate > self.rate:
+            raise ValueError(f"least_rate: {self.least_rate:g} is above the rate {self.rate:g}, which the "
+                             "schedule begins with")
         if self.choose_by != "last" and not 0 < self.validation_share < 1:
             raise ValueError("validation_share: between 0 and 1 where an epoch is chosen by it")
         return self

@@ -125,7 +125,7 @@ def render(version: Version, stored: StoredResults, history: list[champions.Entr
         "opening": " ".join(opening) if opening else None, "status": status(version, history),
         "cautions": version_cautions.of(version, history),
         "history": [e for e in history if version.number in (e.decision.version, e.decision.before)],
-        "warnings": cautions.warnings(found) if found else [], "sections": sections,
+        "warnings": cautions.warnings(found, datasets.cautions(used)) if found else [], "sections": sections,
     }
     body = environment().get_template("card.md.jinja").render(**facts)
     return f"---\n{yaml.safe_dump(front_matter(version, stored), sort_keys=False, allow_unicode=True)}---\n\n{body}"

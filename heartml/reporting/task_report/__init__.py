@@ -53,8 +53,8 @@ def render(name: str, comparison: Json | None, lineage: Lineage | None, card: st
         worst_errors=worst_errors_section(name, found, params), data=data_section(name),
         search=search_section(name, found), members=members_table(model),
         lineage=lineage, hashes=hashes(name), card=card,
-        titles=headline.TITLES, warnings=cautions.warnings(found), excerpt_s=listening.EXCERPT_S,
-        meanings=headline.meanings(found),
+        titles=headline.TITLES, warnings=cautions.warnings(found, datasets.cautions(tasks.resolve(name).datasets)),
+        excerpt_s=listening.EXCERPT_S, meanings=headline.meanings(found),
     )
 
 

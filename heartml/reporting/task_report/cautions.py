@@ -3,7 +3,7 @@
 In: `metrics.json` of the evaluation. Out: plain sentences, no markup.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from heartml.core.task_definition import HEART
@@ -16,9 +16,13 @@ from heartml.reporting.task_report.headline import TITLES, clearly_better
 Found = Mapping[str, Any]
 
 
-def warnings(found: Found) -> list[str]:
-    """All warnings that apply: on persons, baselines, sources, and classes that are confounded, rarely found or few."""
-    return [*_unknown_persons(found), *_unclear_difference(found), *_sources(found), *_confounded(found),
+def warnings(found: Found, of_data: Sequence[str] = ()) -> list[str]:
+    """All warnings that apply: on persons, baselines, sources, and classes that are confounded, rarely found or few.
+
+    Args:
+        of_data: what the adapters of its data sets warn of, see `datasets.cautions`.
+    """
+    return [*of_data, *_unknown_persons(found), *_unclear_difference(found), *_sources(found), *_confounded(found),
             *_missed(found), *_rare(found), *_few(found)]
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from heartml.core.stage import StageError
 from heartml.data.splitting import group_split
@@ -53,7 +54,8 @@ def of(task: BenchmarkTask, folder: Path, place: Path, read: Sequence[Case], see
         drawn = group_split.draw(group_split.group_table(cases.table(read, {})), shares, seed, held_out=TEST)
         return Split("drawn", f"{words}: parts drawn by persons", {case: drawn[case.group] for case in read},
                      frozenset())
-    parts = {case: named[key] for case in read if (key := task.key(case.source_file)) in named}
+    used = {key: part for key, part in named.items() if part in (TRAIN, VALIDATION, TEST)}     # a list may say `unused`
+    parts = {case: used[key] for case in read if (key := task.key(case.source_file)) in used}
     if VALIDATION not in parts.values():
         parts = _with_validation(task, parts)
     tests = {case.group for case, part in parts.items() if part == TEST}
@@ -93,7 +95,7 @@ def _from_arrays(task: BenchmarkTask, split: NamedSplit, place: Path) -> dict[st
     lists = []
     for name in (split.names, split.parts):
         try:
-            lists.append([str(one) for one in np.load(place / name, allow_pickle=False).ravel()])
+            lists.append([str(one) for one in _array(place / name).ravel()])
         except (ValueError, OSError, EOFError) as error:
             raise LeftOutError(f"{place / name}: no array of texts ({str(error)[:120]})") from None
     names, parts = lists
@@ -101,8 +103,21 @@ def _from_arrays(task: BenchmarkTask, split: NamedSplit, place: Path) -> dict[st
     if len(names) != len(parts) or wrong is not None:
         raise LeftOutError(f"{place / split.parts}: {len(parts)} parts of {len(names)} recordings"
                            + (f", and {wrong!r} is none of {', '.join(_WORDS)}" if wrong is not None else ""))
-    own = [task.key(name.replace("\\", "/")) for name in names]
-    return {name: _WORDS[part] for name, part in zip(own, parts, strict=True)}
+    found: dict[str, str] = {}
+    for name, part in zip((task.key(name.replace("\\", "/")) for name in names), parts, strict=True):
+        if found.setdefault(name, _WORDS[part]) != _WORDS[part]:
+            raise LeftOutError(f"{place / split.parts}: {name} is in two parts, {found[name]} and {_WORDS[part]}")
+    return found
+
+
+def _array(path: Path) -> NDArray[np.generic]:
+    """The array in a file of numpy.
+
+    Raises:
+        ValueError: it is none, or an archive of several.
+    """
+    with path.open("rb") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _with_validation(task: BenchmarkTask, parts: Mapping[Case, str]) -> dict[Case, str]:
