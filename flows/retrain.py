@@ -70,18 +70,20 @@ def stage(address: str, force: bool, timeout_s: float) -> FinishedStage | State[
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="publish {name}",
       retry_condition_fn=retry_policy.can_help)
-def publish_task(name: str, seconds: dict[str, float], started_ms: int | None) -> ReleaseOutcome | State[Any]:
+def publish_task(
+    name: str, used: dict[str, dict[str, float]], started_ms: int | None
+) -> ReleaseOutcome | State[Any]:
     """Register one task's model, ask the gate, promote or refuse it, and write its report.
 
     A retry finishes what a lost connection left undone.
 
     Args:
-        seconds: of the stages that ran for it.
+        used: by the stages that ran for it, see `publish.publish`.
         started_ms: when the first of them began, in milliseconds since 1970; `None` where none ran.
     """
     try:
         with console.running(f"publish {name}"):
-            return publish.publish(name, config.load(), seconds, started_ms)
+            return publish.publish(name, config.load(), used, started_ms)
     except Exception as error:
         words = retry_policy.explain(error)
         if words is None:
@@ -172,12 +174,12 @@ def _stages(plan: Plan, done: Mapping[str, FinishedStage], failed: Mapping[str, 
 
 def _publish(name: str, params: config.FlowParams, done: Mapping[str, FinishedStage],
              behind: frozenset[str]) -> ReleaseOutcome:
-    """Publish one task's model, with start and seconds of the stages `behind` it."""
+    """Publish one task's model, with start, time and memory of the stages `behind` it."""
     run = publish_task.with_options(
         retries=len(params.network_retry_delays_s), retry_delay_seconds=list(params.network_retry_delays_s))
     own = [stage for address, stage in done.items() if address in behind]
     started_ms = int(1000 * min(stage.began_s for stage in own)) if own else None
-    state = run(name, {stage.address: stage.seconds for stage in own}, started_ms, return_state=True)
+    state = run(name, {stage.address: stage.used for stage in own}, started_ms, return_state=True)
     outcome = state.result(raise_on_failure=False)
     return outcome if isinstance(outcome, ReleaseOutcome) else publish.failure(name, str(state.message))
 

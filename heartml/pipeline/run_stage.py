@@ -1,6 +1,7 @@
 """Run one stage in a process of its own: its output is logged, its time is limited, a stop ends it."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from heartml.core import paths
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.progress import MARK
-from heartml.pipeline.stage_process import StageResult
+from heartml.pipeline.stage_process import USED, StageResult
 
 LOGS = paths.STATE / "logs"
 _POLL_S = 0.5
@@ -36,12 +37,25 @@ class StageTimedOut(StageFailed):
 
 @dataclass(frozen=True)
 class FinishedStage:
-    """A stage that ended well: DVC's name of it, what happened, when it began (s since 1970), and how long it took."""
+    """A stage that ended well: DVC's name of it, what happened, when it began (s since 1970), and how long it took.
+
+    Attributes:
+        cpu_s: seconds of CPU of all its processes; `None` where it did not run.
+        memory_mb: memory of the largest of its processes, in MB; `None` where it did not run.
+    """
 
     address: str
     result: StageResult
     began_s: float
     seconds: float
+    cpu_s: float | None = None
+    memory_mb: float | None = None
+
+    @property
+    def used(self) -> dict[str, float]:
+        """Time and memory by the names of their metrics; those that are not known are left out."""
+        found = {"seconds": self.seconds, "cpu_seconds": self.cpu_s, "peak_memory_mb": self.memory_mb}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def run(
@@ -71,7 +85,9 @@ def run(
             raise _timed_out(address, timeout_s)
         if _stopping.is_set():   # a cancelled flow's retry
             raise StageFailed(f"{address}: stopped")
-        result, last, in_time = _reproduce(address, left_s, force=force, log_line=log_line, on_progress=on_progress)
+        used: dict[str, float] = {}
+        result, last, in_time = _reproduce(address, left_s, force=force, log_line=log_line, on_progress=on_progress,
+                                           used=used)
         if not in_time:
             raise _timed_out(address, timeout_s)
         if _stopping.wait(_LAG_S if result is StageResult.KILLED else 0):
@@ -88,7 +104,7 @@ def run(
     if result is StageResult.FAILED:
         raise StageFailed(f"{address}: {last}. {where}")
     seconds = time.monotonic() - started
-    return FinishedStage(address, result, time.time() - seconds, seconds)
+    return FinishedStage(address, result, time.time() - seconds, seconds, **used)
 
 
 def _timed_out(address: str, timeout_s: float) -> StageTimedOut:
@@ -102,9 +118,10 @@ def log_file(address: str) -> Path:
 
 
 def _reproduce(
-    address: str, timeout_s: float, *, force: bool, log_line: Callable[[str], None], on_progress: Callable[[str], None]
+    address: str, timeout_s: float, *, force: bool, log_line: Callable[[str], None],
+    on_progress: Callable[[str], None], used: dict[str, float],
 ) -> tuple[StageResult, str, bool]:
-    """The result, the line that says why it failed, and whether it ended in time."""
+    """The result, the line that says why it failed, and whether it ended in time; `used` gets what it took."""
     LOGS.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "heartml.pipeline", address, str(os.getpid())] + ["--force"] * force
     error: list[str] = []
@@ -118,6 +135,9 @@ def _reproduce(
             print(line, file=log, flush=True)
             if line.startswith(MARK):
                 on_progress(line.removeprefix(MARK))
+                continue
+            if line.startswith(USED):
+                used.update(json.loads(line.removeprefix(USED)))
                 continue
             if not line:
                 continue

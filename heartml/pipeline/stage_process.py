@@ -5,9 +5,11 @@ output. The process ends with the flow, whose process id is PARENT. The exit sta
 `StageResult`.
 """
 
+import json
 import logging
 import os
 import re
+import resource
 import shutil
 import sys
 from collections.abc import Sequence
@@ -22,6 +24,7 @@ from heartml.pipeline import dvc_log_errors, verify_outputs
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
+USED = "used: "        # begins the last line of a stage that ran, which is for the flow
 _PROGRESS_S = 2      # between two lines that say how far the stage is
 _BY_SIGNAL = re.compile(r"exited with (-\d+|137|143)$")   # 128 + SIGKILL or SIGTERM, where a shell is in between
 
@@ -118,4 +121,16 @@ def main(arguments: Sequence[str]) -> int:
     die_with_parent(int(parent))
     collect_garbage_less_often()
     environment()
-    return reproduce(address, force="--force" in options)
+    result = reproduce(address, force="--force" in options)
+    if result is StageResult.RAN:
+        print(f"{USED}{json.dumps(_used())}", flush=True)
+    return result
+
+
+def _used() -> dict[str, float]:
+    """What the stage's own processes took: seconds of CPU in all, and the memory of the largest one in MB (10^6 bytes).
+
+    This process itself, which is DVC's, is left out.
+    """
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {"cpu_s": round(used.ru_utime + used.ru_stime, 2), "memory_mb": round(used.ru_maxrss * 1024 / 1e6, 1)}

@@ -27,7 +27,7 @@ class ChildRun:
     Attributes:
         kind: what it is about: `trial`, `network fit`, `encoder`.
         metrics: name -> values, one after the other; a metric without steps has one value.
-        curves: name -> values after each `curve_steps` steps of a training.
+        curves: name -> steps of a training, and the value after each.
         children: runs below this one.
     """
 
@@ -36,8 +36,7 @@ class ChildRun:
     params: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, Sequence[float]] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
-    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    curve_steps: int = 1
+    curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
     children: Sequence["ChildRun"] = ()
 
 
@@ -56,8 +55,8 @@ def _log(client: "MlflowClient", experiment: str, parent: str, child: ChildRun) 
     now = int(time.time() * 1000)
     metrics = [Metric(valid_key(name), value, now, step)
                for name, values in child.metrics.items() for step, value in enumerate(values)]
-    metrics += [Metric(valid_key(name), value, now, step * child.curve_steps)
-                for name, values in child.curves.items() for step, value in enumerate(values, 1)]
+    metrics += [Metric(valid_key(name), value, now, step)
+                for name, points in child.curves.items() for step, value in points]
     params = [Param(valid_key(name), value[:6000]) for name, value in child.params.items()]
     for some_metrics, some_params in batches(metrics, params):
         client.log_batch(run_id, metrics=some_metrics, params=some_params)

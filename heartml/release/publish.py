@@ -61,12 +61,12 @@ def failure(task: str, reason: str) -> ReleaseOutcome:
 
 
 def publish(
-    name: str, params: "Params", seconds: Mapping[str, float], started_ms: int | None = None
+    name: str, params: "Params", used: Mapping[str, Mapping[str, float]], started_ms: int | None = None
 ) -> ReleaseOutcome:
     """Register, judge, settle and report one task, as far as that is not done yet.
 
     Args:
-        seconds: how long each stage took that ran, in s, for the run's metrics.
+        used: stage that ran -> name of a metric of the run -> value: `seconds`, `cpu_seconds`, `peak_memory_mb`.
         started_ms: when the first of them began, in milliseconds since 1970: the start of the run; `None`: now.
 
     Raises:
@@ -80,7 +80,7 @@ def publish(
     if version and version.settled:
         return _with_last_decision(before, _known(client, version))
     if version is None:
-        version = _register(client, name, key, params, seconds, started_ms)
+        version = _register(client, name, key, params, used, started_ms)
     for _ in range(_TRIES):
         if version.verdict is None:
             _judge(client, version, params)
@@ -113,13 +113,14 @@ def _with_last_decision(before: champions.Entry | None, outcome: ReleaseOutcome)
 
 
 def _register(
-    client: "Client", name: str, key: str, params: "Params", seconds: Mapping[str, float], started_ms: int | None
+    client: "Client", name: str, key: str, params: "Params", used: Mapping[str, Mapping[str, float]],
+    started_ms: int | None,
 ) -> Version:
     from heartml.release import run_children
 
     facts = capture.gather(name)
     with tracking.run(client, name, f"{name} {key[:8]}", started_ms) as run_id:
-        tracking.log(client, run_id, run_record.record(name, key, facts, params, seconds))
+        tracking.log(client, run_id, run_record.record(name, key, facts, params, used))
         tracking.log_data(client, run_id, name.rpartition("-")[0], capture.data_hash(), {"pointer": "data.dvc"})
         files = _files(name, facts)
         tracking.log_files(client, run_id, files)

@@ -68,13 +68,23 @@ def _fits(name: str, trial: int, params: Mapping[str, str], aucs: Mapping[str, f
     kept = sorted((paths.search(name) / "heads").glob(f"{trial}-*.safetensors"))
     if not kept:
         return []
-    from heartml.models.heads.network_training import CURVE_STEPS  # torch
     from heartml.training import fold_fits
 
     files = {path.stem.rpartition("-")[2]: path for path in kept}
     return [ChildRun(f"trial {trial}, without fold {fold}", "network fit", {**params, "left_out_fold": fold},
                      {AUC: [aucs[fold]]} if fold in aucs else {}, {"heartml.trial": str(trial)},
-                     fold_fits.read_curves(path), CURVE_STEPS) for fold, path in files.items()]
+                     _curves(fold_fits.read_curves(path))) for fold, path in files.items()]
+
+
+def _curves(stored: Mapping[str, Sequence[float]]) -> dict[str, list[tuple[int, float]]]:
+    """The points of a network's learning curve, with their steps; `validation_log_loss` is of recordings left out."""
+    from heartml.models.heads.network_training import CURVE_STEPS  # torch
+
+    found = {name: list(zip(range(CURVE_STEPS, CURVE_STEPS * len(stored[name]) + 1, CURVE_STEPS), stored[name],
+                            strict=True)) for name in ("loss", "rate") if name in stored}
+    if "validation" in stored:
+        found["validation_log_loss"] = list(zip(map(int, stored["validation_step"]), stored["validation"], strict=True))
+    return found
 
 
 def _as_metric(value: float, task: Task) -> float:

@@ -21,14 +21,14 @@ _PARTS = ("held_out", "out_of_fold")
 
 
 def record(
-    name: str, key: str, facts: Mapping[str, Any], params: "Params", seconds: Mapping[str, float]
+    name: str, key: str, facts: Mapping[str, Any], params: "Params", used: Mapping[str, Mapping[str, float]]
 ) -> RunRecord:
     """Params, metrics and tags of the run of one task's model.
 
     Args:
         key: the content key of the version.
         facts: its lineage, see `capture.gather`.
-        seconds: how long each stage took that ran, in s.
+        used: stage that ran -> name of a metric -> value, see `publish.publish`.
     """
     code, passed = facts["code"], capture.validation()[0]
     tags = {
@@ -39,7 +39,8 @@ def record(
     }
     won = winner(read_json(paths.model(name) / "model.json"))
     metrics = {**scores(read_json(paths.evaluation(name) / "metrics.json")), **_beside_the_evaluation(name)}
-    metrics |= {f"seconds/{stage.replace('@', '/')}": value for stage, value in seconds.items()}
+    metrics |= {f"{what}/{stage.replace('@', '/')}": value for stage, values in used.items()
+                for what, value in values.items()}
     return RunRecord({**dict(flat("", used_params(name, params))), **won}, metrics, tags)
 
 

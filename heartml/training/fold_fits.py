@@ -2,12 +2,13 @@
 
 The file is safetensors. It holds `log_p` `[cases, k]` and, where the head has any, `details`. Where a stacker is fitted
 to noisy inputs, it holds both once more with noise added (`noisy.<array>`). Of a network it also holds the fitted head
-(`head.<array>`), because fitting it again would take long, and its learning curve (`curve.loss`, `curve.rate`).
+(`head.<array>`), because fitting it again would take long, and its learning curve (`curve.loss`, `curve.rate`, and
+`curve.validation`, the log loss of left-out recordings, after the steps `curve.validation_step`).
 """
 
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +31,7 @@ from heartml.training.training_set import TrainingSet
 
 NOISY = "noisy."
 CURVE = "curve."
+_MEASURED = 40       # recordings of the fold that is left out, for a learning curve
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,13 @@ class TrainingData:
         """Predict the recordings of the units where `units` `[u]` holds; at level `unit`, the units themselves."""
         rows = self.train_set.recordings_of(units) if spec.level == "recording" else np.flatnonzero(units)
         return fitted.predict_proba(self.feature_set.inputs(spec, rows))
+
+    def log_loss(self, spec: CandidateSpec, units: NDArray[np.bool_]) -> Callable[[FittedHead], float]:
+        """How a head does on recordings of the units `[u]`: fitted head -> log loss in nats, of at most 40 of them."""
+        rows = self.train_set.recordings_of(units)
+        rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MEASURED)).astype(int))]
+        inputs, labels = self.feature_set.inputs(spec, rows), self.train_set.recording_labels[rows]
+        return lambda fitted: -float(fitted.predict_proba(inputs).log_p[np.arange(len(rows)), labels].mean())
 
     def predict_with_noise(
         self, fitted: FittedHead, spec: CandidateSpec, units: NDArray[np.bool_], stacked: NDArray[np.bool_]
@@ -139,9 +148,9 @@ def fit_fold(wanted: FoldFit) -> None:
     if wanted.spec.head_module.TAKES == "frames":
         from heartml.models.heads.network_training import learning_curve
 
-        with learning_curve() as curve:
+        with learning_curve(data.log_loss(wanted.spec, here)) as curve:
             fitted = data.fit(wanted.spec, ~here, wanted.seed)
-        curves = {f"{CURVE}{name}": np.array(values, np.float32) for name, values in vars(curve).items()}
+        curves = {f"{CURVE}{name}": np.array(values, np.float32) for name, values in curve.points().items()}
         state = fitted.state()
     else:
         fitted, state, curves = data.fit(wanted.spec, ~here, wanted.seed), None, {}
@@ -190,7 +199,7 @@ def _prediction(arrays: Mapping[str, NDArray[np.float64]], prefix: str) -> HeadP
 
 
 def read_curves(file: Path) -> dict[str, list[float]]:
-    """The learning curve in a result file: `loss` and `rate`; empty where there is none."""
+    """The learning curve in a result file, see `network_training.LearningCurve`; empty where there is none."""
     return {key.removeprefix(CURVE): array.tolist() for key, array in _arrays(file) if key.startswith(CURVE)}
 
 

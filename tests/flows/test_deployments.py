@@ -267,6 +267,7 @@ def stages_of(served: Served) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.thorough("the schedule starts a run through the same worker")
 def test_a_drift_retrains_and_a_cancelled_run_leaves_no_process(served: Served) -> None:
     small_project.forget_stage(served.project, f"search@{TASK}")
     resource = {"prefect.resource.id": f"heartml.model.{TASK}", "heartml.reason": "quieter than before"}

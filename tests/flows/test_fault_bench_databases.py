@@ -18,7 +18,7 @@ from heartml.registry import versions as registry
 from heartml.release import publish
 
 pytestmark = pytest.mark.timeout(1800)      # on a machine that does ten other things
-STEPS = ("log_batch", "create_model_version", *["create_run", "set_model_version_tag"] * THOROUGH)
+STEPS = ("create_model_version", *["log_batch", "create_run", "set_model_version_tag"] * THOROUGH)
 
 
 # Databases

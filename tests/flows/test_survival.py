@@ -121,11 +121,11 @@ def is_champion(project: Workspace) -> bool:
     return any(alias == "champion" for _, _, alias in small.registered_versions(project))
 
 
-OTHER_MOMENTS = pytest.mark.thorough("tests/release/test_publish_gate.py dies at every write")
+IN_PROCESS = pytest.mark.thorough("tests/release/test_publish_gate.py dies at every write")
 
 
-@pytest.mark.parametrize("moment", [is_judged, *(pytest.param(moment, marks=OTHER_MOMENTS) for moment in (
-    run_exists, version_exists, is_champion))])
+@IN_PROCESS
+@pytest.mark.parametrize("moment", [run_exists, version_exists, is_judged, is_champion])
 def test_a_run_killed_while_it_registers_is_finished_by_the_next(
     mine: Workspace, empty_store: Path, moment: Callable[[Workspace], bool]
 ) -> None:
@@ -185,6 +185,7 @@ def test_ctrl_c_ends_the_stages_and_says_so_in_the_exit_status(mine: Workspace, 
     assert small.flow_states(mine)[-1] in ("CRASHED", "CANCELLED")
 
 
+@pytest.mark.thorough("half a minute; a server that is away is in test_retrain.py")
 def test_a_private_server_that_dies_is_started_again(mine: Workspace, retrained: Workspace, tmp_path: Path) -> None:
     small.forget_stage(mine, REPORT)
     flow, holds = start_and_hold(mine, tmp_path, REPORT, "late")

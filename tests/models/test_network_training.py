@@ -109,6 +109,22 @@ def test_the_learning_curve_says_loss_and_rate_and_changes_nothing() -> None:
     assert len(curve.loss) == 35 // CURVE_STEPS
 
 
+def test_a_score_of_other_cases_is_taken_five_times_and_changes_nothing() -> None:
+    source, targets = given()
+    seen: list[bool] = []
+
+    def measure(fitted: nn.Module) -> float:
+        seen.append(fitted.training)
+        return float(fitted.classify.weight.detach().abs().sum())
+
+    with learning_curve(measure) as curve:      # type: ignore[arg-type]
+        network = train(Tiny, source, targets, Recipe.of({**BASE, "steps": 35}), 3, fitted=lambda one: one)   # type: ignore[arg-type,return-value]
+    plain = trained(steps=35)
+    assert np.array_equal(np.concatenate([p.detach().cpu().numpy().ravel() for p in network.parameters()]), plain)
+    assert (curve.validation_step, seen) == ([7, 14, 21, 28, 35], [False] * 5)
+    assert len(set(curve.validation)) == 5 and set(curve.points()) == {"loss", "rate", "validation", "validation_step"}
+
+
 def test_three_accumulated_batches_are_one_batch_three_times_as_long() -> None:
     plain = {**BY_SIZE, "class_weight_power": 0.0, "steps": 4}
     together = trained(**plain, batch=12)

@@ -144,7 +144,8 @@ def test_a_stage_that_takes_too_long_is_killed_and_the_others_work_is_kept(toy: 
     with graph.hold_pipeline(wait=False):
         assert [s.address for s in graph.plan().due] == ["two", "three", "four"]
         toy_pipelines.set_numbers(toy)
-        assert run_stage.run("one", log_line=lambda _: None).result is StageResult.UNCHANGED
+        unchanged = run_stage.run("one", log_line=lambda _: None)
+        assert (unchanged.result, set(unchanged.used)) == (StageResult.UNCHANGED, {"seconds"})
         assert run_stage.run("two", log_line=lambda _: None, timeout_s=100).result is StageResult.RAN
 
 

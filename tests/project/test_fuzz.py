@@ -32,7 +32,7 @@ from heartml.core import paths
 from heartml.core.system import cells
 from heartml.inference import inputs
 
-CASES = int(os.environ.get("HEARTML_FUZZ_CASES", "2000"))
+CASES = int(os.environ.get("HEARTML_FUZZ_CASES", "1000"))
 FIRST = int(os.environ.get("HEARTML_FUZZ_FIRST", "0"))
 FILES = 300
 EACH = settings(max_examples=100, deadline=None, derandomize=True,

@@ -32,6 +32,7 @@ def test_the_first_model_is_promoted_and_its_run_explains_it(project: Path) -> N
     assert run.data.metrics["held_out/uar_low"] == found["low"]
     assert run.data.metrics["floor/majority/uar"] == outcome.evaluation["floors"]["majority"]["uar"]["value"]
     assert run.data.metrics["seconds/search/simulated-murmur"] == 12.5
+    assert run.data.metrics["peak_memory_mb/search/simulated-murmur"] == 640
     assert run.data.tags["heartml.data"] == DATA_HASH
     assert run.data.tags["heartml.code_dirty"] == "false"
     assert len(run.data.tags["mlflow.source.git.commit"]) == 40
@@ -106,6 +107,7 @@ def test_changed_code_is_kept_with_the_run(project: Path, tmp_path: Path) -> Non
     assert (clone / "new_module.py").read_text() == "answer = 42\n"
 
 
+@pytest.mark.thorough("test_publish_gate.py dies at every write")
 @pytest.mark.parametrize("module, name", [(versions, "register"), (versions, "record_verdict"), (versions, "settle"),
                                           (publish, "_write_page")])
 def test_a_run_that_ended_between_two_steps_is_finished_by_the_next(

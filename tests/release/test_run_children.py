@@ -39,7 +39,9 @@ def write_probabilities() -> None:
 def test_each_trial_and_encoder_is_a_run_below_that_of_the_version_and_only_once(project) -> None:
     write_probabilities()
     (paths.search(TASK) / "heads").mkdir()
-    curves = {"curve.loss": np.array([1.5, 0.75, 0.5], np.float32), "curve.rate": np.array([3, 2, 1], np.float32)}
+    curves = {"curve.loss": np.array([1.5, 0.75, 0.5], np.float32), "curve.rate": np.array([3, 2, 1], np.float32),
+              "curve.validation": np.array([1.25, 0.5], np.float32),
+              "curve.validation_step": np.array([15, 30], np.float32)}
     fold_fits.write_result(paths.search(TASK) / "heads" / "0-2.safetensors", HeadPrediction(np.zeros((2, 3))), None,
                            HeadState({}, {}), curves)
     outcome, client = publish_model(), tracking.connect()
@@ -65,6 +67,8 @@ def test_each_trial_and_encoder_is_a_run_below_that_of_the_version_and_only_once
     assert [(point.step, point.value) for point in loss] == [
         (CURVE_STEPS, 1.5), (2 * CURVE_STEPS, 0.75), (3 * CURVE_STEPS, 0.5)]
     assert fit.data.metrics["rate"] == 1
+    validation = client.get_metric_history(fit.info.run_id, "validation_log_loss")
+    assert sorted((point.step, point.value) for point in validation) == [(15, 1.25), (30, 0.5)]
     encoders = {run.info.run_name for run in below if run.data.tags["heartml.kind"] == "encoder"}
     assert encoders == {f"encoder {name}" for name in read_json(paths.model(TASK) / "model.json")["encoders"]}
     assert publish_model().state == NOTHING_NEW

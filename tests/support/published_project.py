@@ -35,7 +35,8 @@ def evaluate_with_skill(skill: float, seed: int = 1, keep: Callable[[pd.DataFram
 
 
 def publish_model(params: Params | None = None) -> ReleaseOutcome:
-    return publish.publish(TASK, params or config.load(), {"search@simulated-murmur": 12.5})
+    used = {"search@simulated-murmur": {"seconds": 12.5, "peak_memory_mb": 640.0}}
+    return publish.publish(TASK, params or config.load(), used)
 
 
 def version_states() -> list[tuple[str, str | None, tuple[str, ...]]]:

@@ -19,11 +19,11 @@ from heartml.training.distillation import CannotDistil, student_spec
 from heartml.training.fold_fits import TrainingData
 from heartml.training.training_set import TrainingSet
 
-UNITS, FOLDS, DIM, FRAMES = 24, 3, 12, 270
+UNITS, FOLDS, DIM, FRAMES = 24, 3, 12, 130
 TASK = tasks.resolve("simulated-murmur").task
 PARAMS = tiny_models.PARAMS
 SPEC = CandidateSpec("logspec", "sequence", "recording", None,
-                     {**HYPERPARAMETERS["sequence"], "steps": 120, "batch": 24, "rate": 0.003, "dropout": 0.0,
+                     {**HYPERPARAMETERS["sequence"], "steps": 80, "batch": 24, "rate": 0.005, "dropout": 0.0,
                       "frame_weight": 0.0, "noise_share": 0.0, "mixup": 0.0, "strength": 0.0})
 TERMS = EnsembleTerms(TASK, PARAMS.stacking, PARAMS.ensemble.for_task("simulated-murmur"))
 
@@ -45,7 +45,7 @@ def data() -> TrainingData:
                     {one: (n * FRAMES, FRAMES) for n, one in enumerate(ids)}, encoder)
     features = FeatureSet({"logspec": list(frames)}, {"logspec": 50.0}, {"logspec": Grid(DIM, 1)}, unit)
     annotations = pd.DataFrame({"recording_id": [], "start_s": [], "end_s": [], "state": []})
-    return TrainingData(train_set, features, {"logspec": stored}, annotations, (5.4,) * 2 * UNITS)
+    return TrainingData(train_set, features, {"logspec": stored}, annotations, (FRAMES / 50,) * 2 * UNITS)
 
 
 def test_a_student_learns_what_the_ensemble_says(data: TrainingData) -> None:

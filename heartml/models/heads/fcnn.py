@@ -147,7 +147,9 @@ def fit(inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed
         "inputs": placing.reference.size, "classes": targets.classes, "dropout": hyperparameters["dropout"]}
     if (size := recipe.inference_frames(targets.frame_rate_hz)) is not None:
         shape["inference_frames"] = size
-    return FittedFcnn(train(lambda: _build(shape), placed, targets, recipe, seed), placing, shape)
+    network = train(lambda: _build(shape), placed, targets, recipe, seed,
+                    fitted=lambda network: FittedFcnn(network, placing, shape))
+    return FittedFcnn(network, placing, shape)
 
 
 def load(state: HeadState) -> FittedHead:

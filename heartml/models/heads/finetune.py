@@ -90,7 +90,8 @@ def fit(inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed
     tuning = Tuning(lambda network: groups(network, float(hyperparameters["layer_decay"])),
                     float(hyperparameters["least_rate"]), every, choice.look if held.any() else None)
     own = replace(targets, labels=targets.labels[learns], groups=targets.groups[learns])
-    network = train(lambda: build(shape), _Some(chunks, learns), own, recipe, seed, tuning=tuning)
+    network = train(lambda: build(shape), _Some(chunks, learns), own, recipe, seed, tuning=tuning,
+                    fitted=lambda network: FittedFinetune(network, shape))
     return FittedFinetune(network, {**shape, **choice.put_back(network)})
 
 

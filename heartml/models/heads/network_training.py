@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from heartml.core.config import Count, Positive, TrainingParams
-from heartml.models.heads import Hyperparameters, Targets
+from heartml.models.heads import FittedHead, Hyperparameters, Targets
 from heartml.models.heads.noise import Noise
 
 SHORTEST_FRAMES = 100     # shorter recordings are repeated; the receptive field of `sequence` is 130 frames
 
 CURVE_STEPS = 10          # steps between two points of a learning curve
+VALIDATIONS = 5           # looks at the cases that are left out, spread evenly over a training
 
 Network = TypeVar("Network", bound=nn.Module)
 FrameLoss = Callable[[Tensor, NDArray[np.int8], NDArray[np.int64]], Tensor]
@@ -70,19 +71,34 @@ class LearningCurve:
     Attributes:
         loss: mean over these steps.
         rate: learning rate of the last of them.
+        validation: what `measure` gave, after the steps `validation_step`. Nothing is chosen by it.
+        measure: a score of the head that the network is so far, on cases that it is not trained on.
     """
 
     loss: list[float] = field(default_factory=list)
     rate: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    validation_step: list[float] = field(default_factory=list)
+    measure: Callable[[FittedHead], float] | None = None
+
+    def points(self) -> dict[str, list[float]]:
+        """Every list by name; empty ones are left out."""
+        found = {"loss": self.loss, "rate": self.rate, "validation": self.validation,
+                 "validation_step": self.validation_step}
+        return {name: values for name, values in found.items() if values}
 
 
 _curve: ContextVar[LearningCurve | None] = ContextVar("learning curve", default=None)
 
 
 @contextmanager
-def learning_curve() -> Iterator[LearningCurve]:
-    """Yield the curve of the network that is trained in the block; it stays empty where none is trained."""
-    found = LearningCurve()
+def learning_curve(measure: Callable[[FittedHead], float] | None = None) -> Iterator[LearningCurve]:
+    """Yield the curve of the network that is trained in the block; it stays empty where none is trained.
+
+    Args:
+        measure: see `LearningCurve`. It is called `VALIDATIONS` times.
+    """
+    found = LearningCurve(measure=measure)
     before = _curve.set(found)
     try:
         yield found
@@ -122,6 +138,7 @@ class Tuning:
 def train(
     build: Callable[[], Network], source: Source | None, targets: Targets, recipe: Recipe, seed: int,
     frame_loss: FrameLoss | None = None, tuning: Tuning | None = None,
+    fitted: Callable[[Network], FittedHead] | None = None,
 ) -> Network:
     """Train a network for `recipe.steps` steps, on the GPU where there is one.
 
@@ -131,12 +148,13 @@ def train(
         build: makes the untrained network.
         frame_loss: logits of frames, heart states and labels -> a loss that is added to that of the recordings.
         tuning: of a network that is pre-trained; `None`: every weight learns, and at the same rate.
+        fitted: the head that a network is, so that its learning curve has scores of other cases.
     """
     with torch.random.fork_rng(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         torch.manual_seed(seed)
         network = build().to("cuda" if torch.cuda.is_available() else "cpu")
         setup = _Setup(source, targets.labels, _weights(network, targets, recipe), recipe, frame_loss, tuning,
-                       targets.probabilities)
+                       targets.probabilities, fitted)
         _loop(network.train(), setup, np.random.default_rng(seed))
     return network.eval()
 
@@ -150,6 +168,7 @@ class _Setup:
     frame_loss: FrameLoss | None
     tuning: Tuning | None
     probabilities: NDArray[np.float64] | None
+    fitted: Callable[[Any], FittedHead] | None
 
 
 def _weights(network: nn.Module, targets: Targets, recipe: Recipe) -> Tensor:
@@ -180,6 +199,19 @@ def _loop(network: nn.Module, setup: _Setup, rng: np.random.Generator) -> None:
         if tuning is not None and tuning.after is not None and step % tuning.every == 0:
             tuning.after(network.eval())
             network.train()
+        if curve is not None and setup.fitted is not None and step in _validation_steps(recipe.steps):
+            _validate(curve, setup.fitted, network, step)
+
+
+def _validation_steps(steps: int) -> set[int]:
+    return {round(steps * k / VALIDATIONS) for k in range(1, VALIDATIONS + 1)}
+
+
+def _validate(curve: LearningCurve, fitted: Callable[[Any], FittedHead], network: nn.Module, step: int) -> None:
+    if curve.measure is not None:
+        curve.validation.append(curve.measure(fitted(network.eval())))
+        curve.validation_step.append(step)
+        network.train()
 
 
 def _loss(network: nn.Module, setup: _Setup, rows: NDArray[np.int64], rng: np.random.Generator) -> Tensor:

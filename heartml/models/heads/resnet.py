@@ -131,7 +131,9 @@ def fit(inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed
         shape["inference_frames"] = size
     crops = Crops.of((centred(f) for f in frames), targets, float(hyperparameters["strength"]), recipe.chunk_s,
                      recipe.noise())
-    return FittedResnet(train(lambda: _build(shape, hyperparameters), crops, targets, recipe, seed), shape)
+    network = train(lambda: _build(shape, hyperparameters), crops, targets, recipe, seed,
+                    fitted=lambda network: FittedResnet(network, shape))
+    return FittedResnet(network, shape)
 
 
 def load(state: HeadState) -> FittedHead:

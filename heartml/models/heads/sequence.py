@@ -132,7 +132,8 @@ def fit(inputs: Inputs, targets: Targets, hyperparameters: Hyperparameters, seed
                      recipe.noise())
     weight = float(hyperparameters["frame_weight"])
     network = train(lambda: _build(shape), crops, targets, recipe, seed,
-                    lambda logits, states, labels: weight * frame_loss(logits, states, labels))
+                    lambda logits, states, labels: weight * frame_loss(logits, states, labels),
+                    fitted=lambda network: FittedSequence(network, shape))
     return FittedSequence(network, shape)
 
 
