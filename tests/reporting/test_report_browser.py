@@ -65,7 +65,7 @@ def with_five_classes(text: str) -> str:
 
 
 @needs_browser
-@pytest.mark.parametrize("width", [390, 800, 1280])
+@pytest.mark.parametrize("width", [390, 800, 1100, 1240])
 def test_nothing_sticks_out_sideways(pages, tmp_path, width):
     page = tmp_path / "report.html"
     without_policy = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", pages["promoted"])
