@@ -4,8 +4,8 @@
 
 FOLDER is new. It gets a clone of this repository without the demo, four recordings of each child, and what a user
 would run: `heartml simulate`, `ingest`, `retrain`. The commands are measured here; what their stages took is in the
-MLflow run of the version that the retraining registers (`seconds/`, `cpu_seconds/`, `peak_memory_mb/`). Numbers of a
-command hold those of its stages. A memory is that of the largest process alone.
+MLflow run of the version that the retraining registers (`seconds/`, `cpu_seconds/`, `peak_memory_mb/`). CPU of a
+command is that of the processes that it waited for, and its memory that of the largest; of a stage all count together.
 """
 
 import argparse
@@ -74,8 +74,8 @@ def main() -> None:
     recordings = len(list((folder / "data/audio").rglob("*.flac")))
     print(f"{recordings:,} recordings of {given.seconds:g} s, {os.cpu_count()} cores")
     for step, used in found.items():
-        print(f"{step:<45} {used.get('seconds', float('nan')):8.1f} s {used.get('cpu_seconds', float('nan')):9.1f} s of "
-              f"CPU {used.get('peak_memory_mb', float('nan')):8.0f} MB")
+        seconds, cpu_s, memory_mb = (used.get(kind, float("nan")) for kind in KINDS)
+        print(f"{step:<45} {seconds:8.1f} s {cpu_s:9.1f} s of CPU {memory_mb:8.0f} MB")
     if given.json:
         given.json.write_text(json.dumps({"recordings": recordings, "seconds": given.seconds, "steps": found},
                                          indent=1) + "\n")

@@ -1,12 +1,12 @@
 """What committees of networks, snapshots, averaged weights and crops at test time are worth, in the same time.
 
-    python benchmarks/network_committees.py TASK [--json FILE]      # in a project with features of `logspec`
+    python benchmarks/network_committees.py TASK [--times 2 4] [--json FILE]      # in a project with features
 
 Each recipe trains sequence networks on each fold, for the same number of steps in all: the networks of `params.yaml`
-(CirCor: three of 600 steps), twice as many of half the steps, and four times as many. Those of `params.yaml` also give
-their snapshots after 60, 80 and 100 % of the steps, whose predictions or weights are averaged, and predict recordings
-in crops of five seconds. Each recipe is stacked as the product does it, out of fold, but not in noise. The
-log-likelihood of the units decides, with paired intervals over groups.
+(CirCor: three of 600 steps), twice as many of half the steps, and four times as many (`--times`). Those of
+`params.yaml` also give their snapshots after 60, 80 and 100 % of the steps, whose predictions or weights are averaged,
+and predict recordings in crops of five seconds. Each recipe is stacked as the product does it, out of fold, but not in
+noise. The log-likelihood of the units decides, with paired intervals over groups.
 
 The left-out fold is predicted only. What a fold gave is kept in .heartml/benchmark, so that a killed run goes on.
 """
@@ -47,13 +47,13 @@ TODAY, SNAPSHOTS, AVERAGED, CROPS, ONE = ("as in params.yaml", "the same, last t
                                           "the same, predicted in crops of 5 s", "one of these networks alone")
 
 
-def plans(count: int, steps: int) -> dict[str, tuple[int, int]]:
+def plans(count: int, steps: int, multiples: Sequence[int]) -> dict[str, tuple[int, int]]:
     """Recipe -> number of networks, and steps of each.
 
-    >>> plans(3, 600)
+    >>> plans(3, 600, (2, 4))
     {'as in params.yaml': (3, 600), '6 networks of 300 steps': (6, 300), '12 networks of 150 steps': (12, 150)}
     """
-    more = [(count * times, steps // times) for times in (2, 4)]
+    more = [(count * times, steps // times) for times in multiples]
     return {TODAY: (count, steps), **{f"{own} networks of {of} steps": (own, of) for own, of in more}}
 
 
@@ -126,11 +126,11 @@ def stacked(data: TrainingData, prediction: HeadPrediction, terms: EnsembleTerms
     return found.calibrated, found.decisions
 
 
-def recipes(data: TrainingData, base: Hyperparameters, networks: int, folder: Path
+def recipes(data: TrainingData, base: Hyperparameters, networks: int, multiples: Sequence[int], folder: Path
             ) -> Iterator[tuple[str, HeadPrediction]]:
     """Each recipe and its out-of-fold prediction of all recordings."""
     kinds: dict[str, list[list[HeadPrediction]]] = {}
-    plan = plans(networks, int(base["steps"]))
+    plan = plans(networks, int(base["steps"]), multiples)
     started, done, whole = time.monotonic(), 0, sum(count * data.train_set.folds for count, _ in plan.values())
     for name, (count, steps) in plan.items():
         for fold in range(data.train_set.folds):
@@ -167,7 +167,7 @@ def _kept(file: Path, make: Callable[[], dict[str, list[HeadPrediction]]]) -> di
     return found
 
 
-def run(name: str) -> list[dict[str, Any]]:
+def run(name: str, multiples: Sequence[int]) -> list[dict[str, Any]]:
     """A row for each recipe: log-likelihood per unit, the task's metric, and the paired difference to `TODAY`."""
     params = config.load()
     data = fold_fits.training_data(name, ("logspec",), Path.cwd())
@@ -176,7 +176,7 @@ def run(name: str) -> list[dict[str, Any]]:
     task, labels, groups = data.train_set.task, data.train_set.labels, data.train_set.groups
     found = {kind: stacked(data, prediction, terms)
              for kind, prediction in recipes(data, base, params.search.for_task(name).network_trials["sequence"],
-                                             paths.STATE / "benchmark" / f"committees-{name}")}
+                                             multiples, paths.STATE / "benchmark" / f"committees-{name}")}
     rows, metric = [], METRICS[task.metric]
     told = {kind: np.log(np.clip(p[np.arange(len(labels)), labels], 1e-12, None)) for kind, (p, _) in found.items()}
     for kind, (p, decisions) in found.items():
@@ -201,10 +201,11 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("task", help="for instance circor-murmur")
+    parser.add_argument("--times", type=int, nargs="*", default=[2, 4], help="how many times as many networks")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     single_thread()
-    rows = run(given.task)
+    rows = run(given.task, given.times)
     for row in sorted(rows, key=lambda row: -row["log_likelihood"]):
         mean, low, high = row["minus_today"]
         print(f"{row['recipe']:<40} {row['log_likelihood']:.3f}  {mean:+.3f} [{low:+.3f}, {high:+.3f}]  "

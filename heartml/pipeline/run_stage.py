@@ -41,7 +41,7 @@ class FinishedStage:
 
     Attributes:
         cpu_s: seconds of CPU of all its processes; `None` where it did not run.
-        memory_mb: memory of the largest of its processes, in MB; `None` where it did not run.
+        memory_mb: most memory of its processes together, in MB; `None` where it did not run.
     """
 
     address: str

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import re
-import resource
 import shutil
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from heartml.core.system import machine_errors, progress
 from heartml.core.system.processes import collect_garbage_less_often, die_with_parent
-from heartml.pipeline import dvc_log_errors, verify_outputs
+from heartml.pipeline import dvc_log_errors, used_resources, verify_outputs
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -121,16 +120,8 @@ def main(arguments: Sequence[str]) -> int:
     die_with_parent(int(parent))
     collect_garbage_less_often()
     environment()
-    result = reproduce(address, force="--force" in options)
+    with used_resources.watched() as used:      # by the stage; this process itself is DVC's
+        result = reproduce(address, force="--force" in options)
     if result is StageResult.RAN:
-        print(f"{USED}{json.dumps(_used())}", flush=True)
+        print(f"{USED}{json.dumps(used.to_json())}", flush=True)
     return result
-
-
-def _used() -> dict[str, float]:
-    """What the stage's own processes took: seconds of CPU in all, and the memory of the largest one in MB (10^6 bytes).
-
-    This process itself, which is DVC's, is left out.
-    """
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return {"cpu_s": round(used.ru_utime + used.ru_stime, 2), "memory_mb": round(used.ru_maxrss * 1024 / 1e6, 1)}

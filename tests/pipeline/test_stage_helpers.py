@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from support import toy_pipelines
 from support.workspaces import Workspace
 
-from heartml.pipeline import dvc_log_errors, parts, run_stage
+from heartml.pipeline import dvc_log_errors, parts, run_stage, used_resources
 
 
 def logged(name: str, error: BaseException) -> None:
@@ -80,3 +81,18 @@ def test_a_part_is_the_stages_command_with_part_and_its_output_is_kept(toy: Work
     assert lines == ["called --task a b --part 1/3"]
     assert run_stage.log_file("note.1-3").read_text().strip() == lines[0]
     assert not parts.run("note", "2/3", force=False, log_line=lines.append), "a part that fails"
+
+
+def test_what_processes_below_take_is_counted_also_of_those_that_nobody_waits_for() -> None:
+    """The child ends before its own child does, so the kernel adds the grandchild's time to nobody's."""
+    work = ("import time; a = bytearray(60_000_000); end = time.process_time() + 1.2\n"
+            "while time.process_time() < end: pass")
+    child = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {work!r}])\nimport time; time.sleep(2.5)"
+    with used_resources.watched() as used:
+        subprocess.run([sys.executable, "-c", child], check=True)
+    found = used.to_json()
+    assert 0.5 < found["cpu_s"] < 6
+    assert 60 < found["memory_mb"] < 600
+    with used_resources.watched() as nothing:
+        pass
+    assert nothing.to_json() == {"cpu_s": 0, "memory_mb": 0}
