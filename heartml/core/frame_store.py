@@ -4,6 +4,8 @@
 The same frames give the same bytes, in whatever order they were computed.
 """
 
+import contextlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,9 @@ import pandas as pd
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import read_json, replacing, write_json, write_parquet
 from heartml.core.system.lazy import LazySequence
+
+FRAMES = "frames.npy"
+INDEX = "index.parquet"
 
 
 class FramesError(HeartMLError):
@@ -34,10 +39,10 @@ class Frames:
     @classmethod
     def open(cls, folder: Path) -> "Frames":
         """Map the folder's array into memory; the frames of a recording are read at their access."""
-        index = pd.read_parquet(folder / "index.parquet")
+        index = pd.read_parquet(folder / INDEX)
         rows = zip(index["recording_id"], index["first"], index["frames"], strict=True)
         spans = {str(recording_id): (int(first), int(count)) for recording_id, first, count in rows}
-        array = np.load(folder / "frames.npy", mmap_mode="r", allow_pickle=False)
+        array = np.load(folder / FRAMES, mmap_mode="r", allow_pickle=False)
         return cls(folder, array, spans, read_json(folder / "encoder.json"))
 
     @property
@@ -67,24 +72,33 @@ class Frames:
 
 
 def write(
-    folder: Path, frames: Mapping[str, npt.NDArray[np.float16]], frame_rate_hz: float, encoder: Mapping[str, Any]
+    folder: Path, frames: Mapping[str, npt.NDArray[np.float16]], frame_rate_hz: float, encoder: Mapping[str, Any],
+    same: Path | None = None,
 ) -> None:
     """Write the frames of all recordings into `folder`, with one recording in memory at a time.
 
     Args:
         frames: recording_id -> float16 [frames, dim], all of one dim.
         encoder: the encoder's specification for `encoder.json`; `frame_rate_hz` and `dim` are added.
+        same: a file `frames.npy` of just these frames; it is linked, where that is possible, instead of written again.
     """
     recording_ids = sorted(frames)
     shapes = [frames[i].shape for i in recording_ids]
     counts = np.array([shape[0] for shape in shapes], dtype=np.int64)
     dim = shapes[0][1]
     folder.mkdir(parents=True, exist_ok=True)
-    _pack(folder / "frames.npy", (frames[i] for i in recording_ids), (int(counts.sum()), dim))
+    if same is None or not _linked(same, folder / FRAMES):
+        _pack(folder / FRAMES, (frames[i] for i in recording_ids), (int(counts.sum()), dim))
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
     index = pd.DataFrame({"recording_id": recording_ids, "first": first, "frames": counts})
-    write_parquet(folder / "index.parquet", index.astype({"recording_id": "string"}))
+    write_parquet(folder / INDEX, index.astype({"recording_id": "string"}))
     write_json(folder / "encoder.json", {**encoder, "frame_rate_hz": frame_rate_hz, "dim": dim})
+
+
+def _linked(file: Path, to: Path) -> bool:
+    with contextlib.suppress(OSError):
+        os.link(file, to)
+    return to.exists()
 
 
 def _pack(file: Path, pieces: Iterable[npt.NDArray[np.float16]], shape: tuple[int, int]) -> None:

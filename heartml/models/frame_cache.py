@@ -1,8 +1,11 @@
 """The frame cache: recording ids in, frames float16 `[frames, dim]` on disk out.
 
 A file is addressed by the encoder's fingerprint, the device and the recording's id, which is a hash of its samples.
+When a stage has packed the frames of many recordings, its file takes the place of their own files
+(`heartml.models.frame_packs`).
 """
 
+import contextlib
 import functools
 import itertools
 import json
@@ -11,20 +14,21 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from heartml.audio import sound_files
-from heartml.core import paths
-from heartml.core.frame_store import Frames
+from heartml.core import frame_store, paths
+from heartml.core.frame_store import Frames, FramesError
 from heartml.core.system import parallel
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import write_array
 from heartml.core.system.lazy import LazySequence
 from heartml.core.system.progress import track
-from heartml.models import encoders
+from heartml.models import encoders, frame_packs
 from heartml.models.encoders import Encoder, EncoderSpec
 
 GPU_BATCH = 32
@@ -32,6 +36,7 @@ GPU_BUCKET_S = 5.0              # rows of one batch differ by less than this in 
 MOST_WITHOUT_WORKERS = 400      # so many recordings are encoded before worker processes would have started
 SAMPLED = 8                     # recordings by which the space for all of them is estimated
 TOLD_BYTES = 500_000_000        # from here on the space is told
+_LOOKS = 3
 
 FloatFrames = npt.NDArray[np.float16]
 
@@ -47,7 +52,7 @@ def device() -> str:
 
 @dataclass(frozen=True)
 class Store:
-    """Frames of one encoder and device on disk: `<xx>/<recording_id>.npy`, float16 `[frames, dim]`."""
+    """Frames of one encoder and device on disk: `<xx>/<recording_id>.npy`, float16 `[frames, dim]`, or in a pack."""
 
     folder: Path
 
@@ -57,11 +62,22 @@ class Store:
         return cls(paths.cache() / "features" / f"{encoders.fingerprint(spec)}-{device}")
 
     def path(self, recording_id: str) -> Path:
-        """Where the frames of one recording lie."""
+        """Where the frames of one recording lie that are not packed."""
         return self.folder / recording_id[:2] / f"{recording_id}.npy"
 
     def __contains__(self, recording_id: str) -> bool:
-        return self.path(recording_id).exists()
+        return self.path(recording_id).exists() or frame_packs.find(self.folder, recording_id) is not None
+
+    def missing(self, recording_ids: Sequence[str]) -> list[str]:
+        """Those without frames here, or whose packed frames are damaged. What is packed is read and compared."""
+        return [i for i in track(recording_ids, "frames that are there", len(recording_ids)) if not self.is_whole(i)]
+
+    def is_whole(self, recording_id: str) -> bool:
+        """Whether the frames of one recording are here, and are what was packed."""
+        if self.path(recording_id).exists():
+            return True
+        pack = frame_packs.find(self.folder, recording_id)
+        return pack is not None and pack.is_intact(recording_id)
 
     def put(self, recording_id: str, array: FloatFrames) -> None:
         """Write the frames of one recording; the file is complete or not there at all."""
@@ -71,14 +87,32 @@ class Store:
         """recording_id -> frames, read from disk on access."""
         return _View(self, tuple(recording_ids))
 
+    def pack(self, folder: Path, recording_ids: Sequence[str], frame_rate_hz: float, encoder: Mapping[str, Any]) -> None:
+        """Write the frames of these recordings into `folder`, see `frame_store.write`. None of them may be `missing`."""
+        packed = not any(self.path(i).exists() for i in recording_ids)
+        same = frame_packs.whole(self.folder, recording_ids) if packed else None
+        frame_store.write(folder, self.view(recording_ids), frame_rate_hz, encoder, same)
+
+    def keep(self, folder: Path, recording_ids: Iterable[str]) -> None:
+        """Let what `pack` wrote, in its final `folder`, take the place of the recordings' own files."""
+        if frame_packs.keep(self.folder, folder):
+            for recording_id in recording_ids:
+                self.path(recording_id).unlink(missing_ok=True)
+
 
 class _View(Mapping[str, FloatFrames]):
     def __init__(self, store: Store, recording_ids: tuple[str, ...]) -> None:
         self._store, self._recording_ids = store, recording_ids
 
     def __getitem__(self, recording_id: str) -> FloatFrames:
-        array: FloatFrames = np.load(self._store.path(recording_id), mmap_mode="r", allow_pickle=False)
-        return array
+        for _ in range(_LOOKS):      # another process may pack the recording now, and pack it again
+            with contextlib.suppress(FileNotFoundError):
+                array: FloatFrames = np.load(self._store.path(recording_id), mmap_mode="r", allow_pickle=False)
+                return array
+            if pack := frame_packs.find(self._store.folder, recording_id):
+                return pack.frames(recording_id)
+            frame_packs.look_again()
+        raise FramesError(f"recording {recording_id[:12]} has no frames in {self._store.folder}: run the stage again")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._recording_ids)
@@ -114,11 +148,12 @@ def _tell_space(recording_ids: Sequence[str], spec: EncoderSpec, store: Store) -
     Raises:
         NoSpace: there is less than that.
     """
-    there = [store.path(i).stat().st_size for i in itertools.islice((i for i in recording_ids if i in store), SAMPLED)]
+    own = (path for path in map(store.path, recording_ids) if path.exists())
+    there = [path.stat().st_size for path in itertools.islice(own, SAMPLED)]
     left = (len(recording_ids) - len(there)) * sum(there) // len(there)
     free = shutil.disk_usage(store.folder).free
     words = (f"{spec.name}: frames of {len(recording_ids):,} recordings, about {left / 1e9:.2f} GB in {store.folder}, "
-             f"and as much in artifacts/ and in DVC's cache; {free / 1e9:.1f} GB are free")
+             f"and as much again while they are packed; {free / 1e9:.1f} GB are free")
     if left > free:
         raise NoSpace(f"{words}. Free some, or name another disk: HEARTML_CACHE_DIR")
     if left >= TOLD_BYTES:
@@ -139,7 +174,7 @@ def open_frames(task: str, spec: EncoderSpec, recording_ids: Sequence[str]) -> S
         if spec.to_json().items() <= stored.encoder.items():
             return stored.of(recording_ids)
     store = Store.of(spec, device())
-    encode([i for i in recording_ids if i not in store], spec, store, device())
+    encode(store.missing(recording_ids), spec, store, device())
     view = store.view(recording_ids)
     return LazySequence(lambda row: view[recording_ids[row]].astype(np.float32), len(recording_ids))
 

@@ -82,6 +82,7 @@ def reproduce(address: str, *, force: bool) -> StageResult:
     try:
         with dvc_log_errors.raise_logged_errors():
             repo = Repo(_wait_for_lock=True)
+            _link_outputs(repo, address)
             repo.reproduce([address], single_item=True, force=force)
             if reader.result is StageResult.RESTORED:
                 _replace_damaged(repo, address)
@@ -101,6 +102,16 @@ def reproduce(address: str, *, force: bool) -> StageResult:
         print(f"heartml: {words}", file=sys.stderr)
         return StageResult.FAILED
     return reader.result
+
+
+def _link_outputs(repo: "Repo", address: str) -> None:
+    """Where dvc.yaml has `meta: {link: true}`, DVC's cache and the output share one file, instead of having one each.
+
+    A project whose own `cache.type` says how DVC links keeps that.
+    """
+    [stage] = repo.stage.collect(address)
+    if (stage.meta or {}).get("link") and not repo.config["cache"].get("type"):
+        repo.cache.local.cache_types = ["hardlink", "copy"]
 
 
 def _replace_damaged(repo: "Repo", address: str) -> None:

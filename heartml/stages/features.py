@@ -4,7 +4,8 @@ The folds name every recording by the hash of its samples, and samples are check
 read. So the folds alone determine the output, and DVC need not look at `data/audio`.
 
 Frames are stored in a cache under the encoder's fingerprint and the recording's hash. So one new recording costs the
-work of one recording, and a run that was killed continues where it stopped. At the end the task's frames are packed.
+work of one recording, and a run that was killed continues where it stopped. At the end the task's frames are packed,
+and the packed file becomes the cache (`heartml.models.frame_packs`): frames are on the disk once.
 
 On the CPU each recording is encoded by itself, on the one thread of a worker. That is as fast as batches, and its
 bytes cannot depend on other recordings. On a GPU batches have a fixed shape that follows from the recording's length.
@@ -12,7 +13,7 @@ bytes cannot depend on other recordings. On a GPU batches have a fixed shape tha
 
 import pandas as pd
 
-from heartml.core import config, frame_store, paths
+from heartml.core import config, paths
 from heartml.core.stage import stage
 from heartml.core.system.files import replacing_folder
 from heartml.core.system.parallel import Part
@@ -33,12 +34,13 @@ def run(task: str, encoder: str) -> None:
         spec = encoders.spec(encoder, config.load().for_organ(resolve(task).task.organ))
         recording_ids = _recording_ids(task, spec)
         store = Store.of(spec, device())
-        missing = [i for i in recording_ids if i not in store]
+        missing = store.missing(recording_ids)
         encode(missing, spec, store, device())
         encoder_used = encoders.load(spec)
         with replacing_folder(paths.features(task, encoder)) as folder:
             described = encoders.describe(spec, encoder_used)
-            frame_store.write(folder, store.view(recording_ids), encoder_used.frame_rate_hz, described)
+            store.pack(folder, recording_ids, encoder_used.frame_rate_hz, described)
+        store.keep(paths.features(task, encoder), recording_ids)
         log.add(f"{len(recording_ids)} recordings in, {len(missing)} of them new, {encoder_used.dim} values a frame")
 
 
@@ -47,7 +49,7 @@ def run_part(task: str, encoder: str, part: Part) -> None:
     with stage("features", task=task, encoder=f"{encoder}.{part.number}") as log:
         spec = encoders.spec(encoder, config.load().for_organ(resolve(task).task.organ))
         store = Store.of(spec, device())
-        missing = [i for i in part.of(_recording_ids(task, spec)) if i not in store]
+        missing = store.missing(part.of(_recording_ids(task, spec)))
         encode(missing, spec, store, device())
         log.add(f"part {part}: {len(missing)} recordings")
 

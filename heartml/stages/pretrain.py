@@ -253,7 +253,7 @@ def _frames(heard: pd.DataFrame, spec: EncoderSpec) -> list[np.ndarray[tuple[int
     recording_ids = [str(i) for i in heard["recording_id"]]
     device = frame_cache.device()
     store = Store.of(spec, device)
-    frame_cache.encode([i for i in recording_ids if i not in store], spec, store, device)
+    frame_cache.encode(store.missing(recording_ids), spec, store, device)
     view = store.view(recording_ids)
     return [view[i].astype(np.float32) for i in recording_ids]
 

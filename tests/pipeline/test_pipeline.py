@@ -92,6 +92,20 @@ def test_by_force_every_stage_is_due(ran: Path) -> None:
     assert run_stage.run("one", force=True, log_line=lambda _: None).result is StageResult.RAN
 
 
+def test_an_output_that_is_to_be_linked_is_one_file_with_dvcs_cache_run_or_restored(ran: Path) -> None:
+    described = json.loads((ran / "dvc.yaml").read_text())
+    described["stages"]["one"]["meta"] = {"link": True}
+    (ran / "dvc.yaml").write_text(json.dumps(described))
+    found = []
+    for version in (1, 0):      # 0: as an earlier run made it
+        toy_pipelines.set_numbers(ran, one=version)
+        found.append(run_stage.run("one", log_line=lambda _: None).result)
+        in_cache = {file.stat().st_ino for file in (ran / ".dvc/cache/files").rglob("*") if file.is_file()}
+        assert (ran / "one.txt").stat().st_ino in in_cache
+        assert (ran / "two.txt").stat().st_ino not in in_cache, "others are copies, as DVC has it"
+    assert found == [StageResult.RAN, StageResult.RESTORED]
+
+
 def test_a_stage_that_fails_says_its_own_line_and_where_the_rest_lies(toy: Path) -> None:
     toy_pipelines.set_numbers(toy, fails="one")
     heard: list[str] = []

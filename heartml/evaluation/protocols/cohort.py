@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from heartml.audio import entry_checks, sound_files
-from heartml.core import frame_store, paths
+from heartml.core import paths
 from heartml.core.config import Params
 from heartml.core.frame_store import Frames
 from heartml.core.schema import ANNOTATIONS
@@ -94,13 +94,16 @@ def prepare(folder: Path, params: Params, more: Sequence[EncoderSpec] = ()) -> t
 
 
 def _write(target: Path, recordings: pd.DataFrame, annotations: pd.DataFrame, specs: Sequence[EncoderSpec]) -> None:
+    ids = list(recordings["recording_id"])
     with files.replacing_folder(target) as building:
         for spec in specs:
             encoder = encoders.load_once(spec)
-            own = Store.of(spec, DEVICE).view(list(recordings["recording_id"]))
-            frame_store.write(building / spec.name, own, encoder.frame_rate_hz, encoders.describe(spec, encoder))
+            described = encoders.describe(spec, encoder)
+            Store.of(spec, DEVICE).pack(building / spec.name, ids, encoder.frame_rate_hz, described)
         files.write_parquet(building / "recordings.parquet", recordings)
         files.write_parquet(building / "annotations.parquet", annotations)
+    for spec in specs:
+        Store.of(spec, DEVICE).keep(target / spec.name, ids)
 
 
 @functools.lru_cache(maxsize=1)
@@ -133,7 +136,7 @@ def _decode(stores: Sequence[tuple[str, Store]], root: Path, given: tuple[Path, 
     except sound_files.AudioError as error:
         return DecodedFile("", 0.0, error.reason)
     for text, store in stores:
-        if samples.recording_id not in store:
+        if not store.is_whole(samples.recording_id):
             spec, encoder = encoder_from_text(text)
             store.put(samples.recording_id, encoders.frames_of(encoder, spec, samples.floats, samples.sample_rate_hz))
     return DecodedFile(samples.recording_id, samples.seconds, "")
