@@ -10,7 +10,7 @@ every feature is an average, a quantile or a power spectral density.
 (kind `heart`). Of the frames of other encoders nothing is known, and every frame counts as much for each state.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -213,9 +213,14 @@ def pool(name: str, frames: Sequence[Frames], frame_rate_hz: float, grid: Grid) 
     >>> {name: pool(name, [short, long], 50.0, Grid(2, 2)).shape[1] for name in POOLINGS}
     {'average': 2, 'mean': 4, 'moments': 12, 'states': 28, 'statistics': 36, 'modulation': 48, 'everything': 189}
     """
+    return np.stack(list(each(name, frames, frame_rate_hz, grid)))
+
+
+def each(name: str, frames: Iterable[Frames], frame_rate_hz: float, grid: Grid) -> Iterator[Vector]:
+    """As `pool`, one vector `[features]` at a time."""
     change = grid.averaged if name in _WITHOUT_BANDS else grid.with_states if name in _WITH_STATES else np.asarray
-    own = (change(one) for one in frames)
-    return np.stack([POOLINGS[name](one, frame_rate_hz) for one in own])
+    for one in frames:
+        yield POOLINGS[name](change(one), frame_rate_hz)
 
 
 def per_unit(vectors: NDArray[np.float64], unit: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -228,8 +233,13 @@ def per_unit(vectors: NDArray[np.float64], unit: NDArray[np.int64]) -> NDArray[n
         vectors: one for each recording.
         unit: unit of each recording, in `0 .. u-1`; each has at least one.
     """
-    of_units = (vectors[rows] for rows in rows_of(unit))
-    return np.stack([np.concatenate([own.mean(0), own.max(0), own.min(0)]) for own in of_units])
+    return np.stack(list(each_unit(vectors, unit)))
+
+
+def each_unit(vectors: NDArray[np.float64], unit: NDArray[np.int64]) -> Iterator[Vector]:
+    """As `per_unit`, one vector `[3 * f]` at a time."""
+    for own in (vectors[rows] for rows in rows_of(unit)):
+        yield np.concatenate([own.mean(0), own.max(0), own.min(0)])
 
 
 def rows_of(unit: NDArray[np.int64]) -> list[NDArray[np.int64]]:

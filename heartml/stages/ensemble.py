@@ -26,7 +26,7 @@ def run(name: str) -> None:
     """Build the ensemble of one task."""
     params = config.load()
     with stage("ensemble", task=name) as log:
-        data = fold_fits.training_data(name, params.encoders, Path.cwd())
+        data = fold_fits.training_data(name, params.encoders, Path.cwd(), shared=True)
         specs = search_results.read_specs(paths.search(name))
         features = search_results.read_stacking_features(paths.search(name), specs, data.train_set)
         terms = EnsembleTerms(data.train_set.task, params.stacking, params.ensemble.for_task(name))

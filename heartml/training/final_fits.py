@@ -54,7 +54,7 @@ def fit_heads(
 
 def _refit(context: Refit, member: tuple[int, CandidateSpec]) -> HeadState:
     trial, spec = member
-    data = fold_fits.training_data(context.name, context.encoders, context.root)
+    data = fold_fits.training_data(context.name, context.encoders, context.root, shared=True)
     everything = np.ones(len(data.train_set.unit_ids), bool)
     return data.fit(spec, everything, search_space.derive_seed(context.seed, trial, data.train_set.folds)).state()
 

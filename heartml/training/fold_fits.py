@@ -8,6 +8,7 @@ to noisy inputs, it holds both once more with noise added (`noisy.<array>`). Of 
 
 import functools
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from heartml.core import paths
+from heartml.core import frame_store, paths
 from heartml.core.frame_store import Frames
-from heartml.core.system.files import replacing
+from heartml.core.system import code_hash, hashing
+from heartml.core.system.files import canonical_json, replacing
 from heartml.models.ensemble.candidate import CandidateSpec, FeatureSet
 from heartml.models.ensemble.stacking import is_stacked
 from heartml.models.heads import FittedHead, HeadPrediction, HeadState, Targets
@@ -32,6 +34,8 @@ from heartml.training.training_set import TrainingSet
 NOISY = "noisy."
 CURVE = "curve."
 _MEASURED = 40       # recordings of the fold that is left out, for a learning curve
+_POOLING_CODE = ("models/pooling.py", "models/ensemble/pooled_files.py", "core/frame_store.py")
+_KEY_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -109,21 +113,44 @@ class TrainingData:
 
 
 @functools.lru_cache(maxsize=1)
-def training_data(name: str, encoders: tuple[str, ...], root: Path) -> TrainingData:
+def training_data(name: str, encoders: tuple[str, ...], root: Path, *, shared: bool = False) -> TrainingData:
     """The training data of a task; opened once in each process.
 
     Args:
         root: the working folder. It is an argument so that the cache distinguishes two repositories.
+        shared: keep pooled vectors in files that all processes of a stage map (`pooled_folder`), not in memory.
     """
     found = training_set.load(name)
     frames = {encoder: Frames.open(root / paths.features(name, encoder)) for encoder in encoders}
     of_encoder = {encoder: stored.of(found.recording_ids) for encoder, stored in frames.items()}
     rates_hz = {encoder: stored.frame_rate_hz for encoder, stored in frames.items()}
     grids = {encoder: Grid.of(stored.encoder) for encoder, stored in frames.items()}
-    feature_set = FeatureSet(of_encoder, rates_hz, grids, found.unit)
+    folder = pooled_folder(name, found, frames) if shared else None
+    feature_set = FeatureSet(of_encoder, rates_hz, grids, found.unit, folder)
     recordings = pd.read_parquet(paths.RECORDINGS, columns=["recording_id", "seconds"]).set_index("recording_id")
     seconds = tuple(recordings.loc[list(found.recording_ids), "seconds"])
     return TrainingData(found, feature_set, frames, pd.read_parquet(paths.ANNOTATIONS), seconds)
+
+
+def pooled_folder(name: str, train_set: TrainingSet, frames: Mapping[str, Frames]) -> Path:
+    """Where the pooled vectors of these frames are kept while they are needed, the same for all processes.
+
+    The frames count as the files that they are (inode, size and time), because reading all of them would take long.
+    """
+    of_encoder = {encoder: (dict(stored.encoder), _identity(stored)) for encoder, stored in sorted(frames.items())}
+    parts = [train_set.recording_ids, train_set.unit, of_encoder, code_hash.fingerprint(*_POOLING_CODE), np.__version__]
+    return paths.STATE / "pooled" / f"{name}-{hashing.sha256(canonical_json(parts).encode())[:_KEY_DIGITS]}"
+
+
+def _identity(frames: Frames) -> tuple[str, int, int, int]:
+    file = (frames.folder / frame_store.FRAMES).stat()
+    return hashing.sha256_file(frames.folder / frame_store.INDEX), file.st_ino, file.st_size, file.st_mtime_ns
+
+
+def remove_pooled(name: str) -> None:
+    """Remove the pooled vectors of a task, also those of frames that it had earlier."""
+    for folder in (paths.STATE / "pooled").glob(f"{name}-{'?' * _KEY_DIGITS}"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -143,7 +170,7 @@ def fit_fold(wanted: FoldFit) -> None:
     """Do one fit, unless its file exists; runs in a worker process."""
     if wanted.file.exists():
         return
-    data = training_data(wanted.name, wanted.encoders, wanted.root)
+    data = training_data(wanted.name, wanted.encoders, wanted.root, shared=True)
     here = data.train_set.parts == wanted.fold
     if wanted.spec.head_module.TAKES == "frames":
         from heartml.models.heads.network_training import learning_curve

@@ -57,7 +57,7 @@ def open_search(name: str, params: Params) -> "SearchRun":
         HeardError: an encoder was trained on a group of the task.
     """
     search_space.check(params.search.for_task(name), params.encoders)
-    data = fold_fits.training_data(name, params.encoders, Path.cwd())
+    data = fold_fits.training_data(name, params.encoders, Path.cwd(), shared=True)
     heard.refuse(name, {encoder: frames.encoder for encoder, frames in data.encoders.items()},
                  pd.read_parquet(paths.folds(name)))
     folder = paths.STATE / "search" / f"{name}-{content_key(name, params)[:KEY_DIGITS]}"

@@ -5,8 +5,9 @@ Frames of each encoder `[frames, dim]` come in, log-probabilities of each case `
 vectors over all recordings of a patient at once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from heartml.core.system import lazy
 from heartml.models import pooling
+from heartml.models.ensemble import pooled_files
 from heartml.models.heads import HEADS, FittedHead, Head, HeadPrediction, Hyperparameters, Inputs
 from heartml.models.heads.log_probabilities import normalise
 from heartml.models.pooling import Grid
@@ -56,12 +58,15 @@ class FeatureSet:
         rates_hz: encoder -> frame rate in Hz.
         grids: encoder -> its bands and channels.
         unit: index of each recording's unit `[r]`.
+        folder: where pooled vectors are kept in files that processes share; `None`: in memory. It belongs to these
+            frames and units alone.
     """
 
     def __init__(
         self, frames: Mapping[str, Sequence[NDArray[np.float32]]], rates_hz: Mapping[str, float],
-        grids: Mapping[str, Grid], unit: NDArray[np.int64],
+        grids: Mapping[str, Grid], unit: NDArray[np.int64], folder: Path | None = None,
     ) -> None:
+        self._folder = folder
         self.frames, self.rates_hz, self.grids, self.unit = dict(frames), dict(rates_hz), dict(grids), unit
         self._whole: tuple[FeatureSet, NDArray[np.int64]] | None = None
         self._of_recordings: dict[tuple[str, str], Floats] = {}
@@ -96,13 +101,19 @@ class FeatureSet:
             whole, rows = self._whole
             self._of_recordings[key] = whole._pooled(encoder, name, "recording")[rows]
         elif key not in self._of_recordings:
-            rate_hz, grid = self.rates_hz[encoder], self.grids[encoder]
-            self._of_recordings[key] = pooling.pool(name, self.frames[encoder], rate_hz, grid)
+            vectors = pooling.each(name, self.frames[encoder], self.rates_hz[encoder], self.grids[encoder])
+            self._of_recordings[key] = self._kept(f"{encoder}-{name}", vectors, len(self.unit))
         if level == "recording":
             return self._of_recordings[key]
         if key not in self._of_units:
-            self._of_units[key] = pooling.per_unit(self._of_recordings[key], self.unit)
+            vectors = pooling.each_unit(self._of_recordings[key], self.unit)
+            self._of_units[key] = self._kept(f"{encoder}-{name}-unit", vectors, int(self.unit.max()) + 1)
         return self._of_units[key]
+
+    def _kept(self, name: str, vectors: Iterable[Floats], count: int) -> Floats:
+        if self._folder is None:
+            return np.stack(list(vectors))
+        return pooled_files.mapped(self._folder / f"{name}.npy", vectors, count)
 
 
 @dataclass(frozen=True)
