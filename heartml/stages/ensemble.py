@@ -43,4 +43,5 @@ def run(name: str) -> None:
             Model.assemble(name, used, heads, fitted, encoders, refer_below, accepted).save(folder)
         reasons = checks.unit_reasons(train_set.unit) if checks else None
         files.write_parquet(paths.out_of_fold(name), out_of_fold_table(train_set, verdicts, reasons))
+        fold_fits.remove_pooled(name)
         log.add(summary_line(train_set, specs, fitted, verdicts))

@@ -369,6 +369,7 @@ def test_the_stage_again_gives_the_same_bytes(built: Path, monkeypatch) -> None:
     before = sha256_folder(paths.model(NAME)), sha256_file(paths.out_of_fold(NAME))
     ensemble.run(NAME)
     assert (sha256_folder(paths.model(NAME)), sha256_file(paths.out_of_fold(NAME))) == before
+    assert list((built / ".heartml/pooled").iterdir()) == [], "pooled vectors go when nobody needs them any more"
 
 
 def test_a_search_on_other_folds_is_refused(built: Path, tmp_path: Path, monkeypatch) -> None:
