@@ -42,7 +42,8 @@ def main() -> None:
         folder = Path(made)
         _write_frames(folder / "frames", options.recordings)
         rows = [_measure(folder, options.workers, shared=shared) for shared in (False, True)]
-    table = Table(title=f"{options.recordings} recordings, {options.workers} workers, MB a worker", title_justify="left")
+    title = f"{options.recordings} recordings, {options.workers} workers, MB a worker"
+    table = Table(title=title, title_justify="left")
     for column in rows[0]:
         table.add_column(column, justify="right")
     for row in rows:
@@ -81,7 +82,8 @@ def _work(folder: Path, shared: bool, queue: Any, wait: Any) -> None:
     of = frames.of(frames.recording_ids)
     before, started = _memory(), time.process_time()
     unit = np.arange(len(of)) // 4
-    feature_set = FeatureSet({"e": of}, {"e": RATE_HZ}, {"e": Grid(DIM, 1)}, unit, folder / "pooled" if shared else None)
+    kept = folder / "pooled" if shared else None
+    feature_set = FeatureSet({"e": of}, {"e": RATE_HZ}, {"e": Grid(DIM, 1)}, unit, kept)
     for name in POOLINGS:
         for level, cases in (("recording", len(of)), ("unit", int(unit.max()) + 1)):
             spec = CandidateSpec("e", "logistic", level, name, {})

@@ -24,6 +24,7 @@ from prefect.states import Completed, Failed
 
 from flows import events
 from flows.support import check_parameters, console, one_line_errors, retry_policy, stale_runs, task_runners
+from flows.support.handed_out import HandedOut
 from flows.support.run_names import run_name
 from heartml.core import config, paths
 from heartml.core.system import progress
@@ -40,8 +41,8 @@ _ENDS: dict[type[StageFailed], str] = {StageKilled: retry_policy.KILLED, StageTi
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{address}", retry_condition_fn=retry_policy.can_help)
-def stage(address: str, force: bool, timeout_s: float) -> FinishedStage | State[Any]:
-    """Run one stage of DVC's graph."""
+def stage(address: str, force: bool, timeout_s: float, handed: HandedOut | None = None) -> FinishedStage | State[Any]:
+    """Run one stage of DVC's graph; before it comes what workers did of it, where parts were `handed` out."""
     log = get_run_logger()
 
     def say(line: str) -> None:
@@ -57,6 +58,8 @@ def stage(address: str, force: bool, timeout_s: float) -> FinishedStage | State[
     with console.running(address), task_runners.ending_with_flow():
         log.info("%s: started", address, extra=console.STARTED)
         try:
+            if handed is not None:
+                handed.collect(address, say)
             done = run_stage.run(address, force=force, log_line=say, timeout_s=timeout_s, on_progress=say_how_far)
             recovery.save_lock_file()
         except StageFailed as error:

@@ -3,6 +3,9 @@
 `HEARTML_DASK=tcp://HOST:8786` names a running scheduler; `local:2` starts two workers on this machine. Every worker
 needs this folder (a shared file system) and this environment. A stage is a process of its own there too. A stage whose
 work can be divided is precomputed in parts, one for each worker (heartml/pipeline/parts.py).
+
+With `HEARTML_SHARED` as well, workers have folders of their own and share only an object store. Then stages run here,
+and workers do many small parts of those that can be divided (heartml/pipeline/shared_parts.py).
 """
 
 import contextlib
@@ -19,10 +22,12 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner
 
 from flows.support import console
+from flows.support.handed_out import HandedOut, do_handed_out
 from heartml.core.system.errors import HeartMLError
 from heartml.core.system.locks import Busy, exclusive
-from heartml.pipeline import graph, parts
+from heartml.pipeline import graph, object_store, parts, shared_parts
 from heartml.pipeline.graph import Stage
+from heartml.pipeline.object_store import ObjectStore
 
 if TYPE_CHECKING:
     from prefect_dask.task_runners import DaskTaskRunner
@@ -53,6 +58,12 @@ class Runner:
             RunnerError: `HEARTML_DASK` names no cluster that answers, or prefect-dask is not installed.
         """
         runner = self._started()
+        store = object_store.configured()
+        if store and self._on_cluster:
+            handed = self._hand_out(store, stage, force=parameters.get("force", False)) if stage.parts else None
+            here: PrefectFuture[Any] = _own_runner().submit(
+                run, {"address": stage.address, "handed": handed, **parameters}, wait_for=wait_for)
+            return here
         precomputed = [
             runner.submit(do_part, {"address": stage.address, "words": f"{number}/{self._workers}",
                                     "force": parameters.get("force", False)}, wait_for=wait_for)
@@ -62,6 +73,19 @@ class Runner:
             run, {"address": stage.address, **parameters}, wait_for=[*wait_for, *precomputed])
         return started
 
+    @property
+    def _on_cluster(self) -> bool:
+        return bool(os.environ.get(VARIABLE))
+
+    def _hand_out(self, address: str, stage: Stage, *, force: bool) -> HandedOut:
+        """Put the parts of a stage into the object store, and a task for each on the cluster."""
+        store, commit = ObjectStore.open(address), shared_parts.commit()
+        jobs = shared_parts.publish(store, stage.address, self._workers, force=force)
+        futures = [self._started().submit(do_handed_out, {"address": stage.address, "number": number, "store": address,
+                                                          "job": job.name, "commit": commit})
+                   for number, job in enumerate(jobs, 1)]
+        return HandedOut(store, jobs, futures)
+
     def _started(self) -> TaskRunner[Any]:
         if self._runner is None:
             address = os.environ.get(VARIABLE)
@@ -70,10 +94,15 @@ class Runner:
                 self._workers = _workers(runner, address)
                 self._runner = runner
             else:
-                context = FlowRunContext.get()
-                assert context
-                self._runner = context.task_runner
+                self._runner = _own_runner()
         return self._runner
+
+
+def _own_runner() -> TaskRunner[Any]:
+    """The flow's own threads."""
+    context = FlowRunContext.get()
+    assert context
+    return context.task_runner
 
 
 @contextlib.contextmanager

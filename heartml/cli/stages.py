@@ -72,7 +72,8 @@ def split(task: str) -> None:
 @TASK
 @click.option("--encoder", required=True, help="One of `encoders` in params.yaml.")
 @PART
-def features(task: str, encoder: str, part: "Part | None") -> None:
+@click.option("--missing", is_flag=True, help="Instead of the stage, print the recordings that have no frames yet.")
+def features(task: str, encoder: str, part: "Part | None", missing: bool) -> None:
     """Compute the frames of every recording of a task with one encoder.
 
     \b
@@ -87,7 +88,9 @@ def features(task: str, encoder: str, part: "Part | None") -> None:
     """
     from heartml.stages import features as stage
 
-    if part:
+    if missing:
+        stage.print_missing(task, encoder)
+    elif part:
         stage.run_part(task, encoder, part)
     else:
         stage.run(task, encoder)

@@ -87,8 +87,10 @@ class Store:
         """recording_id -> frames, read from disk on access."""
         return _View(self, tuple(recording_ids))
 
-    def pack(self, folder: Path, recording_ids: Sequence[str], frame_rate_hz: float, encoder: Mapping[str, Any]) -> None:
-        """Write the frames of these recordings into `folder`, see `frame_store.write`. None of them may be `missing`."""
+    def pack(
+        self, folder: Path, recording_ids: Sequence[str], frame_rate_hz: float, encoder: Mapping[str, Any]
+    ) -> None:
+        """Write the frames of these recordings into `folder`, see `frame_store.write`. None may be `missing`."""
         packed = not any(self.path(i).exists() for i in recording_ids)
         same = frame_packs.whole(self.folder, recording_ids) if packed else None
         frame_store.write(folder, self.view(recording_ids), frame_rate_hz, encoder, same)

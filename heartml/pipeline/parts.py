@@ -2,7 +2,7 @@
 
 `python -m heartml.pipeline.parts ADDRESS PARENT K/N [--force]` runs the stage's own command with `--part K/N`. DVC does
 not take part in this. The results go into a cache that the stage looks into first, addressed by their content. A stage
-whose work can be divided has `meta: {parts: true}` in dvc.yaml.
+whose work can be divided says `parts:` in the `meta` of dvc.yaml.
 """
 
 import os

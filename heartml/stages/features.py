@@ -54,6 +54,13 @@ def run_part(task: str, encoder: str, part: Part) -> None:
         log.add(f"part {part}: {len(missing)} recordings")
 
 
+def print_missing(task: str, encoder: str) -> None:
+    """Print the recordings of the task without frames, one a line; parts of the work are cut from them."""
+    spec = encoders.spec(encoder, config.load().for_organ(resolve(task).task.organ))
+    for recording_id in Store.of(spec, device()).missing(_recording_ids(task, spec)):
+        print(recording_id)
+
+
 def _recording_ids(task: str, spec: EncoderSpec) -> list[str]:
     """The recordings of the task, once it is sure that the encoder heard none of their groups."""
     table = pd.read_parquet(paths.folds(task), columns=["recording_id", "group_id"])

@@ -1,4 +1,4 @@
-"""The frame cache after packing: one copy on the disk, the same frames, and no more than the work of what is damaged."""
+"""The frame cache after packing: one copy on the disk, the same frames, and only the work of what is damaged."""
 
 import shutil
 from collections.abc import Callable
