@@ -1,4 +1,4 @@
-"""Workers in folders of their own that share nothing but an object store: the same bytes, and no trust in other code."""
+"""Workers in folders of their own that share nothing but an object store: the same bytes, and no other code."""
 
 import contextlib
 import os
@@ -18,10 +18,13 @@ from support.local_services import BUCKET
 from support.small_project import TASK
 from support.workspaces import Workspace
 
+from flows.support import handed_out
+from flows.support.handed_out import HandedOut
 from heartml.core import paths
 from heartml.pipeline import object_store, remote_part, shared_parts
 from heartml.pipeline.object_store import ObjectStore, SharedStoreError
 from heartml.pipeline.remote_part import OtherCode
+from heartml.pipeline.run_stage import StageFailed
 from heartml.pipeline.shared_parts import Job, PartsError
 
 DIVIDED = (f"features@{TASK}-logspec", f"search@{TASK}")
@@ -58,12 +61,12 @@ def test_an_input_is_kept_by_its_content_and_damage_is_named(store: ObjectStore,
     with pytest.raises(SharedStoreError, match=f"HEARTML_SHARED=.*{md5[:2]}/{md5[2:]} is damaged"):
         store.get_input(md5, folder / "c")
     assert not (folder / "c").exists()
-    with pytest.raises(SharedStoreError, match="HEARTML_SHARED=.*"):
+    with pytest.raises(SharedStoreError, match="HEARTML_SHARED="):
         store.get_input("0" * 32, folder / "c")
 
 
 def test_an_address_that_nothing_opens_is_named() -> None:
-    with pytest.raises(SharedStoreError, match="HEARTML_SHARED=nowhere://bucket: .*nowhere") as refusal:
+    with pytest.raises(SharedStoreError, match=r"HEARTML_SHARED=nowhere://bucket: .*nowhere") as refusal:
         ObjectStore.open("nowhere://bucket")
     assert "\n" not in str(refusal.value)
 
@@ -140,6 +143,44 @@ def test_a_worker_does_a_job_in_a_folder_of_its_inputs_alone(store: ObjectStore,
     assert not list((folder / ".heartml/parts").glob("w*"))
     assert shared_parts.collect(store, [one]) == []
     assert (paths.STATE / FRAMES).read_bytes() == b"heartheart"
+
+
+class Future:
+    """What Prefect's future does here."""
+
+    def __init__(self, outcome: tuple[str, str] | Exception) -> None:
+        self._outcome = outcome
+
+    def result(self) -> tuple[str, str]:
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
+
+
+def handed(store: ObjectStore, jobs: list[Job], *outcomes: tuple[str, str] | Exception) -> HandedOut:
+    return HandedOut(store, jobs, [Future(outcome) for outcome in outcomes])
+
+
+def test_what_workers_did_is_collected_and_the_rest_is_left_to_the_stage(store: ObjectStore, folder: Path) -> None:
+    jobs = [job(), job(command=("lost",)), job(command=("failed",))]
+    pack(store, jobs[0], **{FRAMES: b"frames"})
+    said: list[str] = []
+    outcomes = ((handed_out.DONE, ""), RuntimeError("the worker\ndied"), (handed_out.FAILED, "disk full"))
+    handed(store, jobs, *outcomes).collect("features@a", said.append)
+    assert said == ["features@a: part 2 of 3 is left to the stage itself: the worker died",
+                    "features@a: part 3 of 3 is left to the stage itself: disk full",
+                    "features@a: 1 of 3 parts were done by workers"]
+    assert (paths.cache() / FRAMES.removeprefix("cache/")).exists()
+
+
+def test_a_worker_with_other_code_and_a_store_that_is_gone_fail_the_stage_in_one_sentence(
+    store: ObjectStore, folder: Path
+) -> None:
+    with pytest.raises(StageFailed, match="^features@a: the worker in A has the code of B$"):
+        handed(store, [job()], (handed_out.REFUSED, "the worker in A has the code of B")).collect("features@a", print)
+    pack(store, job(), **{"strange": b""})
+    with pytest.raises(StageFailed, match="features@a: strange: no result of a part"):
+        handed(store, [job()], (handed_out.DONE, "")).collect("features@a", print)
 
 
 @contextlib.contextmanager
