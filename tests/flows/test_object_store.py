@@ -176,7 +176,7 @@ def test_what_workers_did_is_collected_and_the_rest_is_left_to_the_stage(store: 
 def test_a_worker_with_other_code_and_a_store_that_is_gone_fail_the_stage_in_one_sentence(
     store: ObjectStore, folder: Path
 ) -> None:
-    with pytest.raises(StageFailed, match="^features@a: the worker in A has the code of B$"):
+    with pytest.raises(StageFailed, match=r"^features@a: the worker in A has the code of B$"):
         handed(store, [job()], (handed_out.REFUSED, "the worker in A has the code of B")).collect("features@a", print)
     pack(store, job(), **{"strange": b""})
     with pytest.raises(StageFailed, match="features@a: strange: no result of a part"):
