@@ -4,9 +4,7 @@
 The same frames give the same bytes, in whatever order they were computed.
 """
 
-import contextlib
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,32 +71,26 @@ class Frames:
 
 def write(
     folder: Path, frames: Mapping[str, npt.NDArray[np.float16]], frame_rate_hz: float, encoder: Mapping[str, Any],
-    same: Path | None = None,
+    link: Callable[[Path], bool] = lambda _: False,
 ) -> None:
     """Write the frames of all recordings into `folder`, with one recording in memory at a time.
 
     Args:
         frames: recording_id -> float16 [frames, dim], all of one dim.
         encoder: the encoder's specification for `encoder.json`; `frame_rate_hz` and `dim` are added.
-        same: a file `frames.npy` of just these frames; it is linked, where that is possible, instead of written again.
+        link: makes a path a link to a file of just these frames, where there is one; whether it did.
     """
     recording_ids = sorted(frames)
     shapes = [frames[i].shape for i in recording_ids]
     counts = np.array([shape[0] for shape in shapes], dtype=np.int64)
     dim = shapes[0][1]
     folder.mkdir(parents=True, exist_ok=True)
-    if same is None or not _linked(same, folder / FRAMES):
+    if not link(folder / FRAMES):
         _pack(folder / FRAMES, (frames[i] for i in recording_ids), (int(counts.sum()), dim))
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
     index = pd.DataFrame({"recording_id": recording_ids, "first": first, "frames": counts})
     write_parquet(folder / INDEX, index.astype({"recording_id": "string"}))
     write_json(folder / "encoder.json", {**encoder, "frame_rate_hz": frame_rate_hz, "dim": dim})
-
-
-def _linked(file: Path, to: Path) -> bool:
-    with contextlib.suppress(OSError):
-        os.link(file, to)
-    return to.exists()
 
 
 def _pack(file: Path, pieces: Iterable[npt.NDArray[np.float16]], shape: tuple[int, int]) -> None:

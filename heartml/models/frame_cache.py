@@ -66,54 +66,46 @@ class Store:
         return self.folder / recording_id[:2] / f"{recording_id}.npy"
 
     def __contains__(self, recording_id: str) -> bool:
-        return self.path(recording_id).exists() or frame_packs.find(self.folder, recording_id) is not None
+        return self.path(recording_id).exists() or any(recording_id in p.spans for p in frame_packs.opened(self.folder))
 
     def missing(self, recording_ids: Sequence[str]) -> list[str]:
-        """Those without frames here, or whose packed frames are damaged. What is packed is read and compared."""
-        return [i for i in track(recording_ids, "frames that are there", len(recording_ids)) if not self.is_whole(i)]
-
-    def is_whole(self, recording_id: str) -> bool:
-        """Whether the frames of one recording are here, and are what was packed."""
-        if self.path(recording_id).exists():
-            return True
-        pack = frame_packs.find(self.folder, recording_id)
-        return pack is not None and pack.is_intact(recording_id)
+        """See `View.missing`."""
+        return self.view(recording_ids).missing()
 
     def put(self, recording_id: str, array: FloatFrames) -> None:
         """Write the frames of one recording; the file is complete or not there at all."""
         write_array(self.path(recording_id), array)
 
-    def view(self, recording_ids: Iterable[str]) -> Mapping[str, FloatFrames]:
+    def view(self, recording_ids: Iterable[str]) -> "View":
         """recording_id -> frames, read from disk on access."""
-        return _View(self, tuple(recording_ids))
-
-    def pack(
-        self, folder: Path, recording_ids: Sequence[str], frame_rate_hz: float, encoder: Mapping[str, Any]
-    ) -> None:
-        """Write the frames of these recordings into `folder`, see `frame_store.write`. None may be `missing`."""
-        packed = not any(self.path(i).exists() for i in recording_ids)
-        same = frame_packs.whole(self.folder, recording_ids) if packed else None
-        frame_store.write(folder, self.view(recording_ids), frame_rate_hz, encoder, same)
+        return View(self, recording_ids)
 
     def keep(self, folder: Path, recording_ids: Iterable[str]) -> None:
-        """Let what `pack` wrote, in its final `folder`, take the place of the recordings' own files."""
+        """Let what `View.pack` wrote, in its final `folder`, take the place of the recordings' own files."""
         if frame_packs.keep(self.folder, folder):
             for recording_id in recording_ids:
                 self.path(recording_id).unlink(missing_ok=True)
 
 
-class _View(Mapping[str, FloatFrames]):
-    def __init__(self, store: Store, recording_ids: tuple[str, ...]) -> None:
-        self._store, self._recording_ids = store, recording_ids
+class View(Mapping[str, FloatFrames]):
+    """Frames of some recordings. What was packed when it was made stays readable, whatever other processes pack."""
+
+    def __init__(self, store: Store, recording_ids: Iterable[str]) -> None:
+        self._store, self._recording_ids = store, tuple(recording_ids)
+        self._packs = frame_packs.opened(store.folder)
+        self._damaged: frozenset[str] = frozenset()
 
     def __getitem__(self, recording_id: str) -> FloatFrames:
-        for _ in range(_LOOKS):      # another process may pack the recording now, and pack it again
+        own, packs = self._store.path(recording_id), () if recording_id in self._damaged else self._packs
+        for _ in range(_LOOKS):      # another process may pack the recording now, and remove its own file
             with contextlib.suppress(FileNotFoundError):
-                array: FloatFrames = np.load(self._store.path(recording_id), mmap_mode="r", allow_pickle=False)
+                array: FloatFrames = np.load(own, mmap_mode="r", allow_pickle=False)
                 return array
-            if pack := frame_packs.find(self._store.folder, recording_id):
-                return pack.frames(recording_id)
+            for pack in packs:
+                if recording_id in pack.spans:
+                    return pack.frames(recording_id)
             frame_packs.look_again()
+            packs = frame_packs.opened(self._store.folder)
         raise FramesError(f"recording {recording_id[:12]} has no frames in {self._store.folder}: run the stage again")
 
     def __iter__(self) -> Iterator[str]:
@@ -121,6 +113,30 @@ class _View(Mapping[str, FloatFrames]):
 
     def __len__(self) -> int:
         return len(self._recording_ids)
+
+    def missing(self) -> list[str]:
+        """Those without frames, or whose packed frames are damaged. What is packed is read and compared."""
+        found = [i for i in track(self, "frames that are there", len(self)) if not self._is_whole(i)]
+        self._damaged = frozenset(found)
+        return found
+
+    def _is_whole(self, recording_id: str) -> bool:
+        if self._store.path(recording_id).exists():
+            return True
+        pack = next((pack for pack in self._packs if recording_id in pack.spans), None)
+        return pack is not None and pack.is_intact(recording_id)
+
+    def pack(self, folder: Path, frame_rate_hz: float, encoder: Mapping[str, Any]) -> None:
+        """Write all frames into `folder`, see `frame_store.write`. None may be `missing` any more."""
+        wanted = set(self)
+        same = next((pack for pack in self._packs if pack.spans.keys() == wanted), None)
+        usable = same is not None and not self._damaged and not any(self._store.path(i).exists() for i in self)
+        link = same.link if same is not None and usable else _link_nothing
+        frame_store.write(folder, self, frame_rate_hz, encoder, link)
+
+
+def _link_nothing(file: Path) -> bool:
+    return False
 
 
 def encode(recording_ids: Sequence[str], spec: EncoderSpec, store: Store, device: str) -> None:

@@ -1,11 +1,11 @@
 """Packs of the frame cache: frames of many recordings, float16 `[all frames, dim]`, in the file that a stage wrote.
 
-A pack is a folder `packs/<hash of the recording ids>` of a store with two files. `frames.npy` is a hard link to the
-file of that name in `artifacts/`, so it takes no room of its own. `spans.parquet` (recording_id, first, frames, sha256)
+A pack is a folder `packs/<hash of the output's path>` of a store with two files. `frames.npy` is a hard link to the
+file of that name in the output, so it takes no room of its own. `spans.parquet` (recording_id, first, frames, sha256)
 says where each recording lies, and what its frames are. DVC removes the outputs of a stage before it runs again; the
 pack is then what the frames are read from, so that one new recording costs the work of one.
 
-A pack that is damaged, or not there any more, costs the work of its recordings and nothing else.
+An output has one pack. A pack that is damaged, or not there any more, costs the work of its recordings and no more.
 """
 
 import contextlib
@@ -32,9 +32,16 @@ FloatFrames = npt.NDArray[np.float16]
 
 @dataclass(frozen=True)
 class Pack:
-    """An opened pack: `array` `[all frames, dim]`; recording_id -> its first row and number of rows, and SHA-256."""
+    """An opened pack. It can be read as long as it is open, also when another has taken its place.
+
+    Attributes:
+        inode: of the file of frames.
+        array: `[all frames, dim]`.
+        spans: recording_id -> first row, number of rows, SHA-256.
+    """
 
     folder: Path
+    inode: int
     array: FloatFrames
     spans: Mapping[str, tuple[int, int, str]]
 
@@ -47,28 +54,26 @@ class Pack:
         """Whether the frames of this recording are those that were packed."""
         return _digest(self.frames(recording_id)) == self.spans[recording_id][2]
 
-
-def find(store: Path, recording_id: str) -> Pack | None:
-    """A pack of this store that has the recording."""
-    return next((pack for pack in _opened_now(store) if recording_id in pack.spans), None)
-
-
-def whole(store: Path, recording_ids: Sequence[str]) -> Path | None:
-    """The file of frames of a pack of just these recordings."""
-    name = _name(recording_ids)
-    return next((pack.folder / FRAMES for pack in _opened_now(store) if pack.folder.name == name), None)
+    def link(self, file: Path) -> bool:
+        """Make `file` a link to the frames; whether that was possible."""
+        with contextlib.suppress(OSError):
+            os.link(self.folder / FRAMES, file)
+            if file.stat().st_ino == self.inode:
+                return True
+            file.unlink()      # another pack has taken its place
+        return False
 
 
 def keep(store: Path, packed: Path) -> bool:
     """Link the frames that were packed into the folder `packed`, so that they are found when it is gone.
 
-    Earlier packs go where they have nothing of their own, or where nothing else shares their file any more.
+    They take the place of what was packed there before. Packs of other outputs go where they have nothing of their own.
 
     Returns:
         Whether they are kept; a hard link is impossible where the cache is on another disk.
     """
     index = pd.read_parquet(packed / frame_store.INDEX)
-    folder = store / FOLDER / _name(list(index["recording_id"]))
+    folder = store / FOLDER / hashing.sha256(bytes(packed.absolute()))[:16]
     with locks.exclusive(store / ".packs.lock"):
         if not _is_kept(folder, packed / FRAMES):
             array = np.load(packed / FRAMES, mmap_mode="r", allow_pickle=False)
@@ -80,6 +85,7 @@ def keep(store: Path, packed: Path) -> bool:
                     files.write_parquet(building / _SPANS, index.assign(sha256=digests))
             except OSError:
                 return False
+        look_again()
         _remove_others(folder, frozenset(index["recording_id"]))
     return True
 
@@ -89,20 +95,10 @@ def _is_kept(folder: Path, file: Path) -> bool:
 
 
 def _remove_others(newest: Path, its: frozenset[str]) -> None:
-    opened = {pack.folder: pack for pack in _opened_now(newest.parent.parent)}
+    spans = {pack.folder: pack.spans for pack in opened(newest.parent.parent)}
     for folder in newest.parent.glob("[!.]*"):
-        pack = opened.get(folder)
-        if folder != newest and (pack is None or _is_alone(folder) or its.issuperset(pack.spans)):
+        if folder != newest and (folder not in spans or its.issuperset(spans[folder])):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_alone(folder: Path) -> bool:
-    """Whether neither `artifacts/` nor DVC has the frames any more, so that they take room here."""
-    return (folder / FRAMES).stat().st_nlink == 1
-
-
-def _name(recording_ids: Sequence[str]) -> str:
-    return hashing.sha256("\n".join(sorted(recording_ids)).encode())[:16]
 
 
 def _digest(frames: FloatFrames) -> str:
@@ -114,7 +110,7 @@ def look_again() -> None:
     _opened.cache_clear()
 
 
-def _opened_now(store: Path) -> tuple[Pack, ...]:
+def opened(store: Path) -> tuple[Pack, ...]:
     """The packs of a store as they are now. They are listed again when one has come or gone."""
     try:
         changed_ns = (store / FOLDER).stat().st_mtime_ns
@@ -131,7 +127,8 @@ def _opened(folder: Path, changed_ns: int) -> tuple[Pack, ...]:
 def _readable(folders: Sequence[Path]) -> Iterator[Pack]:
     for folder in folders:
         with contextlib.suppress(OSError, ValueError, KeyError):      # it is gone, or not what was written
+            inode = (folder / FRAMES).stat().st_ino
             table = pd.read_parquet(folder / _SPANS)
             array = np.load(folder / FRAMES, mmap_mode="r", allow_pickle=False)
             rows = zip(table["first"], table["frames"], table["sha256"], strict=True)
-            yield Pack(folder, array, dict(zip(table["recording_id"], rows, strict=True)))
+            yield Pack(folder, inode, array, dict(zip(table["recording_id"], rows, strict=True)))

@@ -34,12 +34,13 @@ def run(task: str, encoder: str) -> None:
         spec = encoders.spec(encoder, config.load().for_organ(resolve(task).task.organ))
         recording_ids = _recording_ids(task, spec)
         store = Store.of(spec, device())
-        missing = store.missing(recording_ids)
+        frames = store.view(recording_ids)
+        missing = frames.missing()
         encode(missing, spec, store, device())
         encoder_used = encoders.load(spec)
         with replacing_folder(paths.features(task, encoder)) as folder:
             described = encoders.describe(spec, encoder_used)
-            store.pack(folder, recording_ids, encoder_used.frame_rate_hz, described)
+            frames.pack(folder, encoder_used.frame_rate_hz, described)
         store.keep(paths.features(task, encoder), recording_ids)
         log.add(f"{len(recording_ids)} recordings in, {len(missing)} of them new, {encoder_used.dim} values a frame")
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from support import local_services, small_project, workspaces
 from support.local_services import BUCKET
@@ -20,7 +21,10 @@ from support.workspaces import Workspace
 
 from flows.support import handed_out
 from flows.support.handed_out import HandedOut
-from heartml.core import paths
+from heartml.core import config, paths
+from heartml.core.frame_store import Frames
+from heartml.models import encoders
+from heartml.models.frame_cache import Store
 from heartml.pipeline import object_store, remote_part, shared_parts
 from heartml.pipeline.object_store import ObjectStore, SharedStoreError
 from heartml.pipeline.remote_part import OtherCode
@@ -143,6 +147,31 @@ def test_a_worker_does_a_job_in_a_folder_of_its_inputs_alone(store: ObjectStore,
     assert not list((folder / ".heartml/parts").glob("w*"))
     assert shared_parts.collect(store, [one]) == []
     assert (paths.STATE / FRAMES).read_bytes() == b"heartheart"
+
+
+def test_parts_of_recordings_have_their_audio_alone_and_a_worker_makes_the_frames(
+    retrained: Workspace, tmp_path: Path, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, worker = retrained.copy(tmp_path / "project"), tmp_path / "worker"
+    worker.mkdir()
+    small_project.forget_stage(project, DIVIDED[0])
+    monkeypatch.chdir(project.root)
+    assert shared_parts.publish(store, DIVIDED[1].replace("search", "split"), 1, force=False) == [], "it is fresh"
+    shutil.rmtree(paths.cache() / "features")
+    jobs = shared_parts.publish(store, DIVIDED[0], 1, force=False)
+    audio = [{path for path in one.inputs if path.startswith("data/audio/")} for one in jobs]
+    wanted = set(pd.read_parquet(paths.folds(TASK))["recording_id"])
+    assert sorted(Path(path).stem for own in audio for path in own) == sorted(wanted), "each is in one part"
+    assert len(jobs) == 4
+    assert {*jobs[0].inputs.values()} <= store.inputs()
+    monkeypatch.chdir(worker)
+    remote_part.do(store.address, jobs[0].name, "abc", lambda _: None)
+    assert not list(worker.rglob("*.flac")) and len(list(worker.rglob(".heartml/parts/inputs/*"))) < 9
+    monkeypatch.chdir(project.root)
+    assert shared_parts.collect(store, jobs) == jobs[1:]
+    made = Store.of(encoders.spec("logspec", config.load()), "cpu").view([Path(path).stem for path in audio[0]])
+    stored = Frames.open(retrained / paths.features(TASK, "logspec"))
+    assert all(np.array_equal(made[i].astype(np.float32), stored[i]) for i in made)
 
 
 class Future:

@@ -23,11 +23,12 @@ def store(tmp_path: Path) -> Store:
 
 def packed(store: Store, folder: Path, ids: list[str]) -> list[str]:
     """Do what the stage `features` does; the recordings that had to be encoded."""
-    missing = store.missing(ids)
+    frames = store.view(ids)
+    missing = frames.missing()
     for recording_id in missing:
         store.put(recording_id, GIVEN[recording_id])
-    shutil.rmtree(folder, ignore_errors=True)      # as DVC does with the outputs of a stage, before or after
-    store.pack(folder, ids, 50.0, WORK)
+    shutil.rmtree(folder, ignore_errors=True)      # as DVC does with the outputs of a stage before it runs
+    frames.pack(folder, 50.0, WORK)
     store.keep(folder, ids)
     found = Frames.open(folder)
     assert all(np.array_equal(found[i], GIVEN[i].astype(np.float32)) for i in ids)
@@ -122,15 +123,24 @@ def test_where_files_cannot_be_linked_the_recordings_keep_their_own(
     assert not packs(store)
 
 
-def test_frames_that_nobody_shares_any_more_go_with_the_next_pack(store: Store, tmp_path: Path) -> None:
+def test_an_output_has_one_pack_and_another_one_keeps_what_it_alone_has(store: Store, tmp_path: Path) -> None:
     packed(store, tmp_path / "a", IDS[:4])
-    packed(store, tmp_path / "b", IDS[4:])
+    packed(store, tmp_path / "b", IDS[2:])
     assert len(packs(store)) == 2
-    shutil.rmtree(tmp_path / "a")
-    packed(store, tmp_path / "b", IDS[4:7])
-    kept = packs(store)
-    assert store.missing(IDS) == [*IDS[:4], *IDS[7:]]
-    assert len(kept) == 1
+    assert packed(store, tmp_path / "b", IDS[3:7]) == []      # two were withdrawn
+    assert len(packs(store)) == 2
+    assert store.missing(IDS) == IDS[7:]
+
+
+def test_a_view_reads_what_was_packed_when_it_was_made(store: Store, tmp_path: Path) -> None:
+    packed(store, tmp_path / "a", IDS)
+    early = store.view(IDS)
+    assert early.missing() == []
+    packed(store, tmp_path / "a", IDS[:2])
+    assert store.missing(IDS) == IDS[2:]
+    early.pack(tmp_path / "b", 50.0, WORK)      # and links no file that has taken the place of its own
+    found = Frames.open(tmp_path / "b")
+    assert all(np.array_equal(found[i], GIVEN[i].astype(np.float32)) for i in IDS)
 
 
 def test_a_reader_finds_frames_that_another_process_packs_meanwhile(store: Store, tmp_path: Path) -> None:

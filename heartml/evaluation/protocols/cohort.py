@@ -99,7 +99,7 @@ def _write(target: Path, recordings: pd.DataFrame, annotations: pd.DataFrame, sp
         for spec in specs:
             encoder = encoders.load_once(spec)
             described = encoders.describe(spec, encoder)
-            Store.of(spec, DEVICE).pack(building / spec.name, ids, encoder.frame_rate_hz, described)
+            Store.of(spec, DEVICE).view(ids).pack(building / spec.name, encoder.frame_rate_hz, described)
         files.write_parquet(building / "recordings.parquet", recordings)
         files.write_parquet(building / "annotations.parquet", annotations)
     for spec in specs:
@@ -136,7 +136,7 @@ def _decode(stores: Sequence[tuple[str, Store]], root: Path, given: tuple[Path, 
     except sound_files.AudioError as error:
         return DecodedFile("", 0.0, error.reason)
     for text, store in stores:
-        if not store.is_whole(samples.recording_id):
+        if store.missing([samples.recording_id]):
             spec, encoder = encoder_from_text(text)
             store.put(samples.recording_id, encoders.frames_of(encoder, spec, samples.floats, samples.sample_rate_hz))
     return DecodedFile(samples.recording_id, samples.seconds, "")
