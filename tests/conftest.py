@@ -22,7 +22,8 @@ from heartml.core.system.processes import collect_garbage_less_often
 # Modules that start a server, kill a process or take more than a few seconds are `slow`: `make test-fast` leaves them
 # out. They come first, in this order, so that none is left over at the end. The first makes `retrained`, for which the
 # next ones need not wait.
-SLOW = ("survival", "ingest_faults", "protocols", "structure", "leave_out", "fault_bench", "scale", "retrain",
+SLOW = ("survival", "ingest_faults", "protocols", "structure", "leave_out", "fault_bench", "scale", "object_store",
+        "retrain",
         "any_folder", "run_local", "audit", "deployments", "fault_bench_databases", "publish_gate", "publish",
         "ingest_command", "ingest_real", "ingest_versions", "ingest_quarantine", "ingest", "fault_bench_dvc",
         "model_card", "comparison", "published_model", "run_children", "pipeline", "murmur_pages", "search", "fuzz",

@@ -11,7 +11,8 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +22,7 @@ from heartml.core.system.files import replacing
 
 VARIABLE = "HEARTML_SHARED"
 _INPUTS = "files/md5"
+_AT_ONCE = 16     # files on the way; a store far away takes its time for each
 
 
 class SharedStoreError(HeartMLError):
@@ -55,17 +57,40 @@ class ObjectStore:
             found = self.fs.find(f"{self.root}/{_INPUTS}") if self.fs.exists(f"{self.root}/{_INPUTS}") else ()
         return frozenset("".join(str(key).rsplit("/", 2)[-2:]) for key in found)
 
-    def put_input(self, md5: str, file: Path) -> None:
-        """Store a file under its hash."""
-        self.put(self._input(md5), file)
-
-    def get_input(self, md5: str, to: Path) -> None:
-        """Fetch the file with this hash.
+    def put_inputs(self, files: Mapping[str, Path]) -> None:
+        """Store files, hash -> file, each under its hash.
 
         Raises:
-            SharedStoreError: it is not there, or is damaged.
+            SharedStoreError: a file has another hash.
         """
-        self._get(self._input(md5), to, md5)
+        self._each(self._put_input, files)
+
+    def get_inputs(self, files: Mapping[str, Path]) -> None:
+        """Fetch the files with these hashes, hash -> where to.
+
+        Raises:
+            SharedStoreError: one is not there, or is damaged.
+        """
+        self._each(self._get_input, files)
+
+    def _each(self, transfer: Callable[[str, Path], None], files: Mapping[str, Path]) -> None:
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            for _ in threads.map(transfer, files.keys(), files.values()):
+                pass
+
+    def _put_input(self, md5: str, file: Path) -> None:
+        if md5_of(file) != md5:
+            raise SharedStoreError(f"{file}: not the bytes that DVC has recorded. `dvc checkout --force {file}` puts "
+                                   "them back")
+        self.put(self._input(md5), file)
+
+    def _get_input(self, md5: str, to: Path) -> None:
+        key = self._input(md5)
+        with _named(self.address), replacing(to) as temporary:
+            self.fs.get_file(f"{self.root}/{key}", str(temporary))
+            if md5_of(temporary) != md5:
+                raise SharedStoreError(f"{VARIABLE}={self.address}: {key} is damaged. Remove it there, and "
+                                       "retrain again")
 
     def put(self, key: str, file: Path) -> None:
         """Store a file."""
@@ -93,13 +118,6 @@ class ObjectStore:
         """An object as a file, read as it comes."""
         with _named(self.address), self.fs.open(f"{self.root}/{key}", "rb") as file:
             yield file
-
-    def _get(self, key: str, to: Path, md5: str) -> None:
-        with _named(self.address), replacing(to) as temporary:
-            self.fs.get_file(f"{self.root}/{key}", str(temporary))
-            if md5_of(temporary) != md5:
-                raise SharedStoreError(f"{VARIABLE}={self.address}: {key} is damaged. Remove it there, and "
-                                       "retrain again")
 
     @staticmethod
     def _input(md5: str) -> str:

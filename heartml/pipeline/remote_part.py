@@ -86,12 +86,11 @@ def _lay_out(store: ObjectStore, job: Job) -> None:
     for old in _INPUTS.glob("*"):
         if old.name not in wanted:
             old.unlink()
+    store.get_inputs({md5: _INPUTS / md5 for md5 in wanted if not (_INPUTS / md5).exists()})
     for path, md5 in job.inputs.items():
-        kept, place = _INPUTS / md5, _WORK / path
-        if not kept.exists():
-            store.get_input(md5, kept)
+        place = _WORK / path
         place.parent.mkdir(parents=True, exist_ok=True)
-        os.link(kept, place)
+        os.link(_INPUTS / md5, place)
 
 
 def _run(job: Job, log_line: Callable[[str], None]) -> None:

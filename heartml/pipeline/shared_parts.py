@@ -177,8 +177,7 @@ def _upload(store: ObjectStore, jobs: Sequence[Job]) -> None:
     known = store.inputs()
     wanted = {md5: path for job in jobs for path, md5 in job.inputs.items() if md5 not in known}
     folds = {md5_of(file): file for file in (_DRAFTS / "folds").glob("*.parquet")}
-    for md5, path in wanted.items():
-        store.put_input(md5, folds.get(md5, Path(path)))
+    store.put_inputs({md5: folds.get(md5, Path(path)) for md5, path in wanted.items()})
     for job in jobs:
         draft = _DRAFTS / f"{job.name}.json"
         files.write_json(draft, asdict(job))

@@ -57,16 +57,18 @@ def test_an_input_is_kept_by_its_content_and_damage_is_named(store: ObjectStore,
     (folder / "a").write_bytes(b"heart")
     md5 = object_store.md5_of(folder / "a")
     assert store.inputs() == frozenset()
-    store.put_input(md5, folder / "a")
+    store.put_inputs({md5: folder / "a"})
     assert store.inputs() == {md5}
-    store.get_input(md5, folder / "deep/b")
+    store.get_inputs({md5: folder / "deep/b"})
     assert (folder / "deep/b").read_bytes() == b"heart"
     Path(store.root, "files/md5", md5[:2], md5[2:]).write_bytes(b"lungs")
     with pytest.raises(SharedStoreError, match=f"HEARTML_SHARED=.*{md5[:2]}/{md5[2:]} is damaged"):
-        store.get_input(md5, folder / "c")
+        store.get_inputs({md5: folder / "c"})
     assert not (folder / "c").exists()
     with pytest.raises(SharedStoreError, match="HEARTML_SHARED="):
-        store.get_input("0" * 32, folder / "c")
+        store.get_inputs({"0" * 32: folder / "c"})
+    with pytest.raises(SharedStoreError, match="a: not the bytes that DVC has recorded"):
+        store.put_inputs({"0" * 32: folder / "a"})
 
 
 def test_an_address_that_nothing_opens_is_named() -> None:
@@ -137,7 +139,7 @@ def test_a_worker_does_a_job_in_a_folder_of_its_inputs_alone(store: ObjectStore,
             "out.write_bytes(Path('artifacts/a').read_bytes() + Path('data/audio/b').read_bytes()); print('it says')")
     one = job(command=("python", "-c", code), inputs={"artifacts/a": md5, "data/audio/b": md5})
     shared_parts._upload(store, [])
-    store.put_input(md5, folder / "given")
+    store.put_inputs({md5: folder / "given"})
     (folder / "job").write_text(shared_parts.files.canonical_json(shared_parts.asdict(one)))
     store.put(f"jobs/{one.name}.json", folder / "job")
     said: list[str] = []
