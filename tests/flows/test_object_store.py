@@ -134,21 +134,22 @@ def test_a_link_is_no_result(store: ObjectStore, folder: Path) -> None:
 
 def test_a_worker_does_a_job_in_a_folder_of_its_inputs_alone(store: ObjectStore, folder: Path) -> None:
     (folder / "given").write_bytes(b"heart")
-    md5 = object_store.md5_of(folder / "given")
+    (folder / "sound").write_bytes(b"lub dub")
+    md5, of_sound = (object_store.md5_of(folder / name) for name in ("given", "sound"))
     code = (f"from pathlib import Path; out = Path('.heartml/{FRAMES}'); out.parent.mkdir(parents=True); "
             "out.write_bytes(Path('artifacts/a').read_bytes() + Path('data/audio/b').read_bytes()); print('it says')")
-    one = job(command=("python", "-c", code), inputs={"artifacts/a": md5, "data/audio/b": md5})
+    one = job(command=("python", "-c", code), inputs={"artifacts/a": md5, "data/audio/b": of_sound})
     shared_parts._upload(store, [])
-    store.put_inputs({md5: folder / "given"})
+    store.put_inputs({md5: folder / "given", of_sound: folder / "sound"})
     (folder / "job").write_text(shared_parts.files.canonical_json(shared_parts.asdict(one)))
     store.put(f"jobs/{one.name}.json", folder / "job")
     said: list[str] = []
     for _ in range(2):
         remote_part.do(store.address, one.name, "abc", said.append)
     assert said == ["it says"], "the second time its result is there"
-    assert not list((folder / ".heartml/parts").glob("w*"))
+    assert [file.name for file in (folder / ".heartml/parts").rglob("*")] == ["inputs", md5], "no sound stays"
     assert shared_parts.collect(store, [one]) == []
-    assert (paths.STATE / FRAMES).read_bytes() == b"heartheart"
+    assert (paths.STATE / FRAMES).read_bytes() == b"heartlub dub"
 
 
 def test_parts_of_recordings_have_their_audio_alone_and_a_worker_makes_the_frames(

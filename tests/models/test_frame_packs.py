@@ -51,6 +51,7 @@ def test_frames_are_on_the_disk_once(store: Store, tmp_path: Path) -> None:
     assert on_disk(tmp_path) == (tmp_path / "a" / FRAMES).stat().st_size
     assert packed(store, tmp_path / "b", IDS) == [], "a second task with these recordings"
     assert on_disk(tmp_path) == (tmp_path / "a" / FRAMES).stat().st_size
+    assert len(packs(store)) == 1, "the other has nothing of its own"
 
 
 def test_one_more_recording_costs_one_recording_and_another_pack_that_takes_the_place(
