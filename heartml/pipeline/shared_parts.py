@@ -186,11 +186,22 @@ def _upload(store: ObjectStore, jobs: Sequence[Job]) -> None:
 
 
 def read_job(store: ObjectStore, name: str) -> Job:
-    """The job of this name."""
+    """The job of this name. A worker runs its command, so it has to be the one that the flow has named.
+
+    Raises:
+        PartsError: the store has another job under this name.
+    """
     import json
 
-    values = json.loads(store.read(f"jobs/{name}.json"))
-    return Job(tuple(values["command"]), values["inputs"], values["code"], values["libraries"])
+    try:
+        values = json.loads(store.read(f"jobs/{name}.json"))
+        job = Job(tuple(values["command"]), values["inputs"], values["code"], values["libraries"])
+    except (ValueError, KeyError, TypeError):
+        job = None
+    if job is None or job.name != name:
+        raise PartsError(f"jobs/{name}.json in the object store is not what the flow has put there. Who else writes "
+                         "into it?")
+    return job
 
 
 def collect(store: ObjectStore, jobs: Iterable[Job]) -> list[Job]:

@@ -1,6 +1,7 @@
 """Workers in folders of their own that share nothing but an object store: the same bytes, and no other code."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +231,20 @@ def process(arguments: list[str], where: Workspace, environment: dict[str, str])
 def kill(started: "subprocess.Popen[str]") -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(started.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("change", [("true", "touch"), ('"inputs":{}', '"inputs":{"../out": "0"}'), ("{", "[")])
+def test_a_job_that_somebody_changed_in_the_store_is_not_run(
+    store: ObjectStore, folder: Path, change: tuple[str, str]
+) -> None:
+    wanted = job()
+    (folder / "job.json").write_text(json.dumps(asdict(wanted), separators=(",", ":")).replace(*change, 1))
+    store.put(f"jobs/{wanted.name}.json", folder / "job.json")
+    with pytest.raises(PartsError, match="is not what the flow has put there"):
+        remote_part.do(store.address, wanted.name, "", print)
+    (folder / "job.json").write_text(json.dumps(asdict(wanted)))
+    store.put(f"jobs/{wanted.name}.json", folder / "job.json")
+    assert shared_parts.read_job(store, wanted.name) == wanted
 
 
 @pytest.mark.timeout(1800)
