@@ -148,7 +148,7 @@ def _run_and_publish(force: bool) -> list[ReleaseOutcome]:
     log.info("%d of %d stages to bring up to date", len(plan.due), len(plan.stages))
     for entry in plan.due:
         log.info("%s: %s", entry.address, entry.changed or "after a stage that runs")
-    with run_stage.stopping_on_error(), task_runners.stage_runner() as runner:
+    with task_runners.stage_runner() as runner, run_stage.stopping_on_error():
         done, failed = _run_due(plan, params.flow, runner, force=force)
     recovery.sort_lock_file([entry.address for entry in plan.stages])
     store.wait()

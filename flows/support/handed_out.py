@@ -8,7 +8,7 @@ from prefect.futures import PrefectFuture
 
 from flows.support import console
 from heartml.core.system.errors import HeartMLError
-from heartml.pipeline import remote_part, shared_parts
+from heartml.pipeline import remote_part, run_stage, shared_parts
 from heartml.pipeline.object_store import ObjectStore
 from heartml.pipeline.run_stage import StageFailed
 from heartml.pipeline.shared_parts import Job
@@ -27,9 +27,11 @@ class HandedOut:
         """Wait for all parts, and put their results where the stage looks first. It does what is missing itself.
 
         Raises:
-            StageFailed: a worker has other code, or the store does not answer.
+            StageFailed: a worker has other code, the store does not answer, or the flow has been stopped.
         """
         outcomes = [_outcome(future) for future in self._futures]
+        if run_stage.is_stopping():
+            raise StageFailed(f"{address}: stopped")
         refused = [words for kind, words in outcomes if kind == REFUSED]
         if refused:
             raise StageFailed(f"{address}: {refused[0]}")

@@ -181,6 +181,11 @@ def _killed_after(timeout_s: float, process: subprocess.Popen[str], over: thread
         clock.cancel()
 
 
+def is_stopping() -> bool:
+    """Whether an error or Ctrl-C has ended the flow, so that nothing new should begin."""
+    return _stopping.is_set()
+
+
 @contextlib.contextmanager
 def stopping_on_error() -> Iterator[None]:
     """If an error or Ctrl-C ends the block, end the stages that this process started.

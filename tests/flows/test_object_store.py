@@ -27,7 +27,7 @@ from heartml.core import config, paths
 from heartml.core.frame_store import Frames
 from heartml.models import encoders
 from heartml.models.frame_cache import Store
-from heartml.pipeline import object_store, remote_part, shared_parts
+from heartml.pipeline import object_store, remote_part, run_stage, shared_parts
 from heartml.pipeline.object_store import ObjectStore, SharedStoreError
 from heartml.pipeline.remote_part import OtherCode
 from heartml.pipeline.run_stage import StageFailed
@@ -215,6 +215,21 @@ def test_a_worker_with_other_code_and_a_store_that_is_gone_fail_the_stage_in_one
     pack(store, job(), **{"strange": b""})
     with pytest.raises(StageFailed, match="features@a: strange: no result of a part"):
         handed(store, [job()], (handed_out.DONE, "")).collect("features@a", print)
+
+
+def test_a_stopped_flow_collects_nothing(store: ObjectStore, folder: Path) -> None:
+    def stop() -> None:
+        with run_stage.stopping_on_error():
+            raise KeyboardInterrupt
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            stop()
+        with pytest.raises(StageFailed, match=r"^features@a: stopped$"):
+            handed(store, [job()], RuntimeError("IOLoop is closed")).collect("features@a", print)
+    finally:
+        with run_stage.stopping_on_error():
+            pass
 
 
 @contextlib.contextmanager
