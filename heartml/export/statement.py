@@ -9,7 +9,7 @@ from heartml.core.config import Params
 from heartml.core.schema import STATES
 from heartml.core.system.files import read_json
 from heartml.core.system.hashing import sha256_file, sha256_folder
-from heartml.core.task_definition import HEART
+from heartml.core.task_definition import HEART, Organ
 from heartml.inference import exported
 from heartml.inference.model_lookup import LocatedModel
 from heartml.inference.predict import NOTICE
@@ -40,8 +40,13 @@ def facts(located: LocatedModel, model: Model, params: Params) -> dict[str, Any]
         "model_sha256": sha256_folder(located.folder), "heartml": importlib.metadata.version("heartml"),
         "licence": importlib.metadata.metadata("heartml")["License-Expression"], **_origin(located),
         **({"own_classes": True} if model.own_task else {}),     # names that nobody has translated
-        **({"organ": model.task.organ} if model.task.organ != HEART else {}),
+        **(_of_organ(model.task.organ, params) if model.task.organ != HEART else {}),
     }
+
+
+def _of_organ(organ: Organ, params: Params) -> dict[str, Any]:
+    """What the page says and draws otherwise: the organ, and up to which frequency."""
+    return {"organ": organ, "picture_hz": params.organ(organ).band_hz[1]}
 
 
 def _origin(located: LocatedModel) -> dict[str, Any]:

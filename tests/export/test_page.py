@@ -19,6 +19,7 @@ from support.browsers import launched, needs_browser
 from heartml import export
 from heartml.audio import sound_files
 from heartml.core import paths
+from heartml.core.tasks import TASKS
 from heartml.export import page
 from heartml.inference.exported import ExportedModel
 from heartml.inference.model_lookup import LocatedModel
@@ -60,7 +61,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         sounds = root / "sounds"
         sounds.mkdir()
         for name, seed, rate, subtype in (("2530_AV", 3, 4000, "PCM_16"), ("2530_MV", 5, 44100, "PCM_24"),
-                                          ("floats", 4, 8000, "FLOAT")):
+                                          ("floats", 4, 8000, "FLOAT"), ("telephone", 6, 8000, "ALAW"),
+                                          ("american", 8, 8000, "ULAW"), ("packed", 4, 8000, "MS_ADPCM")):
             one = many_heads.sound(seed, 3.0, rate)
             soundfile.write(sounds / f"{name}.wav", one.pcm, rate, subtype=subtype)
         soundfile.write(sounds / "lossless.flac", many_heads.sound(7, 3.0, 4000).pcm, 4000)
@@ -68,7 +70,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         soundfile.write(sounds / "microphone.wav", microphone, 48000)
         (sounds / "broken.wav").write_bytes(b"RIFF    WAVEfmt ")
         (sounds / "cut.wav").write_bytes((sounds / "2530_AV.wav").read_bytes()[:5000])
-        soundfile.write(sounds / "stereo.wav", np.random.default_rng(1).normal(0, 0.1, (8000, 2)), 4000)
+        ears = [many_heads.sound(seed, 3.0).pcm for seed in (3, 5)]
+        size = min(map(len, ears))
+        soundfile.write(sounds / "stereo.wav", np.stack([one[:size] for one in ears], axis=1), 4000)
+        soundfile.write(sounds / "left.wav", ears[0][:size], 4000)
         (sounds / "behind.wav").write_bytes((sounds / "2530_AV.wav").read_bytes() + bytes(4000))
         spiked = many_heads.sound(3, 3.0).floats.copy()
         spiked[7] = 1e30
@@ -118,7 +123,7 @@ ENGLISH = {"Present": "Murmur", "Unknown": "Unclear murmur", "Absent": "No murmu
 def test_a_file_has_the_numbers_of_the_exported_model(site: Site, browser) -> None:
     context, model = browser.new_context(locale="en-GB"), ExportedModel.load(site.export)
     tab = opened(context, site.address)
-    for name in ("2530_AV.wav", "2530_MV.wav", "floats.wav", "lossless.flac"):
+    for name in ("2530_AV.wav", "2530_MV.wav", "floats.wav", "lossless.flac", "telephone.wav", "american.wav"):
         one = sound_files.read(site.sounds / name)
         own = model.recording(one.floats, one.sample_rate_hz)
         drop(tab, site.sounds / name)
@@ -155,18 +160,33 @@ def test_a_file_that_gives_no_samples_is_named_with_the_reason(site: Site, brows
     tab = opened(context, site.address)
     for name, words in (("broken.wav", "not a sound file"), ("cut.wav", "promises more than the file holds"),
                         ("stereo.wav", "channels differ"), ("moment.wav", "shorter than 0.5 s"),
-                        ("behind.wav", "less than the file holds"), ("spike.wav", "thousands of times")):
+                        ("behind.wav", "less than the file holds"), ("spike.wav", "thousands of times"),
+                        ("packed.wav", "coded (ADPCM), which browsers do not read")):
         tab.set_input_files("#files", str(site.sounds / name))
         tab.locator("#status.error", has_text=name).wait_for(timeout=30_000)
         assert words in tab.locator("#status").inner_text()
     assert tab.locator("li.recording").count() == 0
     drop(tab, site.sounds / "2530_AV.wav")
-    assert tab.locator("#problems li").count() == 6          # they stay beside what was heard
+    assert tab.locator("#problems li").count() == 7          # they stay beside what was heard
     tab.set_input_files("#files", str(site.sounds / "2530_AV.wav"))
     tab.locator("#problems li", has_text="is here already").wait_for(timeout=30_000)
     assert tab.locator("li.recording").count() == 1
     tab.get_by_role("button", name="New patient").click()
     assert tab.locator("#problems li").count() == 0
+    context.close()
+
+
+def test_of_two_channels_somebody_chooses_the_one_that_is_judged(site: Site, browser) -> None:
+    one = sound_files.read(site.sounds / "left.wav")
+    own = ExportedModel.load(site.export).recording(one.floats, one.sample_rate_hz)
+    context = browser.new_context(locale="en-GB")
+    tab = opened(context, site.address)
+    tab.set_input_files("#files", str(site.sounds / "stereo.wav"))
+    tab.get_by_role("button", name="Right channel of stereo.wav").wait_for(timeout=30_000)
+    tab.get_by_role("button", name="Left channel of stereo.wav").click()
+    tab.locator("li.recording", has_text="stereo.wav, Left channel").wait_for(timeout=30_000)
+    assert {ENGLISH[key]: pytest.approx(value, abs=1e-4) for key, value in own.calibrated.items()} == shares(tab)
+    assert tab.locator("#problems li").count() == 0 and tab.faults == []
     context.close()
 
 
@@ -204,7 +224,10 @@ def test_a_phone_without_a_network_records_in_german(site: Site, browser) -> Non
     tab.get_by_role("button", name="Aufnehmen").click()
     tab.get_by_role("button", name="Beenden").wait_for()
     tab.wait_for_timeout(2500)
+    assert tab.locator("#level").evaluate("meter => [meter.value > 0.2, meter.ariaLabel]") == [
+        True, "Lautstärke des Mikrofons"]
     tab.get_by_role("button", name="Beenden").click()
+    assert tab.locator("#level").is_hidden()
     tab.locator("li.recording").wait_for(timeout=60_000)
     assert "Kein Medizinprodukt" in tab.locator(".notice").inner_text()
     assert tab.locator(".notice").bounding_box()["y"] >= 0
@@ -263,6 +286,15 @@ def test_a_translation_has_every_text_and_every_value_in_it() -> None:
             assert sorted(part.split("}")[0] for part in other[key].split("{")[1:]) == sorted(
                 part.split("}")[0] for part in words.split("{")[1:]), key
     assert set(texts["en"]) == set(texts["de"])
+
+
+def test_every_class_of_a_published_task_has_a_name_and_none_means_two_things() -> None:
+    texts = json.loads((STATIC / "texts/en.json").read_text(encoding="utf-8"))
+    names = {(task.name, label): texts.get(f"class.{task.name}.{label}", texts.get(f"class.{label}"))
+             for task in TASKS.values() for label in task.classes}
+    assert [key for key, words in names.items() if words is None] == []
+    assert names["mitral_stenosis", "Present"] == "Mitral stenosis" and names["murmur", "Present"] == "Murmur"
+    assert not {f"class.{label}" for label in ("Present", "Absent", "Unknown")} & set(texts)
 
 
 def test_a_page_may_be_replaced_and_nothing_else(site: Site, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ async function start() {
   const title = document.querySelector("h1");
   title.dataset.text = ofOrgan("title");
   title.textContent = say(title.dataset.text);
-  keepClasses(facts.own_classes === true);
+  keepClasses(facts.own_classes === true, facts.title);
   show();
   await model.warmUp();
   if (status[0] === "loading") tell("ready");
@@ -95,7 +95,7 @@ async function add(own, name, read) {
     check(found);
     if (own !== patient) return;
     if (recordings.some((other) => same(other.samples, found.samples))) throw new sound.SoundError("again", {name});
-    const one = {name, location: place(name), ...found, picture: picture.prepare(found.samples, found.rateHz)};
+    const one = {name, location: place(name), ...found, picture: picture.prepare(found.samples, found.rateHz, facts.picture_hz)};
     one.answer = await model.recording(found);
     const together = await judged([...recordings, one]);
     if (own !== patient) return;
@@ -105,7 +105,7 @@ async function add(own, name, read) {
   } catch (error) {
     if (own !== patient) return;
     const why = error instanceof sound.SoundError ? [error.key === "rate" ? "rate.wrong" : error.key, error.values] : null;
-    problems.push({name, why, message: String(error.message)});
+    problems.push({name, why, message: String(error.message), channels: error.values?.channels ?? []});
     tell("error", {name, why: why ? say(...why) : String(error.message)});
   }
   const first = recordings.length === 1;
@@ -144,11 +144,12 @@ async function record() {
   button.disabled = true;
   const own = patient;
   try {
-    const stopNow = await sound.microphone(), begun = performance.now();
+    const stopNow = await sound.microphone(level), begun = performance.now();
     if (own !== patient) { stopNow(); return; }
     stopRecording = stopNow;
     button.classList.add("on");
     button.textContent = say("stop");
+    $("level").ariaLabel = say("level");
     tell("recording");
     const tick = () => {
       if (stopRecording !== stopNow) return;
@@ -164,8 +165,20 @@ async function record() {
   }
 }
 
+// The meter falls slowly, and shows 60 dB.
+function level(peak) {
+  if (!stopRecording) return;
+  const meter = $("level"), now = Math.max(0, 1 + 20 * Math.log10(peak + 1e-9) / 60);
+  meter.hidden = false;
+  meter.value = Math.max(now, meter.value - 0.01);
+  $("loudness").textContent = peak >= 0.99 ? say("level.clipped") : meter.value < 0.15 ? say("level.quiet") : "";
+}
+
 function ended() {
   stopRecording = null;
+  $("level").hidden = true;
+  $("level").value = 0;
+  $("loudness").textContent = "";
   $("record").classList.remove("on");
   $("record").textContent = say("record");
   $("timer").textContent = "";
@@ -181,14 +194,26 @@ function tell(key, values = {}) {
 function show() {
   $("status").textContent = say(...status);
   $("model").textContent = facts?.model ?? "";
-  $("problems").replaceChildren(...problems.map(({name, why, message}) =>
-    make("li", {textContent: say("error", {name, why: why ? say(...why) : message})})));
+  $("problems").replaceChildren(...problems.map((one) =>
+    make("li", {}, say("error", {name: one.name, why: one.why ? say(...one.why) : one.message}), ...one.channels.map((channel, i) => choice(one, channel, i)))));
   $("skip").hidden = !verdict;
   $("answer").hidden = !verdict;
   $("verdict").replaceChildren(...(verdict ? answerOf(verdict) : []));
   list();
   if (facts) about();
   redraw();
+}
+
+// A button for one channel of a file whose channels differ.
+function choice(problem, channel, i) {
+  const words = problem.channels.length === 2 ? say(`channel.${i + 1}`) : say("channel.n", {count: i + 1}), {name} = problem;
+  return make("button", {type: "button", className: "text", textContent: words, ariaLabel: say("channel.of", {channel: words, name}), onclick: () => {
+    problems = problems.filter((other) => other !== problem);
+    const own = patient;
+    queue = queue.then(() => add(own, say("channel.name", {name, channel: words}), async () => sound.usable(channel)));
+    show();
+    $("files").focus();
+  }});
 }
 
 const headOf = (found) => found.refer ? say("refer")
@@ -249,7 +274,7 @@ function item(one) {
   const judgeable = answer.ownChecks.length === 0;
   const canvas = make("canvas");
   canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", say(judgeable && beats ? "picture" : "picture.none", {seconds: number(one.picture.seconds, 1), beats}));
+  canvas.setAttribute("aria-label", say(judgeable && beats ? "picture" : "picture.none", {seconds: number(one.picture.seconds, 1), hz: number(one.picture.top, 0), beats}));
   canvas.onclick = ({clientX}) => seek(one, picture.secondsAt(canvas, one.picture, clientX));
   one.canvas = canvas;
   one.button = make("button", {type: "button", onclick: () => toggle(one)});

@@ -1,27 +1,27 @@
 // Waveform, spectrogram and heart states of one recording on a canvas.
 
-const TOP_HZ = 800, BINS = 64, LEFT = 44, STATE_HEIGHT = 16, AXIS = 20;
+const HEART_HZ = 800, BINS = 64, LEFT = 44, STATE_HEIGHT = 16, AXIS = 20;
 export const STATES = ["S1", "systole", "S2", "diastole"];
 
-// About 4,000 samples a second are enough for a picture.
-export function prepare(samples, rateHz) {
-  const step = Math.max(1, Math.floor(rateHz / 4000)), rate = rateHz / step;
+// Frequencies are drawn up to `topHz`, as far as the recording has any; five times as many samples a second are enough.
+export function prepare(samples, rateHz, topHz = HEART_HZ) {
+  const step = Math.max(1, Math.floor(rateHz / (5 * topHz))), rate = rateHz / step, top = Math.min(topHz, rateHz / 2);
   const low = new Float32Array(Math.floor(samples.length / step));
   for (let i = 0; i < low.length; i++) {
     let sum = 0;
     for (let k = 0; k < step; k++) sum += samples[i * step + k];
     low[i] = sum / step;
   }
-  return {low, rate, seconds: samples.length / rateHz, levels: spectrogram(low, rate)};
+  return {low, rate, seconds: samples.length / rateHz, top, levels: spectrogram(low, rate, top)};
 }
 
-// Columns of BINS levels in dB from 0 to TOP_HZ, windows of 50 ms.
-function spectrogram(low, rate) {
+// Columns of BINS levels in dB from 0 to `top` Hz, windows of 50 ms.
+function spectrogram(low, rate, top) {
   const width = Math.round(rate * 0.05), columns = Math.min(500, Math.max(1, Math.floor((low.length - width) / (rate * 0.02))));
   const hop = Math.max(1, (low.length - width) / columns);
   const cos = [], sin = [];
   for (let bin = 0; bin < BINS; bin++) {
-    const hz = (bin + 0.5) * TOP_HZ / BINS, c = new Float32Array(width), s = new Float32Array(width);
+    const hz = (bin + 0.5) * top / BINS, c = new Float32Array(width), s = new Float32Array(width);
     for (let n = 0; n < width; n++) {
       const window = 0.5 - 0.5 * Math.cos(2 * Math.PI * n / width), angle = 2 * Math.PI * hz * n / rate;
       c[n] = window * Math.cos(angle); s[n] = window * Math.sin(angle);
@@ -122,12 +122,12 @@ function image(context, {levels}, left, top, width, height, colour) {
   context.globalAlpha = 1;
 }
 
-function axes(context, {seconds}, x, width, height, half, colour) {
+function axes(context, {seconds, top}, x, width, height, half, colour) {
   context.fillStyle = colour("soft");
   context.font = "11px system-ui, sans-serif";
   context.textBaseline = "middle";
   context.textAlign = "right";
-  for (const hz of [200, 400, 600]) context.fillText(`${hz} Hz`, LEFT - 5, STATE_HEIGHT + 2 * half - hz / TOP_HZ * half);
+  for (const share of [1, 2, 3]) context.fillText(`${Math.round(top * share / 4)} Hz`, LEFT - 5, STATE_HEIGHT + 2 * half - share / 4 * half);
   context.textAlign = "center";
   const step = [0.5, 1, 2, 5, 10, 20, 60].find((s) => seconds / s <= Math.max(3, (width - LEFT) / 60)) ?? 120;
   for (let s = 0; s <= seconds; s += step) context.fillText(`${s} s`, Math.min(width - 14, Math.max(LEFT + 8, x(s))), height - AXIS / 2);

@@ -12,13 +12,20 @@ export async function read(file) {
   const bytes = new Uint8Array(await file.arrayBuffer());
   if (bytes.length === 0) throw new SoundError("empty");
   const found = tag(bytes, 0) === "RIFF" && tag(bytes, 8) === "WAVE" ? wav(bytes) : await decoded(bytes);
+  return usable(found);
+}
+
+// The same samples, where a page takes so many at such a rate.
+export function usable(found) {
   if (found.samples.length === 0) throw new SoundError("empty");
   if (found.rateHz < RATES_HZ[0] || found.rateHz > RATES_HZ[1]) throw new SoundError("rate", {rate: found.rateHz});
   if (found.samples.length > MAX_SECONDS * found.rateHz) throw new SoundError("long", {seconds: MAX_SECONDS});
   return found;
 }
 
-// Bytes of a RIFF file: PCM of 8 to 32 bits, or floats of 32 or 64 bits.
+const CODED = {2: "ADPCM", 17: "ADPCM", 49: "GSM 6.10", 80: "MPEG", 85: "MP3"};
+
+// Bytes of a RIFF file: PCM of 8 to 32 bits, floats of 32 or 64 bits, or telephone samples (ITU-T G.711).
 export function wav(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let format = null;
@@ -34,7 +41,7 @@ export function wav(bytes) {
       if (!open && start + size > bytes.length) throw new SoundError("truncated");
       const end = open ? bytes.length : start + size;
       if (!open) chunksBehind(bytes, view, end + (size & 1));
-      return {samples: mono(channelsOf(view, start, end, format)), rateHz: format.rateHz};
+      return {samples: mono(channelsOf(view, start, end, format), format.rateHz), rateHz: format.rateHz};
     }
     at = start + size + (size & 1);
   }
@@ -59,12 +66,27 @@ function channelsOf(view, start, end, {code, channels, bits}) {
     : code === 1 && bits === 24 ? (at) => ((view.getUint8(at) | (view.getUint8(at + 1) << 8) | (view.getInt8(at + 2) << 16)) / 8388608)
     : code === 1 && bits === 32 ? (at) => deep(view.getInt32(at, true) / 2147483648)
     : code === 3 && bits === 32 ? (at) => view.getFloat32(at, true)
-    : code === 3 && bits === 64 ? (at) => view.getFloat64(at, true) : null;
+    : code === 3 && bits === 64 ? (at) => view.getFloat64(at, true)
+    : code === 6 && bits === 8 ? (at) => aLaw(view.getUint8(at)) / 32768
+    : code === 7 && bits === 8 ? (at) => muLaw(view.getUint8(at)) / 32768 : null;
+  if (CODED[code]) throw new SoundError("coded", {kind: CODED[code]});
   if (!get || channels < 1 || channels > 64) throw new SoundError("unreadable");
   const count = Math.floor((end - start) / (width * channels));
   const found = Array.from({length: channels}, () => new Float64Array(count));
   for (let i = 0, at = start; i < count; i++) for (let c = 0; c < channels; c++, at += width) found[c][i] = get(at);
   return code === 3 ? found.map(floats) : found;
+}
+
+// One byte of A-law or mu-law as a sample of 16 bits: sign, three bits of exponent, four of mantissa.
+function aLaw(byte) {
+  const bits = byte ^ 0x55, exponent = (bits >> 4) & 7, mantissa = (bits & 15) << 4;
+  const size = exponent === 0 ? mantissa + 8 : (mantissa + 0x108) << (exponent - 1);
+  return bits & 0x80 ? size : -size;
+}
+
+function muLaw(byte) {
+  const bits = ~byte & 0xff, size = ((((bits & 15) << 3) + 0x84) << ((bits >> 4) & 7)) - 0x84;
+  return bits & 0x80 ? -size : size;
 }
 
 const deep = (value) => Math.max(-1, Math.min(1 - 2 ** -23, Math.round(value * 2 ** 23) / 2 ** 23));
@@ -82,20 +104,22 @@ function floats(values) {
   return values.map((value) => deep(value * scale));
 }
 
-function mono(channels) {
+// The only channel, or all where they are the same; where they differ the error brings them, for somebody to choose.
+function mono(channels, rateHz) {
   const [first, ...others] = channels;
-  for (const other of others) for (let i = 0; i < first.length; i++) if (other[i] !== first[i]) throw new SoundError("stereo");
+  for (const other of others) for (let i = 0; i < first.length; i++) if (other[i] !== first[i])
+    throw new SoundError("stereo", {channels: channels.map((one) => ({samples: Float32Array.from(one), rateHz}))});
   return Float32Array.from(first);
 }
 
 async function decoded(bytes) {
   const rateHz = tag(bytes, 0) === "fLaC" ? (bytes[18] << 12) | (bytes[19] << 4) | (bytes[20] >> 4) : 0;
-  const usable = rateHz >= 3000 && rateHz <= 384000 ? rateHz : 44100;
+  const asked = rateHz >= 3000 && rateHz <= 384000 ? rateHz : 44100;
   try {
-    const context = new OfflineAudioContext(1, 1, usable);      // at the file's own rate nothing is resampled
+    const context = new OfflineAudioContext(1, 1, asked);      // at the file's own rate nothing is resampled
     const buffer = await context.decodeAudioData(bytes.slice().buffer);
     const channels = Array.from({length: buffer.numberOfChannels}, (_, c) => buffer.getChannelData(c));
-    return {samples: mono(channels), rateHz: buffer.sampleRate};
+    return {samples: mono(channels, buffer.sampleRate), rateHz: buffer.sampleRate};
   } catch (error) {
     if (error instanceof SoundError) throw error;
     throw new SoundError("unreadable");
@@ -117,15 +141,16 @@ export function asWav(samples, rateHz) {
   return new Blob([view.buffer], {type: "audio/wav"});
 }
 
-// Records from the microphone, as it is: no echo cancelling, no noise suppression, no automatic gain.
-export async function microphone() {
+// Records from the microphone, as it is: no echo cancelling, no noise suppression, no automatic gain. `hear` gets the
+// largest sample of each block, from 0 to 1.
+export async function microphone(hear) {
   const stream = await navigator.mediaDevices.getUserMedia(
     {audio: {channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false}});
   const context = new AudioContext();
   await context.audioWorklet.addModule("recorder.js");
   const node = new AudioWorkletNode(context, "recorder", {numberOfOutputs: 0});
   const parts = [];
-  node.port.onmessage = ({data}) => parts.push(data);
+  node.port.onmessage = ({data}) => { parts.push(data); hear(data.reduce((most, x) => Math.max(most, Math.abs(x)), 0)); };
   context.createMediaStreamSource(stream).connect(node);
   return async () => {
     stream.getTracks().forEach((track) => track.stop());

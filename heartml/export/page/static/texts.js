@@ -1,7 +1,7 @@
 // Every word of the page. A translation is one more file in texts/ and one more line here.
 
 export const LANGUAGES = {en: "English", de: "Deutsch"};
-let texts = {}, language = "en", ownClasses = false;
+let texts = {}, language = "en", ownClasses = false, task = "";
 
 export async function use(wanted) {
   language = Object.hasOwn(LANGUAGES, wanted) ? wanted : "en";
@@ -14,8 +14,8 @@ export async function use(wanted) {
 
 export const current = () => language;
 export const say = (key, values = {}) => (texts[key] ?? key).replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
-export const className = (name) => ownClasses ? name : texts[`class.${name}`] ?? name.replaceAll("_", " ");
-// A task of somebody's own may have a class with a translated name and another meaning.
-export const keepClasses = (own) => { ownClasses = own; };
+export const className = (name) => ownClasses ? name : texts[`class.${task}.${name}`] ?? texts[`class.${name}`] ?? name.replaceAll("_", " ");
+// `Present` is a murmur in one task and a stenosis in another; in a task of somebody's own it may be anything.
+export const keepClasses = (own, ofTask) => { ownClasses = own; task = ofTask; };
 export const percent = (share) => new Intl.NumberFormat(language, {style: "percent", maximumFractionDigits: 0}).format(share);
 export const number = (value, digits) => new Intl.NumberFormat(language, {minimumFractionDigits: digits, maximumFractionDigits: digits}).format(value);
