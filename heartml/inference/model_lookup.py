@@ -160,18 +160,25 @@ def _task_of(folder: Path) -> str:
 def _from_registry(name: str, which: str, *, required: bool, verified: bool = True) -> LocatedModel | None:
     """The version of `name` that `@alias` or `/VERSION` names; `None` where there is none and none is required."""
     known = _reply(f"{name}{which}", lambda: _ask_registry(name, which))
-    if not known:
-        if required:
-            raise NoModel(f"{name}{which}: not in the registry; `heartml models` lists what is")
-        return None
     if "nothing_serves" in known:
         raise NothingServes(known["nothing_serves"])
+    if "version" not in known:
+        if required:
+            raise NoModel(f"{name}{which}: not in the registry; {_way_out(name, known.get('newest'))}")
+        return None
     version = known["version"]
     if verified:
         model_files.verify(Path(known["stored"]), name, version, known["run_id"])
     description = f"{name} version {version}" + (", the champion" if which == "@champion" else "") + known["consent"]
     return LocatedModel(Path(known["folder"]), description, name, version, tuple(known["cautions"]),
                         Path(known["folds"]) if known["folds"] else None, tuple(known["public_cautions"]))
+
+
+def _way_out(name: str, newest: str | None) -> str:
+    if newest is None:
+        return "`heartml models` lists what is"
+    return (f"its newest version is {name}/{newest}. Ask for that, or let it serve: `heartml promote {name}/{newest} "
+            "--reason \"...\"`")
 
 
 def _reply(question: str, ask: Callable[[], Reply]) -> Reply:
@@ -229,7 +236,7 @@ def _ask_registry(name: str, which: str) -> Reply:
         return {"nothing_serves": champions.nothing_serves(name, retirement)}
     version = next((v for v in versions if v.number == number or alias in v.aliases), None)
     if version is None:
-        return {}
+        return {"newest": versions[-1].number} if versions else {}
     folder = paths.cache() / "registered" / f"{name}-{version.number}-{sha256(version.source.encode())[:16]}"
     with exclusive(paths.LOCKS / "models.lock"):
         if not (folder / "MLmodel").is_file():

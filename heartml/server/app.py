@@ -61,7 +61,6 @@ _PREDICTED = {"description": "As `heartml predict --json`", "content": {"applica
     "type": "object", "properties": {"answers": {"type": "array", "items": _ANSWER},
                                      "not_scored": {"type": "array", "items": {"type": "object"}}}}}}}
 _RESPONSES: dict[int | str, dict[str, Any]] = {200: _PREDICTED, **dict.fromkeys((400, 413, 422, 503, 504), _ERROR)}
-_TABLE_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
 
 
 class Busy(Exception):  # noqa: N818 - names what is the case
@@ -163,10 +162,10 @@ def _add_answers(app: FastAPI, holder: Holder, work: Work) -> None:
             work.leave()
 
     @app.post("/invocations", summary="Predict for a table of samples, as MLflow's server does",
-              openapi_extra=_TABLE_BODY,
-              responses=dict.fromkeys((400, 413, 503, 504), _ERROR))
+              openapi_extra=mlflow_format.BODY,
+              responses={200: mlflow_format.PREDICTIONS, **dict.fromkeys((400, 413, 503, 504), _ERROR)})
     async def invocations(request: Request) -> JSONResponse:
-        """JSON with `dataframe_split` or `dataframe_records`: `samples`, `sample_rate_hz`, perhaps `unit_id`."""
+        """JSON in one of MLflow's four formats of a table, with `samples`, `sample_rate_hz`, perhaps `unit_id`."""
         work.enter()
         try:
             async with asyncio.timeout(work.limits.body_seconds):

@@ -231,7 +231,8 @@ def test_a_champion_is_found_by_every_name(project: Path) -> None:
         assert (found.name, found.version) == (TASK, "1")
         assert (found.folder / "model.json").read_bytes() == (paths.model(TASK) / "model.json").read_bytes()
     for wanted in (f"{TASK}@challenger", f"{TASK}/7", "circor-murmur", "no such thing"):
-        with pytest.raises(model_lookup.NoModel, match="not in the registry"):
+        way_out = f"its newest version is {TASK}/1" if wanted.startswith(TASK) else "`heartml models` lists what is"
+        with pytest.raises(model_lookup.NoModel, match=f"not in the registry; {way_out}"):
             model_lookup.locate(wanted, None, (TASK,))
 
 

@@ -230,12 +230,16 @@ def test_invocations_answer_as_mlflows_server(client: TestClient, model: Model) 
     one = tiny_models.draw_sound("murmur", 3, 2.0).floats.astype(float).round(5)
     own = model.predict_audio([(one.astype(np.float32), 4000)], ["a"])
     for body in ({"dataframe_records": [{"samples": one.tolist(), "sample_rate_hz": 4000, "unit_id": "a"}]},
-                 {"dataframe_split": {"columns": ["samples", "sample_rate_hz"], "data": [[one.tolist(), 4000]]}}):
+                 {"dataframe_split": {"columns": ["samples", "sample_rate_hz"], "data": [[one.tolist(), 4000]]}},
+                 {"instances": [{"samples": one.tolist(), "sample_rate_hz": 4000}]},
+                 {"inputs": {"samples": [one.tolist()], "sample_rate_hz": [4000]}}):
         [found] = client.post("/invocations", json=body).json()["predictions"]
         assert found["leaning"] == own.top_classes[0]
         assert found["confidence"] == pytest.approx(own.confidence[0], abs=1e-9)
     doubled = {"dataframe_split": {"columns": ["samples", "sample_rate_hz", "x", "x"], "data": [[[0.1], 4000, 1, 2]]}}
-    for wrong in (doubled, {"inputs": []}, {"dataframe_records": [{"samples": "x", "sample_rate_hz": 4000}]}, [1]):
+    both = {"instances": [], "inputs": {}}
+    uneven = {"inputs": {"samples": [[0.1]], "sample_rate_hz": [1, 2]}}
+    for wrong in (doubled, both, uneven, {"inputs": []}, {"dataframe_records": [{"samples": "x", "sample_rate_hz": 4000}]}, [1]):
         assert client.post("/invocations", json=wrong).status_code == 400
     assert client.post("/invocations", content=b"{").status_code == 400
 
@@ -244,6 +248,8 @@ def test_the_server_says_what_it_is(client: TestClient, holder: Holder) -> None:
     assert client.get("/version").json()["model"] == f"{TASK} version 1, the champion"
     described = client.get("/openapi.json").json()
     assert set(described["paths"]) == {"/predict", "/invocations", "/health", "/version"}
+    sent = described["paths"]["/invocations"]["post"]["requestBody"]["content"]["application/json"]["schema"]["oneOf"]
+    assert [one["required"][0] for one in sent] == ["dataframe_split", "dataframe_records", "instances", "inputs"]
     docs = client.get("/docs")
     assert docs.status_code == 200 and "//" not in docs.text
     assert client.head("/health").status_code == 200
