@@ -239,7 +239,8 @@ def test_invocations_answer_as_mlflows_server(client: TestClient, model: Model) 
     doubled = {"dataframe_split": {"columns": ["samples", "sample_rate_hz", "x", "x"], "data": [[[0.1], 4000, 1, 2]]}}
     both = {"instances": [], "inputs": {}}
     uneven = {"inputs": {"samples": [[0.1]], "sample_rate_hz": [1, 2]}}
-    for wrong in (doubled, both, uneven, {"inputs": []}, {"dataframe_records": [{"samples": "x", "sample_rate_hz": 4000}]}, [1]):
+    words = {"dataframe_records": [{"samples": "x", "sample_rate_hz": 4000}]}
+    for wrong in (doubled, both, uneven, {"inputs": []}, words, [1]):
         assert client.post("/invocations", json=wrong).status_code == 400
     assert client.post("/invocations", content=b"{").status_code == 400
 
