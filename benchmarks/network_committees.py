@@ -181,14 +181,14 @@ def run(name: str, multiples: Sequence[int]) -> list[dict[str, Any]]:
     told = {kind: np.log(np.clip(p[np.arange(len(labels)), labels], 1e-12, None)) for kind, (p, _) in found.items()}
     for kind, (p, decisions) in found.items():
         difference = told[kind] - told[TODAY]
-        low, high = _interval(difference, groups)
+        low, high = interval(difference, groups)
         rows.append({"task": name, "recipe": kind, "log_likelihood": float(told[kind].mean()),
                      "metric": float(metric.function(labels, p, decisions, task.classes)),
                      "minus_today": [float(difference.mean()), low, high]})
     return rows
 
 
-def _interval(values: Any, groups: Any, draws: int = 2000) -> tuple[float, float]:
+def interval(values: Any, groups: Any, draws: int = 2000) -> tuple[float, float]:
     """95 % interval of the mean of paired differences `[u]`: groups are drawn with replacement."""
     sums, counts = np.bincount(groups, values), np.bincount(groups)
     rng = np.random.default_rng(0)

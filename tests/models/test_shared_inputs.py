@@ -1,5 +1,6 @@
 """Several models predict the same recordings: frames and pooled vectors are made once, and no prediction changes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,18 +24,18 @@ def waveforms() -> list[tuple[np.ndarray, int]]:
 def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often frames were made, and vectors pooled."""
     counts = {"frames": 0, "vectors": 0}
-    frames_of, pool = encoders.frames_of, pooling.pool
+    frames_of, each = encoders.frames_of, pooling.each
 
     def count_frames(*arguments: object) -> object:
         counts["frames"] += 1
         return frames_of(*arguments)
 
-    def count_vectors(name: str, frames: object, rate_hz: float, grid: pooling.Grid) -> object:
+    def count_vectors(name: str, frames: Sequence[np.ndarray], rate_hz: float, grid: pooling.Grid) -> object:
         counts["vectors"] += 1
-        return pool(name, frames, rate_hz, grid)
+        return each(name, frames, rate_hz, grid)
 
     monkeypatch.setattr(encoders, "frames_of", count_frames)
-    monkeypatch.setattr(pooling, "pool", count_vectors)
+    monkeypatch.setattr(pooling, "each", count_vectors)
     return counts
 
 
