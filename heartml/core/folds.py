@@ -2,6 +2,11 @@
 
 `schema.FOLDS`: one row for each recording with a label for the task; parts "0" ... "k-1" (folds) and "test" (held out).
 The laws are checked when the table is made, and again wherever a score is computed from it.
+
+The table of a task within another one (`Task.within`) has further rows, without a label: the context, which is what the
+other task's folds hold besides. A network that learns the other task's labels may hear the context. It is never scored,
+and its people are no cases of this task, so `load` and `read` leave it out. Only what encodes, trains, or tells what a
+model has heard asks for it, with `read_heard`.
 """
 
 from pathlib import Path
@@ -25,9 +30,33 @@ def load(path: Path) -> pd.DataFrame:
         FoldsError: see `check_folds`.
         SchemaError: the file is not a table of folds.
     """
-    folds = schema.conform(pd.read_parquet(path), schema.FOLDS, path.name)
+    folds = read_heard(path)
     check_folds(folds)
-    return folds
+    return labelled(folds)
+
+
+def read(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """The rows with a label of a stored table, without a check of its laws; `columns` as in `schema.FOLDS`."""
+    table = labelled(read_heard(path))
+    return table if columns is None else table[columns]
+
+
+def read_heard(path: Path) -> pd.DataFrame:
+    """All rows of a stored table, the context too: what a model may have heard. See the top of this module.
+
+    Raises:
+        SchemaError: the file is not a table of folds.
+    """
+    return schema.conform(pd.read_parquet(path), schema.FOLDS, path.name)
+
+
+def labelled(folds: pd.DataFrame) -> pd.DataFrame:
+    """The rows of cases, without the context.
+
+    >>> labelled(pd.DataFrame({"unit_id": ["a", "b"], "label": ["Low", None]}))["unit_id"].tolist()
+    ['a']
+    """
+    return folds[folds["label"].notna()].reset_index(drop=True)
 
 
 def fold_names(folds: pd.DataFrame) -> list[str]:
@@ -39,14 +68,19 @@ def check_folds(folds: pd.DataFrame, owners: pd.DataFrame | None = None) -> None
     """Check that no group, unit or owner is in two parts, and that the parts are complete.
 
     Args:
-        folds: schema.FOLDS.
+        folds: schema.FOLDS, with its context or without.
         owners: recording_id and further columns, for instance patient_id, whose values must not be in two parts either.
 
     Raises:
-        FoldsError: a recording is there twice, a unit has two labels or two groups, a part is missing or empty, or a
-            group, a unit or an owner is in two parts. The message names the first one.
+        FoldsError: a recording is there twice, a unit has two labels or two groups, a part is missing or empty, a
+            group, a unit or an owner is in two parts, or context is held out. The message names the first one.
     """
-    _check_parts(folds)
+    _check_parts(labelled(folds))
+    context = folds[folds["label"].isna()]
+    if (context["part"] == TEST).any():
+        row = context[context["part"] == TEST].iloc[0]
+        raise FoldsError(f"recording {row['recording_id'][:12]} has no label and is held out: only context of a fold "
+                         "may be heard. Run `heartml split` again.")
     if folds["recording_id"].duplicated().any():
         twice = folds.loc[folds["recording_id"].duplicated(), "recording_id"].iloc[0]
         raise FoldsError(f"recording {twice[:12]} is in the folds twice. Run `heartml split` again.")

@@ -69,6 +69,8 @@ class Task:
             data of some folds only, and in a mean over classes it would count as much as a class of fifty. Such a mean
             would depend on chance. The task then predicts the remaining classes only.
         coarse_classes: joined classes that are scored as well.
+        within: name of the task that has every case of this one among its own. The split takes that task's draw, so
+            that a network that learnt its labels has heard nobody whom it describes; `None`: a draw of its own.
         organ: whose sounds are judged; `lung` also stands for coughs and breath. `organs` in `params.yaml` says what
             differs between organs: the band, the sample rate, whether there are heart states.
     """
@@ -84,6 +86,7 @@ class Task:
     rare: Literal["kept", "left out"] = "kept"
     coarse_classes: tuple[CoarseClasses, ...] = ()
     organ: Organ = HEART
+    within: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The definition of a declared task; the label has the task's name. An organ that is not named is the heart."""

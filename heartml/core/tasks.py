@@ -16,8 +16,8 @@ from heartml.core.task_definition import OFFICIAL, CoarseClasses, Declared, Task
 
 __all__ = [
     "DISEASES", "GROUPS", "LABELS", "TASKS", "Assignment", "CoarseClasses", "Declared", "Task", "TaskError",
-    "datasets_of", "declared", "declared_by", "estimable_classes", "expand_groups", "of_stored", "present_classes",
-    "resolve", "stored_definition",
+    "datasets_of", "declared", "declared_by", "estimable_classes", "expand_groups", "of_stored", "parent_of",
+    "present_classes", "resolve", "stored_definition",
 ]
 
 _SHAPES = ("Crescendo", "Decrescendo", "Diamond", "Plateau")
@@ -44,7 +44,7 @@ def _descriptor(name: str, classes: tuple[str, ...]) -> Task:
     """The task of one feature of a murmur. Only patients whose murmur is described have the label."""
     phase, feature = name.split("_")
     return Task(name, f"{phase}_murmur_{feature}", classes, "patient", "uar",
-                ("macro_f1", "uar", "macro_auc", "accuracy"), rare="left out")
+                ("macro_f1", "uar", "macro_auc", "accuracy"), rare="left out", within="murmur")
 
 
 TASKS = {
@@ -130,6 +130,17 @@ def resolve(name: str) -> Assignment:
     if not any(task in tasks for tasks in own.values()):
         raise TaskError(_unknown(name, own))
     return Assignment(name, names, _joined(name, task, own))
+
+
+def parent_of(assignment: Assignment) -> Assignment | None:
+    """The task on the same data sets that has this one's cases among its own (`Task.within`); `None` where none is.
+
+    >>> found = parent_of(resolve("circor-systolic_shape"))
+    >>> found.name if found else None, parent_of(resolve("circor-murmur"))
+    ('circor-murmur', None)
+    """
+    within = assignment.task.within
+    return None if within is None else resolve(f"{'+'.join(assignment.datasets)}-{within}")
 
 
 def _unknown(name: str, own: Mapping[str, Mapping[str, Declared]]) -> str:
