@@ -31,7 +31,7 @@ from heartml.models.ensemble.stacking import (
     prediction_of,
     stacking_features,
 )
-from heartml.models.heads import HeadPrediction, HeadState, SegmentsHeartStates
+from heartml.models.heads import HeadPrediction, HeadState, SegmentsHeartStates, learns_parent
 from heartml.models.pooling import rows_of
 from heartml.models.segmentation import Segmentation, decode
 from heartml.models.shared_inputs import RatedWaveform, SharedInputs
@@ -270,7 +270,8 @@ class Model:
                 for view in self.ensemble.weights}
 
     def _of_recordings(self, predictions: Mapping[int, HeadPrediction], feature_set: FeatureSet) -> NDArray[np.float64]:
-        """Log-probabilities of each recording `[r, k]`: the weighted mean of the members of level `recording`.
+        """Log-probabilities of each recording `[r, k]`: the weighted mean of the members of level `recording`
+        that have an opinion on a recording alone (`learns_parent`: one that has none).
 
         Where there is no such member, each recording is predicted as a unit of its own.
         """
@@ -302,7 +303,8 @@ class Model:
         return [self.heart_states({name: of[n] for name, of in frames.items()}, s) for n, s in enumerate(seconds)]
 
     def _takes_recordings(self, view: StackingView) -> bool:
-        return self.members[view.trials[0]].spec.level == "recording"
+        spec = self.members[view.trials[0]].spec
+        return spec.level == "recording" and not learns_parent(spec.head_module)
 
 
 def _head_state(

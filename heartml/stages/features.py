@@ -11,9 +11,7 @@ On the CPU each recording is encoded by itself, on the one thread of a worker. T
 bytes cannot depend on other recordings. On a GPU batches have a fixed shape that follows from the recording's length.
 """
 
-import pandas as pd
-
-from heartml.core import config, paths
+from heartml.core import config, folds, paths
 from heartml.core.stage import stage
 from heartml.core.system.files import replacing_folder
 from heartml.core.system.parallel import Part
@@ -63,7 +61,7 @@ def print_missing(task: str, encoder: str) -> None:
 
 
 def _recording_ids(task: str, spec: EncoderSpec) -> list[str]:
-    """The recordings of the task, once it is sure that the encoder heard none of their groups."""
-    table = pd.read_parquet(paths.folds(task), columns=["recording_id", "group_id"])
-    heard.refuse(task, {spec.name: spec.to_json()}, table)
+    """The recordings of the task and its context, once it is sure that the encoder heard no group that is scored."""
+    table = folds.read_heard(paths.folds(task))
+    heard.refuse(task, {spec.name: spec.to_json()}, folds.labelled(table))
     return [str(i) for i in table["recording_id"]]

@@ -10,7 +10,8 @@ import functools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 from typing import cast
@@ -22,10 +23,12 @@ from numpy.typing import NDArray
 from heartml.core import frame_store, paths
 from heartml.core.frame_store import Frames
 from heartml.core.system import code_hash, hashing
+from heartml.core.system.errors import HeartMLError
 from heartml.core.system.files import canonical_json, replacing
+from heartml.core.system.locks import exclusive
 from heartml.models.ensemble.candidate import CandidateSpec, FeatureSet
 from heartml.models.ensemble.stacking import is_stacked
-from heartml.models.heads import FittedHead, HeadPrediction, HeadState, Targets
+from heartml.models.heads import FittedHead, HeadPrediction, HeadState, Targets, learns_parent
 from heartml.models.heads.noise import with_noise
 from heartml.models.pooling import Grid
 from heartml.training import training_set
@@ -35,7 +38,14 @@ NOISY = "noisy."
 CURVE = "curve."
 _MEASURED = 40       # recordings of the fold that is left out, for a learning curve
 _POOLING_CODE = ("models/pooling.py", "models/ensemble/pooled_files.py", "core/frame_store.py")
+_NETWORK_CODE = ("models/heads", "models/residual_block.py", "training", "core/frame_store.py", "core/system/lazy.py")
 _KEY_DIGITS = 16
+
+Arrays = dict[str, NDArray[np.float32]]
+
+
+class NoParent(HeartMLError):  # noqa: N818 - names what is the case
+    """A head learns the labels of a wider task, and there is none; the message says which head, and the way out."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,8 @@ class TrainingData:
         encoders: encoder -> stored frames of the task.
         annotations: `schema.ANNOTATIONS`, of all recordings.
         seconds: length of each recording `[r]`.
+        parent: the same folds with the labels of the task that this one lies within, and with the recordings that
+            only that one has; `None` where it lies within none.
     """
 
     train_set: TrainingSet
@@ -53,6 +65,7 @@ class TrainingData:
     encoders: Mapping[str, Frames]
     annotations: pd.DataFrame
     seconds: tuple[float, ...]
+    parent: "TrainingData | None" = None
 
     def states(self, encoder: str) -> list[NDArray[np.int8]] | None:
         """Heart states of every frame of every recording, see `training_set.states`."""
@@ -69,7 +82,14 @@ class TrainingData:
         Args:
             validation: units `[u]` among them that a head may choose by; `None`: it draws its own where it needs some.
             probabilities: of every unit `[u, k]`, in the place of its label; see `Targets`.
+
+        Raises:
+            NoParent: the head learns the wider task, and there is none.
         """
+        if learns_parent(spec.head_module):
+            parent, heard = parent_units(self, units)
+            return fit_candidate(spec, parent.train_set, parent.feature_set, heard, seed, parent.states(spec.encoder),
+                                 described=len(self.train_set.task.classes))
         states = self.states(spec.encoder) if spec.head_module.TAKES == "frames" else None
         return fit_candidate(spec, self.train_set, self.feature_set, units, seed, states,
                              self.encoders[spec.encoder].encoder, validation, probabilities)
@@ -80,7 +100,13 @@ class TrainingData:
         return fitted.predict_proba(self.feature_set.inputs(spec, rows))
 
     def log_loss(self, spec: CandidateSpec, units: NDArray[np.bool_]) -> Callable[[FittedHead], float]:
-        """How a head does on recordings of the units `[u]`: fitted head -> log loss in nats, of at most 40 of them."""
+        """How a head does on recordings of the units `[u]`: fitted head -> log loss in nats, of at most 40 of them.
+
+        A head that learns the wider task is asked about that, on what the folds of these units hold of it.
+        """
+        if learns_parent(spec.head_module):
+            parent, heard = parent_units(self, ~units)
+            return parent.log_loss(replace(spec, head="sequence"), ~heard)
         rows = self.train_set.recordings_of(units)
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MEASURED)).astype(int))]
         inputs, labels = self.feature_set.inputs(spec, rows), self.train_set.recording_labels[rows]
@@ -129,7 +155,36 @@ def training_data(name: str, encoders: tuple[str, ...], root: Path, *, shared: b
     feature_set = FeatureSet(of_encoder, rates_hz, grids, found.unit, folder)
     recordings = pd.read_parquet(paths.RECORDINGS, columns=["recording_id", "seconds"]).set_index("recording_id")
     seconds = tuple(recordings.loc[list(found.recording_ids), "seconds"])
-    return TrainingData(found, feature_set, frames, pd.read_parquet(paths.ANNOTATIONS), seconds)
+    annotations = pd.read_parquet(paths.ANNOTATIONS)
+    wider = training_set.load_parent(name)
+    return TrainingData(found, feature_set, frames, annotations, seconds,
+                        None if wider is None else _frames_alone(wider, frames, annotations, recordings["seconds"]))
+
+
+def _frames_alone(train_set: TrainingSet, frames: Mapping[str, Frames], annotations: pd.DataFrame,
+                  seconds: "pd.Series[float]") -> TrainingData:
+    """Training data for networks; nothing is pooled."""
+    ids = train_set.recording_ids
+    feature_set = FeatureSet({encoder: stored.of(ids) for encoder, stored in frames.items()},
+                             {encoder: stored.frame_rate_hz for encoder, stored in frames.items()},
+                             {encoder: Grid.of(stored.encoder) for encoder, stored in frames.items()}, train_set.unit)
+    return TrainingData(train_set, feature_set, frames, annotations, tuple(seconds.loc[list(ids)]))
+
+
+def parent_units(data: TrainingData, units: NDArray[np.bool_]) -> tuple[TrainingData, NDArray[np.bool_]]:
+    """What a network of the wider task may hear when `units` `[u]` of this one are trained on, and nobody else is.
+
+    Returns:
+        The data of the wider task, and its units: those of every fold of which all units of this task are in `units`.
+
+    Raises:
+        NoParent: the task lies within none, or its folds are not that one's.
+    """
+    if data.parent is None:
+        raise NoParent(f"{data.train_set.name}: the head `related` needs a task that this one lies within, with a "
+                       "label for every patient (for a descriptor: the murmur). Take it out of `search.heads`")
+    closed = np.unique(data.train_set.parts[~units])
+    return data.parent, ~np.isin(data.parent.train_set.parts, closed)
 
 
 def pooled_folder(name: str, train_set: TrainingSet, frames: Mapping[str, Frames]) -> Path:
@@ -172,20 +227,54 @@ def fit_fold(wanted: FoldFit) -> None:
         return
     data = training_data(wanted.name, wanted.encoders, wanted.root, shared=True)
     here = data.train_set.parts == wanted.fold
-    if wanted.spec.head_module.TAKES == "frames":
-        from heartml.models.heads.network_training import learning_curve
-
-        with learning_curve(data.log_loss(wanted.spec, here)) as curve:
-            fitted = data.fit(wanted.spec, ~here, wanted.seed)
-        curves = {f"{CURVE}{name}": np.array(values, np.float32) for name, values in curve.points().items()}
-        state = fitted.state()
+    if learns_parent(wanted.spec.head_module):
+        fitted, state, curves = _shared_network(data, wanted, here)
+    elif wanted.spec.head_module.TAKES == "frames":
+        fitted, state, curves = _network(data, wanted, here)
     else:
         fitted, state, curves = data.fit(wanted.spec, ~here, wanted.seed), None, {}
     write_result(wanted.file, *data.predict_with_noise(fitted, wanted.spec, here, here), state, curves)
 
 
+def _network(data: TrainingData, wanted: FoldFit, here: NDArray[np.bool_]) -> tuple[FittedHead, HeadState, Arrays]:
+    """A fitted network without the units `here` `[u]`, its state and its learning curve."""
+    from heartml.models.heads.network_training import learning_curve
+
+    with learning_curve(data.log_loss(wanted.spec, here)) as curve:
+        fitted = data.fit(wanted.spec, ~here, wanted.seed)
+    curves: Arrays = {f"{CURVE}{name}": np.array(values, np.float32) for name, values in curve.points().items()}
+    return fitted, fitted.state(), curves
+
+
+def _shared_network(data: TrainingData, wanted: FoldFit, here: NDArray[np.bool_]
+                    ) -> tuple[FittedHead, HeadState, Arrays]:
+    """As `_network`, for a network of the wider task; several tasks that need the same one fit it once."""
+    from heartml.models.heads import related
+
+    parent, heard = parent_units(data, ~here)
+    place = paths.cache() / "related" / f"{_network_key(parent, wanted, heard)}.safetensors"
+    with exclusive(place.with_suffix(".lock")):
+        if not place.exists():
+            _, state, curves = _network(data, wanted, here)
+            write_result(place, None, None, state, curves)
+    stored = related.described_as(read_state(place), len(data.train_set.task.classes))
+    curves = {f"{CURVE}{name}": np.array(values, np.float32) for name, values in read_curves(place).items()}
+    return wanted.spec.head_module.load(stored), stored, curves
+
+
+def _network_key(parent: TrainingData, wanted: FoldFit, heard: NDArray[np.bool_]) -> str:
+    """SHA-256 over everything that a network of the wider task depends on, however its frames came here."""
+    own, spec = parent.train_set, wanted.spec
+    states = parent.states(spec.encoder)
+    arrays = [own.unit, own.recording_labels, own.labels, own.groups, own.parts, heard, *(states or [])]
+    content = [own.recording_ids, spec.to_json(), dict(parent.encoders[spec.encoder].encoder), wanted.seed,
+               code_hash.fingerprint(*_NETWORK_CODE), metadata.version("torch"), np.__version__,
+               [hashing.sha256(np.ascontiguousarray(one).tobytes()) for one in arrays]]
+    return hashing.sha256(canonical_json(content).encode())
+
+
 def write_result(
-    file: Path, prediction: HeadPrediction, noisy: HeadPrediction | None = None, state: HeadState | None = None,
+    file: Path, prediction: HeadPrediction | None, noisy: HeadPrediction | None = None, state: HeadState | None = None,
     curves: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
 ) -> None:
     """Write predictions and, if given, the head that made them; the file is complete or not there at all."""
@@ -250,12 +339,14 @@ def fit_candidate(
     spec: CandidateSpec, train_set: TrainingSet, feature_set: FeatureSet, units: NDArray[np.bool_], seed: int,
     states: Sequence[NDArray[np.int8]] | None = None, encoder: Mapping[str, object] | None = None,
     validation: NDArray[np.bool_] | None = None, probabilities: NDArray[np.float64] | None = None,
+    described: int | None = None,
 ) -> FittedHead:
     """Fit a spec's head to the units where `units` `[u]` holds.
 
     Args:
         states: heart states of every recording, see `training_set.states`.
-        encoder, validation, probabilities: see `heartml.models.heads.Targets`; the last two of units `[u]`.
+        encoder, validation, probabilities, described: see `heartml.models.heads.Targets`; validation and probabilities
+            of units `[u]`.
     """
     of_recordings = spec.level == "recording"
     rows = train_set.recordings_of(units) if of_recordings else np.flatnonzero(units)
@@ -270,5 +361,6 @@ def fit_candidate(
         validation=None if validation is None else validation[unit],
         task=train_set.task,
         probabilities=None if probabilities is None else probabilities[unit],
+        described=described,
     )
     return spec.head_module.fit(feature_set.inputs(spec, rows), targets, spec.hyperparameters, seed)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from heartml.core import paths
+from heartml.core import folds, paths
 from heartml.core.config import EnsembleParams, Params, SearchParams, StackingParams
 from heartml.core.system import code_hash, files, hashing
 from heartml.core.system.parallel import Pool
@@ -24,7 +24,7 @@ from heartml.models import heard
 from heartml.models.ensemble.candidate import CandidateSpec
 from heartml.models.ensemble.selection import EnsembleTerms, out_of_fold
 from heartml.models.ensemble.stacking import StackingView, stacking_features, view_kinds
-from heartml.models.heads import HEADS, HeadPrediction
+from heartml.models.heads import HEADS, HeadPrediction, learns_parent
 from heartml.models.heads.network_params import network_params
 from heartml.training import fold_fits, search_space
 from heartml.training import study as trials
@@ -55,11 +55,14 @@ def open_search(name: str, params: Params) -> "SearchRun":
     Raises:
         SearchError: the parameters name something that does not exist.
         HeardError: an encoder was trained on a group of the task.
+        NoParent: a head learns the labels of a wider task, and there is none.
     """
     search_space.check(params.search.for_task(name), params.encoders)
     data = fold_fits.training_data(name, params.encoders, Path.cwd(), shared=True)
+    if data.parent is None and any(learns_parent(HEADS[head]()) for head in params.search.for_task(name).heads):
+        fold_fits.parent_units(data, np.ones(len(data.train_set.unit_ids), bool))
     heard.refuse(name, {encoder: frames.encoder for encoder, frames in data.encoders.items()},
-                 pd.read_parquet(paths.folds(name)))
+                 folds.read(paths.folds(name)))
     folder = paths.STATE / "search" / f"{name}-{content_key(name, params)[:KEY_DIGITS]}"
     return SearchRun(data, name, params, folder)
 
@@ -191,7 +194,8 @@ class SearchRun:
             for row in list(steps):
                 steps[row] += [self._value_so_far(asked[row], fold) for fold in wave]
                 last = wave[-1] == self.data.train_set.folds - 1
-                if not last and trials.should_prune(study, asked[row], steps[row], self.search):
+                blind = learns_parent(asked[row].spec.head_module)     # its value without a stacker is chance
+                if not last and not blind and trials.should_prune(study, asked[row], steps[row], self.search):
                     asked[row].outcome = TrialOutcome(tuple(steps.pop(row)), None)
         for row, values in steps.items():
             spec = asked[row].spec

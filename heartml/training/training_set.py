@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from heartml.core import folds, paths, schema
-from heartml.core.tasks import Task, resolve
+from heartml.core.tasks import Task, parent_of, resolve
 
 Ints = NDArray[np.int64]
 UNANNOTATED = len(schema.STATES)
@@ -57,6 +57,23 @@ def load(name: str) -> TrainingSet:
     table = folds.load(paths.folds(name))
     recordings = pd.read_parquet(paths.RECORDINGS)
     return build(name, table[table["part"] != folds.TEST], recordings)
+
+
+def load_parent(name: str) -> TrainingSet | None:
+    """The folds of a task with the labels of the task that it lies within, its own cases and the context.
+
+    `None` where it lies within none, or a recording of its folds has no label for that one.
+    """
+    parent = parent_of(resolve(name))
+    recordings = pd.read_parquet(paths.RECORDINGS)
+    column = "" if parent is None else schema.label_column(parent.task.label)
+    if parent is None or column not in recordings:
+        return None
+    table = folds.read_heard(paths.folds(name))
+    heard = table[table["part"] != folds.TEST].reset_index(drop=True)
+    label = heard["recording_id"].map(recordings.set_index("recording_id")[column])
+    of_unit = label.groupby(heard["unit_id"]).transform("first")
+    return None if of_unit.isna().any() else build(parent.name, heard.assign(label=of_unit), recordings)
 
 
 def build(name: str, table: pd.DataFrame, recordings: pd.DataFrame) -> TrainingSet:

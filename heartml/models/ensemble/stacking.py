@@ -21,7 +21,7 @@ from heartml.core.config import StackingParams
 from heartml.core.tasks import Task
 from heartml.models.ensemble import stacking_trees
 from heartml.models.ensemble.candidate import CandidateSpec, mean_prediction
-from heartml.models.heads import HeadPrediction
+from heartml.models.heads import HeadPrediction, learns_parent
 from heartml.models.heads.lightgbm import FittedBoosting
 from heartml.models.heads.log_probabilities import normalise
 from heartml.models.heads.softmax import Softmax
@@ -87,6 +87,8 @@ def prediction_of(view: StackingView, predictions: Mapping[int, HeadPrediction])
 
 def view_kinds(spec: CandidateSpec, task: Task, prediction: HeadPrediction) -> tuple[ViewKind, ...]:
     """The kinds of view that a trial's prediction allows. The first one is used to score the trial."""
+    if learns_parent(spec.head_module):
+        return ("segments",)
     first: ViewKind = "direct" if spec.level == "unit" or task.unit == "recording" else "stack"
     return (first,) if prediction.details is None else (first, "segments")
 

@@ -38,6 +38,8 @@ class Targets:
         task: what is predicted; for a head that is asked about it in words.
         probabilities: of the classes of each case `[cases, classes]`, which a network learns in the place of the labels
             (Hinton et al., Distilling the knowledge in a neural network, 2015); `None`: it learns the labels.
+        described: for a head that learns the labels of a wider task (`learns_parent`), the number of classes of the
+            task that it is for; everything else is about the wider task.
     """
 
     labels: NDArray[np.int64]
@@ -49,6 +51,7 @@ class Targets:
     validation: NDArray[np.bool_] | None = None
     task: Task | None = None
     probabilities: NDArray[np.float64] | None = None
+    described: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ class HeadPrediction:
     """A head's prediction: log-probabilities `[cases, classes]` and, from some, features for a stacker.
 
     Attributes:
-        details: `[cases, features]`, soft segments of the sequence head; `None` for other heads.
+        details: `[cases, features]`, soft segments of the sequence head, what the head `related` hears; `None` for
+            other heads.
     """
 
     log_p: NDArray[np.float64]
@@ -134,4 +138,13 @@ HEADS: dict[str, Callable[[], Head]] = family.members(__name__, [
     "fcnn",
     "finetune",
     "describe",
+    "related",
 ])
+
+
+def learns_parent(head: Head) -> bool:
+    """Whether a head is fitted to the task that its own one lies within (`Task.within`).
+
+    Then its log-probabilities tell nothing, and only a stacker of its `details` does. Its module says `LEARNS_PARENT`.
+    """
+    return bool(getattr(head, "LEARNS_PARENT", False))
