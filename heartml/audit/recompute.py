@@ -24,9 +24,10 @@ def groups(evidence: Evidence) -> str:
 
     from heartml.core import folds
 
-    table = pd.read_parquet(evidence.file("folds.parquet"))
+    heard = pd.read_parquet(evidence.file("folds.parquet"))
+    table = folds.labelled(heard)
     try:
-        folds.check_folds(table, _owners(evidence, table))
+        folds.check_folds(heard, _owners(evidence, heard))
     except HeartMLError as error:
         raise LinkBroken(str(error)) from None
     for part, name in _PREDICTIONS.items():
@@ -38,8 +39,9 @@ def groups(evidence: Evidence) -> str:
         if moved:
             raise LinkBroken(f"{name} has another split than folds.parquet: unit {listed(moved)}")
     counts = {column: table[column].nunique() for column in ("recording_id", "group_id", "part")}
+    besides = f"; {len(heard) - len(table)} further recordings heard" if len(heard) > len(table) else ""
     return (f"{counts['recording_id']} recordings, {counts['group_id']} groups, {counts['part'] - 1} folds and the "
-            "held-out part; none crosses")
+            f"held-out part; none crosses{besides}")
 
 
 def _owners(evidence: Evidence, table: "pd.DataFrame") -> "pd.DataFrame":

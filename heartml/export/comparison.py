@@ -9,7 +9,7 @@ import numpy as np
 
 from heartml.audio import sound_files
 from heartml.audio.sound_files import Samples
-from heartml.core import paths
+from heartml.core import folds, paths
 from heartml.core.schema import TEST
 from heartml.core.system.progress import track
 from heartml.inference.exported import ExportedModel
@@ -80,12 +80,11 @@ def sounds(located: LocatedModel, count: int) -> Sounds:
 
 
 def _held_out(located: LocatedModel, count: int) -> list[RatedWaveform]:
-    import pandas as pd
 
     if located.folds is None or not located.folds.is_file():
         return []
-    folds = pd.read_parquet(located.folds)
-    ids = sorted(folds.loc[folds["part"] == TEST, "recording_id"])
+    table = folds.read(located.folds)
+    ids = sorted(table.loc[table["part"] == TEST, "recording_id"])
     found = [path for path in map(paths.audio, ids) if path.is_file()]
     if not found:
         return []

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from heartml.core import paths
+from heartml.core import folds, paths
 from heartml.core.config import Params
 from heartml.core.folds import TEST
 from heartml.core.system.hashing import sha256_folder
@@ -117,8 +117,8 @@ def _as_model(student: Student, teacher: Model, specs: Mapping[str, Mapping[str,
 def _held_out(model: Model) -> pd.DataFrame:
     """The student's predictions for the held-out units: unit_id, decision, p_<class>, c_<class>."""
     name = model.assignment_name
-    folds = pd.read_parquet(paths.folds(name))
-    rows = folds[folds["part"] == TEST]
+    table = folds.read(paths.folds(name))
+    rows = table[table["part"] == TEST]
     frames = {encoder: open_frames(name, EncoderSpec.from_json(spec), list(rows["recording_id"]))
               for encoder, spec in model.encoder_specs.items()}
     found = model.predict(frames, list(rows["unit_id"]))

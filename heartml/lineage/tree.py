@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from heartml.core.folds import labelled
 from heartml.core.schema import TEST
 from heartml.core.system.errors import HeartMLError
 from heartml.data import datasets
@@ -173,9 +174,12 @@ def _validation(chain: Chain) -> Node:
 def _folds(chain: Chain) -> Node:
     if chain.folds.empty:
         return Node("Folds", "missing", bad=True)
-    parts = tuple(Node(_part(part), _counts(own)) for part, own in chain.folds.groupby("part", sort=True))
+    cases = labelled(chain.folds)
+    parts = tuple(Node(_part(part), _counts(own)) for part, own in cases.groupby("part", sort=True))
+    if len(context := chain.folds[chain.folds["label"].isna()]):
+        parts += (Node("heard, not scored", _counts(context)),)
     crossing = int((chain.folds.groupby("group_id")["part"].nunique() > 1).sum())
-    words = f"{_counts(chain.folds)}; {f'{crossing} groups cross' if crossing else 'no group crosses'}"
+    words = f"{_counts(cases)}; {f'{crossing} groups cross' if crossing else 'no group crosses'}"
     return Node("Folds", words, (chain.facts.get("outputs_sha256") or {}).get("folds", ""), parts, bad=crossing > 0,
                 open=True)
 

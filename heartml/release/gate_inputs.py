@@ -18,7 +18,7 @@ import pandas as pd
 import yaml
 
 from heartml.audio import sound_files
-from heartml.core import paths
+from heartml.core import folds, paths
 from heartml.core.config import Params, migrate_keys
 from heartml.core.schema import TEST
 from heartml.core.system.errors import HeartMLError
@@ -50,7 +50,7 @@ class ChallengerInputs:
 
     Attributes:
         predictions: about its held-out units, and its out-of-fold predictions.
-        folds: schema.FOLDS.
+        folds: schema.FOLDS with its context: what the challenger may have heard.
         units: of each unit (source, age group, sex), indexed by unit_id.
         evaluation: `metrics.json`.
     """
@@ -164,12 +164,12 @@ def _tables(name: str) -> list[pd.DataFrame]:
 def load_challenger(assignment: Assignment) -> ChallengerInputs:
     """Read the challenger's side from `artifacts/`."""
     folder, task = paths.evaluation(assignment.name), assignment.task
-    folds = pd.read_parquet(paths.folds(assignment.name))
+    heard = folds.read_heard(paths.folds(assignment.name))
     columns = ["recording_id", *assessment.DESCRIPTION_COLUMNS, "location"]
     recordings = pd.read_parquet(paths.RECORDINGS, columns=columns)
-    units = assessment.describe_units(folds.merge(recordings, on="recording_id", validate="1:1"), task)
+    units = assessment.describe_units(folds.labelled(heard).merge(recordings, on="recording_id", validate="1:1"), task)
     predictions = LabelledPredictions.from_table(pd.concat(_tables(assignment.name)), task.classes)
-    return ChallengerInputs(predictions, folds, units[list(assessment.DESCRIPTION_COLUMNS)],
+    return ChallengerInputs(predictions, heard, units[list(assessment.DESCRIPTION_COLUMNS)],
                             read_json(folder / "metrics.json"))
 
 
@@ -192,36 +192,37 @@ def load_champion(
     with temporary_folder() as folder:
         stored = {path: tracking.fetch(client, champion.run_id, path, folder)
                   for path in ("evaluation/predictions.parquet", "folds.parquet")}
-        table, folds = (pd.read_parquet(path) for path in stored.values())
+        table, theirs = (pd.read_parquet(path) for path in stored.values())
         if {f"p_{name}" for name in task.classes} != {column for column in map(str, table) if column.startswith("p_")}:
-            return Champion(champion.number, None, folds)
+            return Champion(champion.number, None, theirs)
         if "out_of_fold.parquet" in tracking.list_files(client, champion.run_id):
             out_of_fold = tracking.fetch(client, champion.run_id, "out_of_fold.parquet", folder)
             table = pd.concat([table, pd.read_parquet(out_of_fold)]).drop_duplicates("unit_id")
-        late, new = new_recordings(challenger.folds, folds, set(table["unit_id"]), limit), frozenset[str]()
+        late, new = new_recordings(challenger.folds, theirs, set(table["unit_id"]), limit), frozenset[str]()
         if len(late):
             with contextlib.suppress(HeartMLError):   # files gone, or not for this code: the gate counts these units
                 table = pd.concat([table, predict_recordings(model_files.download(client, champion, folder), late)])
                 new = frozenset(late["unit_id"])
-    return Champion(champion.number, LabelledPredictions.from_table(table, task.classes), folds, new)
+    return Champion(champion.number, LabelledPredictions.from_table(table, task.classes), theirs, new)
 
 
-def new_recordings(folds: pd.DataFrame, others: pd.DataFrame, predicted: set[str], limit: int) -> pd.DataFrame:
-    """Rows of `folds` that the champion may predict now: it has no prediction of the unit and has not seen its group.
+def new_recordings(table: pd.DataFrame, others: pd.DataFrame, predicted: set[str], limit: int) -> pd.DataFrame:
+    """Rows of `table` that the champion may predict now: it has no prediction of the unit and has not seen its group.
 
     Args:
-        folds: schema.FOLDS, of the challenger.
+        table: schema.FOLDS, of the challenger; its context is no case, so nothing is predicted for it.
         others: recording_id and part, of the champion.
         predicted: units that it has a prediction of.
         limit: at most so many recordings, whole units, those that are held out first.
 
-    >>> folds = pd.DataFrame({"recording_id": list("abcde"), "unit_id": ["u1", "u2", "u3", "u3", "u4"],
+    >>> table = pd.DataFrame({"recording_id": list("abcde"), "unit_id": ["u1", "u2", "u3", "u3", "u4"], "label": "Low",
     ...                       "group_id": ["g1", "g2", "g3", "g3", "g1"], "part": ["0", "0", "test", "test", "0"]})
-    >>> new_recordings(folds, folds[:1], {"u1"}, 2)["recording_id"].tolist()
+    >>> new_recordings(table, table[:1], {"u1"}, 2)["recording_id"].tolist()
     ['c', 'd']
     """
-    seen = champion_comparison.units_seen(folds, others, {})
-    late = folds[~folds["unit_id"].isin(predicted | seen)]
+    seen = champion_comparison.units_seen(table, others, {})
+    cases = folds.labelled(table)
+    late = cases[~cases["unit_id"].isin(predicted | seen)]
     late = pd.concat([late[late["part"] == TEST], late[late["part"] != TEST]])
     ends = np.arange(1, len(late) + 1)
     last = pd.Series(ends, index=late.index).groupby(late["unit_id"]).transform("max")

@@ -24,14 +24,13 @@ import pandas as pd
 from heartml.audio import sound_files
 from heartml.core import config, paths, tasks
 from heartml.core.config import Params, PretrainParams, VitParams
+from heartml.core.folds import labelled
 from heartml.core.stage import StageError, stage
 from heartml.core.system import code_hash, files, hashing
 from heartml.core.system.progress import track
 from heartml.core.task_definition import HEART
 from heartml.data import organs
-from heartml.data.splitting.assign import assign_folds
-from heartml.data.splitting.published import read_published
-from heartml.data.splitting.units import label_units, without_rare
+from heartml.data.splitting.task_draw import draw
 from heartml.models import encoders, frame_cache
 from heartml.models import heard as heard_arrays
 from heartml.models.encoders import EncoderSpec
@@ -262,8 +261,5 @@ def _folds(recordings: pd.DataFrame, groups: pd.DataFrame, params: Params) -> di
     """The folds of every task of params.yaml, as the stage `split` draws them."""
     found = {}
     for name in params.tasks:
-        assignment, own = tasks.resolve(name), params.split.for_task(name)
-        units = without_rare(label_units(recordings, groups, assignment), assignment, params.validate_.min_class_groups)
-        published = read_published(own.published) if own.published else None
-        found[name] = assign_folds(units, own, params.seed, published)
+        found[name] = labelled(draw(tasks.resolve(name), recordings, groups, params).folds)
     return found

@@ -44,6 +44,19 @@ def describe(folds: pd.DataFrame, task: Task) -> str:
     return f"{'/'.join(task.classes)}: {', '.join(words)}"
 
 
+def describe_context(folds: pd.DataFrame, parent: str) -> str:
+    """The draw and its context in words, for the log.
+
+    >>> table = pd.DataFrame({"recording_id": ["r1", "r2"], "unit_id": ["a", "b"], "label": ["Low", None],
+    ...                       "part": ["0", "0"]})
+    >>> describe_context(table, "circor-murmur")
+    'parts as in circor-murmur, with 1 further recordings of 1 patients that a network may hear and nothing scores'
+    """
+    context = folds[folds["label"].isna()]
+    return (f"parts as in {parent}, with {len(context)} further recordings of {context['unit_id'].nunique()} patients "
+            "that a network may hear and nothing scores")
+
+
 def describe_rare(labelled: pd.DataFrame, units: pd.DataFrame, task: Task) -> list[str]:
     """A line for each class of `labelled` that `units` lacks, since the task leaves rare classes out.
 

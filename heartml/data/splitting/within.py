@@ -71,16 +71,3 @@ def _check_filled(folds: pd.DataFrame, params: SplitParams) -> None:
         raise StageError(f"{count} groups leave {name} empty in the draw of the task that they are part of: ingest "
                          "more recordings, lower `split.folds` of that task in params.yaml, or take this one out of "
                          "`tasks`")
-
-
-def describe_context(folds: pd.DataFrame, parent: str) -> str:
-    """The draw and its context in words, for the log.
-
-    >>> table = pd.DataFrame({"recording_id": ["r1", "r2"], "unit_id": ["a", "b"], "label": ["Low", None],
-    ...                       "part": ["0", "0"]})
-    >>> describe_context(table, "circor-murmur")
-    'parts as in circor-murmur, with 1 further recordings of 1 patients that a network may hear and nothing scores'
-    """
-    context = folds[folds["label"].isna()]
-    return (f"parts as in {parent}, with {len(context)} further recordings of {context['unit_id'].nunique()} patients "
-            "that a network may hear and nothing scores")

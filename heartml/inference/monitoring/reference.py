@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from heartml.audio.quality import Quality
-from heartml.core import config, paths
+from heartml.core import config, folds, paths
 from heartml.core.frame_store import Frames
 from heartml.core.schema import TEST
 from heartml.core.system.errors import HeartMLError
@@ -58,7 +58,7 @@ def write(task: str) -> Path:
 
 def build(task: str, encoders: Sequence[str], most_groups: int) -> pd.DataFrame:
     """Make the table for the model in `artifacts/` whose frames come from these encoders."""
-    table = one_per_group(pd.read_parquet(paths.folds(task), columns=["recording_id", "unit_id", "group_id", "part"]))
+    table = one_per_group(folds.read(paths.folds(task), ["recording_id", "unit_id", "group_id", "part"]))
     held_out = at_most(most_groups, table[table["part"] == TEST])
     chosen = pd.concat([held_out, at_most(most_groups, table)]).drop_duplicates("group_id")
     signal = pd.read_parquet(paths.VALIDATION / "signal.parquet")
@@ -114,7 +114,7 @@ def read(located: LocatedModel, task: str) -> tuple[pd.DataFrame, frozenset[str]
         raise NoReference(f"{located.description}: no {NAME} is stored with it, and the model in {paths.model(task)} "
                           "is another one or has no features any more. "
                           "Run `heartml retrain`, or name a version with --model")
-    known = pd.read_parquet(paths.folds(task), columns=["recording_id"])["recording_id"]
+    known = folds.read_heard(paths.folds(task))["recording_id"]
     return pd.read_parquet(file), frozenset(known)
 
 
@@ -125,5 +125,5 @@ def _from_run(located: LocatedModel) -> tuple[pd.DataFrame, frozenset[str]] | No
         return None
     with temporary_folder() as folder:
         table = pd.read_parquet(tracking.fetch(client, version.run_id, NAME, folder))
-        folds = pd.read_parquet(tracking.fetch(client, version.run_id, "folds.parquet", folder))
-    return table, frozenset(folds["recording_id"])
+        known = folds.read_heard(tracking.fetch(client, version.run_id, "folds.parquet", folder))
+    return table, frozenset(known["recording_id"])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import yaml
 
-from heartml.core import paths, tasks
+from heartml.core import folds, paths, tasks
 from heartml.core.system.files import read_json, temporary_folder
 from heartml.core.task_definition import HEART
 from heartml.data import datasets
@@ -66,8 +66,8 @@ def gather(name: str) -> dict[str, Any]:
     """
     model = read_json(paths.model(name) / "model.json")
     recordings = pd.read_parquet(paths.RECORDINGS)
-    folds = pd.read_parquet(paths.folds(name))[["recording_id", "unit_id", "group_id", "part"]]
-    used = recordings.drop(columns="group_id").merge(folds, on="recording_id", validate="1:1")
+    cases = folds.read(paths.folds(name), ["recording_id", "unit_id", "group_id", "part"])
+    used = recordings.drop(columns="group_id").merge(cases, on="recording_id", validate="1:1")
     quarantine = pd.read_parquet(paths.QUARANTINE)
     return {
         "collections": [_collection(of, used[used["dataset"] == of], quarantine[quarantine["dataset"] == of])

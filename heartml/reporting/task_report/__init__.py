@@ -12,7 +12,7 @@ import pandas as pd
 
 from heartml.audio import quality, sound_files
 from heartml.audio.quality import Quality
-from heartml.core import config, paths, tasks
+from heartml.core import config, folds, paths, tasks
 from heartml.core.config import Params
 from heartml.core.system.files import read_json
 from heartml.core.system.hashing import sha256_file, sha256_folder
@@ -112,7 +112,7 @@ def worst_errors_section(name: str, found: Json, params: Params) -> list[worst_e
     predictions = [pd.read_parquet(path) for path in (folder / "predictions.parquet", paths.out_of_fold(name))]
     chosen = worst_errors.worst(pd.concat(predictions, ignore_index=True), params.report.worst_errors)
     places = pd.read_parquet(paths.RECORDINGS, columns=["recording_id", "location"])
-    units = pd.read_parquet(paths.folds(name), columns=["recording_id", "unit_id"])
+    units = folds.read(paths.folds(name), ["recording_id", "unit_id"])
     columns = ["recording_id", *(f"p_{label}" for label in found["classes"])]
     alone = pd.read_parquet(folder / "recordings.parquet", columns=columns)
     recordings = units.merge(places, on="recording_id").merge(alone, on="recording_id", how="left")
@@ -138,7 +138,7 @@ def data_section(name: str) -> dict[str, Any]:
     """The data: counts, sources, the result of validation, and the files in quarantine."""
     assignment = tasks.resolve(name)
     recordings = pd.read_parquet(paths.RECORDINGS, columns=["recording_id", "dataset", "seconds"])
-    used = pd.read_parquet(paths.folds(name), columns=["recording_id"])
+    used = folds.read(paths.folds(name))
     own = recordings[recordings["recording_id"].isin(used["recording_id"])]
     refused = pd.read_parquet(paths.QUARANTINE).sort_values(["reason", "source_file"], kind="stable")
     quarantine = refused[refused["dataset"].isin(assignment.datasets)]
