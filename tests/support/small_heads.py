@@ -14,6 +14,8 @@ HYPERPARAMETERS = {
     "sequence": {**search_space.fixed_hyperparameters(PARAMS, "sequence"), "steps": 25, "batch": 16, "channels": 16,
                  "dropout": 0.1,
                  "rate": 1e-2, "frame_weight": 0.5, "strength": 0.5},
+    "related": {**search_space.fixed_hyperparameters(PARAMS, "related"), "steps": 25, "batch": 16, "channels": 16,
+                "dropout": 0.1, "rate": 1e-2, "frame_weight": 0.5, "strength": 0.5},
     "resnet": {**search_space.fixed_hyperparameters(PARAMS, "resnet"), "steps": 30, "batch": 16,
                "backbone": "test_resnet",
                "dropout": 0.1, "rate": 3e-3, "strength": 0.2},

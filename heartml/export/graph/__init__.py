@@ -7,7 +7,7 @@ are used (opset 18), and every length is free.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -22,7 +22,8 @@ from heartml.models.encoders import EncoderSpec
 from heartml.models.ensemble.candidate import Member
 from heartml.models.ensemble.stacking import StackingView
 from heartml.models.fitted_model import Model
-from heartml.models.heads import SegmentsHeartStates, segment_features
+from heartml.models.heads import SegmentsHeartStates, learns_parent, segment_features
+from heartml.models.heads.related import FittedRelated
 from heartml.models.pooling import Grid, pool
 
 UNSURE = "unsure"
@@ -159,7 +160,7 @@ def _add_members(model: Model, layout: _Layout, frames: Mapping[str, Var]) -> tu
             log_p, details, posteriors = _of_frames(member, frames[spec.encoder], int(encoder["dim"]), classes)
             layout.add(("log_p", trial), log_p, classes)
             if details is not None:
-                layout.add(("details", trial), details, segment_features.size(int(encoder["dim"]), classes))
+                layout.add(("details", trial), details, _details_size(member, int(encoder["dim"]), classes))
             if states is None and posteriors is not None and isinstance(member.heads[0], SegmentsHeartStates):
                 states = posteriors, spec.encoder
             continue
@@ -181,15 +182,33 @@ def _heads(member: Member, vectors: Var) -> Var:
     return ops.normalised(_average([heads.OF_VECTORS[member.spec.head](vectors, head) for head in member.heads]))
 
 
+def _details_size(member: Member, dim: int, classes: int) -> int:
+    """Number of a network member's details for a recording."""
+    if not learns_parent(member.spec.head_module):
+        return segment_features.size(dim, classes)
+    shape = cast(FittedRelated, member.heads[0]).shape
+    own = int(shape["classes"])
+    return own + (segment_features.size(dim, own) if shape["states"] else 0)
+
+
 def _of_frames(member: Member, frames: Var, dim: int, classes: int) -> tuple[Var, Var | None, Var | None]:
-    """A network member's log-probabilities and soft segments, and the heart states of its first network."""
+    """A network member's log-probabilities and details, and the heart states of its first network.
+
+    One that learnt a wider task has no opinion on this one, see `heartml.models.heads.related`.
+    """
     known: dict[Any, onnx.ModelProto] = {}
-    found = [networks.log_p_and_posteriors(frames, head, known) for head in member.heads]
-    log_p = ops.normalised(_average([one for one, _ in found]))
+    wider = learns_parent(member.spec.head_module)
+    fitted = [cast(FittedRelated, head).parent if wider else head for head in member.heads]
+    own = int(cast(FittedRelated, member.heads[0]).shape["classes"]) if wider else classes
+    found = [networks.log_p_and_posteriors(frames, head, known) for head in fitted]
+    mean = _average([one for one, _ in found])
     posteriors = [one for _, one in found if one is not None]
-    if not posteriors:
-        return log_p, None, None
-    return log_p, _average([networks.soft_segments(frames, one, dim, classes) for one in posteriors]), posteriors[0]
+    segments = _average([networks.soft_segments(frames, one, dim, own) for one in posteriors]) if posteriors else None
+    states = posteriors[0] if posteriors else None
+    if not wider:
+        return ops.normalised(mean), segments, states
+    details = mean if segments is None else op.concat([segments, mean], axis=0)
+    return f64(np.full(classes, -np.log(classes))), details, states
 
 
 def _average(values: list[Var]) -> Var:

@@ -18,7 +18,7 @@ from heartml.export.graph.ops import count, double, f64, i64, length, part
 from heartml.models.heads import segment_features as names
 from heartml.models.heads.network_training import SHORTEST_FRAMES
 
-EXPORTED = ("sequence", "resnet")
+EXPORTED = ("sequence", "related", "resnet")
 _OPSET = 18
 _LEAST_HALVED = 1000      # entries of a weight that is worth it
 

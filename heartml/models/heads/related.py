@@ -22,6 +22,7 @@ from heartml.models.heads import (
     HeadPrediction,
     HeadState,
     Hyperparameters,
+    HyperparameterValue,
     Inputs,
     Suggester,
     Targets,
@@ -43,6 +44,11 @@ class FittedRelated:
 
     parent: FittedSequence
     described: int
+
+    @property
+    def shape(self) -> Mapping[str, HyperparameterValue]:
+        """The values that are needed to build the network again."""
+        return self.parent.shape
 
     def predict_proba(self, inputs: Inputs) -> HeadPrediction:
         """List of `[frames, dim]` -> the same log-probability everywhere `[cases, described]`, and `details`."""
