@@ -62,6 +62,7 @@ def load(name: str) -> TrainingSet:
 def load_parent(name: str) -> TrainingSet | None:
     """The folds of a task with the labels of the task that it lies within, its own cases and the context.
 
+    The rows are in the order of that task's own folds, so that tasks within one have the same training set of it.
     `None` where it lies within none, or a recording of its folds has no label for that one.
     """
     parent = parent_of(resolve(name))
@@ -70,7 +71,7 @@ def load_parent(name: str) -> TrainingSet | None:
     if parent is None or column not in recordings:
         return None
     table = folds.read_heard(paths.folds(name))
-    heard = table[table["part"] != folds.TEST].reset_index(drop=True)
+    heard = table[table["part"] != folds.TEST].sort_values(["unit_id", "recording_id"], ignore_index=True)
     label = heard["recording_id"].map(recordings.set_index("recording_id")[column])
     of_unit = label.groupby(heard["unit_id"]).transform("first")
     return None if of_unit.isna().any() else build(parent.name, heard.assign(label=of_unit), recordings)

@@ -38,8 +38,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         present = table["label_murmur"] == "Present"
         high = present & (child % 2 == 0)
         table["label_systolic_murmur_pitch"] = np.where(high, "High", np.where(present, "Low", None))
-        table["label_systolic_murmur_timing"] = np.where(high, "Early-systolic",
-                                                         np.where(present, "Holosystolic", None))
+        known = present & (child % 25 != 0)      # some have a pitch and no timing
+        table["label_systolic_murmur_timing"] = np.where(
+            known, np.where(high, "Early-systolic", "Holosystolic"), None)
         table = schema.conform(table, schema.RECORDINGS, "recordings")
         files.write_parquet(paths.RECORDINGS, table)
         files.write_parquet(paths.VALIDATION / "groups.parquet", table[["recording_id", "group_id"]])
@@ -138,7 +139,7 @@ def test_a_stacker_learns_the_descriptor_from_it_and_nothing_where_labels_are_sh
     coded = np.searchsorted(classes, labels)
     assert out_of_fold(data, coded, made, fits) > 0.85
     shuffled = [out_of_fold(data, np.random.default_rng(seed).permutation(coded), made, fits) for seed in range(12)]
-    assert abs(np.mean(shuffled) - 0.5) < 0.1, shuffled
+    assert np.mean(shuffled) < 0.55, "a leak is above chance; below it is what a class that other folds have more of costs"
     one_fold_each = (data.train_set.parts % 2).astype(np.int64)      # nothing but the fold tells this label
     assert out_of_fold(data, one_fold_each, made, fits) < 0.6
 
@@ -147,6 +148,7 @@ def test_descriptors_share_a_network_and_another_seed_is_another_one(
     made: Path, fits: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit(made, PITCH, 0, fits / "0.safetensors")
+    assert len(folds.load(paths.folds(TIMING))) < len(folds.load(paths.folds(PITCH)))
     calls: list[int] = []
     monkeypatch.setattr(related, "fit", lambda *_: calls.append(1))
     fit(made, TIMING, 0, fits / "timing.safetensors")
