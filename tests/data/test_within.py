@@ -89,8 +89,8 @@ def test_the_draw_does_not_wait_for_the_other_task_and_takes_its_parameters(proj
     text = Path("params.yaml").read_text()
     own = "    pascal-sounds: {folds: 10}"
     assert own in text
-    Path("params.yaml").write_text(text.replace(own, f"{own}\n    circor-murmur: {{folds: 3}}\n    circor-systolic_shape: "
-                                                "{folds: 7}"))
+    more = "    circor-murmur: {folds: 3}\n    circor-systolic_shape: {folds: 7}"
+    Path("params.yaml").write_text(text.replace(own, f"{own}\n{more}"))
     split.run(SHAPE.name)      # before the murmur's
     assert set(parts(SHAPE.name).values()) == {TEST, "0", "1", "2"}
     split.run(MURMUR.name)

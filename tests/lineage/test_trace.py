@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import click.testing
 import pandas as pd
@@ -10,9 +12,11 @@ from support.small_project import TASK
 from support.workspaces import Workspace
 
 from heartml import cli
-from heartml.core import paths
+from heartml.core import paths, schema
 from heartml.core.schema import QUARANTINE, TEST
+from heartml.core.system import files
 from heartml.data.ingest import version
+from heartml.inference import training_recordings
 from heartml.lineage import trace
 from heartml.lineage.capture import data_hash
 from heartml.lineage.trace import HELD_OUT, TRAINING, Trace, UnknownName
@@ -123,3 +127,25 @@ def test_the_command_says_the_same_as_text_and_as_json(project: Workspace, recor
     assert told == json.loads(json.dumps(find(key).as_dict()))
     [use] = told["uses"]
     assert f"{TASK} version {use['version']}, champion" in text and use["run_id"][:12] in text
+
+
+def test_a_patient_whom_only_a_network_of_a_wider_task_heard_concerns_the_descriptors_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child without a murmur is no case of a descriptor, and its model's network learnt from the child."""
+    table = pd.DataFrame({
+        "recording_id": ["r1", "r2", "r3"], "unit_id": ["circor-1", "circor-2", "circor-3"],
+        "group_id": ["circor-1", "circor-2", "circor-3"], "label": ["Low", "High", None], "part": ["0", TEST, "1"]})
+    files.write_parquet(tmp_path / "folds.parquet", schema.conform(table, schema.FOLDS, "folds"))
+    monkeypatch.setattr(tracking, "list_files", lambda *_: frozenset({"folds.parquet"}))
+    monkeypatch.setattr(tracking, "fetch", lambda *_: tmp_path / "folds.parquet")
+    name = "circor-systolic_pitch"
+    version = SimpleNamespace(run_id="run", name=name, number="4", aliases=("champion",), verdict="promoted", tags={})
+    monkeypatch.setattr(trace.versions, "model_names", lambda _: [name])
+    monkeypatch.setattr(trace.versions, "list_versions", lambda *_: [version])
+    run = SimpleNamespace(run_id="run", tags={"heartml.data": "d", "heartml.task": name})
+    found = {key: trace._uses(SimpleNamespace(), [run], frozenset({key})) for key in ("r1", "r2", "r3", "r4")}
+    roles = {key: [(use.task, use.version, use.roles) for use in uses] for key, (uses, _) in found.items()}
+    assert roles == {"r1": [(name, "4", (TRAINING,))], "r2": [(name, "4", (HELD_OUT,))],
+                     "r3": [(name, "4", (TRAINING,))], "r4": []}
+    assert training_recordings.read(tmp_path / "folds.parquet").use_of("r3") == "trained"

@@ -22,7 +22,7 @@ from heartml.models.heads import HEADS, Targets
 NAME = "simulated-murmur"
 MEMBERS = (
     ("logspec", "sequence", "recording", None, "stack"), ("logspec", "sequence", "recording", None, "segments"),
-    ("logspec", "resnet", "recording", None, "stack"),
+    ("logspec", "resnet", "recording", None, "stack"), ("logspec", "related", "recording", None, "segments"),
     ("logspec", "logistic", "unit", "modulation", "direct"), ("logspec", "svm_rbf", "recording", "everything", "stack"),
     ("random_conv", "lightgbm", "recording", "moments", "stack"),
     ("random_conv", "extra_trees", "unit", "average", "direct"), ("logspec", "lightgbm", "unit", "mean", "direct"),
@@ -54,13 +54,15 @@ def fit(farthest: float = 11.0, refer_below: float = 0.4, *, networks: bool = Tr
         view = StackingView((trial,), kind)
         if trial not in heads:
             candidates[trial] = CandidateSpec(encoder, head, level, pooled, {})
-            targets = Targets(labels, 3, np.arange(18), states if head == "sequence" else None,
-                              specs[encoder]["frame_rate_hz"])
+            hears = head in ("sequence", "related")
+            targets = Targets(labels, 3, np.arange(18), states if hears else None, specs[encoder]["frame_rate_hz"])
+            if head == "related":        # of a task with two classes
+                targets = replace(targets, labels=labels % 2, classes=2, described=3)
             inputs = frames[encoder] if pooled is None else pooling.pool(
                 pooled, frames[encoder], specs[encoder]["frame_rate_hz"], pooling.Grid.of(specs[encoder]))
             if level == "unit":
                 inputs = pooling.per_unit(inputs, np.arange(18))
-            count = 2 if head == "sequence" else 1          # heads of several folds are averaged
+            count = 2 if hears else 1          # heads of several folds are averaged
             numbers = {**HYPERPARAMETERS[head], **({"steps": 6} if pooled is None else {})}
             fitted = [HEADS[head]().fit(inputs, targets, numbers, seed) for seed in range(count)]
             heads[trial] = [(one.state(), one.predict_proba(inputs)) for one in fitted]

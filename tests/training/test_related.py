@@ -139,7 +139,7 @@ def test_a_stacker_learns_the_descriptor_from_it_and_nothing_where_labels_are_sh
     coded = np.searchsorted(classes, labels)
     assert out_of_fold(data, coded, made, fits) > 0.85
     shuffled = [out_of_fold(data, np.random.default_rng(seed).permutation(coded), made, fits) for seed in range(12)]
-    assert np.mean(shuffled) < 0.55, "a leak is above chance; below it is what a class that other folds have more of costs"
+    assert np.mean(shuffled) < 0.55, "a leak lies above chance, .5; a class that other folds have more of, below it"
     one_fold_each = (data.train_set.parts % 2).astype(np.int64)      # nothing but the fold tells this label
     assert out_of_fold(data, one_fold_each, made, fits) < 0.6
 
