@@ -240,8 +240,7 @@ def _network(data: TrainingData, wanted: FoldFit, here: NDArray[np.bool_]) -> tu
     """A fitted network without the units `here` `[u]`, its state and its learning curve."""
     from heartml.models.heads.network_training import learning_curve
 
-    own = not learns_parent(wanted.spec.head_module)      # labels of this task say nothing of another one's classes
-    with learning_curve(data.log_loss(wanted.spec, here) if own else None) as curve:
+    with learning_curve(data.log_loss(wanted.spec, here)) as curve:
         fitted = data.fit(wanted.spec, ~here, wanted.seed)
     curves: Arrays = {f"{CURVE}{name}": np.array(values, np.float32) for name, values in curve.points().items()}
     return fitted, fitted.state(), curves
