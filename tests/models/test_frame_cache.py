@@ -40,7 +40,8 @@ def add_recording(seed: int, seconds: float = 2.0, rate_hz: int = 4000) -> str:
 
 
 def use(recording_ids: list[str]) -> None:
-    files.write_parquet(paths.folds(TASK), pd.DataFrame({"recording_id": recording_ids, "group_id": recording_ids}))
+    table = pd.DataFrame({name: recording_ids for name in ("recording_id", "unit_id", "group_id")})
+    files.write_parquet(paths.folds(TASK), table.assign(label="Absent", part="0").astype("string"))
 
 
 @pytest.fixture

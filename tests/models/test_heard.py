@@ -117,7 +117,7 @@ def test_the_search_refuses_frames_that_came_another_way(weights: Path, monkeypa
     from heartml.training import fold_fits, search_run, search_space
 
     frames = Frames(Path(), np.zeros((0, 1), np.float16), {}, {**spec_of(weights).to_json(), "kind": "heart"})
-    data = SimpleNamespace(encoders={"ears": frames})
+    data = SimpleNamespace(encoders={"ears": frames}, parent=None)
     monkeypatch.setattr(fold_fits, "training_data", lambda *_, **__: data)
     monkeypatch.setattr(search_space, "check", lambda *_: None)
     write_folds(["a", "b", "c", "circor-1"])

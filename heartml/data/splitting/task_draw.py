@@ -47,6 +47,10 @@ def draw(assignment: Assignment, recordings: pd.DataFrame, groups: pd.DataFrame,
 
     Raises:
         StageError: see `label_units`, `without_rare`, `assign_folds` and `within.assign_within`.
+
+    >>> from heartml.core.tasks import resolve
+    >>> resolve("circor-systolic_shape").task.within      # so its draw is that of circor-murmur
+    'murmur'
     """
     labelled = label_units(recordings, groups, assignment)
     units = without_rare(labelled, assignment, params.validate_.min_class_groups)
