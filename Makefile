@@ -18,7 +18,7 @@ run: env ## Train, judge and promote a model on the demo corpus; ends with the p
 serve: env ## Show Prefect, MLflow and a worker on this machine; ARGS="--help" says more
 	$(BIN)/python -m flows.serve $(ARGS)
 
-test: .venv/.test ## The whole suite (about 18 minutes on two cores)
+test: .venv/.test ## The whole suite (about 20 minutes on two cores)
 	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 
 test-thorough: .venv/.test ## The suite with two random moments for each fault, and every stage killed (an hour)

@@ -40,7 +40,7 @@ def add_recording(seed: int, seconds: float = 2.0, rate_hz: int = 4000) -> str:
 
 
 def use(recording_ids: list[str]) -> None:
-    table = pd.DataFrame({name: recording_ids for name in ("recording_id", "unit_id", "group_id")})
+    table = pd.DataFrame(dict.fromkeys(("recording_id", "unit_id", "group_id"), recording_ids))
     files.write_parquet(paths.folds(TASK), table.assign(label="Absent", part="0").astype("string"))
 
 
